@@ -1,0 +1,89 @@
+//! What the audit keeps of a request: who, what, on which key, from where, with which outcome. Never a plaintext, a key or a
+//! secret value: there is no field for one.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::ErrorKind;
+use crate::id::{AccessKeyId, CmkId, RequestId};
+use crate::key::ProtectionLevel;
+use crate::time::Timestamp;
+
+/// One request as the audit keeps it.
+#[derive(Clone, Debug, Serialize)]
+pub struct AuditRecord<'a> {
+    /// When it was answered.
+    pub time: Timestamp,
+    /// Its id.
+    pub request: RequestId,
+    /// Who asked; absent where nobody had logged in.
+    pub principal: Option<&'a AccessKeyId>,
+    /// Where the request came from.
+    pub source: Option<IpAddr>,
+    /// The frontend that took it.
+    pub frontend: &'a str,
+    /// The operation.
+    pub operation: &'a str,
+    /// `ok`, or the kind of the error.
+    pub outcome: Outcome,
+    /// The rule that allowed or denied it.
+    pub rule: Cow<'a, str>,
+    /// The keys it touched.
+    pub keys: &'a [KeyTouch],
+    /// Items asked for.
+    pub items: u32,
+    /// Items answered with an error.
+    pub failed: u32,
+    /// First 16 bytes of the SHA-256 of the canonical encryption context, in hexadecimal, where one was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub context: Option<Cow<'a, str>>,
+    /// Microseconds from the request's admission to its answer.
+    pub micros: u64,
+    /// The records that a management operation wrote.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub writes: &'a [RecordStamp],
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Answered with a reply (single items of it may have failed).
+    Done,
+    /// Answered with an error.
+    Failed(ErrorKind),
+}
+
+impl Serialize for Outcome {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Outcome::Done => serializer.serialize_str("ok"),
+            Outcome::Failed(kind) => serializer.collect_str(&format_args!("{kind:?}")),
+        }
+    }
+}
+
+/// One key version that a request touched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyTouch {
+    /// The CMK.
+    pub cmk: CmkId,
+    /// The version of it.
+    pub version: u32,
+    /// Items done under it.
+    pub items: u32,
+    /// Where its material lives in clear.
+    pub protection: ProtectionLevel,
+}
+
+/// A stored record as the audit remembers it, so that an older or missing row is noticed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordStamp {
+    /// The path of the record.
+    pub path: String,
+    /// Its sequence number after the write.
+    pub sequence: u64,
+    /// The record's tag in hexadecimal; empty where the record was removed.
+    pub tag: String,
+}

@@ -1,0 +1,398 @@
+//! The one outward error: a closed kind for the program, a message for the caller, a source for the log only.
+//! It imports nothing of keymill, so that nothing circles through it.
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// A result whose error is [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Each cause that a caller can act on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// A parameter is malformed, out of range, or contradicts another.
+    InvalidParameter,
+    /// A required parameter is absent.
+    MissingParameter,
+    /// The request is not of the protocol's form.
+    MalformedRequest,
+    /// The ciphertext does not open: wrong format, context, key version, tag or body, all alike.
+    InvalidCiphertext,
+    /// A documented size or count is exceeded.
+    LimitExceeded(Limit),
+    /// The body of a request is larger than the listener takes.
+    BodyTooLarge,
+    /// The API version asked for is not spoken here.
+    UnsupportedVersion,
+    /// The way of logging in is not offered here.
+    UnsupportedAuthentication,
+    /// The operation, algorithm or key specification is not offered for this key.
+    Unsupported,
+    /// An alias stands where only a key id is taken.
+    UnsupportedAlias,
+    /// No access key of that id.
+    AccessKeyUnknown,
+    /// The access key is switched off.
+    AccessKeyInactive,
+    /// The signature differs.
+    SignatureMismatch,
+    /// The signature is absent, malformed, or leaves out what must be signed.
+    IncompleteSignature,
+    /// The time of the request cannot be read.
+    TimestampInvalid,
+    /// The time of the request is too far from ours.
+    TimestampExpired,
+    /// The nonce was seen before.
+    NonceUsed,
+    /// The principal may not do this.
+    Denied,
+    /// No operation of that name.
+    OperationNotFound,
+    /// No such key, or none that the caller may see.
+    KeyNotFound,
+    /// No such version of the key.
+    KeyVersionNotFound,
+    /// No such alias, or none that the caller may see.
+    AliasNotFound,
+    /// No such access key, or none that the caller may see.
+    AccessKeyNotFound,
+    /// The alias is taken.
+    AliasExists,
+    /// The key is disabled.
+    KeyDisabled,
+    /// The key is waiting for its deletion.
+    KeyPendingDeletion,
+    /// The key is waiting for its material.
+    KeyPendingImport,
+    /// The state of the resource does not allow the change.
+    StateConflict,
+    /// Someone else changed the resource meanwhile.
+    Conflict,
+    /// A queue is full; the same request may pass later.
+    Busy,
+    /// A part that the request needs is down; the same request may pass later.
+    Unavailable,
+    /// The audit log cannot be written, so audited requests are refused.
+    AuditUnavailable,
+    /// The store refuses writes, for want of space or otherwise.
+    StoreUnavailable,
+    /// A stored record failed its check and is quarantined.
+    Quarantined,
+    /// The request ran out of its time.
+    Deadline,
+    /// The caller went away before the work began.
+    Cancelled,
+    /// A fault of ours.
+    Internal,
+}
+
+/// Each documented limit; all are in `DescribeLimits`, and each has its own code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Limit {
+    /// Items of a batch.
+    BatchItems,
+    /// Bytes of an item of a batch.
+    ItemBytes,
+    /// Bytes of plaintext of a single operation.
+    PlaintextBytes,
+    /// Characters of an encryption context.
+    ContextCharacters,
+    /// Bytes of a frame.
+    FrameBytes,
+    /// Bytes that the answer would have.
+    AnswerBytes,
+    /// Milliseconds of a time-out.
+    TimeoutMs,
+    /// Bytes of a data key.
+    DataKeyBytes,
+    /// Characters of a description.
+    DescriptionCharacters,
+    /// Grants of an access key, or resources of a grant.
+    Grants,
+    /// Rows of a page.
+    PageSize,
+}
+
+impl Limit {
+    /// Every limit.
+    pub const ALL: [Limit; 11] = [
+        Limit::BatchItems,
+        Limit::ItemBytes,
+        Limit::PlaintextBytes,
+        Limit::ContextCharacters,
+        Limit::FrameBytes,
+        Limit::AnswerBytes,
+        Limit::TimeoutMs,
+        Limit::DataKeyBytes,
+        Limit::DescriptionCharacters,
+        Limit::Grants,
+        Limit::PageSize,
+    ];
+}
+
+/// What kind of answer an [`ErrorKind`] calls for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorClass {
+    /// The request is wrong.
+    Invalid,
+    /// The caller is not known.
+    Unauthenticated,
+    /// The caller may not.
+    Denied,
+    /// There is no such thing.
+    NotFound,
+    /// There is one already.
+    Exists,
+    /// The thing is in the wrong state.
+    State,
+    /// Not offered.
+    Unsupported,
+    /// Too much at once.
+    Busy,
+    /// Something is down.
+    Unavailable,
+    /// Out of time.
+    Deadline,
+    /// A fault of ours.
+    Internal,
+}
+
+impl ErrorKind {
+    /// Every kind but the limits, for tables that must be complete.
+    pub const ALL: [ErrorKind; 36] = {
+        use ErrorKind::*;
+        [
+            InvalidParameter,
+            MissingParameter,
+            MalformedRequest,
+            InvalidCiphertext,
+            BodyTooLarge,
+            UnsupportedVersion,
+            UnsupportedAuthentication,
+            Unsupported,
+            UnsupportedAlias,
+            AccessKeyUnknown,
+            AccessKeyInactive,
+            SignatureMismatch,
+            IncompleteSignature,
+            TimestampInvalid,
+            TimestampExpired,
+            NonceUsed,
+            Denied,
+            OperationNotFound,
+            KeyNotFound,
+            KeyVersionNotFound,
+            AliasNotFound,
+            AccessKeyNotFound,
+            AliasExists,
+            KeyDisabled,
+            KeyPendingDeletion,
+            KeyPendingImport,
+            StateConflict,
+            Conflict,
+            Busy,
+            Unavailable,
+            AuditUnavailable,
+            StoreUnavailable,
+            Quarantined,
+            Deadline,
+            Cancelled,
+            Internal,
+        ]
+    };
+
+    /// Returns the code that the API gives this kind, also inside a batch. HTTP statuses belong to the edge.
+    pub fn code(self) -> &'static str {
+        use ErrorKind::*;
+        match self {
+            // A failed decryption has no code of its own: nothing may tell a wrong context from a wrong tag.
+            InvalidParameter | InvalidCiphertext => "InvalidParameter",
+            MissingParameter => "MissingParameter",
+            MalformedRequest => "ParseRequestParameterException",
+            LimitExceeded(limit) => match limit {
+                Limit::BatchItems => "Rejected.LimitExceeded.BatchItems",
+                Limit::ItemBytes => "Rejected.LimitExceeded.ItemBytes",
+                Limit::PlaintextBytes => "Rejected.LimitExceeded.PlaintextBytes",
+                Limit::ContextCharacters => "Rejected.LimitExceeded.ContextCharacters",
+                Limit::FrameBytes => "Rejected.LimitExceeded.FrameBytes",
+                Limit::AnswerBytes => "Rejected.LimitExceeded.AnswerBytes",
+                Limit::TimeoutMs => "Rejected.LimitExceeded.TimeoutMs",
+                Limit::DataKeyBytes => "Rejected.LimitExceeded.DataKeyBytes",
+                Limit::DescriptionCharacters => "Rejected.LimitExceeded.DescriptionCharacters",
+                Limit::Grants => "Rejected.LimitExceeded.Grants",
+                Limit::PageSize => "Rejected.LimitExceeded.PageSize",
+            },
+            BodyTooLarge => "Rejected.BodyTooLarge",
+            UnsupportedVersion => "InvalidVersion",
+            UnsupportedAuthentication => "UnsupportedAuthentication",
+            Unsupported => "UnsupportedOperation",
+            UnsupportedAlias => "Unsupported.Alias",
+            AccessKeyUnknown => "InvalidAccessKeyId.NotFound",
+            AccessKeyInactive => "InvalidAccessKeyId.Inactive",
+            SignatureMismatch => "SignatureDoesNotMatch",
+            IncompleteSignature => "IncompleteSignature",
+            TimestampInvalid => "IllegalTimestamp",
+            TimestampExpired => "InvalidTimeStamp.Expired",
+            NonceUsed => "SignatureNonceUsed",
+            Denied => "Forbidden.NoPermission",
+            OperationNotFound => "InvalidAction.NotFound",
+            KeyNotFound => "Forbidden.KeyNotFound",
+            KeyVersionNotFound => "Forbidden.KeyVersionNotFound",
+            AliasNotFound => "Forbidden.AliasNotFound",
+            AccessKeyNotFound => "Forbidden.ResourceNotFound",
+            AliasExists => "AliasAlreadyExists",
+            KeyDisabled => "Rejected.Disabled",
+            KeyPendingDeletion => "Rejected.PendingDeletion",
+            KeyPendingImport => "Rejected.PendingImport",
+            StateConflict => "Rejected.StateModifiedFailed",
+            Conflict => "Rejected.ConcurrentModification",
+            Busy => "Rejected.Throttling",
+            Unavailable | AuditUnavailable | StoreUnavailable => "ServiceUnavailableTemporary",
+            Quarantined => "Rejected.Quarantined",
+            Deadline => "RequestTimeout",
+            Cancelled => "RequestCancelled",
+            Internal => "InternalFailure",
+        }
+    }
+
+    /// Returns the class of answer that this kind calls for.
+    pub fn class(self) -> ErrorClass {
+        use ErrorKind::*;
+        match self {
+            InvalidParameter | MissingParameter | MalformedRequest | InvalidCiphertext | LimitExceeded(_)
+            | BodyTooLarge => ErrorClass::Invalid,
+            UnsupportedVersion | UnsupportedAuthentication | Unsupported | UnsupportedAlias => {
+                ErrorClass::Unsupported
+            }
+            AccessKeyUnknown | AccessKeyInactive | SignatureMismatch | IncompleteSignature
+            | TimestampInvalid | TimestampExpired | NonceUsed => ErrorClass::Unauthenticated,
+            Denied => ErrorClass::Denied,
+            OperationNotFound | KeyNotFound | KeyVersionNotFound | AliasNotFound | AccessKeyNotFound => {
+                ErrorClass::NotFound
+            }
+            AliasExists => ErrorClass::Exists,
+            KeyDisabled | KeyPendingDeletion | KeyPendingImport | StateConflict | Conflict => {
+                ErrorClass::State
+            }
+            Busy => ErrorClass::Busy,
+            Unavailable | AuditUnavailable | StoreUnavailable | Quarantined => ErrorClass::Unavailable,
+            Deadline | Cancelled => ErrorClass::Deadline,
+            Internal => ErrorClass::Internal,
+        }
+    }
+
+    /// Tells whether the same request may pass later.
+    pub fn retryable(self) -> bool {
+        matches!(self.class(), ErrorClass::Busy | ErrorClass::Unavailable) && self != ErrorKind::Quarantined
+    }
+}
+
+/// What a caller gets instead of a reply.
+pub struct Error {
+    kind: ErrorKind,
+    message: Cow<'static, str>,
+    retry_after_ms: Option<u32>,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Error {
+    /// Makes an error of `kind` with a message for the caller.
+    pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { kind, message: message.into(), retry_after_ms: None, source: None }
+    }
+
+    /// Makes a fault of ours; `source` goes to the log, never to the caller.
+    pub fn internal(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::new(ErrorKind::Internal, "internal failure").caused_by(source)
+    }
+
+    /// The one error of every failed decryption: no part tells itself from another.
+    pub fn invalid_ciphertext() -> Self {
+        Self::new(ErrorKind::InvalidCiphertext, "the ciphertext does not open with this key and context")
+    }
+
+    /// The one error for a key that does not exist and for one that the caller may not see.
+    pub fn key_not_found() -> Self {
+        Self::new(ErrorKind::KeyNotFound, "the specified key is not found")
+    }
+
+    /// Attaches what went wrong underneath, for the log only.
+    pub fn caused_by(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// Says after how many milliseconds a retry makes sense.
+    pub fn retry_after_ms(mut self, ms: u32) -> Self {
+        self.retry_after_ms = Some(ms);
+        self
+    }
+
+    /// Returns the kind.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// Returns the message for the caller.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Returns the suggested wait before a retry, in milliseconds.
+    pub fn retry_after(&self) -> Option<u32> {
+        self.retry_after_ms
+    }
+
+    /// Takes the message, for an item of a batch.
+    pub fn into_message(self) -> Cow<'static, str> {
+        self.message
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.kind, self.message)?;
+        if let Some(source) = &self.source {
+            write!(f, " ({source})")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|s| s as &(dyn std::error::Error + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_busy_and_unavailable_are_retryable() {
+        let retryable: Vec<_> = ErrorKind::ALL.into_iter().filter(|k| k.retryable()).collect();
+        assert_eq!(
+            retryable,
+            [
+                ErrorKind::Busy,
+                ErrorKind::Unavailable,
+                ErrorKind::AuditUnavailable,
+                ErrorKind::StoreUnavailable
+            ]
+        );
+    }
+
+    #[test]
+    fn a_source_is_for_the_log_and_not_for_the_caller() {
+        let error = Error::internal("disk /dev/sda1 is on fire");
+        assert_eq!(error.to_string(), "internal failure");
+        assert!(format!("{error:?}").contains("on fire"));
+    }
+}

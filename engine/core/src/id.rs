@@ -1,0 +1,312 @@
+//! Validated names. A name that parsed is a name that can be shown, logged and used as a path.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::error::{Error, ErrorKind};
+
+macro_rules! uuid_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name([u8; 16]);
+
+        impl $name {
+            /// Makes an id from random bytes: the version and variant bits of a random UUID are set (RFC 9562 §5.4).
+            pub fn from_random(mut bytes: [u8; 16]) -> Self {
+                bytes[6] = bytes[6] & 0x0f | 0x40;
+                bytes[8] = bytes[8] & 0x3f | 0x80;
+                Self(bytes)
+            }
+
+            /// Takes the 16 bytes as they are.
+            pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+                Self(bytes)
+            }
+
+            /// Returns the 16 bytes.
+            pub const fn as_bytes(&self) -> &[u8; 16] {
+                &self.0
+            }
+
+            /// Reads the lower-case text form, 8-4-4-4-12.
+            pub fn parse(text: &str) -> Option<Self> {
+                parse_uuid(text).map(Self)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(std::str::from_utf8(&uuid_text(&self.0)).expect("hexadecimal digits are ASCII"))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(
+                    std::str::from_utf8(&uuid_text(&self.0)).expect("hexadecimal digits are ASCII"),
+                )
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = Text::deserialize(deserializer)?;
+                Self::parse(&text.0).ok_or_else(|| de::Error::custom("not a lower-case UUID"))
+            }
+        }
+    };
+}
+
+uuid_id! {
+    /// The id of a customer master key.
+    CmkId
+}
+uuid_id! {
+    /// The id of one version of a customer master key.
+    KeyVersionId
+}
+uuid_id! {
+    /// The id of one request, through every layer and into the audit.
+    RequestId
+}
+
+fn uuid_text(bytes: &[u8; 16]) -> [u8; 36] {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let mut text = [b'-'; 36];
+    let mut at = 0;
+    for (i, byte) in bytes.iter().enumerate() {
+        if matches!(i, 4 | 6 | 8 | 10) {
+            at += 1;
+        }
+        text[at] = HEX[usize::from(byte >> 4)];
+        text[at + 1] = HEX[usize::from(byte & 15)];
+        at += 2;
+    }
+    text
+}
+
+fn parse_uuid(text: &str) -> Option<[u8; 16]> {
+    let text = text.as_bytes();
+    if text.len() != 36 {
+        return None;
+    }
+    let digit = |c: u8| match c {
+        b'0'..=b'9' => Some(c - b'0'),
+        b'a'..=b'f' => Some(c - b'a' + 10),
+        _ => None,
+    };
+    let mut bytes = [0; 16];
+    let mut at = 0;
+    for (i, byte) in bytes.iter_mut().enumerate() {
+        if matches!(i, 4 | 6 | 8 | 10) {
+            if text[at] != b'-' {
+                return None;
+            }
+            at += 1;
+        }
+        *byte = digit(text[at])? << 4 | digit(text[at + 1])?;
+        at += 2;
+    }
+    Some(bytes)
+}
+
+/// Text as the encodings carry it: borrowed where the input allows, and never bytes in the place of text.
+pub(crate) struct Text<'a>(pub(crate) Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Text<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("text")
+            }
+            fn visit_borrowed_str<E>(self, v: &'de str) -> Result<Self::Value, E> {
+                Ok(Text(Cow::Borrowed(v)))
+            }
+            fn visit_str<E>(self, v: &str) -> Result<Self::Value, E> {
+                Ok(Text(Cow::Owned(v.to_owned())))
+            }
+            fn visit_string<E>(self, v: String) -> Result<Self::Value, E> {
+                Ok(Text(Cow::Owned(v)))
+            }
+        }
+        deserializer.deserialize_str(Visitor)
+    }
+}
+
+macro_rules! text_id {
+    ($(#[$doc:meta])* $name:ident, $check:expr, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Box<str>);
+
+        impl $name {
+            /// Returns the name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = Error;
+            fn from_str(text: &str) -> Result<Self, Error> {
+                let check: fn(&str) -> bool = $check;
+                if check(text) { Ok(Self(text.into())) } else { Err(Error::new(ErrorKind::InvalidParameter, $what)) }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = Text::deserialize(deserializer)?;
+                text.0.parse().map_err(|_| de::Error::custom($what))
+            }
+        }
+    };
+}
+
+text_id! {
+    /// The name of an alias: `alias/` and 1 to 255 letters, digits, `_`, `-`, `/`; `alias/acs…` is the cloud's own.
+    AliasName,
+    |text| match text.strip_prefix("alias/") {
+        Some(rest) => {
+            (1..=255).contains(&rest.len())
+                && !rest.starts_with("acs")
+                && rest.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'-' | b'/'))
+        }
+        None => false,
+    },
+    "an alias is alias/ and 1 to 255 letters, digits, _, - or /, and does not begin with alias/acs"
+}
+text_id! {
+    /// The id of an access key: 8 to 64 letters, digits, `.`, `_`, `-`.
+    AccessKeyId,
+    |text| {
+        (8..=64).contains(&text.len())
+            && text.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-'))
+    },
+    "an access key id is 8 to 64 letters, digits, ., _ or -"
+}
+text_id! {
+    /// The id of an instance (a tenant): 1 to 64 lower-case letters, digits, `-`.
+    InstanceId,
+    |text| {
+        (1..=64).contains(&text.len())
+            && text.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
+    },
+    "an instance id is 1 to 64 lower-case letters, digits or -"
+}
+
+/// How a request names a key: by id, by ARN (read as its id or alias), or by alias.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyRef {
+    /// A key id.
+    Id(CmkId),
+    /// An alias.
+    Alias(AliasName),
+    /// Text that can name no key of ours; it is looked up in vain, so that the answer is the not-found error.
+    Unknown,
+}
+
+impl KeyRef {
+    /// Reads a key id, an alias, or the ARN of either.
+    pub fn parse(text: &str) -> Self {
+        let name = match text.strip_prefix("acs:kms:") {
+            // acs:kms:<region>:<account>:key/<id> or …:alias/<name>
+            Some(rest) => match rest.splitn(3, ':').nth(2) {
+                Some(resource) => resource.strip_prefix("key/").unwrap_or(resource),
+                None => return KeyRef::Unknown,
+            },
+            None => text,
+        };
+        if let Some(id) = CmkId::parse(name) {
+            KeyRef::Id(id)
+        } else if let Ok(alias) = name.parse() {
+            KeyRef::Alias(alias)
+        } else {
+            KeyRef::Unknown
+        }
+    }
+}
+
+impl Serialize for KeyRef {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            KeyRef::Id(id) => id.serialize(serializer),
+            KeyRef::Alias(alias) => alias.serialize(serializer),
+            KeyRef::Unknown => serializer.serialize_str(""),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for KeyRef {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(KeyRef::parse(&Text::deserialize(deserializer)?.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "0a1b2c3d-4e5f-4071-8293-a4b5c6d7e8f9";
+
+    #[test]
+    fn an_id_reads_back_as_it_was_written() {
+        let id = CmkId::parse(ID).unwrap();
+        assert_eq!(id.to_string(), ID);
+        assert_eq!(id.as_bytes()[..4], [0x0a, 0x1b, 0x2c, 0x3d]);
+        for bad in ["", &ID.to_uppercase(), &ID.replace('-', ""), &format!("{ID} "), &ID.replace("0a", "0é")]
+        {
+            assert_eq!(CmkId::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_named_by_id_arn_or_alias_and_anything_else_names_none() {
+        let id = CmkId::parse(ID).unwrap();
+        assert_eq!(KeyRef::parse(ID), KeyRef::Id(id));
+        assert_eq!(KeyRef::parse(&format!("acs:kms:cn-hangzhou:1234:key/{ID}")), KeyRef::Id(id));
+        assert_eq!(KeyRef::parse("alias/people"), KeyRef::Alias("alias/people".parse().unwrap()));
+        assert_eq!(
+            KeyRef::parse("acs:kms:cn-hangzhou:1234:alias/people"),
+            KeyRef::Alias("alias/people".parse().unwrap())
+        );
+        for other in ["", "people", "alias/", "alias/acs/x", "acs:kms:key/x", "key-hzz62f1cb66fa42qo2c4d"] {
+            assert_eq!(KeyRef::parse(other), KeyRef::Unknown, "{other}");
+        }
+    }
+
+    #[test]
+    fn look_alike_and_path_like_aliases_are_refused() {
+        for bad in
+            ["alias/pеople", "alias/a b", "alias/a\0", "alias/%2e", "alias/a\n", "alias/../x", "ALIAS/a"]
+        {
+            assert!(bad.parse::<AliasName>().is_err(), "{bad:?}");
+        }
+        assert!(format!("alias/{}", "a".repeat(255)).parse::<AliasName>().is_ok());
+        assert!(format!("alias/{}", "a".repeat(256)).parse::<AliasName>().is_err());
+    }
+}

@@ -1,0 +1,225 @@
+//! Customer master keys: what they are, the states they pass through, and which change is legal in which state.
+
+use serde::{Deserialize, Serialize};
+
+use crate::blob::Algorithm;
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{AccessKeyId, CmkId, KeyVersionId};
+use crate::seam::provider::StoredKey;
+use crate::time::Timestamp;
+
+/// The kind of key material.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum KeySpec {
+    /// A 256-bit AES key.
+    #[serde(rename = "Aliyun_AES_256")]
+    Aes256,
+}
+
+impl KeySpec {
+    /// Returns the name that the API uses.
+    pub fn name(self) -> &'static str {
+        match self {
+            KeySpec::Aes256 => "Aliyun_AES_256",
+        }
+    }
+
+    /// Returns the bytes of key material.
+    pub fn material_bytes(self) -> usize {
+        match self {
+            KeySpec::Aes256 => 32,
+        }
+    }
+}
+
+/// What a key may be used for; a key has one usage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum KeyUsage {
+    /// Encryption and decryption, and data keys.
+    #[serde(rename = "ENCRYPT/DECRYPT")]
+    EncryptDecrypt,
+}
+
+/// Where key material comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Origin {
+    /// Generated here.
+    #[serde(rename = "Aliyun_KMS")]
+    AliyunKms,
+}
+
+/// Where key material lives in clear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ProtectionLevel {
+    /// In this process's memory.
+    #[serde(rename = "SOFTWARE")]
+    Software,
+    /// In a hardware security module.
+    #[serde(rename = "HSM")]
+    Hsm,
+}
+
+/// Where the AES-GCM of an HSM key runs; fixed for the key's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum BulkMode {
+    /// Every item in the HSM.
+    InHsm,
+    /// On the CPU, under subkeys that the HSM derives.
+    HsmDerived,
+}
+
+/// The state of a CMK.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum KeyState {
+    /// May be used.
+    Enabled,
+    /// May not be used until enabled again.
+    Disabled,
+    /// Waits for its deletion.
+    PendingDeletion,
+    /// Waits for its material.
+    PendingImport,
+}
+
+/// A change of state that a caller asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KeyChange {
+    /// `EnableKey`.
+    Enable,
+    /// `DisableKey`.
+    Disable,
+    /// `ScheduleKeyDeletion`.
+    ScheduleDeletion,
+    /// `CancelKeyDeletion`.
+    CancelDeletion,
+}
+
+impl KeyState {
+    /// Returns the state that `change` leads to, by the table of the cloud API.
+    ///
+    /// # Errors
+    /// `StateConflict` where the change is not legal in this state.
+    pub fn after(self, change: KeyChange) -> Result<Self> {
+        use KeyChange::*;
+        use KeyState::*;
+        match (change, self) {
+            (Enable, Enabled | Disabled) => Ok(Enabled),
+            (Disable, Enabled | Disabled) => Ok(Disabled),
+            (ScheduleDeletion, Enabled | Disabled | PendingImport) => Ok(PendingDeletion),
+            (CancelDeletion, PendingDeletion) => Ok(Enabled),
+            (Enable | Disable, PendingDeletion | PendingImport)
+            | (ScheduleDeletion, PendingDeletion)
+            | (CancelDeletion, Enabled | Disabled | PendingImport) => Err(Error::new(
+                ErrorKind::StateConflict,
+                format!("a key in state {self:?} does not allow this change"),
+            )),
+        }
+    }
+
+    /// Checks that a key in this state may be used.
+    ///
+    /// # Errors
+    /// `KeyDisabled`, `KeyPendingDeletion` or `KeyPendingImport`.
+    pub fn check_usable(self) -> Result<()> {
+        let kind = match self {
+            KeyState::Enabled => return Ok(()),
+            KeyState::Disabled => ErrorKind::KeyDisabled,
+            KeyState::PendingDeletion => ErrorKind::KeyPendingDeletion,
+            KeyState::PendingImport => ErrorKind::KeyPendingImport,
+        };
+        Err(Error::new(kind, format!("the key is in state {self:?}")))
+    }
+}
+
+/// A customer master key: its metadata and the versions of its material.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Cmk {
+    /// The id.
+    pub id: CmkId,
+    /// The kind of material.
+    pub spec: KeySpec,
+    /// What it may be used for.
+    pub usage: KeyUsage,
+    /// Where its material comes from.
+    pub origin: Origin,
+    /// Where its material lives in clear.
+    pub protection: ProtectionLevel,
+    /// For an HSM key: where AES-GCM runs.
+    pub bulk_mode: Option<BulkMode>,
+    /// The state.
+    pub state: KeyState,
+    /// Free text.
+    pub description: String,
+    /// Who created it.
+    pub creator: AccessKeyId,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it is to be deleted, in state `PendingDeletion`.
+    pub delete_at: Option<Timestamp>,
+    /// The versions, by number; the last is the primary one.
+    pub versions: Vec<KeyVersion>,
+}
+
+/// One generation of a CMK's material; the material itself is a record of its own.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct KeyVersion {
+    /// The number, from 1; it stands in every blob and is never given twice.
+    pub number: u32,
+    /// The id that the API shows.
+    pub id: KeyVersionId,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+impl Cmk {
+    /// Returns the version that encrypts.
+    pub fn primary(&self) -> &KeyVersion {
+        self.versions.last().expect("a CMK is created with its first version")
+    }
+
+    /// Returns how blobs of this key are sealed.
+    pub fn algorithm(&self) -> Algorithm {
+        match (self.spec, self.bulk_mode) {
+            (KeySpec::Aes256, None | Some(BulkMode::HsmDerived)) => Algorithm::Xaes256Gcm,
+            (KeySpec::Aes256, Some(BulkMode::InHsm)) => Algorithm::Aes256Gcm,
+        }
+    }
+}
+
+/// The stored material of one key version.
+#[derive(Serialize, Deserialize)]
+pub struct KeyVersionMaterial {
+    /// The version that it belongs to.
+    pub id: KeyVersionId,
+    /// The material as the provider wants it back.
+    pub key: StoredKey,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows: Enabled, Disabled, PendingDeletion, PendingImport, as `state` in the cloud's table of operations.
+    #[test]
+    fn every_change_in_every_state_is_as_the_cloud_has_it() {
+        use KeyState::*;
+        let states = [Enabled, Disabled, PendingDeletion, PendingImport];
+        for (change, expected) in [
+            (KeyChange::Enable, [Some(Enabled), Some(Enabled), None, None]),
+            (KeyChange::Disable, [Some(Disabled), Some(Disabled), None, None]),
+            (
+                KeyChange::ScheduleDeletion,
+                [Some(PendingDeletion), Some(PendingDeletion), None, Some(PendingDeletion)],
+            ),
+            (KeyChange::CancelDeletion, [None, None, Some(Enabled), None]),
+        ] {
+            for (state, expected) in states.into_iter().zip(expected) {
+                match (state.after(change), expected) {
+                    (Ok(got), Some(expected)) => assert_eq!(got, expected),
+                    (Err(error), None) => assert_eq!(error.kind(), ErrorKind::StateConflict),
+                    (got, expected) => panic!("{change:?} in {state:?}: {got:?}, expected {expected:?}"),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,19 @@
+#![doc = include_str!("../README.md")]
+
+pub mod access;
+pub mod audit;
+pub mod blob;
+pub mod context;
+pub mod error;
+pub mod id;
+pub mod key;
+pub mod limit;
+pub mod operation;
+pub mod seam;
+pub mod sensitive;
+pub mod time;
+
+pub use context::EncryptionContext;
+pub use error::{Error, ErrorKind, Result};
+pub use sensitive::Sensitive;
+pub use time::Timestamp;

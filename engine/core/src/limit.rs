@@ -1,0 +1,36 @@
+//! Every documented limit in one place, so that `DescribeLimits`, the errors and the checks cannot disagree.
+
+/// Items in one batch request.
+pub const BATCH_ITEMS: usize = 65_536;
+/// Bytes of plaintext in one item of a batch.
+pub const BATCH_ITEM_BYTES: usize = 64 * 1024;
+/// Bytes of plaintext in a single `Encrypt`, as in the cloud API.
+pub const ENCRYPT_BYTES: usize = 6_144;
+/// Characters of an encryption context, written as compact JSON.
+pub const CONTEXT_CHARACTERS: usize = 8_192;
+/// Bytes of a data key.
+pub const DATA_KEY_BYTES: usize = 1_024;
+/// Data keys in one `BatchGenerateDataKey`.
+pub const BATCH_DATA_KEYS: usize = 65_536;
+/// Characters of a key's description.
+pub const DESCRIPTION_CHARACTERS: usize = 8_192;
+/// Characters of an access key's description.
+pub const NAME_CHARACTERS: usize = 128;
+/// Grants of one access key.
+pub const GRANTS: usize = 64;
+/// Resources of one grant.
+pub const GRANT_RESOURCES: usize = 256;
+/// Milliseconds that a request may take unless it says otherwise.
+pub const DEFAULT_TIMEOUT_MS: u64 = 10_000;
+/// Milliseconds that a request may ask for.
+pub const MAX_TIMEOUT_MS: u64 = 60_000;
+/// Days between the scheduling and the deletion of a key, at least and at most.
+pub const DELETION_WINDOW_DAYS: std::ops::RangeInclusive<u32> = 7..=366;
+/// Rows of a page, at most.
+pub const PAGE_SIZE: u32 = 100;
+/// Bytes of a MessagePack frame, unless configured otherwise.
+pub const MAX_FRAME_BYTES: usize = 16 * 1024 * 1024;
+/// Requests in flight on one connection.
+pub const MAX_IN_FLIGHT: usize = 1_024;
+/// Messages under one AES-256 key by random nonces before it must be replaced, as a power of two (`spec`: 2^45 for XAES).
+pub const XAES_MESSAGES_LOG2: u32 = 45;

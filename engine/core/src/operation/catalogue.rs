@@ -1,0 +1,189 @@
+//! The list of all operations. Adding one here makes every frontend offer it, and every `match` over operations ask for it.
+
+use serde::{Deserializer, Serialize, Serializer, de};
+
+use super::*;
+
+/// What an operation does to the world, and so when its audit record must be durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Uses a key; its record is written before the answer, durable within 50 ms.
+    Data,
+    /// Reads what was published.
+    Read,
+    /// Changes the store; the change and its record are durable before the answer.
+    Management,
+}
+
+macro_rules! catalogue {
+    (<$lt:lifetime> $($name:ident: $class:ident($request:ty) -> $reply:ty;)*) => {
+        /// An operation of the API.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Operation {
+            $(
+                #[doc = concat!("`", stringify!($name), "`")]
+                $name,
+            )*
+        }
+
+        impl Operation {
+            /// Every operation.
+            pub const ALL: [Operation; [$(Operation::$name),*].len()] = [$(Operation::$name),*];
+
+            /// Returns the name that the API uses.
+            pub const fn name(self) -> &'static str {
+                match self { $(Operation::$name => stringify!($name),)* }
+            }
+
+            /// Returns the operation of that name.
+            pub fn by_name(name: &str) -> Option<Self> {
+                match name {
+                    $(stringify!($name) => Some(Operation::$name),)*
+                    _ => None,
+                }
+            }
+
+            /// Returns what the operation does to the world.
+            pub const fn class(self) -> Class {
+                match self { $(Operation::$name => Class::$class,)* }
+            }
+        }
+
+        /// A request of any operation.
+        #[derive(Debug)]
+        pub enum Request<$lt> {
+            $(
+                #[doc = concat!("`", stringify!($name), "`")]
+                $name($request),
+            )*
+        }
+
+        impl<$lt> Request<$lt> {
+            /// Reads the parameters of `operation`.
+            ///
+            /// # Errors
+            /// The deserializer's, naming the field where it can.
+            pub fn deserialize<D: Deserializer<$lt>>(operation: Operation, from: D) -> Result<Self, D::Error> {
+                match operation {
+                    $(Operation::$name => de::Deserialize::deserialize(from).map(Request::$name),)*
+                }
+            }
+
+            /// Returns the operation.
+            pub fn operation(&self) -> Operation {
+                match self { $(Request::$name(_) => Operation::$name,)* }
+            }
+
+            /// Returns the time that the caller allows, in milliseconds.
+            pub fn timeout_ms(&self) -> Option<u64> {
+                match self { $(Request::$name(request) => request.timeout_ms,)* }
+            }
+        }
+
+        impl Serialize for Request<'_> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                match self { $(Request::$name(request) => request.serialize(serializer),)* }
+            }
+        }
+
+        $(
+            impl<$lt> From<$request> for Request<$lt> {
+                fn from(request: $request) -> Self {
+                    Request::$name(request)
+                }
+            }
+        )*
+
+        /// A reply of any operation.
+        #[derive(Debug)]
+        pub enum Reply<$lt> {
+            $(
+                #[doc = concat!("`", stringify!($name), "`")]
+                $name($reply),
+            )*
+        }
+
+        impl<$lt> Reply<$lt> {
+            /// Reads the reply of `operation`.
+            ///
+            /// # Errors
+            /// The deserializer's.
+            pub fn deserialize<D: Deserializer<$lt>>(operation: Operation, from: D) -> Result<Self, D::Error> {
+                match operation {
+                    $(Operation::$name => de::Deserialize::deserialize(from).map(Reply::$name),)*
+                }
+            }
+
+            /// Returns the operation.
+            pub fn operation(&self) -> Operation {
+                match self { $(Reply::$name(_) => Operation::$name,)* }
+            }
+        }
+
+        impl Serialize for Reply<'_> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                match self { $(Reply::$name(reply) => reply.serialize(serializer),)* }
+            }
+        }
+    };
+}
+
+catalogue! { <'a>
+    CreateKey: Management(CreateKeyRequest) -> CreateKeyReply;
+    DescribeKey: Read(DescribeKeyRequest) -> DescribeKeyReply;
+    ListKeys: Read(ListKeysRequest) -> ListKeysReply;
+    EnableKey: Management(EnableKeyRequest) -> EnableKeyReply;
+    DisableKey: Management(DisableKeyRequest) -> DisableKeyReply;
+    ScheduleKeyDeletion: Management(ScheduleKeyDeletionRequest) -> ScheduleKeyDeletionReply;
+    CancelKeyDeletion: Management(CancelKeyDeletionRequest) -> CancelKeyDeletionReply;
+    UpdateKeyDescription: Management(UpdateKeyDescriptionRequest) -> UpdateKeyDescriptionReply;
+    RotateKey: Management(RotateKeyRequest) -> RotateKeyReply;
+    DescribeKeyVersion: Read(DescribeKeyVersionRequest) -> DescribeKeyVersionReply;
+    ListKeyVersions: Read(ListKeyVersionsRequest) -> ListKeyVersionsReply;
+    CreateAlias: Management(CreateAliasRequest) -> CreateAliasReply;
+    UpdateAlias: Management(UpdateAliasRequest) -> UpdateAliasReply;
+    DeleteAlias: Management(DeleteAliasRequest) -> DeleteAliasReply;
+    ListAliases: Read(ListAliasesRequest) -> ListAliasesReply;
+    ListAliasesByKeyId: Read(ListAliasesByKeyIdRequest) -> ListAliasesByKeyIdReply;
+    Encrypt: Data(EncryptRequest<'a>) -> EncryptReply<'a>;
+    Decrypt: Data(DecryptRequest<'a>) -> DecryptReply<'a>;
+    ReEncrypt: Data(ReEncryptRequest<'a>) -> ReEncryptReply<'a>;
+    GenerateDataKey: Data(GenerateDataKeyRequest) -> GenerateDataKeyReply<'a>;
+    GenerateDataKeyWithoutPlaintext: Data(GenerateDataKeyWithoutPlaintextRequest)
+        -> GenerateDataKeyWithoutPlaintextReply<'a>;
+    BatchEncrypt: Data(BatchEncryptRequest<'a>) -> BatchEncryptReply<'a>;
+    BatchDecrypt: Data(BatchDecryptRequest<'a>) -> BatchDecryptReply<'a>;
+    BatchReEncrypt: Data(BatchReEncryptRequest<'a>) -> BatchReEncryptReply<'a>;
+    BatchGenerateDataKey: Data(BatchGenerateDataKeyRequest) -> BatchGenerateDataKeyReply<'a>;
+    CreateAccessKey: Management(CreateAccessKeyRequest) -> CreateAccessKeyReply;
+    ListAccessKeys: Read(ListAccessKeysRequest) -> ListAccessKeysReply;
+    UpdateAccessKey: Management(UpdateAccessKeyRequest) -> UpdateAccessKeyReply;
+    DeleteAccessKey: Management(DeleteAccessKeyRequest) -> DeleteAccessKeyReply;
+    DescribeLimits: Read(DescribeLimitsRequest) -> DescribeLimitsReply;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_finds_its_operation_and_case_matters() {
+        for operation in Operation::ALL {
+            assert_eq!(Operation::by_name(operation.name()), Some(operation));
+            assert_eq!(Operation::by_name(&operation.name().to_lowercase()), None);
+        }
+    }
+
+    #[test]
+    fn an_unknown_or_doubled_field_is_named() {
+        for (json, told) in [
+            (r#"{"KeyId":"a","Plain":"AA=="}"#, "Plain"),
+            (r#"{"KeyId":"a","KeyId":"b","Plaintext":"AA=="}"#, "KeyId"),
+            (r#"{"KeyId":"a"}"#, "Plaintext"),
+        ] {
+            let mut from = serde_json::Deserializer::from_str(json);
+            let error = Request::deserialize(Operation::Encrypt, &mut from).unwrap_err().to_string();
+            assert!(error.contains(told), "{error}");
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! The limits, told to whoever asks.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::RequestId;
+use crate::limit;
+
+/// Tells every limit.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct DescribeLimitsRequest {
+    /// Milliseconds that the request may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+}
+
+/// The reply of `DescribeLimits`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct DescribeLimitsReply {
+    /// Items of a batch.
+    pub batch_items: u64,
+    /// Bytes of an item of a batch.
+    pub batch_item_bytes: u64,
+    /// Bytes of plaintext of a single `Encrypt`.
+    pub encrypt_bytes: u64,
+    /// Characters of an encryption context as compact JSON.
+    pub encryption_context_characters: u64,
+    /// Bytes of a data key.
+    pub data_key_bytes: u64,
+    /// Characters of a description.
+    pub description_characters: u64,
+    /// Grants of an access key.
+    pub grants: u64,
+    /// Resources of a grant.
+    pub grant_resources: u64,
+    /// Milliseconds that a request may take unless it says otherwise.
+    pub default_timeout_ms: u64,
+    /// Milliseconds that a request may ask for.
+    pub max_timeout_ms: u64,
+    /// Rows of a page.
+    pub page_size: u64,
+    /// Bytes of a MessagePack frame and of an answer.
+    pub max_frame_bytes: u64,
+    /// Requests in flight on one connection.
+    pub max_in_flight: u64,
+    /// The id of the request.
+    pub request_id: RequestId,
+}
+
+impl DescribeLimitsReply {
+    /// Gathers the limits; frame and in-flight limits are the listener's.
+    pub fn gather(request_id: RequestId, max_frame_bytes: usize, max_in_flight: usize) -> Self {
+        Self {
+            batch_items: limit::BATCH_ITEMS as u64,
+            batch_item_bytes: limit::BATCH_ITEM_BYTES as u64,
+            encrypt_bytes: limit::ENCRYPT_BYTES as u64,
+            encryption_context_characters: limit::CONTEXT_CHARACTERS as u64,
+            data_key_bytes: limit::DATA_KEY_BYTES as u64,
+            description_characters: limit::DESCRIPTION_CHARACTERS as u64,
+            grants: limit::GRANTS as u64,
+            grant_resources: limit::GRANT_RESOURCES as u64,
+            default_timeout_ms: limit::DEFAULT_TIMEOUT_MS as u64,
+            max_timeout_ms: limit::MAX_TIMEOUT_MS as u64,
+            page_size: limit::PAGE_SIZE as u64,
+            max_frame_bytes: max_frame_bytes as u64,
+            max_in_flight: max_in_flight as u64,
+            request_id,
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! The operation catalogue: one request and one reply type for each operation, carried as they are by every frontend.
+
+mod access;
+mod alias;
+mod bin;
+mod catalogue;
+mod crypto;
+mod data_key;
+mod key;
+mod limits;
+mod page;
+
+pub use access::*;
+pub use alias::*;
+pub use bin::Bin;
+pub use catalogue::{Class, Operation, Reply, Request};
+pub use crypto::*;
+pub use data_key::*;
+pub use key::*;
+pub use limits::*;
+pub use page::PageRequest;

@@ -1,0 +1,258 @@
+//! The seam to whatever holds keys and computes with them: a token, or this process's memory.
+
+use std::any::Any;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::blob::Algorithm;
+use crate::error::{Error, ErrorKind};
+use crate::key::{BulkMode, KeySpec, ProtectionLevel};
+use crate::sensitive::Sensitive;
+
+/// A token, or this process's memory.
+pub trait CryptoProvider: Send + Sync {
+    /// Returns what the provider can do, found by probing.
+    fn profile(&self) -> &ProviderProfile;
+    /// Opens a session for the use of keys.
+    ///
+    /// # Errors
+    /// [`ProviderError`] where the provider has no session to give.
+    fn open_session(&self) -> Result<Box<dyn CryptoSession>, ProviderError>;
+    /// Opens the control lane for the life of keys; there is one at a time.
+    ///
+    /// # Errors
+    /// [`ProviderError`] where it is taken or the provider is down.
+    fn custody(&self) -> Result<Box<dyn KeyCustody>, ProviderError>;
+}
+
+/// What a provider can do.
+#[derive(Clone, Debug)]
+pub struct ProviderProfile {
+    /// The name of the provider in audit records and metrics.
+    pub name: &'static str,
+    /// Where its keys live in clear.
+    pub protection: ProtectionLevel,
+    /// Key specifications that it generates.
+    pub specs: Vec<KeySpec>,
+    /// Algorithms of `encrypt` and `decrypt`.
+    pub algorithms: Vec<Algorithm>,
+    /// Whether `derive` computes XAES subkeys.
+    pub derives: bool,
+    /// Whether its sessions compute at once on the caller's thread, so that a lane would cost more than the work.
+    pub inline: bool,
+    /// Items that one call takes, at most.
+    pub max_batch: usize,
+    /// Sessions that it gives, at most.
+    pub max_sessions: usize,
+}
+
+/// The life of keys; owns the cache of loaded ones.
+pub trait KeyCustody: Send {
+    /// Generates material of `spec`, and returns it as it is to be stored.
+    ///
+    /// # Errors
+    /// `Rejected` for a specification that the profile does not list.
+    fn generate(&mut self, spec: KeySpec, bulk_mode: Option<BulkMode>) -> Result<StoredKey, ProviderError>;
+    /// Makes stored material usable.
+    ///
+    /// # Errors
+    /// `Corrupt` for material that is not of its specification.
+    fn load(&mut self, key: &StoredKey) -> Result<KeyHandle, ProviderError>;
+    /// Gives up a handle; the object goes when the last user has dropped it.
+    ///
+    /// # Errors
+    /// [`ProviderError`] where the provider is down.
+    fn unload(&mut self, key: KeyHandle) -> Result<(), ProviderError>;
+    /// Destroys whatever the provider itself keeps of a stored key.
+    ///
+    /// # Errors
+    /// [`ProviderError`] where the provider is down.
+    fn destroy(&mut self, key: &StoredKey) -> Result<(), ProviderError>;
+    /// Does a real operation with a real key: the sign of life.
+    ///
+    /// # Errors
+    /// [`ProviderError`] where it fails.
+    fn canary(&mut self) -> Result<(), ProviderError>;
+}
+
+/// The use of keys: one conversation, one owner. Each job carries its own result; `SessionLost` means that jobs without a
+/// result were not done.
+pub trait CryptoSession: Send {
+    /// Seals every item of the batch in place and writes its tag.
+    ///
+    /// # Errors
+    /// [`SessionLost`] where the session is gone.
+    fn encrypt(&mut self, key: &KeyHandle, batch: &mut AeadBatch) -> Result<(), SessionLost>;
+    /// Opens every item of the batch in place.
+    ///
+    /// # Errors
+    /// [`SessionLost`] where the session is gone.
+    fn decrypt(&mut self, key: &KeyHandle, batch: &mut AeadBatch) -> Result<(), SessionLost>;
+    /// Computes 32 bytes for each job: CMAC(K, messages\[0\]) ‖ CMAC(K, messages\[1\]) (SP 800-38B, SP 800-108r1 counter mode).
+    ///
+    /// # Errors
+    /// [`SessionLost`] where the session is gone.
+    fn derive(&mut self, key: &KeyHandle, jobs: &mut [DeriveJob]) -> Result<(), SessionLost>;
+    /// Fills `out` with random bytes of the provider.
+    ///
+    /// # Errors
+    /// [`ProviderError`] where its generator fails.
+    fn random(&mut self, out: &mut [u8]) -> Result<(), ProviderError>;
+}
+
+/// Items of one key and algorithm with 96-bit nonces, as ranges over one owned buffer.
+#[derive(Default)]
+pub struct AeadBatch {
+    /// The texts, each followed by 16 bytes for its tag.
+    pub buffer: Vec<u8>,
+    /// The associated data of all items.
+    pub aad: Vec<u8>,
+    /// The items.
+    pub items: Vec<AeadItem>,
+}
+
+/// One item of an [`AeadBatch`].
+pub struct AeadItem {
+    /// The nonce.
+    pub nonce: [u8; 12],
+    /// Where its associated data stands in `aad`.
+    pub aad: Range<usize>,
+    /// Where its text stands in `buffer`; the 16 bytes behind it are the tag.
+    pub text: Range<usize>,
+    /// What became of it; `None` until it is done.
+    pub outcome: Option<Result<(), JobError>>,
+}
+
+/// One derivation of 32 bytes.
+pub struct DeriveJob {
+    /// The two CMAC inputs, a block each.
+    pub messages: [[u8; 16]; 2],
+    /// What became of it; `None` until it is done.
+    pub output: Option<Result<Sensitive, JobError>>,
+}
+
+impl DeriveJob {
+    /// Makes a job that is yet to be done.
+    pub fn new(messages: [[u8; 16]; 2]) -> Self {
+        Self { messages, output: None }
+    }
+}
+
+/// A loaded key; opaque to all but the provider that made it.
+#[derive(Clone)]
+pub struct KeyHandle {
+    /// The generation of the provider that it belongs to; a handle of an older one is refused, never used.
+    pub generation: u64,
+    /// The provider's own object.
+    pub object: Arc<dyn Any + Send + Sync>,
+}
+
+impl fmt::Debug for KeyHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyHandle(generation {})", self.generation)
+    }
+}
+
+/// Key material as it is stored.
+#[derive(Serialize, Deserialize)]
+pub struct StoredKey {
+    /// The kind of material.
+    pub spec: KeySpec,
+    /// For an HSM key: where AES-GCM runs.
+    pub bulk_mode: Option<BulkMode>,
+    /// The material.
+    pub material: KeyMaterial,
+}
+
+/// The bytes of a stored key.
+pub enum KeyMaterial {
+    /// Clear bytes of a software key: the engine seals the record they stand in.
+    Clear(Sensitive),
+    /// Bytes that only a token of the domain can unwrap.
+    Wrapped(Vec<u8>),
+}
+
+impl Serialize for KeyMaterial {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeTuple;
+        let (kind, bytes) = match self {
+            KeyMaterial::Clear(bytes) => (0u8, bytes.expose()),
+            KeyMaterial::Wrapped(bytes) => (1, bytes.as_slice()),
+        };
+        let mut tuple = serializer.serialize_tuple(2)?;
+        tuple.serialize_element(&kind)?;
+        tuple.serialize_element(&crate::operation::Bin::from(bytes))?;
+        tuple.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for KeyMaterial {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (kind, bytes) = <(u8, crate::operation::Bin<'de>)>::deserialize(deserializer)?;
+        match kind {
+            0 => Ok(KeyMaterial::Clear(Sensitive::copied(&bytes))),
+            1 => Ok(KeyMaterial::Wrapped(bytes.to_vec())),
+            _ => Err(serde::de::Error::custom("unknown kind of key material")),
+        }
+    }
+}
+
+/// The session is gone: close it, open another, and do the unfinished jobs there.
+#[derive(Debug)]
+pub struct SessionLost {
+    /// What the provider said, for the log.
+    pub reason: String,
+}
+
+/// Why one job failed while its session lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobError {
+    /// The ciphertext does not open.
+    InvalidCiphertext,
+    /// The provider refuses the job: blame the job.
+    Rejected,
+    /// The handle belongs to an older generation: load the key again.
+    StaleHandle,
+}
+
+/// Why a provider could not do what it was asked.
+#[derive(Debug)]
+pub enum ProviderError {
+    /// The request is not one that the provider takes: blame the request.
+    Rejected(String),
+    /// The provider is down or has nothing to give: try later.
+    Unavailable(String),
+    /// Stored material is damaged: stop.
+    Corrupt(String),
+}
+
+impl fmt::Display for ProviderError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ProviderError::Rejected(why) => write!(f, "rejected by the provider: {why}"),
+            ProviderError::Unavailable(why) => write!(f, "provider unavailable: {why}"),
+            ProviderError::Corrupt(why) => write!(f, "stored key material is damaged: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for ProviderError {}
+
+impl From<ProviderError> for Error {
+    fn from(error: ProviderError) -> Self {
+        match &error {
+            ProviderError::Rejected(_) => {
+                Error::new(ErrorKind::Unsupported, "the crypto provider does not offer this").caused_by(error)
+            }
+            ProviderError::Unavailable(_) => {
+                Error::new(ErrorKind::Unavailable, "the crypto provider is unavailable").caused_by(error)
+            }
+            ProviderError::Corrupt(_) => {
+                Error::new(ErrorKind::Quarantined, "the stored key material is damaged").caused_by(error)
+            }
+        }
+    }
+}

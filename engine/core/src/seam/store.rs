@@ -1,0 +1,208 @@
+//! The seam to the store: a small versioned key-value map with compare-and-commit, watch and leases. It holds metadata and
+//! wrapped or sealed material, never plaintext keys.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind};
+
+/// A small versioned key-value map.
+pub trait Store: Send + Sync {
+    /// Returns the entry at `path`.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store cannot be read.
+    fn get(&self, path: &Path) -> Result<Option<Entry>, StoreError>;
+    /// Returns entries whose path begins with `prefix`, in order of their paths (as bytes).
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store cannot be read.
+    fn list(&self, prefix: &Path, page: Page<'_>) -> Result<Vec<Entry>, StoreError>;
+    /// Writes all or none, and returns once it is durable; each write names the revision that it read.
+    ///
+    /// # Errors
+    /// `Conflict` where a path is at another revision than named, `Full` where there is no space.
+    fn commit(&self, writes: &[Write]) -> Result<Revision, StoreError>;
+    /// Calls `each` for every change under `prefix` after revision `from`, in order, until it returns false or the store closes.
+    /// Blocks; between changes it calls `each` with [`Change::Idle`] at least once a second, so that the caller can stop.
+    ///
+    /// # Errors
+    /// `Compacted` where changes after `from` are no longer known: list again.
+    fn watch(
+        &self,
+        prefix: &Path,
+        from: Revision,
+        each: &mut dyn FnMut(Change<'_>) -> bool,
+    ) -> Result<(), StoreError>;
+    /// Takes or renews the lease `name` for `holder`; `None` while another holds it.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store cannot be written.
+    fn lease(&self, name: &Path, holder: &str, ttl: Duration) -> Result<Option<Lease>, StoreError>;
+    /// Returns the revision of the newest commit, zero for an empty store.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store cannot be read.
+    fn revision(&self) -> Result<Revision, StoreError>;
+}
+
+/// The number of a commit; it only grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Revision(pub u64);
+
+/// Where a record stands: segments of `a-z`, `0-9`, `.`, `_`, `-` and upper-case letters, joined by `/`; at most 512 bytes.
+/// As a prefix it may end in `/`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Path(Box<str>);
+
+impl Path {
+    /// Checks and takes a path.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong.
+    pub fn new(text: impl Into<Box<str>>) -> Result<Self, InvalidPath> {
+        let text = text.into();
+        let fine = (1..=512).contains(&text.len())
+            && !text.starts_with('/')
+            && !text.contains("//")
+            && text.split('/').all(|segment| segment != "." && segment != "..")
+            && text.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-' | b'/'));
+        if fine { Ok(Self(text)) } else { Err(InvalidPath) }
+    }
+
+    /// Returns the path as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The text is not a path.
+#[derive(Debug)]
+pub struct InvalidPath;
+
+impl fmt::Display for InvalidPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a path is segments of letters, digits, ., _ and -, joined by /, of at most 512 bytes")
+    }
+}
+
+impl std::error::Error for InvalidPath {}
+
+/// A stored record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Where it stands.
+    pub path: Path,
+    /// Its bytes.
+    pub value: Vec<u8>,
+    /// The commit that wrote it.
+    pub revision: Revision,
+}
+
+/// Which rows of a list to return.
+#[derive(Clone, Copy, Debug)]
+pub struct Page<'a> {
+    /// Only paths behind this one.
+    pub after: Option<&'a Path>,
+    /// At most so many rows.
+    pub limit: usize,
+}
+
+/// One write of a commit.
+#[derive(Clone, Debug)]
+pub struct Write {
+    /// Where.
+    pub path: Path,
+    /// The revision that was read; `None`: there must be no record.
+    pub expected: Option<Revision>,
+    /// The new bytes; `None` removes the record.
+    pub value: Option<Vec<u8>>,
+}
+
+/// What a watch reports.
+#[derive(Debug)]
+pub enum Change<'a> {
+    /// A record was written, or removed where `value` is `None`.
+    Wrote {
+        /// Where.
+        path: &'a Path,
+        /// The new bytes.
+        value: Option<&'a [u8]>,
+        /// The commit that did it.
+        revision: Revision,
+    },
+    /// Nothing happened; the view is current as of now.
+    Idle,
+}
+
+/// A lease that was given; writes made under it are fenced by its revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Grows each time that the lease changes hands.
+    pub fence: Revision,
+}
+
+/// Why a store could not do what it was asked.
+#[derive(Debug)]
+pub enum StoreError {
+    /// A path is at another revision: read again.
+    Conflict(Path),
+    /// The changes asked for are no longer known: list again.
+    Compacted,
+    /// There is no space: writes are refused, reads go on.
+    Full(String),
+    /// The store cannot be reached: try later.
+    Unavailable(String),
+    /// The store is damaged: stop.
+    Corrupt(String),
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StoreError::Conflict(path) => write!(f, "the record {path} was changed meanwhile"),
+            StoreError::Compacted => f.write_str("the changes asked for are no longer known"),
+            StoreError::Full(why) => write!(f, "the store is full: {why}"),
+            StoreError::Unavailable(why) => write!(f, "the store is unavailable: {why}"),
+            StoreError::Corrupt(why) => write!(f, "the store is damaged: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        let (kind, message) = match &error {
+            StoreError::Conflict(_) => (ErrorKind::Conflict, "the resource was changed meanwhile"),
+            StoreError::Compacted => (ErrorKind::Unavailable, "the store must be read anew"),
+            StoreError::Full(_) => {
+                (ErrorKind::StoreUnavailable, "the store has no space: writes are refused")
+            }
+            StoreError::Unavailable(_) => (ErrorKind::StoreUnavailable, "the store is unavailable"),
+            StoreError::Corrupt(_) => (ErrorKind::Internal, "the store is damaged"),
+        };
+        Error::new(kind, message).caused_by(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_cannot_climb_or_hide_a_byte() {
+        for good in ["cmk/0a-1b", "a", "alias/People_1", "cmk/"] {
+            assert!(Path::new(good).is_ok(), "{good}");
+        }
+        for bad in ["", "/a", "a//b", "a/../b", "./a", "a b", "a\0", "a%2e", "é"] {
+            assert!(Path::new(bad).is_err(), "{bad}");
+        }
+    }
+}
