@@ -1,0 +1,81 @@
+//! Notes: what the audit must keep that is not the record of one request.
+
+use keymill_core::Timestamp;
+use keymill_core::audit::RecordStamp;
+
+use super::{json, record};
+
+/// Something that happened to the server rather than in a request.
+#[derive(Clone, Debug)]
+pub enum Note<'a> {
+    /// The clock of the machine jumped.
+    ClockJump {
+        /// What it should have shown.
+        from: Timestamp,
+        /// What it shows.
+        to: Timestamp,
+    },
+    /// Records that a crash had kept out of the audit, found again in the store.
+    Recovered {
+        /// The records as they stand.
+        writes: &'a [RecordStamp],
+    },
+    /// Callers who never logged in were refused.
+    Strangers {
+        /// The prefix that they came from.
+        source: &'a str,
+        /// Why they were refused.
+        reason: &'a str,
+        /// How many times since the last such note.
+        count: u64,
+    },
+    /// The log could not be written for a while, and audited requests were refused.
+    Gap {
+        /// When it began.
+        since: Timestamp,
+        /// How many requests were refused.
+        refused: u64,
+    },
+}
+
+impl Note<'_> {
+    /// Returns the name of its kind, as the line has it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Note::ClockJump { .. } => "clock-jump",
+            Note::Recovered { .. } => "recovered",
+            Note::Strangers { .. } => "strangers",
+            Note::Gap { .. } => "gap",
+        }
+    }
+
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b",\"note\":");
+        json::text(out, self.name());
+        match self {
+            Note::ClockJump { from, to } => {
+                time(out, b",\"from\":", *from);
+                time(out, b",\"to\":", *to);
+            }
+            Note::Recovered { writes } => record::write_stamps(out, writes),
+            Note::Strangers { source, reason, count } => {
+                out.extend_from_slice(b",\"source\":");
+                json::text(out, source);
+                out.extend_from_slice(b",\"reason\":");
+                json::text(out, reason);
+                out.extend_from_slice(b",\"count\":");
+                json::number(out, *count);
+            }
+            Note::Gap { since, refused } => {
+                time(out, b",\"since\":", *since);
+                out.extend_from_slice(b",\"refused\":");
+                json::number(out, *refused);
+            }
+        }
+    }
+}
+
+fn time(out: &mut Vec<u8>, field: &[u8], time: Timestamp) {
+    out.extend_from_slice(field);
+    record::TimeText::default().write(out, time);
+}

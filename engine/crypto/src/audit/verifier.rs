@@ -1,0 +1,227 @@
+//! The reading side of a chain: takes its lines in order and finds the first that is wrong. It trusts no byte of a line before
+//! the MAC has been checked, except the number, and that only to say what kind of wrong it is.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
+use keymill_core::audit::RecordStamp;
+use serde::Deserialize;
+
+use super::keys::{ChainKey, ChainKeys};
+use super::{
+    BadLine, ChainHead, ChainReport, FORMAT_VERSION, Fault, MAC_BYTES, MAC_FIELD, Mac, checkpoint_text, json,
+};
+
+/// Checks one chain, line by line.
+pub struct ChainVerifier {
+    key: Option<ChainKey>,
+    verifying_key: [u8; 32],
+    remembered: Option<ChainHead>,
+    stamps: BTreeMap<String, RecordStamp>,
+    report: ChainReport,
+}
+
+impl ChainVerifier {
+    /// Begins the check of the chain `name` with the keys of the instance: every line is checked.
+    pub fn new(keys: &ChainKeys, name: &str) -> Self {
+        Self::begin(Some(keys.chain_key(name)), keys.verifying_key(), name)
+    }
+
+    /// Begins the check of the chain `name` with the verifying key alone: numbering and checkpoints are checked, not what
+    /// stands in the lines between.
+    pub fn public(verifying_key: [u8; 32], name: &str) -> Self {
+        Self::begin(None, verifying_key, name)
+    }
+
+    fn begin(key: Option<ChainKey>, verifying_key: [u8; 32], name: &str) -> Self {
+        let head = ChainHead { chain: name.to_owned(), sequence: 0, mac: [0; MAC_BYTES] };
+        let report = ChainReport {
+            head,
+            bad: None,
+            torn: false,
+            closed: false,
+            checkpoints: 0,
+            unsigned: 0,
+            requests: 0,
+            outcomes: BTreeMap::new(),
+            notes: 0,
+            previous: Vec::new(),
+        };
+        Self { key, verifying_key, remembered: None, stamps: BTreeMap::new(), report }
+    }
+
+    /// Has the chain reach the head that is remembered of it, if one is. To be said before the first line.
+    pub fn verify_against(mut self, stored: Option<ChainHead>) -> Self {
+        self.remembered = stored;
+        self
+    }
+
+    /// Takes the next line, without its line end; `torn` where that is missing.
+    pub fn line(&mut self, bytes: &[u8], torn: bool) {
+        if self.report.bad.is_some() {
+            return;
+        }
+        if self.report.torn {
+            self.reject(Fault::Malformed);
+        } else if torn {
+            self.report.torn = true;
+        } else if let Err(fault) = self.check(bytes) {
+            self.reject(fault);
+        }
+    }
+
+    /// Returns what was found so far, taking the last line for the end of the chain.
+    pub fn report(&self) -> ChainReport {
+        let mut report = self.report.clone();
+        if let (None, Some(remembered)) = (&report.bad, &self.remembered)
+            && report.head.sequence < remembered.sequence
+        {
+            let fault = Fault::Cut { remembered: remembered.sequence };
+            report.bad = Some(BadLine { number: report.head.sequence + 1, fault });
+        }
+        report
+    }
+
+    /// Returns the last stamp of every record that the good lines say was written, by path.
+    pub fn stamps(&self) -> &BTreeMap<String, RecordStamp> {
+        &self.stamps
+    }
+
+    fn reject(&mut self, fault: Fault) {
+        self.report.bad = Some(BadLine { number: self.report.head.sequence + 1, fault });
+    }
+
+    fn check(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        let (body, mac) = split(bytes).ok_or(Fault::Malformed)?;
+        let number = leading_number(body).ok_or(Fault::Malformed)?;
+        let expected = self.report.head.sequence + 1;
+        let placed = match number.cmp(&expected) {
+            Ordering::Less => Err(Fault::OutOfOrder { found: number }),
+            Ordering::Equal => Ok(()),
+            Ordering::Greater => Err(Fault::Missing { found: number }),
+        };
+        if let Some(key) = &self.key {
+            let ours = key.mac(&self.report.head.mac, body);
+            if verify_slices_are_equal(&ours, &mac).is_err() {
+                return placed.and(Err(Fault::Altered));
+            }
+        }
+        placed?;
+        if self.report.closed {
+            return Err(Fault::AfterClose);
+        }
+        let fields: Fields<'_> = serde_json::from_slice(bytes).map_err(|_| Fault::Malformed)?;
+        self.take(number, fields)?;
+        self.report.head.sequence = number;
+        self.report.head.mac = mac;
+        match &self.remembered {
+            Some(head) if head.sequence == number && head.mac != mac => {
+                self.report.head.sequence -= 1;
+                Err(Fault::Replaced)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn take(&mut self, number: u64, fields: Fields<'_>) -> Result<(), Fault> {
+        let report = &mut self.report;
+        if (number == 1) != (fields.kind == "open") {
+            return Err(Fault::NotOpened);
+        }
+        match &*fields.kind {
+            "open" => {
+                if fields.chain.as_deref() != Some(&*report.head.chain)
+                    || fields.verifying_key.as_deref() != Some(&*json::hex_text(&self.verifying_key))
+                {
+                    return Err(Fault::AnotherChain);
+                }
+                if fields.version != Some(FORMAT_VERSION) {
+                    return Err(Fault::UnknownFormat { version: fields.version.unwrap_or(0) });
+                }
+                report.previous = fields.previous;
+            }
+            "request" => {
+                report.requests += 1;
+                let outcome = fields.outcome.ok_or(Fault::Malformed)?;
+                *report.outcomes.entry(outcome.into_owned()).or_default() += 1;
+            }
+            "note" => report.notes += 1,
+            "checkpoint" => return self.take_checkpoint(number, &fields),
+            _ => return Err(Fault::Malformed),
+        }
+        report.unsigned += 1;
+        for stamp in fields.writes {
+            self.stamps.insert(stamp.path.clone(), stamp);
+        }
+        Ok(())
+    }
+
+    fn take_checkpoint(&mut self, number: u64, fields: &Fields<'_>) -> Result<(), Fault> {
+        let report = &mut self.report;
+        let closed = fields.closed.ok_or(Fault::Malformed)?;
+        let signature: [u8; 64] = fields
+            .signature
+            .as_deref()
+            .and_then(|text| json::unhex(text.as_bytes()))
+            .ok_or(Fault::Malformed)?;
+        let text = checkpoint_text(&report.head.chain, number, &report.head.mac, &fields.time, closed);
+        let signed =
+            UnparsedPublicKey::new(&ED25519, &self.verifying_key).verify(text.as_bytes(), &signature);
+        if signed.is_err() || fields.count != Some(report.unsigned) {
+            return Err(Fault::BadCheckpoint);
+        }
+        report.checkpoints += 1;
+        report.unsigned = 0;
+        report.closed = closed;
+        if let Some(key) = &mut self.key {
+            key.ratchet();
+        }
+        Ok(())
+    }
+}
+
+/// What a verifier reads of a line; a field of another kind of line is absent.
+#[derive(Deserialize)]
+struct Fields<'a> {
+    #[serde(borrow)]
+    time: Cow<'a, str>,
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
+    #[serde(default, borrow)]
+    chain: Option<Cow<'a, str>>,
+    #[serde(default)]
+    version: Option<u32>,
+    #[serde(default, borrow)]
+    verifying_key: Option<Cow<'a, str>>,
+    #[serde(default)]
+    previous: Vec<ChainHead>,
+    #[serde(default, borrow)]
+    outcome: Option<Cow<'a, str>>,
+    #[serde(default)]
+    writes: Vec<RecordStamp>,
+    #[serde(default)]
+    count: Option<u64>,
+    #[serde(default)]
+    closed: Option<bool>,
+    #[serde(default, borrow)]
+    signature: Option<Cow<'a, str>>,
+}
+
+/// Splits a line into what its MAC covers and the MAC.
+fn split(line: &[u8]) -> Option<(&[u8], Mac)> {
+    let (rest, digits) = line.strip_suffix(b"\"}")?.split_last_chunk::<{ 2 * MAC_BYTES }>()?;
+    Some((rest.strip_suffix(MAC_FIELD)?, json::unhex(digits)?))
+}
+
+/// Reads the number that a line begins with.
+fn leading_number(body: &[u8]) -> Option<u64> {
+    let rest = body.strip_prefix(b"{\"seq\":")?;
+    let digits = &rest[..rest.iter().position(|c| *c == b',')?];
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) || digits[0] == b'0' {
+        return None;
+    }
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}

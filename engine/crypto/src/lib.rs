@@ -1,0 +1,12 @@
+#![doc = include_str!("../README.md")]
+
+pub mod audit;
+pub mod derived;
+pub mod digest;
+pub mod epoch;
+pub mod opening;
+pub mod payload;
+pub mod random;
+pub mod record;
+pub mod root;
+pub mod xaes;

@@ -1,0 +1,165 @@
+//! The audit actor: writes the management chain, makes every chain durable within 50 ms, keeps the heads in the store. On a
+//! thread of its own, since a disk blocks.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use keymill_core::audit::{KeyTouch, Outcome, RecordStamp};
+use keymill_core::error::{Error, Result};
+use keymill_core::id::CmkId;
+use keymill_core::seam::store::{Revision, StoreError, Write};
+use keymill_crypto::audit::{ChainHead, Note};
+
+use crate::audit::{AuditMessage, ManagementChain, ManagementRecord};
+use crate::gate::Gate;
+use crate::records::{self, Kind};
+use crate::shared::Shared;
+
+/// Half of the 50 ms within which what was written must be durable.
+const SYNC_EVERY: Duration = Duration::from_millis(25);
+const TICK_EVERY: Duration = Duration::from_secs(1);
+/// Records that are made durable with one sync, at most.
+const GROUP: usize = 1_024;
+
+pub(crate) struct AuditActor {
+    shared: Arc<Shared>,
+    lane: flume::Receiver<AuditMessage>,
+    chain: ManagementChain,
+    known_heads: HashMap<String, u64>,
+    head_revisions: HashMap<String, Revision>,
+    gate: Option<Gate>,
+}
+
+impl AuditActor {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        lane: flume::Receiver<AuditMessage>,
+        chain: ManagementChain,
+    ) -> Self {
+        Self { shared, lane, chain, known_heads: HashMap::new(), head_revisions: HashMap::new(), gate: None }
+    }
+
+    pub(crate) fn start(mut self, gate: Gate) -> std::io::Result<std::thread::JoinHandle<()>> {
+        self.gate = Some(gate);
+        std::thread::Builder::new().name("km-audit".into()).spawn(move || self.run())
+    }
+
+    fn run(mut self) {
+        let mut records = Vec::new();
+        let mut waiting = Vec::new();
+        let mut next_tick = Instant::now() + TICK_EVERY;
+        loop {
+            let mut stop = None;
+            let first = self.lane.recv_timeout(SYNC_EVERY);
+            let disconnected = matches!(first, Err(flume::RecvTimeoutError::Disconnected));
+            for message in first.into_iter().chain(self.lane.try_iter().take(GROUP)) {
+                match message {
+                    AuditMessage::Durable(record, reply) => {
+                        records.push(record);
+                        waiting.push(reply);
+                    }
+                    AuditMessage::Deleted { cmk, writes } => records.push(self.deletion(cmk, writes)),
+                    AuditMessage::ClockJump { from, to } => {
+                        self.chain.chain.note(&Note::ClockJump { from, to });
+                    }
+                    AuditMessage::Recovered(writes) => {
+                        self.chain.chain.note(&Note::Recovered { writes: &writes });
+                    }
+                    AuditMessage::Stop(reply) => stop = Some(reply),
+                }
+            }
+            if records.is_empty() {
+                self.shared.audit.sync();
+            } else {
+                let outcome = self.chain.write(&records);
+                records.clear();
+                for reply in waiting.drain(..) {
+                    let _gone = reply.send(match &outcome {
+                        Ok(()) => Ok(()),
+                        Err(error) => Err(Error::new(error.kind(), error.message().to_owned())),
+                    });
+                }
+            }
+            if stop.is_some() || Instant::now() >= next_tick {
+                next_tick = Instant::now() + TICK_EVERY;
+                if let Some(gate) = &self.gate {
+                    gate.tick_desks();
+                }
+                self.chain.tick();
+                self.keep_heads();
+            }
+            if stop.is_some() || disconnected {
+                self.chain.chain.close();
+                self.keep_heads();
+                if let Some(reply) = stop {
+                    let _gone = reply.send(());
+                }
+                return;
+            }
+        }
+    }
+
+    fn deletion(&self, cmk: CmkId, writes: Vec<RecordStamp>) -> Box<ManagementRecord> {
+        let protection = self.shared.provider.profile().protection;
+        Box::new(ManagementRecord {
+            request: self.shared.request_ids.next(),
+            principal: None,
+            source: None,
+            frontend: "timer",
+            operation: "DeleteKey",
+            outcome: Outcome::Done,
+            rule: "deletion window over".into(),
+            keys: vec![KeyTouch { cmk, version: 0, items: 0, protection }],
+            micros: 0,
+            writes,
+        })
+    }
+
+    fn keep_heads(&mut self) {
+        let heads = self.shared.audit.changed_heads(&mut self.known_heads);
+        if heads.is_empty() {
+            return;
+        }
+        // A head in the store must not be ahead of what is durable.
+        self.shared.audit.sync();
+        self.write_heads(heads);
+    }
+
+    fn write_heads(&mut self, heads: Vec<ChainHead>) {
+        if heads.is_empty() {
+            return;
+        }
+        match self.try_write_heads(&heads) {
+            Ok(()) => *self.shared.store_trouble.lock() = None,
+            Err(error) => {
+                for head in &heads {
+                    self.known_heads.remove(&head.chain);
+                }
+                let mut trouble = self.shared.store_trouble.lock();
+                if trouble.is_none() {
+                    tracing::error!(%error, "the store refuses writes");
+                }
+                *trouble = Some(error.to_string());
+            }
+        }
+    }
+
+    fn try_write_heads(&mut self, heads: &[ChainHead]) -> Result<(), StoreError> {
+        let writes = heads
+            .iter()
+            .map(|head| {
+                let path = records::audit_head_path(&head.chain);
+                let sealed = records::seal(&self.shared.sealer, &path, Kind::AuditHead, head.sequence, head)
+                    .map_err(|error| StoreError::Unavailable(error.to_string()))?;
+                let expected = self.head_revisions.get(&head.chain).copied();
+                Ok(Write { path, expected, value: Some(sealed.bytes) })
+            })
+            .collect::<Result<Vec<_>, StoreError>>()?;
+        let revision = self.shared.store.commit(&writes)?;
+        for head in heads {
+            self.head_revisions.insert(head.chain.clone(), revision);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,85 @@
+//! The actors, one a file, and the addresses by which the gate reaches them. An actor awaits only those below it.
+
+pub mod keyring;
+pub mod policy;
+
+mod audit;
+mod custody;
+mod software;
+
+use std::sync::Arc;
+
+use actix::{Addr, Handler, Message};
+use keymill_core::audit::{KeyTouch, RecordStamp};
+use keymill_core::error::{Error, ErrorKind, Result};
+use keymill_core::id::AccessKeyId;
+
+pub use software::{ArbiterHandle, SoftwareActor};
+
+pub(crate) use audit::AuditActor;
+pub(crate) use custody::{CustodyActor, CustodyJob};
+use keyring::KeyringActor;
+use policy::PolicyActor;
+
+use crate::audit::AuditMessage;
+use crate::lane::Lane;
+
+/// Messages that wait for a management actor, at most.
+pub(crate) const MAILBOX: usize = 1_024;
+
+/// What a change gives back: its value, and what the audit keeps of it.
+pub struct Changed<T> {
+    /// The value.
+    pub value: T,
+    /// The keys that it touched.
+    pub keys: Vec<KeyTouch>,
+    /// The records that it wrote.
+    pub writes: Vec<RecordStamp>,
+}
+
+/// The addresses of one engine's actors.
+#[derive(Clone)]
+pub(crate) struct Actors {
+    pub(crate) keyring: Addr<KeyringActor>,
+    pub(crate) policy: Addr<PolicyActor>,
+    pub(crate) lane: Arc<Lane<Arc<AccessKeyId>, CustodyJob>>,
+    pub(crate) audit: flume::Sender<AuditMessage>,
+    /// The arbiter that management operations run on.
+    pub(crate) control: actix::ArbiterHandle,
+}
+
+impl Actors {
+    pub(crate) fn lane_len(&self) -> usize {
+        self.lane.len()
+    }
+
+    pub(crate) async fn keyring<M, T>(&self, message: M) -> Result<T>
+    where
+        M: Message<Result = Result<T>> + Send + 'static,
+        T: Send + 'static,
+        KeyringActor: Handler<M>,
+    {
+        ask(&self.keyring, message).await
+    }
+
+    pub(crate) async fn policy<M, T>(&self, message: M) -> Result<T>
+    where
+        M: Message<Result = Result<T>> + Send + 'static,
+        T: Send + 'static,
+        PolicyActor: Handler<M>,
+    {
+        ask(&self.policy, message).await
+    }
+}
+
+async fn ask<A, M, T>(to: &Addr<A>, message: M) -> Result<T>
+where
+    A: Handler<M, Context = actix::Context<A>>,
+    M: Message<Result = Result<T>> + Send + 'static,
+    T: Send + 'static,
+{
+    to.send(message).await.unwrap_or_else(|error| match error {
+        actix::MailboxError::Closed => Err(Error::new(ErrorKind::Unavailable, "the engine is shutting down")),
+        actix::MailboxError::Timeout => Err(Error::new(ErrorKind::Busy, "too many changes wait already")),
+    })
+}

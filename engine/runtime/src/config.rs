@@ -1,0 +1,65 @@
+//! The engine's own options, with their defaults.
+
+use std::time::Duration;
+
+use keymill_core::id::InstanceId;
+
+/// Options of the engine.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// The instance that this engine serves.
+    pub instance: InstanceId,
+    /// Region and account in ARNs; they carry no meaning here.
+    pub region: String,
+    /// The account in ARNs.
+    pub account: String,
+    /// How long one arbiter works before it looks at its connections again.
+    pub slice: Duration,
+    /// Jobs that wait on one arbiter, at most; past that the answer is `Busy`.
+    pub max_queued_jobs: usize,
+    /// Bytes of requests and answers held over all connections, at most.
+    pub max_buffered_bytes: usize,
+    /// Subkeys kept for opening.
+    pub subkey_cache: usize,
+    /// Worker threads of the software lane (key generation, private-key work).
+    pub software_workers: usize,
+    /// Jobs that wait in the software lane, at most.
+    pub software_queue: usize,
+    /// How often use counts are written.
+    pub usage_flush: Duration,
+    /// How often deletions that are due are looked for.
+    pub deletion_check: Duration,
+    /// How far wall time may move against monotonic time before it counts as a jump.
+    pub clock_jump: Duration,
+    /// How long deletions rest after a jump of the clock.
+    pub clock_jump_rest: Duration,
+    /// Bytes of a frame or body and of an answer, at most.
+    pub max_frame_bytes: usize,
+    /// Requests in flight on one connection, at most.
+    pub max_in_flight: usize,
+    /// Whether requests are audited; off for measurements alone.
+    pub audit: bool,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            instance: "default".parse().expect("the name is valid"),
+            region: "local".into(),
+            account: "0".into(),
+            slice: Duration::from_micros(100),
+            max_queued_jobs: 65_536,
+            max_buffered_bytes: 1 << 30,
+            subkey_cache: 16_384,
+            software_workers: 1,
+            software_queue: 1_024,
+            usage_flush: Duration::from_secs(10),
+            deletion_check: Duration::from_secs(30),
+            clock_jump: Duration::from_secs(3600),
+            clock_jump_rest: Duration::from_secs(24 * 3600),
+            max_frame_bytes: keymill_core::limit::MAX_FRAME_BYTES,
+            max_in_flight: keymill_core::limit::MAX_IN_FLIGHT,
+            audit: true,
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! The engine as a whole: builds the actors from the parts that plugins gave, owns their lives, hands out the gate.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use actix::Actor;
+use keymill_core::Sensitive;
+use keymill_core::access::{Effect, Grant, ResourcePattern, Role};
+use keymill_core::audit::Outcome;
+use keymill_core::error::{Error, Result};
+use keymill_core::id::AccessKeyId;
+use keymill_core::seam::audit::AuditLog;
+use keymill_core::seam::auth::Authenticator;
+use keymill_core::seam::provider::CryptoProvider;
+use keymill_core::seam::store::Store;
+use keymill_crypto::audit::ChainKeys;
+use keymill_crypto::derived::{DerivedKeys, cmac_pair};
+use keymill_crypto::epoch::EpochLimits;
+use keymill_crypto::opening::SubkeyCache;
+use keymill_crypto::record::RecordSealer;
+use keymill_crypto::root::RootKeys;
+use keymill_crypto::{digest, random};
+use tokio::sync::oneshot;
+
+use crate::actor::keyring::{FlushUsage, KeyringActor};
+use crate::actor::policy::{AddAccessKey, PolicyActor};
+use crate::actor::{Actors, AuditActor, CustodyActor};
+use crate::audit::{AuditHub, AuditMessage, DeskChain, MANAGEMENT, ManagementChain, ManagementRecord};
+use crate::clock::Clock;
+use crate::config::EngineConfig;
+use crate::gate::Gate;
+use crate::keyring::Keyring;
+use crate::lane::Lane;
+use crate::load;
+use crate::metrics::Metrics;
+use crate::shared::{RequestIds, Shared};
+use crate::snapshot::Published;
+
+/// What an engine is made of.
+pub struct Parts {
+    /// Its options.
+    pub config: EngineConfig,
+    /// Its clock.
+    pub clock: Clock,
+    /// Where records are kept.
+    pub store: Arc<dyn Store>,
+    /// What computes.
+    pub provider: Arc<dyn CryptoProvider>,
+    /// Who checks credentials.
+    pub authenticators: Vec<Box<dyn Authenticator>>,
+    /// Where audit chains are kept.
+    pub audit: Arc<dyn AuditLog>,
+    /// The root of trust.
+    pub root: RootKeys,
+    /// The name of this node in the audit.
+    pub node: String,
+}
+
+/// The access key that a first start makes; its secret is shown once.
+pub struct Bootstrap {
+    /// The id.
+    pub id: AccessKeyId,
+    /// The secret.
+    pub secret: Sensitive,
+}
+
+/// Why an engine does not start.
+#[derive(Debug)]
+pub struct EngineError(pub String);
+
+impl fmt::Display for EngineError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for EngineError {}
+
+impl EngineError {
+    fn because(what: &'static str) -> impl Fn(&dyn fmt::Display) -> Self {
+        move |why| Self(format!("{what}: {why}"))
+    }
+}
+
+/// A running engine.
+pub struct Engine {
+    gate: Gate,
+    system: actix::System,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Engine {
+    /// Starts an engine. On a store that was never used it makes the bootstrap access key, which has `Root`.
+    ///
+    /// # Errors
+    /// [`EngineError`] where a part cannot be used: the store is another root's, the audit log cannot be written, …
+    pub fn start(parts: Parts) -> Result<(Self, Option<Bootstrap>), EngineError> {
+        let Parts { config, clock, store, provider, authenticators, audit, root, node } = parts;
+        let derived = DerivedKeys::derive(1, &config.instance, &mut |messages| {
+            Ok::<_, std::convert::Infallible>(cmac_pair(&root.mac, messages))
+        })
+        .map_err(|e| EngineError::because("root")(&e))?;
+        let sealer = RecordSealer::new(&derived.storage).map_err(|e| EngineError::because("root")(&e))?;
+        let keys = ChainKeys::new(&derived.audit, &derived.audit_signing)
+            .map_err(|e| EngineError::because("audit keys")(&e))?;
+        let store_failed = EngineError::because("store");
+
+        let remembered = load::remember(&*audit, &keys, &*store, &sealer)
+            .map_err(|e| EngineError::because("reading the audit log")(&e))?;
+        let keyring = Keyring::default();
+        let loaded =
+            load::load(&*store, &sealer, &remembered.stamps, &keyring).map_err(|e| store_failed(&e))?;
+        for trouble in &remembered.troubles {
+            tracing::error!("{trouble}; run `keymill audit verify`");
+        }
+        for (path, why) in &loaded.quarantined {
+            tracing::error!(path, why, "a stored record is quarantined");
+        }
+
+        let random = |what| move |e: random::RandomFailed| EngineError(format!("{what}: {e}"));
+        let tag: [u8; 4] = random::array().map_err(random("audit chain name"))?;
+        let process = format!("{}-{}", compact(clock.now()), digest::hex(&tag));
+        let hub = Arc::new(AuditHub::new(
+            audit,
+            keys,
+            process,
+            node,
+            clock.clone(),
+            remembered.heads,
+            config.audit,
+        ));
+        let custody = provider.custody().map_err(|e| EngineError::because("crypto provider")(&e))?;
+        let shared = Arc::new(Shared {
+            keyring,
+            access: Published::new(loaded.access),
+            custody: parking_lot::Mutex::new(custody),
+            authenticators: authenticators.into_iter().map(|a| (a.scheme(), a)).collect(),
+            sealer,
+            subkeys: SubkeyCache::new(NonZeroUsize::new(config.subkey_cache).unwrap_or(NonZeroUsize::MIN)),
+            epoch_limits: EpochLimits::default(),
+            audit: hub.clone(),
+            metrics: Metrics::default(),
+            buffered: Arc::default(),
+            request_ids: RequestIds::new(u64::from_be_bytes(random::array().map_err(random("request ids"))?)),
+            store_trouble: parking_lot::Mutex::new(None),
+            store,
+            provider,
+            clock,
+            config,
+        });
+
+        let (audit_sender, audit_receiver) = flume::bounded(4_096);
+        let chain = DeskChain::open(&hub, MANAGEMENT).map_err(|e| EngineError::because("audit log")(&e))?;
+        let audit_actor = AuditActor::new(shared.clone(), audit_receiver, ManagementChain { chain });
+        if !loaded.unrecorded.is_empty() && !loaded.first_start {
+            tracing::warn!(records = loaded.unrecorded.len(), "records without an audit record are noted");
+            let _closed = audit_sender.send(AuditMessage::Recovered(loaded.unrecorded));
+        }
+
+        let lane = Arc::new(Lane::new(shared.config.software_queue, 64));
+        let mut threads = Vec::new();
+        for number in 0..shared.config.software_workers.max(1) {
+            let worker = CustodyActor::start(&shared, &lane, number);
+            threads.push(worker.map_err(|e| EngineError::because("software lane")(&e))?);
+        }
+        let keyring_actor = KeyringActor::new(shared.clone(), audit_sender.clone(), loaded.inherited);
+        let policy_actor = PolicyActor::new(shared.clone(), loaded.access_stamps, loaded.access_ended);
+        let (system, actors, thread) =
+            start_system(keyring_actor, policy_actor, lane, audit_sender).map_err(EngineError)?;
+        threads.push(thread);
+        let gate = Gate::new(shared, actors);
+        let audit_thread = audit_actor.start(gate.clone());
+        threads.push(audit_thread.map_err(|e| EngineError::because("audit thread")(&e))?);
+        let engine = Self { gate, system, threads };
+        let bootstrap = match loaded.first_start {
+            true => {
+                Some(engine.bootstrap().map_err(|e| EngineError(format!("bootstrap access key: {e:?}")))?)
+            }
+            false => None,
+        };
+        Ok((engine, bootstrap))
+    }
+
+    /// Returns the way in.
+    pub fn gate(&self) -> Gate {
+        self.gate.clone()
+    }
+
+    /// Makes the first access key, and a record of it, durable.
+    fn bootstrap(&self) -> Result<Bootstrap> {
+        let grant = Grant { effect: Effect::Allow, role: Role::Root, resources: vec![ResourcePattern::All] };
+        let add = AddAccessKey { description: "bootstrap".into(), grants: vec![grant] };
+        let gate = self.gate.clone();
+        self.block_on(async move {
+            gate.inner().actors.keyring(FlushUsage).await?;
+            let made = gate.inner().actors.policy(add).await?;
+            let (id, secret) = made.value;
+            let record = ManagementRecord {
+                request: gate.request_id(),
+                principal: None,
+                source: None,
+                frontend: "engine",
+                operation: "CreateAccessKey",
+                outcome: Outcome::Done,
+                rule: "first start".into(),
+                keys: Vec::new(),
+                micros: 0,
+                writes: made.writes,
+            };
+            gate.record(record).await?;
+            Ok(Bootstrap { id, secret })
+        })
+    }
+
+    /// Runs a future on the control arbiter and waits for it on this thread.
+    fn block_on<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let (sender, receiver) = flume::bounded(1);
+        self.gate.inner().actors.control.spawn(async move {
+            let _gone = sender.send(future.await);
+        });
+        receiver.recv().unwrap_or_else(|_| Err(Error::internal("the engine is shutting down")))
+    }
+
+    /// Writes what is to be kept, closes the audit chains, and stops. Frontends are stopped before.
+    pub fn stop(self) {
+        let gate = self.gate.clone();
+        let flushed = self.block_on(async move { gate.inner().actors.keyring(FlushUsage).await });
+        if let Err(error) = flushed {
+            tracing::error!(?error, "use counts could not be written");
+        }
+        for desk in self.gate.take_desks() {
+            desk.close();
+        }
+        let (sender, stopped) = oneshot::channel();
+        if self.gate.inner().actors.audit.send(AuditMessage::Stop(sender)).is_ok() {
+            let _gone = stopped.blocking_recv();
+        }
+        self.gate.inner().actors.lane.close();
+        self.system.stop();
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the engine panicked");
+            }
+        }
+    }
+}
+
+/// Starts the system that the management actors run in, each on an arbiter of its own, since a store blocks.
+fn start_system(
+    keyring: KeyringActor,
+    policy: PolicyActor,
+    lane: Arc<Lane<Arc<AccessKeyId>, crate::actor::CustodyJob>>,
+    audit: flume::Sender<AuditMessage>,
+) -> Result<(actix::System, Actors, JoinHandle<()>), String> {
+    let (sender, started) = flume::bounded(1);
+    let run = move || {
+        let runner = actix::System::new();
+        let arbiters = [actix::Arbiter::new(), actix::Arbiter::new(), actix::Arbiter::new()];
+        let [keys, access, control] = &arbiters;
+        let actors = Actors {
+            keyring: KeyringActor::start_in_arbiter(&keys.handle(), move |_| keyring),
+            policy: PolicyActor::start_in_arbiter(&access.handle(), move |_| policy),
+            lane,
+            audit,
+            control: control.handle(),
+        };
+        let _gone = sender.send((actix::System::current(), actors));
+        if let Err(error) = runner.run() {
+            tracing::error!(%error, "the engine's system failed");
+        }
+        for arbiter in arbiters {
+            arbiter.stop();
+            let _panicked = arbiter.join();
+        }
+    };
+    let thread = std::thread::Builder::new()
+        .name("km-engine".into())
+        .spawn(run)
+        .map_err(|error| format!("engine thread: {error}"))?;
+    let (system, actors) = started.recv().map_err(|_| "the engine's system did not start".to_owned())?;
+    Ok((system, actors, thread))
+}
+
+/// `20261124T053017Z`, for names.
+fn compact(now: keymill_core::Timestamp) -> String {
+    now.to_string().replace(['-', ':'], "")
+}

@@ -1,0 +1,389 @@
+//! Management operations: one message to the owning actor, recorded durably, then answered. They run to their end whatever
+//! becomes of the caller, so that nothing is changed without a record.
+
+use keymill_core::access::{Grant, Resource, Role};
+use keymill_core::audit::{KeyTouch, Outcome, RecordStamp};
+use keymill_core::error::{Error, ErrorKind, Limit, Result};
+use keymill_core::id::{AccessKeyId, AliasName, CmkId, KeyRef};
+use keymill_core::key::{KeyChange, KeySpec, ProtectionLevel};
+use keymill_core::limit;
+use keymill_core::operation::*;
+
+use super::read::{id_only, used};
+use super::{Call, Gate};
+use crate::actor::keyring::{
+    ChangeDescription, ChangeState, CreateCmk, DeleteAlias as RemoveAlias, PutAlias, Rotate,
+};
+use crate::actor::policy::{AddAccessKey, ChangeAccessKey, RemoveAccessKey};
+use crate::actor::{Changed, CustodyJob};
+use crate::audit::{AuditMessage, ManagementRecord};
+use crate::work::Job;
+
+/// A management operation that was authorised and is yet to be done.
+pub struct Managed {
+    call: Call,
+    operation: Operation,
+    rule: std::borrow::Cow<'static, str>,
+    deadline: std::time::Instant,
+    plan: Plan,
+    /// What the frontend gave with the request.
+    pub ticket: u64,
+    /// The sheet that the frontend gave with the request.
+    pub sheet: crate::work::Sheet,
+}
+
+/// What is to be done.
+pub(super) enum Plan {
+    CreateKey { description: String, spec: KeySpec },
+    ChangeState { id: CmkId, change: KeyChange, window_days: Option<u32> },
+    Describe { id: CmkId, description: String },
+    Rotate { id: CmkId },
+    PutAlias { name: AliasName, to: CmkId, create: bool },
+    RemoveAlias { name: AliasName },
+    AddAccessKey { description: String, grants: Vec<Grant> },
+    ChangeAccessKey(UpdateAccessKeyRequest),
+    RemoveAccessKey(AccessKeyId),
+}
+
+type Done = (Reply<'static>, Vec<KeyTouch>, Vec<RecordStamp>);
+
+impl Managed {
+    pub(super) fn new(job: Job, plan: Plan) -> Self {
+        Self {
+            rule: job.rule.map_or("none".into(), |rule| rule.to_text()),
+            operation: job.operation.expect("a plan is made for an operation of ours"),
+            deadline: job.deadline,
+            call: job.call,
+            ticket: job.ticket,
+            sheet: job.sheet,
+            plan,
+        }
+    }
+
+    /// Returns the request.
+    pub fn call(&self) -> &Call {
+        &self.call
+    }
+
+    /// Returns the operation.
+    pub fn operation(&self) -> Operation {
+        self.operation
+    }
+}
+
+impl Gate {
+    /// Authorises a management operation and checks its parameters.
+    pub(super) fn plan(&self, job: &mut Job, request: Request<'_>) -> Result<Plan> {
+        match request {
+            Request::CreateKey(r) => {
+                self.require(job, Operation::CreateKey, Resource::Keys)?;
+                if r.protection_level == Some(ProtectionLevel::Hsm) || r.bulk_mode.is_some() {
+                    return Err(Error::new(
+                        ErrorKind::Unsupported,
+                        "no crypto pool of this installation has a hardware security module",
+                    ));
+                }
+                let spec = r.key_spec.unwrap_or(KeySpec::Aes256);
+                Ok(Plan::CreateKey { description: describe(r.description.unwrap_or_default())?, spec })
+            }
+            Request::EnableKey(r) => {
+                self.plan_change(job, &r.key_id, Operation::EnableKey, KeyChange::Enable)
+            }
+            Request::DisableKey(r) => {
+                self.plan_change(job, &r.key_id, Operation::DisableKey, KeyChange::Disable)
+            }
+            Request::CancelKeyDeletion(r) => {
+                self.plan_change(job, &r.key_id, Operation::CancelKeyDeletion, KeyChange::CancelDeletion)
+            }
+            Request::ScheduleKeyDeletion(r) => {
+                let days = r.pending_window_in_days;
+                let id = self.find_key(job, id_only(&r.key_id)?, Operation::ScheduleKeyDeletion)?.cmk.id;
+                if !limit::DELETION_WINDOW_DAYS.contains(&days) {
+                    return Err(Error::new(
+                        ErrorKind::InvalidParameter,
+                        format!(
+                            "PendingWindowInDays of {days} is not in {} to {}",
+                            limit::DELETION_WINDOW_DAYS.start(),
+                            limit::DELETION_WINDOW_DAYS.end()
+                        ),
+                    ));
+                }
+                Ok(Plan::ChangeState { id, change: KeyChange::ScheduleDeletion, window_days: Some(days) })
+            }
+            Request::UpdateKeyDescription(r) => {
+                let id = self.find_key(job, id_only(&r.key_id)?, Operation::UpdateKeyDescription)?.cmk.id;
+                Ok(Plan::Describe { id, description: describe(r.description)? })
+            }
+            Request::RotateKey(r) => {
+                let entry = self.find_key(job, id_only(&r.key_id)?, Operation::RotateKey)?;
+                entry.cmk.state.check_usable()?;
+                Ok(Plan::Rotate { id: entry.cmk.id })
+            }
+            Request::CreateAlias(r) => {
+                let to = self.find_key(job, id_only(&r.key_id)?, Operation::CreateAlias)?.cmk.id;
+                Ok(Plan::PutAlias { name: r.alias_name, to, create: true })
+            }
+            Request::UpdateAlias(r) => {
+                // The right to the key that the alias leaves is needed, too.
+                let name = KeyRef::Alias(r.alias_name.clone());
+                self.find_key(job, &name, Operation::UpdateAlias)?;
+                let to = self.find_key(job, id_only(&r.key_id)?, Operation::UpdateAlias)?.cmk.id;
+                Ok(Plan::PutAlias { name: r.alias_name, to, create: false })
+            }
+            Request::DeleteAlias(r) => {
+                let name = KeyRef::Alias(r.alias_name.clone());
+                self.find_key(job, &name, Operation::DeleteAlias)?;
+                Ok(Plan::RemoveAlias { name: r.alias_name })
+            }
+            Request::CreateAccessKey(r) => {
+                self.require(job, Operation::CreateAccessKey, Resource::AccessKeys)?;
+                self.check_grants(job, &r.grants)?;
+                let description = name(r.description.unwrap_or_default())?;
+                Ok(Plan::AddAccessKey { description, grants: r.grants })
+            }
+            Request::UpdateAccessKey(r) => {
+                self.require(job, Operation::UpdateAccessKey, Resource::AccessKeys)?;
+                self.check_target(job, &r.access_key_id)?;
+                if let Some(grants) = &r.grants {
+                    self.check_grants(job, grants)?;
+                }
+                let description = r.description.map(name).transpose()?;
+                Ok(Plan::ChangeAccessKey(UpdateAccessKeyRequest { description, ..r }))
+            }
+            Request::DeleteAccessKey(r) => {
+                self.require(job, Operation::DeleteAccessKey, Resource::AccessKeys)?;
+                self.check_target(job, &r.access_key_id)?;
+                Ok(Plan::RemoveAccessKey(r.access_key_id))
+            }
+            other => Err(Error::internal(format!("{} changes nothing", other.operation().name()))),
+        }
+    }
+
+    fn plan_change(
+        &self,
+        job: &mut Job,
+        key: &KeyRef,
+        operation: Operation,
+        change: KeyChange,
+    ) -> Result<Plan> {
+        let id = self.find_key(job, id_only(key)?, operation)?.cmk.id;
+        Ok(Plan::ChangeState { id, change, window_days: None })
+    }
+
+    /// Checks that nobody gives out more than it has: only who is `Root` makes or changes what is `Root`.
+    fn check_grants(&self, job: &Job, grants: &[Grant]) -> Result<()> {
+        let most = grants.iter().map(|grant| grant.resources.len()).max().unwrap_or(0);
+        if grants.len() > limit::GRANTS || most > limit::GRANT_RESOURCES {
+            return Err(Error::new(
+                ErrorKind::LimitExceeded(Limit::Grants),
+                format!(
+                    "{} grants of up to {most} resources exceed the limit of {} of {}",
+                    grants.len(),
+                    limit::GRANTS,
+                    limit::GRANT_RESOURCES
+                ),
+            ));
+        }
+        if grants.iter().any(|grant| grant.role == Role::Root)
+            && !self.is_root(&job.call.principal.access_key)
+        {
+            return Err(Error::new(ErrorKind::Denied, "only Root can grant Root"));
+        }
+        Ok(())
+    }
+
+    fn check_target(&self, job: &Job, target: &AccessKeyId) -> Result<()> {
+        if self.is_root(target) && !self.is_root(&job.call.principal.access_key) {
+            return Err(Error::new(ErrorKind::Denied, "only Root can change an access key that has Root"));
+        }
+        Ok(())
+    }
+
+    fn is_root(&self, id: &AccessKeyId) -> bool {
+        let access = self.0.shared.access.read();
+        access.access_keys.get(id).is_some_and(|key| key.grants.iter().any(|grant| grant.role == Role::Root))
+    }
+
+    /// Does a management operation and returns its answer; it is done and recorded even where the caller stops waiting.
+    pub async fn manage(&self, managed: Managed) -> Result<Reply<'static>> {
+        let (sender, answer) = tokio::sync::oneshot::channel();
+        let gate = self.clone();
+        let deadline = managed.deadline;
+        let spawned = self.0.actors.control.spawn(async move {
+            let answer = gate.manage_to_the_end(managed).await;
+            let _gone = sender.send(answer);
+        });
+        if !spawned {
+            return Err(Error::new(ErrorKind::Unavailable, "the engine is shutting down"));
+        }
+        match tokio::time::timeout_at(deadline.into(), answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_gone)) => Err(Error::new(ErrorKind::Unavailable, "the engine is shutting down")),
+            Err(_late) => Err(Error::new(
+                ErrorKind::Deadline,
+                "not done within the time allowed; the change may still be made",
+            )),
+        }
+    }
+
+    async fn manage_to_the_end(&self, managed: Managed) -> Result<Reply<'static>> {
+        let Managed { call, operation, rule, plan, deadline, .. } = managed;
+        let received = call.received;
+        self.0.shared.metrics.in_flight.inc();
+        let outcome = self.carry_out(&call, plan, deadline).await;
+        let (answer, keys, writes) = match outcome {
+            Ok((reply, keys, writes)) => (Ok(reply), keys, writes),
+            Err(error) => {
+                if !matches!(error.kind(), ErrorKind::StateConflict | ErrorKind::AliasExists) {
+                    tracing::info!(operation = operation.name(), request = %call.request_id, ?error, "refused");
+                }
+                (Err(error), Vec::new(), Vec::new())
+            }
+        };
+        let record = ManagementRecord {
+            request: call.request_id,
+            principal: Some(call.principal.access_key.clone()),
+            source: call.source,
+            frontend: call.frontend,
+            operation: operation.name(),
+            outcome: answer.as_ref().map_or_else(|error| Outcome::Failed(error.kind()), |_| Outcome::Done),
+            rule,
+            keys,
+            micros: received.elapsed().as_micros() as u64,
+            writes,
+        };
+        let recorded = self.record(record).await;
+        let answer = answer.and_then(|reply| recorded.map(|()| reply));
+        self.0.shared.metrics.in_flight.dec();
+        self.0.shared.metrics.answered(Some(operation), answer.as_ref().err().map(Error::kind), received);
+        answer
+    }
+
+    /// Has a management record written and made durable.
+    pub(crate) async fn record(&self, record: ManagementRecord) -> Result<()> {
+        if !self.0.shared.audit.enabled {
+            return Ok(());
+        }
+        let unavailable = || Error::new(ErrorKind::AuditUnavailable, "the audit log is closed");
+        let (sender, recorded) = tokio::sync::oneshot::channel();
+        let message = AuditMessage::Durable(Box::new(record), sender);
+        self.0.actors.audit.send_async(message).await.map_err(|_| unavailable())?;
+        recorded.await.map_err(|_| unavailable())?
+    }
+
+    async fn carry_out(&self, call: &Call, plan: Plan, deadline: std::time::Instant) -> Result<Done> {
+        let actors = &self.0.actors;
+        let request_id = call.request_id;
+        match plan {
+            Plan::CreateKey { description, spec } => {
+                let key = self.generate(call, spec, deadline).await?;
+                let creator = (*call.principal.access_key).clone();
+                let changed = actors.keyring(CreateCmk { key, description, creator }).await?;
+                let key_metadata = self.metadata(&changed.value);
+                Ok(done(Reply::CreateKey(CreateKeyReply { key_metadata, request_id }), changed))
+            }
+            Plan::ChangeState { id, change, window_days } => {
+                let changed = actors.keyring(ChangeState { id, change, window_days }).await?;
+                let metadata = self.metadata(&changed.value);
+                let reply = match change {
+                    KeyChange::Enable => Reply::EnableKey(EnableKeyReply { request_id }),
+                    KeyChange::Disable => Reply::DisableKey(DisableKeyReply { request_id }),
+                    KeyChange::CancelDeletion => {
+                        Reply::CancelKeyDeletion(CancelKeyDeletionReply { request_id })
+                    }
+                    KeyChange::ScheduleDeletion => Reply::ScheduleKeyDeletion(ScheduleKeyDeletionReply {
+                        delete_date: changed.value.cmk.delete_at.unwrap_or_default(),
+                        last_used_date: metadata.last_used_date.and_then(|at| used(at.as_ms())),
+                        use_count: metadata.use_count,
+                        request_id,
+                    }),
+                };
+                Ok(done(reply, changed))
+            }
+            Plan::Describe { id, description } => {
+                let changed = actors.keyring(ChangeDescription { id, description }).await?;
+                let reply = Reply::UpdateKeyDescription(UpdateKeyDescriptionReply { request_id });
+                Ok(done(reply, changed))
+            }
+            Plan::Rotate { id } => {
+                let spec = self.0.shared.keyring.cmk(&id).ok_or_else(Error::key_not_found)?.cmk.spec;
+                let key = self.generate(call, spec, deadline).await?;
+                let changed = actors.keyring(Rotate { id, key }).await?;
+                let key_version_id = changed.value.primary().id;
+                Ok(done(Reply::RotateKey(RotateKeyReply { key_version_id, request_id }), changed))
+            }
+            Plan::PutAlias { name, to, create } => {
+                let changed = actors.keyring(PutAlias { name, to, create }).await?;
+                let reply = match create {
+                    true => Reply::CreateAlias(CreateAliasReply { request_id }),
+                    false => Reply::UpdateAlias(UpdateAliasReply { request_id }),
+                };
+                Ok(done(reply, changed))
+            }
+            Plan::RemoveAlias { name } => {
+                let changed = actors.keyring(RemoveAlias { name }).await?;
+                Ok(done(Reply::DeleteAlias(DeleteAliasReply { request_id }), changed))
+            }
+            Plan::AddAccessKey { description, grants } => {
+                let changed = actors.policy(AddAccessKey { description, grants }).await?;
+                let (access_key_id, secret) = &changed.value;
+                let reply = CreateAccessKeyReply {
+                    access_key_id: access_key_id.clone(),
+                    access_key_secret: String::from_utf8_lossy(secret.expose()).into_owned(),
+                    request_id,
+                };
+                Ok((Reply::CreateAccessKey(reply), Vec::new(), changed.writes))
+            }
+            Plan::ChangeAccessKey(r) => {
+                let change = ChangeAccessKey {
+                    id: r.access_key_id,
+                    status: r.status,
+                    grants: r.grants,
+                    description: r.description,
+                };
+                let changed = actors.policy(change).await?;
+                Ok((Reply::UpdateAccessKey(UpdateAccessKeyReply { request_id }), Vec::new(), changed.writes))
+            }
+            Plan::RemoveAccessKey(id) => {
+                let changed = actors.policy(RemoveAccessKey { id }).await?;
+                Ok((Reply::DeleteAccessKey(DeleteAccessKeyReply { request_id }), Vec::new(), changed.writes))
+            }
+        }
+    }
+
+    /// Has key material generated in the software lane.
+    async fn generate(
+        &self,
+        call: &Call,
+        spec: KeySpec,
+        deadline: std::time::Instant,
+    ) -> Result<keymill_core::seam::provider::StoredKey> {
+        let (reply, generated) = tokio::sync::oneshot::channel();
+        let job = CustodyJob { spec, bulk_mode: None, deadline, reply };
+        self.0.actors.lane.submit(&call.principal.access_key, 1, job).map_err(|(error, _)| error)?;
+        generated.await.map_err(|_| Error::new(ErrorKind::Unavailable, "the software lane is shut down"))?
+    }
+}
+
+fn done<T>(reply: Reply<'static>, changed: Changed<T>) -> Done {
+    (reply, changed.keys, changed.writes)
+}
+
+fn describe(text: String) -> Result<String> {
+    bounded(text, limit::DESCRIPTION_CHARACTERS)
+}
+
+fn name(text: String) -> Result<String> {
+    bounded(text, limit::NAME_CHARACTERS)
+}
+
+fn bounded(text: String, limit: usize) -> Result<String> {
+    let characters = text.chars().count();
+    if characters > limit {
+        return Err(Error::new(
+            ErrorKind::LimitExceeded(Limit::DescriptionCharacters),
+            format!("description of {characters} characters exceeds the limit of {limit}"),
+        ));
+    }
+    Ok(text)
+}

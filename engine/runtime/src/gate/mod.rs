@@ -1,0 +1,386 @@
+//! The gate: the only way in. It authenticates, authorises, resolves, hands work to where it is done, and lets no answer out that
+//! the audit does not have.
+
+mod data;
+mod manage;
+mod read;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use keymill_core::access::{Decision, Principal, Resource, decide};
+use keymill_core::error::{Error, ErrorKind, Limit, Result};
+use keymill_core::id::{KeyRef, RequestId};
+use keymill_core::limit;
+use keymill_core::operation::{Class, Operation, Request};
+use keymill_core::seam::auth::Credential;
+use parking_lot::Mutex;
+
+use crate::actor::{Actors, ArbiterHandle, SoftwareActor};
+use crate::keyring::CmkEntry;
+use crate::metrics::{Metrics, Sample};
+use crate::shared::Shared;
+use crate::work::{Cancel, Desk, DeskKind, Finished, Job, ReplyTo, Sheet, Task};
+
+pub use manage::Managed;
+
+/// What a frontend knows of a request beside its parameters.
+#[derive(Clone)]
+pub struct Call {
+    /// The id of the request.
+    pub request_id: RequestId,
+    /// Who asks.
+    pub principal: Principal,
+    /// From where.
+    pub source: Option<IpAddr>,
+    /// The frontend's name.
+    pub frontend: &'static str,
+    /// When the last byte of it was read.
+    pub received: Instant,
+}
+
+/// A request as a frontend brings it to the gate.
+pub struct Ask<'a> {
+    /// What the frontend knows of it.
+    pub call: Call,
+    /// The request.
+    pub request: Request<'a>,
+    /// The frame that the request borrows from.
+    pub frame: Option<&'a Bytes>,
+    /// Where results go.
+    pub sheet: Sheet,
+    /// Who takes the answer of a job; `None` where the job is performed on the spot.
+    pub reply_to: Option<Arc<dyn ReplyTo>>,
+    /// Calls it off.
+    pub cancel: Cancel,
+    /// Comes back with the answer.
+    pub ticket: u64,
+}
+
+/// What became of a request at the gate.
+pub enum Opened {
+    /// Work for a desk (a refusal, too: it is recorded there).
+    Job(Box<Job>),
+    /// A management operation, for [`Gate::manage`].
+    Managed(Box<Managed>),
+}
+
+/// The way into an engine; clones lead to the same one.
+#[derive(Clone)]
+pub struct Gate(Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) actors: Actors,
+    desks: Mutex<Vec<Desk>>,
+    open_desks: Mutex<usize>,
+    pub(crate) arbiters: Mutex<Vec<ArbiterHandle>>,
+}
+
+impl Gate {
+    pub(crate) fn new(shared: Arc<Shared>, actors: Actors) -> Self {
+        Self(Arc::new(Inner {
+            shared,
+            actors,
+            desks: Mutex::default(),
+            open_desks: Mutex::new(0),
+            arbiters: Mutex::default(),
+        }))
+    }
+
+    /// Returns a fresh request id.
+    pub fn request_id(&self) -> RequestId {
+        self.0.shared.request_ids.next()
+    }
+
+    /// Returns the largest frame, body and answer, in bytes.
+    pub fn max_frame_bytes(&self) -> usize {
+        self.0.shared.config.max_frame_bytes
+    }
+
+    /// Returns the most requests in flight on one connection.
+    pub fn max_in_flight(&self) -> usize {
+        self.0.shared.config.max_in_flight
+    }
+
+    /// Returns the wall clock of the engine.
+    pub fn now(&self) -> keymill_core::Timestamp {
+        self.0.shared.clock.now()
+    }
+
+    /// Returns the metrics, for what only a frontend sees.
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.shared.metrics
+    }
+
+    /// Tells who signed `signed`.
+    ///
+    /// # Errors
+    /// One of the unauthenticated kinds; it is counted by reason and source.
+    pub fn authenticate(
+        &self,
+        scheme: &str,
+        offered: &Credential<'_>,
+        signed: &[u8],
+        source: Option<IpAddr>,
+    ) -> Result<Principal> {
+        let shared = &self.0.shared;
+        let authenticator = shared.authenticators.get(scheme).ok_or_else(|| {
+            Error::new(ErrorKind::UnsupportedAuthentication, "this way of logging in is not offered here")
+        })?;
+        let outcome = authenticator.authenticate(offered, signed, &shared.access.read()).map_err(Error::from);
+        outcome.inspect_err(|error| self.refused_stranger(error.kind(), source))
+    }
+
+    /// Counts a caller who was not let in, for metrics and audit.
+    pub fn refused_stranger(&self, kind: ErrorKind, source: Option<IpAddr>) {
+        self.0.shared.metrics.authentication_failed(kind);
+        self.0.shared.audit.note_stranger(source, kind.code());
+    }
+
+    /// Tells whether the principal may still do anything at all: its access key is there and active.
+    pub fn is_admitted(&self, principal: &Principal) -> bool {
+        use keymill_core::access::AccessKeyStatus;
+        let access = self.0.shared.access.read();
+        access
+            .access_keys
+            .get(&*principal.access_key)
+            .is_some_and(|key| key.status == AccessKeyStatus::Active)
+    }
+
+    /// Takes a request: authorises it, checks it against the limits, pins its key version.
+    pub fn open(&self, ask: Ask<'_>) -> Opened {
+        let Ask { call, request, frame, sheet, reply_to, cancel, ticket } = ask;
+        let operation = request.operation();
+        let mut job = Box::new(Job {
+            deadline: call.received + Duration::from_millis(limit::DEFAULT_TIMEOUT_MS),
+            call,
+            operation: Some(operation),
+            rule: None,
+            context_digest: None,
+            task: Task::Refused(Error::new(ErrorKind::Internal, "not yet opened")),
+            sheet,
+            next: 0,
+            errors: Vec::new(),
+            first_fault: None,
+            reply_to,
+            cancel,
+            ticket,
+            started: None,
+        });
+        match self.admit(&mut job, request, frame) {
+            Ok(None) => Opened::Job(job),
+            Ok(Some(plan)) => Opened::Managed(Box::new(Managed::new(*job, plan))),
+            Err(error) => {
+                job.refuse(error);
+                Opened::Job(job)
+            }
+        }
+    }
+
+    fn admit(
+        &self,
+        job: &mut Job,
+        request: Request<'_>,
+        frame: Option<&Bytes>,
+    ) -> Result<Option<manage::Plan>> {
+        let shared = &self.0.shared;
+        let operation = request.operation();
+        if let Some(ms) = request.timeout_ms() {
+            if ms == 0 {
+                return Err(Error::new(ErrorKind::InvalidParameter, "TimeoutMs must be at least 1"));
+            }
+            if ms > limit::MAX_TIMEOUT_MS {
+                return Err(Error::new(
+                    ErrorKind::LimitExceeded(Limit::TimeoutMs),
+                    format!("TimeoutMs of {ms} exceeds the limit of {}", limit::MAX_TIMEOUT_MS),
+                ));
+            }
+            job.deadline = job.call.received + Duration::from_millis(ms);
+        }
+        shared.audit.check()?;
+        match operation.class() {
+            Class::Data => self.admit_data(job, request, frame).map(|()| None),
+            Class::Read => {
+                let reply = self.read(job, request)?;
+                job.task = Task::Answered(Box::new(reply));
+                Ok(None)
+            }
+            Class::Management => self.plan(job, request).map(Some),
+        }
+    }
+
+    /// Makes a job of a request that was refused before it reached the gate, so that the refusal is recorded like any other.
+    #[allow(clippy::too_many_arguments, reason = "a refusal has all the parts of an ask but the request")]
+    pub fn refuse(
+        &self,
+        call: Call,
+        operation: Option<Operation>,
+        error: Error,
+        reply_to: Option<Arc<dyn ReplyTo>>,
+        cancel: Cancel,
+        ticket: u64,
+    ) -> Box<Job> {
+        Box::new(Job {
+            deadline: call.received + Duration::from_millis(limit::DEFAULT_TIMEOUT_MS),
+            call,
+            operation,
+            rule: None,
+            context_digest: None,
+            task: Task::Refused(error),
+            sheet: Sheet::default(),
+            next: 0,
+            errors: Vec::new(),
+            first_fault: None,
+            reply_to,
+            cancel,
+            ticket,
+            started: None,
+        })
+    }
+
+    /// Performs a job to its end on the caller's thread.
+    ///
+    /// # Errors
+    /// `Unavailable` or `AuditUnavailable` where no desk can be opened.
+    pub fn perform(&self, job: Box<Job>) -> Result<Finished> {
+        let desk = self.0.desks.lock().pop();
+        let mut desk = match desk {
+            Some(desk) => desk,
+            None => {
+                let desk = Desk::open(&self.0.shared, DeskKind::InProcess)?;
+                *self.0.open_desks.lock() += 1;
+                desk
+            }
+        };
+        let finished = desk.perform(*job);
+        self.0.desks.lock().push(desk);
+        Ok(finished)
+    }
+
+    /// Starts the software actor of this arbiter; the frontend that runs it submits its jobs there.
+    ///
+    /// # Errors
+    /// `Unavailable` or `AuditUnavailable` where no desk can be opened.
+    pub fn arbiter(&self) -> Result<ArbiterHandle> {
+        let handle = SoftwareActor::start_here(&self.0.shared)?;
+        self.0.arbiters.lock().push(handle.clone());
+        Ok(handle)
+    }
+
+    /// Takes room for bytes of a request and its answer; it is given back when the returned value is dropped.
+    pub fn buffer(&self, bytes: usize) -> Option<Buffered> {
+        use std::sync::atomic::Ordering;
+        let shared = &self.0.shared;
+        let before = shared.buffered.fetch_add(bytes, Ordering::Relaxed);
+        let taken = Buffered { shared: shared.buffered.clone(), bytes };
+        // A request that is alone fits always: it is bounded by the frame.
+        (before == 0 || before + bytes <= shared.config.max_buffered_bytes).then_some(taken)
+    }
+
+    /// Writes the metrics in Prometheus's text format.
+    pub fn expose_metrics(&self) -> String {
+        use std::sync::atomic::Ordering;
+        let shared = &self.0.shared;
+        let arbiters = self.0.arbiters.lock();
+        let sample = Sample {
+            queue_depth: arbiters.iter().map(ArbiterHandle::queued).sum(),
+            queue_limit: shared.config.max_queued_jobs * arbiters.len(),
+            lane_depth: self.0.actors.lane_len(),
+            buffered: shared.buffered.load(Ordering::Relaxed),
+            keys: shared.keyring.len(),
+            quarantined: shared.keyring.quarantined_len(),
+            subkeys: shared.subkeys.len(),
+            subkey_counts: [shared.subkeys.hits(), shared.subkeys.misses(), shared.subkeys.evictions()],
+            audit_counts: [
+                shared.audit.records.load(Ordering::Relaxed),
+                shared.audit.bytes.load(Ordering::Relaxed),
+                shared.audit.failures.load(Ordering::Relaxed),
+            ],
+            audit_healthy: shared.audit.is_healthy(),
+            store_healthy: shared.store_trouble.lock().is_none(),
+        };
+        drop(arbiters);
+        shared.metrics.expose(sample)
+    }
+
+    /// Tells what keeps the engine from serving everything, in a sentence each; empty where all is well.
+    pub fn troubles(&self) -> Vec<String> {
+        let shared = &self.0.shared;
+        let mut troubles = Vec::new();
+        if !shared.audit.is_healthy() {
+            troubles.push("the audit log cannot be written: audited requests are refused".to_owned());
+        }
+        if let Some(trouble) = &*shared.store_trouble.lock() {
+            troubles.push(format!("the store refuses writes: {trouble}"));
+        }
+        troubles
+    }
+
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.0
+    }
+
+    pub(crate) fn take_desks(&self) -> Vec<Desk> {
+        std::mem::take(&mut *self.0.desks.lock())
+    }
+
+    /// Lets idle in-process desks write the checkpoints that are due.
+    pub(crate) fn tick_desks(&self) {
+        for desk in self.0.desks.lock().iter_mut() {
+            desk.tick();
+        }
+    }
+
+    fn decide(&self, job: &Job, operation: Operation, resource: Resource) -> Decision {
+        decide(&self.0.shared.access.read(), &job.call.principal, operation, resource)
+    }
+
+    /// Checks a right that has nothing to hide.
+    fn require(&self, job: &mut Job, operation: Operation, resource: Resource) -> Result<()> {
+        let decision = self.decide(job, operation, resource);
+        job.rule = Some(decision.rule);
+        match decision.allowed {
+            true => Ok(()),
+            false => Err(Error::new(ErrorKind::Denied, "the access key may not do this")),
+        }
+    }
+
+    /// Finds the key that a request names, if the caller may do `operation` with it; a key that one may not use looks like one
+    /// that does not exist.
+    fn find_key(&self, job: &mut Job, key: &KeyRef, operation: Operation) -> Result<Arc<CmkEntry>> {
+        let keyring = &self.0.shared.keyring;
+        let not_found = || match key {
+            KeyRef::Alias(_) => Error::new(ErrorKind::AliasNotFound, "the specified alias is not found"),
+            KeyRef::Id(_) | KeyRef::Unknown => Error::key_not_found(),
+        };
+        let id = match key {
+            KeyRef::Id(id) => *id,
+            KeyRef::Alias(name) => keyring.alias(name).ok_or_else(not_found)?.cmk,
+            KeyRef::Unknown => return Err(not_found()),
+        };
+        let decision = self.decide(job, operation, Resource::Key(id));
+        job.rule = Some(decision.rule);
+        if !decision.allowed {
+            return Err(not_found());
+        }
+        keyring.cmk(&id).ok_or_else(|| match keyring.quarantined(&id) {
+            Some(why) => Error::new(ErrorKind::Quarantined, why),
+            None => not_found(),
+        })
+    }
+}
+
+/// Room that was taken for a request and its answer.
+pub struct Buffered {
+    shared: Arc<std::sync::atomic::AtomicUsize>,
+    bytes: usize,
+}
+
+impl Drop for Buffered {
+    fn drop(&mut self) {
+        self.shared.fetch_sub(self.bytes, std::sync::atomic::Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,206 @@
+//! The published keyring: every CMK and alias, read by all, written by the keyring actor alone.
+//!
+//! An entry is replaced whole when its key changes, and carries the generation that it was made in. What was computed under an
+//! older generation is discarded when it would be released, so that nothing leaves after a disable has been answered.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use keymill_core::id::{AliasName, CmkId, KeyVersionId};
+use keymill_core::key::Cmk;
+use keymill_core::seam::provider::KeyHandle;
+use keymill_core::seam::store::Revision;
+use keymill_crypto::epoch::EpochSlot;
+use parking_lot::{Mutex, RwLock};
+
+const SHARDS: usize = 64;
+
+/// Where a stored record stands: what the next write must name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// The store's revision of it.
+    pub revision: Revision,
+    /// Its own sequence number.
+    pub sequence: u64,
+}
+
+/// A CMK as it was published.
+pub struct CmkEntry {
+    /// The key.
+    pub cmk: Cmk,
+    /// Its versions, as in `cmk.versions`.
+    pub versions: Vec<Arc<VersionEntry>>,
+    /// Where its record stands.
+    pub stamp: Stamp,
+    /// The generation that this entry was made in.
+    pub generation: u64,
+    /// The generation now; shared by all entries of the key.
+    pub life: Arc<AtomicU64>,
+}
+
+impl CmkEntry {
+    /// Tells whether the entry is still the one in force.
+    pub fn is_current(&self) -> bool {
+        self.life.load(Ordering::Acquire) == self.generation
+    }
+
+    /// Returns the version that encrypts.
+    pub fn primary(&self) -> &Arc<VersionEntry> {
+        self.versions.last().expect("a CMK is created with its first version")
+    }
+
+    /// Returns the version of that number.
+    pub fn version(&self, number: u32) -> Option<&Arc<VersionEntry>> {
+        // Versions are numbered from 1 without gaps.
+        self.versions.get((number as usize).checked_sub(1)?).filter(|v| v.number == number)
+    }
+}
+
+/// One version of a CMK: its sealed material, and what was made of it so far.
+pub struct VersionEntry {
+    /// The number in blobs.
+    pub number: u32,
+    /// The id.
+    pub id: KeyVersionId,
+    /// The sealed record of the material; empty where it is quarantined.
+    pub sealed: Box<[u8]>,
+    /// The loaded key.
+    pub handle: Mutex<Option<KeyHandle>>,
+    /// The sealing epoch.
+    pub epoch: EpochSlot,
+    /// How much it was used.
+    pub usage: Usage,
+}
+
+/// Use counts of a key version. Encrypt counts are rounded up after a crash, never down.
+#[derive(Default)]
+pub struct Usage {
+    /// Items encrypted.
+    pub encrypted: AtomicU64,
+    /// Items decrypted.
+    pub decrypted: AtomicU64,
+    /// Milliseconds since the epoch of the last use; zero: never.
+    pub last_ms: AtomicU64,
+    /// What was last written to the store: encrypted + decrypted.
+    pub flushed: AtomicU64,
+}
+
+impl Usage {
+    /// Returns all uses.
+    pub fn total(&self) -> u64 {
+        self.encrypted.load(Ordering::Relaxed) + self.decrypted.load(Ordering::Relaxed)
+    }
+}
+
+/// An alias as it was published.
+#[derive(Clone, Debug)]
+pub struct AliasEntry {
+    /// The key that it names.
+    pub cmk: CmkId,
+    /// Where its record stands.
+    pub stamp: Stamp,
+}
+
+/// All CMKs and aliases.
+pub struct Keyring {
+    cmks: Vec<RwLock<HashMap<CmkId, Arc<CmkEntry>>>>,
+    aliases: RwLock<HashMap<AliasName, AliasEntry>>,
+    /// Keys in the order of their creation, for lists.
+    order: RwLock<Vec<CmkId>>,
+    /// Keys whose record failed its check.
+    quarantined: RwLock<HashMap<CmkId, &'static str>>,
+}
+
+impl Default for Keyring {
+    fn default() -> Self {
+        Self {
+            cmks: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            aliases: RwLock::default(),
+            order: RwLock::default(),
+            quarantined: RwLock::default(),
+        }
+    }
+}
+
+impl Keyring {
+    fn shard(&self, id: &CmkId) -> &RwLock<HashMap<CmkId, Arc<CmkEntry>>> {
+        // Ids are random; byte 15 has no fixed bits.
+        &self.cmks[usize::from(id.as_bytes()[15]) % SHARDS]
+    }
+
+    /// Returns a key.
+    pub fn cmk(&self, id: &CmkId) -> Option<Arc<CmkEntry>> {
+        self.shard(id).read().get(id).cloned()
+    }
+
+    /// Returns what an alias names.
+    pub fn alias(&self, name: &AliasName) -> Option<AliasEntry> {
+        self.aliases.read().get(name).cloned()
+    }
+
+    /// Tells why a key is quarantined, if it is.
+    pub fn quarantined(&self, id: &CmkId) -> Option<&'static str> {
+        self.quarantined.read().get(id).copied()
+    }
+
+    /// Returns the number of keys that are quarantined.
+    pub fn quarantined_len(&self) -> usize {
+        self.quarantined.read().len()
+    }
+
+    /// Returns the ids of all keys, the oldest first.
+    pub fn ids(&self) -> Vec<CmkId> {
+        self.order.read().clone()
+    }
+
+    /// Returns the number of keys.
+    pub fn len(&self) -> usize {
+        self.order.read().len()
+    }
+
+    /// Tells whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns the aliases, by name, of which `keep` is true.
+    pub fn aliases(&self, keep: impl Fn(&CmkId) -> bool) -> Vec<(AliasName, CmkId)> {
+        let aliases = self.aliases.read();
+        let mut rows: Vec<_> =
+            aliases.iter().filter(|(_, e)| keep(&e.cmk)).map(|(name, e)| (name.clone(), e.cmk)).collect();
+        rows.sort_unstable();
+        rows
+    }
+
+    /// Publishes a key, new or changed. Where it replaces an entry, what was made under that one is no longer released.
+    pub(crate) fn publish(&self, entry: Arc<CmkEntry>) {
+        let id = entry.cmk.id;
+        let (life, generation) = (entry.life.clone(), entry.generation);
+        let before = self.shard(&id).write().insert(id, entry);
+        if before.is_none() {
+            self.order.write().push(id);
+        }
+        life.store(generation, Ordering::Release);
+    }
+
+    /// Forgets a key that was deleted.
+    pub(crate) fn remove(&self, id: &CmkId) {
+        if let Some(entry) = self.shard(id).write().remove(id) {
+            entry.life.store(u64::MAX, Ordering::Release);
+            self.order.write().retain(|other| other != id);
+        }
+    }
+
+    pub(crate) fn quarantine(&self, id: CmkId, why: &'static str) {
+        self.quarantined.write().insert(id, why);
+    }
+
+    pub(crate) fn put_alias(&self, name: AliasName, entry: AliasEntry) {
+        self.aliases.write().insert(name, entry);
+    }
+
+    pub(crate) fn remove_alias(&self, name: &AliasName) {
+        self.aliases.write().remove(name);
+    }
+}

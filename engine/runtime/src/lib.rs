@@ -1,0 +1,24 @@
+#![doc = include_str!("../README.md")]
+
+pub mod actor;
+pub mod audit;
+pub mod clock;
+pub mod config;
+pub mod engine;
+pub mod frontend;
+pub mod gate;
+pub mod keyring;
+pub mod lane;
+mod load;
+pub mod metrics;
+pub mod ready;
+pub mod records;
+mod shared;
+pub mod snapshot;
+pub mod work;
+
+pub use config::EngineConfig;
+pub use engine::{Engine, EngineError, Parts};
+pub use frontend::{Frontend, FrontendError, StopSignal};
+pub use gate::{Call, Gate, Managed, Opened};
+pub use work::{Finished, Framing, Job, Product, ReplyTo, Sheet};

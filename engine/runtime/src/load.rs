@@ -1,0 +1,321 @@
+//! Start: what the store holds is checked against what the audit remembers, opened, and published. A record that fails is
+//! quarantined by path, and the rest is served.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use keymill_core::access::{AccessKey, AccessSnapshot};
+use keymill_core::audit::RecordStamp;
+use keymill_core::id::{AccessKeyId, CmkId};
+use keymill_core::key::Cmk;
+use keymill_core::seam::audit::AuditLog;
+use keymill_core::seam::store::{Entry, Page, Store, StoreError};
+use keymill_crypto::audit::{ChainHead, ChainKeys, ChainVerifier};
+use keymill_crypto::digest;
+use keymill_crypto::record::{RecordSealer, sequence_of, tag_of};
+
+use crate::actor::keyring::Inherited;
+use crate::audit::MANAGEMENT;
+use crate::keyring::{AliasEntry, CmkEntry, Keyring, Stamp, Usage, VersionEntry};
+use crate::records::{self, AliasRecord, InstallationRecord, Kind, UsageRecord};
+
+/// What a stored record looks like beside what the audit remembers of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Judgement {
+    /// As remembered, or of a kind that is not remembered.
+    Fine,
+    /// Newer than remembered: a crash came between the commit and its record, and it was never acknowledged.
+    Unrecorded,
+    /// Older than remembered, altered, or back after its removal.
+    Rejected(&'static str),
+}
+
+/// Judges a record of `sequence` and `tag` against what the audit remembers.
+pub(crate) fn judge(remembered: Option<&RecordStamp>, sequence: u64, tag: &str) -> Judgement {
+    let Some(stamp) = remembered else { return Judgement::Unrecorded };
+    if sequence > stamp.sequence {
+        Judgement::Unrecorded
+    } else if sequence < stamp.sequence {
+        Judgement::Rejected("the stored record is older than the audit log says")
+    } else if stamp.tag.is_empty() {
+        Judgement::Rejected("the stored record was removed and has come back")
+    } else if stamp.tag == tag {
+        Judgement::Fine
+    } else {
+        Judgement::Rejected("the stored record differs from what the audit log says")
+    }
+}
+
+/// What the audit logs of earlier processes remember.
+#[derive(Default)]
+pub(crate) struct Remembered {
+    pub(crate) stamps: BTreeMap<String, RecordStamp>,
+    pub(crate) heads: Vec<ChainHead>,
+    pub(crate) troubles: Vec<String>,
+}
+
+/// Reads the management chains and compares the heads in the store with what is there.
+pub(crate) fn remember(
+    log: &dyn AuditLog,
+    keys: &ChainKeys,
+    store: &dyn Store,
+    sealer: &RecordSealer,
+) -> Result<Remembered, String> {
+    let mut remembered = Remembered::default();
+    let mut heads = HashMap::new();
+    for entry in all(store, "audit-head/").map_err(|e| e.to_string())? {
+        match records::open::<ChainHead>(sealer, &entry.path, Kind::AuditHead, &entry.value) {
+            Ok((head, ..)) => {
+                heads.insert(head.chain.clone(), head);
+            }
+            Err(error) => remembered.troubles.push(format!("record {}: {error}", entry.path)),
+        }
+    }
+    let chains = log.chains().map_err(|e| e.to_string())?;
+    for missing in heads.keys().filter(|chain| !chains.contains(chain)) {
+        remembered.troubles.push(format!("audit chain {missing} is gone"));
+    }
+    for chain in chains.iter().filter(|chain| chain.ends_with(MANAGEMENT)) {
+        let mut verifier = ChainVerifier::new(keys, chain).verify_against(heads.get(chain).cloned());
+        log.read(chain, &mut |line| verifier.line(line.bytes, line.torn)).map_err(|e| e.to_string())?;
+        let report = verifier.report();
+        if let Some(bad) = report.bad {
+            remembered.troubles.push(format!("audit chain {chain}, {bad}"));
+        }
+        for (path, stamp) in verifier.stamps() {
+            let newest = remembered.stamps.get(path).is_none_or(|known| known.sequence < stamp.sequence);
+            if newest {
+                remembered.stamps.insert(path.clone(), stamp.clone());
+            }
+        }
+    }
+    remembered.heads = heads.into_values().collect();
+    remembered.heads.sort_by(|a, b| a.chain.cmp(&b.chain));
+    Ok(remembered)
+}
+
+/// What was loaded, beside the keyring itself.
+pub(crate) struct Loaded {
+    pub(crate) access: AccessSnapshot,
+    pub(crate) access_stamps: HashMap<AccessKeyId, Stamp>,
+    pub(crate) access_ended: HashMap<AccessKeyId, u64>,
+    pub(crate) inherited: Inherited,
+    /// Records that no audit record speaks of.
+    pub(crate) unrecorded: Vec<RecordStamp>,
+    pub(crate) quarantined: Vec<(String, String)>,
+    /// Whether the store had never been used.
+    pub(crate) first_start: bool,
+}
+
+/// Reads and opens everything.
+pub(crate) fn load(
+    store: &dyn Store,
+    sealer: &RecordSealer,
+    stamps: &BTreeMap<String, RecordStamp>,
+    keyring: &Keyring,
+) -> Result<Loaded, StoreError> {
+    let mut loader = Loader { sealer, stamps, unrecorded: Vec::new(), quarantined: Vec::new() };
+    let mut seen: std::collections::HashSet<String> = Default::default();
+    let mut fetch = |prefix: &str| -> Result<Vec<Entry>, StoreError> {
+        let entries = all(store, prefix)?;
+        seen.extend(entries.iter().map(|entry| entry.path.to_string()));
+        Ok(entries)
+    };
+    let mut materials: HashMap<String, Box<[u8]>> = HashMap::new();
+    for entry in fetch("material/")? {
+        if loader.is_trusted(&entry) {
+            materials.insert(entry.path.to_string(), entry.value.into());
+        }
+    }
+    let mut usages: HashMap<CmkId, UsageRecord> = HashMap::new();
+    let mut usage_stamps = HashMap::new();
+    for entry in fetch("usage/")? {
+        let Some(id) = last_segment(&entry).and_then(CmkId::parse) else { continue };
+        match records::open::<UsageRecord>(sealer, &entry.path, Kind::Usage, &entry.value) {
+            Ok((usage, sequence, _)) => {
+                usages.insert(id, usage);
+                usage_stamps.insert(id, Stamp { revision: entry.revision, sequence });
+            }
+            Err(error) => loader.reject(&entry, &error.to_string()),
+        }
+    }
+    let mut cmks = Vec::new();
+    for entry in fetch("cmk/")? {
+        let Some(id) = last_segment(&entry).and_then(CmkId::parse) else { continue };
+        match loader.open::<Cmk>(&entry, Kind::Cmk) {
+            Some((cmk, stamp)) if cmk.id == id => cmks.push((cmk, stamp)),
+            _ => keyring.quarantine(id, "the stored record of the key failed its check"),
+        }
+    }
+    cmks.sort_by_key(|(cmk, _)| (cmk.created_at, cmk.id));
+    for (cmk, stamp) in cmks {
+        let usage = usages.remove(&cmk.id).unwrap_or_default();
+        let versions = cmk
+            .versions
+            .iter()
+            .map(|version| {
+                let path = records::material_path(&cmk.id, version.number);
+                let (_, encrypted, decrypted, last) =
+                    usage.0.iter().find(|row| row.0 == version.number).copied().unwrap_or_default();
+                Arc::new(VersionEntry {
+                    number: version.number,
+                    id: version.id,
+                    sealed: materials.remove(path.as_str()).unwrap_or_default(),
+                    handle: Default::default(),
+                    epoch: Default::default(),
+                    usage: Usage {
+                        encrypted: encrypted.into(),
+                        decrypted: decrypted.into(),
+                        last_ms: last.into(),
+                        flushed: (encrypted + decrypted).into(),
+                    },
+                })
+            })
+            .collect();
+        let life = Arc::new(AtomicU64::new(1));
+        keyring.publish(Arc::new(CmkEntry { cmk, versions, stamp, generation: 1, life }));
+    }
+    for entry in fetch("alias/")? {
+        if let Some((alias, stamp)) = loader.open::<AliasRecord>(&entry, Kind::Alias) {
+            keyring.put_alias(alias.name, AliasEntry { cmk: alias.cmk, stamp });
+        }
+    }
+    let mut access = AccessSnapshot::default();
+    let mut access_stamps = HashMap::new();
+    for entry in fetch("access-key/")? {
+        if let Some((key, stamp)) = loader.open::<AccessKey>(&entry, Kind::AccessKey) {
+            access_stamps.insert(key.id.clone(), stamp);
+            access.access_keys.insert(key.id.clone(), Arc::new(key));
+        }
+    }
+    let (installation, installation_stamp) = match store.get(&records::installation_path())? {
+        None => (InstallationRecord::default(), None),
+        Some(entry) => {
+            let opened =
+                records::open::<InstallationRecord>(sealer, &entry.path, Kind::Installation, &entry.value);
+            match opened {
+                Ok((record, sequence, _)) => (record, Some(Stamp { revision: entry.revision, sequence })),
+                Err(error) => {
+                    // Nobody wrote this with our keys; most likely the root is another installation's.
+                    return Err(StoreError::Corrupt(format!(
+                        "record {}: {error}; is this the root that belongs to this store?",
+                        entry.path
+                    )));
+                }
+            }
+        }
+    };
+    let first_start = installation_stamp.is_none() && seen.is_empty();
+    let mut ended = HashMap::new();
+    let mut access_ended = HashMap::new();
+    for (path, stamp) in stamps {
+        if stamp.tag.is_empty() {
+            ended.insert(path.clone(), stamp.sequence);
+            if let Some(id) = path.strip_prefix("access-key/k").and_then(|id| id.parse().ok()) {
+                access_ended.insert(id, stamp.sequence);
+            }
+        } else if !seen.contains(path) {
+            let why = "the record is missing, though the audit log says that it was written";
+            loader.quarantined.push((path.clone(), why.to_owned()));
+            if let Some(id) = path.strip_prefix("cmk/").and_then(CmkId::parse) {
+                keyring.quarantine(id, "the stored record of the key is missing");
+            }
+        }
+    }
+    Ok(Loaded {
+        access,
+        access_stamps,
+        access_ended,
+        inherited: Inherited { ended, usage_stamps, installation, installation_stamp },
+        unrecorded: loader.unrecorded,
+        quarantined: loader.quarantined,
+        first_start,
+    })
+}
+
+struct Loader<'a> {
+    sealer: &'a RecordSealer,
+    stamps: &'a BTreeMap<String, RecordStamp>,
+    unrecorded: Vec<RecordStamp>,
+    quarantined: Vec<(String, String)>,
+}
+
+impl Loader<'_> {
+    fn reject(&mut self, entry: &Entry, why: &str) {
+        self.quarantined.push((entry.path.to_string(), why.to_owned()));
+    }
+
+    /// Judges a record without opening it.
+    fn is_trusted(&mut self, entry: &Entry) -> bool {
+        let (Some(sequence), Some(tag)) = (sequence_of(&entry.value), tag_of(&entry.value)) else {
+            self.reject(entry, "the record is cut");
+            return false;
+        };
+        let tag = digest::hex(&tag);
+        match judge(self.stamps.get(entry.path.as_str()), sequence, &tag) {
+            Judgement::Fine => true,
+            Judgement::Unrecorded => {
+                self.unrecorded.push(RecordStamp { path: entry.path.to_string(), sequence, tag });
+                true
+            }
+            Judgement::Rejected(why) => {
+                self.reject(entry, why);
+                false
+            }
+        }
+    }
+
+    fn open<T: serde::de::DeserializeOwned>(&mut self, entry: &Entry, kind: Kind) -> Option<(T, Stamp)> {
+        match records::open(self.sealer, &entry.path, kind, &entry.value) {
+            Ok((record, sequence, _)) if self.is_trusted(entry) => {
+                Some((record, Stamp { revision: entry.revision, sequence }))
+            }
+            Ok(_) => None,
+            Err(error) => {
+                self.reject(entry, &error.to_string());
+                None
+            }
+        }
+    }
+}
+
+fn last_segment(entry: &Entry) -> Option<&str> {
+    entry.path.as_str().rsplit('/').next()
+}
+
+fn all(store: &dyn Store, prefix: &str) -> Result<Vec<Entry>, StoreError> {
+    const ROWS: usize = 4_096;
+    let prefix = records::prefix(prefix);
+    let mut entries: Vec<Entry> = Vec::new();
+    loop {
+        let after = entries.last().map(|entry| entry.path.clone());
+        let mut page = store.list(&prefix, Page { after: after.as_ref(), limit: ROWS })?;
+        let last = page.len() < ROWS;
+        entries.append(&mut page);
+        if last {
+            return Ok(entries);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stamp(sequence: u64, tag: &str) -> RecordStamp {
+        RecordStamp { path: "cmk/x".into(), sequence, tag: tag.into() }
+    }
+
+    #[test]
+    fn an_older_altered_or_returned_record_is_rejected_and_a_newer_one_is_noted() {
+        assert_eq!(judge(Some(&stamp(3, "aa")), 3, "aa"), Judgement::Fine);
+        assert_eq!(judge(Some(&stamp(3, "aa")), 4, "bb"), Judgement::Unrecorded);
+        assert_eq!(judge(None, 1, "aa"), Judgement::Unrecorded);
+        for (remembered, sequence) in
+            [(stamp(3, "aa"), 2), (stamp(3, "bb"), 3), (stamp(3, ""), 3), (stamp(3, ""), 2)]
+        {
+            assert!(matches!(judge(Some(&remembered), sequence, "aa"), Judgement::Rejected(_)));
+        }
+    }
+}

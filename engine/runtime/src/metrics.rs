@@ -1,0 +1,361 @@
+//! What Prometheus sees. Names and units as its conventions have them; every label is a closed set, so the number of series is
+//! fixed at start. Counters are bumped in place; each desk keeps its histograms to itself until the end of a slice.
+
+use std::time::{Duration, Instant};
+
+use keymill_core::error::{ErrorClass, ErrorKind};
+use keymill_core::operation::Operation;
+use prometheus::core::Collector;
+use prometheus::local::LocalHistogram;
+use prometheus::{
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
+};
+
+const OUTCOMES: [&str; 12] = [
+    "ok",
+    "invalid",
+    "unauthenticated",
+    "denied",
+    "not_found",
+    "exists",
+    "state",
+    "unsupported",
+    "busy",
+    "unavailable",
+    "deadline",
+    "internal",
+];
+
+/// Seconds, from software AES to a request at its deadline.
+const SECONDS: [f64; 17] = [
+    0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
+    0.5, 1.0, 5.0,
+];
+
+fn outcome(kind: Option<ErrorKind>) -> usize {
+    match kind.map(ErrorKind::class) {
+        None => 0,
+        Some(ErrorClass::Invalid) => 1,
+        Some(ErrorClass::Unauthenticated) => 2,
+        Some(ErrorClass::Denied) => 3,
+        Some(ErrorClass::NotFound) => 4,
+        Some(ErrorClass::Exists) => 5,
+        Some(ErrorClass::State) => 6,
+        Some(ErrorClass::Unsupported) => 7,
+        Some(ErrorClass::Busy) => 8,
+        Some(ErrorClass::Unavailable) => 9,
+        Some(ErrorClass::Deadline) => 10,
+        Some(ErrorClass::Internal) => 11,
+    }
+}
+
+/// Operations and the row for what is none of ours.
+fn row(operation: Option<Operation>) -> usize {
+    operation.map_or(Operation::ALL.len(), |operation| operation as usize)
+}
+
+/// All series of one engine.
+pub struct Metrics {
+    registry: Registry,
+    requests: Vec<[IntCounter; OUTCOMES.len()]>,
+    durations: Vec<Histogram>,
+    items_ok: IntCounter,
+    items_failed: IntCounter,
+    stages: [Histogram; 3],
+    batch_items: Histogram,
+    authentication_failures: IntCounterVec,
+    /// Connections, by frontend.
+    pub connections: IntGaugeVec,
+    /// Requests taken and not yet answered.
+    pub in_flight: IntGauge,
+    sampled: Sampled,
+}
+
+/// Gauges that are set when they are looked at.
+struct Sampled {
+    queue_depth: IntGauge,
+    pool_saturation: Gauge,
+    lane_depth: IntGauge,
+    buffered: IntGauge,
+    keys: IntGauge,
+    quarantined: IntGauge,
+    subkeys: IntGauge,
+    subkey_lookups: [IntCounter; 2],
+    subkey_evictions: IntCounter,
+    audit_records: IntCounter,
+    audit_bytes: IntCounter,
+    audit_failures: IntCounter,
+    audit_healthy: IntGauge,
+    store_healthy: IntGauge,
+}
+
+/// A look at the engine, for the gauges.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sample {
+    /// Jobs that wait on arbiters.
+    pub queue_depth: usize,
+    /// Jobs that may wait on arbiters.
+    pub queue_limit: usize,
+    /// Jobs that wait in the software lane.
+    pub lane_depth: usize,
+    /// Bytes of requests and answers held.
+    pub buffered: usize,
+    /// CMKs.
+    pub keys: usize,
+    /// Records that failed their check.
+    pub quarantined: usize,
+    /// Subkeys kept for opening.
+    pub subkeys: usize,
+    /// Hits, misses and evictions of that cache.
+    pub subkey_counts: [u64; 3],
+    /// Audit records, bytes and failures.
+    pub audit_counts: [u64; 3],
+    /// Whether the audit log can be written.
+    pub audit_healthy: bool,
+    /// Whether the store takes writes.
+    pub store_healthy: bool,
+}
+
+struct Maker<'r>(&'r Registry);
+
+impl Maker<'_> {
+    fn keep<C: Collector + Clone + 'static>(&self, collector: C) -> C {
+        self.0.register(Box::new(collector.clone())).expect("every name is registered once");
+        collector
+    }
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.keep(IntCounter::new(name, help).expect("the name is valid"))
+    }
+    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.keep(IntGauge::new(name, help).expect("the name is valid"))
+    }
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.keep(IntCounterVec::new(Opts::new(name, help), labels).expect("the name is valid"))
+    }
+    fn histograms(&self, name: &str, help: &str, buckets: &[f64], labels: &[&str]) -> HistogramVec {
+        let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        self.keep(HistogramVec::new(opts, labels).expect("the name is valid"))
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let registry = Registry::new();
+        let make = Maker(&registry);
+        let names = || Operation::ALL.iter().map(|operation| operation.name()).chain(["unknown"]);
+        let requests = make.counters(
+            "keymill_requests_total",
+            "Requests answered, by operation and outcome.",
+            &["op", "outcome"],
+        );
+        let durations = make.histograms(
+            "keymill_request_duration_seconds",
+            "Seconds from the last byte of a request to its answer, by operation.",
+            &SECONDS,
+            &["op"],
+        );
+        let items = make.counters("keymill_items_total", "Items of data requests, by outcome.", &["outcome"]);
+        let stages = make.histograms(
+            "keymill_stage_duration_seconds",
+            "Seconds that work spends waiting (queue), being computed a slice at a time (crypto), and being encoded (encode).",
+            &SECONDS,
+            &["stage"],
+        );
+        let batch = make.histograms(
+            "keymill_batch_items",
+            "Items that were computed in one go under one key version.",
+            &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0, 16384.0, 65536.0],
+            &[],
+        );
+        let lookups =
+            make.counters("keymill_subkey_lookups_total", "Look-ups of subkeys for opening.", &["result"]);
+        let build = make.keep(
+            IntGaugeVec::new(Opts::new("keymill_build_info", "The version that runs."), &["version"])
+                .expect("the name is valid"),
+        );
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let sampled = Sampled {
+            queue_depth: make.gauge("keymill_queue_jobs", "Jobs that wait for their turn on the arbiters."),
+            pool_saturation: make.keep(
+                Gauge::new(
+                    "keymill_pool_saturation_ratio",
+                    "Jobs that wait in the software pool, as a share of what may wait.",
+                )
+                .expect("the name is valid"),
+            ),
+            lane_depth: make.gauge("keymill_lane_jobs", "Jobs that wait in the software lane."),
+            buffered: make.gauge("keymill_buffered_bytes", "Bytes of requests and answers held."),
+            keys: make.gauge("keymill_keys", "Customer master keys."),
+            quarantined: make.gauge(
+                "keymill_quarantined_records",
+                "Stored records that failed their check and are refused.",
+            ),
+            subkeys: make.gauge("keymill_subkey_cache_entries", "Subkeys kept for opening."),
+            subkey_lookups: ["hit", "miss"].map(|result| lookups.with_label_values(&[result])),
+            subkey_evictions: make
+                .counter("keymill_subkey_evictions_total", "Subkeys dropped from the cache for opening."),
+            audit_records: make.counter("keymill_audit_records_total", "Audit records written."),
+            audit_bytes: make.counter("keymill_audit_bytes_total", "Bytes of audit log written."),
+            audit_failures: make
+                .counter("keymill_audit_failures_total", "Writes that the audit log refused."),
+            audit_healthy: make.gauge(
+                "keymill_audit_healthy",
+                "1 while the audit log can be written, else 0: requests are refused.",
+            ),
+            store_healthy: make.gauge("keymill_store_healthy", "1 while the store takes writes, else 0."),
+        };
+        let process = prometheus::process_collector::ProcessCollector::for_self();
+        registry.register(Box::new(process)).expect("every name is registered once");
+        Self {
+            requests: names()
+                .map(|op| OUTCOMES.map(|outcome| requests.with_label_values(&[op, outcome])))
+                .collect(),
+            durations: names().map(|op| durations.with_label_values(&[op])).collect(),
+            items_ok: items.with_label_values(&["ok"]),
+            items_failed: items.with_label_values(&["failed"]),
+            stages: ["queue", "crypto", "encode"].map(|stage| stages.with_label_values(&[stage])),
+            batch_items: batch.with_label_values::<&str>(&[]),
+            authentication_failures: {
+                let failures = make.counters(
+                    "keymill_authentication_failures_total",
+                    "Callers who were not let in, by reason.",
+                    &["reason"],
+                );
+                for reason in ["unknown", "inactive", "signature", "time", "nonce", "form"] {
+                    failures.with_label_values(&[reason]);
+                }
+                failures
+            },
+            connections: {
+                let connections = make.keep(
+                    IntGaugeVec::new(Opts::new("keymill_connections", "Open connections."), &["frontend"])
+                        .expect("the name is valid"),
+                );
+                for frontend in ["msgpack", "http"] {
+                    connections.with_label_values(&[frontend]);
+                }
+                connections
+            },
+            in_flight: make.gauge("keymill_requests_in_flight", "Requests taken and not yet answered."),
+            sampled,
+            registry,
+        }
+    }
+}
+
+impl Metrics {
+    /// Counts an answered request that no desk saw.
+    pub(crate) fn answered(&self, operation: Option<Operation>, kind: Option<ErrorKind>, received: Instant) {
+        self.requests[row(operation)][outcome(kind)].inc();
+        self.durations[row(operation)].observe(received.elapsed().as_secs_f64());
+    }
+
+    /// Counts a caller who was not let in.
+    pub fn authentication_failed(&self, kind: ErrorKind) {
+        let reason = match kind {
+            ErrorKind::AccessKeyUnknown => "unknown",
+            ErrorKind::AccessKeyInactive => "inactive",
+            ErrorKind::SignatureMismatch => "signature",
+            ErrorKind::TimestampExpired | ErrorKind::TimestampInvalid => "time",
+            ErrorKind::NonceUsed => "nonce",
+            _ => "form",
+        };
+        self.authentication_failures.with_label_values(&[reason]).inc();
+    }
+
+    /// Records how long an answer took to encode.
+    pub fn encoded(&self, took: Duration) {
+        self.stages[2].observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn desk(&self) -> DeskMetrics {
+        DeskMetrics {
+            requests: self.requests.clone(),
+            durations: self.durations.iter().map(Histogram::local).collect(),
+            touched: Vec::new(),
+            queue: self.stages[0].local(),
+            crypto: self.stages[1].local(),
+            batch: self.batch_items.local(),
+            items_ok: self.items_ok.clone(),
+            items_failed: self.items_failed.clone(),
+        }
+    }
+
+    /// Writes the exposition text (format 0.0.4) with the gauges as `sample` has them.
+    pub(crate) fn expose(&self, sample: Sample) -> String {
+        let s = &self.sampled;
+        s.queue_depth.set(sample.queue_depth as i64);
+        s.pool_saturation.set(sample.queue_depth as f64 / sample.queue_limit.max(1) as f64);
+        s.lane_depth.set(sample.lane_depth as i64);
+        s.buffered.set(sample.buffered as i64);
+        s.keys.set(sample.keys as i64);
+        s.quarantined.set(sample.quarantined as i64);
+        s.subkeys.set(sample.subkeys as i64);
+        let raise = |counter: &IntCounter, to: u64| counter.inc_by(to.saturating_sub(counter.get()));
+        raise(&s.subkey_lookups[0], sample.subkey_counts[0]);
+        raise(&s.subkey_lookups[1], sample.subkey_counts[1]);
+        raise(&s.subkey_evictions, sample.subkey_counts[2]);
+        raise(&s.audit_records, sample.audit_counts[0]);
+        raise(&s.audit_bytes, sample.audit_counts[1]);
+        raise(&s.audit_failures, sample.audit_counts[2]);
+        s.audit_healthy.set(i64::from(sample.audit_healthy));
+        s.store_healthy.set(i64::from(sample.store_healthy));
+        prometheus::TextEncoder::new()
+            .encode_to_string(&self.registry.gather())
+            .expect("what was gathered is well formed")
+    }
+}
+
+/// The series that one desk bumps, with histograms of its own until [`Self::flush`].
+pub(crate) struct DeskMetrics {
+    requests: Vec<[IntCounter; OUTCOMES.len()]>,
+    durations: Vec<LocalHistogram>,
+    touched: Vec<usize>,
+    queue: LocalHistogram,
+    crypto: LocalHistogram,
+    batch: LocalHistogram,
+    items_ok: IntCounter,
+    items_failed: IntCounter,
+}
+
+impl DeskMetrics {
+    pub(crate) fn queued(&mut self, waited: Duration) {
+        self.queue.observe(waited.as_secs_f64());
+    }
+
+    pub(crate) fn worked(&mut self, took: Duration) {
+        self.crypto.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn batch(&mut self, items: u32) {
+        self.batch.observe(f64::from(items));
+    }
+
+    pub(crate) fn answered(
+        &mut self,
+        operation: Option<Operation>,
+        kind: Option<ErrorKind>,
+        items: usize,
+        failed: usize,
+        received: Instant,
+    ) {
+        let row = row(operation);
+        self.requests[row][outcome(kind)].inc();
+        self.durations[row].observe(received.elapsed().as_secs_f64());
+        if !self.touched.contains(&row) {
+            self.touched.push(row);
+        }
+        self.items_ok.inc_by((items - failed) as u64);
+        self.items_failed.inc_by(failed as u64);
+    }
+
+    pub(crate) fn flush(&mut self) {
+        for row in self.touched.drain(..) {
+            self.durations[row].flush();
+        }
+        self.queue.flush();
+        self.crypto.flush();
+        self.batch.flush();
+    }
+}

@@ -1,0 +1,223 @@
+//! Who is next: deficit round robin (Shreedhar and Varghese, 1996) between principals, so that a bulk load cannot starve a
+//! single call. Pure: it holds values and counts, and knows no clock.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
+
+/// Work that can be taken in parts.
+pub trait Divisible {
+    /// Returns how many items a part that costs about `budget` holds, at least one, and what it costs.
+    fn part(&self, budget: u64) -> Part;
+}
+
+/// A part of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Items of the job, from where it stands.
+    pub items: usize,
+    /// Estimated cost in nanoseconds.
+    pub cost: u64,
+    /// Whether the job is done with it.
+    pub last: bool,
+}
+
+struct Flow<T> {
+    jobs: VecDeque<T>,
+    deficit: u64,
+    weight: u64,
+}
+
+/// Jobs that wait, by principal. A principal stands in the ring while it has jobs, but for the time that an unfinished one of them
+/// is in the hands of who took it.
+pub struct ReadyQueue<K, T> {
+    flows: HashMap<K, Flow<T>>,
+    ring: VecDeque<K>,
+    quantum: u64,
+    len: usize,
+}
+
+impl<K: Clone + Eq + Hash, T: Divisible> ReadyQueue<K, T> {
+    /// Makes an empty queue that gives each principal about `quantum` nanoseconds of work in turn.
+    pub fn new(quantum: u64) -> Self {
+        Self { flows: HashMap::new(), ring: VecDeque::new(), quantum, len: 0 }
+    }
+
+    /// Returns the number of jobs that wait.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Tells whether none wait.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Adds a job of `principal` behind its others.
+    pub fn push(&mut self, principal: &K, weight: u64, job: T) {
+        self.len += 1;
+        if let Some(flow) = self.flows.get_mut(principal) {
+            // It stands in the ring already, or will once its job in hand is put back.
+            flow.weight = weight;
+            flow.jobs.push_back(job);
+        } else {
+            self.ring.push_back(principal.clone());
+            self.flows.insert(principal.clone(), Flow { jobs: VecDeque::from([job]), deficit: 0, weight });
+        }
+    }
+
+    /// Puts a job that is not finished back before its principal's others.
+    pub fn put_back(&mut self, principal: &K, weight: u64, job: T) {
+        self.len += 1;
+        let flow =
+            self.flows.entry(principal.clone()).or_insert(Flow { jobs: VecDeque::new(), deficit: 0, weight });
+        // Who has something left of its turn goes on with it; who has not waits for the next.
+        if flow.deficit > 0 {
+            self.ring.push_front(principal.clone());
+        } else {
+            self.ring.push_back(principal.clone());
+        }
+        flow.jobs.push_front(job);
+    }
+
+    /// Takes parts of jobs worth about `budget`, fairly; a job comes out whole, with the part of it to do now.
+    pub fn take(&mut self, budget: u64, out: &mut Vec<(T, Part)>) {
+        let mut left = budget;
+        // Whose job is in hand and unfinished, and where it stands in `out`: in the next round it is this job that grows.
+        let mut in_hand: VecDeque<(K, usize)> = VecDeque::new();
+        while left > 0 {
+            let Some(principal) = self.ring.pop_front() else { break };
+            let flow = self.flows.get_mut(&principal).expect("who stands in the ring has a flow");
+            if flow.deficit == 0 {
+                flow.deficit = self.quantum * flow.weight;
+            }
+            let mut unfinished = false;
+            while left > 0 && flow.deficit > 0 && !unfinished {
+                let Some(job) = flow.jobs.pop_front() else { break };
+                let part = job.part(flow.deficit.min(left));
+                flow.deficit = flow.deficit.saturating_sub(part.cost);
+                left = left.saturating_sub(part.cost);
+                self.len -= 1;
+                unfinished = !part.last;
+                out.push((job, part));
+            }
+            // A turn that the budget cut short is gone on with in the next slice; otherwise a turn is over.
+            let cut_short = left == 0 && flow.deficit > 0;
+            if !cut_short {
+                flow.deficit = 0;
+            }
+            if unfinished {
+                in_hand.push_back((principal, out.len() - 1));
+            } else if flow.jobs.is_empty() {
+                // An idle flow saves nothing up.
+                self.flows.remove(&principal);
+            } else if cut_short {
+                self.ring.push_front(principal);
+            } else {
+                self.ring.push_back(principal);
+            }
+        }
+        while left > 0 {
+            let Some((principal, at)) = in_hand.pop_front() else { break };
+            let flow = self.flows.get_mut(&principal).expect("who has a job in hand has a flow");
+            let (job, part) = &mut out[at];
+            flow.deficit = self.quantum * flow.weight;
+            let more = job.part(part.cost + flow.deficit.min(left));
+            let cost = more.cost.saturating_sub(part.cost).max(1);
+            left = left.saturating_sub(cost);
+            flow.deficit = if left == 0 { flow.deficit.saturating_sub(cost) } else { 0 };
+            *part = more;
+            if !more.last {
+                in_hand.push_back((principal, at));
+            } else if flow.jobs.is_empty() {
+                self.flows.remove(&principal);
+            } else {
+                self.ring.push_back(principal);
+            }
+        }
+    }
+
+    /// Takes everything, for a shutdown or a drain.
+    pub fn drain(&mut self) -> Vec<T> {
+        self.ring.clear();
+        self.len = 0;
+        self.flows.drain().flat_map(|(_, flow)| flow.jobs).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Bulk {
+        who: &'static str,
+        items: usize,
+    }
+
+    impl Divisible for Bulk {
+        fn part(&self, budget: u64) -> Part {
+            let items = (budget as usize / 100).clamp(1, self.items);
+            Part { items, cost: items as u64 * 100, last: items == self.items }
+        }
+    }
+
+    fn serve(queue: &mut ReadyQueue<&'static str, Bulk>, budget: u64) -> HashMap<&'static str, usize> {
+        let mut parts = Vec::new();
+        queue.take(budget, &mut parts);
+        let mut served = HashMap::new();
+        for (mut job, part) in parts {
+            *served.entry(job.who).or_default() += part.items;
+            job.items -= part.items;
+            if job.items > 0 {
+                let who = job.who;
+                queue.put_back(&who, 1, job);
+            }
+        }
+        served
+    }
+
+    #[test]
+    fn a_single_call_passes_a_bulk_load_within_one_round() {
+        let mut queue = ReadyQueue::new(2_500);
+        queue.push(&"bulk", 1, Bulk { who: "bulk", items: 1_000_000 });
+        serve(&mut queue, 10_000);
+        queue.push(&"single", 1, Bulk { who: "single", items: 1 });
+        let served = serve(&mut queue, 10_000);
+        assert_eq!(served.get("single"), Some(&1));
+        assert!(served["bulk"] >= 70, "the rest of the slice is not wasted: {served:?}");
+    }
+
+    #[test]
+    fn equals_get_equal_shares_and_weights_count() {
+        let mut queue = ReadyQueue::new(2_500);
+        for (who, weight) in [("a", 1), ("b", 1), ("c", 3)] {
+            queue.push(&who, weight, Bulk { who, items: 1_000_000 });
+        }
+        let mut total: HashMap<&str, usize> = HashMap::new();
+        for _ in 0..1_000 {
+            let mut parts = Vec::new();
+            queue.take(10_000, &mut parts);
+            for (mut job, part) in parts {
+                *total.entry(job.who).or_default() += part.items;
+                job.items -= part.items;
+                let (who, weight) = (job.who, if job.who == "c" { 3 } else { 1 });
+                queue.put_back(&who, weight, job);
+            }
+        }
+        let (a, b, c) = (total["a"] as f64, total["b"] as f64, total["c"] as f64);
+        assert!((a / b - 1.0).abs() < 0.05 && (c / a - 3.0).abs() < 0.2, "{total:?}");
+    }
+
+    #[test]
+    fn nothing_is_lost_and_order_within_a_principal_is_kept() {
+        let mut queue = ReadyQueue::new(2_500);
+        for n in 1..=50 {
+            queue.push(&"a", 1, Bulk { who: "a", items: n });
+        }
+        let mut parts = Vec::new();
+        while !queue.is_empty() {
+            queue.take(10_000, &mut parts);
+        }
+        assert_eq!(parts.iter().map(|(job, _)| job.items).collect::<Vec<_>>(), (1..=50).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,111 @@
+//! What every part of one engine shares: snapshots, caches, the audit, the metrics. Nothing here waits for an actor.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use keymill_core::access::AccessSnapshot;
+use keymill_core::error::{Error, ErrorKind};
+use keymill_core::id::RequestId;
+use keymill_core::seam::auth::Authenticator;
+use keymill_core::seam::provider::{CryptoProvider, KeyCustody, KeyHandle};
+use keymill_core::seam::store::Store;
+use keymill_crypto::epoch::EpochLimits;
+use keymill_crypto::opening::SubkeyCache;
+use keymill_crypto::record::RecordSealer;
+use parking_lot::Mutex;
+
+use crate::audit::AuditHub;
+use crate::clock::Clock;
+use crate::config::EngineConfig;
+use crate::keyring::{CmkEntry, Keyring, VersionEntry};
+use crate::metrics::Metrics;
+use crate::records;
+use crate::snapshot::Published;
+use crate::work::Fault;
+
+/// What every part of one engine shares.
+pub(crate) struct Shared {
+    pub(crate) config: EngineConfig,
+    pub(crate) clock: Clock,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) keyring: Keyring,
+    pub(crate) access: Published<AccessSnapshot>,
+    pub(crate) provider: Arc<dyn CryptoProvider>,
+    pub(crate) custody: Mutex<Box<dyn KeyCustody>>,
+    pub(crate) authenticators: HashMap<&'static str, Box<dyn Authenticator>>,
+    pub(crate) sealer: RecordSealer,
+    pub(crate) subkeys: SubkeyCache,
+    pub(crate) epoch_limits: EpochLimits,
+    pub(crate) audit: Arc<AuditHub>,
+    pub(crate) metrics: Metrics,
+    /// Bytes of requests and answers held over all connections.
+    pub(crate) buffered: Arc<AtomicUsize>,
+    pub(crate) request_ids: RequestIds,
+    /// Why the store refuses writes, if it does; for `/readyz`.
+    pub(crate) store_trouble: Mutex<Option<String>>,
+}
+
+impl Shared {
+    /// Returns the loaded key of a version, loading it on first use.
+    pub(crate) fn handle(&self, entry: &CmkEntry, version: &VersionEntry) -> Result<KeyHandle, Fault> {
+        let mut slot = version.handle.lock();
+        if let Some(handle) = &*slot {
+            return Ok(handle.clone());
+        }
+        let material = records::open_material(&self.sealer, &entry.cmk.id, version.number, &version.sealed)
+            .map_err(|error| {
+            tracing::error!(key = %entry.cmk.id, version = version.number, %error, "key material is damaged");
+            Fault::from(Error::new(ErrorKind::Quarantined, "the stored key material failed its check"))
+        })?;
+        if material.id != version.id {
+            return Err(
+                Error::new(ErrorKind::Quarantined, "the stored key material is of another version").into()
+            );
+        }
+        let handle = self.custody.lock().load(&material.key).map_err(|e| Fault::from(Error::from(e)))?;
+        // A key that was disabled meanwhile is used by nobody, so nothing is kept for it.
+        if entry.is_current() {
+            *slot = Some(handle.clone());
+        }
+        Ok(handle)
+    }
+
+    /// Forgets everything that was computed from a key's material.
+    pub(crate) fn forget(&self, entry: &CmkEntry) {
+        for version in &entry.versions {
+            version.epoch.clear();
+            self.subkeys.evict_version(&version.id);
+            if let Some(handle) = version.handle.lock().take()
+                && let Err(error) = self.custody.lock().unload(handle)
+            {
+                tracing::warn!(%error, "unloading a key failed");
+            }
+        }
+    }
+}
+
+/// Gives ids to requests: unique, not secret, and cheap.
+pub(crate) struct RequestIds {
+    base: u64,
+    next: AtomicU64,
+}
+
+impl RequestIds {
+    pub(crate) fn new(base: u64) -> Self {
+        Self { base, next: AtomicU64::new(0) }
+    }
+
+    pub(crate) fn next(&self) -> RequestId {
+        let n = self.next.fetch_add(1, Ordering::Relaxed);
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.base.to_be_bytes());
+        // A bijection of the count (odd multiplier), so that ids do not look like neighbours.
+        bytes[8..].copy_from_slice(&n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
+        // Version and variant (RFC 9562 §5.8) take six bits; the two that belong to the count move to byte 7.
+        bytes[6] = 0x80 | bytes[6] & 0x0f;
+        bytes[7] = bytes[7] & 0xfc | bytes[8] >> 6;
+        bytes[8] = bytes[8] & 0x3f | 0x80;
+        RequestId::from_bytes(bytes)
+    }
+}

@@ -1,0 +1,349 @@
+//! A desk: what one thread needs to do symmetric work, from the crypto session to its own audit chain. Whoever sits at it takes
+//! parts of jobs, does them, records them, and only then lets the answers go.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use keymill_core::audit::{AuditRecord, KeyTouch, Outcome};
+use keymill_core::error::{Error, ErrorKind};
+use keymill_core::seam::provider::CryptoSession;
+
+use super::open::{self, Memo, Opener};
+use super::{Destination, Fault, Finished, Job, Product, Sealing, Tally, Task, seal};
+use crate::audit::DeskChain;
+use crate::metrics::DeskMetrics;
+use crate::ready::Part;
+use crate::shared::Shared;
+use keymill_core::operation::Operation;
+
+/// Who sits at a desk; it names the audit chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeskKind {
+    /// An arbiter of a frontend.
+    Arbiter,
+    /// A thread of the host program.
+    InProcess,
+}
+
+/// What one thread needs to do symmetric work.
+pub struct Desk {
+    shared: Arc<Shared>,
+    session: Box<dyn CryptoSession>,
+    chain: Option<DeskChain>,
+    metrics: DeskMetrics,
+    memo: Memo,
+    aad: Vec<u8>,
+    plaintext: Vec<u8>,
+    touches: Vec<KeyTouch>,
+}
+
+impl Desk {
+    /// Opens a desk.
+    ///
+    /// # Errors
+    /// `Unavailable` where the provider gives no session, `AuditUnavailable` where there is no chain to be had.
+    pub(crate) fn open(shared: &Arc<Shared>, kind: DeskKind) -> Result<Self, Error> {
+        let name = match kind {
+            DeskKind::Arbiter => "data",
+            DeskKind::InProcess => "in-process",
+        };
+        let chain = match shared.audit.enabled {
+            true => Some(DeskChain::open(&shared.audit, name)?),
+            false => None,
+        };
+        Ok(Self {
+            session: shared.provider.open_session()?,
+            chain,
+            metrics: shared.metrics.desk(),
+            memo: Memo::default(),
+            aad: Vec::new(),
+            plaintext: Vec::new(),
+            touches: Vec::new(),
+            shared: shared.clone(),
+        })
+    }
+
+    /// Does the parts, in order. What is finished is answered; what is not is pushed to `unfinished`.
+    pub fn work(&mut self, parts: &mut Vec<(Job, Part)>, unfinished: &mut Vec<Job>) {
+        let started = Instant::now();
+        for (job, _) in parts.iter_mut() {
+            if job.started.is_none() {
+                job.started = Some(started);
+                self.metrics.queued(started.saturating_duration_since(job.call.received));
+            }
+            if job.cancel.is_cancelled() {
+                job.refuse(Error::new(ErrorKind::Cancelled, "the caller went away"));
+            }
+        }
+        let at = self.shared.clock.now();
+        let mut i = 0;
+        while i < parts.len() {
+            if started >= parts[i].0.deadline {
+                expire(&mut parts[i].0);
+                i += 1;
+                continue;
+            }
+            let group = group_len(&parts[i..], started);
+            self.do_group(&mut parts[i..i + group], started, at);
+            i += group;
+        }
+        self.metrics.worked(started.elapsed());
+        let mut done = Vec::with_capacity(parts.len());
+        for (job, _) in parts.drain(..) {
+            if job.next < job.len() { unfinished.push(job) } else { done.push(job) }
+        }
+        self.finish(done, unfinished);
+    }
+
+    /// Does consecutive parts that seal under one key version with one run, or one part of any other kind.
+    fn do_group(&mut self, group: &mut [(Job, Part)], now: Instant, at: keymill_core::Timestamp) {
+        let destination = match &group[0].0.task {
+            Task::Seal { to, .. } => Some(to.clone()),
+            Task::Open(_) => None,
+            Task::Answered(_) | Task::Refused(_) => return,
+        };
+        let mut run = destination.as_ref().map(|to| {
+            let count = group.iter().map(|(_, part)| part.items as u32).sum();
+            self.metrics.batch(count);
+            seal::begin(&self.shared, &mut *self.session, to, count, now)
+        });
+        for (job, part) in group {
+            let principal = job.call.principal.clone();
+            let right = match job.operation {
+                Some(Operation::ReEncrypt | Operation::BatchReEncrypt) | None => Operation::Decrypt,
+                Some(operation) => operation,
+            };
+            let mut opener = Opener {
+                shared: &self.shared,
+                session: &mut *self.session,
+                memo: &mut self.memo,
+                aad: &mut self.aad,
+                plaintext: &mut self.plaintext,
+                principal: &principal,
+                right,
+            };
+            let room: usize = 64 * part.items;
+            job.sheet.reserve(room);
+            match &mut run {
+                Some(run) => seal::seal(job, part.items, run, at, &mut opener),
+                None => {
+                    self.metrics.batch(part.items as u32);
+                    open::open(job, part.items, &mut opener, at);
+                }
+            }
+            job.next += part.items;
+        }
+    }
+
+    /// Checks, records and answers jobs that are done.
+    fn finish(&mut self, mut done: Vec<Job>, unfinished: &mut Vec<Job>) {
+        if done.is_empty() {
+            return;
+        }
+        let mut i = 0;
+        while i < done.len() {
+            match stale(&done[i].task) {
+                Stale::No => i += 1,
+                Stale::Destination(cmk) => {
+                    let error = match self.shared.keyring.cmk(&cmk) {
+                        Some(entry) => entry.cmk.state.check_usable().err(),
+                        None => Some(Error::key_not_found()),
+                    };
+                    let conflict = || Error::new(ErrorKind::Conflict, "the key was changed meanwhile");
+                    done[i].refuse(error.unwrap_or_else(conflict));
+                    i += 1;
+                }
+                Stale::Source => {
+                    let mut job = done.remove(i);
+                    job.restart();
+                    unfinished.push(job);
+                }
+            }
+        }
+        let at = self.shared.clock.now();
+        if let Some(chain) = &mut self.chain {
+            for job in &done {
+                self.touches.clear();
+                Tally::of(&job.task, &mut self.touches);
+                chain.append(&record(job, at, &self.touches));
+            }
+            if let Err(error) = chain.flush() {
+                for job in &mut done {
+                    job.refuse(Error::new(error.kind(), error.message().to_owned()));
+                }
+            }
+        }
+        for job in done {
+            let (finished, reply_to) = into_finished(job, &mut self.metrics);
+            if let Some(reply_to) = reply_to {
+                reply_to.finished(finished);
+            }
+        }
+        self.metrics.flush();
+    }
+
+    /// Does one job to its end, on the caller's thread.
+    pub(crate) fn perform(&mut self, job: Job) -> Finished {
+        let slot = Arc::new(Slot::default());
+        let mut job = Some(Job { reply_to: Some(slot.clone()), ..job });
+        let mut parts = Vec::with_capacity(1);
+        let mut unfinished = Vec::new();
+        while let Some(next) = job.take() {
+            let part = crate::ready::Divisible::part(&next, u64::from(u32::MAX));
+            parts.push((next, part));
+            self.work(&mut parts, &mut unfinished);
+            job = unfinished.pop();
+        }
+        slot.0.lock().take().expect("a job that is done was answered")
+    }
+
+    /// Writes a checkpoint where one is due though no request came.
+    pub(crate) fn tick(&mut self) {
+        if let Some(chain) = &mut self.chain
+            && let Err(error) = chain.flush()
+        {
+            tracing::debug!(%error, "audit log");
+        }
+    }
+
+    /// Closes the desk's audit chain.
+    pub(crate) fn close(self) {
+        if let Some(mut chain) = self.chain {
+            chain.close();
+        }
+    }
+}
+
+#[derive(Default)]
+struct Slot(parking_lot::Mutex<Option<Finished>>);
+
+impl super::ReplyTo for Slot {
+    fn finished(&self, finished: Finished) {
+        *self.0.lock() = Some(finished);
+    }
+}
+
+/// Returns how many parts from the first one on seal under one key version within one run.
+fn group_len(parts: &[(Job, Part)], now: Instant) -> usize {
+    let Task::Seal { to: first, .. } = &parts[0].0.task else { return 1 };
+    let mut count = parts[0].1.items;
+    let more = parts[1..].iter().take_while(|(job, part)| {
+        count += part.items;
+        matches!(&job.task, Task::Seal { to, .. } if Arc::ptr_eq(&to.version, &first.version))
+            && count <= keymill_core::limit::BATCH_ITEMS
+            && now < job.deadline
+    });
+    1 + more.count()
+}
+
+/// Answers all items that are not done with the deadline's error.
+fn expire(job: &mut Job) {
+    let total = job.len();
+    if total == 0 {
+        return;
+    }
+    let pair = matches!(&job.task, Task::Seal { what: Sealing::DataKeys { .. }, .. });
+    for i in job.next..total {
+        if pair {
+            job.sheet.pair();
+            job.sheet.absent();
+        }
+        job.sheet.absent();
+        if let Task::Open(open) = &mut job.task {
+            open.index.push(None);
+        }
+        job.fail_item(
+            i,
+            Fault { kind: ErrorKind::Deadline, message: "not done within the time allowed".into() },
+        );
+    }
+    job.next = total;
+}
+
+enum Stale {
+    No,
+    Destination(keymill_core::id::CmkId),
+    Source,
+}
+
+/// Tells whether a key was disabled, or worse, since the job was admitted: nothing of it may be released then.
+fn stale(task: &Task) -> Stale {
+    let source = |slots: &[super::KeySlot]| {
+        slots.iter().any(|slot| matches!(&slot.state, Ok((entry, _)) if !entry.is_current()))
+    };
+    match task {
+        Task::Seal { to: Destination { entry, .. }, .. } if !entry.is_current() => {
+            Stale::Destination(entry.cmk.id)
+        }
+        Task::Seal { what: Sealing::Blobs(open), .. } if source(&open.slots) => Stale::Source,
+        Task::Open(open) if source(&open.slots) => Stale::Source,
+        _ => Stale::No,
+    }
+}
+
+fn record<'a>(job: &'a Job, time: keymill_core::Timestamp, keys: &'a [KeyTouch]) -> AuditRecord<'a> {
+    let outcome = match (&job.task, &job.first_fault) {
+        (Task::Refused(error), _) => Outcome::Failed(error.kind()),
+        (_, Some(fault)) if job.is_single() => Outcome::Failed(fault.kind),
+        _ => Outcome::Done,
+    };
+    AuditRecord {
+        time,
+        request: job.call.request_id,
+        principal: Some(&job.call.principal.access_key),
+        source: job.call.source,
+        frontend: job.call.frontend,
+        operation: job.operation.map_or("unknown", Operation::name),
+        outcome,
+        rule: job.rule.map_or(std::borrow::Cow::Borrowed("none"), |rule| rule.to_text()),
+        keys,
+        items: job.len() as u32,
+        failed: job.errors.len() as u32,
+        context: job.context_digest.as_deref().map(std::borrow::Cow::Borrowed),
+        micros: job.call.received.elapsed().as_micros() as u64,
+        writes: &[],
+    }
+}
+
+fn into_finished(job: Job, metrics: &mut DeskMetrics) -> (Finished, Option<Arc<dyn super::ReplyTo>>) {
+    let single = job.is_single();
+    let items = job.len();
+    let failed = job.errors.len();
+    let Job { call, operation, task, mut sheet, errors, first_fault, reply_to, ticket, .. } = job;
+    let result = match (task, first_fault) {
+        (Task::Refused(error), _) => Err(error),
+        (_, Some(fault)) if single => {
+            sheet.wipe();
+            Err(fault.into())
+        }
+        (Task::Answered(reply), _) => Ok(Product::Reply(reply)),
+        (Task::Seal { to, .. }, _) => {
+            Ok(Product::Sealed { key: to.entry.cmk.id, version: to.version.id, errors })
+        }
+        (Task::Open(open), _) => {
+            // Several versions of one key are one row of the answer.
+            let mut keys = Vec::new();
+            let place: Vec<Option<u32>> = open
+                .slots
+                .iter()
+                .map(|slot| {
+                    let (entry, version) = slot.state.as_ref().ok().filter(|_| slot.done > 0)?;
+                    let at = keys.iter().position(|(id, _)| *id == entry.cmk.id).unwrap_or_else(|| {
+                        keys.push((entry.cmk.id, version.id));
+                        keys.len() - 1
+                    });
+                    Some(at as u32)
+                })
+                .collect();
+            let mut index = open.index;
+            if keys.len() != open.slots.len() {
+                for slot in index.iter_mut() {
+                    *slot = slot.and_then(|at| place[at as usize]);
+                }
+            }
+            Ok(Product::Opened { keys, index, errors })
+        }
+    };
+    metrics.answered(operation, result.as_ref().err().map(Error::kind), items, failed, call.received);
+    (Finished { ticket, call, operation, result, sheet }, reply_to)
+}

@@ -1,0 +1,320 @@
+//! A job: one request as it waits for its turn and is done in parts.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use keymill_core::access::Rule;
+use keymill_core::audit::KeyTouch;
+use keymill_core::blob::{Algorithm, HEADER_BYTES};
+use keymill_core::context::{EMPTY_CANONICAL, EncryptionContext};
+use keymill_core::error::{Error, ErrorKind};
+use keymill_core::id::{CmkId, KeyVersionId};
+use keymill_core::operation::{ItemError, Operation, Reply};
+
+use super::{Items, Sheet};
+use crate::gate::Call;
+use crate::keyring::{CmkEntry, VersionEntry};
+use crate::ready::{Divisible, Part};
+
+/// A request that waits for its turn.
+pub struct Job {
+    pub(crate) call: Call,
+    /// `None`: the operation is not one of ours.
+    pub(crate) operation: Option<Operation>,
+    pub(crate) deadline: Instant,
+    pub(crate) rule: Option<Rule>,
+    pub(crate) context_digest: Option<Box<str>>,
+    pub(crate) task: Task,
+    pub(crate) sheet: Sheet,
+    /// Items done so far.
+    pub(crate) next: usize,
+    pub(crate) errors: Vec<ItemError>,
+    /// The kind of the first failed item, which is the error of a single operation.
+    pub(crate) first_fault: Option<Fault>,
+    pub(crate) reply_to: Option<Arc<dyn ReplyTo>>,
+    pub(crate) cancel: Cancel,
+    /// Whatever the frontend wants back with the answer.
+    pub(crate) ticket: u64,
+    pub(crate) started: Option<Instant>,
+}
+
+/// Takes finished jobs; called on the arbiter that did them.
+pub trait ReplyTo: Send + Sync {
+    /// Takes one finished job.
+    fn finished(&self, finished: Finished);
+}
+
+/// Lets a frontend call off the jobs of a connection that went away.
+#[derive(Clone, Default)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// Calls off what has not begun.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Tells whether it was called off.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A job that is done: its answer may be given, the audit has it.
+pub struct Finished {
+    /// What the frontend gave with the job.
+    pub ticket: u64,
+    /// The request.
+    pub call: Call,
+    /// The operation, if it is one of ours.
+    pub operation: Option<Operation>,
+    /// The answer.
+    pub result: Result<Product, Error>,
+    /// The results of the items, or the buffer to write the answer into.
+    pub sheet: Sheet,
+}
+
+/// What an answer consists of, beside the items on the sheet.
+pub enum Product {
+    /// A reply that was read from what is published.
+    Reply(Box<Reply<'static>>),
+    /// Items sealed under one key version.
+    Sealed {
+        /// The key.
+        key: CmkId,
+        /// The version.
+        version: KeyVersionId,
+        /// Items that failed.
+        errors: Vec<ItemError>,
+    },
+    /// Items opened, each under the key that it named.
+    Opened {
+        /// The keys and versions.
+        keys: Vec<(CmkId, KeyVersionId)>,
+        /// For each item its place in `keys`.
+        index: Vec<Option<u32>>,
+        /// Items that failed.
+        errors: Vec<ItemError>,
+    },
+}
+
+/// Why an item failed, kept small since there may be many.
+#[derive(Clone, Debug)]
+pub(crate) struct Fault {
+    pub(crate) kind: ErrorKind,
+    pub(crate) message: Cow<'static, str>,
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self { kind: error.kind(), message: error.into_message() }
+    }
+}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        Error::new(fault.kind, fault.message)
+    }
+}
+
+/// The contexts of a request's items.
+pub(crate) enum Contexts {
+    /// One for all.
+    Common(EncryptionContext),
+    /// One an item.
+    Each(Vec<Option<EncryptionContext>>),
+}
+
+impl Contexts {
+    pub(crate) fn canonical(&self, i: usize) -> &[u8] {
+        match self {
+            Contexts::Common(context) => context.canonical(),
+            Contexts::Each(contexts) => {
+                contexts[i].as_ref().map_or(&EMPTY_CANONICAL[..], EncryptionContext::canonical)
+            }
+        }
+    }
+}
+
+/// The key version that a job seals under, pinned when it was admitted.
+#[derive(Clone)]
+pub(crate) struct Destination {
+    pub(crate) entry: Arc<CmkEntry>,
+    pub(crate) version: Arc<VersionEntry>,
+    pub(crate) header: [u8; HEADER_BYTES],
+    pub(crate) algorithm: Algorithm,
+}
+
+/// What a job does to its items.
+pub(crate) enum Task {
+    Seal { to: Destination, contexts: Contexts, what: Sealing, done: u32 },
+    Open(OpenTask),
+    Answered(Box<Reply<'static>>),
+    Refused(Error),
+}
+
+/// Where the plaintexts of a sealing job come from.
+pub(crate) enum Sealing {
+    /// The request.
+    Plaintexts { items: Items, max_item_bytes: usize },
+    /// Other ciphertexts.
+    Blobs(OpenTask),
+    /// Nowhere yet: data keys.
+    DataKeys { count: usize, bytes: usize, with_plaintext: bool },
+}
+
+/// Ciphertexts to open, and the keys that they named so far.
+pub(crate) struct OpenTask {
+    pub(crate) items: Items,
+    pub(crate) contexts: Contexts,
+    /// The key that all must be under.
+    pub(crate) required: Option<CmkId>,
+    /// What the right to a key is asked for: `Decrypt`, or `ReEncrypt` for its source.
+    pub(crate) slots: Vec<KeySlot>,
+    pub(crate) index: Vec<Option<u32>>,
+    pub(crate) max_item_bytes: usize,
+}
+
+/// A key that an item named: usable, or the error of each item that names it.
+pub(crate) struct KeySlot {
+    pub(crate) cmk: CmkId,
+    pub(crate) version_number: u32,
+    pub(crate) state: Result<(Arc<CmkEntry>, Arc<VersionEntry>), Fault>,
+    pub(crate) done: u32,
+}
+
+/// Estimated nanoseconds of an item: set-up, nonce, tag, and eight bytes a nanosecond.
+fn item_cost(bytes: usize) -> u64 {
+    110 + bytes as u64 / 8
+}
+
+/// Estimated nanoseconds of a request without items: audit, encoding.
+const REQUEST_COST: u64 = 700;
+
+impl Job {
+    /// Returns the number of items.
+    pub fn len(&self) -> usize {
+        match &self.task {
+            Task::Seal { what: Sealing::Plaintexts { items, .. }, .. } => items.len(),
+            Task::Seal { what: Sealing::Blobs(open), .. } | Task::Open(open) => open.items.len(),
+            Task::Seal { what: Sealing::DataKeys { count, .. }, .. } => *count,
+            Task::Answered(_) | Task::Refused(_) => 0,
+        }
+    }
+
+    /// Tells whether it has no items.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns who asked.
+    pub fn call(&self) -> &Call {
+        &self.call
+    }
+
+    fn cost_of(&self, i: usize) -> u64 {
+        match &self.task {
+            Task::Seal { what: Sealing::Plaintexts { items, .. }, .. } => item_cost(items.item_len(i)),
+            Task::Seal { what: Sealing::Blobs(open), .. } => 2 * item_cost(open.items.item_len(i)),
+            Task::Seal { what: Sealing::DataKeys { bytes, .. }, .. } => item_cost(*bytes),
+            Task::Open(open) => item_cost(open.items.item_len(i)),
+            Task::Answered(_) | Task::Refused(_) => 0,
+        }
+    }
+
+    pub(crate) fn fail_item(&mut self, i: usize, fault: Fault) {
+        if self.first_fault.is_none() {
+            self.first_fault = Some(fault.clone());
+        }
+        self.errors.push(ItemError::new(i, fault.into()));
+    }
+
+    /// Forgets what was done, so that it is done again under the keys as they are now.
+    pub(crate) fn restart(&mut self) {
+        self.sheet.restart();
+        self.errors.clear();
+        self.first_fault = None;
+        self.next = 0;
+        match &mut self.task {
+            Task::Seal { what, done, .. } => {
+                *done = 0;
+                if let Sealing::Blobs(open) = what {
+                    open.slots.clear();
+                }
+            }
+            Task::Open(open) => {
+                open.slots.clear();
+                open.index.clear();
+            }
+            Task::Answered(_) | Task::Refused(_) => {}
+        }
+    }
+
+    /// Tells whether the error of its one item is the error of the whole.
+    pub(crate) fn is_single(&self) -> bool {
+        use Operation::*;
+        matches!(
+            self.operation,
+            Some(Encrypt | Decrypt | ReEncrypt | GenerateDataKey | GenerateDataKeyWithoutPlaintext)
+        )
+    }
+
+    /// Turns the job into a refusal, and wipes what it had written.
+    pub(crate) fn refuse(&mut self, error: Error) {
+        self.sheet.wipe();
+        self.errors.clear();
+        self.first_fault = None;
+        self.task = Task::Refused(error);
+    }
+}
+
+impl Divisible for Job {
+    fn part(&self, budget: u64) -> Part {
+        let total = self.len();
+        let mut cost = if self.next == 0 { REQUEST_COST } else { 0 };
+        let mut at = self.next;
+        while at < total {
+            let more = self.cost_of(at);
+            if at > self.next && cost + more > budget {
+                break;
+            }
+            cost += more;
+            at += 1;
+        }
+        Part { items: at - self.next, cost, last: at == total }
+    }
+}
+
+/// The keys that a finished job touched.
+pub struct Tally;
+
+impl Tally {
+    /// Lists the key versions of a job with the items done under each.
+    pub(crate) fn of(task: &Task, out: &mut Vec<KeyTouch>) {
+        let touch = |entry: &CmkEntry, version: &VersionEntry, items| KeyTouch {
+            cmk: entry.cmk.id,
+            version: version.number,
+            items,
+            protection: entry.cmk.protection,
+        };
+        let mut of_slots = |open: &OpenTask| {
+            for slot in &open.slots {
+                if let Ok((entry, version)) = &slot.state {
+                    out.push(touch(entry, version, slot.done));
+                }
+            }
+        };
+        match task {
+            Task::Seal { to, what, done, .. } => {
+                if let Sealing::Blobs(open) = what {
+                    of_slots(open);
+                }
+                out.push(touch(&to.entry, &to.version, *done));
+            }
+            Task::Open(open) => of_slots(open),
+            Task::Answered(_) | Task::Refused(_) => {}
+        }
+    }
+}

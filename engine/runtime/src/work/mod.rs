@@ -1,0 +1,14 @@
+//! Symmetric work: jobs, where their items lie, where their results go, and the desk that does them.
+
+mod desk;
+mod items;
+mod job;
+mod open;
+mod seal;
+mod sheet;
+
+pub use desk::{Desk, DeskKind};
+pub use items::Items;
+pub use job::{Cancel, Finished, Job, Product, ReplyTo, Tally};
+pub(crate) use job::{Contexts, Destination, Fault, KeySlot, OpenTask, Sealing, Task};
+pub use sheet::{Framing, Sheet};

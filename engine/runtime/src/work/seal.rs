@@ -1,0 +1,152 @@
+//! Sealing: plaintexts, re-encryption, data keys; consecutive parts under one key version share one run of its epoch.
+
+use keymill_core::Sensitive;
+use keymill_core::error::{Error, ErrorKind, Limit};
+use keymill_core::seam::provider::{CryptoSession, DeriveJob};
+use keymill_core::time::Timestamp;
+use keymill_crypto::epoch::SealRun;
+use keymill_crypto::random;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::{Destination, Fault, Job, Sealing, Task};
+use crate::shared::Shared;
+use crate::work::open::Opener;
+
+/// Begins a run of `count` messages under the destination's key version.
+pub(super) fn begin(
+    shared: &Shared,
+    session: &mut dyn CryptoSession,
+    to: &Destination,
+    count: u32,
+    now: Instant,
+) -> Result<SealRun, Fault> {
+    let handle = shared.handle(&to.entry, &to.version)?;
+    let mut derive = |messages| -> Result<Sensitive, Error> {
+        let mut jobs = [DeriveJob::new(messages)];
+        session.derive(&handle, &mut jobs).map_err(|lost| {
+            Error::new(ErrorKind::Unavailable, "the crypto session was lost").caused_by(lost.reason)
+        })?;
+        let [job] = jobs;
+        match job.output {
+            Some(Ok(subkey)) => Ok(subkey),
+            other => Err(Error::internal(format!("derivation failed: {:?}", other.map(|r| r.err())))),
+        }
+    };
+    to.version
+        .epoch
+        .begin(count, now, &shared.epoch_limits, &mut derive)
+        .map_err(|error| Fault::from(Error::from(error)))
+}
+
+/// Seals items `next .. next + count` of the job onto its sheet.
+pub(super) fn seal(
+    job: &mut Job,
+    count: usize,
+    run: &mut Result<SealRun, Fault>,
+    at: Timestamp,
+    opener: &mut Opener<'_>,
+) {
+    let Task::Seal { to, contexts, what, done } = &mut job.task else { return };
+    let mut aad = std::mem::take(opener.aad);
+    let overhead = to.algorithm.overhead();
+    let mut faults: Vec<(usize, Fault)> = Vec::new();
+    let range = job.next..job.next + count;
+    let mut sealed = 0u32;
+    let mut aad_of = usize::MAX;
+
+    let mut secret = Sensitive::new(Vec::new());
+    if let Sealing::DataKeys { bytes, .. } = what {
+        secret = Sensitive::zeroed(*bytes * count);
+        if let Err(failed) = random::draw(secret.expose_mut()) {
+            *run = Err(Error::from(failed).into());
+        }
+    }
+    for i in range.clone() {
+        let context = contexts.canonical(i);
+        // A common context gives all items one associated data; it is laid out once.
+        if aad_of == usize::MAX || matches!(contexts, super::Contexts::Each(_)) {
+            aad.clear();
+            aad.extend_from_slice(&to.header);
+            aad.extend_from_slice(context);
+            aad_of = i;
+        }
+        let run = match run {
+            Ok(run) => run,
+            Err(fault) => {
+                job.sheet.absent();
+                faults.push((i, fault.clone()));
+                continue;
+            }
+        };
+        let sheet = &mut job.sheet;
+        let mut put = |plaintext: &[u8]| {
+            sheet
+                .put(overhead + plaintext.len(), |out| run.seal_with_aad(&aad, plaintext, out))
+                .map_err(|exhausted| Fault::from(Error::from(exhausted)))
+        };
+        let outcome = match what {
+            Sealing::Plaintexts { items, max_item_bytes } => {
+                if items.item_len(i) > *max_item_bytes {
+                    sheet.absent();
+                    Err(too_long(items.item_len(i), *max_item_bytes))
+                } else {
+                    put(items.get(i))
+                }
+            }
+            Sealing::Blobs(open) => {
+                let mut plaintext = std::mem::take(opener.plaintext);
+                let outcome = match opener.open(open, i, &mut plaintext) {
+                    Ok(_) => put(&plaintext),
+                    Err(fault) => {
+                        sheet.absent();
+                        Err(fault)
+                    }
+                };
+                zeroize::Zeroize::zeroize(&mut plaintext);
+                *opener.plaintext = plaintext;
+                outcome
+            }
+            Sealing::DataKeys { bytes, with_plaintext, .. } => {
+                let at = (i - range.start) * *bytes;
+                let key = &secret.expose()[at..at + *bytes];
+                sheet.pair();
+                let outcome = sheet
+                    .put(overhead + key.len(), |out| run.seal_with_aad(&aad, key, out))
+                    .map_err(|exhausted| Fault::from(Error::from(exhausted)));
+                if *with_plaintext && outcome.is_ok() {
+                    sheet
+                        .put(key.len(), |out| {
+                            out.extend_from_slice(key);
+                            Ok::<(), Fault>(())
+                        })
+                        .expect("copying cannot fail");
+                } else {
+                    sheet.absent();
+                }
+                outcome
+            }
+        };
+        match outcome {
+            Ok(()) => sealed += 1,
+            Err(fault) => faults.push((i, fault)),
+        }
+    }
+    *done += sealed;
+    to.version.usage.encrypted.fetch_add(u64::from(sealed), Ordering::Relaxed);
+    if sealed > 0 {
+        to.version.usage.last_ms.store(at.as_ms(), Ordering::Relaxed);
+    }
+    *opener.aad = aad;
+    for (i, fault) in faults {
+        job.fail_item(i, fault);
+    }
+}
+
+pub(super) fn too_long(bytes: usize, limit: usize) -> Fault {
+    Error::new(
+        ErrorKind::LimitExceeded(Limit::ItemBytes),
+        format!("item of {bytes} bytes exceeds the limit of {limit}"),
+    )
+    .into()
+}

@@ -1,0 +1,146 @@
+#![doc = include_str!("../README.md")]
+
+mod directory;
+mod reserve;
+mod sink;
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use keymill_core::seam::audit::{AuditError, AuditLog, AuditSink, Line};
+use parking_lot::Mutex;
+
+pub use directory::OpenError;
+
+use reserve::Reserve;
+use sink::FileSink;
+
+/// The longest line that is read.
+pub const MAX_LINE_BYTES: usize = 4 << 20;
+
+const SUFFIX: &str = ".jsonl";
+const DEFAULT_RESERVE_BYTES: u64 = 1 << 20;
+
+/// The options of this plugin.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the chains lie.
+    pub directory: PathBuf,
+    /// Bytes held back for the time after the disk has filled.
+    pub reserve_bytes: u64,
+}
+
+impl Config {
+    /// Returns the defaults with the directory given.
+    pub fn at(directory: impl Into<PathBuf>) -> Self {
+        Self { directory: directory.into(), reserve_bytes: DEFAULT_RESERVE_BYTES }
+    }
+}
+
+/// Opens the directory, making it where it is absent. Nothing is locked before a chain is opened.
+///
+/// # Errors
+/// [`OpenError`] where the directory cannot be had or others may write to it.
+pub fn open(config: Config) -> Result<FileAuditLog, OpenError> {
+    directory::prepare(&config.directory)?;
+    Ok(FileAuditLog { config, reserve: Mutex::new(None) })
+}
+
+/// Audit chains as files of a directory.
+pub struct FileAuditLog {
+    config: Config,
+    reserve: Mutex<Option<Arc<Reserve>>>,
+}
+
+impl FileAuditLog {
+    fn path(&self, chain: &str) -> Result<PathBuf, AuditError> {
+        if is_chain_name(chain) {
+            Ok(self.config.directory.join(format!("{chain}{SUFFIX}")))
+        } else {
+            Err(AuditError::Failed("a chain's name is not 1 to 128 letters, digits, -, _ or .".into()))
+        }
+    }
+
+    /// Takes the reserve, and with it the right to write, at the first chain.
+    fn reserve(&self) -> Result<Arc<Reserve>, AuditError> {
+        let mut reserve = self.reserve.lock();
+        if let Some(reserve) = &*reserve {
+            return Ok(Arc::clone(reserve));
+        }
+        let taken = Arc::new(Reserve::take(&self.config.directory, self.config.reserve_bytes)?);
+        *reserve = Some(Arc::clone(&taken));
+        Ok(taken)
+    }
+}
+
+impl AuditLog for FileAuditLog {
+    fn open_chain(&self, name: &str) -> Result<Box<dyn AuditSink>, AuditError> {
+        let path = self.path(name)?;
+        let reserve = self.reserve()?;
+        let sink = FileSink::create(&path, reserve)?;
+        directory::sync(&self.config.directory).map_err(|e| failed(&self.config.directory, &e))?;
+        Ok(Box::new(sink))
+    }
+
+    fn chains(&self) -> Result<Vec<String>, AuditError> {
+        let directory = &self.config.directory;
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(directory).map_err(|e| failed(directory, &e))? {
+            let name = entry.map_err(|e| failed(directory, &e))?.file_name();
+            if let Some(name) = name.to_str().and_then(|name| name.strip_suffix(SUFFIX))
+                && is_chain_name(name)
+            {
+                names.push(name.to_owned());
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn read(&self, name: &str, each: &mut dyn FnMut(Line<'_>)) -> Result<(), AuditError> {
+        let path = self.path(name)?;
+        let file = directory::open_for_reading(&path).map_err(|e| failed(&path, &e))?;
+        read_lines(file, each).map_err(|e| failed(&path, &e))
+    }
+}
+
+fn read_lines(file: File, each: &mut dyn FnMut(Line<'_>)) -> std::io::Result<()> {
+    let mut reader = BufReader::with_capacity(64 << 10, file);
+    let mut line = Vec::new();
+    for number in 1_u64.. {
+        line.clear();
+        // One byte more than a line may have, for its end.
+        (&mut reader).take(MAX_LINE_BYTES as u64 + 1).read_until(b'\n', &mut line)?;
+        match line.strip_suffix(b"\n") {
+            Some(bytes) => each(Line { bytes, torn: false }),
+            None if line.is_empty() => break,
+            None if line.len() > MAX_LINE_BYTES => {
+                let why = format!("line {number} is longer than {MAX_LINE_BYTES} bytes");
+                return Err(std::io::Error::other(why));
+            }
+            None => each(Line { bytes: &line, torn: true }),
+        }
+    }
+    Ok(())
+}
+
+fn is_chain_name(name: &str) -> bool {
+    (1..=128).contains(&name.len())
+        && !name.starts_with('.')
+        && name.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.'))
+}
+
+fn failed(path: &Path, error: &std::io::Error) -> AuditError {
+    AuditError::Failed(format!("{}: {error}", path.display()))
+}
+
+/// Says whether an error means that there is no space: the disk's, the quota's, or the limit on a file's size.
+fn is_full(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,274 @@
+//! The connections that read: a few, lent one at a time, so that no read waits for the sync of a write. Also what is read
+//! over them. A row that was altered outside keymill never stops the rest: its seal does not open, or its path is missed.
+
+use std::path::PathBuf;
+
+use keymill_core::seam::store::{Entry, Page, Path, Revision, StoreError};
+use parking_lot::{Condvar, Mutex};
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+
+use crate::error::store_error;
+use crate::schema::open_reader;
+use crate::writer::stored_revision;
+
+/// Connections that read at the same time, at most; further readers wait for one to come back.
+const MAX_READERS: usize = 8;
+/// Changes that are read in one go, at most, in rows and (beyond the last row) in bytes of values.
+const CHUNK_ROWS: i64 = 64;
+const CHUNK_BYTES: usize = 1 << 20;
+
+const GET: &str = "SELECT path, value, revision FROM records WHERE path = ?1";
+const LIST: &str =
+    "SELECT path, value, revision FROM records WHERE path >= ?1 AND path < ?2 ORDER BY path LIMIT ?3";
+/// The upper bound keeps out rows whose revision was altered to one that is yet to come.
+const CHANGES: &str = "
+    SELECT path, value, revision, position, 0 FROM records
+    WHERE (revision, position) > (?1, ?2) AND revision <= ?3 AND path >= ?4 AND path < ?5
+    UNION ALL
+    SELECT path, x'', revision, position, 1 FROM removals
+    WHERE (revision, position) > (?1, ?2) AND revision <= ?3 AND path >= ?4 AND path < ?5
+    ORDER BY 3, 4 LIMIT ?6";
+
+/// The connections that read.
+pub(crate) struct Readers {
+    file: PathBuf,
+    pool: Mutex<Pool>,
+    returned: Condvar,
+}
+
+#[derive(Default)]
+struct Pool {
+    idle: Vec<Connection>,
+    lent: usize,
+}
+
+/// How far a watch has come: everything up to this place in this revision was told.
+#[derive(Clone, Copy)]
+pub(crate) struct Cursor {
+    pub(crate) revision: Revision,
+    position: i64,
+}
+
+impl Cursor {
+    /// Stands behind the whole commit `revision`.
+    pub(crate) fn behind(revision: Revision) -> Self {
+        Self { revision, position: i64::MAX }
+    }
+}
+
+/// Some changes in order.
+pub(crate) struct Changes {
+    pub(crate) rows: Vec<Changed>,
+    /// Where to go on.
+    pub(crate) cursor: Cursor,
+    /// Whether there were no more.
+    pub(crate) is_current: bool,
+}
+
+/// One change.
+pub(crate) struct Changed {
+    pub(crate) path: Path,
+    /// `None`: the record was removed.
+    pub(crate) value: Option<Vec<u8>>,
+    pub(crate) revision: Revision,
+}
+
+impl Readers {
+    /// Makes an empty pool; connections are opened when they are first needed.
+    pub(crate) fn new(file: PathBuf) -> Self {
+        Self { file, pool: Mutex::default(), returned: Condvar::new() }
+    }
+
+    /// Reads one record.
+    pub(crate) fn get(&self, path: &Path) -> Result<Option<Entry>, StoreError> {
+        let read = |connection: &mut Connection| {
+            connection.prepare_cached(GET)?.query_row([path.as_str()], entry).optional()
+        };
+        Ok(self.with(read)?.flatten())
+    }
+
+    /// Reads a page of records.
+    pub(crate) fn list(&self, prefix: &Path, page: Page<'_>) -> Result<Vec<Entry>, StoreError> {
+        let prefix = prefix.as_str();
+        let from = match page.after {
+            // No path holds a byte below "-", so this stands right behind `after` and before all that follow it.
+            Some(after) if after.as_str() >= prefix => format!("{after}\u{1}"),
+            _ => prefix.to_owned(),
+        };
+        let limit = i64::try_from(page.limit).unwrap_or(i64::MAX);
+        self.with(|connection| {
+            let mut statement = connection.prepare_cached(LIST)?;
+            let rows = statement.query_map(params![from, end_of(prefix), limit], entry)?;
+            rows.filter_map(Result::transpose).collect()
+        })
+    }
+
+    /// Reads the changes under `prefix` that follow `after`, as one snapshot of the store.
+    pub(crate) fn changes(&self, prefix: &Path, after: Cursor) -> Result<Changes, StoreError> {
+        self.with(|connection| {
+            let snapshot = connection.transaction()?;
+            let newest = stored_revision(&snapshot)?;
+            let compacted: i64 =
+                snapshot.prepare_cached("SELECT compacted FROM state")?.query_row([], |row| row.get(0))?;
+            // A revision that is yet to come was read from another history of this store.
+            if after.revision.0 < compacted.cast_unsigned() || after.revision > newest {
+                return Ok(None);
+            }
+            read_changes(&snapshot, prefix.as_str(), after, newest).map(Some)
+        })?
+        .ok_or(StoreError::Compacted)
+    }
+
+    fn with<T>(&self, read: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+        let mut lent = self.lend()?;
+        let connection = lent.connection.as_mut().expect("it is there until the drop");
+        read(connection).map_err(store_error)
+    }
+
+    fn lend(&self) -> Result<Lent<'_>, StoreError> {
+        let mut pool = self.pool.lock();
+        while pool.lent == MAX_READERS {
+            self.returned.wait(&mut pool);
+        }
+        pool.lent += 1;
+        let idle = pool.idle.pop();
+        drop(pool);
+        let mut lent = Lent { readers: self, connection: idle };
+        if lent.connection.is_none() {
+            lent.connection = Some(open_reader(&self.file).map_err(store_error)?);
+        }
+        Ok(lent)
+    }
+}
+
+struct Lent<'a> {
+    readers: &'a Readers,
+    connection: Option<Connection>,
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        let mut pool = self.readers.pool.lock();
+        pool.lent -= 1;
+        pool.idle.extend(self.connection.take());
+        self.readers.returned.notify_one();
+    }
+}
+
+fn read_changes(
+    snapshot: &Transaction<'_>,
+    prefix: &str,
+    after: Cursor,
+    newest: Revision,
+) -> rusqlite::Result<Changes> {
+    let (from, to) = (after.revision.0.cast_signed(), newest.0.cast_signed());
+    let mut changes = Changes { rows: Vec::new(), cursor: Cursor::behind(newest), is_current: false };
+    let mut statement = snapshot.prepare_cached(CHANGES)?;
+    let mut found = statement.query(params![from, after.position, to, prefix, end_of(prefix), CHUNK_ROWS])?;
+    let (mut rows, mut bytes) = (0, 0);
+    while let Some(row) = found.next()? {
+        let is_removal: bool = row.get(4)?;
+        rows += 1;
+        if let Some(Entry { path, value, revision }) = entry(row)? {
+            bytes += value.len();
+            changes.rows.push(Changed { path, value: (!is_removal).then_some(value), revision });
+        }
+        if rows == CHUNK_ROWS || bytes > CHUNK_BYTES {
+            let revision = Revision(row.get::<_, i64>(2)?.cast_unsigned());
+            changes.cursor = Cursor { revision, position: row.get(3)? };
+            return Ok(changes);
+        }
+    }
+    changes.is_current = true;
+    Ok(changes)
+}
+
+/// Reads a row of path, value and revision; `None` where the path was altered to something that is no path.
+fn entry(row: &Row<'_>) -> rusqlite::Result<Option<Entry>> {
+    let path = match row.get_ref(0)? {
+        ValueRef::Text(text) => std::str::from_utf8(text).ok().and_then(|text| Path::new(text).ok()),
+        _ => None,
+    };
+    let value = match row.get_ref(1)? {
+        ValueRef::Blob(bytes) | ValueRef::Text(bytes) => bytes.to_vec(),
+        _ => Vec::new(),
+    };
+    let revision = match row.get_ref(2)? {
+        ValueRef::Integer(number) => Revision(number.cast_unsigned()),
+        _ => Revision(0),
+    };
+    Ok(path.map(|path| Entry { path, value, revision }))
+}
+
+/// Returns what is greater than every path that begins with `prefix`: no path holds a byte above "z".
+fn end_of(prefix: &str) -> String {
+    format!("{prefix}\u{7f}")
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::schema::{FILE, open_writer};
+
+    fn fresh() -> (TempDir, Connection, Readers) {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let file = directory.path().join(FILE);
+        std::fs::File::create(&file).expect("the file is made");
+        let writer = open_writer(&file, &Config::new(directory.path())).expect("it opens");
+        (directory, writer, Readers::new(file))
+    }
+
+    fn plan(connection: &Connection, sql: &str, parameters: &[&dyn rusqlite::ToSql]) -> Vec<String> {
+        let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).expect("it prepares");
+        let steps = statement.query_map(parameters, |row| row.get(3)).expect("it runs");
+        steps.collect::<Result<_, _>>().expect("it reads")
+    }
+
+    #[test]
+    fn lists_and_watches_walk_an_index_and_sort_nothing() {
+        let (_directory, writer, _readers) = fresh();
+        let list = plan(&writer, LIST, &[&"a", &"b", &1]);
+        assert!(list.iter().all(|step| step.starts_with("SEARCH records USING INDEX")), "{list:?}");
+        let watch = plan(&writer, CHANGES, &[&0, &0, &1, &"a", &"b", &1]);
+        assert!(watch.iter().any(|step| step.contains("USING INDEX records_by_change")), "{watch:?}");
+        assert!(watch.iter().any(|step| step.contains("removals USING PRIMARY KEY")), "{watch:?}");
+        assert!(!watch.iter().any(|step| step.contains("SCAN") || step.contains("TEMP B-TREE")), "{watch:?}");
+    }
+
+    #[test]
+    fn an_altered_row_does_not_stop_the_rest() {
+        let (_directory, writer, readers) = fresh();
+        writer
+            .execute_batch(
+                "UPDATE state SET revision = 3;
+                 INSERT INTO records VALUES ('key/a', x'01', 1, 0), ('key/../b', x'02', 2, 0),
+                     ('key/c', x'03', 9000, 0), ('key/d', x'04', 3, 0);",
+            )
+            .expect("it is written");
+        let prefix = Path::new("key/").expect("a path");
+        let listed = readers.list(&prefix, Page { after: None, limit: 9 }).expect("it lists");
+        let paths: Vec<_> = listed.iter().map(|entry| entry.path.as_str()).collect();
+        assert_eq!(paths, ["key/a", "key/c", "key/d"]);
+        let changes = readers.changes(&prefix, Cursor::behind(Revision(0))).expect("it reads");
+        let paths: Vec<_> = changes.rows.iter().map(|changed| changed.path.as_str()).collect();
+        assert_eq!(paths, ["key/a", "key/d"]);
+        assert!(changes.is_current);
+    }
+
+    #[test]
+    fn readers_beyond_the_bound_wait_for_one_to_come_back() {
+        let (_directory, _writer, readers) = fresh();
+        let mut all: Vec<_> = (0..MAX_READERS).map(|_| readers.lend().expect("it opens")).collect();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| readers.get(&Path::new("key/a").expect("a path")));
+            all.pop();
+            assert!(waiting.join().expect("it ends").expect("it reads").is_none());
+        });
+        drop(all);
+        assert_eq!(readers.pool.lock().idle.len(), MAX_READERS);
+    }
+}

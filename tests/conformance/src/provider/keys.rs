@@ -1,0 +1,154 @@
+//! The life of keys, and what a provider says of itself.
+
+use std::collections::HashSet;
+
+use keymill_core::Sensitive;
+use keymill_core::blob::Algorithm;
+use keymill_core::key::{BulkMode, KeySpec, ProtectionLevel};
+use keymill_core::seam::provider::{KeyMaterial, ProviderError, StoredKey};
+
+use super::{Fixture, Use, derive};
+
+const MESSAGES: [[u8; 16]; 2] = [[1; 16], [2; 16]];
+
+/// Names the provider, and offers what every provider of AES-256 keys must.
+pub fn a_profile_is_filled_in(fixture: &Fixture) {
+    let profile = fixture.provider.profile();
+    assert!(
+        !profile.name.is_empty() && !profile.name.contains(|c: char| !c.is_ascii_lowercase() && c != '-')
+    );
+    assert!(profile.specs.contains(&KeySpec::Aes256));
+    assert!(profile.derives && profile.algorithms.contains(&Algorithm::Aes256Gcm));
+    assert!(profile.max_batch >= 1 && profile.max_sessions >= 1);
+}
+
+/// Does what its profile says, and hands material out in the form that its protection calls for.
+pub fn every_listed_specification_is_generated_and_loaded(fixture: &Fixture) {
+    let mut custody = fixture.custody();
+    for spec in &fixture.provider.profile().specs {
+        for use_ in [Use::Aead, Use::Derive] {
+            let stored = custody.generate(*spec, fixture.mode(use_)).expect("the profile lists it");
+            assert_eq!((stored.spec, stored.bulk_mode), (*spec, fixture.mode(use_)));
+            match (&stored.material, fixture.provider.profile().protection) {
+                (KeyMaterial::Clear(clear), ProtectionLevel::Software) => {
+                    assert_eq!(clear.len(), spec.material_bytes());
+                }
+                (KeyMaterial::Wrapped(_), ProtectionLevel::Hsm) => {}
+                _ => panic!("material leaves an HSM wrapped, and this process's memory in clear"),
+            }
+            let handle = custody.load(&stored).expect("it loads");
+            custody.unload(handle).expect("the provider is up");
+            custody.destroy(&stored).expect("the provider is up");
+        }
+    }
+}
+
+/// Refuses foreign modes and foreign material as the fault of the request.
+pub fn what_the_profile_does_not_list_is_rejected(fixture: &Fixture) {
+    let mut custody = fixture.custody();
+    let unfit = match fixture.provider.profile().protection {
+        ProtectionLevel::Software => [Some(BulkMode::InHsm), Some(BulkMode::HsmDerived)],
+        ProtectionLevel::Hsm => [None, None],
+    };
+    for mode in unfit {
+        let refused = custody.generate(KeySpec::Aes256, mode).err();
+        assert!(matches!(refused, Some(ProviderError::Rejected(_))), "{mode:?}: {refused:?}");
+    }
+    // Material of the other kind can come from a store that another provider served.
+    let foreign = match fixture.provider.profile().protection {
+        ProtectionLevel::Software => KeyMaterial::Wrapped(vec![7; 40]),
+        ProtectionLevel::Hsm => KeyMaterial::Clear(Sensitive::copied(&[7; 32])),
+    };
+    let stored = StoredKey { spec: KeySpec::Aes256, bulk_mode: fixture.mode(Use::Derive), material: foreign };
+    assert!(matches!(custody.load(&stored).err(), Some(ProviderError::Rejected(_))));
+}
+
+/// Gives the same outputs after each loading.
+pub fn a_stored_key_is_the_same_key_each_time_it_is_loaded(fixture: &Fixture) {
+    let mut custody = fixture.custody();
+    let stored = fixture.stored(&mut *custody, Use::Derive);
+    let outputs = [0; 3].map(|_| {
+        let handle = custody.load(&stored).expect("it loads");
+        let output = derive(&mut *fixture.session(), &handle, MESSAGES).expect("it derives");
+        custody.unload(handle).expect("the provider is up");
+        output
+    });
+    assert_eq!(outputs[0].len(), 32);
+    assert!(outputs.iter().all(|output| *output == outputs[0]));
+}
+
+/// Keeps a key until its last user is gone.
+pub fn an_unloaded_handle_leaves_the_others(fixture: &Fixture) {
+    let mut custody = fixture.custody();
+    let stored = fixture.stored(&mut *custody, Use::Derive);
+    let (gone, kept) = (custody.load(&stored).expect("it loads"), custody.load(&stored).expect("it loads"));
+    let in_use = gone.clone();
+    let before = derive(&mut *fixture.session(), &gone, MESSAGES).expect("it derives");
+    custody.unload(gone).expect("the provider is up");
+    drop(custody);
+    for handle in [kept, in_use] {
+        assert_eq!(derive(&mut *fixture.session(), &handle, MESSAGES).expect("it derives"), before);
+    }
+}
+
+/// Draws each key anew.
+pub fn generated_keys_differ(fixture: &Fixture) {
+    let mut session = fixture.session();
+    let outputs: HashSet<_> = (0..8)
+        .map(|_| derive(&mut *session, &fixture.fresh(Use::Derive), MESSAGES).expect("it derives"))
+        .collect();
+    assert_eq!(outputs.len(), 8);
+}
+
+/// Refuses material that lost or gained bytes, as a reason to stop.
+pub fn damaged_material_is_corrupt(fixture: &Fixture) {
+    let mut custody = fixture.custody();
+    let stored = fixture.stored(&mut *custody, Use::Derive);
+    let whole = match &stored.material {
+        KeyMaterial::Clear(clear) => clear.expose().to_vec(),
+        KeyMaterial::Wrapped(wrapped) => wrapped.clone(),
+    };
+    let longer = [&whole[..], &[0]].concat();
+    for damaged in [&[][..], &whole[..1], &whole[..whole.len() / 2], &whole[..whole.len() - 1], &longer] {
+        let material = match &stored.material {
+            KeyMaterial::Clear(_) => KeyMaterial::Clear(Sensitive::copied(damaged)),
+            KeyMaterial::Wrapped(_) => KeyMaterial::Wrapped(damaged.to_vec()),
+        };
+        let refused =
+            custody.load(&StoredKey { spec: stored.spec, bulk_mode: stored.bulk_mode, material }).err();
+        assert!(matches!(refused, Some(ProviderError::Corrupt(_))), "{} bytes: {refused:?}", damaged.len());
+    }
+    custody.load(&stored).expect("it loads");
+}
+
+/// Has one control lane, and takes it back.
+pub fn the_control_lane_is_given_once_at_a_time(fixture: &Fixture) {
+    let custody = fixture.custody();
+    assert!(matches!(fixture.provider.custody().err(), Some(ProviderError::Unavailable(_))));
+    assert!(fixture.other.custody().is_ok(), "another provider has a lane of its own");
+    drop(custody);
+    assert!(fixture.provider.custody().is_ok());
+}
+
+/// Gives its sign of life, twice.
+pub fn the_canary_lives(fixture: &Fixture) {
+    let mut custody = fixture.custody();
+    custody.canary().expect("the provider lives");
+    custody.canary().expect("the provider lives");
+}
+
+/// Fills each length wholly, and never twice alike.
+pub fn random_bytes_differ_and_fill_every_length(fixture: &Fixture) {
+    let mut session = fixture.session();
+    let mut draws = HashSet::new();
+    for len in [16, 17, 255, 256, 4096, 65_537] {
+        for _ in 0..2 {
+            let mut out = vec![0; len];
+            session.random(&mut out).expect("its generator works");
+            // Sixteen zeroes in a row would be 2^-128 by chance: a part was left out.
+            assert!(out.windows(16).all(|window| window != [0; 16]), "{len} bytes");
+            assert!(draws.insert(out[..16].to_vec()), "{len} bytes");
+        }
+    }
+    session.random(&mut []).expect("nothing is a draw, too");
+}

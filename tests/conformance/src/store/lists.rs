@@ -1,0 +1,66 @@
+//! What a list holds, in which order, and how its pages fit together.
+
+use keymill_core::seam::store::Store;
+
+use super::{create, paths, put, removal};
+
+/// Orders by bytes: no case folding, no numbers, `/` where it stands in ASCII.
+pub fn a_list_is_ordered_by_the_bytes_of_the_paths(store: &dyn Store) {
+    let ordered =
+        ["k/-", "k/.a", "k/10", "k/9", "k/A", "k/B", "k/_", "k/a", "k/a-b", "k/a.b", "k/a/b", "k/a0", "k/b"];
+    for at in ordered.iter().rev() {
+        create(store, at, at.as_bytes());
+    }
+    assert_eq!(paths(store, "k/", None, 100), ordered);
+}
+
+/// Takes a prefix as bytes: `a/b` begins `a/bc`, `a/b/` does not.
+pub fn a_list_holds_what_begins_with_its_prefix_and_nothing_beside(store: &dyn Store) {
+    let all = ["a/a", "a/b", "a/b/c", "a/bc", "a/bz/z", "a/c", "aa", "b/b", "A/b"];
+    let writes: Vec<_> = all.iter().map(|at| put(at, None, b"")).collect();
+    let revision = store.commit(&writes).expect("the paths are free");
+    assert_eq!(paths(store, "a/b", None, 100), ["a/b", "a/b/c", "a/bc", "a/bz/z"]);
+    assert_eq!(paths(store, "a/b/", None, 100), ["a/b/c"]);
+    assert_eq!(paths(store, "a/", None, 100), ["a/a", "a/b", "a/b/c", "a/bc", "a/bz/z", "a/c"]);
+    assert_eq!(paths(store, "a", None, 100).len(), 7);
+    assert_eq!(paths(store, "a/bz/zz", None, 100), [""; 0]);
+    store.commit(&[removal("a/b", Some(revision))]).expect("nobody wrote it meanwhile");
+    assert_eq!(paths(store, "a/b", None, 100), ["a/b/c", "a/bc", "a/bz/z"]);
+}
+
+/// Gives every record once, whatever the size of a page.
+pub fn a_list_comes_in_pages_without_gap_or_repeat(store: &dyn Store) {
+    let all: Vec<String> = (0..100).map(|i| format!("key/{i:03}")).collect();
+    let mut writes: Vec<_> = all.iter().map(|at| put(at, None, at.as_bytes())).collect();
+    writes.extend([
+        put("kex", None, b""),
+        put("key", None, b""),
+        put("key.", None, b""),
+        put("key0", None, b""),
+    ]);
+    store.commit(&writes).expect("the paths are free");
+    for size in [1, 7, 99, 100, 101, usize::MAX] {
+        let mut seen: Vec<String> = Vec::new();
+        loop {
+            let page = paths(store, "key/", seen.last().map(String::as_str), size);
+            assert!(page.len() <= size);
+            if page.is_empty() {
+                break;
+            }
+            seen.extend(page);
+        }
+        assert_eq!(seen, all, "pages of {size}");
+    }
+    assert!(paths(store, "key/", None, 0).is_empty());
+}
+
+/// Goes on behind a record that was removed meanwhile, and behind a path outside the prefix.
+pub fn a_page_begins_behind_a_path_that_is_not_there(store: &dyn Store) {
+    let writes = ["key/a", "key/c", "key/c/d", "key/e"].map(|at| put(at, None, b""));
+    store.commit(&writes).expect("the paths are free");
+    assert_eq!(paths(store, "key/", Some("key/b"), 100), ["key/c", "key/c/d", "key/e"]);
+    assert_eq!(paths(store, "key/", Some("key/c"), 100), ["key/c/d", "key/e"]);
+    assert_eq!(paths(store, "key/", Some("kex"), 100), ["key/a", "key/c", "key/c/d", "key/e"]);
+    assert!(paths(store, "key/", Some("key/e"), 100).is_empty());
+    assert!(paths(store, "key/", Some("kez"), 100).is_empty());
+}

@@ -1,0 +1,175 @@
+//! What a watch tells. A store may leave out a value that was replaced or removed meanwhile (the newest is told later), and may
+//! have forgotten the distant past (then it says so); it may not leave out anything else, nor tell it out of order.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use keymill_core::seam::store::{Change, Page, Revision, Store, StoreError};
+
+use super::{Told, conflict, create, keep, path, put, removal, told};
+
+fn wrote(at: &str, value: &[u8], revision: Revision) -> Told {
+    Told { path: at.into(), value: Some(value.to_vec()), revision }
+}
+
+/// Tells all that follows `from`, `from` itself not, writes of one commit in their order.
+pub fn a_watch_tells_the_past_in_order_and_then_that_it_is_current(store: &dyn Store) {
+    let first = create(store, "key/z", b"1");
+    let second = store
+        .commit(&[put("key/y", None, b"2"), put("key/a", None, b"3"), put("key/n", None, b"")])
+        .expect("the paths are free");
+    let third = store.commit(&[removal("key/z", Some(first))]).expect("nobody wrote it meanwhile");
+    let gone = Told { path: "key/z".into(), value: None, revision: third };
+    let after_first = told(store, "key/", first).expect("the past is short");
+    assert_eq!(
+        after_first,
+        [wrote("key/y", b"2", second), wrote("key/a", b"3", second), wrote("key/n", b"", second), gone]
+    );
+    assert_eq!(told(store, "key/", second).expect("the past is short"), after_first[3..]);
+    assert!(told(store, "key/", third).expect("the past is short").is_empty());
+}
+
+/// Tells what is under the prefix and was done.
+pub fn a_watch_tells_nothing_of_other_prefixes_or_refused_commits(store: &dyn Store) {
+    create(store, "key/a", b"1");
+    create(store, "kez", b"2");
+    create(store, "alias/a", b"3");
+    let last = create(store, "key/b", b"4");
+    conflict(store.commit(&[put("key/c", None, b"5"), put("key/a", None, b"6")]));
+    let seen = told(store, "key/", Revision(0)).expect("the past is short");
+    assert_eq!(seen.iter().map(|told| told.path.as_str()).collect::<Vec<_>>(), ["key/a", "key/b"]);
+    assert!(told(store, "key/", last).expect("the past is short").is_empty());
+}
+
+/// Ends, for each record, with what a list would show, in the order of the revisions.
+pub fn a_watch_arrives_at_the_newest_value_of_each_record(store: &dyn Store) {
+    let mut revisions = BTreeMap::new();
+    for i in 0..60_u8 {
+        let at = format!("key/{}", i % 7);
+        let write = match revisions.remove(&at) {
+            Some(revision) if i % 5 == 0 => removal(&at, Some(revision)),
+            revision => put(&at, revision, &[i]),
+        };
+        let is_put = write.value.is_some();
+        let revision = store.commit(&[write]).expect("nobody else writes");
+        if is_put {
+            revisions.insert(at, revision);
+        }
+    }
+    for from in [0, 1, 30, 59].map(Revision) {
+        let seen = told(store, "key/", from).expect("the past is short");
+        assert!(seen.iter().all(|told| told.revision > from));
+        assert!(seen.is_sorted_by_key(|told| told.revision));
+        assert_follows(store, from, seen);
+    }
+}
+
+/// Checks that who had the records up to `from` and follows what was told has them all.
+fn assert_follows(store: &dyn Store, from: Revision, told: Vec<Told>) {
+    let listed = store.list(&path("key/"), Page { after: None, limit: usize::MAX }).expect("the store reads");
+    let newest: BTreeMap<_, _> = listed
+        .into_iter()
+        .filter(|entry| entry.revision > from)
+        .map(|entry| (entry.path.to_string(), (entry.value, entry.revision)))
+        .collect();
+    let mut followed = BTreeMap::new();
+    for Told { path, value, revision } in told {
+        followed.insert(path, value.map(|value| (value, revision)));
+    }
+    followed.retain(|_, record| record.is_some());
+    let followed: BTreeMap<_, _> =
+        followed.into_iter().filter_map(|(at, record)| Some((at, record?))).collect();
+    assert!(followed == newest, "{} records were followed, {} are there", followed.len(), newest.len());
+}
+
+/// Wakes for each commit, and misses none between two looks.
+pub fn a_watch_tells_of_a_commit_while_it_waits(store: &dyn Store) {
+    const COMMITS: usize = 100;
+    let (ready, is_ready) = mpsc::channel();
+    let seen = thread::scope(|scope| {
+        let watching = scope.spawn(move || {
+            let mut seen = Vec::new();
+            let result = store.watch(&path("key/"), Revision(0), &mut |change| {
+                if !keep(&mut seen, &change) {
+                    // The writer may be done and gone.
+                    let _ = ready.send(());
+                }
+                seen.len() < COMMITS
+            });
+            result.map(|()| seen)
+        });
+        is_ready.recv().expect("the watch is idle first");
+        for i in 0..COMMITS {
+            create(store, &format!("key/{i:03}"), b"");
+        }
+        watching.join().expect("the watch ends").expect("the past is short")
+    });
+    assert!(seen.iter().map(|told| &told.path).is_sorted(), "{seen:?}");
+    assert!(seen.is_sorted_by(|a, b| a.revision < b.revision), "{seen:?}");
+}
+
+/// Lets its caller stop within about a second, on a store where nothing happens.
+pub fn a_watch_is_idle_at_least_once_a_second(store: &dyn Store) {
+    // A second, and time for a busy machine.
+    let bound = Duration::from_secs(3);
+    let (mut last, mut idle) = (Instant::now(), 0);
+    let watched = store.watch(&path("key/"), Revision(0), &mut |change| {
+        assert!(matches!(change, Change::Idle), "nothing was written");
+        assert!(last.elapsed() < bound, "the watch was silent for {:?}", last.elapsed());
+        last = Instant::now();
+        idle += 1;
+        idle < 3
+    });
+    watched.expect("the watch ends");
+    assert_eq!(idle, 3);
+}
+
+/// Holds no lock while it tells.
+pub fn a_watch_may_use_the_store_while_it_is_told(store: &dyn Store) {
+    create(store, "key/0", b"");
+    let mut told = 0;
+    let watched = store.watch(&path("key/"), Revision(0), &mut |change| match change {
+        Change::Wrote { path, revision, .. } => {
+            let entry = store.get(path).expect("the store reads").expect("it was written");
+            assert_eq!(entry.revision, revision);
+            told += 1;
+            create(store, &format!("key/{told}"), b"");
+            told < 5
+        }
+        Change::Idle => true,
+    });
+    watched.expect("the watch ends");
+    assert_eq!(told, 5);
+}
+
+/// Does not pass over removals that it has forgotten.
+pub fn a_watch_from_long_ago_is_told_all_or_to_list_again(store: &dyn Store) {
+    const MANY: usize = 6000;
+    let all: Vec<_> = (0..MANY).map(|i| format!("key/{i:04}")).collect();
+    let puts: Vec<_> = all.iter().map(|at| put(at, None, b"1")).collect();
+    let created = store.commit(&puts).expect("the paths are free");
+    let mut last = created;
+    for some in all[1..].chunks(1000) {
+        let removals: Vec<_> = some.iter().map(|at| removal(at, Some(created))).collect();
+        last = store.commit(&removals).expect("nobody wrote them meanwhile");
+    }
+    let mut was_compacted = true;
+    for from in (created.0..=last.0).map(Revision) {
+        match told(store, "key/", from) {
+            Err(StoreError::Compacted) => {
+                assert!(was_compacted, "what is known at one revision is known later")
+            }
+            Err(other) => panic!("the watch failed: {other}"),
+            Ok(seen) => {
+                was_compacted = false;
+                let removed = seen.iter().filter(|told| told.value.is_none()).count();
+                let chunks = usize::try_from(from.0 - created.0).expect("it is small");
+                assert_eq!(removed, (MANY - 1).saturating_sub(chunks * 1000));
+                assert_follows(store, from, seen);
+            }
+        }
+    }
+    assert!(!was_compacted, "the newest revision is always known");
+}

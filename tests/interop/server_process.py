@@ -1,0 +1,105 @@
+"""The keymill program as a child process: started on free ports, awaited until ready, ended by SIGTERM."""
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from acs3 import Credentials
+from keymill_tcp import Connection
+
+DEFAULT_BINARY = Path(__file__).resolve().parents[2] / "target" / "release" / "keymill"
+READY_S = 60
+STOP_S = 60
+
+
+class ServerProcess:
+    """A running server, its two addresses and the credentials that it wrote at first start."""
+
+    def __init__(self, directory):
+        binary = Path(os.environ.get("KEYMILL_BIN", DEFAULT_BINARY)).resolve()
+        if not binary.is_file():
+            raise FileNotFoundError(f"no server at {binary}: build it, or name one in KEYMILL_BIN")
+        self.data, self.log = directory / "data", directory / "server.log"
+        credentials = directory / "credentials.json"
+        home = directory / "home"
+        home.mkdir()
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [binary, "serve", "--data-dir", self.data, "--http", "127.0.0.1:0", "--msgpack", "127.0.0.1:0",
+                 "--credentials", credentials],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                env=_environment(home),
+            )
+        try:
+            self._await_ready(credentials)
+        except BaseException:
+            self.process.kill()
+            self.process.wait()
+            raise
+
+    def connect(self):
+        """Returns a connection that has read its challenge and said nothing."""
+        return Connection(self.msgpack)
+
+    def login(self):
+        """Returns a connection that is logged in with the bootstrap access key."""
+        connection = self.connect()
+        connection.login(self.credentials.access_key_id, self.credentials.access_key_secret)
+        return connection
+
+    def memory(self, field):
+        """Returns a field of the process's status in bytes, such as `VmRSS`."""
+        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            if line.startswith(f"{field}:"):
+                return int(line.split()[1]) * 1024
+        raise KeyError(field)
+
+    def stop(self):
+        """Asks the server to drain and returns its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
+
+    def log_tail(self):
+        return self.log.read_bytes()[-4096:].decode(errors="replace")
+
+    def _await_ready(self, credentials):
+        deadline = time.monotonic() + READY_S
+        while True:
+            try:
+                addresses = json.loads((self.data / "addresses.json").read_text())
+                pair = json.loads(credentials.read_text())
+                self.http, self.msgpack = addresses["http"], addresses["msgpack"]
+                self.credentials = Credentials(pair["AccessKeyId"], pair["AccessKeySecret"])
+                if _status(self.http, "/readyz") == 200:
+                    return
+            except (OSError, ValueError, http.client.HTTPException):
+                pass  # not there yet, or half written
+            if self.process.poll() is not None:
+                raise RuntimeError(f"the server ended with {self.process.returncode}:\n{self.log_tail()}")
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the server is not ready after {READY_S} s:\n{self.log_tail()}")
+            time.sleep(0.02)
+
+
+def _environment(home):
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("KEYMILL_", "XDG_"))}
+    return kept | {"HOME": str(home)}
+
+
+def _status(address, path):
+    connection = http.client.HTTPConnection(address, timeout=5)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    finally:
+        connection.close()
