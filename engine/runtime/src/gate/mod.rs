@@ -115,6 +115,14 @@ impl Gate {
         &self.0.shared.metrics
     }
 
+    /// Draws 32 random bytes, for a challenge.
+    ///
+    /// # Errors
+    /// `Unavailable` where randomness fails.
+    pub fn challenge(&self) -> Result<[u8; 32]> {
+        Ok(keymill_crypto::random::array()?)
+    }
+
     /// Tells who signed `signed`.
     ///
     /// # Errors

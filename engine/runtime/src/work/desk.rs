@@ -122,8 +122,6 @@ impl Desk {
                 principal: &principal,
                 right,
             };
-            let room: usize = 64 * part.items;
-            job.sheet.reserve(room);
             match &mut run {
                 Some(run) => seal::seal(job, part.items, run, at, &mut opener),
                 None => {

@@ -4,6 +4,7 @@ mod desk;
 mod items;
 mod job;
 mod open;
+mod reply;
 mod seal;
 mod sheet;
 
@@ -11,4 +12,5 @@ pub use desk::{Desk, DeskKind};
 pub use items::Items;
 pub use job::{Cancel, Finished, Job, Product, ReplyTo, Tally};
 pub(crate) use job::{Contexts, Destination, Fault, KeySlot, OpenTask, Sealing, Task};
+pub use reply::Lent;
 pub use sheet::{Framing, Sheet};

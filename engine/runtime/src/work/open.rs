@@ -43,8 +43,8 @@ pub(super) struct Opener<'d> {
 const MAX_KEYS: usize = 4_096;
 
 impl Opener<'_> {
-    /// Opens item `i`, appends its plaintext to `out`, and returns the place of its key among the slots.
-    pub(super) fn open(&mut self, task: &mut OpenTask, i: usize, out: &mut Vec<u8>) -> Result<u32, Fault> {
+    /// Opens item `i` into `out`, which is as long as [`plaintext_len`] says, and returns the place of its key among the slots.
+    pub(super) fn open(&mut self, task: &mut OpenTask, i: usize, out: &mut [u8]) -> Result<u32, Fault> {
         let at = self.find(task, i)?;
         let Some(blob) = Blob::parse(task.items.get(i)) else { return Err(opaque()) };
         self.aad.clear();
@@ -66,7 +66,7 @@ impl Opener<'_> {
             && last.version == version.id
             && last.generation == generation
         {
-            last.cipher.open_into(nonce, self.aad, blob.ciphertext, blob.tag, out).map_err(|_| opaque())?;
+            last.cipher.open_to(nonce, self.aad, blob.ciphertext, blob.tag, out).map_err(|_| opaque())?;
         } else {
             let known = self.shared.subkeys.lookup(&version.id, prefix, generation);
             let cipher = match &known {
@@ -89,7 +89,7 @@ impl Opener<'_> {
                     Arc::new(SubkeyCipher::new(&subkey))
                 }
             };
-            cipher.open_into(nonce, self.aad, blob.ciphertext, blob.tag, out).map_err(|_| opaque())?;
+            cipher.open_to(nonce, self.aad, blob.ciphertext, blob.tag, out).map_err(|_| opaque())?;
             if known.is_none() && entry.is_current() {
                 self.shared.subkeys.insert_verified(&version.id, prefix, generation, cipher.clone());
             }
@@ -148,6 +148,11 @@ impl Opener<'_> {
     }
 }
 
+/// Returns the bytes of plaintext in item `i`; zero for what is too short to hold any.
+pub(super) fn plaintext_len(task: &OpenTask, i: usize) -> usize {
+    task.items.item_len(i).saturating_sub(Algorithm::Xaes256Gcm.overhead())
+}
+
 /// The one fault of everything that does not open.
 fn opaque() -> Fault {
     Error::invalid_ciphertext().into()
@@ -159,7 +164,7 @@ pub(super) fn open(job: &mut Job, count: usize, opener: &mut Opener<'_>, at: Tim
     let mut faults = Vec::new();
     let before: Vec<u32> = task.slots.iter().map(|slot| slot.done).collect();
     for i in job.next..job.next + count {
-        let len = task.items.item_len(i).saturating_sub(Algorithm::Xaes256Gcm.overhead());
+        let len = plaintext_len(task, i);
         match job.sheet.put(len, |out| opener.open(task, i, out)) {
             Ok(slot) => task.index.push(Some(slot)),
             Err(fault) => {

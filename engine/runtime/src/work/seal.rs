@@ -82,7 +82,7 @@ pub(super) fn seal(
         let sheet = &mut job.sheet;
         let mut put = |plaintext: &[u8]| {
             sheet
-                .put(overhead + plaintext.len(), |out| run.seal_with_aad(&aad, plaintext, out))
+                .put(overhead + plaintext.len(), |out| run.seal_to(&aad, plaintext, out))
                 .map_err(|exhausted| Fault::from(Error::from(exhausted)))
         };
         let outcome = match what {
@@ -96,6 +96,7 @@ pub(super) fn seal(
             }
             Sealing::Blobs(open) => {
                 let mut plaintext = std::mem::take(opener.plaintext);
+                plaintext.resize(super::open::plaintext_len(open, i), 0);
                 let outcome = match opener.open(open, i, &mut plaintext) {
                     Ok(_) => put(&plaintext),
                     Err(fault) => {
@@ -112,12 +113,12 @@ pub(super) fn seal(
                 let key = &secret.expose()[at..at + *bytes];
                 sheet.pair();
                 let outcome = sheet
-                    .put(overhead + key.len(), |out| run.seal_with_aad(&aad, key, out))
+                    .put(overhead + key.len(), |out| run.seal_to(&aad, key, out))
                     .map_err(|exhausted| Fault::from(Error::from(exhausted)));
                 if *with_plaintext && outcome.is_ok() {
                     sheet
                         .put(key.len(), |out| {
-                            out.extend_from_slice(key);
+                            out.copy_from_slice(key);
                             Ok::<(), Fault>(())
                         })
                         .expect("copying cannot fail");

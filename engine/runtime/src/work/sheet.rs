@@ -1,5 +1,8 @@
 //! Where results are written: straight into the answer of the frontend that asked, in its own framing, or into a plain buffer
 //! with the places of the items beside it.
+//!
+//! A sheet writes into memory that is there already: a buffer that comes back for the next answer keeps its length, so that
+//! nothing is zeroed or grown twice.
 
 use std::ops::Range;
 
@@ -7,19 +10,20 @@ use zeroize::Zeroize;
 
 /// How a frontend frames the items of an answer, so that they can be sealed in their place.
 pub struct Framing {
-    /// Writes what stands before an item of so many bytes.
-    pub item: fn(&mut Vec<u8>, usize),
-    /// Writes what stands for an item that failed or is left out.
-    pub absent: fn(&mut Vec<u8>),
-    /// Writes what stands before a pair of items.
-    pub pair: fn(&mut Vec<u8>),
+    /// Returns what stands before an item of so many bytes: up to five bytes, and how many of them count.
+    pub item: fn(usize) -> ([u8; 5], usize),
+    /// Stands for an item that failed or is left out.
+    pub absent: u8,
+    /// Stands before a pair of items.
+    pub pair: u8,
 }
 
 /// The results of a job, in the order of its items.
 #[derive(Default)]
 pub struct Sheet {
-    /// The bytes written so far, with the frontend's framing if there is one.
-    pub buffer: Vec<u8>,
+    /// Longer than what is used of it, where it served before.
+    bytes: Vec<u8>,
+    used: usize,
     framing: Option<&'static Framing>,
     /// Without framing: where each item lies, `None` where it is absent.
     places: Vec<Option<Range<usize>>>,
@@ -29,15 +33,23 @@ pub struct Sheet {
 }
 
 impl Sheet {
-    /// Makes a sheet that goes on where `buffer` ends, in the frontend's framing.
-    pub fn framed(buffer: Vec<u8>, framing: &'static Framing, max_bytes: usize) -> Self {
-        let start = buffer.len();
-        Self { buffer, framing: Some(framing), places: Vec::new(), max_bytes: Some(max_bytes), start }
+    /// Makes a sheet in the frontend's framing that begins with its `head`; `buffer` is overwritten.
+    pub fn framed(buffer: Vec<u8>, head: &[u8], framing: &'static Framing, max_bytes: usize) -> Self {
+        let mut sheet =
+            Self { bytes: buffer, framing: Some(framing), max_bytes: Some(max_bytes), ..Self::default() };
+        sheet.raw(head);
+        sheet.start = head.len();
+        sheet
     }
 
     /// Makes a sheet that remembers where each item lies.
     pub fn plain(max_bytes: Option<usize>) -> Self {
         Self { max_bytes, ..Self::default() }
+    }
+
+    /// Makes a plain sheet over a buffer that served before.
+    pub fn plain_over(buffer: Vec<u8>, max_bytes: Option<usize>) -> Self {
+        Self { bytes: buffer, max_bytes, ..Self::default() }
     }
 
     /// Returns how many bytes an answer may have.
@@ -47,35 +59,46 @@ impl Sheet {
 
     /// Lends item `i` of a plain sheet.
     pub fn item(&self, i: usize) -> Option<&[u8]> {
-        self.places.get(i)?.clone().map(|place| &self.buffer[place])
+        self.places.get(i)?.clone().map(|place| &self.bytes[place])
     }
 
     /// Returns the items of a plain sheet.
     pub fn items(&self) -> impl ExactSizeIterator<Item = Option<&[u8]>> {
-        self.places.iter().map(|place| place.clone().map(|place| &self.buffer[place]))
+        self.places.iter().map(|place| place.clone().map(|place| &self.bytes[place]))
+    }
+
+    /// Takes what was written, for the frontend to go on with.
+    pub fn into_written(mut self) -> Vec<u8> {
+        self.bytes.truncate(self.used);
+        self.bytes
+    }
+
+    /// Takes the buffer for the next answer, with whatever stands in it.
+    pub fn into_buffer(self) -> Vec<u8> {
+        self.bytes
     }
 
     /// Writes an item of exactly `len` bytes by `write`; where that fails, the item is absent and nothing of it stays.
     pub(crate) fn put<T, E>(
         &mut self,
         len: usize,
-        write: impl FnOnce(&mut Vec<u8>) -> Result<T, E>,
+        write: impl FnOnce(&mut [u8]) -> Result<T, E>,
     ) -> Result<T, E> {
-        let before = self.buffer.len();
+        let before = self.used;
         if let Some(framing) = self.framing {
-            (framing.item)(&mut self.buffer, len);
+            let (header, count) = (framing.item)(len);
+            self.raw(&header[..count]);
         }
-        let start = self.buffer.len();
-        match write(&mut self.buffer) {
+        let start = self.used;
+        match write(self.grow(len)) {
             Ok(value) => {
-                debug_assert_eq!(self.buffer.len() - start, len);
                 if self.framing.is_none() {
                     self.places.push(Some(start..start + len));
                 }
                 Ok(value)
             }
             Err(error) => {
-                self.buffer.truncate(before);
+                self.used = before;
                 self.absent();
                 Err(error)
             }
@@ -85,7 +108,7 @@ impl Sheet {
     /// Writes that an item is absent.
     pub(crate) fn absent(&mut self) {
         match self.framing {
-            Some(framing) => (framing.absent)(&mut self.buffer),
+            Some(framing) => self.raw(&[framing.absent]),
             None => self.places.push(None),
         }
     }
@@ -93,25 +116,85 @@ impl Sheet {
     /// Writes that two items follow as a pair.
     pub(crate) fn pair(&mut self) {
         if let Some(framing) = self.framing {
-            (framing.pair)(&mut self.buffer);
+            self.raw(&[framing.pair]);
         }
     }
 
-    /// Makes room for about so many bytes more.
+    /// Makes room for so many bytes more, at once.
     pub(crate) fn reserve(&mut self, bytes: usize) {
-        self.buffer.reserve(bytes);
+        let needed = self.used + bytes;
+        if needed > self.bytes.len() {
+            self.bytes.resize(needed, 0);
+        }
     }
 
     /// Wipes all results and begins anew behind the frontend's head.
     pub(crate) fn restart(&mut self) {
-        self.buffer[self.start..].zeroize();
-        self.buffer.truncate(self.start);
+        self.bytes[self.start..self.used].zeroize();
+        self.used = self.start;
         self.places.clear();
     }
 
     /// Wipes all results: the answer will not be given.
     pub(crate) fn wipe(&mut self) {
-        self.buffer.zeroize();
+        self.bytes[..self.used].zeroize();
+        self.used = 0;
         self.places.clear();
+    }
+
+    fn grow(&mut self, len: usize) -> &mut [u8] {
+        let start = self.used;
+        self.used += len;
+        if self.bytes.len() < self.used {
+            self.bytes.resize(self.used, 0);
+        }
+        &mut self.bytes[start..self.used]
+    }
+
+    fn raw(&mut self, bytes: &[u8]) {
+        self.grow(bytes.len()).copy_from_slice(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    static FRAMING: Framing =
+        Framing { item: |len| ([b'<', len as u8, 0, 0, 0], 2), absent: b'-', pair: b'&' };
+
+    fn fill(byte: u8) -> impl FnOnce(&mut [u8]) -> Result<(), ()> {
+        move |out| {
+            out.fill(byte);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn items_are_written_in_the_frontends_framing_and_a_failed_one_leaves_nothing() {
+        // A buffer that served before, with something longer in it.
+        let mut sheet = Sheet::framed(vec![9; 40], b"head", &FRAMING, 100);
+        sheet.put(2, fill(b'a')).unwrap();
+        sheet
+            .put(3, |out| {
+                out.fill(b'x');
+                Err::<(), ()>(())
+            })
+            .unwrap_err();
+        sheet.pair();
+        sheet.put(1, fill(b'b')).unwrap();
+        assert_eq!(sheet.into_written(), b"head<\x02aa-&<\x01b");
+    }
+
+    #[test]
+    fn a_plain_sheet_knows_its_items_and_forgets_them_when_wiped() {
+        let mut sheet = Sheet::plain(None);
+        sheet.put(2, fill(b'a')).unwrap();
+        sheet.absent();
+        sheet.put(0, fill(b'b')).unwrap();
+        assert_eq!(sheet.items().collect::<Vec<_>>(), [Some(&b"aa"[..]), None, Some(&b""[..])]);
+        sheet.wipe();
+        assert_eq!(sheet.item(0), None);
+        assert!(sheet.into_buffer().iter().all(|byte| *byte == 0));
     }
 }

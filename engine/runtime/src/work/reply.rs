@@ -1,0 +1,140 @@
+//! The reply of a finished job as the catalogue has it, for frontends that encode values rather than frames: the items are
+//! borrowed from the plain sheet that they were written to.
+
+use std::ops::Deref;
+
+use keymill_core::error::Error;
+use keymill_core::id::{CmkId, KeyVersionId};
+use keymill_core::operation::*;
+
+use super::{Finished, Product};
+
+/// A reply, read from what is published or made of the items on a sheet.
+pub enum Answer<'a> {
+    /// The engine had it whole.
+    Whole(&'a Reply<'static>),
+    /// It borrows its items from the sheet.
+    Made(Reply<'a>),
+}
+
+impl<'a> Deref for Answer<'a> {
+    type Target = Reply<'a>;
+    fn deref(&self) -> &Reply<'a> {
+        match self {
+            Answer::Whole(reply) => reply,
+            Answer::Made(reply) => reply,
+        }
+    }
+}
+
+impl Finished {
+    /// Returns the reply. The job's sheet must have been a plain one.
+    ///
+    /// # Errors
+    /// What the job was refused with.
+    pub fn reply(&self) -> Result<Answer<'_>, &Error> {
+        let reply = match self.result.as_ref()? {
+            Product::Reply(reply) => return Ok(Answer::Whole(reply)),
+            Product::Sealed { key, version, errors } => self.sealed(*key, *version, errors),
+            Product::Opened { keys, index, errors } => self.opened(keys, index, errors),
+        };
+        Ok(Answer::Made(reply))
+    }
+
+    fn sealed(&self, key_id: CmkId, key_version_id: KeyVersionId, errors: &[ItemError]) -> Reply<'_> {
+        let request_id = self.call.request_id;
+        match self.operation() {
+            Operation::Encrypt => Reply::Encrypt(EncryptReply {
+                ciphertext_blob: self.place(0),
+                key_id,
+                key_version_id,
+                request_id,
+            }),
+            Operation::ReEncrypt => Reply::ReEncrypt(ReEncryptReply {
+                ciphertext_blob: self.place(0),
+                key_id,
+                key_version_id,
+                request_id,
+            }),
+            Operation::GenerateDataKey => Reply::GenerateDataKey(GenerateDataKeyReply {
+                ciphertext_blob: self.place(0),
+                plaintext: self.place(1),
+                key_id,
+                key_version_id,
+                request_id,
+            }),
+            Operation::GenerateDataKeyWithoutPlaintext => {
+                Reply::GenerateDataKeyWithoutPlaintext(GenerateDataKeyWithoutPlaintextReply {
+                    ciphertext_blob: self.place(0),
+                    key_id,
+                    key_version_id,
+                    request_id,
+                })
+            }
+            Operation::BatchEncrypt => Reply::BatchEncrypt(BatchEncryptReply {
+                items: self.items(),
+                errors: errors.to_vec(),
+                key_id,
+                key_version_id,
+            }),
+            Operation::BatchReEncrypt => Reply::BatchReEncrypt(BatchReEncryptReply {
+                items: self.items(),
+                errors: errors.to_vec(),
+                key_id,
+                key_version_id,
+            }),
+            Operation::BatchGenerateDataKey => Reply::BatchGenerateDataKey(BatchGenerateDataKeyReply {
+                items: self.pairs(),
+                errors: errors.to_vec(),
+                key_id,
+                key_version_id,
+            }),
+            other => unreachable!("{} seals nothing", other.name()),
+        }
+    }
+
+    fn opened(
+        &self,
+        keys: &[(CmkId, KeyVersionId)],
+        index: &[Option<u32>],
+        errors: &[ItemError],
+    ) -> Reply<'_> {
+        match self.operation() {
+            Operation::Decrypt => {
+                let (key_id, key_version_id) = keys[0];
+                let request_id = self.call.request_id;
+                Reply::Decrypt(DecryptReply { plaintext: self.place(0), key_id, key_version_id, request_id })
+            }
+            Operation::BatchDecrypt => Reply::BatchDecrypt(BatchDecryptReply {
+                items: self.items(),
+                errors: errors.to_vec(),
+                key_ids: keys.iter().map(|(id, _)| *id).collect(),
+                key_index: index.to_vec(),
+            }),
+            other => unreachable!("{} opens nothing", other.name()),
+        }
+    }
+
+    fn operation(&self) -> Operation {
+        self.operation.expect("what was sealed or opened was an operation of ours")
+    }
+
+    fn place(&self, i: usize) -> Bin<'_> {
+        self.sheet.item(i).expect("a single operation without an error has its item").into()
+    }
+
+    fn items(&self) -> Vec<Option<Bin<'_>>> {
+        self.sheet.items().map(|item| item.map(Bin::from)).collect()
+    }
+
+    /// Joins the two places of each data key: ciphertext, and plaintext or nothing.
+    fn pairs(&self) -> Vec<Option<(Bin<'_>, Option<Bin<'_>>)>> {
+        let mut places = self.sheet.items();
+        let mut pairs = Vec::with_capacity(places.len() / 2);
+        while let Some(ciphertext) = places.next() {
+            let plaintext = places.next().flatten();
+            pairs.push(ciphertext.map(|ciphertext| (ciphertext.into(), plaintext.map(Bin::from))));
+        }
+        pairs
+    }
+}

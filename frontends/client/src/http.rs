@@ -1,0 +1,303 @@
+//! A minimal blocking HTTP client for `/v1/<Operation>` in JSON, signed by ACS3-HMAC-SHA256, and for the pages that need no
+//! signature. It repeats nothing and speaks no TLS.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use aws_lc_rs::digest;
+use keymill_core::Timestamp;
+use keymill_core::operation::{Operation, Reply, Request};
+use keymill_wire::acs3::{self, Authorization, Signable};
+use keymill_wire::answer::{decode_json_error, decode_json_reply};
+use keymill_wire::request::encode_json;
+
+use crate::credentials::Credentials;
+use crate::error::{ClientError, Result, ServerError, undecodable};
+
+/// Bytes of an answer, at most.
+const MAX_ANSWER_BYTES: u64 = 64 * 1024 * 1024;
+
+/// An HTTP client of one server.
+#[derive(Debug)]
+pub struct HttpClient {
+    agent: ureq::Agent,
+    base: String,
+    host: String,
+}
+
+/// A reply in the body that it came in.
+#[derive(Clone, Debug)]
+pub struct HttpReply {
+    operation: Operation,
+    body: Vec<u8>,
+}
+
+impl HttpReply {
+    /// Reads the reply.
+    ///
+    /// # Errors
+    /// `Protocol` for a reply that is not of its form.
+    pub fn reply(&self) -> Result<Reply<'_>> {
+        decode_json_reply(self.operation, &self.body).map_err(undecodable)
+    }
+
+    /// Returns the JSON text as the server sent it.
+    pub fn body(&self) -> &[u8] {
+        &self.body
+    }
+}
+
+impl HttpClient {
+    /// Makes a client of the server at `url`, which is `http://host:port`.
+    ///
+    /// # Errors
+    /// `Unsendable` for any other form.
+    pub fn new(url: &str, timeout: Duration) -> Result<Self> {
+        let base = url.strip_suffix('/').unwrap_or(url);
+        let host = base
+            .strip_prefix("http://")
+            .filter(|host| !host.is_empty() && !host.contains(['/', '?', '#', '@']))
+            .ok_or_else(|| ClientError::Unsendable("a URL is http://host:port".to_owned()))?;
+        let agent = ureq::Agent::config_builder()
+            .timeout_global(Some(timeout))
+            // A refusal has a body that says why.
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .proxy(None)
+            .build()
+            .new_agent();
+        Ok(Self { agent, base: base.to_owned(), host: host.to_owned() })
+    }
+
+    /// Sends a signed request and waits for its reply.
+    ///
+    /// # Errors
+    /// `Refused` with the server's reason, `Io` and `Protocol` where there is none.
+    pub fn call<'a>(&self, request: impl Into<Request<'a>>, credentials: &Credentials) -> Result<HttpReply> {
+        let request = request.into();
+        let operation = request.operation();
+        let body =
+            encode_json(&request).map_err(|error| ClientError::Unsendable(error.message().to_owned()))?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut nonce = [0; 16];
+        aws_lc_rs::rand::fill(&mut nonce)
+            .map_err(|_| ClientError::Unsendable("the system gives no random bytes".to_owned()))?;
+        let signed = Signed {
+            operation,
+            host: &self.host,
+            body: &body,
+            date: Timestamp::from_ms(now.as_millis() as u64),
+            nonce: acs3::hex(&nonce),
+        };
+        let mut post = self.agent.post(format!("{}{}", self.base, signed.path()));
+        for (name, value) in signed.headers(credentials)? {
+            post = post.header(name, value);
+        }
+        let (status, body) = answer(post.send(&body[..]))?;
+        if status == 200 {
+            return Ok(HttpReply { operation, body });
+        }
+        match decode_json_error(&body) {
+            Ok(error) => Err(ServerError::new(status, error).into()),
+            Err(_) => Err(ClientError::protocol(format!("status {status} without an error in JSON"))),
+        }
+    }
+
+    /// Fetches a page without a signature, such as `/readyz` or `/metrics`, and returns status and text.
+    ///
+    /// # Errors
+    /// `Io` where there is no answer, `Protocol` for one that is not text.
+    pub fn get(&self, path: &str) -> Result<(u16, String)> {
+        let (status, body) = answer(self.agent.get(format!("{}{path}", self.base)).call())?;
+        let text =
+            String::from_utf8(body).map_err(|_| ClientError::protocol(format!("{path} is not UTF-8")))?;
+        Ok((status, text))
+    }
+}
+
+/// What a request signs.
+struct Signed<'a> {
+    operation: Operation,
+    host: &'a str,
+    body: &'a [u8],
+    date: Timestamp,
+    nonce: String,
+}
+
+impl Signed<'_> {
+    fn path(&self) -> String {
+        format!("/v1/{}", self.operation.name())
+    }
+
+    /// Returns the headers to send, with the signature over all of them.
+    fn headers(&self, credentials: &Credentials) -> Result<Vec<(&'static str, String)>> {
+        let mut headers = vec![
+            ("host", self.host.to_owned()),
+            ("content-type", "application/json".to_owned()),
+            (acs3::ACTION, self.operation.name().to_owned()),
+            (acs3::ACS_VERSION, acs3::API_VERSION.to_owned()),
+            (acs3::DATE, self.date.to_string()),
+            (acs3::NONCE, self.nonce.clone()),
+            (acs3::CONTENT_SHA256, acs3::hex(&sha256(self.body))),
+        ];
+        let shown: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let path = self.path();
+        let signable = Signable { method: "POST", path: &path, query: &[], headers: &shown };
+        let signed_headers = signable.all_headers();
+        let to_sign = signable.string_to_sign(&signed_headers, &sha256).map_err(undecodable)?;
+        let authorization = Authorization {
+            credential: credentials.access_key_id().as_str(),
+            signed_headers: signed_headers.into(),
+            signature: credentials.sign(&to_sign),
+        };
+        headers.push(("authorization", authorization.format()));
+        Ok(headers)
+    }
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    digest::digest(&digest::SHA256, bytes).as_ref().try_into().expect("SHA-256 has 32 bytes")
+}
+
+fn answer(sent: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<(u16, Vec<u8>)> {
+    let mut response = sent.map_err(unanswered)?;
+    let body = response.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_vec().map_err(unanswered)?;
+    Ok((response.status().as_u16(), body))
+}
+
+fn unanswered(error: ureq::Error) -> ClientError {
+    match error {
+        ureq::Error::Io(error) => error.into(),
+        ureq::Error::Timeout(_) => {
+            std::io::Error::new(std::io::ErrorKind::TimedOut, error.to_string()).into()
+        }
+        ureq::Error::Protocol(_) | ureq::Error::BodyExceedsLimit(_) => {
+            ClientError::Protocol(error.to_string())
+        }
+        error => std::io::Error::other(error.to_string()).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::{self, SECRET};
+    use keymill_core::id::{KeyRef, RequestId};
+    use keymill_core::operation::{DescribeLimitsReply, DescribeLimitsRequest, EncryptRequest};
+    use keymill_core::{Error, ErrorKind};
+    use keymill_wire::request::decode_json;
+    use keymill_wire::response::{json_error, json_reply};
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    /// Reads one request: its first line, its headers, its body.
+    fn read_request(stream: &TcpStream) -> (String, Vec<(String, String)>, Vec<u8>) {
+        let mut reader = BufReader::new(stream);
+        let mut line = || {
+            let mut line = String::new();
+            reader.read_line(&mut line).unwrap();
+            line.trim_end().to_owned()
+        };
+        let first = line();
+        let mut headers = Vec::new();
+        loop {
+            let line = line();
+            let Some((name, value)) = line.split_once(": ") else { break };
+            headers.push((name.to_ascii_lowercase(), value.to_owned()));
+        }
+        let length = headers.iter().find(|(name, _)| name == "content-length");
+        let mut body = vec![0; length.map_or(0, |(_, length)| length.parse().unwrap())];
+        reader.read_exact(&mut body).unwrap();
+        (first, headers, body)
+    }
+
+    fn respond(mut stream: &TcpStream, status: &str, body: &[u8]) {
+        let length = body.len();
+        let head = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+        stream.write_all(&[head.as_bytes(), body].concat()).unwrap();
+    }
+
+    fn serve(handle: impl FnOnce(TcpStream) + Send + 'static) -> (HttpClient, std::thread::JoinHandle<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let server = std::thread::spawn(move || handle(listener.accept().unwrap().0));
+        (HttpClient::new(&url, Duration::from_secs(10)).unwrap(), server)
+    }
+
+    #[test]
+    fn a_call_is_signed_over_all_that_matters() {
+        let (client, server) = serve(|stream| {
+            let (first, headers, body) = read_request(&stream);
+            assert_eq!(first, "POST /v1/Encrypt HTTP/1.1");
+            let headers: Vec<_> = headers.iter().map(|(name, value)| (&name[..], &value[..])).collect();
+            let request = Signable { method: "POST", path: "/v1/Encrypt", query: &[], headers: &headers };
+            let offered = request.header("authorization").unwrap().into_owned();
+            let offered = Authorization::parse(&offered).unwrap();
+            assert!(offered.signed_headers.contains("content-type"));
+            let to_sign = request.string_to_sign(&offered.signed_headers, &sha256).unwrap();
+            assert_eq!(offered.signature, fake::credentials(SECRET).sign(&to_sign));
+            assert_eq!(request.header(acs3::CONTENT_SHA256).unwrap(), acs3::hex(&sha256(&body)));
+            assert!(Timestamp::parse(&request.header(acs3::DATE).unwrap()).is_some());
+            let Request::Encrypt(request) = decode_json(Operation::Encrypt, &body).unwrap() else { panic!() };
+            assert_eq!(&*request.plaintext, b"hello");
+            let error = Error::new(ErrorKind::KeyDisabled, "the key is disabled");
+            respond(&stream, "409 Conflict", &json_error(&error, fake::REQUEST));
+        });
+        let request = EncryptRequest {
+            key_id: KeyRef::parse("alias/a"),
+            plaintext: b"hello"[..].into(),
+            encryption_context: None,
+            timeout_ms: None,
+        };
+        let error = client.call(request, &fake::credentials(SECRET)).unwrap_err();
+        let refusal = error.refusal().unwrap();
+        assert_eq!((refusal.status, refusal.code.as_str()), (409, "Rejected.Disabled"));
+        assert_eq!(refusal.request_id, RequestId::to_string(&fake::REQUEST));
+        server.join().unwrap();
+    }
+
+    #[test]
+    fn a_reply_is_read() {
+        let (client, server) = serve(|stream| {
+            read_request(&stream);
+            let limits = DescribeLimitsReply::gather(fake::REQUEST, 1 << 24, 1024);
+            respond(&stream, "200 OK", &json_reply(&Reply::DescribeLimits(limits)));
+        });
+        let reply = client.call(DescribeLimitsRequest::default(), &fake::credentials(SECRET)).unwrap();
+        assert!(
+            matches!(reply.reply().unwrap(), Reply::DescribeLimits(limits) if limits.max_in_flight == 1024)
+        );
+        server.join().unwrap();
+    }
+
+    #[test]
+    fn a_page_is_fetched_with_its_status_and_without_a_signature() {
+        let (client, server) = serve(|stream| {
+            let (first, headers, _) = read_request(&stream);
+            assert_eq!(first, "GET /readyz HTTP/1.1");
+            assert!(!headers.iter().any(|(name, _)| name == "authorization"));
+            respond(&stream, "503 Service Unavailable", b"starting");
+        });
+        assert_eq!(client.get("/readyz").unwrap(), (503, "starting".to_owned()));
+        server.join().unwrap();
+    }
+
+    #[test]
+    fn what_is_no_answer_of_ours_is_told() {
+        let (client, server) = serve(|stream| {
+            read_request(&stream);
+            respond(&stream, "502 Bad Gateway", b"<html>");
+        });
+        let error = client.call(DescribeLimitsRequest::default(), &fake::credentials(SECRET)).unwrap_err();
+        assert!(matches!(error, ClientError::Protocol(_)), "{error}");
+        server.join().unwrap();
+    }
+
+    #[test]
+    fn only_plain_http_urls_of_a_host_are_taken() {
+        for bad in
+            ["https://host:1", "host:1", "http://", "http://host/path", "http://user@host", "ftp://host"]
+        {
+            assert!(HttpClient::new(bad, Duration::from_secs(1)).is_err(), "{bad}");
+        }
+    }
+}

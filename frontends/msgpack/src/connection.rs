@@ -1,0 +1,295 @@
+//! One connection: logs in, reads frames, takes their requests to the gate, and lets the outbox answer.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, Bytes, BytesMut};
+use keymill_core::access::Principal;
+use keymill_core::error::{Error, ErrorKind};
+use keymill_core::operation::{Operation, Request};
+use keymill_runtime::actor::ArbiterHandle;
+use keymill_runtime::gate::{Ask, Buffered};
+use keymill_runtime::work::Cancel;
+use keymill_runtime::{Call, Framing, Gate, Job, Opened, ReplyTo, Sheet, StopSignal};
+use keymill_wire::frame::{self, Fault, LENGTH_BYTES, Shape};
+use keymill_wire::{batch, response};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::OwnedReadHalf;
+
+use crate::flow::MAX_BYTES;
+use crate::login::{self, NoLogin};
+use crate::outbox::Outbox;
+use crate::server::Config;
+
+/// The frontend's name in audit records and metrics.
+pub(crate) const NAME: &str = "msgpack";
+
+/// Room for one read, at first and at most: it grows with what a client sends at a time.
+const READ_BYTES: usize = 16 * 1024;
+const MAX_READ_BYTES: usize = 1024 * 1024;
+/// While more than this is not computed yet, nothing further is read.
+const MAX_UNCOMPUTED: usize = 1024 * 1024;
+/// Global room for requests and answers is taken in steps of this size.
+const LEASE_BYTES: usize = 1024 * 1024;
+/// After an error that ends the connection, what the client still sends is read away for so long, so that it sees the error.
+const LINGER: Duration = Duration::from_secs(1);
+
+static FRAMING: Framing = Framing { item: batch::bin_header, absent: batch::NIL, pair: batch::PAIR };
+
+/// Serves one connection until it ends.
+pub(crate) async fn serve(
+    stream: std::net::TcpStream,
+    gate: Gate,
+    arbiter: ArbiterHandle,
+    config: Config,
+    mut stop: StopSignal,
+) {
+    let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { return };
+    let source = stream.peer_addr().ok().map(|peer| peer.ip());
+    let gauge = gate.metrics().connections.with_label_values(&[NAME]);
+    gauge.inc();
+    let (mut read, mut write) = stream.into_split();
+    let mut buffer = BytesMut::new();
+    let login = tokio::time::timeout(
+        config.hello_timeout,
+        login::log_in(&mut read, &mut write, &mut buffer, &gate, source),
+    );
+    let principal = tokio::select! {
+        outcome = login => match outcome {
+            Ok(Ok(principal)) => Some(principal),
+            Ok(Err(NoLogin::Refused(words))) => {
+                let _gone = write.write_all(&words).await;
+                None
+            }
+            Ok(Err(NoLogin::Gone)) | Err(_) => None,
+        },
+        () = stop.given() => None,
+    };
+    if let Some(principal) = principal {
+        let outbox = Outbox::new(gate.clone());
+        let cancel = Cancel::default();
+        let reader = Reader {
+            gate,
+            arbiter,
+            outbox: outbox.clone(),
+            cancel: cancel.clone(),
+            principal,
+            source,
+            buffer,
+            read_bytes: READ_BYTES,
+            leases: Vec::new(),
+        };
+        let writing = async {
+            let all = outbox.write(&mut write, config.write_timeout).await;
+            if !all {
+                cancel.cancel();
+            }
+            all
+        };
+        let reading = reader.run(&mut read, &mut stop);
+        tokio::pin!(writing, reading);
+        // The reader ends first in every orderly end; a writer that ends first has lost the client.
+        tokio::select! {
+            () = &mut reading => {
+                writing.await;
+            }
+            _ = &mut writing => {}
+        }
+    }
+    linger(&mut read, write).await;
+    gauge.dec();
+}
+
+/// Closes so that the client can read what was written: unread bytes would make the system reset the connection.
+async fn linger(read: &mut OwnedReadHalf, mut write: tokio::net::tcp::OwnedWriteHalf) {
+    let _gone = write.shutdown().await;
+    let mut waste = [0; 4096];
+    let _late = tokio::time::timeout(LINGER, async {
+        while matches!(read.read(&mut waste).await, Ok(n) if n > 0) {}
+    })
+    .await;
+}
+
+struct Reader {
+    gate: Gate,
+    arbiter: ArbiterHandle,
+    outbox: Arc<Outbox>,
+    cancel: Cancel,
+    principal: Principal,
+    source: Option<IpAddr>,
+    buffer: BytesMut,
+    read_bytes: usize,
+    leases: Vec<Buffered>,
+}
+
+impl Reader {
+    /// Reads until the client has sent all, breaks the protocol, or the server stops.
+    async fn run(mut self, read: &mut OwnedReadHalf, stop: &mut StopSignal) {
+        loop {
+            if let Err(fault) = self.take_frames() {
+                let mut words = Vec::new();
+                response::encode_fault(fault, self.gate.request_id(), &mut words);
+                // What was asked before the fault is answered first.
+                self.wait_until(|outbox| outbox.flow(|flow| flow.uncomputed() == 0)).await;
+                self.outbox.last_words(words);
+                return;
+            }
+            let max_in_flight = self.gate.max_in_flight();
+            self.wait_until(|outbox| {
+                outbox.flow(|flow| {
+                    flow.len() < max_in_flight
+                        && flow.bytes() < MAX_BYTES
+                        && flow.uncomputed() < MAX_UNCOMPUTED
+                })
+            })
+            .await;
+            self.lease().await;
+            self.buffer.reserve(self.read_bytes);
+            let room = self.buffer.capacity() - self.buffer.len();
+            let outcome = tokio::select! {
+                outcome = read.read_buf(&mut self.buffer) => outcome,
+                () = stop.given() => Ok(0),
+            };
+            match outcome {
+                Ok(0) => {
+                    self.outbox.close();
+                    return;
+                }
+                Ok(read) if read == room => self.read_bytes = (2 * self.read_bytes).min(MAX_READ_BYTES),
+                Ok(_) => {}
+                Err(_) => {
+                    self.cancel.cancel();
+                    self.outbox.close();
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn wait_until(&self, ready: impl Fn(&Outbox) -> bool) {
+        while !ready(&self.outbox) {
+            self.outbox.drained.notified().await;
+        }
+    }
+
+    /// Has global room for what is in flight, and gives back what is no longer needed.
+    async fn lease(&mut self) {
+        loop {
+            let needed =
+                (self.outbox.flow(crate::flow::Flow::bytes) + self.buffer.len()).div_ceil(LEASE_BYTES);
+            // The first step comes with the connection; idle connections hold nothing.
+            let needed = if needed <= 1 { 0 } else { needed };
+            if needed <= self.leases.len() {
+                self.leases.truncate(needed);
+                return;
+            }
+            match self.gate.buffer(LEASE_BYTES) {
+                Some(lease) => self.leases.push(lease),
+                None => tokio::time::sleep(Duration::from_millis(2)).await,
+            }
+        }
+    }
+
+    /// Takes every complete frame of the buffer to the gate.
+    fn take_frames(&mut self) -> Result<(), Fault> {
+        let received = Instant::now();
+        let mut jobs = Vec::new();
+        let max = self.gate.max_frame_bytes();
+        let outcome = loop {
+            let Some(prefix) = self.buffer.first_chunk::<LENGTH_BYTES>() else { break Ok(()) };
+            let length = match frame::length(*prefix, max) {
+                Ok(length) => length,
+                Err(fault) => break Err(fault),
+            };
+            if self.buffer.len() < LENGTH_BYTES + length {
+                break Ok(());
+            }
+            self.buffer.advance(LENGTH_BYTES);
+            let frame = self.buffer.split_to(length).freeze();
+            if let Err(fault) = self.take_frame(frame, received, &mut jobs) {
+                break Err(fault);
+            }
+        };
+        if !jobs.is_empty() {
+            self.arbiter.submit(jobs);
+        }
+        outcome
+    }
+
+    fn take_frame(&self, frame: Bytes, received: Instant, jobs: &mut Vec<Job>) -> Result<(), Fault> {
+        let shape = frame::check(&frame)?;
+        let id = shape.id;
+        if !self.outbox.take_in(id, frame.len()) {
+            return Err(Fault::IdInFlight(id));
+        }
+        let call = Call {
+            request_id: self.gate.request_id(),
+            principal: self.principal.clone(),
+            source: self.source,
+            frontend: NAME,
+            received,
+        };
+        let reply_to: Arc<dyn ReplyTo> = self.outbox.clone();
+        let operation = Operation::by_name(shape.operation);
+        let request = match decode(&shape, operation, &self.gate, &self.principal) {
+            Ok(request) => request,
+            Err(error) => {
+                jobs.push(*self.gate.refuse(call, operation, error, Some(reply_to), self.cancel.clone(), id));
+                return Ok(());
+            }
+        };
+        let sheet = self.sheet(id, &request);
+        let ask = Ask {
+            call,
+            request,
+            frame: Some(&frame),
+            sheet,
+            reply_to: Some(reply_to),
+            cancel: self.cancel.clone(),
+            ticket: id,
+        };
+        match self.gate.open(ask) {
+            Opened::Job(job) => jobs.push(*job),
+            Opened::Managed(managed) => {
+                let (gate, outbox) = (self.gate.clone(), self.outbox.clone());
+                let request_id = managed.call().request_id;
+                actix_rt::spawn(async move {
+                    let answer = gate.manage(*managed).await;
+                    outbox.managed(id, request_id, &answer);
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the sheet that a request's results go to: batches are sealed in their place in the answer.
+    fn sheet(&self, id: u64, request: &Request<'_>) -> Sheet {
+        let max = self.gate.max_frame_bytes();
+        let items = match request {
+            Request::BatchEncrypt(r) => r.items.len(),
+            Request::BatchDecrypt(r) => r.items.len(),
+            Request::BatchReEncrypt(r) => r.items.len(),
+            Request::BatchGenerateDataKey(r) => r.count as usize,
+            _ => return Sheet::plain_over(self.outbox.buffer(), Some(max)),
+        };
+        let mut head = Vec::with_capacity(64);
+        let _start = batch::begin_batch(id, items, &mut head);
+        Sheet::framed(self.outbox.buffer(), &head, &FRAMING, max)
+    }
+}
+
+/// Reads the parameters, once it is clear that the caller is still let in.
+fn decode<'a>(
+    shape: &Shape<'a>,
+    operation: Option<Operation>,
+    gate: &Gate,
+    principal: &Principal,
+) -> Result<Request<'a>, Error> {
+    if !gate.is_admitted(principal) {
+        return Err(Error::new(ErrorKind::AccessKeyInactive, "the access key is inactive or gone"));
+    }
+    let operation =
+        operation.ok_or_else(|| Error::new(ErrorKind::OperationNotFound, "no operation of this name"))?;
+    shape.decode(operation)
+}

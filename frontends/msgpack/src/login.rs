@@ -1,0 +1,109 @@
+//! The login: challenge, hello, welcome, all within ten seconds of the accept and in frames of at most 16 KiB.
+
+use std::net::IpAddr;
+
+use bytes::{Buf, BytesMut};
+use keymill_core::access::Principal;
+use keymill_core::error::{Error, ErrorKind};
+use keymill_core::id::RequestId;
+use keymill_core::seam::auth::Credential;
+use keymill_runtime::Gate;
+use keymill_wire::frame::{self, Fault, LENGTH_BYTES, MAX_HELLO_BYTES};
+use keymill_wire::hello::{self, Auth, Challenge, Welcome};
+use keymill_wire::response;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+
+/// Why there is no login.
+pub(crate) enum NoLogin {
+    /// The client was told: the last bytes to send.
+    Refused(Vec<u8>),
+    /// The connection is gone.
+    Gone,
+}
+
+impl From<std::io::Error> for NoLogin {
+    fn from(_: std::io::Error) -> Self {
+        NoLogin::Gone
+    }
+}
+
+/// Greets the client and finds out who it is; what it sent after its hello stays in `buffer`.
+pub(crate) async fn log_in(
+    read: &mut OwnedReadHalf,
+    write: &mut OwnedWriteHalf,
+    buffer: &mut BytesMut,
+    gate: &Gate,
+    source: Option<IpAddr>,
+) -> Result<Principal, NoLogin> {
+    let request_id = gate.request_id();
+    let fatal = |error: Error| {
+        let mut out = Vec::new();
+        response::encode_error(0, &error, request_id, &mut out);
+        NoLogin::Refused(out)
+    };
+    let nonce = gate.challenge().map_err(fatal)?;
+    let challenge = Challenge {
+        nonce,
+        server: concat!("keymill ", env!("CARGO_PKG_VERSION")).into(),
+        max_frame: gate.max_frame_bytes() as u64,
+        max_in_flight: gate.max_in_flight() as u64,
+    };
+    let mut out = Vec::with_capacity(256);
+    hello::encode_challenge(&challenge, &mut out);
+    write.write_all(&out).await?;
+
+    let length = loop {
+        if let Some(prefix) = buffer.first_chunk::<LENGTH_BYTES>() {
+            let length = frame::length(*prefix, MAX_HELLO_BYTES)
+                .map_err(|fault| faulty(gate, source, fault, request_id))?;
+            if buffer.len() >= LENGTH_BYTES + length {
+                break length;
+            }
+        }
+        buffer.reserve(1024);
+        if read.read_buf(buffer).await? == 0 {
+            return Err(NoLogin::Gone);
+        }
+    };
+    buffer.advance(LENGTH_BYTES);
+    let frame = buffer.split_to(length);
+    let principal = check(gate, &frame, &nonce, source).map_err(fatal)?;
+    out.clear();
+    hello::encode_welcome(&Welcome { principal: principal.to_string() }, &mut out);
+    write.write_all(&out).await?;
+    Ok(principal)
+}
+
+fn faulty(gate: &Gate, source: Option<IpAddr>, fault: Fault, request_id: RequestId) -> NoLogin {
+    gate.refused_stranger(ErrorKind::MalformedRequest, source);
+    let mut out = Vec::new();
+    response::encode_fault(fault, request_id, &mut out);
+    NoLogin::Refused(out)
+}
+
+fn check(gate: &Gate, frame: &[u8], nonce: &[u8; 32], source: Option<IpAddr>) -> Result<Principal, Error> {
+    let refused = |error: Error| {
+        gate.refused_stranger(error.kind(), source);
+        error
+    };
+    let hello = hello::decode_hello(frame).map_err(refused)?;
+    match &hello.auth {
+        Auth::AccessKey { id, signature } => {
+            // Loopback without TLS has no exporter.
+            let signed = hello::signed_bytes(nonce, id, &[]);
+            let offered = Credential::AccessKey { id, signature };
+            gate.authenticate("access-key", &offered, &signed, source).map_err(|error| match error.kind() {
+                // Whoever guesses is not told which half was wrong.
+                ErrorKind::AccessKeyUnknown | ErrorKind::SignatureMismatch => {
+                    Error::new(ErrorKind::SignatureMismatch, "no access key of this id and signature")
+                }
+                _ => error,
+            })
+        }
+        Auth::ClientKey { .. } | Auth::Certificate => Err(refused(Error::new(
+            ErrorKind::UnsupportedAuthentication,
+            "this version takes access keys alone; client keys and certificates are not there yet",
+        ))),
+    }
+}

@@ -1,0 +1,117 @@
+//! Our own dialect of errors: the HTTP status of each kind and the body that tells it, alike in JSON and MessagePack.
+
+use keymill_core::id::RequestId;
+use keymill_core::{Error, ErrorKind};
+use serde::{Deserialize, Serialize};
+
+/// Returns the HTTP status of an error, which is also the status of its frame.
+pub fn status(kind: ErrorKind) -> u16 {
+    use ErrorKind::*;
+    match kind {
+        InvalidParameter
+        | MissingParameter
+        | MalformedRequest
+        | InvalidCiphertext
+        | LimitExceeded(_)
+        | UnsupportedVersion
+        | UnsupportedAuthentication
+        | Unsupported
+        | UnsupportedAlias
+        | AccessKeyInactive
+        | SignatureMismatch
+        | IncompleteSignature
+        | TimestampInvalid
+        | TimestampExpired
+        | NonceUsed
+        // The cloud answers 400 for a taken alias, not 409.
+        | AliasExists => 400,
+        Denied => 403,
+        AccessKeyUnknown | OperationNotFound | KeyNotFound | KeyVersionNotFound | AliasNotFound
+        | AccessKeyNotFound => 404,
+        // The time that ran out is the caller's own `TimeoutMs`; 504 would blame a server behind us.
+        // A caller that went away reads no status; its audit record does, and 408 is the nearest registered one.
+        Deadline | Cancelled => 408,
+        KeyDisabled | KeyPendingDeletion | KeyPendingImport | StateConflict | Conflict => 409,
+        BodyTooLarge => 413,
+        Busy => 429,
+        Internal => 500,
+        Unavailable | AuditUnavailable | StoreUnavailable | Quarantined => 503,
+    }
+}
+
+/// The body of an error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ErrorBody {
+    /// The code, for programs.
+    pub code: String,
+    /// The message, for people.
+    pub message: String,
+    /// The id of the request, for the log; empty where the request got none.
+    pub request_id: String,
+    /// Whether the same request may pass later.
+    pub retryable: bool,
+    /// After how many milliseconds, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u32>,
+}
+
+impl ErrorBody {
+    /// Tells `error` to the caller: kind and message, never the source.
+    pub fn new(error: &Error, request_id: RequestId) -> Self {
+        Self {
+            code: error.kind().code().to_owned(),
+            message: error.message().to_owned(),
+            request_id: request_id.to_string(),
+            retryable: error.kind().retryable(),
+            retry_after_ms: error.retry_after(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use keymill_core::error::{ErrorClass, Limit};
+
+    #[test]
+    fn every_kind_has_the_status_of_its_class() {
+        let limits = Limit::ALL.into_iter().map(ErrorKind::LimitExceeded);
+        for kind in ErrorKind::ALL.into_iter().chain(limits) {
+            let expected = match kind.class() {
+                ErrorClass::Invalid | ErrorClass::Unsupported | ErrorClass::Unauthenticated => {
+                    [400, 404, 413]
+                }
+                ErrorClass::Exists => [400; 3],
+                ErrorClass::Denied => [403; 3],
+                ErrorClass::NotFound => [404; 3],
+                ErrorClass::State => [409; 3],
+                ErrorClass::Busy => [429; 3],
+                ErrorClass::Unavailable => [503; 3],
+                ErrorClass::Deadline => [408; 3],
+                ErrorClass::Internal => [500; 3],
+            };
+            assert!(expected.contains(&status(kind)), "{kind:?} is {}", status(kind));
+            assert!(!kind.retryable() || status(kind) >= 429, "{kind:?} is retryable");
+        }
+    }
+
+    #[test]
+    fn kinds_of_one_code_share_a_status() {
+        for a in ErrorKind::ALL {
+            for b in ErrorKind::ALL {
+                assert!(a.code() != b.code() || status(a) == status(b), "{a:?} and {b:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_body_tells_the_message_and_not_the_source() {
+        let error = Error::new(ErrorKind::Busy, "the lane is full").caused_by("queue 7").retry_after_ms(20);
+        let body = serde_json::to_string(&ErrorBody::new(&error, RequestId::from_bytes([0; 16]))).unwrap();
+        assert_eq!(
+            body,
+            r#"{"Code":"Rejected.Throttling","Message":"the lane is full","RequestId":"00000000-0000-0000-0000-000000000000","Retryable":true,"RetryAfterMs":20}"#
+        );
+    }
+}

@@ -1,0 +1,13 @@
+#![doc = include_str!("../README.md")]
+
+pub mod acs3;
+pub mod answer;
+pub mod batch;
+pub mod error;
+pub mod frame;
+pub mod hello;
+mod problem;
+pub mod request;
+pub mod response;
+mod scan;
+mod strict;
