@@ -135,6 +135,7 @@ impl Engine {
         let shared = Arc::new(Shared {
             keyring,
             access: Published::new(loaded.access),
+            access_version: Default::default(),
             custody: parking_lot::Mutex::new(custody),
             authenticators: authenticators.into_iter().map(|a| (a.scheme(), a)).collect(),
             sealer,

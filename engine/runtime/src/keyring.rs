@@ -4,6 +4,7 @@
 //! older generation is discarded when it would be released, so that nothing leaves after a disable has been answered.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,6 +16,24 @@ use keymill_crypto::epoch::EpochSlot;
 use parking_lot::{Mutex, RwLock};
 
 const SHARDS: usize = 64;
+
+type Shard = HashMap<CmkId, Arc<CmkEntry>, BuildHasherDefault<RandomIdHasher>>;
+
+/// Takes the first eight bytes of an id for its hash: ids are random and made here, so nobody can choose what stands in the map.
+#[derive(Default)]
+struct RandomIdHasher(u64);
+
+impl Hasher for RandomIdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk::<8>() {
+            self.0 ^= u64::from_le_bytes(*first);
+        }
+    }
+    fn write_usize(&mut self, _length: usize) {}
+}
 
 /// Where a stored record stands: what the next write must name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,7 +123,7 @@ pub struct AliasEntry {
 
 /// All CMKs and aliases.
 pub struct Keyring {
-    cmks: Vec<RwLock<HashMap<CmkId, Arc<CmkEntry>>>>,
+    cmks: Vec<RwLock<Shard>>,
     aliases: RwLock<HashMap<AliasName, AliasEntry>>,
     /// Keys in the order of their creation, for lists.
     order: RwLock<Vec<CmkId>>,
@@ -124,7 +143,7 @@ impl Default for Keyring {
 }
 
 impl Keyring {
-    fn shard(&self, id: &CmkId) -> &RwLock<HashMap<CmkId, Arc<CmkEntry>>> {
+    fn shard(&self, id: &CmkId) -> &RwLock<Shard> {
         // Ids are random; byte 15 has no fixed bits.
         &self.cmks[usize::from(id.as_bytes()[15]) % SHARDS]
     }

@@ -15,6 +15,7 @@ pub mod ready;
 pub mod records;
 mod shared;
 pub mod snapshot;
+pub mod verify;
 pub mod work;
 
 pub use config::EngineConfig;

@@ -31,6 +31,8 @@ pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) keyring: Keyring,
     pub(crate) access: Published<AccessSnapshot>,
+    /// Bumped after each publication of `access`.
+    pub(crate) access_version: AtomicU64,
     pub(crate) provider: Arc<dyn CryptoProvider>,
     pub(crate) custody: Mutex<Box<dyn KeyCustody>>,
     pub(crate) authenticators: HashMap<&'static str, Box<dyn Authenticator>>,

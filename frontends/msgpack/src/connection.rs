@@ -28,6 +28,8 @@ pub(crate) const NAME: &str = "msgpack";
 /// Room for one read, at first and at most: it grows with what a client sends at a time.
 const READ_BYTES: usize = 16 * 1024;
 const MAX_READ_BYTES: usize = 1024 * 1024;
+/// What one read may bring of small frames.
+const MIN_BURST_BYTES: usize = 128 * 1024;
 /// While more than this is not computed yet, nothing further is read.
 const MAX_UNCOMPUTED: usize = 1024 * 1024;
 /// Global room for requests and answers is taken in steps of this size.
@@ -69,7 +71,7 @@ pub(crate) async fn serve(
     if let Some(principal) = principal {
         let outbox = Outbox::new(gate.clone());
         let cancel = Cancel::default();
-        let reader = Reader {
+        let mut reader = Reader {
             gate,
             arbiter,
             outbox: outbox.clone(),
@@ -79,7 +81,11 @@ pub(crate) async fn serve(
             buffer,
             read_bytes: READ_BYTES,
             leases: Vec::new(),
+            largest_frame: 0,
+            head: Vec::new(),
+            admitted: (0, false),
         };
+        reader.look_up();
         let writing = async {
             let all = outbox.write(&mut write, config.write_timeout).await;
             if !all {
@@ -121,6 +127,11 @@ struct Reader {
     buffer: BytesMut,
     read_bytes: usize,
     leases: Vec<Buffered>,
+    largest_frame: usize,
+    /// The head of the answer that is begun.
+    head: Vec<u8>,
+    /// Whether the principal was admitted, and under which version of the access keys that was found.
+    admitted: (u64, bool),
 }
 
 impl Reader {
@@ -156,7 +167,11 @@ impl Reader {
                     self.outbox.close();
                     return;
                 }
-                Ok(read) if read == room => self.read_bytes = (2 * self.read_bytes).min(MAX_READ_BYTES),
+                Ok(read) if read == room => {
+                    // Four frames at a time keep both sides busy; more than that falls out of the cache before it is computed.
+                    let most = (4 * self.largest_frame).clamp(MIN_BURST_BYTES, MAX_READ_BYTES);
+                    self.read_bytes = (2 * self.read_bytes).min(most);
+                }
                 Ok(_) => {}
                 Err(_) => {
                     self.cancel.cancel();
@@ -217,9 +232,10 @@ impl Reader {
         outcome
     }
 
-    fn take_frame(&self, frame: Bytes, received: Instant, jobs: &mut Vec<Job>) -> Result<(), Fault> {
+    fn take_frame(&mut self, frame: Bytes, received: Instant, jobs: &mut Vec<Box<Job>>) -> Result<(), Fault> {
         let shape = frame::check(&frame)?;
         let id = shape.id;
+        self.largest_frame = self.largest_frame.max(frame.len());
         if !self.outbox.take_in(id, frame.len()) {
             return Err(Fault::IdInFlight(id));
         }
@@ -232,10 +248,10 @@ impl Reader {
         };
         let reply_to: Arc<dyn ReplyTo> = self.outbox.clone();
         let operation = Operation::by_name(shape.operation);
-        let request = match decode(&shape, operation, &self.gate, &self.principal) {
+        let request = match self.decode(&shape, operation) {
             Ok(request) => request,
             Err(error) => {
-                jobs.push(*self.gate.refuse(call, operation, error, Some(reply_to), self.cancel.clone(), id));
+                jobs.push(self.gate.refuse(call, operation, error, Some(reply_to), self.cancel.clone(), id));
                 return Ok(());
             }
         };
@@ -250,7 +266,7 @@ impl Reader {
             ticket: id,
         };
         match self.gate.open(ask) {
-            Opened::Job(job) => jobs.push(*job),
+            Opened::Job(job) => jobs.push(job),
             Opened::Managed(managed) => {
                 let (gate, outbox) = (self.gate.clone(), self.outbox.clone());
                 let request_id = managed.call().request_id;
@@ -263,33 +279,40 @@ impl Reader {
         Ok(())
     }
 
-    /// Makes the sheet that a request's results go to: batches are sealed in their place in the answer.
-    fn sheet(&self, id: u64, request: &Request<'_>) -> Sheet {
+    /// Makes the sheet that a request's results go to: what is sealed or opened is so in its place in the answer.
+    fn sheet(&mut self, id: u64, request: &Request<'_>) -> Sheet {
         let max = self.gate.max_frame_bytes();
-        let items = match request {
-            Request::BatchEncrypt(r) => r.items.len(),
-            Request::BatchDecrypt(r) => r.items.len(),
-            Request::BatchReEncrypt(r) => r.items.len(),
-            Request::BatchGenerateDataKey(r) => r.count as usize,
+        self.head.clear();
+        let _start = match request {
+            Request::BatchEncrypt(r) => batch::begin_batch(id, r.items.len(), &mut self.head),
+            Request::BatchDecrypt(r) => batch::begin_batch(id, r.items.len(), &mut self.head),
+            Request::BatchReEncrypt(r) => batch::begin_batch(id, r.items.len(), &mut self.head),
+            Request::BatchGenerateDataKey(r) => batch::begin_batch(id, r.count as usize, &mut self.head),
+            Request::Encrypt(_) | Request::ReEncrypt(_) | Request::GenerateDataKeyWithoutPlaintext(_) => {
+                batch::begin_single(id, "CiphertextBlob", &mut self.head)
+            }
+            Request::Decrypt(_) => batch::begin_single(id, "Plaintext", &mut self.head),
             _ => return Sheet::plain_over(self.outbox.buffer(), Some(max)),
         };
-        let mut head = Vec::with_capacity(64);
-        let _start = batch::begin_batch(id, items, &mut head);
-        Sheet::framed(self.outbox.buffer(), &head, &FRAMING, max)
+        Sheet::framed(self.outbox.buffer(), &self.head, &FRAMING, max)
     }
-}
 
-/// Reads the parameters, once it is clear that the caller is still let in.
-fn decode<'a>(
-    shape: &Shape<'a>,
-    operation: Option<Operation>,
-    gate: &Gate,
-    principal: &Principal,
-) -> Result<Request<'a>, Error> {
-    if !gate.is_admitted(principal) {
-        return Err(Error::new(ErrorKind::AccessKeyInactive, "the access key is inactive or gone"));
+    /// Finds out anew whether the principal is let in, where access keys have changed.
+    fn look_up(&mut self) -> bool {
+        let version = self.gate.access_version();
+        if self.admitted.0 != version || !self.admitted.1 {
+            self.admitted = (version, self.gate.is_admitted(&self.principal));
+        }
+        self.admitted.1
     }
-    let operation =
-        operation.ok_or_else(|| Error::new(ErrorKind::OperationNotFound, "no operation of this name"))?;
-    shape.decode(operation)
+
+    /// Reads the parameters, once it is clear that the caller is still let in.
+    fn decode<'a>(&mut self, shape: &Shape<'a>, operation: Option<Operation>) -> Result<Request<'a>, Error> {
+        if !self.look_up() {
+            return Err(Error::new(ErrorKind::AccessKeyInactive, "the access key is inactive or gone"));
+        }
+        let operation =
+            operation.ok_or_else(|| Error::new(ErrorKind::OperationNotFound, "no operation of this name"))?;
+        shape.decode(operation)
+    }
 }

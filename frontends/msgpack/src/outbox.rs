@@ -18,10 +18,12 @@ use tokio::sync::Notify;
 
 use crate::flow::Flow;
 
-/// Answers up to this size are gathered into one buffer; larger ones are written from where they are.
-const GATHER_BYTES: usize = 16 * 1024;
+/// Answers from this size on have their encoding timed; a clock costs more than the encoding of a small one.
+const TIMED_BYTES: usize = 16 * 1024;
+/// Answers that one system call takes, at most (`IOV_MAX`).
+const VECTORS: usize = 1024;
 /// Buffers that are kept for further answers, and what they may hold together.
-const SPARE_BUFFERS: usize = 64;
+const SPARE_BUFFERS: usize = 1024;
 const SPARE_BYTES: usize = 4 * 1024 * 1024;
 
 /// The way out of one connection.
@@ -98,26 +100,7 @@ impl Outbox {
         let mut state = self.state.lock();
         state.flow.computed(id, frame.len());
         state.written.push(id);
-        let gathered = frame.len() <= GATHER_BYTES
-            && state
-                .frames
-                .last()
-                .is_some_and(|last| last.len() + frame.len() <= last.capacity().max(GATHER_BYTES));
-        if gathered {
-            let last = state.frames.last_mut().expect("there is a last frame");
-            last.extend_from_slice(&frame);
-            state.keep(frame);
-        } else if frame.len() <= GATHER_BYTES {
-            let mut first = state.spare.pop().unwrap_or_default();
-            state.spare_bytes -= first.capacity();
-            first.clear();
-            first.reserve(4 * GATHER_BYTES);
-            first.extend_from_slice(&frame);
-            state.frames.push(first);
-            state.keep(frame);
-        } else {
-            state.frames.push(frame);
-        }
+        state.frames.push(frame);
         drop(state);
         self.filled.notify_one();
         self.drained.notify_one();
@@ -125,13 +108,13 @@ impl Outbox {
 
     /// Writes answers until the connection closes or a client leaves them unread for too long; returns whether all were written.
     pub(crate) async fn write(&self, write: &mut OwnedWriteHalf, patience: Duration) -> bool {
-        let mut ids = Vec::new();
+        let (mut ids, mut frames) = (Vec::new(), Vec::new());
         loop {
-            let frames = {
+            {
                 let mut state = self.state.lock();
                 std::mem::swap(&mut ids, &mut state.written);
-                std::mem::take(&mut state.frames)
-            };
+                std::mem::swap(&mut frames, &mut state.frames);
+            }
             if frames.is_empty() {
                 if self.state.lock().is_done() {
                     return true;
@@ -147,7 +130,7 @@ impl Outbox {
             for id in ids.drain(..) {
                 state.flow.let_go(id);
             }
-            for frame in frames {
+            for frame in frames.drain(..) {
                 state.keep(frame);
             }
             drop(state);
@@ -173,24 +156,26 @@ async fn write_all(write: &mut OwnedWriteHalf, frames: &[Vec<u8>]) -> std::io::R
     if let [frame] = frames {
         return write.write_all(frame).await;
     }
-    let mut slices: Vec<IoSlice<'_>> = frames.iter().map(|frame| IoSlice::new(frame)).collect();
-    let mut rest = &mut slices[..];
-    while !rest.is_empty() {
-        let written = write.write_vectored(rest).await?;
-        if written == 0 {
-            return Err(std::io::ErrorKind::WriteZero.into());
+    for frames in frames.chunks(VECTORS) {
+        let mut slices: Vec<IoSlice<'_>> = frames.iter().map(|frame| IoSlice::new(frame)).collect();
+        let mut rest = &mut slices[..];
+        while !rest.is_empty() {
+            let written = write.write_vectored(rest).await?;
+            if written == 0 {
+                return Err(std::io::ErrorKind::WriteZero.into());
+            }
+            IoSlice::advance_slices(&mut rest, written);
         }
-        IoSlice::advance_slices(&mut rest, written);
     }
     Ok(())
 }
 
 impl ReplyTo for Outbox {
     fn finished(&self, finished: Finished) {
-        let started = Instant::now();
         let id = finished.ticket;
+        let timed = (finished.sheet.written_bytes() > TIMED_BYTES).then(Instant::now);
         let frame = encode(finished);
-        if frame.len() > GATHER_BYTES {
+        if let Some(started) = timed {
             self.gate.metrics().encoded(started.elapsed());
         }
         self.push(id, frame);
@@ -214,6 +199,20 @@ fn encode(finished: Finished) -> Vec<u8> {
         ) => {
             let mut frame = sheet.into_written();
             batch::finish_batch_encrypt(FrameStart::moved_to(0), &errors, key, version, &mut frame);
+            frame
+        }
+        (
+            Ok(Product::Sealed { key, version, .. }),
+            Some(Encrypt | ReEncrypt | GenerateDataKeyWithoutPlaintext),
+        ) => {
+            let mut frame = sheet.into_written();
+            batch::finish_single(FrameStart::moved_to(0), key, version, call.request_id, &mut frame);
+            frame
+        }
+        (Ok(Product::Opened { keys, .. }), Some(Decrypt)) => {
+            let mut frame = sheet.into_written();
+            let (key, version) = keys.first().copied().expect("what was opened names its key");
+            batch::finish_single(FrameStart::moved_to(0), key, version, call.request_id, &mut frame);
             frame
         }
         (Ok(Product::Opened { keys, index, errors }), Some(BatchDecrypt)) => {

@@ -1,4 +1,5 @@
 //! The main job over real TCP, against an engine with its shipped parts.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use keymill_client::{ClientError, Connection};
 use keymill_core::id::{CmkId, KeyRef};

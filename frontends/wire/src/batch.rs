@@ -1,7 +1,7 @@
 //! The fast path of batch answers: the frame is begun, the caller writes (or seals in place) each item straight into it,
 //! and the rest of the result follows. The bytes are those that `response::encode_reply` would have made of the same reply.
 
-use keymill_core::id::{CmkId, KeyVersionId};
+use keymill_core::id::{CmkId, KeyVersionId, RequestId};
 use keymill_core::operation::ItemError;
 use rmp::encode::{write_array_len, write_bin_len, write_map_len, write_str};
 
@@ -14,7 +14,7 @@ pub const NIL: u8 = 0xc0;
 /// The byte that opens the pair of a data key: ciphertext, and plaintext or nil.
 pub const PAIR: u8 = 0x92;
 
-/// Every batch result has four fields.
+/// Every batch result has four fields, and so has every single one that is written here.
 const FIELDS: u32 = 4;
 
 /// A frame whose items are being written; its length is written by the function that finishes it.
@@ -41,6 +41,31 @@ pub fn begin_batch(id: u64, items: usize, out: &mut Vec<u8>) -> FrameStart {
     field("Items", out);
     array(items, out);
     FrameStart(start)
+}
+
+/// Begins the answer to a single operation whose one byte field is `name`, which must follow: `[id, 0, {name:`.
+pub fn begin_single(id: u64, name: &str, out: &mut Vec<u8>) -> FrameStart {
+    let start = begin(id, 0, out);
+    write_map_len(out, FIELDS).expect(GROWS);
+    field(name, out);
+    FrameStart(start)
+}
+
+/// Finishes the answer of `Encrypt`, `Decrypt`, `ReEncrypt` or `GenerateDataKeyWithoutPlaintext`.
+pub fn finish_single(
+    start: FrameStart,
+    key_id: CmkId,
+    key_version_id: KeyVersionId,
+    request_id: RequestId,
+    out: &mut Vec<u8>,
+) {
+    field("KeyId", out);
+    named(&key_id, out);
+    field("KeyVersionId", out);
+    named(&key_version_id, out);
+    field("RequestId", out);
+    named(&request_id, out);
+    close(start.0, out);
 }
 
 /// Returns the header of a byte string of `length` bytes, and how many bytes of it count.
@@ -139,10 +164,29 @@ mod tests {
     use crate::response::encode_reply;
     use keymill_core::Error;
     use keymill_core::operation::{
-        BatchDecryptReply, BatchEncryptReply, BatchGenerateDataKeyReply, Bin, Reply,
+        BatchDecryptReply, BatchEncryptReply, BatchGenerateDataKeyReply, Bin, EncryptReply, Reply,
     };
 
     const KEY: CmkId = CmkId::from_bytes([7; 16]);
+
+    #[test]
+    fn a_single_answer_is_written_as_serde_would_write_it() {
+        let (version, request) = (KeyVersionId::from_bytes([8; 16]), RequestId::from_bytes([9; 16]));
+        let (blob, mut fast, mut slow) = (vec![5; 300], Vec::new(), Vec::new());
+        let start = begin_single(77, "CiphertextBlob", &mut fast);
+        write_bin_header(blob.len(), &mut fast);
+        fast.extend_from_slice(&blob);
+        finish_single(start, KEY, version, request, &mut fast);
+        let reply = EncryptReply {
+            ciphertext_blob: Bin::from(&blob[..]),
+            key_id: KEY,
+            key_version_id: version,
+            request_id: request,
+        };
+        encode_reply(77, &Reply::Encrypt(reply), &mut slow);
+        assert_eq!(fast, slow);
+    }
+
     const VERSION: KeyVersionId = KeyVersionId::from_bytes([9; 16]);
 
     fn lengths() -> [usize; 8] {

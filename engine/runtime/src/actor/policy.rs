@@ -121,6 +121,7 @@ impl PolicyActor {
         let mut access_keys = self.shared.access.read().access_keys.clone();
         change(&mut access_keys);
         self.shared.access.publish(AccessSnapshot { access_keys });
+        self.shared.access_version.fetch_add(1, std::sync::atomic::Ordering::Release);
     }
 
     /// Checks that someone who can log in as `Root` is left.

@@ -20,12 +20,12 @@ const TICK_EVERY: Duration = Duration::from_millis(250);
 /// Does the ready software work of one arbiter.
 pub struct SoftwareActor {
     desk: Option<Desk>,
-    ready: ReadyQueue<Arc<AccessKeyId>, Job>,
+    ready: ReadyQueue<Arc<AccessKeyId>, Box<Job>>,
     budget: u64,
     queued: Arc<AtomicUsize>,
     slicing: bool,
-    parts: Vec<(Job, crate::ready::Part)>,
-    unfinished: Vec<Job>,
+    parts: Vec<(Box<Job>, crate::ready::Part)>,
+    unfinished: Vec<Box<Job>>,
 }
 
 /// The address of an arbiter's software actor.
@@ -43,7 +43,7 @@ impl ArbiterHandle {
     }
 
     /// Hands over jobs; those that find the queue full are refused there, with a record.
-    pub fn submit(&self, mut jobs: Vec<Job>) {
+    pub fn submit(&self, mut jobs: Vec<Box<Job>>) {
         let before = self.queued.fetch_add(jobs.len(), Ordering::Relaxed);
         for job in jobs.iter_mut().skip(self.max_queued.saturating_sub(before)) {
             let message = format!("the queue of the crypto pool holds its limit of {} jobs", self.max_queued);
@@ -112,7 +112,7 @@ impl Actor for SoftwareActor {
     }
 }
 
-struct Submit(Vec<Job>);
+struct Submit(Vec<Box<Job>>);
 
 impl Message for Submit {
     type Result = ();

@@ -148,6 +148,11 @@ impl Gate {
         self.0.shared.audit.note_stranger(source, kind.code());
     }
 
+    /// Returns a number that changes with every change of access keys; what was found under an older one is to be looked up anew.
+    pub fn access_version(&self) -> u64 {
+        self.0.shared.access_version.load(std::sync::atomic::Ordering::Acquire)
+    }
+
     /// Tells whether the principal may still do anything at all: its access key is there and active.
     pub fn is_admitted(&self, principal: &Principal) -> bool {
         use keymill_core::access::AccessKeyStatus;
@@ -263,7 +268,7 @@ impl Gate {
                 desk
             }
         };
-        let finished = desk.perform(*job);
+        let finished = desk.perform(job);
         self.0.desks.lock().push(desk);
         Ok(finished)
     }

@@ -64,7 +64,7 @@ impl Desk {
     }
 
     /// Does the parts, in order. What is finished is answered; what is not is pushed to `unfinished`.
-    pub fn work(&mut self, parts: &mut Vec<(Job, Part)>, unfinished: &mut Vec<Job>) {
+    pub fn work(&mut self, parts: &mut Vec<(Box<Job>, Part)>, unfinished: &mut Vec<Box<Job>>) {
         let started = Instant::now();
         for (job, _) in parts.iter_mut() {
             if job.started.is_none() {
@@ -96,7 +96,7 @@ impl Desk {
     }
 
     /// Does consecutive parts that seal under one key version with one run, or one part of any other kind.
-    fn do_group(&mut self, group: &mut [(Job, Part)], now: Instant, at: keymill_core::Timestamp) {
+    fn do_group(&mut self, group: &mut [(Box<Job>, Part)], now: Instant, at: keymill_core::Timestamp) {
         let destination = match &group[0].0.task {
             Task::Seal { to, .. } => Some(to.clone()),
             Task::Open(_) => None,
@@ -134,7 +134,7 @@ impl Desk {
     }
 
     /// Checks, records and answers jobs that are done.
-    fn finish(&mut self, mut done: Vec<Job>, unfinished: &mut Vec<Job>) {
+    fn finish(&mut self, mut done: Vec<Box<Job>>, unfinished: &mut Vec<Box<Job>>) {
         if done.is_empty() {
             return;
         }
@@ -181,9 +181,10 @@ impl Desk {
     }
 
     /// Does one job to its end, on the caller's thread.
-    pub(crate) fn perform(&mut self, job: Job) -> Finished {
+    pub(crate) fn perform(&mut self, mut job: Box<Job>) -> Finished {
         let slot = Arc::new(Slot::default());
-        let mut job = Some(Job { reply_to: Some(slot.clone()), ..job });
+        job.reply_to = Some(slot.clone());
+        let mut job = Some(job);
         let mut parts = Vec::with_capacity(1);
         let mut unfinished = Vec::new();
         while let Some(next) = job.take() {
@@ -222,7 +223,7 @@ impl super::ReplyTo for Slot {
 }
 
 /// Returns how many parts from the first one on seal under one key version within one run.
-fn group_len(parts: &[(Job, Part)], now: Instant) -> usize {
+fn group_len(parts: &[(Box<Job>, Part)], now: Instant) -> usize {
     let Task::Seal { to: first, .. } = &parts[0].0.task else { return 1 };
     let mut count = parts[0].1.items;
     let more = parts[1..].iter().take_while(|(job, part)| {
@@ -303,11 +304,12 @@ fn record<'a>(job: &'a Job, time: keymill_core::Timestamp, keys: &'a [KeyTouch])
     }
 }
 
-fn into_finished(job: Job, metrics: &mut DeskMetrics) -> (Finished, Option<Arc<dyn super::ReplyTo>>) {
+#[allow(clippy::boxed_local, reason = "it is taken apart in its box, not moved out first")]
+fn into_finished(job: Box<Job>, metrics: &mut DeskMetrics) -> (Finished, Option<Arc<dyn super::ReplyTo>>) {
     let single = job.is_single();
     let items = job.len();
     let failed = job.errors.len();
-    let Job { call, operation, task, mut sheet, errors, first_fault, reply_to, ticket, .. } = job;
+    let Job { call, operation, task, mut sheet, errors, first_fault, reply_to, ticket, .. } = *job;
     let result = match (task, first_fault) {
         (Task::Refused(error), _) => Err(error),
         (_, Some(fault)) if single => {

@@ -270,7 +270,8 @@ impl Job {
     }
 }
 
-impl Divisible for Job {
+// Boxed: a job is large, and changes hands several times.
+impl Divisible for Box<Job> {
     fn part(&self, budget: u64) -> Part {
         let total = self.len();
         let mut cost = if self.next == 0 { REQUEST_COST } else { 0 };

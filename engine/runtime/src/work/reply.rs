@@ -9,36 +9,37 @@ use keymill_core::operation::*;
 
 use super::{Finished, Product};
 
-/// A reply, read from what is published or made of the items on a sheet.
-pub enum Answer<'a> {
-    /// The engine had it whole.
+/// A reply that is lent by what holds its bytes.
+#[allow(clippy::large_enum_variant, reason = "it lives on the stack of who encodes it")]
+pub enum Lent<'a> {
+    /// Read from what is published, and kept whole.
     Whole(&'a Reply<'static>),
-    /// It borrows its items from the sheet.
-    Made(Reply<'a>),
+    /// Put together over the sheet.
+    Over(Reply<'a>),
 }
 
-impl<'a> Deref for Answer<'a> {
+impl<'a> Deref for Lent<'a> {
     type Target = Reply<'a>;
     fn deref(&self) -> &Reply<'a> {
         match self {
-            Answer::Whole(reply) => reply,
-            Answer::Made(reply) => reply,
+            Lent::Whole(reply) => reply,
+            Lent::Over(reply) => reply,
         }
     }
 }
 
 impl Finished {
-    /// Returns the reply. The job's sheet must have been a plain one.
+    /// Returns the reply, its byte fields lent from the sheet, which must be a plain one.
     ///
     /// # Errors
-    /// What the job was refused with.
-    pub fn reply(&self) -> Result<Answer<'_>, &Error> {
+    /// The error of the request.
+    pub fn reply(&self) -> Result<Lent<'_>, &Error> {
         let reply = match self.result.as_ref()? {
-            Product::Reply(reply) => return Ok(Answer::Whole(reply)),
+            Product::Reply(reply) => return Ok(Lent::Whole(reply)),
             Product::Sealed { key, version, errors } => self.sealed(*key, *version, errors),
             Product::Opened { keys, index, errors } => self.opened(keys, index, errors),
         };
-        Ok(Answer::Made(reply))
+        Ok(Lent::Over(reply))
     }
 
     fn sealed(&self, key_id: CmkId, key_version_id: KeyVersionId, errors: &[ItemError]) -> Reply<'_> {

@@ -67,6 +67,11 @@ impl Sheet {
         self.places.iter().map(|place| place.clone().map(|place| &self.bytes[place]))
     }
 
+    /// Returns how many bytes were written.
+    pub fn written_bytes(&self) -> usize {
+        self.used
+    }
+
     /// Takes what was written, for the frontend to go on with.
     pub fn into_written(mut self) -> Vec<u8> {
         self.bytes.truncate(self.used);

@@ -1,0 +1,116 @@
+//! What `audit verify --store` compares: the heads that the store remembers of the audit chains, and each stored record against
+//! its seal and against what the audit says of it. It changes nothing, and no engine may run on the store meanwhile.
+
+use std::collections::BTreeMap;
+
+use keymill_core::audit::RecordStamp;
+use keymill_core::seam::store::{Entry, Page, Store, StoreError};
+use keymill_crypto::audit::ChainHead;
+use keymill_crypto::digest;
+use keymill_crypto::record::RecordSealer;
+
+use crate::load::{Judgement, judge};
+use crate::records::{self, Kind};
+
+/// The kinds of records by the prefix of their paths, and whether the audit remembers each write of them.
+const KINDS: [(&str, Kind, bool); 7] = [
+    ("access-key/", Kind::AccessKey, true),
+    ("alias/", Kind::Alias, true),
+    ("audit-head/", Kind::AuditHead, false),
+    ("cmk/", Kind::Cmk, true),
+    ("installation", Kind::Installation, false),
+    ("material/", Kind::Material, true),
+    ("usage/", Kind::Usage, false),
+];
+
+/// What is to be said of a stored record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Its path.
+    pub path: String,
+    /// What is the matter.
+    pub why: String,
+    /// Whether it is wrong; else it is newer than the audit, which a crash before its acknowledgement explains.
+    pub is_wrong: bool,
+}
+
+/// Reads the heads of audit chains that the store remembers. One that does not open is left out: [`compare`] names it.
+///
+/// # Errors
+/// [`StoreError`] where the store cannot be read.
+pub fn heads(store: &dyn Store, sealer: &RecordSealer) -> Result<Vec<ChainHead>, StoreError> {
+    let entries = all(store, "audit-head/")?;
+    let open = |entry: &Entry| records::open(sealer, &entry.path, Kind::AuditHead, &entry.value).ok();
+    Ok(entries.iter().filter_map(open).map(|(head, ..)| head).collect())
+}
+
+/// Compares every stored record with its seal and with what the audit remembers of it, in the order of their paths. Returns how
+/// many there are, and the findings.
+///
+/// # Errors
+/// [`StoreError`] where the store cannot be read.
+pub fn compare(
+    store: &dyn Store,
+    sealer: &RecordSealer,
+    remembered: &BTreeMap<String, RecordStamp>,
+) -> Result<(u64, Vec<Finding>), StoreError> {
+    let (mut records, mut findings) = (0, Vec::new());
+    let mut missing: BTreeMap<&str, &RecordStamp> = remembered
+        .iter()
+        .filter(|(_, stamp)| !stamp.tag.is_empty())
+        .map(|(path, stamp)| (&**path, stamp))
+        .collect();
+    for (prefix, kind, is_remembered) in KINDS {
+        for entry in all(store, prefix)? {
+            records += 1;
+            missing.remove(entry.path.as_str());
+            let opened = match sealer.open(entry.path.as_str(), kind as u8, &entry.value) {
+                Ok(opened) => opened,
+                Err(error) => {
+                    findings.push(wrong(&entry, error.to_string()));
+                    continue;
+                }
+            };
+            if !is_remembered {
+                continue;
+            }
+            let stamp = remembered.get(entry.path.as_str());
+            match judge(stamp, opened.sequence, &digest::hex(&opened.tag)) {
+                Judgement::Fine => {}
+                Judgement::Unrecorded => findings.push(Finding {
+                    path: entry.path.to_string(),
+                    why: "newer than the audit log says: a crash came between the two, and nobody was told that it was done"
+                        .to_owned(),
+                    is_wrong: false,
+                }),
+                Judgement::Rejected(why) => findings.push(wrong(&entry, why.to_owned())),
+            }
+        }
+    }
+    findings.extend(missing.into_keys().map(|path| Finding {
+        path: path.to_owned(),
+        why: "the record is missing, though the audit log says that it was written".to_owned(),
+        is_wrong: true,
+    }));
+    findings.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok((records, findings))
+}
+
+fn wrong(entry: &Entry, why: String) -> Finding {
+    Finding { path: entry.path.to_string(), why, is_wrong: true }
+}
+
+fn all(store: &dyn Store, prefix: &str) -> Result<Vec<Entry>, StoreError> {
+    const ROWS: usize = 4_096;
+    let prefix = records::prefix(prefix);
+    let mut entries: Vec<Entry> = Vec::new();
+    loop {
+        let after = entries.last().map(|entry| entry.path.clone());
+        let mut page = store.list(&prefix, Page { after: after.as_ref(), limit: ROWS })?;
+        let is_last = page.len() < ROWS;
+        entries.append(&mut page);
+        if is_last {
+            return Ok(entries);
+        }
+    }
+}
