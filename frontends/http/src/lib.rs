@@ -1,0 +1,13 @@
+#![doc = include_str!("../README.md")]
+
+mod body;
+mod error;
+mod nonces;
+mod probes;
+mod server;
+mod signature;
+mod stream;
+mod v1;
+
+pub use probes::Readiness;
+pub use server::{Config, Http, bind};

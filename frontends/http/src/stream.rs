@@ -1,0 +1,318 @@
+//! The byte stream of a connection, watched on its way to the parser. It refuses what two parsers could read differently
+//! (RFC 9112 §11.2), and it ends connections that stall where actix has no clock: within a later head, and in front of answers
+//! that nobody reads.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
+
+/// Bytes of one line of a head, at most; the parser refuses long heads before.
+const MAX_LINE_BYTES: usize = 256 * 1024;
+/// Stands nowhere in a head, so the parser answers it with 400 and closes.
+const POISON: &[u8] = b"\0";
+
+/// A connection as the parser sees it.
+pub(crate) struct Stream<S> {
+    inner: S,
+    framing: Framing,
+    head_timeout: Duration,
+    head_timer: Option<Pin<Box<Sleep>>>,
+    write_timeout: Duration,
+    write_timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Stream<S> {
+    /// Watches a stream that was just opened.
+    pub(crate) fn new(inner: S, head_timeout: Duration, write_timeout: Duration) -> Self {
+        Self {
+            inner,
+            framing: Framing::default(),
+            head_timeout,
+            head_timer: None,
+            write_timeout,
+            write_timer: None,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut this.inner).poll_read(cx, buffer);
+        if let Poll::Ready(Ok(())) = polled
+            && let Err(at) = this.framing.follow(&buffer.filled()[before..])
+        {
+            buffer.set_filled(before + at);
+            // A read that fails has a byte at the place of the fault, so there is room for one.
+            buffer.put_slice(POISON);
+        }
+        if !this.framing.is_within_later_head() {
+            this.head_timer = None;
+        } else if polled.is_pending() {
+            let timer = this.head_timer.get_or_insert_with(|| Box::pin(sleep(this.head_timeout)));
+            ready!(timer.as_mut().poll(cx));
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        polled
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        match Pin::new(&mut this.inner).poll_write(cx, bytes) {
+            Poll::Pending => {
+                let timer = this.write_timer.get_or_insert_with(|| Box::pin(sleep(this.write_timeout)));
+                ready!(timer.as_mut().poll(cx));
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
+            written => {
+                this.write_timer = None;
+                written
+            }
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+/// Where in a request the stream is.
+#[derive(Default)]
+struct Framing {
+    place: Place,
+    heads: u64,
+    head: Head,
+}
+
+#[derive(Default)]
+enum Place {
+    #[default]
+    Head,
+    /// So many bytes of a body are to come.
+    Body(usize),
+    /// Within chunks, which are not followed: the connection closes behind their answer.
+    Chunks,
+}
+
+/// What was seen of a head.
+#[derive(Default)]
+struct Head {
+    lines: usize,
+    content_length: Option<usize>,
+    has_chunks: bool,
+    /// The beginning of a line whose end has not come.
+    partial: Vec<u8>,
+}
+
+impl Framing {
+    /// Follows bytes; fails with the place of the first one that must not reach the parser.
+    fn follow(&mut self, bytes: &[u8]) -> Result<(), usize> {
+        let mut at = 0;
+        while at < bytes.len() {
+            match &mut self.place {
+                Place::Chunks => return Ok(()),
+                Place::Body(left) => {
+                    let here = (*left).min(bytes.len() - at);
+                    *left -= here;
+                    at += here;
+                    if *left == 0 {
+                        self.place = Place::Head;
+                    }
+                }
+                Place::Head => {
+                    let Some(end) = memchr::memchr(b'\n', &bytes[at..]) else {
+                        self.head.partial.extend_from_slice(&bytes[at..]);
+                        return if self.head.partial.len() > MAX_LINE_BYTES { Err(at) } else { Ok(()) };
+                    };
+                    let line = &bytes[at..at + end];
+                    let is_end = if self.head.partial.is_empty() {
+                        self.head.line(line)
+                    } else {
+                        let mut whole = std::mem::take(&mut self.head.partial);
+                        whole.extend_from_slice(line);
+                        self.head.line(&whole)
+                    };
+                    if is_end.map_err(|Ambiguous| at + end)? {
+                        self.heads += 1;
+                        let head = std::mem::take(&mut self.head);
+                        self.place = match head.content_length {
+                            _ if head.has_chunks => Place::Chunks,
+                            None | Some(0) => Place::Head,
+                            Some(length) => Place::Body(length),
+                        };
+                    }
+                    at += end + 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells whether a head after the first one has begun and not ended; the first is on actix's own clock.
+    fn is_within_later_head(&self) -> bool {
+        self.heads > 0
+            && matches!(self.place, Place::Head)
+            && (self.head.lines > 0 || !self.head.partial.is_empty())
+    }
+}
+
+/// A line that two parsers could read differently.
+struct Ambiguous;
+
+impl Head {
+    /// Takes a line without its LF, and tells whether it ends the head.
+    fn line(&mut self, line: &[u8]) -> Result<bool, Ambiguous> {
+        let line = line.strip_suffix(b"\r").ok_or(Ambiguous)?;
+        if line.is_empty() {
+            // RFC 9112 §2.2: an empty line in front of a request is passed over.
+            return Ok(self.lines > 0);
+        }
+        self.lines += 1;
+        if let Some(value) = value_of(line, b"content-length") {
+            let length = std::str::from_utf8(value.trim_ascii())
+                .ok()
+                .filter(|text| !text.is_empty() && text.bytes().all(|digit| digit.is_ascii_digit()));
+            let length = length.and_then(|text| text.parse().ok()).ok_or(Ambiguous)?;
+            if self.content_length.replace(length).is_some() || self.has_chunks {
+                return Err(Ambiguous);
+            }
+        } else if value_of(line, b"transfer-encoding").is_some()
+            && (std::mem::replace(&mut self.has_chunks, true) || self.content_length.is_some())
+        {
+            return Err(Ambiguous);
+        }
+        Ok(false)
+    }
+}
+
+/// Returns what stands behind `name:`, for a name in lower case.
+fn value_of<'l>(line: &'l [u8], name: &[u8]) -> Option<&'l [u8]> {
+    let (found, rest) = line.split_at_checked(name.len())?;
+    rest.strip_prefix(b":").filter(|_| found.eq_ignore_ascii_case(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    const STALL: Duration = Duration::from_secs(5);
+
+    /// Feeds `bytes` in pieces and returns what the parser is given.
+    fn through(bytes: &[u8], piece: usize) -> Vec<u8> {
+        let mut framing = Framing::default();
+        let mut out = Vec::new();
+        for chunk in bytes.chunks(piece) {
+            match framing.follow(chunk) {
+                Ok(()) => out.extend_from_slice(chunk),
+                Err(at) => {
+                    out.extend_from_slice(&chunk[..at]);
+                    out.extend_from_slice(POISON);
+                    break;
+                }
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn sound_requests_pass_untouched_however_they_are_cut() {
+        let body = b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length:  7 \r\n\r\na\nb\r\nc\n";
+        let mut all = b"\r\n".to_vec();
+        all.extend_from_slice(body);
+        all.extend_from_slice(b"GET / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n\r\n");
+        all.extend_from_slice(body);
+        all.extend_from_slice(b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n1\nanything");
+        for piece in 1..=all.len() {
+            assert_eq!(through(&all, piece), all, "in pieces of {piece}");
+        }
+    }
+
+    // E7
+    #[test]
+    fn what_two_parsers_could_read_differently_is_poisoned_before_its_head_ends() {
+        for head in [
+            &b"POST / HTTP/1.1\nhost: a"[..],
+            b"POST / HTTP/1.1\r\nhost: a\nx: b",
+            b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ncontent-length: 1",
+            b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1, 1",
+            b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: +1",
+            b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0x1",
+            b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length:",
+            b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 99999999999999999999",
+            b"POST / HTTP/1.1\r\nhost: a\r\nCONTENT-LENGTH: 1\r\nTransfer-Encoding: chunked",
+            b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\ncontent-length: 1",
+            b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\ntransfer-encoding: identity",
+            b"POST / HTTP/1.1\r\nhost: a\r\nx: b\r\n\nGET / HTTP/1.1",
+        ] {
+            let all = [head, b"\r\n\r\nGET /hidden HTTP/1.1\r\n\r\n"].concat();
+            for piece in 1..=all.len() {
+                let given = through(&all, piece);
+                assert!(given.ends_with(POISON), "{} in pieces of {piece}", head.escape_ascii());
+                assert!(!given.windows(4).any(|end| end == b"\r\n\r\n"), "{}", head.escape_ascii());
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_without_end_is_not_held_for_ever() {
+        let mut framing = Framing::default();
+        let outcome = (0..1000).try_for_each(|_| framing.follow(&[b'a'; 1024]));
+        assert!(outcome.is_err());
+        assert!(framing.head.partial.len() <= MAX_LINE_BYTES + 1024);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_later_head_that_stalls_ends_the_connection_and_an_idle_one_does_not() {
+        let (near, mut far) = tokio::io::duplex(1024);
+        let mut stream = Stream::new(near, STALL, STALL);
+        let sound = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+        far.write_all(sound).await.unwrap();
+        let mut buffer = [0; 1024];
+        assert_eq!(stream.read(&mut buffer).await.unwrap(), sound.len());
+        assert!(tokio::time::timeout(STALL * 100, stream.read(&mut buffer)).await.is_err(), "it is idle");
+        far.write_all(b"GET").await.unwrap();
+        assert_eq!(stream.read(&mut buffer).await.unwrap(), 3);
+        let begun = tokio::time::Instant::now();
+        // One byte each four seconds does not buy more time.
+        let drip = async {
+            loop {
+                tokio::time::sleep(Duration::from_secs(4)).await;
+                far.write_all(b"x").await.unwrap();
+            }
+        };
+        let read = async {
+            loop {
+                if let Err(error) = stream.read(&mut buffer).await {
+                    return error;
+                }
+            }
+        };
+        let error = tokio::select! { error = read => error, () = drip => unreachable!() };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(begun.elapsed().as_secs(), STALL.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_nobody_reads_ends_the_connection() {
+        let (near, _far) = tokio::io::duplex(16);
+        let mut stream = Stream::new(near, STALL, STALL);
+        let error = stream.write_all(&[0; 1024]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+}

@@ -1,0 +1,289 @@
+//! `POST /v1/<Operation>`: our own dialect, in JSON and MessagePack. Until its nonce is taken a request is a stranger's, and its
+//! refusal is counted; from there on it is a principal's, and whatever becomes of it is recorded.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::HeaderValue;
+use actix_web::web::Payload;
+use actix_web::{HttpRequest, HttpResponse};
+use bytes::Bytes;
+use keymill_core::error::{Error, ErrorKind, Result};
+use keymill_core::id::RequestId;
+use keymill_core::operation::{Operation, Reply, Request};
+use keymill_runtime::gate::{Ask, Buffered};
+use keymill_runtime::work::Cancel;
+use keymill_runtime::{Call, Finished, Job, Opened, ReplyTo, Sheet};
+use keymill_wire::acs3;
+use keymill_wire::request::{decode_body, decode_json};
+use keymill_wire::response::{encode_body, json_reply};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::body::Announced;
+use crate::error::{JSON, answer, refusal, settle};
+use crate::server::Worker;
+use crate::signature::{self, Headers};
+
+const PREFIX: &str = "/v1/";
+/// The name of this frontend in audit records and metrics.
+pub(crate) const NAME: &str = "http";
+
+const MSGPACK: HeaderValue = HeaderValue::from_static("application/msgpack");
+/// Room for all of a JSON body but its base64.
+const JSON_FRAMING_BYTES: usize = 64 * 1024;
+
+/// How a body is encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Json,
+    Msgpack,
+}
+
+impl Form {
+    fn of(media_type: &str) -> Option<Self> {
+        let name = media_type.split(';').next().unwrap_or_default().trim_ascii();
+        if name.eq_ignore_ascii_case("application/json") {
+            Some(Form::Json)
+        } else if name.eq_ignore_ascii_case("application/msgpack") {
+            Some(Form::Msgpack)
+        } else {
+            None
+        }
+    }
+
+    /// Returns the first form that an `accept` header names.
+    fn accepted(header: &str) -> Option<Self> {
+        header.split(',').find_map(Form::of)
+    }
+
+    fn decode(self, operation: Operation, body: &[u8]) -> Result<Request<'_>> {
+        match self {
+            Form::Json => decode_json(operation, body),
+            Form::Msgpack => decode_body(operation, body),
+        }
+    }
+}
+
+/// Tells whether a path is of this dialect.
+pub(crate) fn is_at(path: &str) -> bool {
+    operation_at(path).is_some_and(|name| !name.is_empty() && !name.contains('/'))
+}
+
+fn operation_at(path: &str) -> Option<&str> {
+    path.strip_prefix(PREFIX)
+}
+
+/// Answers a request.
+pub(crate) async fn handle(worker: &Worker, request: HttpRequest, mut payload: Payload) -> HttpResponse {
+    let mut taken = Taken { request_id: worker.gate.request_id(), is_read: false, room: None };
+    let response = match serve(worker, &request, &mut payload, &mut taken).await {
+        Ok(response) => response,
+        Err(error) => refusal(&error, taken.request_id),
+    };
+    let unread = (!taken.is_read).then_some(payload);
+    settle(&request, unread, taken.room, response)
+}
+
+/// What a request has come to.
+struct Taken {
+    request_id: RequestId,
+    is_read: bool,
+    room: Option<Buffered>,
+}
+
+async fn serve(
+    worker: &Worker,
+    request: &HttpRequest,
+    payload: &mut Payload,
+    taken: &mut Taken,
+) -> Result<HttpResponse> {
+    let gate = &worker.gate;
+    let source = request.peer_addr().map(|peer| peer.ip().to_canonical());
+    let stranger = |error: &Error| gate.refused_stranger(error.kind(), source);
+    let headers = Headers::of(request);
+    let form = headers.get("content-type").and_then(|media_type| Form::of(&media_type));
+    let limit = match form {
+        Some(Form::Msgpack) => gate.max_frame_bytes(),
+        _ => gate.max_frame_bytes().div_ceil(3) * 4 + JSON_FRAMING_BYTES,
+    };
+    let announced = Announced::of(request, limit).inspect_err(stranger)?;
+    let verified = signature::verify(gate, request, &headers, source)?;
+    let (body, room) =
+        announced.read(gate, payload, worker.config.body_timeout).await.inspect_err(stranger)?;
+    taken.is_read = true;
+    taken.room = room;
+    verified.check_body(&body).inspect_err(stranger)?;
+    // The body may have taken its time.
+    if !gate.is_admitted(&verified.principal) {
+        let error = Error::new(ErrorKind::AccessKeyInactive, "the access key is inactive");
+        stranger(&error);
+        return Err(error);
+    }
+    let key = &verified.principal.access_key;
+    worker.nonces.take(key, verified.nonce(), verified.date, gate.now()).inspect_err(stranger)?;
+
+    let call = Call {
+        request_id: taken.request_id,
+        principal: verified.principal,
+        source,
+        frontend: NAME,
+        received: Instant::now(),
+    };
+    let answer_form = headers.get("accept").and_then(|accept| Form::accepted(&accept)).or(form);
+    let answer_form = answer_form.unwrap_or(Form::Json);
+    let operation = operation_at(request.uri().path()).and_then(Operation::by_name);
+    perform(worker, call, request, &headers, operation, form, &body, answer_form).await
+}
+
+/// Opens the request at the gate, awaits what becomes of it, and encodes that.
+#[allow(clippy::too_many_arguments, reason = "private, and each is a part of one request")]
+async fn perform(
+    worker: &Worker,
+    call: Call,
+    request: &HttpRequest,
+    headers: &Headers<'_>,
+    operation: Option<Operation>,
+    form: Option<Form>,
+    body: &Bytes,
+    answer_form: Form,
+) -> Result<HttpResponse> {
+    let gate = &worker.gate;
+    let request_id = call.request_id;
+    let (waiter, finished) = Waiter::new();
+    let cancel = CancelOnDrop::default();
+    let opened = match read(request, headers, operation, form, body) {
+        Ok(request) => gate.open(Ask {
+            call,
+            request,
+            frame: Some(body),
+            sheet: Sheet::plain(Some(gate.max_frame_bytes())),
+            reply_to: Some(waiter),
+            cancel: cancel.0.clone(),
+            ticket: 0,
+        }),
+        Err(error) => Opened::Job(gate.refuse(call, operation, error, Some(waiter), cancel.0.clone(), 0)),
+    };
+    match opened {
+        Opened::Managed(managed) => {
+            let reply = gate.manage(*managed).await?;
+            Ok(encode(worker, answer_form, request_id, &reply))
+        }
+        Opened::Job(job) => {
+            let finished = worker.await_job(job, finished).await?;
+            match finished.reply() {
+                Ok(reply) => Ok(encode(worker, answer_form, request_id, &reply)),
+                Err(error) => Ok(refusal(error, request_id)),
+            }
+        }
+    }
+}
+
+/// Reads the request of a caller who is known.
+fn read<'b>(
+    request: &HttpRequest,
+    headers: &Headers<'_>,
+    operation: Option<Operation>,
+    form: Option<Form>,
+    body: &'b [u8],
+) -> Result<Request<'b>> {
+    if headers.get(acs3::ACS_VERSION).as_deref() != Some(acs3::API_VERSION) {
+        return Err(Error::new(
+            ErrorKind::UnsupportedVersion,
+            format!("x-acs-version is {}", acs3::API_VERSION),
+        ));
+    }
+    let operation =
+        operation.ok_or_else(|| Error::new(ErrorKind::OperationNotFound, "no operation of this name"))?;
+    if headers.get(acs3::ACTION).as_deref() != Some(operation.name()) {
+        return Err(Error::new(ErrorKind::InvalidParameter, "x-acs-action is not the operation of the path"));
+    }
+    if request.uri().query().is_some_and(|query| !query.is_empty()) {
+        return Err(Error::new(
+            ErrorKind::InvalidParameter,
+            "parameters are taken from the body alone, and the query must be empty",
+        ));
+    }
+    let form = form.ok_or_else(|| {
+        Error::new(ErrorKind::MalformedRequest, "content-type is application/json or application/msgpack")
+    })?;
+    form.decode(operation, body)
+}
+
+fn encode(worker: &Worker, form: Form, request_id: RequestId, reply: &Reply<'_>) -> HttpResponse {
+    let started = Instant::now();
+    let (content_type, body) = match form {
+        Form::Json => (JSON, json_reply(reply)),
+        Form::Msgpack => {
+            let mut body = Vec::with_capacity(512);
+            encode_body(reply, &mut body);
+            (MSGPACK, body)
+        }
+    };
+    worker.gate.metrics().encoded(started.elapsed());
+    answer(StatusCode::OK, content_type, request_id, body)
+}
+
+impl Worker {
+    async fn await_job(&self, job: Box<Job>, finished: oneshot::Receiver<Finished>) -> Result<Finished> {
+        let in_flight = &self.gate.metrics().in_flight;
+        in_flight.inc();
+        self.arbiter.submit(vec![job]);
+        let finished = finished.await;
+        in_flight.dec();
+        finished.map_err(|_| Error::new(ErrorKind::Unavailable, "the server is stopping"))
+    }
+}
+
+/// Hands a finished job to the task that awaits it.
+struct Waiter(Mutex<Option<oneshot::Sender<Finished>>>);
+
+impl Waiter {
+    fn new() -> (Arc<Self>, oneshot::Receiver<Finished>) {
+        let (sender, receiver) = oneshot::channel();
+        (Arc::new(Self(Mutex::new(Some(sender)))), receiver)
+    }
+}
+
+impl ReplyTo for Waiter {
+    fn finished(&self, finished: Finished) {
+        if let Some(sender) = self.0.lock().take() {
+            let _gone = sender.send(finished);
+        }
+    }
+}
+
+/// Calls off the job of a connection that went away; of a finished one nothing is left to call off.
+#[derive(Default)]
+struct CancelOnDrop(Cancel);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_form_is_named_by_its_media_type_alone() {
+        for (text, form) in [
+            ("application/json", Some(Form::Json)),
+            ("Application/JSON; charset=utf-8", Some(Form::Json)),
+            (" application/msgpack ", Some(Form::Msgpack)),
+            ("application/jsonp", None),
+            ("text/json", None),
+            ("", None),
+        ] {
+            assert_eq!(Form::of(text), form, "{text:?}");
+        }
+        assert_eq!(
+            Form::accepted("text/html, application/msgpack;q=1, application/json"),
+            Some(Form::Msgpack)
+        );
+        assert_eq!(Form::accepted("*/*"), None);
+    }
+}

@@ -1,0 +1,9 @@
+//! The HTTP frontend before a real engine: what it serves, whom it refuses, what it withstands.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod client;
+mod limits;
+mod operations;
+mod probes;
+mod signatures;
+mod site;
