@@ -165,6 +165,9 @@ fn source_prefix(source: Option<IpAddr>) -> String {
     }
 }
 
+/// Bytes of refusals that one chain holds for a log that cannot be written.
+const MAX_PENDING: usize = 64 << 10;
+
 /// One chain with its sink; it has one owner.
 pub struct DeskChain {
     hub: Arc<AuditHub>,
@@ -205,6 +208,14 @@ impl DeskChain {
 
     /// Adds a record; it is kept once [`Self::flush`] has returned.
     pub fn append(&mut self, record: &AuditRecord<'_>) {
+        // Memory does not stand in for the disk: past this, refusals are counted alone, and the gap says how many.
+        let is_refusal = matches!(record.outcome, Outcome::Failed(_));
+        if is_refusal && self.pending.len() >= MAX_PENDING && !self.hub.is_healthy() {
+            if record.outcome != Outcome::Failed(ErrorKind::AuditUnavailable) {
+                self.hub.refused.fetch_add(1, Ordering::Relaxed);
+            }
+            return;
+        }
         if self.hub.enabled {
             self.records += 1;
             self.writer.append(record, &mut self.pending);
@@ -232,6 +243,8 @@ impl DeskChain {
         if self.pending.is_empty() {
             return Ok(());
         }
+        // While the log is well the reserve stands, whoever had given it up before.
+        self.reserve_released &= !self.hub.is_healthy();
         let mut outcome = self.sink.append(&self.pending);
         if outcome.is_err() && !self.reserve_released {
             // What is in flight can still be recorded; from here on nothing new is taken.
@@ -298,8 +311,8 @@ pub(crate) enum AuditMessage {
     ClockJump { from: Timestamp, to: Timestamp },
     /// Keep a note of records that a crash had kept out of the audit.
     Recovered(Vec<RecordStamp>),
-    /// Keep the record of a key that was deleted when its window was over.
-    Deleted { cmk: CmkId, writes: Vec<RecordStamp> },
+    /// Keep the record of what a timer did to a key.
+    Timer { operation: &'static str, rule: &'static str, cmk: CmkId, writes: Vec<RecordStamp> },
     /// Write what there is, close the chain, answer.
     Stop(tokio::sync::oneshot::Sender<()>),
 }

@@ -146,6 +146,7 @@ impl Engine {
             buffered: Arc::default(),
             request_ids: RequestIds::new(u64::from_be_bytes(random::array().map_err(random("request ids"))?)),
             store_trouble: parking_lot::Mutex::new(None),
+            quarantined: loaded.quarantined.len(),
             store,
             provider,
             clock,

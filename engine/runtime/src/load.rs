@@ -207,6 +207,14 @@ pub(crate) fn load(
         }
     };
     let first_start = installation_stamp.is_none() && seen.is_empty();
+    if first_start && !stamps.is_empty() {
+        // A fresh root access key over a store that was lost would hand the installation to whoever deleted it.
+        return Err(StoreError::Corrupt(format!(
+            "the store is empty, though the audit log remembers {} records: restore the store, or move the audit log away \
+             to begin anew",
+            stamps.len()
+        )));
+    }
     let mut ended = HashMap::new();
     let mut access_ended = HashMap::new();
     for (path, stamp) in stamps {

@@ -69,6 +69,8 @@ pub struct Metrics {
     pub connections: IntGaugeVec,
     /// Requests taken and not yet answered.
     pub in_flight: IntGauge,
+    /// Bytes of requests and answers that were copied in memory, beside what the kernel moves and the cipher writes.
+    pub copied_bytes: IntCounter,
     sampled: Sampled,
 }
 
@@ -237,6 +239,10 @@ impl Default for Metrics {
                 }
                 connections
             },
+            copied_bytes: make.counter(
+                "keymill_copied_bytes_total",
+                "Bytes of requests and answers copied in memory, beside what the kernel moves and the cipher writes.",
+            ),
             in_flight: make.gauge("keymill_requests_in_flight", "Requests taken and not yet answered."),
             sampled,
             registry,

@@ -25,6 +25,8 @@ struct Flow<T> {
     jobs: VecDeque<T>,
     deficit: u64,
     weight: u64,
+    /// Whether its principal stands in the ring: never twice.
+    stands: bool,
 }
 
 /// Jobs that wait, by principal. A principal stands in the ring while it has jobs, but for the time that an unfinished one of them
@@ -32,6 +34,8 @@ struct Flow<T> {
 pub struct ReadyQueue<K, T> {
     flows: HashMap<K, Flow<T>>,
     ring: VecDeque<K>,
+    /// Whose unfinished jobs the last taker has; by the next take they are put back, or were done early.
+    in_hand: Vec<K>,
     quantum: u64,
     len: usize,
 }
@@ -39,7 +43,7 @@ pub struct ReadyQueue<K, T> {
 impl<K: Clone + Eq + Hash, T: Divisible> ReadyQueue<K, T> {
     /// Makes an empty queue that gives each principal about `quantum` nanoseconds of work in turn.
     pub fn new(quantum: u64) -> Self {
-        Self { flows: HashMap::new(), ring: VecDeque::new(), quantum, len: 0 }
+        Self { flows: HashMap::new(), ring: VecDeque::new(), in_hand: Vec::new(), quantum, len: 0 }
     }
 
     /// Returns the number of jobs that wait.
@@ -61,17 +65,26 @@ impl<K: Clone + Eq + Hash, T: Divisible> ReadyQueue<K, T> {
             flow.jobs.push_back(job);
         } else {
             self.ring.push_back(principal.clone());
-            self.flows.insert(principal.clone(), Flow { jobs: VecDeque::from([job]), deficit: 0, weight });
+            self.flows.insert(
+                principal.clone(),
+                Flow { jobs: VecDeque::from([job]), deficit: 0, weight, stands: true },
+            );
         }
     }
 
     /// Puts a job that is not finished back before its principal's others.
     pub fn put_back(&mut self, principal: &K, weight: u64, job: T) {
         self.len += 1;
-        let flow =
-            self.flows.entry(principal.clone()).or_insert(Flow { jobs: VecDeque::new(), deficit: 0, weight });
+        let flow = self.flows.entry(principal.clone()).or_insert(Flow {
+            jobs: VecDeque::new(),
+            deficit: 0,
+            weight,
+            stands: false,
+        });
         // Who has something left of its turn goes on with it; who has not waits for the next.
-        if flow.deficit > 0 {
+        if std::mem::replace(&mut flow.stands, true) {
+            // A job that was done and has to be done again: its principal did not leave the ring.
+        } else if flow.deficit > 0 {
             self.ring.push_front(principal.clone());
         } else {
             self.ring.push_back(principal.clone());
@@ -82,11 +95,13 @@ impl<K: Clone + Eq + Hash, T: Divisible> ReadyQueue<K, T> {
     /// Takes parts of jobs worth about `budget`, fairly; a job comes out whole, with the part of it to do now.
     pub fn take(&mut self, budget: u64, out: &mut Vec<(T, Part)>) {
         let mut left = budget;
+        self.settle();
         // Whose job is in hand and unfinished, and where it stands in `out`: in the next round it is this job that grows.
         let mut in_hand: VecDeque<(K, usize)> = VecDeque::new();
         while left > 0 {
             let Some(principal) = self.ring.pop_front() else { break };
             let flow = self.flows.get_mut(&principal).expect("who stands in the ring has a flow");
+            flow.stands = false;
             if flow.deficit == 0 {
                 flow.deficit = self.quantum * flow.weight;
             }
@@ -111,8 +126,10 @@ impl<K: Clone + Eq + Hash, T: Divisible> ReadyQueue<K, T> {
                 // An idle flow saves nothing up.
                 self.flows.remove(&principal);
             } else if cut_short {
+                flow.stands = true;
                 self.ring.push_front(principal);
             } else {
+                flow.stands = true;
                 self.ring.push_back(principal);
             }
         }
@@ -131,6 +148,24 @@ impl<K: Clone + Eq + Hash, T: Divisible> ReadyQueue<K, T> {
             } else if flow.jobs.is_empty() {
                 self.flows.remove(&principal);
             } else {
+                flow.stands = true;
+                self.ring.push_back(principal);
+            }
+        }
+        self.in_hand.extend(in_hand.into_iter().map(|(principal, _)| principal));
+    }
+
+    /// Lets those go on whose job in hand did not come back: it expired or was called off, and was answered at once.
+    fn settle(&mut self) {
+        for principal in self.in_hand.drain(..) {
+            let Some(flow) = self.flows.get_mut(&principal) else { continue };
+            if flow.stands {
+                continue;
+            }
+            if flow.jobs.is_empty() {
+                self.flows.remove(&principal);
+            } else {
+                flow.stands = true;
                 self.ring.push_back(principal);
             }
         }
@@ -139,6 +174,7 @@ impl<K: Clone + Eq + Hash, T: Divisible> ReadyQueue<K, T> {
     /// Takes everything, for a shutdown or a drain.
     pub fn drain(&mut self) -> Vec<T> {
         self.ring.clear();
+        self.in_hand.clear();
         self.len = 0;
         self.flows.drain().flat_map(|(_, flow)| flow.jobs).collect()
     }
@@ -174,6 +210,44 @@ mod tests {
             }
         }
         served
+    }
+
+    #[test]
+    fn a_job_that_ends_while_in_hand_does_not_hold_up_its_principals_others() {
+        let mut queue = ReadyQueue::new(1_000);
+        queue.push(&"a", 1, Bulk { who: "a", items: 1_000 });
+        queue.push(&"a", 1, Bulk { who: "a", items: 1 });
+        let mut parts = Vec::new();
+        queue.take(500, &mut parts);
+        assert!(matches!(&parts[..], [(_, part)] if !part.last));
+        // Expired: it is never put back.
+        parts.clear();
+        assert_eq!(serve(&mut queue, 500)["a"], 1);
+        assert!(queue.is_empty());
+        queue.push(&"a", 1, Bulk { who: "a", items: 1_000 });
+        queue.take(500, &mut parts);
+        parts.clear();
+        queue.push(&"a", 1, Bulk { who: "a", items: 2 });
+        assert_eq!(serve(&mut queue, 500)["a"], 2, "nor those that come later");
+    }
+
+    #[test]
+    fn a_job_that_is_done_and_put_back_again_gives_its_principal_no_second_place() {
+        let mut queue = ReadyQueue::new(1_000);
+        for items in [1, 1, 50] {
+            queue.push(&"a", 1, Bulk { who: "a", items });
+        }
+        let mut parts = Vec::new();
+        queue.take(150, &mut parts);
+        let redone: Vec<Bulk> = parts.drain(..).map(|(job, _)| job).collect();
+        for job in redone.into_iter().rev() {
+            queue.put_back(&"a", 1, job);
+        }
+        let mut served = 0;
+        while !queue.is_empty() {
+            served += serve(&mut queue, 300)["a"];
+        }
+        assert_eq!(served, 52);
     }
 
     #[test]

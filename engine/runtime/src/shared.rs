@@ -44,6 +44,8 @@ pub(crate) struct Shared {
     /// Bytes of requests and answers held over all connections.
     pub(crate) buffered: Arc<AtomicUsize>,
     pub(crate) request_ids: RequestIds,
+    /// Records that failed their check at the start.
+    pub(crate) quarantined: usize,
     /// Why the store refuses writes, if it does; for `/readyz`.
     pub(crate) store_trouble: Mutex<Option<String>>,
 }

@@ -156,7 +156,12 @@ impl Reader {
             })
             .await;
             self.lease().await;
+            let (place, kept) = (self.buffer.as_ptr(), self.buffer.len());
             self.buffer.reserve(self.read_bytes);
+            if kept > 0 && place != self.buffer.as_ptr() {
+                // The begun frame moved on with the buffer.
+                self.gate.metrics().copied_bytes.inc_by(kept as u64);
+            }
             let room = self.buffer.capacity() - self.buffer.len();
             let outcome = tokio::select! {
                 outcome = read.read_buf(&mut self.buffer) => outcome,
@@ -288,7 +293,7 @@ impl Reader {
             Request::BatchDecrypt(r) => batch::begin_batch(id, r.items.len(), &mut self.head),
             Request::BatchReEncrypt(r) => batch::begin_batch(id, r.items.len(), &mut self.head),
             Request::BatchGenerateDataKey(r) => batch::begin_batch(id, r.count as usize, &mut self.head),
-            Request::Encrypt(_) | Request::ReEncrypt(_) | Request::GenerateDataKeyWithoutPlaintext(_) => {
+            Request::Encrypt(_) | Request::ReEncrypt(_) => {
                 batch::begin_single(id, "CiphertextBlob", &mut self.head)
             }
             Request::Decrypt(_) => batch::begin_single(id, "Plaintext", &mut self.head),

@@ -201,10 +201,7 @@ fn encode(finished: Finished) -> Vec<u8> {
             batch::finish_batch_encrypt(FrameStart::moved_to(0), &errors, key, version, &mut frame);
             frame
         }
-        (
-            Ok(Product::Sealed { key, version, .. }),
-            Some(Encrypt | ReEncrypt | GenerateDataKeyWithoutPlaintext),
-        ) => {
+        (Ok(Product::Sealed { key, version, .. }), Some(Encrypt | ReEncrypt)) => {
             let mut frame = sheet.into_written();
             batch::finish_single(FrameStart::moved_to(0), key, version, call.request_id, &mut frame);
             frame

@@ -1,5 +1,13 @@
 #![doc = include_str!("../README.md")]
 
+mod disk;
+mod fuse;
 mod live;
+mod setup;
+mod site;
 
+pub use disk::Disk;
+pub use fuse::{Fuse, Point};
 pub use live::{Live, Started};
+pub use setup::Setup;
+pub use site::Site;

@@ -8,11 +8,11 @@ use std::thread::JoinHandle;
 use keymill_client::{Connection, Credentials, Options};
 use keymill_core::seam::audit::AuditLog;
 use keymill_core::seam::store::Store;
-use keymill_crypto::root::RootKeys;
 use keymill_runtime::clock::Clock;
 use keymill_runtime::frontend::Stopper;
-use keymill_runtime::{Engine, EngineConfig, Frontend, Gate, Parts};
-use tempfile::TempDir;
+use keymill_runtime::{Engine, EngineConfig, EngineError, Frontend, Gate, Parts};
+
+use crate::{Setup, Site};
 
 /// A running engine with a MessagePack listener.
 pub struct Live {
@@ -23,8 +23,8 @@ pub struct Live {
     pub address: SocketAddr,
     /// The clock of the engine, to be set off by tests.
     pub clock: Clock,
-    root: Option<RootKeys>,
-    directory: Option<TempDir>,
+    site: Option<Site>,
+    bootstrap: Option<(keymill_core::id::AccessKeyId, String)>,
 }
 
 /// A first start, with the access key that it made.
@@ -38,55 +38,53 @@ pub struct Started {
 impl Live {
     /// Starts an engine on a fresh scratch directory.
     pub fn start(config: EngineConfig) -> Started {
-        let directory = tempfile::tempdir().expect("a scratch directory");
-        let root = RootKeys::generate().expect("random numbers");
-        let (live, credentials) = Self::over(directory, root, config);
-        Started { live, credentials: credentials.expect("a first start makes an access key") }
+        Self::start_with(Setup::new(config))
+    }
+
+    /// Starts an engine on a fresh scratch directory, with other parts than the shipped ones.
+    pub fn start_with(setup: Setup) -> Started {
+        let live = Site::fresh().start(setup);
+        let credentials = live.bootstrap().expect("a first start makes an access key");
+        Started { live, credentials }
     }
 
     /// Stops and starts again on the same directory and root.
-    pub fn restart(mut self, config: EngineConfig) -> Self {
+    pub fn restart(self, config: EngineConfig) -> Self {
+        self.halt().start(Setup::new(config))
+    }
+
+    /// Stops, and leaves what is kept on disk.
+    pub fn halt(mut self) -> Site {
         self.stop();
-        let directory = self.directory.take().expect("a live engine has its directory");
-        let root = self.root.take().expect("a live engine has its root");
-        Self::over(directory, root, config).0
+        self.site.take().expect("a live engine has its site")
     }
 
-    fn over(directory: TempDir, root: RootKeys, config: EngineConfig) -> (Self, Option<Credentials>) {
-        let store =
-            keymill_store_sqlite::open(keymill_store_sqlite::Config::new(directory.path().join("data")))
-                .expect("the store opens");
-        let audit = keymill_audit_file::open(keymill_audit_file::Config::at(directory.path().join("audit")))
-            .expect("the audit log opens");
-        Self::with(Arc::new(store), Arc::new(audit), directory, root, config)
-    }
-
-    fn with(
-        store: Arc<dyn Store>,
-        audit: Arc<dyn AuditLog>,
-        directory: TempDir,
-        root: RootKeys,
-        config: EngineConfig,
-    ) -> (Self, Option<Credentials>) {
+    pub(crate) fn over(site: Site, setup: Setup) -> Result<Self, EngineError> {
+        let store = keymill_store_sqlite::open(keymill_store_sqlite::Config::new(site.data()))
+            .map_err(|error| EngineError(error.to_string()))?;
+        let audit = keymill_audit_file::open(keymill_audit_file::Config::at(site.audit()))
+            .map_err(|error| EngineError(error.to_string()))?;
+        let store: Arc<dyn Store> = (setup.store)(Arc::new(store));
+        let audit: Arc<dyn AuditLog> = (setup.audit)(Arc::new(audit));
         let provider = keymill_provider_software::open(keymill_provider_software::Config {})
             .expect("the software provider opens");
         let authenticator = keymill_auth_credentials::open(keymill_auth_credentials::Config {})
             .expect("the authenticator opens");
-        let clock = Clock::default();
-        let kept = RootKeys::decode(root.encode().expose()).expect("a root survives its text form");
+        let clock = setup.clock;
         let parts = Parts {
-            config,
+            config: setup.config,
             clock: clock.clone(),
             store,
             provider: Arc::new(provider),
             authenticators: vec![Box::new(authenticator)],
             audit,
-            root,
+            root: site.root(),
             node: "test".into(),
         };
-        let (engine, bootstrap) = Engine::start(parts).expect("the engine starts");
+        let (engine, bootstrap) = Engine::start(parts)?;
         let listen = keymill_msgpack::Config {
-            workers: 2,
+            workers: setup.workers,
+            hello_timeout: setup.hello_timeout,
             ..keymill_msgpack::Config::new("127.0.0.1:0".parse().expect("an address"))
         };
         let msgpack = keymill_msgpack::bind(listen).expect("the listener binds");
@@ -96,19 +94,28 @@ impl Live {
         let frontend = std::thread::spawn(move || {
             Box::new(msgpack).run(gate, stop).expect("the frontend serves");
         });
-        let credentials = bootstrap.map(|bootstrap| {
-            Credentials::new(bootstrap.id, String::from_utf8_lossy(bootstrap.secret.expose()).into_owned())
+        let bootstrap = bootstrap.map(|made| {
+            (made.id, String::from_utf8(made.secret.expose().to_vec()).expect("a secret is text"))
         });
-        let live = Self {
+        Ok(Self {
             engine: Some(engine),
             stopper,
             frontend: Some(frontend),
             address,
             clock,
-            root: Some(kept),
-            directory: Some(directory),
-        };
-        (live, credentials)
+            site: Some(site),
+            bootstrap,
+        })
+    }
+
+    /// Returns the access key that a first start made.
+    pub fn bootstrap(&self) -> Option<Credentials> {
+        self.bootstrap.as_ref().map(|(id, secret)| Credentials::new(id.clone(), secret.clone()))
+    }
+
+    /// Returns the secret of the access key that a first start made.
+    pub fn bootstrap_secret(&self) -> Option<&str> {
+        self.bootstrap.as_ref().map(|(_, secret)| secret.as_str())
     }
 
     /// Returns the way in.
@@ -116,9 +123,14 @@ impl Live {
         self.engine.as_ref().expect("it runs").gate()
     }
 
+    /// Returns where the engine keeps its things.
+    pub fn site(&self) -> &Site {
+        self.site.as_ref().expect("a live engine has its site")
+    }
+
     /// Returns the scratch directory.
     pub fn directory(&self) -> &Path {
-        self.directory.as_ref().expect("it runs").path()
+        self.site().path()
     }
 
     /// Logs in.

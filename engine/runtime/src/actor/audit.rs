@@ -59,7 +59,9 @@ impl AuditActor {
                         records.push(record);
                         waiting.push(reply);
                     }
-                    AuditMessage::Deleted { cmk, writes } => records.push(self.deletion(cmk, writes)),
+                    AuditMessage::Timer { operation, rule, cmk, writes } => {
+                        records.push(self.of_timer(operation, rule, cmk, writes));
+                    }
                     AuditMessage::ClockJump { from, to } => {
                         self.chain.chain.note(&Note::ClockJump { from, to });
                     }
@@ -100,16 +102,22 @@ impl AuditActor {
         }
     }
 
-    fn deletion(&self, cmk: CmkId, writes: Vec<RecordStamp>) -> Box<ManagementRecord> {
+    fn of_timer(
+        &self,
+        operation: &'static str,
+        rule: &'static str,
+        cmk: CmkId,
+        writes: Vec<RecordStamp>,
+    ) -> Box<ManagementRecord> {
         let protection = self.shared.provider.profile().protection;
         Box::new(ManagementRecord {
             request: self.shared.request_ids.next(),
             principal: None,
             source: None,
             frontend: "timer",
-            operation: "DeleteKey",
+            operation,
             outcome: Outcome::Done,
-            rule: "deletion window over".into(),
+            rule: rule.into(),
             keys: vec![KeyTouch { cmk, version: 0, items: 0, protection }],
             micros: 0,
             writes,

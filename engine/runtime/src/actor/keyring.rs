@@ -11,6 +11,7 @@ use keymill_core::audit::{KeyTouch, RecordStamp};
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::{AccessKeyId, AliasName, CmkId, KeyVersionId};
 use keymill_core::key::{Cmk, KeyChange, KeyState, KeyUsage, KeyVersion, KeyVersionMaterial, Origin};
+use keymill_core::limit;
 use keymill_core::seam::provider::StoredKey;
 use keymill_core::seam::store::{Path, Revision, Write};
 use keymill_core::time::Timestamp;
@@ -85,9 +86,6 @@ pub(crate) struct DeleteAlias {
 /// Writes use counts that changed.
 pub(crate) struct FlushUsage;
 
-/// Deletes the keys whose time has come.
-pub(crate) struct DeleteDue;
-
 macro_rules! messages {
     ($($message:ty => $result:ty;)*) => {
         $(impl Message for $message { type Result = Result<$result>; })*
@@ -102,7 +100,6 @@ messages! {
     PutAlias => Changed<()>;
     DeleteAlias => Changed<()>;
     FlushUsage => ();
-    DeleteDue => usize;
 }
 
 /// A record as it will be committed.
@@ -200,8 +197,64 @@ impl KeyringActor {
         self.shared.forget(entry);
         self.shared.keyring.remove(&id);
         tracing::warn!(key = %id, "the key was deleted: its window is over");
-        let recorded = self.audit.send(AuditMessage::Deleted { cmk: id, writes });
+        self.record("DeleteKey", "deletion window over", id, writes)
+    }
+
+    /// Has what a timer did recorded.
+    fn record(
+        &self,
+        operation: &'static str,
+        rule: &'static str,
+        cmk: CmkId,
+        writes: Vec<RecordStamp>,
+    ) -> Result<()> {
+        let recorded = self.audit.send(AuditMessage::Timer { operation, rule, cmk, writes });
         recorded.map_err(|_| Error::new(ErrorKind::AuditUnavailable, "the audit log is closed"))
+    }
+
+    /// Makes a new version of each key whose primary one has sealed as many messages as random nonces allow.
+    fn rotate_exhausted(&mut self) -> Result<()> {
+        let keyring = &self.shared.keyring;
+        let exhausted: Vec<_> = keyring
+            .ids()
+            .iter()
+            .filter_map(|id| keyring.cmk(id))
+            .filter(|e| e.cmk.state == KeyState::Enabled)
+            .filter(|e| is_exhausted(e.primary().usage.encrypted.load(Ordering::Relaxed)))
+            .collect();
+        for entry in exhausted {
+            let key = self.shared.custody.lock().generate(entry.cmk.spec, entry.cmk.bulk_mode)?;
+            let changed = self.rotate(&entry, key)?;
+            tracing::warn!(key = %entry.cmk.id, "a new version was made: the last one had sealed its number of messages");
+            self.record("RotateKey", "number of messages reached", entry.cmk.id, changed.writes)?;
+        }
+        Ok(())
+    }
+
+    /// Commits a new version of a key and publishes it as the primary one.
+    fn rotate(&mut self, before: &CmkEntry, key: StoredKey) -> Result<Changed<Arc<CmkEntry>>> {
+        let id = before.cmk.id;
+        let mut cmk = before.cmk.clone();
+        let version = KeyVersion {
+            number: before.primary().number + 1,
+            id: KeyVersionId::from_random(random::array()?),
+            created_at: self.shared.clock.now(),
+        };
+        cmk.versions.push(version.clone());
+        let (material, version) = self.material(&id, &version, key)?;
+        let drafts = vec![self.draft(records::cmk_path(&id), Kind::Cmk, Some(before.stamp), &cmk)?, material];
+        let (revision, writes) = self.commit(drafts)?;
+        let mut versions = before.versions.clone();
+        versions.push(version);
+        let entry = Arc::new(CmkEntry {
+            cmk,
+            versions,
+            stamp: Stamp { revision, sequence: writes[0].sequence },
+            generation: before.generation,
+            life: before.life.clone(),
+        });
+        self.shared.keyring.publish(entry.clone());
+        Ok(Changed { keys: touched(&entry), value: entry, writes })
     }
 
     /// Looks at the clock; a jump of wall time against monotonic time is recorded, and deletions rest for a while.
@@ -211,12 +264,24 @@ impl KeyringActor {
         let expected = last_wall.plus(instant.saturating_duration_since(last_instant));
         let off = now.since(expected).max(expected.since(now));
         if off > self.shared.config.clock_jump {
-            tracing::error!(%expected, %now, "the clock jumped: deletions rest");
-            let _closed = self.audit.send(AuditMessage::ClockJump { from: expected, to: now });
-            self.installation.rest_until_ms = now.plus(self.shared.config.clock_jump_rest).as_ms();
+            self.jumped(expected, now);
         }
         self.last_look = (now, instant);
         now
+    }
+
+    fn jumped(&mut self, expected: Timestamp, now: Timestamp) {
+        tracing::error!(%expected, %now, "the clock jumped: deletions rest");
+        let _closed = self.audit.send(AuditMessage::ClockJump { from: expected, to: now });
+        self.installation.rest_until_ms = now.plus(self.shared.config.clock_jump_rest).as_ms();
+    }
+
+    /// Compares the clock at the start with the time when this store was last seen: time does not pass backwards while stopped.
+    fn look_at_last_seen(&mut self) {
+        let (seen, now) = (Timestamp::from_ms(self.installation.seen_ms), self.last_look.0);
+        if seen.since(now) > self.shared.config.clock_jump {
+            self.jumped(seen, now);
+        }
     }
 
     fn keep_installation(&mut self, now: Timestamp) -> Result<()> {
@@ -338,10 +403,12 @@ impl Actor for KeyringActor {
         };
         ctx.run_interval(self.shared.config.usage_flush, move |actor, _| {
             report("writing use counts", actor.flush_usage());
+            report("making new versions", actor.rotate_exhausted());
         });
         ctx.run_interval(self.shared.config.deletion_check, move |actor, _| {
             report("deleting keys whose time has come", actor.delete_due().map(drop));
         });
+        self.look_at_last_seen();
         report("deleting keys whose time has come", self.delete_due().map(drop));
     }
 }
@@ -418,28 +485,7 @@ impl Handler<Rotate> for KeyringActor {
     fn handle(&mut self, message: Rotate, _: &mut Self::Context) -> Self::Result {
         let before = self.entry(&message.id)?;
         before.cmk.state.check_usable()?;
-        let id = before.cmk.id;
-        let mut cmk = before.cmk.clone();
-        let version = KeyVersion {
-            number: before.primary().number + 1,
-            id: KeyVersionId::from_random(random::array()?),
-            created_at: self.shared.clock.now(),
-        };
-        cmk.versions.push(version.clone());
-        let (material, version) = self.material(&id, &version, message.key)?;
-        let drafts = vec![self.draft(records::cmk_path(&id), Kind::Cmk, Some(before.stamp), &cmk)?, material];
-        let (revision, writes) = self.commit(drafts)?;
-        let mut versions = before.versions.clone();
-        versions.push(version);
-        let entry = Arc::new(CmkEntry {
-            cmk,
-            versions,
-            stamp: Stamp { revision, sequence: writes[0].sequence },
-            generation: before.generation,
-            life: before.life.clone(),
-        });
-        self.shared.keyring.publish(entry.clone());
-        Ok(Changed { keys: touched(&entry), value: entry, writes })
+        self.rotate(&before, message.key)
     }
 }
 
@@ -498,10 +544,19 @@ impl Handler<FlushUsage> for KeyringActor {
     }
 }
 
-impl Handler<DeleteDue> for KeyringActor {
-    type Result = Result<usize>;
+/// Tells whether a key version has sealed 2^45 messages: where random 192-bit nonces repeat with a probability of 2^-32
+/// (`spec/ciphertext.md`).
+fn is_exhausted(encrypted: u64) -> bool {
+    encrypted >= 1 << limit::XAES_MESSAGES_LOG2
+}
 
-    fn handle(&mut self, DeleteDue: DeleteDue, _: &mut Self::Context) -> Self::Result {
-        self.delete_due()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_replaced_at_two_to_the_forty_five_messages() {
+        assert!(!is_exhausted((1 << 45) - 1));
+        assert!(is_exhausted(1 << 45));
     }
 }

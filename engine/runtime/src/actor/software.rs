@@ -8,6 +8,7 @@ use std::time::Duration;
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, WrapFuture};
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::AccessKeyId;
+use prometheus::IntGauge;
 
 use crate::ready::ReadyQueue;
 use crate::shared::Shared;
@@ -34,6 +35,7 @@ pub struct ArbiterHandle {
     addr: Addr<SoftwareActor>,
     queued: Arc<AtomicUsize>,
     max_queued: usize,
+    in_flight: IntGauge,
 }
 
 impl ArbiterHandle {
@@ -49,6 +51,7 @@ impl ArbiterHandle {
             let message = format!("the queue of the crypto pool holds its limit of {} jobs", self.max_queued);
             job.refuse(Error::new(ErrorKind::Busy, message).retry_after_ms(20));
         }
+        self.in_flight.add(jobs.len() as i64);
         // The mailbox is bounded by the jobs in it: every sender counts them first.
         self.addr.do_send(Submit(jobs));
     }
@@ -72,7 +75,8 @@ impl SoftwareActor {
             unfinished: Vec::new(),
         };
         let max_queued = shared.config.max_queued_jobs;
-        Ok(ArbiterHandle { addr: actor.start(), queued, max_queued })
+        let in_flight = shared.metrics.in_flight.clone();
+        Ok(ArbiterHandle { addr: actor.start(), queued, max_queued, in_flight })
     }
 
     /// Works for one slice, then lets the arbiter look at its connections before the next.

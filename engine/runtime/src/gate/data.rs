@@ -138,6 +138,18 @@ impl Gate {
                 return Err(Error::internal(format!("{} is no data operation", other.operation().name())));
             }
         }
+        let copied = match &job.task {
+            Task::Seal { what: Sealing::Plaintexts { items, .. }, .. } => items.copied(),
+            Task::Seal { what: Sealing::Blobs(open), .. } | Task::Open(open) => open.items.copied(),
+            // A data key is written twice: sealed, and in clear.
+            Task::Seal { what: Sealing::DataKeys { count, bytes, with_plaintext: true }, .. } => {
+                count * bytes
+            }
+            _ => 0,
+        };
+        if copied > 0 {
+            self.0.shared.metrics.copied_bytes.inc_by(copied as u64);
+        }
         // Batches are laid out in one allocation; a single answer is small.
         if let Task::Seal { to, what: Sealing::Plaintexts { items, .. }, .. } = &job.task
             && items.len() > 1

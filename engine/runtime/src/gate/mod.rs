@@ -304,7 +304,7 @@ impl Gate {
             lane_depth: self.0.actors.lane_len(),
             buffered: shared.buffered.load(Ordering::Relaxed),
             keys: shared.keyring.len(),
-            quarantined: shared.keyring.quarantined_len(),
+            quarantined: shared.quarantined,
             subkeys: shared.subkeys.len(),
             subkey_counts: [shared.subkeys.hits(), shared.subkeys.misses(), shared.subkeys.evictions()],
             audit_counts: [

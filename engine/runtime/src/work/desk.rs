@@ -171,6 +171,7 @@ impl Desk {
                 }
             }
         }
+        self.shared.metrics.in_flight.sub(done.len() as i64);
         for job in done {
             let (finished, reply_to) = into_finished(job, &mut self.metrics);
             if let Some(reply_to) = reply_to {
@@ -182,6 +183,7 @@ impl Desk {
 
     /// Does one job to its end, on the caller's thread.
     pub(crate) fn perform(&mut self, mut job: Box<Job>) -> Finished {
+        self.shared.metrics.in_flight.inc();
         let slot = Arc::new(Slot::default());
         job.reply_to = Some(slot.clone());
         let mut job = Some(job);

@@ -18,6 +18,8 @@ enum Spans {
 pub struct Items {
     frame: Bytes,
     spans: Spans,
+    /// Bytes that were copied to have them in one buffer.
+    copied: usize,
 }
 
 impl Items {
@@ -38,10 +40,10 @@ impl Items {
             };
             if let [item] = items {
                 if let Some(span) = place(item) {
-                    return Self { frame: frame.clone(), spans: Spans::One(span) };
+                    return Self { frame: frame.clone(), spans: Spans::One(span), copied: 0 };
                 }
             } else if let Some(spans) = items.iter().map(place).collect::<Option<Box<[_]>>>() {
-                return Self { frame: frame.clone(), spans: Spans::Many(spans) };
+                return Self { frame: frame.clone(), spans: Spans::Many(spans), copied: 0 };
             }
         }
         Self::gather(items.iter().map(|item| &**item))
@@ -57,7 +59,8 @@ impl Items {
                 Span { start, len: item.len() as u32 }
             })
             .collect();
-        Self { frame: Bytes::from(buffer), spans: Spans::Many(spans) }
+        let copied = buffer.len();
+        Self { frame: Bytes::from(buffer), spans: Spans::Many(spans), copied }
     }
 
     /// Takes a buffer of items of equal length, end to end.
@@ -65,7 +68,7 @@ impl Items {
         let spans = (0..frame.len() / len.max(1))
             .map(|i| Span { start: (i * len) as u32, len: len as u32 })
             .collect();
-        Self { frame, spans: Spans::Many(spans) }
+        Self { frame, spans: Spans::Many(spans), copied: 0 }
     }
 
     /// Returns the number of items.
@@ -74,6 +77,11 @@ impl Items {
             Spans::One(_) => 1,
             Spans::Many(spans) => spans.len(),
         }
+    }
+
+    /// Returns how many bytes had to be copied to have the items in one buffer.
+    pub fn copied(&self) -> usize {
+        self.copied
     }
 
     /// Tells whether there are none.

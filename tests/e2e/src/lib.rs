@@ -1,0 +1,13 @@
+#![doc = include_str!("../README.md")]
+
+mod caller;
+mod logs;
+mod look;
+mod raw;
+mod rows;
+
+pub use caller::{Answered, Caller, Items, Named, Opened, batch_encrypt, context};
+pub use logs::Logs;
+pub use look::{audit_lines, eventually, files, find_in_files, metric, verified};
+pub use raw::{Raw, Told, sign};
+pub use rows::Rows;

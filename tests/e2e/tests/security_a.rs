@@ -1,0 +1,401 @@
+//! Group A of the security cases: what may be done to a symmetric ciphertext, and what must come of it. A12 has a file of its own.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use keymill_client::ServerError;
+use keymill_core::id::CmkId;
+use keymill_core::operation::*;
+use keymill_e2e::{Caller, Named, Raw, context};
+use keymill_harness::{Live, Started};
+use keymill_runtime::EngineConfig;
+use rmpv::Value;
+
+fn begin() -> (Live, Caller) {
+    let Started { live, credentials } = Live::start(EngineConfig::default());
+    let caller = Caller::new(&live, &credentials);
+    (live, caller)
+}
+
+/// All of an error that a caller can see, but for the id of its request, which has one length.
+fn face(error: &ServerError) -> (u16, &str, &str, bool, Option<u32>, usize) {
+    let ServerError { status, code, message, request_id, retryable, retry_after_ms } = error;
+    (*status, code, message, *retryable, *retry_after_ms, request_id.len())
+}
+
+/// The one error of what does not open.
+fn opaque() -> (u16, &'static str, &'static str, bool, Option<u32>, usize) {
+    (400, "InvalidParameter", "the ciphertext does not open with this key and context", false, None, 36)
+}
+
+/// The one error of a key that is not there, or not for this caller.
+fn not_found() -> (u16, &'static str, &'static str, bool, Option<u32>, usize) {
+    (404, "Forbidden.KeyNotFound", "the specified key is not found", false, None, 36)
+}
+
+fn assert_opaque(caller: &mut Caller, blob: &[u8], what: &str) {
+    let error = caller.decrypt(blob, &[]).expect_err(what);
+    assert_eq!(face(&error), opaque(), "{what}");
+}
+
+/// Opens blobs in one batch and expects the one error of each, or the not-found error where `is_id` says so.
+fn assert_all_refused(caller: &mut Caller, blobs: &[Vec<u8>], is_id: impl Fn(usize) -> bool) {
+    let opened = caller.batch_decrypt(blobs).unwrap();
+    assert!(opened.items.iter().all(Option::is_none), "never a plaintext");
+    assert_eq!(opened.errors.len(), blobs.len());
+    assert_eq!(opened.keys, []);
+    for ItemError(i, code, message) in &opened.errors {
+        let expected = if is_id(*i as usize) { not_found() } else { opaque() };
+        assert_eq!((&**code, &**message), (expected.1, expected.2), "blob {i}");
+    }
+}
+
+#[test]
+fn a1_every_flipped_bit_is_refused_alike() {
+    let (_live, mut caller) = begin();
+    let key = caller.create_key();
+    let blob = caller.encrypt(key, b"a plaintext of 24 bytes!", &[]).unwrap();
+    let flipped: Vec<Vec<u8>> = (0..8 * blob.len())
+        .map(|bit| {
+            let mut blob = blob.clone();
+            blob[bit / 8] ^= 1 << (bit % 8);
+            blob
+        })
+        .collect();
+    // A flipped id names a key that does not exist, which has an error of its own.
+    let is_id = |bit: usize| (2..18).contains(&(bit / 8));
+    assert_all_refused(&mut caller, &flipped, is_id);
+    for bit in [0, 8, 15, 8 * 18, 8 * 21 + 7, 8 * 22, 8 * 46, 8 * 70, 8 * blob.len() - 1] {
+        assert_opaque(&mut caller, &flipped[bit], &format!("bit {bit}"));
+    }
+    let error = caller.decrypt(&flipped[8 * 2], &[]).unwrap_err();
+    assert_eq!(face(&error), not_found());
+    assert_eq!(caller.decrypt(&blob, &[]).unwrap(), b"a plaintext of 24 bytes!");
+}
+
+#[test]
+fn a2_every_other_length_is_refused() {
+    let (_live, mut caller) = begin();
+    let key = caller.create_key();
+    let blob = caller.encrypt(key, b"a plaintext", &[]).unwrap();
+    let mut others: Vec<Vec<u8>> = (0..blob.len()).map(|n| blob[..n].to_vec()).collect();
+    others.push([&blob[..], &[0]].concat());
+    others.push([&blob[..], &blob].concat());
+    others.push(vec![0xa5; 333]);
+    let last = others.len();
+    others.push(vec![0; blob.len()]);
+    others.push([&[1, 1], &[0; 16][..], &[0, 0, 0, 1], &[0; 60]].concat());
+    assert_all_refused(&mut caller, &others, |i| i == last + 1);
+    for n in [0, 1, 21, 22, 37] {
+        assert_opaque(&mut caller, &blob[..n], &format!("{n} bytes"));
+    }
+}
+
+#[test]
+fn a3_a_tag_that_is_short_zero_or_anothers_is_refused() {
+    let (_live, mut caller) = begin();
+    let key = caller.create_key();
+    let one = caller.encrypt(key, b"one plaintext", &[]).unwrap();
+    let other = caller.encrypt(key, b"2nd plaintext", &[]).unwrap();
+    let body = one.len() - 16;
+    let mut bad: Vec<Vec<u8>> = [15, 12, 8, 4].map(|tag| one[..body + tag].to_vec()).into();
+    bad.push([&one[..body], &[0; 16]].concat());
+    bad.push([&one[..body], &other[body..]].concat());
+    for blob in &bad {
+        assert_opaque(&mut caller, blob, "the tag");
+    }
+    assert_all_refused(&mut caller, &bad, |_| false);
+}
+
+#[test]
+fn a4_another_context_is_refused_and_the_order_of_pairs_does_not_matter() {
+    let (_live, mut caller) = begin();
+    let key = caller.create_key();
+    let given = [("tenant", "a"), ("Row", "7"), ("caf\u{e9}", "\u{e9}")];
+    let blob = caller.encrypt(key, b"x", &given).unwrap();
+    let mut reversed = given;
+    reversed.reverse();
+    assert_eq!(caller.decrypt(&blob, &reversed).unwrap(), b"x");
+    let others: [&[(&str, &str)]; 9] = [
+        &[],
+        &given[..2],
+        &[given[0], given[1], given[2], ("more", "")],
+        &[given[0], ("Row", "8"), given[2]],
+        &[given[0], ("row", "7"), given[2]],
+        &[("a", "tenant"), ("7", "Row"), ("\u{e9}", "caf\u{e9}")],
+        &[given[0], given[1], ("cafe\u{301}", "\u{e9}")],
+        &[given[0], given[1], ("caf\u{e9}", "e\u{301}")],
+        &[("tenant", "a "), given[1], given[2]],
+    ];
+    for other in others {
+        let error = caller.decrypt(&blob, other).expect_err("another context");
+        assert_eq!(face(&error), opaque(), "{other:?}");
+    }
+}
+
+#[test]
+fn a5_contexts_that_collide_under_naive_joins_are_told_apart() {
+    let (_live, mut caller) = begin();
+    let key = caller.create_key();
+    let contexts: [&[(&str, &str)]; 14] = [
+        &[("a", "bc")],
+        &[("ab", "c")],
+        &[("a", "1"), ("b", "2")],
+        &[("a", "1b2")],
+        &[("a", "1\",\"b\":\"2")],
+        &[("a", "1,b=2")],
+        &[("a=1,b", "2")],
+        &[("a", "1&b=2")],
+        &[("a\0", "")],
+        &[("a", "\0")],
+        &[("", "a")],
+        &[("a", "")],
+        &[("a", "\\u0000")],
+        &[],
+    ];
+    let items = vec![b"x".to_vec(); contexts.len()];
+    let each = |contexts: Vec<&[(&str, &str)]>| Some(contexts.iter().map(|pairs| context(pairs)).collect());
+    let request = BatchEncryptRequest {
+        encryption_contexts: each(contexts.to_vec()),
+        ..keymill_e2e::batch_encrypt(key, &items)
+    };
+    let blobs: Vec<Vec<u8>> = caller
+        .ask(request, |reply| match reply {
+            Reply::BatchEncrypt(reply) => {
+                reply.items.into_iter().map(|item| item.expect("sealed").into_vec()).collect()
+            }
+            other => panic!("{other:?}"),
+        })
+        .unwrap();
+    for shift in 0..contexts.len() {
+        let shifted: Vec<_> = (0..contexts.len()).map(|i| contexts[(i + shift) % contexts.len()]).collect();
+        let request = BatchDecryptRequest {
+            items: blobs.iter().map(|blob| Bin::from(&blob[..])).collect(),
+            key_id: None,
+            encryption_context: None,
+            encryption_contexts: each(shifted),
+            timeout_ms: None,
+        };
+        let failed = caller
+            .ask(request, |reply| match reply {
+                Reply::BatchDecrypt(reply) => reply.errors.len(),
+                other => panic!("{other:?}"),
+            })
+            .unwrap();
+        assert_eq!(failed, if shift == 0 { 0 } else { contexts.len() }, "shifted by {shift}");
+    }
+}
+
+#[test]
+fn a6_a_context_key_that_comes_twice_is_refused_before_any_work() {
+    let (live, mut caller) = begin();
+    let key = caller.create_key();
+    let (id, secret) = caller.create_access_key(grants_of("Root")).unwrap();
+    let blob = caller.encrypt(key, b"x", &[("a", "1")]).unwrap();
+    let twice = |one: &str, other: &str| {
+        Value::Map(vec![("a".into(), one.into()), ("b".into(), "".into()), ("a".into(), other.into())])
+    };
+    let used = caller.describe(key).unwrap().use_count;
+    let mut raw = Raw::log_in(live.address, &id, &secret);
+    for (one, other) in [("1", "1"), ("1", "2"), ("2", "1")] {
+        let encrypt = vec![
+            ("KeyId", key.to_string().into()),
+            ("Plaintext", Value::Binary(b"x".to_vec())),
+            ("EncryptionContext", twice(one, other)),
+        ];
+        let decrypt =
+            vec![("CiphertextBlob", Value::Binary(blob.clone())), ("EncryptionContext", twice(one, other))];
+        for told in [raw.ask("Encrypt", encrypt), raw.ask("Decrypt", decrypt)] {
+            assert_eq!(told.status, 400, "{told:?}");
+            assert!(told.text("Message").contains("EncryptionContext"), "{told:?}");
+        }
+    }
+    assert_eq!(caller.describe(key).unwrap().use_count, used, "nothing was computed");
+}
+
+fn grants_of(role: &str) -> Vec<keymill_core::access::Grant> {
+    serde_json::from_value(serde_json::json!([{ "Role": role }])).unwrap()
+}
+
+fn with_id(blob: &[u8], id: CmkId) -> Vec<u8> {
+    let mut blob = blob.to_vec();
+    blob[2..18].copy_from_slice(id.as_bytes());
+    blob
+}
+
+#[test]
+fn a7_a_blob_under_another_keys_id_is_refused_and_does_not_tell_whether_its_own_exists() {
+    let (live, mut caller) = begin();
+    let (a, b) = (caller.create_key(), caller.create_key());
+    let nowhere = CmkId::from_random([7; 16]);
+    let blob = caller.encrypt(a, b"x", &[]).unwrap();
+    assert_opaque(&mut caller, &with_id(&blob, b), "the id of another key");
+    let error = caller.decrypt_under(b, &blob).unwrap_err();
+    assert_eq!(face(&error), opaque());
+
+    // One with rights on B alone: A's blob, a blob of no key, and both with B named.
+    let grant = serde_json::json!([
+        { "Role": "RbacPermission/Template/CryptoServiceKeyUser", "Resources": [format!("key/{b}")] }
+    ]);
+    let credentials = caller.credentials(serde_json::from_value(grant).unwrap());
+    let mut stranger = Caller::new(&live, &credentials);
+    let gone = with_id(&blob, nowhere);
+    for foreign in [&blob, &gone] {
+        assert_eq!(face(&stranger.decrypt(foreign, &[]).unwrap_err()), not_found());
+        assert_eq!(face(&stranger.decrypt_under(b, foreign).unwrap_err()), opaque());
+        assert_eq!(face(&stranger.decrypt_under(a, foreign).unwrap_err()), not_found());
+        assert_eq!(face(&stranger.decrypt_under(nowhere, foreign).unwrap_err()), not_found());
+        assert_eq!(face(&stranger.re_encrypt(foreign, b).unwrap_err()), not_found());
+    }
+    for absent in [a, nowhere] {
+        assert_eq!(face(&stranger.encrypt(absent, b"x", &[]).unwrap_err()), not_found());
+        assert_eq!(face(&stranger.describe(absent).unwrap_err()), not_found());
+    }
+}
+
+#[test]
+fn a8_another_version_number_is_refused_alike() {
+    let (_live, mut caller) = begin();
+    let key = caller.create_key();
+    let first = caller.encrypt(key, b"first", &[]).unwrap();
+    caller.rotate(key).unwrap();
+    caller.rotate(key).unwrap();
+    let third = caller.encrypt(key, b"third", &[]).unwrap();
+    assert_eq!((first[18..22].to_vec(), third[18..22].to_vec()), (vec![0, 0, 0, 1], vec![0, 0, 0, 3]));
+    for (blob, own) in [(&first, 1), (&third, 3)] {
+        for version in [0, 1, 2, 3, 4, u32::MAX / 2, u32::MAX] {
+            let mut other = blob.clone();
+            other[18..22].copy_from_slice(&version.to_be_bytes());
+            match version == own {
+                true => assert!(caller.decrypt(&other, &[]).is_ok()),
+                false => assert_opaque(&mut caller, &other, &format!("version {version} for {own}")),
+            }
+        }
+    }
+}
+
+#[test]
+fn a9_another_algorithm_or_format_byte_is_refused_before_any_key_is_used() {
+    let (_live, mut caller) = begin();
+    let key = caller.create_key();
+    let blob = caller.encrypt(key, b"x", &[]).unwrap();
+    let used = caller.describe(key).unwrap().use_count;
+    let mut bad = Vec::new();
+    for algorithm in (0..=255).filter(|byte| *byte != blob[1]) {
+        let mut other = blob.clone();
+        other[1] = algorithm;
+        bad.push(other);
+    }
+    for format in (0..=255).filter(|byte| *byte != blob[0]) {
+        let mut other = blob.clone();
+        other[0] = format;
+        bad.push(other);
+    }
+    assert_all_refused(&mut caller, &bad, |_| false);
+    for blob in bad.iter().step_by(37) {
+        assert_opaque(&mut caller, blob, "format or algorithm");
+    }
+    assert_eq!(caller.describe(key).unwrap().use_count, used);
+}
+
+#[test]
+fn a10_the_header_of_one_blob_does_not_go_with_the_body_of_another() {
+    let (_live, mut caller) = begin();
+    let key = caller.create_key();
+    let context = [("row", "7")];
+    let old = caller.encrypt(key, b"same length", &context).unwrap();
+    caller.rotate(key).unwrap();
+    let new = caller.encrypt(key, b"same length", &context).unwrap();
+    for (head, body) in [(&old, &new), (&new, &old)] {
+        for cut in [2, 18, 22, 34, 46] {
+            let mixed = [&head[..cut], &body[cut..]].concat();
+            if mixed != *body && mixed != *head {
+                let error = caller.decrypt(&mixed, &context).expect_err("a mixed blob");
+                assert_eq!(face(&error), opaque(), "cut at {cut}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a11_an_encrypted_data_key_opens_under_its_own_context_alone() {
+    let (_live, mut caller) = begin();
+    let key = caller.create_key();
+    let (clear, sealed) = caller.data_key(key, &[("use", "disk")]).unwrap();
+    for other in [&[][..], &[("use", "tape")], &[("disk", "use")]] {
+        assert_eq!(face(&caller.decrypt(&sealed, other).unwrap_err()), opaque());
+    }
+    assert_eq!(caller.decrypt(&sealed, &[("use", "disk")]).unwrap(), clear);
+    let hidden = caller.data_key_sealed(key).unwrap();
+    assert_eq!(caller.decrypt(&hidden, &[]).unwrap().len(), 32);
+}
+
+#[test]
+fn a15_limits_are_exact() {
+    let (live, mut caller) = begin();
+    let key = caller.create_key();
+    for n in [0, 1, 6_144] {
+        let plaintext = vec![7; n];
+        let blob = caller.encrypt(key, &plaintext, &[]).unwrap();
+        assert_eq!(blob.len(), n + 62);
+        assert_eq!(caller.decrypt(&blob, &[]).unwrap(), plaintext);
+    }
+    let error = caller.encrypt(key, &[7; 6_145], &[]).unwrap_err();
+    assert_eq!((error.status, &*error.code), (400, "Rejected.LimitExceeded.PlaintextBytes"));
+    assert!(error.message.contains("6145") && error.message.contains("6144"), "{}", error.message);
+
+    // {"k":"…"}: eight characters around the value.
+    let value = "x".repeat(8_192 - 8);
+    let blob = caller.encrypt(key, b"x", &[("k", &value)]).unwrap();
+    assert_eq!(caller.decrypt(&blob, &[("k", &value)]).unwrap(), b"x");
+    let (id, secret) = caller.create_access_key(grants_of("Root")).unwrap();
+    let mut raw = Raw::log_in(live.address, &id, &secret);
+    let told = raw.ask(
+        "Encrypt",
+        vec![
+            ("KeyId", key.to_string().into()),
+            ("Plaintext", Value::Binary(b"x".to_vec())),
+            ("EncryptionContext", Value::Map(vec![("k".into(), format!("{value}x").into())])),
+        ],
+    );
+    assert_eq!((told.status, told.text("Code")), (400, "Rejected.LimitExceeded.ContextCharacters"));
+
+    let items = vec![vec![7; 65_536], vec![7; 65_537], vec![7]];
+    let request = keymill_e2e::batch_encrypt(key, &items);
+    let (sealed, errors) = caller
+        .ask(request, |reply| match reply {
+            Reply::BatchEncrypt(reply) => {
+                let items: Vec<_> = reply.items.into_iter().map(|item| item.map(Bin::into_vec)).collect();
+                (items, reply.errors)
+            }
+            other => panic!("{other:?}"),
+        })
+        .unwrap();
+    assert_eq!(sealed.iter().map(Option::is_some).collect::<Vec<_>>(), [true, false, true]);
+    assert_eq!(
+        errors.iter().map(|error| (error.0, &*error.1)).collect::<Vec<_>>(),
+        [(1, "Rejected.LimitExceeded.ItemBytes")]
+    );
+    let largest = sealed[0].clone().expect("it was sealed");
+    assert_eq!(caller.batch_decrypt(&[largest]).unwrap().items[0].as_deref(), Some(&items[0][..]));
+}
+
+#[test]
+fn a15_a_batch_holds_65_536_items_and_not_one_more() {
+    let (_live, mut caller) = begin();
+    let key = caller.create_key();
+    let mut items = vec![Vec::new(); 65_536];
+    assert_eq!(caller.batch_encrypt(key, &items).unwrap().len(), 65_536);
+    items.push(Vec::new());
+    let error = caller.batch_encrypt(key, &items).unwrap_err();
+    assert_eq!(&*error.code, "Rejected.LimitExceeded.BatchItems");
+    let request = BatchGenerateDataKeyRequest {
+        key_id: key.key_ref(),
+        count: 65_537,
+        key_spec: None,
+        number_of_bytes: None,
+        without_plaintext: Some(true),
+        encryption_context: None,
+        encryption_contexts: None,
+        timeout_ms: None,
+    };
+    assert_eq!(&*caller.ask(request, |_| ()).unwrap_err().code, "Rejected.LimitExceeded.BatchItems");
+}

@@ -1,0 +1,358 @@
+//! Group C of the security cases: the life of keys, in each state, and past the end of it. Changes under load and races have a
+//! file of their own.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::time::Duration;
+
+use keymill_core::id::CmkId;
+use keymill_core::key::KeyState;
+use keymill_core::operation::*;
+use keymill_e2e::{Answered, Caller, Named, Rows, audit_lines, eventually, find_in_files, metric, verified};
+use keymill_harness::{Fuse, Live, Setup, Started};
+use keymill_runtime::EngineConfig;
+
+const DAY_MS: i64 = 86_400_000;
+
+/// An engine that looks for deletions often.
+fn config() -> EngineConfig {
+    EngineConfig { deletion_check: Duration::from_millis(20), ..EngineConfig::default() }
+}
+
+fn begin() -> (Live, Caller) {
+    let Started { live, credentials } = Live::start(config());
+    let caller = Caller::new(&live, &credentials);
+    (live, caller)
+}
+
+const OK: &str = "ok";
+const MODIFIED: &str = "Rejected.StateModifiedFailed";
+const DISABLED: &str = "Rejected.Disabled";
+const PENDING: &str = "Rejected.PendingDeletion";
+
+/// The cloud's table of states (its operations by name, `CreateKeyVersion` is our `RotateKey`; batches follow their single
+/// form): what each operation answers for a key that is Enabled, Disabled, PendingDeletion. PendingImport comes with imported keys.
+const TABLE: [(Operation, [&str; 3]); 25] = [
+    (Operation::CreateKey, [OK, OK, OK]),
+    (Operation::DescribeKey, [OK, OK, OK]),
+    (Operation::ListKeys, [OK, OK, OK]),
+    (Operation::EnableKey, [OK, OK, MODIFIED]),
+    (Operation::DisableKey, [OK, OK, MODIFIED]),
+    (Operation::ScheduleKeyDeletion, [OK, OK, MODIFIED]),
+    (Operation::CancelKeyDeletion, [MODIFIED, MODIFIED, OK]),
+    (Operation::UpdateKeyDescription, [OK, OK, PENDING]),
+    (Operation::RotateKey, [OK, DISABLED, PENDING]),
+    (Operation::DescribeKeyVersion, [OK, OK, OK]),
+    (Operation::ListKeyVersions, [OK, OK, OK]),
+    (Operation::CreateAlias, [OK, OK, MODIFIED]),
+    (Operation::UpdateAlias, [OK, OK, PENDING]),
+    (Operation::DeleteAlias, [OK, OK, OK]),
+    (Operation::ListAliases, [OK, OK, OK]),
+    (Operation::ListAliasesByKeyId, [OK, OK, OK]),
+    (Operation::Encrypt, [OK, DISABLED, PENDING]),
+    (Operation::Decrypt, [OK, DISABLED, PENDING]),
+    (Operation::ReEncrypt, [OK, DISABLED, PENDING]),
+    (Operation::GenerateDataKey, [OK, DISABLED, PENDING]),
+    (Operation::GenerateDataKeyWithoutPlaintext, [OK, DISABLED, PENDING]),
+    (Operation::BatchEncrypt, [OK, DISABLED, PENDING]),
+    (Operation::BatchDecrypt, [OK, DISABLED, PENDING]),
+    (Operation::BatchReEncrypt, [OK, DISABLED, PENDING]),
+    (Operation::BatchGenerateDataKey, [OK, DISABLED, PENDING]),
+];
+
+/// A key with a blob and two aliases, and another key that stays as it is.
+struct Subject {
+    key: CmkId,
+    other: CmkId,
+    blob: Vec<u8>,
+}
+
+fn subject(caller: &mut Caller, state: usize) -> Subject {
+    let (key, other) = (caller.create_key(), caller.create_key());
+    let blob = caller.encrypt(key, b"x", &[]).unwrap();
+    caller.create_alias(&format!("alias/own-{key}"), key).unwrap();
+    caller.create_alias(&format!("alias/other-{key}"), other).unwrap();
+    match state {
+        0 => {}
+        1 => caller.disable(key).unwrap(),
+        _ => caller.schedule_deletion(key).unwrap(),
+    }
+    Subject { key, other, blob }
+}
+
+/// Tries an operation on a key; where an item of a batch fails, its code counts.
+fn attempt(caller: &mut Caller, operation: Operation, subject: &Subject) -> String {
+    let Subject { key, other, blob } = subject;
+    let key_id = key.key_ref();
+    let batch = std::slice::from_ref(blob);
+    let mut item_code = None;
+    let answered: Answered<()> = match operation {
+        Operation::CreateKey => caller.create_described("").map(drop),
+        Operation::DescribeKey => caller.describe(*key).map(drop),
+        Operation::ListKeys => caller.keys().map(|keys| assert!(keys.contains(key))),
+        Operation::EnableKey => caller.enable(*key),
+        Operation::DisableKey => caller.disable(*key),
+        Operation::ScheduleKeyDeletion => caller.schedule_deletion(*key),
+        Operation::CancelKeyDeletion => caller.cancel_deletion(*key),
+        Operation::UpdateKeyDescription => caller.update_description(*key, "new"),
+        Operation::RotateKey => caller.rotate(*key),
+        Operation::DescribeKeyVersion => {
+            let key_version_id = caller.describe(*key).unwrap().primary_key_version;
+            caller.ask(DescribeKeyVersionRequest { key_id, key_version_id, timeout_ms: None }, |_| ())
+        }
+        Operation::ListKeyVersions => caller.versions(*key).map(drop),
+        Operation::CreateAlias => caller.create_alias(&format!("alias/new-{key}"), *key),
+        Operation::UpdateAlias => caller.move_alias(&format!("alias/other-{key}"), *key),
+        Operation::DeleteAlias => caller.delete_alias(&format!("alias/own-{key}")),
+        Operation::ListAliases => caller.aliases().map(drop),
+        Operation::ListAliasesByKeyId => {
+            let (page_number, page_size, timeout_ms) = (None, None, None);
+            caller.ask(ListAliasesByKeyIdRequest { key_id, page_number, page_size, timeout_ms }, |_| ())
+        }
+        Operation::Encrypt => caller.encrypt(*key, b"x", &[]).map(drop),
+        Operation::Decrypt => caller.decrypt(blob, &[]).map(drop),
+        Operation::ReEncrypt => caller.re_encrypt(blob, *other).map(drop),
+        Operation::GenerateDataKey => caller.data_key(*key, &[]).map(drop),
+        Operation::GenerateDataKeyWithoutPlaintext => caller.data_key_sealed(*key).map(drop),
+        Operation::BatchEncrypt => caller.batch_encrypt(*key, &[vec![7]]).map(drop),
+        Operation::BatchDecrypt => caller.batch_decrypt(batch).map(|opened| {
+            item_code = opened.errors.first().map(|error| error.1.to_string());
+        }),
+        Operation::BatchReEncrypt => caller.batch_re_encrypt(batch, *other).map(|(_, errors)| {
+            item_code = errors.first().map(|error| error.1.to_string());
+        }),
+        Operation::BatchGenerateDataKey => caller.data_keys(*key, 2).map(drop),
+        other => panic!("{other:?} is not about a key's state"),
+    };
+    match answered {
+        Ok(()) => item_code.unwrap_or_else(|| OK.to_owned()),
+        Err(error) => {
+            assert_eq!(error.status, 409, "{error}");
+            error.code
+        }
+    }
+}
+
+#[test]
+fn c1_each_operation_in_each_state_answers_as_the_cloud_has_it() {
+    let (_live, mut caller) = begin();
+    for (operation, expected) in TABLE {
+        for (state, expected) in expected.into_iter().enumerate() {
+            let subject = subject(&mut caller, state);
+            let got = attempt(&mut caller, operation, &subject);
+            assert_eq!(got, expected, "{operation:?} in state {state}");
+        }
+    }
+    let elsewhere = [
+        Operation::CreateAccessKey,
+        Operation::ListAccessKeys,
+        Operation::UpdateAccessKey,
+        Operation::DeleteAccessKey,
+        Operation::DescribeLimits,
+    ];
+    for operation in Operation::ALL {
+        let covered = TABLE.iter().any(|(row, _)| *row == operation) || elsewhere.contains(&operation);
+        assert!(covered, "{operation:?} has no row");
+    }
+}
+
+#[test]
+fn c1_re_encrypt_looks_at_the_state_of_its_destination_too() {
+    let (_live, mut caller) = begin();
+    for (state, code) in [(1, DISABLED), (2, PENDING)] {
+        let Subject { key, other, .. } = subject(&mut caller, state);
+        let blob = caller.encrypt(other, b"x", &[]).unwrap();
+        assert_eq!(caller.re_encrypt(&blob, key).unwrap_err().code, code);
+        assert_eq!(caller.batch_re_encrypt(&[blob], key).unwrap_err().code, code);
+    }
+}
+
+#[test]
+fn c4_a_key_that_waits_for_its_deletion_refuses_changes_and_comes_back_whole() {
+    let (_live, mut caller) = begin();
+    let (key, other) = (caller.create_key(), caller.create_key());
+    let old = caller.encrypt(key, b"old", &[]).unwrap();
+    caller.rotate(key).unwrap();
+    let new = caller.encrypt(key, b"new", &[]).unwrap();
+    caller.create_alias("alias/waits", key).unwrap();
+    caller.create_alias("alias/else", other).unwrap();
+    caller.schedule_deletion(key).unwrap();
+    let before = caller.describe(key).unwrap();
+    assert_eq!((before.key_state, before.delete_date.is_empty()), (KeyState::PendingDeletion, false));
+    let refused = [
+        (caller.encrypt(key, b"x", &[]).map(drop), PENDING),
+        (caller.encrypt("alias/waits", b"x", &[]).map(drop), PENDING),
+        (caller.decrypt(&old, &[]).map(drop), PENDING),
+        (caller.create_alias("alias/another", key), MODIFIED),
+        (caller.move_alias("alias/else", key), PENDING),
+        (caller.rotate(key), PENDING),
+        (caller.enable(key), MODIFIED),
+        (caller.disable(key), MODIFIED),
+        (caller.schedule_deletion(key), MODIFIED),
+    ];
+    for (answered, code) in refused {
+        assert_eq!(answered.unwrap_err().code, code);
+    }
+    let after = caller.describe(key).unwrap();
+    assert_eq!((after.key_state, &after.delete_date), (KeyState::PendingDeletion, &before.delete_date));
+    caller.cancel_deletion(key).unwrap();
+    let back = caller.describe(key).unwrap();
+    assert_eq!((back.key_state, &*back.delete_date), (KeyState::Enabled, ""));
+    assert_eq!(caller.decrypt(&old, &[]).unwrap(), b"old");
+    assert_eq!(caller.decrypt(&new, &[]).unwrap(), b"new");
+    let by_alias = caller.encrypt("alias/waits", b"x", &[]).unwrap();
+    assert_eq!(caller.decrypt(&by_alias, &[]).unwrap(), b"x");
+}
+
+#[test]
+fn c5_a_date_that_passed_while_stopped_is_kept_at_the_start_and_not_before_it() {
+    let Started { live, credentials } = Live::start(config());
+    let mut caller = Caller::new(&live, &credentials);
+    let (due, kept) = (caller.create_key(), caller.create_key());
+    let blob = caller.encrypt(due, b"x", &[]).unwrap();
+    caller.create_alias("alias/due", due).unwrap();
+    caller.schedule_deletion(due).unwrap();
+    drop(caller);
+
+    let fuse = Fuse::new();
+    let around = fuse.clone();
+    let early =
+        Setup::new(config()).at_offset_ms(7 * DAY_MS - 60_000).with_store(move |inner| around.store(inner));
+    let live = live.halt().start(early);
+    let looked = fuse.commits();
+    eventually("three looks at what is due", || (fuse.commits() >= looked + 3).then_some(()));
+    let mut caller = Caller::new(&live, &credentials);
+    assert_eq!(caller.describe(due).unwrap().key_state, KeyState::PendingDeletion);
+    drop(caller);
+
+    let live = live.halt().start(Setup::new(config()).at_offset_ms(7 * DAY_MS + 60_000));
+    let mut caller = Caller::new(&live, &credentials);
+    eventually("the key is gone", || caller.describe(due).is_err().then_some(()));
+    for error in [
+        caller.describe(due).unwrap_err(),
+        caller.encrypt(due, b"x", &[]).unwrap_err(),
+        caller.decrypt(&blob, &[]).unwrap_err(),
+        caller.cancel_deletion(due).unwrap_err(),
+    ] {
+        assert_eq!((error.status, &*error.code), (404, "Forbidden.KeyNotFound"));
+    }
+    assert_eq!(caller.encrypt("alias/due", b"x", &[]).unwrap_err().code, "Forbidden.AliasNotFound");
+    assert!(caller.encrypt(kept, b"x", &[]).is_ok());
+    drop(caller);
+    let site = live.halt();
+    let deleted = |line: &serde_json::Value| {
+        line["operation"] == "DeleteKey" && line["keys"][0]["cmk"] == due.to_string()
+    };
+    assert_eq!(audit_lines(&site).iter().filter(|line| deleted(line)).count(), 1);
+    verified(&site);
+}
+
+/// Starts an engine that counts its looks at the clock, and schedules the deletion of a key.
+fn begin_waiting(config: EngineConfig) -> (Live, Caller, CmkId, Fuse) {
+    let fuse = Fuse::new();
+    let around = fuse.clone();
+    let setup = Setup::new(config).with_store(move |inner| around.store(inner));
+    let Started { live, credentials } = Live::start_with(setup);
+    let mut caller = Caller::new(&live, &credentials);
+    let key = caller.create_key();
+    caller.schedule_deletion(key).unwrap();
+    (live, caller, key, fuse)
+}
+
+fn jumps(site: &keymill_harness::Site) -> usize {
+    audit_lines(site).iter().filter(|line| line["note"] == "clock-jump").count()
+}
+
+#[test]
+fn c5_a_clock_that_jumps_a_year_either_way_is_noted_and_deletions_rest() {
+    for offset_ms in [365 * DAY_MS, -365 * DAY_MS] {
+        let (live, mut caller, key, fuse) = begin_waiting(config());
+        live.clock.jump_to_offset_ms(offset_ms);
+        let looked = fuse.commits();
+        eventually("five looks at the clock", || (fuse.commits() >= looked + 5).then_some(()));
+        assert_eq!(caller.describe(key).unwrap().key_state, KeyState::PendingDeletion, "{offset_ms}");
+        caller.cancel_deletion(key).unwrap();
+        assert!(caller.encrypt(key, b"x", &[]).is_ok());
+        drop(caller);
+        let site = live.halt();
+        assert_eq!(jumps(&site), 1, "{offset_ms}");
+        // The rest outlives a restart: the clock is where it jumped to.
+        let live = site.start(Setup::new(config()).at_offset_ms(offset_ms));
+        drop(live);
+    }
+}
+
+#[test]
+fn c5_deletions_rest_over_a_restart_too_and_go_on_when_the_rest_is_over() {
+    let rests = EngineConfig { clock_jump_rest: Duration::from_secs(2), ..config() };
+    let (live, mut caller, key, fuse) = begin_waiting(rests.clone());
+    live.clock.jump_to_offset_ms(8 * DAY_MS);
+    let looked = fuse.commits();
+    eventually("a look at the clock", || (fuse.commits() >= looked + 2).then_some(()));
+    assert_eq!(caller.describe(key).unwrap().key_state, KeyState::PendingDeletion);
+    drop(caller);
+    let site = live.halt();
+    assert_eq!(jumps(&site), 1);
+    let live = site.start(Setup::new(rests).at_offset_ms(8 * DAY_MS));
+    // Two seconds after the jump, by the engine's clock.
+    eventually("the key is deleted", || (metric(&live, "keymill_keys") == 0.0).then_some(()));
+}
+
+#[test]
+fn c5_a_clock_set_back_by_a_year_while_stopped_is_noted_at_the_start() {
+    let (live, caller, key, _fuse) = begin_waiting(config());
+    drop(caller);
+    let live = live.halt().start(Setup::new(config()).at_offset_ms(-365 * DAY_MS));
+    let credentials_gone = live.bootstrap().is_none();
+    assert!(credentials_gone, "it is the same store");
+    assert_eq!(metric(&live, "keymill_keys"), 1.0, "{key} is still there");
+    let site = live.halt();
+    assert_eq!(jumps(&site), 1, "the store was last seen a year later than now");
+}
+
+#[test]
+fn c6_what_was_destroyed_is_in_no_file_of_the_store_and_usable_from_nothing() {
+    let Started { live, credentials } = Live::start(config());
+    let mut caller = Caller::new(&live, &credentials);
+    let (key, kept) = (caller.create_key(), caller.create_key());
+    let blob = caller.encrypt(key, b"x", &[]).unwrap();
+    caller.rotate(key).unwrap();
+    let newer = caller.encrypt(key, b"y", &[]).unwrap();
+    caller.schedule_deletion(key).unwrap();
+    drop(caller);
+    let site = live.halt();
+    let sealed: Vec<Vec<u8>> = {
+        let rows = Rows::of(&site);
+        let paths = rows.paths(&format!("material/{key}/"));
+        assert_eq!(paths.len(), 2);
+        paths.iter().map(|path| rows.get(path).unwrap()).collect()
+    };
+    for value in &sealed {
+        assert!(!find_in_files(&site.data(), &value[10..]).is_empty(), "the search finds what is there");
+    }
+
+    let live = site.start(Setup::new(config()).at_offset_ms(8 * DAY_MS));
+    eventually("the key is deleted", || (metric(&live, "keymill_keys") == 1.0).then_some(()));
+    let mut caller = Caller::new(&live, &credentials);
+    for blob in [&blob, &newer] {
+        assert_eq!(caller.decrypt(blob, &[]).unwrap_err().code, "Forbidden.KeyNotFound");
+    }
+    assert!(caller.encrypt(kept, b"x", &[]).is_ok());
+    drop(caller);
+    let site = live.halt();
+    for value in &sealed {
+        // Any part of the record that is long enough to be no accident: nonce, ciphertext, tag.
+        for part in [&value[10..34], &value[34..value.len() - 16], &value[value.len() - 16..]] {
+            assert_eq!(find_in_files(&site.data(), part), Vec::<std::path::PathBuf>::new());
+        }
+    }
+    let rows = Rows::of(&site);
+    for prefix in ["material/", "cmk/", "usage/"] {
+        assert_eq!(rows.paths(&format!("{prefix}{key}")), Vec::<String>::new());
+    }
+    drop(rows);
+    // Brought back by one who kept the row: refused, and the key stays gone.
+    Rows::of(&site).insert(&format!("material/{key}/1"), &sealed[0]);
+    let live = site.start(Setup::new(config()).at_offset_ms(8 * DAY_MS));
+    let mut caller = Caller::new(&live, &credentials);
+    assert_eq!(caller.decrypt(&blob, &[]).unwrap_err().code, "Forbidden.KeyNotFound");
+}

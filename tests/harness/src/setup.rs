@@ -1,0 +1,63 @@
+//! What an engine is started with, where a test wants more than the shipped parts in their defaults.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use keymill_core::seam::audit::AuditLog;
+use keymill_core::seam::store::Store;
+use keymill_runtime::EngineConfig;
+use keymill_runtime::clock::Clock;
+
+type Wrap<T> = Box<dyn FnOnce(Arc<T>) -> Arc<T>>;
+
+/// How an engine is started.
+pub struct Setup {
+    /// The engine's options.
+    pub config: EngineConfig,
+    /// The engine's clock.
+    pub clock: Clock,
+    pub(crate) workers: usize,
+    pub(crate) hello_timeout: Duration,
+    pub(crate) store: Wrap<dyn Store>,
+    pub(crate) audit: Wrap<dyn AuditLog>,
+}
+
+impl Setup {
+    /// Takes the shipped parts, and these options.
+    pub fn new(config: EngineConfig) -> Self {
+        Self {
+            config,
+            clock: Clock::default(),
+            workers: 2,
+            hello_timeout: Duration::from_secs(10),
+            store: Box::new(|shipped| shipped),
+            audit: Box::new(|shipped| shipped),
+        }
+    }
+
+    /// Sets the clock off before the start.
+    pub fn at_offset_ms(self, offset_ms: i64) -> Self {
+        self.clock.jump_to_offset_ms(offset_ms);
+        self
+    }
+
+    /// Gives the listener so many arbiters; one makes it certain that connections share theirs.
+    pub fn with_workers(self, workers: usize) -> Self {
+        Self { workers, ..self }
+    }
+
+    /// Sets the time from the accept to the last byte of the hello.
+    pub fn with_hello_timeout(self, hello_timeout: Duration) -> Self {
+        Self { hello_timeout, ..self }
+    }
+
+    /// Puts something around the shipped store, or in its place.
+    pub fn with_store(self, wrap: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store> + 'static) -> Self {
+        Self { store: Box::new(wrap), ..self }
+    }
+
+    /// Puts something around the shipped audit log, or in its place.
+    pub fn with_audit(self, wrap: impl FnOnce(Arc<dyn AuditLog>) -> Arc<dyn AuditLog> + 'static) -> Self {
+        Self { audit: Box::new(wrap), ..self }
+    }
+}

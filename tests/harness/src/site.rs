@@ -1,0 +1,96 @@
+//! Where an engine keeps its things: a scratch directory and the root that belongs to it. A stopped engine is its site, which a
+//! test may damage before the next start.
+
+use std::convert::Infallible;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use keymill_core::seam::audit::AuditLog;
+use keymill_crypto::audit::{ChainKeys, ChainReport, ChainVerifier};
+use keymill_crypto::derived::{DerivedKeys, cmac_pair};
+use keymill_crypto::record::RecordSealer;
+use keymill_crypto::root::RootKeys;
+use keymill_runtime::{EngineConfig, EngineError};
+use tempfile::TempDir;
+
+use crate::{Live, Setup};
+
+/// A scratch directory and its root.
+pub struct Site {
+    directory: TempDir,
+    root: RootKeys,
+}
+
+impl Site {
+    pub(crate) fn fresh() -> Self {
+        // Ours alone, whatever the umask: the plugins refuse a looser place.
+        let private = Permissions::from_mode(0o700);
+        let directory = tempfile::Builder::new().permissions(private).tempdir().expect("a scratch directory");
+        Self { directory, root: RootKeys::generate().expect("random numbers") }
+    }
+
+    /// Returns the scratch directory.
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Returns the directory of the store.
+    pub fn data(&self) -> PathBuf {
+        self.path().join("data")
+    }
+
+    /// Returns the file of the store.
+    pub fn database(&self) -> PathBuf {
+        self.data().join("keymill.db")
+    }
+
+    /// Returns the directory of the audit log.
+    pub fn audit(&self) -> PathBuf {
+        self.path().join("audit")
+    }
+
+    /// Starts an engine here.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn try_start(self, setup: Setup) -> Result<Live, EngineError> {
+        Live::over(self, setup)
+    }
+
+    /// Starts an engine here.
+    pub fn start(self, setup: Setup) -> Live {
+        self.try_start(setup).expect("the engine starts")
+    }
+
+    /// Checks every audit chain that is kept here.
+    pub fn verify(&self) -> Vec<ChainReport> {
+        let derived = self.derived();
+        let keys =
+            ChainKeys::new(&derived.audit, &derived.audit_signing).expect("derived keys have 32 bytes");
+        let log = keymill_audit_file::open(keymill_audit_file::Config::at(self.audit())).expect("it opens");
+        let check = |chain: &String| {
+            let mut verifier = ChainVerifier::new(&keys, chain);
+            log.read(chain, &mut |line| verifier.line(line.bytes, line.torn)).expect("a chain can be read");
+            verifier.report()
+        };
+        log.chains().expect("the directory can be read").iter().map(check).collect()
+    }
+
+    /// Returns what opens the records of the store.
+    pub fn sealer(&self) -> RecordSealer {
+        RecordSealer::new(&self.derived().storage).expect("derived keys have 32 bytes")
+    }
+
+    pub(crate) fn root(&self) -> RootKeys {
+        RootKeys::decode(self.root.encode().expose()).expect("a root survives its text form")
+    }
+
+    fn derived(&self) -> DerivedKeys {
+        let instance = EngineConfig::default().instance;
+        DerivedKeys::derive(1, &instance, &mut |messages| {
+            Ok::<_, Infallible>(cmac_pair(&self.root.mac, messages))
+        })
+        .expect("it cannot fail")
+    }
+}
