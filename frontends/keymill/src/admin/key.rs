@@ -1,0 +1,273 @@
+//! `keymill key`: the life of keys.
+
+use std::collections::BTreeMap;
+
+use clap::{Args, Subcommand};
+use keymill_core::id::{AliasName, CmkId, KeyRef};
+use keymill_core::limit;
+use keymill_core::operation::{
+    CancelKeyDeletionRequest, CreateAliasRequest, CreateKeyRequest, DescribeKeyRequest, DisableKeyRequest,
+    EnableKeyRequest, KeyMetadata, ListAliasesByKeyIdRequest, ListAliasesRequest, ListKeyVersionsRequest,
+    ListKeysRequest, RotateKeyRequest, ScheduleKeyDeletionRequest, UpdateKeyDescriptionRequest,
+};
+
+use super::{Api, ClientArgs, ask, ask_all, parse_key};
+use crate::failure::{Failure, Result};
+use crate::output::{self, Rows, grouped, or_dash};
+
+/// Create, list and change customer master keys
+#[derive(Args, Clone, Debug)]
+pub(crate) struct KeyArgs {
+    #[command(flatten)]
+    client: ClientArgs,
+    #[command(subcommand)]
+    command: KeyCommand,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+enum KeyCommand {
+    /// Create a key of 256 bits for encryption and decryption
+    Create {
+        /// Names the key at once
+        #[arg(long, value_name = "alias/NAME")]
+        alias: Option<AliasName>,
+        /// What it is for, as free text
+        #[arg(long, value_name = "TEXT")]
+        description: Option<String>,
+    },
+    /// List the keys that this access key may see
+    List,
+    /// Show all that is known of a key
+    Describe(Named),
+    /// Enable a disabled key
+    Enable(Named),
+    /// Disable a key: from the answer on, nobody can encrypt or decrypt with it
+    Disable(Named),
+    /// Schedule the deletion of a key, after which nothing that it encrypted can ever be decrypted
+    ScheduleDeletion {
+        #[command(flatten)]
+        named: Named,
+        /// Days until then, in which the deletion can be cancelled
+        #[arg(long, value_name = "DAYS", default_value_t = 30, value_parser = clap::value_parser!(u32)
+            .range(*limit::DELETION_WINDOW_DAYS.start() as i64..=*limit::DELETION_WINDOW_DAYS.end() as i64))]
+        days: u32,
+    },
+    /// Cancel a scheduled deletion; the key is enabled again
+    CancelDeletion(Named),
+    /// Make a new version that encrypts from now on; older ones still decrypt what they encrypted
+    Rotate(Named),
+    /// List the versions of a key with their use
+    Versions(Named),
+    /// Change the description of a key
+    SetDescription {
+        #[command(flatten)]
+        named: Named,
+        /// What it is for, as free text
+        #[arg(value_name = "TEXT")]
+        description: String,
+    },
+}
+
+#[derive(Args, Clone, Debug)]
+struct Named {
+    /// Key id, ARN or alias
+    #[arg(value_name = "KEY", value_parser = parse_key)]
+    key: KeyRef,
+}
+
+/// Does what the command says.
+pub(crate) fn run(args: KeyArgs) -> Result<()> {
+    let api = Api::connect(&args.client)?;
+    let id = |named: Named| api.key_id(named.key);
+    let timeout_ms = None;
+    match args.command {
+        KeyCommand::Create { alias, description } => create(&api, alias, description),
+        KeyCommand::List => list(&api),
+        KeyCommand::Describe(named) => describe(&api, named.key),
+        KeyCommand::Enable(named) => {
+            let id = id(named)?;
+            let reply = ask!(api, EnableKey, EnableKeyRequest { key_id: KeyRef::Id(id), timeout_ms });
+            api.done(&reply, format_args!("key {id} is enabled"))
+        }
+        KeyCommand::Disable(named) => {
+            let id = id(named)?;
+            let reply = ask!(api, DisableKey, DisableKeyRequest { key_id: KeyRef::Id(id), timeout_ms });
+            api.done(&reply, format_args!("key {id} is disabled"))
+        }
+        KeyCommand::ScheduleDeletion { named, days } => {
+            let key_id = KeyRef::Id(id(named)?);
+            schedule_deletion(&api, key_id, days)
+        }
+        KeyCommand::CancelDeletion(named) => {
+            let id = id(named)?;
+            let request = CancelKeyDeletionRequest { key_id: KeyRef::Id(id), timeout_ms };
+            let reply = ask!(api, CancelKeyDeletion, request);
+            api.done(&reply, format_args!("key {id} is kept, and enabled"))
+        }
+        KeyCommand::Rotate(named) => {
+            let id = id(named)?;
+            let reply = ask!(api, RotateKey, RotateKeyRequest { key_id: KeyRef::Id(id), timeout_ms });
+            api.done(&reply, format_args!("key {id} encrypts with version {} now", reply.key_version_id))
+        }
+        KeyCommand::Versions(named) => versions(&api, id(named)?),
+        KeyCommand::SetDescription { named, description } => {
+            let id = id(named)?;
+            let request = UpdateKeyDescriptionRequest { key_id: KeyRef::Id(id), description, timeout_ms };
+            let reply = ask!(api, UpdateKeyDescription, request);
+            api.done(&reply, format_args!("key {id} has its new description"))
+        }
+    }
+}
+
+fn create(api: &Api, alias: Option<AliasName>, description: Option<String>) -> Result<()> {
+    if let Some(alias) = &alias {
+        // Asked first, so that a taken name leaves no nameless key behind.
+        let request = DescribeKeyRequest { key_id: KeyRef::Alias(alias.clone()), timeout_ms: None };
+        if let Ok(answered) = api.call(request) {
+            answered.reply()?;
+            return Err(Failure::new(format!("{alias} names a key already"))
+                .next("choose another name, or have it name a new key by `keymill alias update`"));
+        }
+    }
+    let request = CreateKeyRequest {
+        key_spec: None,
+        key_usage: None,
+        origin: None,
+        protection_level: None,
+        bulk_mode: None,
+        description,
+        timeout_ms: None,
+    };
+    let reply = ask!(api, CreateKey, request);
+    let id = reply.key_metadata.key_id;
+    if let Some(alias_name) = alias.clone() {
+        let request = CreateAliasRequest { alias_name, key_id: KeyRef::Id(id), timeout_ms: None };
+        api.call(request)
+            .map_err(|failure| Failure::new(format!("key {id} was created, and has no alias: {failure}")))?;
+    }
+    if api.json {
+        return output::json(&reply);
+    }
+    card(&reply.key_metadata, &alias.into_iter().collect::<Vec<_>>())
+}
+
+fn list(api: &Api) -> Result<()> {
+    let timeout_ms = None;
+    let keys = ask_all!(api, ListKeys, keys.key, |page_number, page_size| ListKeysRequest {
+        page_number,
+        page_size,
+        timeout_ms
+    });
+    if api.json {
+        return output::json(&keys);
+    }
+    let mut aliases: BTreeMap<CmkId, Vec<String>> = BTreeMap::new();
+    for row in all_aliases(api)? {
+        aliases.entry(row.key_id).or_default().push(row.alias_name.to_string());
+    }
+    let mut rows = Rows::new(&["key id", "aliases", "state", "created", "last used", "uses", "description"])
+        .numbers(&[5]);
+    for row in keys.keys.key {
+        // The list names keys and no more; a key may be gone since.
+        let request = DescribeKeyRequest { key_id: KeyRef::Id(row.key_id), timeout_ms };
+        let Ok(answered) = api.call(request) else { continue };
+        let keymill_core::operation::Reply::DescribeKey(reply) = answered.reply()? else { continue };
+        let key = reply.key_metadata;
+        let names = aliases.remove(&key.key_id).unwrap_or_default().join(", ");
+        let names = if names.is_empty() { "-".to_owned() } else { names };
+        let state = format!("{:?}", key.key_state);
+        let used = or_dash(key.last_used_date);
+        rows.add(&[
+            &key.key_id,
+            &names,
+            &state,
+            &key.creation_date,
+            &used,
+            &grouped(key.use_count),
+            &key.description,
+        ]);
+    }
+    rows.print("no keys that this access key may see; `keymill key create` makes one")
+}
+
+fn describe(api: &Api, key: KeyRef) -> Result<()> {
+    let reply = ask!(api, DescribeKey, DescribeKeyRequest { key_id: key, timeout_ms: None });
+    if api.json {
+        return output::json(&reply);
+    }
+    let key_id = || KeyRef::Id(reply.key_metadata.key_id);
+    let timeout_ms = None;
+    let aliases = ask_all!(api, ListAliasesByKeyId, aliases.alias, |page_number, page_size| {
+        ListAliasesByKeyIdRequest { key_id: key_id(), page_number, page_size, timeout_ms }
+    });
+    let names: Vec<_> = aliases.aliases.alias.into_iter().map(|row| row.alias_name).collect();
+    card(&reply.key_metadata, &names)
+}
+
+fn card(key: &KeyMetadata, aliases: &[AliasName]) -> Result<()> {
+    let aliases = aliases.iter().map(AliasName::as_str).collect::<Vec<_>>().join(", ");
+    let (state, protection) = (format!("{:?}", key.key_state), format!("{:?}", key.protection_level));
+    let (spec, used, uses) = (key.key_spec.name(), or_dash(key.last_used_date), grouped(key.use_count));
+    let all: [(&str, &dyn std::fmt::Display); 13] = [
+        ("key id", &key.key_id),
+        ("aliases", &aliases),
+        ("state", &state),
+        ("description", &key.description),
+        ("spec", &spec),
+        ("protection", &protection),
+        ("created", &key.creation_date),
+        ("creator", &key.creator),
+        ("version", &key.primary_key_version),
+        ("rotated", &key.last_rotation_date),
+        ("last used", &used),
+        ("uses", &uses),
+        ("deletion", &key.delete_date),
+    ];
+    let told = all.into_iter().filter(|(_, value)| !value.to_string().is_empty());
+    output::card(&told.collect::<Vec<_>>())
+}
+
+fn schedule_deletion(api: &Api, key_id: KeyRef, days: u32) -> Result<()> {
+    let request = ScheduleKeyDeletionRequest { key_id, pending_window_in_days: days, timeout_ms: None };
+    let reply = ask!(api, ScheduleKeyDeletion, request);
+    let used = match reply.last_used_date {
+        Some(at) => format!("it was last used on {at}, {} times in all", grouped(reply.use_count)),
+        None => "it was never used".to_owned(),
+    };
+    api.done(
+        &reply,
+        format_args!(
+            "the key will be deleted on {}; {used}\nuntil then `keymill key cancel-deletion` keeps it",
+            reply.delete_date
+        ),
+    )
+}
+
+fn versions(api: &Api, id: CmkId) -> Result<()> {
+    let timeout_ms = None;
+    let reply = ask_all!(api, ListKeyVersions, key_versions.key_version, |page_number, page_size| {
+        ListKeyVersionsRequest { key_id: KeyRef::Id(id), page_number, page_size, timeout_ms }
+    });
+    if api.json {
+        return output::json(&reply);
+    }
+    let mut rows = Rows::new(&["number", "version id", "created", "last used", "encrypted", "decrypted"])
+        .numbers(&[0, 4, 5]);
+    for row in reply.key_versions.key_version {
+        let (number, used) = (row.version_number, or_dash(row.last_used_date));
+        let (encrypted, decrypted) = (grouped(row.encrypt_count), grouped(row.decrypt_count));
+        rows.add(&[&number, &row.key_version_id, &row.creation_date, &used, &encrypted, &decrypted]);
+    }
+    rows.print("no versions")
+}
+
+/// Returns every alias that the access key may see.
+fn all_aliases(api: &Api) -> Result<Vec<keymill_core::operation::AliasRow>> {
+    let timeout_ms = None;
+    let reply = ask_all!(api, ListAliases, aliases.alias, |page_number, page_size| ListAliasesRequest {
+        page_number,
+        page_size,
+        timeout_ms
+    });
+    Ok(reply.aliases.alias)
+}

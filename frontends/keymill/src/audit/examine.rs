@@ -1,0 +1,188 @@
+//! The check itself: each chain against its keys and the heads that are remembered, then the records against the chains.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::path::Path;
+use std::sync::Arc;
+
+use keymill_core::audit::RecordStamp;
+use keymill_core::seam::audit::AuditLog;
+use keymill_core::seam::store::Store;
+use keymill_crypto::audit::{ChainHead, ChainKeys, ChainReport, ChainVerifier};
+use keymill_crypto::derived::DerivedKeys;
+use keymill_crypto::digest;
+use keymill_crypto::record::RecordSealer;
+use keymill_runtime::verify::{self, Finding};
+use serde::Serialize;
+
+use crate::config::Config;
+use crate::failure::{Failure, Result};
+use crate::plugins;
+
+/// All that was found, as `--json` prints it.
+#[derive(Serialize)]
+pub(super) struct Findings {
+    pub(super) good: bool,
+    pub(super) public_key: String,
+    pub(super) chains: Vec<ChainRow>,
+    /// Chains that are remembered and not there.
+    pub(super) missing: Vec<String>,
+    /// Records compared, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) records: Option<u64>,
+    pub(super) record_findings: Vec<RecordRow>,
+}
+
+#[derive(Serialize)]
+pub(super) struct ChainRow {
+    pub(super) chain: String,
+    pub(super) good: bool,
+    pub(super) lines: u64,
+    pub(super) requests: u64,
+    pub(super) notes: u64,
+    pub(super) checkpoints: u64,
+    pub(super) unsigned: u64,
+    pub(super) closed: bool,
+    pub(super) torn: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) bad: Option<String>,
+}
+
+#[derive(Serialize)]
+pub(super) struct RecordRow {
+    pub(super) path: String,
+    pub(super) wrong: bool,
+    pub(super) why: String,
+}
+
+/// How lines are checked.
+pub(super) enum Trust {
+    Keys(Box<ChainKeys>),
+    Public([u8; 32]),
+}
+
+impl Trust {
+    fn verifier(&self, chain: &str) -> ChainVerifier {
+        match self {
+            Trust::Keys(keys) => ChainVerifier::new(keys, chain),
+            Trust::Public(key) => ChainVerifier::public(*key, chain),
+        }
+    }
+
+    fn public_key(&self) -> [u8; 32] {
+        match self {
+            Trust::Keys(keys) => keys.verifying_key(),
+            Trust::Public(key) => *key,
+        }
+    }
+}
+
+/// The store, and what opens its records.
+pub(super) struct Storage {
+    store: Arc<dyn Store>,
+    sealer: RecordSealer,
+}
+
+impl Storage {
+    /// Opens it; the server must be stopped.
+    pub(super) fn open(config: &Config, data: &Path, derived: &DerivedKeys) -> Result<Self> {
+        if !data.is_dir() {
+            return Err(Failure::new(format!("there is no data directory {}", data.display()))
+                .next("name it with --data-dir DIR"));
+        }
+        let store = plugins::store(&config.store, data).map_err(|failure| {
+            failure.next("--store needs the server stopped; without it the audit log alone is verified")
+        })?;
+        let sealer = RecordSealer::new(&derived.storage).map_err(Failure::because("storage key"))?;
+        Ok(Self { store, sealer })
+    }
+}
+
+/// Checks every chain, and the records where a store is given.
+pub(super) fn examine(log: &dyn AuditLog, trust: &Trust, storage: Option<&Storage>) -> Result<Findings> {
+    let mut remembered = BTreeMap::new();
+    let mut findings: Vec<Finding> = Vec::new();
+    if let Some(Storage { store, sealer }) = storage {
+        let heads = verify::heads(&**store, sealer).map_err(Failure::because("store"))?;
+        remember(&mut remembered, heads);
+    }
+    let names = log.chains().map_err(Failure::because("audit"))?;
+    let (mut chains, mut stamps) = (Vec::new(), BTreeMap::new());
+    // The newest first: it names the heads of those before it.
+    for name in names.iter().rev() {
+        let (report, written) = verified(log, trust, name, remembered.get(name).cloned())?;
+        remember(&mut remembered, report.previous.iter().cloned());
+        for (path, stamp) in written {
+            keep_newest(&mut stamps, path, stamp);
+        }
+        chains.push(row(&report));
+    }
+    chains.reverse();
+    let missing: Vec<String> = remembered.into_keys().filter(|chain| !names.contains(chain)).collect();
+    let mut records = None;
+    if let Some(Storage { store, sealer }) = storage {
+        let (count, found) = verify::compare(&**store, sealer, &stamps).map_err(Failure::because("store"))?;
+        records = Some(count);
+        findings.extend(found);
+    }
+    let good = chains.iter().all(|chain| chain.good)
+        && missing.is_empty()
+        && findings.iter().all(|finding| !finding.is_wrong);
+    let record_findings = findings
+        .into_iter()
+        .map(|Finding { path, why, is_wrong }| RecordRow { path, wrong: is_wrong, why })
+        .collect();
+    Ok(Findings {
+        good,
+        public_key: digest::hex(&trust.public_key()),
+        chains,
+        missing,
+        records,
+        record_findings,
+    })
+}
+
+type Stamps = BTreeMap<String, RecordStamp>;
+
+fn verified(
+    log: &dyn AuditLog,
+    trust: &Trust,
+    chain: &str,
+    head: Option<ChainHead>,
+) -> Result<(ChainReport, Stamps)> {
+    let mut verifier = trust.verifier(chain).verify_against(head);
+    log.read(chain, &mut |line| verifier.line(line.bytes, line.torn)).map_err(Failure::because("audit"))?;
+    Ok((verifier.report(), verifier.stamps().clone()))
+}
+
+/// Keeps the farthest head of each chain.
+pub(super) fn remember(heads: &mut BTreeMap<String, ChainHead>, more: impl IntoIterator<Item = ChainHead>) {
+    for head in more {
+        match heads.entry(head.chain.clone()) {
+            Entry::Vacant(place) => drop(place.insert(head)),
+            Entry::Occupied(mut known) if known.get().sequence < head.sequence => drop(known.insert(head)),
+            Entry::Occupied(_) => {}
+        }
+    }
+}
+
+fn keep_newest(stamps: &mut Stamps, path: String, stamp: RecordStamp) {
+    if stamps.get(&path).is_none_or(|known| known.sequence < stamp.sequence) {
+        stamps.insert(path, stamp);
+    }
+}
+
+fn row(report: &ChainReport) -> ChainRow {
+    ChainRow {
+        chain: report.head.chain.clone(),
+        good: report.is_good(),
+        lines: report.head.sequence,
+        requests: report.requests,
+        notes: report.notes,
+        checkpoints: report.checkpoints,
+        unsigned: report.unsigned,
+        closed: report.closed,
+        torn: report.torn,
+        bad: report.bad.as_ref().map(ToString::to_string),
+    }
+}

@@ -1,0 +1,127 @@
+//! The check against instances that were used, stopped and then tampered with.
+
+use std::collections::BTreeMap;
+
+use super::examine::remember;
+use super::*;
+use crate::admin::{Api, ask};
+use crate::config::Places;
+use crate::credentials::Target;
+use crate::instance::{Instance, Started, Taken};
+use keymill_client::Credentials;
+use keymill_core::id::{CmkId, KeyRef};
+use keymill_core::operation::{CreateAliasRequest, CreateKeyRequest};
+use keymill_core::seam::store::{Page, Path as StorePath, Write};
+use keymill_crypto::audit::ChainHead;
+
+#[test]
+fn a_public_key_is_64_digits() {
+    assert_eq!("00".repeat(32).parse(), Ok(PublicKey([0; 32])));
+    assert_eq!("fF".repeat(32).parse(), Ok(PublicKey([0xff; 32])));
+    for wrong in ["", "00", &"0g".repeat(32), &"é".repeat(32), &"00".repeat(33), &"+1".repeat(32)] {
+        assert!(wrong.parse::<PublicKey>().is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn the_farthest_head_of_a_chain_is_the_one_to_reach() {
+    let head = |sequence| ChainHead { chain: "a".into(), sequence, mac: [0; 16] };
+    let mut heads = BTreeMap::new();
+    remember(&mut heads, [head(3), head(7), head(5)]);
+    assert_eq!(heads["a"].sequence, 7);
+}
+
+/// Makes an instance that has been used: an access key, a key and its alias. It is stopped, and its places are free.
+fn used() -> (tempfile::TempDir, Config, Places) {
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = Config { data_dir: Some(directory.path().join("data")), ..Config::default() };
+    config.msgpack.address.set_port(0);
+    let places = config.places().unwrap();
+    let taken = Taken::take(&config, &places).unwrap();
+    let Started { mut instance, bootstrap, .. } = Instance::start(&config, &places, taken).unwrap();
+    let listener = keymill_msgpack::bind(config.msgpack()).unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    instance.run(listener, drop).unwrap();
+    let bootstrap = bootstrap.unwrap();
+    let secret = String::from_utf8(bootstrap.secret.expose().to_vec()).unwrap();
+    let target = Target::of(&address, Credentials::new(bootstrap.id, secret));
+    let api = Api::to(target, false).unwrap();
+    let request = CreateKeyRequest {
+        key_spec: None,
+        key_usage: None,
+        origin: None,
+        protection_level: None,
+        bulk_mode: None,
+        description: None,
+        timeout_ms: None,
+    };
+    let id = ask_id(&api, request).unwrap();
+    let alias_name = "alias/people".parse().unwrap();
+    api.call(CreateAliasRequest { alias_name, key_id: KeyRef::Id(id), timeout_ms: None }).unwrap();
+    drop(api);
+    instance.stop();
+    (directory, config, places)
+}
+
+fn ask_id(api: &Api, request: CreateKeyRequest) -> Result<CmkId> {
+    Ok(ask!(api, CreateKey, request).key_metadata.key_id)
+}
+
+fn examined(config: &Config, places: &Places) -> Findings {
+    let derived = derive(config, &places.root).unwrap();
+    let trust = Trust::Keys(Box::new(ChainKeys::new(&derived.audit, &derived.audit_signing).unwrap()));
+    let storage = Storage::open(config, &places.data, &derived).unwrap();
+    examine(&*existing_audit(config, &places.audit).unwrap(), &trust, Some(&storage)).unwrap()
+}
+
+fn change(config: &Config, places: &Places, prefix: &str, to: impl Fn(Vec<u8>) -> Option<Vec<u8>>) {
+    let store = plugins::store(&config.store, &places.data).unwrap();
+    let page = Page { after: None, limit: 1 };
+    let entry = store.list(&StorePath::new(prefix).unwrap(), page).unwrap().remove(0);
+    let write = Write { path: entry.path, expected: Some(entry.revision), value: to(entry.value) };
+    store.commit(&[write]).unwrap();
+}
+
+#[test]
+fn a_store_as_it_was_left_is_good() {
+    let (_directory, config, places) = used();
+    let found = examined(&config, &places);
+    assert!(found.good && found.chains.iter().all(|chain| chain.closed), "{}", found.summary());
+    assert!(found.records.unwrap() >= 5 && found.record_findings.is_empty());
+}
+
+#[test]
+fn records_that_were_altered_or_taken_away_are_named() {
+    let (_directory, config, places) = used();
+    change(&config, &places, "cmk/", |mut value| {
+        value[40] ^= 1;
+        Some(value)
+    });
+    change(&config, &places, "alias/", |_| None);
+    let found = examined(&config, &places);
+    let wrong: Vec<_> = found.record_findings.iter().map(|row| (row.wrong, &*row.path)).collect();
+    assert!(!found.good && wrong.len() == 2, "{wrong:?}");
+    assert_eq!(wrong[0], (true, "alias/npeople"));
+    assert!(wrong[1].0 && wrong[1].1.starts_with("cmk/"), "{wrong:?}");
+}
+
+#[test]
+fn a_chain_that_is_gone_and_one_that_is_cut_are_told() {
+    let (_directory, config, places) = used();
+    let mut files: Vec<_> =
+        std::fs::read_dir(&places.audit).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
+    files.sort();
+    let management = files.remove(0);
+    let text = std::fs::read_to_string(&management).unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    std::fs::write(&management, lines[..lines.len() - 2].join("\n") + "\n").unwrap();
+    std::fs::remove_file(&files[0]).unwrap();
+    let found = examined(&config, &places);
+    assert_eq!(found.missing.len(), 1);
+    assert!(
+        found.chains[0].bad.as_deref().is_some_and(|why| why.contains("cut off")),
+        "{:?}",
+        found.chains[0].bad
+    );
+}

@@ -1,0 +1,154 @@
+//! The command line: the commands, in the order in which a newcomer meets them, and where each is carried out.
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::admin::{access_key, alias, key, login};
+use crate::batch::{self, BatchArgs, Direction};
+use crate::credentials::{ServerArgs, Target};
+use crate::failure::{Failure, Result};
+use crate::{audit, demo, output, serve};
+
+/// A self-hosted key management service and crypto engine
+///
+/// `keymill demo` shows what it does, `keymill serve` starts a server without any configuration, and the other commands talk to
+/// one. Exit codes: 0 done, 1 refused or failed, 2 wrong use.
+#[derive(Parser, Clone, Debug)]
+#[command(name = "keymill", version, arg_required_else_help = true, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+enum Command {
+    /// Show the main job end to end on an ephemeral server: a million records encrypted, decrypted and compared
+    Demo(demo::DemoArgs),
+    /// Start the server
+    Serve(serve::ServeArgs),
+    Login(login::LoginArgs),
+    Key(key::KeyArgs),
+    Alias(alias::AliasArgs),
+    AccessKey(access_key::AccessKeyArgs),
+    Batch(BatchCommand),
+    /// Work with the audit log
+    Audit(AuditCommand),
+    /// Measure every path beside its ceiling in one run, and print the ratios
+    ///
+    /// Exits 1 where a target is missed. What each row means: bench/README.md.
+    Bench(keymill_bench::BenchArgs),
+    /// Print the version
+    Version,
+}
+
+/// Encrypt or decrypt columns of CSV and fields of NDJSON
+#[derive(Args, Clone, Debug)]
+struct BatchCommand {
+    #[command(flatten)]
+    server: ServerArgs,
+    #[command(subcommand)]
+    direction: BatchDirection,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+enum BatchDirection {
+    /// Encrypt columns of CSV or fields of NDJSON
+    Encrypt(BatchArgs),
+    /// Decrypt what `batch encrypt` has encrypted, byte for byte
+    Decrypt(BatchArgs),
+}
+
+#[derive(Args, Clone, Debug)]
+struct AuditCommand {
+    #[command(subcommand)]
+    command: AuditAction,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+enum AuditAction {
+    Verify(audit::VerifyArgs),
+}
+
+/// Carries out what the command line says.
+pub(crate) fn run(cli: Cli) -> Result<()> {
+    match cli.command {
+        Command::Demo(args) => demo::run(&args),
+        Command::Serve(args) => serve::run(&args),
+        Command::Login(args) => login::run(&args),
+        Command::Key(args) => key::run(args),
+        Command::Alias(args) => alias::run(args),
+        Command::AccessKey(args) => access_key::run(args),
+        Command::Batch(BatchCommand { server, direction }) => match direction {
+            BatchDirection::Encrypt(args) => run_batch(Direction::Encrypt, &server, &args),
+            BatchDirection::Decrypt(args) => run_batch(Direction::Decrypt, &server, &args),
+        },
+        Command::Audit(AuditCommand { command: AuditAction::Verify(args) }) => audit::run(&args),
+        Command::Bench(args) => run_bench(&args),
+        Command::Version => output::line(format_args!("keymill {}", env!("CARGO_PKG_VERSION"))),
+    }
+}
+
+fn run_bench(args: &keymill_bench::BenchArgs) -> Result<()> {
+    let report = keymill_bench::run(args).map_err(|error| Failure::new(error.to_string()))?;
+    report.print(args.json).map_err(|error| Failure::new(error.to_string()))?;
+    match report.all_met() {
+        true => Ok(()),
+        false => Err(Failure::new("a target is missed: the rows above say which")),
+    }
+}
+
+fn run_batch(direction: Direction, server: &ServerArgs, args: &BatchArgs) -> Result<()> {
+    let target = Target::find(server)?;
+    let address = target.tcp_only()?.to_owned();
+    let summary = batch::run(direction, args, &batch::Target { address, credentials: target.credentials })
+        .map_err(Failure::of_batch)?;
+    match (args.output == batch::Place::Standard, args.json) {
+        // Standard output has the rows.
+        (true, _) => output::note(summary),
+        (false, true) => output::json(&summary),
+        (false, false) => output::line(summary),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definitions_hold_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_and_flag_says_what_it_is() {
+        fn check(command: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            assert!(command.get_about().is_some(), "{path} has no help");
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{path} {} has no help", argument.get_id());
+            }
+            command.get_subcommands().for_each(|sub| check(sub, &path));
+        }
+        check(&Cli::command(), "");
+    }
+
+    #[test]
+    fn server_flags_may_stand_before_and_behind_the_subcommand() {
+        for line in ["keymill key --tcp h:1 list --json", "keymill key list --json --tcp h:1"] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
+        }
+        assert!(Cli::try_parse_from(["keymill", "serve", "--tcp", "h:1"]).is_err());
+    }
+
+    #[test]
+    fn wrong_use_is_told_by_exit_code_2() {
+        for line in [
+            "keymill",
+            "keymill key describe people",
+            "keymill key schedule-deletion alias/a --days 6",
+            "keymill bogus",
+        ] {
+            assert_eq!(Cli::try_parse_from(line.split(' ')).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+}

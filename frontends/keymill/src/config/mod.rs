@@ -1,0 +1,193 @@
+//! The configuration: what can be set, its defaults, and how a file and flags change them. `config/keymill.toml` in the
+//! repository lists every option; a test keeps the two alike.
+
+mod options;
+mod places;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use keymill_http::Readiness;
+use keymill_runtime::EngineConfig;
+use serde::{Deserialize, Serialize};
+
+use crate::failure::{Failure, Result};
+
+pub(crate) use options::*;
+pub(crate) use places::Places;
+
+/// Every option. What is absent has its default, which needs no file at all.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    /// Where the store lies.
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Where the bootstrap access key is written at the first start.
+    pub(crate) credentials: Option<PathBuf>,
+    /// What is logged.
+    pub(crate) log: LogConfig,
+    /// The process.
+    pub(crate) process: ProcessConfig,
+    /// The root of trust.
+    pub(crate) root: RootConfig,
+    /// Where records are kept.
+    pub(crate) store: StoreConfig,
+    /// Where the audit is kept.
+    pub(crate) audit: AuditConfig,
+    /// What computes.
+    pub(crate) provider: ProviderConfig,
+    /// HTTP.
+    pub(crate) http: HttpConfig,
+    /// MessagePack over TCP.
+    pub(crate) msgpack: MsgpackConfig,
+    /// The engine.
+    pub(crate) engine: EngineOptions,
+}
+
+impl Config {
+    /// Reads a file, or returns the defaults where none is named.
+    pub(crate) fn read(path: Option<&Path>) -> Result<Self> {
+        let Some(path) = path else { return Ok(Self::default()) };
+        let text = std::fs::read_to_string(path).map_err(Failure::because(path.display()))?;
+        // toml's text shows the line and points at what is wrong.
+        toml::from_str(&text)
+            .map_err(|error| Failure::new(format!("{}: {}", path.display(), error.to_string().trim_end())))
+    }
+
+    /// Returns the engine's own options.
+    pub(crate) fn engine(&self) -> Result<EngineConfig> {
+        let ours = &self.engine;
+        Ok(EngineConfig {
+            instance: ours.instance.parse().map_err(Failure::because("engine.instance"))?,
+            region: ours.region.clone(),
+            account: ours.account.clone(),
+            slice: Duration::from_micros(ours.slice_us),
+            max_queued_jobs: ours.max_queued_jobs,
+            max_buffered_bytes: ours.max_buffered_bytes,
+            subkey_cache: ours.subkey_cache,
+            software_workers: ours.software_workers,
+            software_queue: ours.software_queue,
+            usage_flush: Duration::from_millis(ours.usage_flush_ms),
+            deletion_check: Duration::from_millis(ours.deletion_check_ms),
+            clock_jump: Duration::from_millis(ours.clock_jump_ms),
+            clock_jump_rest: Duration::from_millis(ours.clock_jump_rest_ms),
+            max_frame_bytes: ours.max_frame_bytes,
+            max_in_flight: ours.max_in_flight,
+            audit: true,
+        })
+    }
+
+    /// Returns the options of the HTTP frontend, which tells `readiness` to whoever asks.
+    pub(crate) fn http(&self, readiness: Readiness) -> keymill_http::Config {
+        let ours = &self.http;
+        let theirs = keymill_http::Config::new(ours.address);
+        keymill_http::Config {
+            workers: ours.workers.unwrap_or(theirs.workers),
+            max_connections: ours.max_connections,
+            head_timeout: Duration::from_millis(ours.head_timeout_ms),
+            body_timeout: Duration::from_millis(ours.body_timeout_ms),
+            keep_alive: Duration::from_millis(ours.keep_alive_ms),
+            write_timeout: Duration::from_millis(ours.write_timeout_ms),
+            drain_timeout: Duration::from_millis(ours.drain_timeout_ms),
+            max_nonces: ours.max_nonces,
+            readiness,
+            ..theirs
+        }
+    }
+
+    /// Returns the options of the MessagePack TCP frontend.
+    pub(crate) fn msgpack(&self) -> keymill_msgpack::Config {
+        let ours = &self.msgpack;
+        let theirs = keymill_msgpack::Config::new(ours.address);
+        keymill_msgpack::Config {
+            workers: ours.workers.unwrap_or(theirs.workers),
+            max_connections: ours.max_connections,
+            hello_timeout: Duration::from_millis(ours.hello_timeout_ms),
+            write_timeout: Duration::from_millis(ours.write_timeout_ms),
+            drain_timeout: Duration::from_millis(ours.drain_timeout_ms),
+            ..theirs
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use toml::{Table, Value};
+
+    const EVERY_OPTION: &str = include_str!("../../../../config/keymill.toml");
+    const DEV: &str = include_str!("../../../../config/dev.toml");
+
+    /// The defaults, with something in the place of each option that has none.
+    fn all_set() -> Config {
+        let mut config =
+            Config { data_dir: Some("d".into()), credentials: Some("c".into()), ..Config::default() };
+        config.root.file.path = Some("r".into());
+        config.store.sqlite.max_pages = Some(1);
+        config.audit.file.directory = Some("a".into());
+        config.http.workers = Some(1);
+        config.msgpack.workers = Some(1);
+        config
+    }
+
+    fn names(table: &Table, above: &str, into: &mut Vec<String>) {
+        for (name, value) in table {
+            let path = format!("{above}{name}");
+            match value {
+                Value::Table(table) => names(table, &format!("{path}."), into),
+                _ => into.push(path),
+            }
+        }
+    }
+
+    fn sorted_names(text: &str) -> Vec<String> {
+        let mut found = Vec::new();
+        names(&text.parse().unwrap(), "", &mut found);
+        found.sort();
+        found
+    }
+
+    #[test]
+    fn the_sample_of_every_option_is_the_defaults() {
+        assert_eq!(toml::from_str::<Config>(EVERY_OPTION).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn the_sample_names_every_option_and_no_other() {
+        // An option without a default of its own stands there behind a #, without a space.
+        let uncommented: String = EVERY_OPTION
+            .lines()
+            .map(|line| match line.strip_prefix('#') {
+                Some(option) if option.starts_with(|c: char| c.is_ascii_lowercase()) => format!("{option}\n"),
+                _ => format!("{line}\n"),
+            })
+            .collect();
+        toml::from_str::<Config>(&uncommented).unwrap();
+        assert_eq!(sorted_names(&uncommented), sorted_names(&toml::to_string(&all_set()).unwrap()));
+    }
+
+    #[test]
+    fn the_sample_for_development_loads() {
+        let config: Config = toml::from_str(DEV).unwrap();
+        assert_eq!((config.store.kind, config.provider.kind), (StoreKind::Sqlite, ProviderKind::Software));
+        config.engine().unwrap();
+    }
+
+    #[test]
+    fn an_unknown_option_is_named_with_its_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("keymill.toml");
+        std::fs::write(&path, "[http]\nadress = \"127.0.0.1:1\"\n").unwrap();
+        let told = Config::read(Some(&path)).unwrap_err().to_string();
+        assert!(
+            told.contains("adress") && told.contains("line 2") && told.contains("keymill.toml"),
+            "{told}"
+        );
+    }
+
+    #[test]
+    fn the_engine_has_its_own_defaults_where_nothing_is_set() {
+        let (ours, theirs) = (Config::default().engine().unwrap(), EngineConfig::default());
+        assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
+    }
+}

@@ -1,0 +1,30 @@
+#![doc = include_str!("../README.md")]
+
+mod admin;
+mod audit;
+mod batch;
+mod cli;
+mod config;
+mod credentials;
+mod demo;
+mod failure;
+mod instance;
+mod log;
+mod output;
+mod plugins;
+mod private;
+mod process;
+mod root;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    // Wrong use, --help and --version end here, with their own exit codes.
+    match cli::run(cli::Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.tell(),
+    }
+}

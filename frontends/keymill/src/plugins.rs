@@ -1,0 +1,55 @@
+//! The one place that names every plugin: from the `kind` of a configuration to what opens it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use keymill_core::seam::audit::AuditLog;
+use keymill_core::seam::auth::Authenticator;
+use keymill_core::seam::provider::CryptoProvider;
+use keymill_core::seam::store::Store;
+
+use crate::config::{AuditConfig, AuditKind, ProviderConfig, ProviderKind, StoreConfig, StoreKind};
+use crate::failure::{Failure, Result};
+
+/// Opens the store.
+pub(crate) fn store(config: &StoreConfig, data: &Path) -> Result<Arc<dyn Store>> {
+    match config.kind {
+        StoreKind::Sqlite => {
+            let mut options = keymill_store_sqlite::Config::new(data);
+            options.kept_removals = config.sqlite.kept_removals;
+            options.max_pages = config.sqlite.max_pages;
+            let store = keymill_store_sqlite::open(options).map_err(Failure::because("store"))?;
+            Ok(Arc::new(store))
+        }
+    }
+}
+
+/// Opens the audit log.
+pub(crate) fn audit(config: &AuditConfig, directory: &Path) -> Result<Arc<dyn AuditLog>> {
+    match config.kind {
+        AuditKind::File => {
+            let mut options = keymill_audit_file::Config::at(directory);
+            options.reserve_bytes = config.file.reserve_bytes;
+            let log = keymill_audit_file::open(options).map_err(Failure::because("audit"))?;
+            Ok(Arc::new(log))
+        }
+    }
+}
+
+/// Opens the crypto provider.
+pub(crate) fn provider(config: &ProviderConfig) -> Result<Arc<dyn CryptoProvider>> {
+    match config.kind {
+        ProviderKind::Software => {
+            let options = keymill_provider_software::Config::default();
+            let provider = keymill_provider_software::open(options).map_err(Failure::because("provider"))?;
+            Ok(Arc::new(provider))
+        }
+    }
+}
+
+/// Makes every authenticator; which scheme a caller uses is the caller's choice.
+pub(crate) fn authenticators() -> Result<Vec<Box<dyn Authenticator>>> {
+    let options = keymill_auth_credentials::Config::default();
+    let access_keys = keymill_auth_credentials::open(options).map_err(Failure::because("authentication"))?;
+    Ok(vec![Box::new(access_keys)])
+}

@@ -1,0 +1,281 @@
+//! `keymill serve`: hardens the process, starts the engine and both listeners, says where they are, and drains on SIGTERM.
+
+use std::io::{IsTerminal, Read};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use clap::Args;
+use keymill_client::HttpClient;
+use keymill_http::{Http, Readiness};
+use keymill_msgpack::Msgpack;
+use keymill_runtime::FrontendError;
+use keymill_runtime::engine::Bootstrap;
+use serde::Serialize;
+
+use crate::config::{Config, Places};
+use crate::credentials::CredentialsFile;
+use crate::failure::{Failure, Result};
+use crate::instance::{Ended, Instance, Started, Taken};
+use crate::process::{self, EndSignals};
+use crate::root::Existing;
+use crate::{log, output, private};
+
+/// The flags that say where everything lies; `audit verify` has them, too.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Places")]
+pub(crate) struct PlaceArgs {
+    /// Configuration in TOML; config/keymill.toml in the repository lists every option
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Directory of the data [default: $XDG_DATA_HOME/keymill]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// File of the root keys, outside the data directory [default: the data directory's name and .root]
+    #[arg(long, value_name = "FILE")]
+    root_file: Option<PathBuf>,
+    /// Directory of the audit log [default: audit in the data directory]
+    #[arg(long, value_name = "DIR")]
+    audit_dir: Option<PathBuf>,
+}
+
+impl PlaceArgs {
+    /// Reads the configuration, and sets in it what the flags say.
+    pub(crate) fn config(&self) -> Result<Config> {
+        let mut config = Config::read(self.config.as_deref())?;
+        let set = |into: &mut Option<PathBuf>, flag: &Option<PathBuf>| {
+            if flag.is_some() {
+                into.clone_from(flag);
+            }
+        };
+        set(&mut config.data_dir, &self.data_dir);
+        set(&mut config.root.file.path, &self.root_file);
+        set(&mut config.audit.file.directory, &self.audit_dir);
+        Ok(config)
+    }
+}
+
+/// Starts the server; without any flag on embedded defaults.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ServeArgs {
+    /// HTTP listens here [default: 127.0.0.1:8470]
+    #[arg(long, value_name = "ADDR:PORT")]
+    http: Option<SocketAddr>,
+    /// MessagePack TCP listens here [default: 127.0.0.1:8471]
+    #[arg(long, value_name = "ADDR:PORT")]
+    msgpack: Option<SocketAddr>,
+    /// At the first start, writes the bootstrap access key there (mode 0600) rather than to the terminal
+    #[arg(long, value_name = "FILE")]
+    credentials: Option<PathBuf>,
+    /// Worker threads of each listener [default: one a core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    workers: Option<u16>,
+    #[command(flatten)]
+    places: PlaceArgs,
+}
+
+/// How long a listener may take until it answers for the first time.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The content of `addresses.json`.
+#[derive(Serialize)]
+struct Addresses {
+    http: SocketAddr,
+    msgpack: SocketAddr,
+}
+
+/// What the main thread waits for.
+enum Event {
+    Signal(nix::sys::signal::Signal),
+    Ended(Ended),
+}
+
+/// Serves until told to stop.
+pub(crate) fn run(args: &ServeArgs) -> Result<()> {
+    process::harden()?;
+    let signals = EndSignals::block()?;
+    let config = configure(args)?;
+    log::begin(&config.log.filter)?;
+    let (events, happened) = mpsc::channel();
+    let signalled = events.clone();
+    signals.watch(move |signal| {
+        let _nobody_waits = signalled.send(Event::Signal(signal));
+    })?;
+    if let Some(warning) = config.process.lock_memory.then(process::lock_memory).flatten() {
+        tracing::warn!("{warning}");
+    }
+    let places = config.places()?;
+    let key_goes = KeyGoes::choose(&config, &places);
+    let taken = Taken::take(&config, &places)?;
+    // What a killed server left behind names listeners that are gone.
+    let _absent = std::fs::remove_file(&places.addresses);
+    if taken.existing == Existing::Nothing {
+        key_goes.check()?;
+    }
+    // Bound before the first start makes a root and an access key: a port that is taken should cost nothing.
+    let listeners = Listeners::bind(&config)?;
+    let Started { mut instance, bootstrap, is_new_root } = Instance::start(&config, &places, taken)?;
+    let served = (|| {
+        if let Some(bootstrap) = bootstrap {
+            key_goes.tell(&bootstrap)?;
+        }
+        tell_of_root(&places, is_new_root);
+        listeners.serve(&places, &mut instance, &events)
+    })();
+    let outcome = served.and_then(|ready| {
+        let outcome = wait(&happened);
+        ready.set(false);
+        outcome
+    });
+    // Before the listeners close: who reads the file should not find an address where nobody answers.
+    let _absent = std::fs::remove_file(&places.addresses);
+    instance.stop();
+    if outcome.is_ok() {
+        tracing::info!("stopped");
+    }
+    outcome
+}
+
+fn configure(args: &ServeArgs) -> Result<Config> {
+    let mut config = args.places.config()?;
+    config.http.address = args.http.unwrap_or(config.http.address);
+    config.msgpack.address = args.msgpack.unwrap_or(config.msgpack.address);
+    if let Some(workers) = args.workers {
+        config.http.workers = Some(workers.into());
+        config.msgpack.workers = Some(workers.into());
+    }
+    if args.credentials.is_some() {
+        config.credentials.clone_from(&args.credentials);
+    }
+    Ok(config)
+}
+
+/// Both listeners, bound and not serving yet.
+struct Listeners {
+    http: Http,
+    msgpack: Msgpack,
+    addresses: Addresses,
+    readiness: Readiness,
+}
+
+impl Listeners {
+    fn bind(config: &Config) -> Result<Self> {
+        let refused = |error: FrontendError| {
+            Failure::new(error.to_string())
+                .next("name other addresses with --http ADDR:PORT and --msgpack ADDR:PORT")
+        };
+        let readiness = Readiness::default();
+        let http = keymill_http::bind(config.http(readiness.clone())).map_err(refused)?;
+        let msgpack = keymill_msgpack::bind(config.msgpack()).map_err(refused)?;
+        let addresses = Addresses {
+            http: http.local_addr().map_err(refused)?,
+            msgpack: msgpack.local_addr().map_err(refused)?,
+        };
+        Ok(Self { http, msgpack, addresses, readiness })
+    }
+
+    /// Has them run, and says where they are once they answer.
+    fn serve(
+        self,
+        places: &Places,
+        instance: &mut Instance,
+        events: &mpsc::Sender<Event>,
+    ) -> Result<Readiness> {
+        let Self { http, msgpack, addresses, readiness } = self;
+        let tell = |events: mpsc::Sender<Event>| move |ended| drop(events.send(Event::Ended(ended)));
+        instance.run(http, tell(events.clone()))?;
+        instance.run(msgpack, tell(events.clone()))?;
+        await_answers(&addresses)?;
+        let text = serde_json::to_vec(&addresses).map_err(Failure::because("addresses"))?;
+        private::replace(&places.addresses, &text)?;
+        readiness.set(true);
+        let Addresses { http, msgpack } = addresses;
+        tracing::info!(%http, %msgpack, data = %places.data.display(), "serving");
+        Ok(readiness)
+    }
+}
+
+/// Waits until both listeners answer: a port that is bound takes connections before anybody serves them.
+fn await_answers(addresses: &Addresses) -> Result<()> {
+    let silent = |name| move |error| Failure::new(format!("the {name} listener does not answer: {error}"));
+    let mut greeting = TcpStream::connect_timeout(&addresses.msgpack, PATIENCE).map_err(silent("msgpack"))?;
+    greeting.set_read_timeout(Some(PATIENCE)).map_err(silent("msgpack"))?;
+    greeting.read_exact(&mut [0]).map_err(silent("msgpack"))?;
+    let silent = |error| Failure::new(format!("the http listener does not answer: {error}"));
+    HttpClient::new(&format!("http://{}", addresses.http), PATIENCE)
+        .and_then(|client| client.get("/healthz"))
+        .map(drop)
+        .map_err(silent)
+}
+
+/// Waits for a signal, or for a listener that ends by itself.
+fn wait(happened: &mpsc::Receiver<Event>) -> Result<()> {
+    match happened.recv() {
+        Ok(Event::Signal(signal)) => {
+            tracing::info!(signal = signal.as_str(), "stopping: finishing what was accepted");
+            Ok(())
+        }
+        Ok(Event::Ended(Ended { name, outcome })) => Err(match outcome {
+            Ok(()) => Failure::new(format!("the {name} listener ended by itself")),
+            Err(error) => Failure::new(format!("the {name} listener failed: {error}")),
+        }),
+        Err(_) => Err(Failure::new("nothing is left to wait for")),
+    }
+}
+
+fn tell_of_root(places: &Places, is_new: bool) {
+    let path = places.root.display();
+    if is_new {
+        tracing::warn!(%path, "a root file was made: keep a copy of it apart from the data, which nobody can open without it");
+    }
+    tracing::warn!(%path, "the root keys lie in a file: this is for development, or for disks that protect it");
+}
+
+/// Where the bootstrap access key goes.
+enum KeyGoes {
+    Terminal,
+    File(PathBuf),
+}
+
+impl KeyGoes {
+    fn choose(config: &Config, places: &Places) -> Self {
+        if config.credentials.is_none() && std::io::stdout().is_terminal() {
+            Self::Terminal
+        } else {
+            Self::File(places.bootstrap.clone())
+        }
+    }
+
+    /// Refuses a place that cannot be written, before there is a key to write.
+    fn check(&self) -> Result<()> {
+        match self {
+            Self::File(path) => private::check_new(path).map_err(|failure| {
+                failure.next("the bootstrap access key is to be written there: move what is there, or name another file with --credentials FILE")
+            }),
+            Self::Terminal => Ok(()),
+        }
+    }
+
+    fn tell(&self, bootstrap: &Bootstrap) -> Result<()> {
+        let secret = String::from_utf8_lossy(bootstrap.secret.expose()).into_owned();
+        let file = CredentialsFile {
+            access_key_id: bootstrap.id.to_string(),
+            access_key_secret: secret,
+            url: None,
+            tcp: None,
+        };
+        match self {
+            Self::Terminal => output::line(format_args!(
+                "The first access key, which may do everything. It is shown this once:\n\n  \
+                 export KEYMILL_ACCESS_KEY_ID={}\n  export KEYMILL_ACCESS_KEY_SECRET={}\n\n\
+                 In another terminal, with these set: keymill key create --alias alias/first\n",
+                file.access_key_id, file.access_key_secret
+            )),
+            Self::File(path) => {
+                private::create(path, file.encode().expose())?;
+                output::line(format_args!("bootstrap access key: {}", path.display()))
+            }
+        }
+    }
+}
