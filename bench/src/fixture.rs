@@ -1,0 +1,187 @@
+//! A whole keymill in this process, started as `serve` starts it: SQLite, an audit log in files, the software provider, both
+//! listeners on loopback, and a CMK to work under. Everything lies in a directory that goes with it.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use keymill_client::{Client, Config, Connection, Credentials, Options};
+use keymill_core::access::{Effect, Grant, Principal, ResourcePattern, Role};
+use keymill_core::id::{AccessKeyId, CmkId, KeyRef};
+use keymill_core::operation::{CreateAccessKeyRequest, CreateKeyRequest, Reply};
+use keymill_crypto::root::RootKeys;
+use keymill_runtime::clock::Clock;
+use keymill_runtime::frontend::Stopper;
+use keymill_runtime::{Engine, EngineConfig, Frontend, Gate, Parts};
+
+use crate::error::{BenchError, Result};
+
+/// A running keymill; dropping it stops it.
+pub struct Fixture {
+    /// Where MessagePack TCP is served.
+    pub msgpack: SocketAddr,
+    /// Where HTTP is served.
+    pub http: SocketAddr,
+    key: CmkId,
+    access_key: AccessKeyId,
+    secret: String,
+    engine: Option<Engine>,
+    stopper: Stopper,
+    frontends: Vec<JoinHandle<()>>,
+    /// Goes last.
+    _directory: tempfile::TempDir,
+}
+
+impl Fixture {
+    /// Starts one with everything on.
+    ///
+    /// # Errors
+    /// [`BenchError`] where a part does not start.
+    pub fn start() -> Result<Self> {
+        Self::start_with(EngineConfig::default())
+    }
+
+    /// Starts one without an audit, to be measured against.
+    ///
+    /// # Errors
+    /// [`BenchError`] where a part does not start.
+    pub fn start_without_audit() -> Result<Self> {
+        Self::start_with(EngineConfig { audit: false, ..EngineConfig::default() })
+    }
+
+    fn start_with(config: EngineConfig) -> Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let store = keymill_store_sqlite::Config::new(directory.path().join("data"));
+        let audit = keymill_audit_file::Config::at(directory.path().join("audit"));
+        let authenticator = keymill_auth_credentials::open(Default::default());
+        let parts = Parts {
+            config,
+            clock: Clock::default(),
+            store: Arc::new(keymill_store_sqlite::open(store).map_err(BenchError::because("store"))?),
+            provider: Arc::new(
+                keymill_provider_software::open(Default::default())
+                    .map_err(BenchError::because("provider"))?,
+            ),
+            authenticators: vec![Box::new(authenticator.map_err(BenchError::because("authenticator"))?)],
+            audit: Arc::new(keymill_audit_file::open(audit).map_err(BenchError::because("audit log"))?),
+            root: RootKeys::generate().map_err(BenchError::because("root"))?,
+            node: "bench".into(),
+        };
+        let (engine, bootstrap) = Engine::start(parts).map_err(BenchError::because("engine"))?;
+        let bootstrap = bootstrap.ok_or_else(|| BenchError::new("the data directory was used before"))?;
+        let secret =
+            std::str::from_utf8(bootstrap.secret.expose()).map_err(BenchError::because("access key"))?;
+
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let msgpack = keymill_msgpack::bind(keymill_msgpack::Config::new(any));
+        let msgpack = msgpack.map_err(BenchError::because("MessagePack frontend"))?;
+        let http = keymill_http::bind(keymill_http::Config::new(any))
+            .map_err(BenchError::because("HTTP frontend"))?;
+        let (stopper, stop) = Stopper::new();
+        let mut fixture = Self {
+            msgpack: msgpack.local_addr().map_err(BenchError::because("MessagePack frontend"))?,
+            http: http.local_addr().map_err(BenchError::because("HTTP frontend"))?,
+            key: CmkId::from_bytes([0; 16]),
+            access_key: bootstrap.id,
+            secret: secret.to_owned(),
+            engine: Some(engine),
+            stopper,
+            frontends: Vec::new(),
+            _directory: directory,
+        };
+        for frontend in [Box::new(msgpack) as Box<dyn Frontend>, Box::new(http)] {
+            let (gate, stop) = (fixture.gate(), stop.clone());
+            let run = move || {
+                if let Err(error) = frontend.run(gate, stop) {
+                    // What was measured meanwhile fails by itself, without the reason.
+                    drop(std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{error}\n")));
+                }
+            };
+            fixture.frontends.push(std::thread::Builder::new().name("bench-front".into()).spawn(run)?);
+        }
+        fixture.key = fixture.create_key()?;
+        Ok(fixture)
+    }
+
+    /// Returns the way into the engine.
+    pub fn gate(&self) -> Gate {
+        self.engine.as_ref().expect("the engine runs until the fixture is dropped").gate()
+    }
+
+    /// Returns the CMK to work under.
+    pub fn key(&self) -> KeyRef {
+        KeyRef::Id(self.key)
+    }
+
+    /// Returns the bootstrap access key, which may do anything.
+    pub fn credentials(&self) -> Credentials {
+        Credentials::new(self.access_key.clone(), self.secret.clone())
+    }
+
+    /// Returns who the bootstrap access key is.
+    pub fn principal(&self) -> Principal {
+        Principal::of_access_key(self.access_key.clone())
+    }
+
+    /// Returns the id and the secret of the bootstrap access key.
+    pub fn access_key(&self) -> (&str, &str) {
+        (self.access_key.as_str(), &self.secret)
+    }
+
+    /// Logs in over MessagePack TCP.
+    ///
+    /// # Errors
+    /// [`BenchError`] where the login fails.
+    pub fn connect(&self) -> Result<Connection> {
+        Ok(Connection::open(self.msgpack, &self.credentials(), &Options::default())?)
+    }
+
+    /// Makes an access key for a second caller.
+    ///
+    /// # Errors
+    /// [`BenchError`] where the server refuses.
+    pub fn another_caller(&self) -> Result<Credentials> {
+        let grant = Grant { effect: Effect::Allow, role: Role::Root, resources: vec![ResourcePattern::All] };
+        let request = CreateAccessKeyRequest { grants: vec![grant], description: None, timeout_ms: None };
+        match self.client()?.call(request)?.reply()? {
+            Reply::CreateAccessKey(made) => {
+                Ok(Credentials::new(made.access_key_id.clone(), made.access_key_secret.clone()))
+            }
+            other => Err(BenchError::new(format!("CreateAccessKey was answered by {other:?}"))),
+        }
+    }
+
+    fn create_key(&self) -> Result<CmkId> {
+        let request = CreateKeyRequest {
+            key_spec: None,
+            key_usage: None,
+            origin: None,
+            protection_level: None,
+            bulk_mode: None,
+            description: Some("bench".into()),
+            timeout_ms: None,
+        };
+        match self.client()?.call(request)?.reply()? {
+            Reply::CreateKey(made) => Ok(made.key_metadata.key_id),
+            other => Err(BenchError::new(format!("CreateKey was answered by {other:?}"))),
+        }
+    }
+
+    fn client(&self) -> Result<Client> {
+        let options = Options { read_timeout: Duration::from_secs(30), ..Options::default() };
+        Ok(Client::connect(Config { options, ..Config::new(self.msgpack.to_string(), self.credentials()) })?)
+    }
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        self.stopper.stop();
+        for frontend in self.frontends.drain(..) {
+            let _panicked = frontend.join();
+        }
+        if let Some(engine) = self.engine.take() {
+            engine.stop();
+        }
+    }
+}

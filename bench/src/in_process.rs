@@ -1,0 +1,132 @@
+//! Batches on the caller's own thread, with nothing between it and the engine but the gate: policy, audit and metrics are on.
+
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use keymill_core::operation::{BatchDecryptRequest, BatchEncryptRequest, Bin, Request};
+use keymill_runtime::gate::Ask;
+use keymill_runtime::work::Cancel;
+use keymill_runtime::{Call, Gate, Opened, Product, Sheet};
+
+use crate::error::{BenchError, Result};
+use crate::fixture::Fixture;
+
+/// A caller on one thread: a batch of equal items end to end in one buffer, and the buffer that answers come back in.
+pub struct Caller<'f> {
+    fixture: &'f Fixture,
+    gate: Gate,
+    frame: Bytes,
+    item_len: usize,
+    open: bool,
+    buffer: Vec<u8>,
+}
+
+impl<'f> Caller<'f> {
+    /// Makes a caller that seals `items` × `item_len` bytes.
+    pub fn sealing(fixture: &'f Fixture, items: usize, item_len: usize) -> Self {
+        let frame = Bytes::from(vec![0x5a; items * item_len]);
+        Self { fixture, gate: fixture.gate(), frame, item_len, open: false, buffer: Vec::new() }
+    }
+
+    /// Makes a caller that opens what it had sealed.
+    ///
+    /// # Errors
+    /// [`BenchError`] where sealing fails.
+    pub fn opening(fixture: &'f Fixture, items: usize, item_len: usize) -> Result<Self> {
+        let mut caller = Self::sealing(fixture, items, item_len);
+        let sheet = caller.perform()?;
+        let blobs: Vec<u8> = sheet.items().flatten().flatten().copied().collect();
+        caller.item_len = blobs.len() / items.max(1);
+        caller.frame = Bytes::from(blobs);
+        caller.open = true;
+        Ok(caller)
+    }
+
+    /// Performs one batch and returns its items.
+    ///
+    /// # Errors
+    /// [`BenchError`] where any item fails.
+    pub fn batch(&mut self) -> Result<usize> {
+        let sheet = self.perform()?;
+        let items = sheet.items().len();
+        self.buffer = sheet.into_buffer();
+        Ok(items)
+    }
+
+    fn perform(&mut self) -> Result<Sheet> {
+        let items = self.frame.chunks_exact(self.item_len).map(Bin::from).collect();
+        let request: Request<'_> = if self.open {
+            BatchDecryptRequest {
+                items,
+                key_id: None,
+                encryption_context: None,
+                encryption_contexts: None,
+                timeout_ms: None,
+            }
+            .into()
+        } else {
+            BatchEncryptRequest {
+                key_id: self.fixture.key(),
+                items,
+                encryption_context: None,
+                encryption_contexts: None,
+                timeout_ms: None,
+            }
+            .into()
+        };
+        let call = Call {
+            request_id: self.gate.request_id(),
+            principal: self.fixture.principal(),
+            source: None,
+            frontend: "in-process",
+            received: Instant::now(),
+        };
+        let opened = self.gate.open(Ask {
+            call,
+            request,
+            frame: Some(&self.frame),
+            sheet: Sheet::plain_over(std::mem::take(&mut self.buffer), None),
+            reply_to: None,
+            cancel: Cancel::default(),
+            ticket: 0,
+        });
+        let Opened::Job(job) = opened else {
+            return Err(BenchError::new("a batch is no management operation"));
+        };
+        let finished = self.gate.perform(job)?;
+        match finished.result? {
+            Product::Sealed { errors, .. } | Product::Opened { errors, .. } if errors.is_empty() => {
+                Ok(finished.sheet)
+            }
+            _ => Err(BenchError::new("an item of a batch failed")),
+        }
+    }
+}
+
+/// Runs `make`'s caller on each of `threads` threads for `time` and returns items a second over all of them.
+///
+/// # Errors
+/// [`BenchError`] where a caller fails.
+pub fn rate<'f>(threads: usize, time: Duration, make: impl Fn() -> Result<Caller<'f>> + Sync) -> Result<f64> {
+    let ready = Barrier::new(threads);
+    let one = || {
+        // Nobody may fail before the barrier that the others wait at.
+        let caller = make().and_then(|mut caller| caller.batch().map(|_| caller));
+        ready.wait();
+        let (mut caller, start, mut items) = (caller?, Instant::now(), 0);
+        while start.elapsed() < time {
+            items += caller.batch()?;
+        }
+        Ok((items, start.elapsed()))
+    };
+    let results: Vec<(usize, Duration)> = std::thread::scope(|scope| {
+        let callers: Vec<_> = (0..threads).map(|_| scope.spawn(one)).collect();
+        callers
+            .into_iter()
+            .map(|caller| caller.join().expect("a measuring thread runs to its end"))
+            .collect::<Result<_>>()
+    })?;
+    let slowest = results.iter().map(|(_, took)| *took).max().unwrap_or_default();
+    Ok(results.iter().map(|(items, _)| *items as f64).sum::<f64>() / slowest.as_secs_f64())
+}

@@ -1,0 +1,130 @@
+//! The run: which rows are wanted, the servers that they share, and the interleaving of their legs.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use keymill_ceilings::{BareLoop, Mode};
+
+use crate::args::BenchArgs;
+use crate::error::Result;
+use crate::fixture::Fixture;
+use crate::report::{Row, Unit};
+use crate::stats::{self, Target, Verdict};
+
+/// One run under way.
+pub(crate) struct Plan<'a> {
+    pub(crate) args: &'a BenchArgs,
+    pub(crate) rows: Vec<Row>,
+    fixture: Option<Arc<Fixture>>,
+    bare: Option<Arc<BareLoop>>,
+    echo: Option<Arc<BareLoop>>,
+}
+
+/// A row before it is measured.
+pub(crate) struct Spec {
+    pub(crate) name: String,
+    /// Its ceilings, each with what the ratio to it should be.
+    pub(crate) against: Vec<(&'static str, Option<Target>)>,
+    pub(crate) unit: Unit,
+}
+
+/// Measures once for about so long and gives the figure.
+pub(crate) type Leg<'l> = Box<dyn FnMut(Duration) -> Result<f64> + 'l>;
+
+impl<'a> Plan<'a> {
+    pub(crate) fn new(args: &'a BenchArgs) -> Self {
+        Self { args, rows: Vec::new(), fixture: None, bare: None, echo: None }
+    }
+
+    /// Returns the keymill that the rows share, started by the first that asks.
+    pub(crate) fn fixture(&mut self) -> Result<Arc<Fixture>> {
+        shared(&mut self.fixture, Fixture::start)
+    }
+
+    pub(crate) fn bare(&mut self) -> Result<Arc<BareLoop>> {
+        shared(&mut self.bare, || Ok(BareLoop::start(Mode::Seal)?))
+    }
+
+    pub(crate) fn echo(&mut self) -> Result<Arc<BareLoop>> {
+        shared(&mut self.echo, || Ok(BareLoop::start(Mode::Echo)?))
+    }
+
+    /// Measures a row: ours, then each ceiling, then ours again, as many times as pairs were asked for. One row of the report a
+    /// ceiling comes of it.
+    pub(crate) fn measure<'l>(&mut self, spec: Spec, mut legs: Vec<Leg<'l>>) -> Result<&mut [Row]> {
+        assert_eq!(legs.len(), 1 + spec.against.len(), "a leg of ours and one a ceiling");
+        self.say(&spec.name);
+        let slice = self.args.slice(legs.len());
+        for leg in &mut legs {
+            leg(slice / 4)?;
+        }
+        let mut figures = vec![Vec::with_capacity(self.args.pairs()); legs.len()];
+        for _ in 0..self.args.pairs() {
+            for (leg, figures) in legs.iter_mut().zip(&mut figures) {
+                figures.push(leg(slice)?);
+            }
+        }
+        drop(legs);
+        let (ours, ceilings) = figures.split_first().expect("there is a leg of ours");
+        let first = self.rows.len();
+        for ((against, target), ceiling) in spec.against.into_iter().zip(ceilings) {
+            let ratio = stats::ratio(ours, ceiling);
+            self.rows.push(Row {
+                name: spec.name.clone(),
+                against,
+                unit: spec.unit,
+                ours: stats::median(ours),
+                ceiling: stats::median(ceiling),
+                ratio,
+                pairs: ours.len(),
+                target,
+                verdict: target.map_or(Verdict::None, |target| target.judge(&ratio)),
+                also: Vec::new(),
+            });
+        }
+        Ok(&mut self.rows[first..])
+    }
+
+    pub(crate) fn say(&self, name: &str) {
+        if io::stderr().is_terminal() {
+            // Progress is a courtesy: nobody is harmed where it cannot be shown.
+            drop(writeln!(io::stderr(), "measuring {name}"));
+        }
+    }
+}
+
+fn shared<T>(slot: &mut Option<Arc<T>>, start: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
+    if slot.is_none() {
+        *slot = Some(Arc::new(start()?));
+    }
+    Ok(Arc::clone(slot.as_ref().expect("it was just filled")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    #[test]
+    fn legs_take_turns_after_one_warm_up_each() {
+        let args = BenchArgs { pairs: 2, ..BenchArgs::default() };
+        let mut plan = Plan::new(&args);
+        let calls = RefCell::new(String::new());
+        let leg = |name: char, figure: f64| -> Leg<'_> {
+            let calls = &calls;
+            Box::new(move |_| {
+                calls.borrow_mut().push(name);
+                Ok(figure)
+            })
+        };
+        let against = vec![("b", Some(Target::AtLeast(0.4))), ("c", None)];
+        let spec = Spec { name: "row".into(), against, unit: Unit::Items };
+        plan.measure(spec, vec![leg('a', 1.0), leg('b', 2.0), leg('c', 4.0)]).unwrap();
+        assert_eq!(*calls.borrow(), "abcabcabc");
+        let [b, c] = &plan.rows[..] else { panic!() };
+        assert_eq!((b.ratio.median, b.verdict), (0.5, Verdict::Met));
+        assert_eq!((c.ratio.median, c.verdict, c.pairs), (0.25, Verdict::None, 2));
+    }
+}

@@ -1,0 +1,249 @@
+//! What was measured: rows with their ceiling, ratio, spread and verdict; as a table for a person, as JSON for a program.
+
+use std::io::{self, Write};
+
+use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
+use serde::Serialize;
+
+use crate::count::Counts;
+use crate::machine::Machine;
+use crate::stats::{Ratio, Target, Verdict};
+
+/// A row: one path beside one ceiling.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// The path.
+    pub name: String,
+    /// What it is measured against.
+    pub against: &'static str,
+    /// What the figures count.
+    pub unit: Unit,
+    /// The median of ours.
+    pub ours: f64,
+    /// The median of the ceiling.
+    pub ceiling: f64,
+    /// Ours to the ceiling, pair by pair.
+    pub ratio: Ratio,
+    /// Pairs that were measured.
+    pub pairs: usize,
+    /// What the ratio should be.
+    pub target: Option<Target>,
+    /// Whether it is.
+    pub verdict: Verdict,
+    /// Further figures of the row, by name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<(&'static str, f64)>,
+}
+
+/// What the figures of a row count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Unit {
+    /// Items a second.
+    #[serde(rename = "items/s")]
+    Items,
+    /// Requests a second.
+    #[serde(rename = "requests/s")]
+    Requests,
+    /// Nanoseconds.
+    #[serde(rename = "ns")]
+    Nanoseconds,
+    /// Microseconds.
+    #[serde(rename = "us")]
+    Microseconds,
+}
+
+/// Everything that one run measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The machine.
+    pub machine: Machine,
+    /// The rows, in order.
+    pub rows: Vec<Row>,
+    /// What was counted, not timed.
+    pub counts: Vec<Counts>,
+    /// Rows that missed their target.
+    pub missed: usize,
+    /// Rows whose interval straddles their target.
+    pub not_resolved: usize,
+}
+
+impl Report {
+    pub(crate) fn new(machine: Machine, rows: Vec<Row>, counts: Vec<Counts>) -> Self {
+        let count = |verdict| {
+            rows.iter()
+                .map(|row| row.verdict)
+                .chain(counts.iter().map(|c| c.verdict))
+                .filter(|v| *v == verdict)
+                .count()
+        };
+        let (missed, not_resolved) = (count(Verdict::Missed), count(Verdict::NotResolved));
+        Self { machine, rows, counts, missed, not_resolved }
+    }
+
+    /// Tells whether no target was missed.
+    pub fn all_met(&self) -> bool {
+        self.missed == 0
+    }
+
+    /// Prints a table, or one JSON object.
+    ///
+    /// # Errors
+    /// Where standard output takes nothing.
+    pub fn print(&self, json: bool) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        if json {
+            serde_json::to_writer(&mut out, self)?;
+            return writeln!(out);
+        }
+        writeln!(out, "{}\n", self.machine.line())?;
+        if !self.rows.is_empty() {
+            writeln!(out, "{}\n", self.table())?;
+        }
+        if !self.counts.is_empty() {
+            writeln!(out, "{}\n", counted(&self.counts))?;
+        }
+        writeln!(out, "{}", self.summary())
+    }
+
+    fn summary(&self) -> String {
+        match (self.missed, self.not_resolved) {
+            (0, 0) => "every target is met".to_owned(),
+            (0, n) => {
+                format!("no target is missed; {n} not resolved: more --pairs or a quieter machine would tell")
+            }
+            (m, n) => format!("{m} missed, {n} not resolved"),
+        }
+    }
+
+    fn table(&self) -> Table {
+        let mut table =
+            table(&["path", "against", "ours", "ceiling", "ratio", "min … max", "target", "verdict"]);
+        for row in &self.rows {
+            let Ratio { median, min, max, .. } = row.ratio;
+            let target = match row.target {
+                Some(Target::AtLeast(target)) => format!("≥ {target:.2}"),
+                Some(Target::AtMost(target)) => format!("≤ {target:.2}"),
+                None => String::new(),
+            };
+            let mut name = row.name.clone();
+            for (what, value) in &row.also {
+                name.push_str(&format!("\n  {what} {}", figure(*value, row.unit)));
+            }
+            table.add_row([
+                Cell::new(name),
+                Cell::new(row.against),
+                right(figure(row.ours, row.unit)),
+                right(figure(row.ceiling, row.unit)),
+                right(format!("{median:.3}")),
+                right(format!("{min:.2} … {max:.2}")),
+                right(target),
+                Cell::new(words(row.verdict)),
+            ]);
+        }
+        table
+    }
+}
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(header.iter().map(Cell::new));
+    table
+}
+
+fn right(text: String) -> Cell {
+    Cell::new(text).set_alignment(CellAlignment::Right)
+}
+
+fn counted(counts: &[Counts]) -> Table {
+    let mut table =
+        table(&["counted, an item", "allocations", "bytes allocated", "bytes copied", "target", "verdict"]);
+    for count in counts {
+        table.add_row([
+            Cell::new(&count.name),
+            right(count.allocations.map_or("not counted".into(), |n| format!("{n:.4}"))),
+            right(count.allocated_bytes.map_or(String::new(), |n| format!("{n:.1}"))),
+            right(count.copied_bytes.map_or(String::new(), |n| format!("{n:.0}"))),
+            right(count.target.map_or(String::new(), |n| format!("≤ {n}"))),
+            Cell::new(words(count.verdict)),
+        ]);
+    }
+    table
+}
+
+pub(crate) fn words(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Met => "met",
+        Verdict::Missed => "MISSED",
+        Verdict::NotResolved => "not resolved",
+        Verdict::None => "",
+    }
+}
+
+/// Returns a figure with three significant digits and its unit.
+pub(crate) fn figure(value: f64, unit: Unit) -> String {
+    let (value, scale) = match unit {
+        Unit::Items | Unit::Requests if value >= 1e6 => (value / 1e6, " M/s"),
+        Unit::Items | Unit::Requests if value >= 1e3 => (value / 1e3, " k/s"),
+        Unit::Items | Unit::Requests => (value, " /s"),
+        Unit::Nanoseconds if value >= 1e3 => (value / 1e3, " µs"),
+        Unit::Nanoseconds => (value, " ns"),
+        Unit::Microseconds if value >= 1e3 => (value / 1e3, " ms"),
+        Unit::Microseconds => (value, " µs"),
+    };
+    let decimals = 2 - (value.abs().max(1.0).log10() as usize).min(2);
+    format!("{value:.decimals$}{scale}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats;
+
+    fn row(verdict: Verdict) -> Row {
+        Row {
+            name: "tcp BatchEncrypt 256 x 1 KiB".into(),
+            against: "bare loop",
+            unit: Unit::Items,
+            ours: 1_234_567.0,
+            ceiling: 1_600_000.0,
+            ratio: stats::ratio(&[7.0, 8.0, 9.0], &[10.0, 10.0, 10.0]),
+            pairs: 3,
+            target: Some(Target::AtLeast(0.65)),
+            verdict,
+            also: vec![("client alone", 3e6)],
+        }
+    }
+
+    #[test]
+    fn figures_keep_three_digits_and_name_their_unit() {
+        let show = |value, unit| figure(value, unit);
+        assert_eq!(show(1_234_567.0, Unit::Items), "1.23 M/s");
+        assert_eq!(show(12_345.0, Unit::Requests), "12.3 k/s");
+        assert_eq!(show(123.4, Unit::Nanoseconds), "123 ns");
+        assert_eq!(show(0.5, Unit::Microseconds), "0.50 µs");
+        assert_eq!(show(41_900.0, Unit::Nanoseconds), "41.9 µs");
+    }
+
+    #[test]
+    fn a_missed_row_makes_the_report_a_failure_and_an_unresolved_one_does_not() {
+        let report = |verdict| Report::new(Machine::look(), vec![row(Verdict::Met), row(verdict)], vec![]);
+        assert!(report(Verdict::NotResolved).all_met());
+        assert!(!report(Verdict::Missed).all_met());
+        assert_eq!(report(Verdict::Missed).summary(), "1 missed, 0 not resolved");
+    }
+
+    #[test]
+    fn the_table_and_the_json_hold_ceiling_ours_ratio_spread_target_and_verdict() {
+        let report = Report::new(Machine::look(), vec![row(Verdict::Met)], vec![]);
+        let table = report.table().to_string();
+        for part in ["1.23 M/s", "1.60 M/s", "0.800", "0.70 … 0.90", "≥ 0.65", "met", "client alone 3.00 M/s"]
+        {
+            assert!(table.contains(part), "{part} is not in\n{table}");
+        }
+        let json = serde_json::to_value(&report).unwrap();
+        let row = &json["rows"][0];
+        assert_eq!((&row["verdict"], &row["target"]["at_least"]), (&"met".into(), &0.65.into()));
+        assert_eq!(row["ratio"]["median"], 0.8);
+    }
+}

@@ -1,0 +1,29 @@
+//! The rows, a file a path. Each starts its servers, measures, and leaves nothing running but what the rows share.
+
+mod audit;
+mod fairness;
+mod http;
+mod in_process;
+mod lane;
+mod tcp;
+
+use crate::error::Result;
+use crate::plan::Plan;
+
+/// Measures every row that is wanted.
+pub(crate) fn measure(plan: &mut Plan<'_>) -> Result<()> {
+    in_process::measure(plan)?;
+    tcp::measure(plan)?;
+    http::measure(plan)?;
+    audit::measure(plan)?;
+    lane::measure(plan)?;
+    fairness::measure(plan)
+}
+
+/// Returns `1 KiB` for 1024.
+fn size(bytes: usize) -> String {
+    match bytes {
+        0..1024 => format!("{bytes} B"),
+        _ => format!("{} KiB", bytes / 1024),
+    }
+}

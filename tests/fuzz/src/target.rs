@@ -1,0 +1,47 @@
+//! The list of all targets, and what most of them ask of an error.
+
+use keymill_core::{Error, ErrorKind};
+
+use crate::{audit, authorization, batch, blob, context, http, names, record, root, stream, wire};
+
+/// Good input to start from: a name, and the bytes.
+pub(crate) type Seed = (&'static str, Vec<u8>);
+
+/// A decoder, with what must hold for it.
+pub(crate) struct Target {
+    /// As `tests/fuzz/run` and the folder of seeds have it.
+    pub(crate) name: &'static str,
+    /// Panics where something does not hold.
+    pub(crate) check: fn(&[u8]),
+    /// Returns the same seeds each time.
+    pub(crate) seeds: fn() -> Vec<Seed>,
+}
+
+/// Every target.
+pub(crate) const ALL: &[Target] = &[
+    Target { name: "request", check: wire::request::check_frame, seeds: wire::request::frame_seeds },
+    Target { name: "body", check: wire::request::check_body, seeds: wire::request::body_seeds },
+    Target { name: "answer", check: wire::answer::check, seeds: wire::answer::seeds },
+    Target { name: "hello", check: wire::hello::check, seeds: wire::hello::seeds },
+    Target { name: "stream", check: stream::check, seeds: stream::seeds },
+    Target { name: "http", check: http::check, seeds: http::seeds },
+    Target { name: "authorization", check: authorization::check, seeds: authorization::seeds },
+    Target { name: "blob", check: blob::check, seeds: blob::seeds },
+    Target { name: "names", check: names::check, seeds: names::seeds },
+    Target { name: "context", check: context::check, seeds: context::seeds },
+    Target { name: "audit-chain", check: audit::chain::check, seeds: audit::chain::seeds },
+    Target { name: "audit-text", check: audit::text::check, seeds: audit::text::seeds },
+    Target { name: "record", check: record::check, seeds: record::seeds },
+    Target { name: "payload", check: record::payload::check, seeds: record::payload::seeds },
+    Target { name: "root", check: root::check, seeds: root::seeds },
+    Target { name: "batch", check: batch::check, seeds: batch::seeds },
+];
+
+/// Checks an error that goes back to the caller: it blames the input, and its message is one short printable line.
+pub(crate) fn tells(error: &Error) {
+    assert_ne!(error.kind(), ErrorKind::Internal, "{error:?}");
+    let message = error.message();
+    // The longest name of a parameter that is quoted has 64 characters, of up to 10 when they are escaped.
+    assert!(message.len() < 1024, "a message of {} bytes", message.len());
+    assert!(!message.chars().any(char::is_control), "{message:?}");
+}
