@@ -25,7 +25,7 @@ use keymill_crypto::{digest, random};
 use tokio::sync::oneshot;
 
 use crate::actor::keyring::{FlushUsage, KeyringActor};
-use crate::actor::policy::{AddAccessKey, PolicyActor};
+use crate::actor::policy::{AddAccessKey, PolicyActor, fresh_access_key};
 use crate::actor::{Actors, AuditActor, CustodyActor};
 use crate::audit::{AuditHub, AuditMessage, DeskChain, MANAGEMENT, ManagementChain, ManagementRecord};
 use crate::clock::Clock;
@@ -92,11 +92,23 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts an engine. On a store that was never used it makes the bootstrap access key, which has `Root`.
+    /// Starts an engine. Where there never was an access key it makes the bootstrap one, which has `Root`.
     ///
     /// # Errors
     /// [`EngineError`] where a part cannot be used: the store is another root's, the audit log cannot be written, …
     pub fn start(parts: Parts) -> Result<(Self, Option<Bootstrap>), EngineError> {
+        Self::start_telling(parts, &mut |_| Ok(()))
+    }
+
+    /// Starts an engine as [`Self::start`] does, and has the bootstrap access key told before it is kept: whatever ends the process
+    /// in between, nobody is left with an installation that cannot be entered.
+    ///
+    /// # Errors
+    /// As [`Self::start`], and what `tell` says.
+    pub fn start_telling(
+        parts: Parts,
+        tell: &mut dyn FnMut(&Bootstrap) -> Result<(), String>,
+    ) -> Result<(Self, Option<Bootstrap>), EngineError> {
         let Parts { config, clock, store, provider, authenticators, audit, root, node } = parts;
         let derived = DerivedKeys::derive(1, &config.instance, &mut |messages| {
             Ok::<_, std::convert::Infallible>(cmac_pair(&root.mac, messages))
@@ -156,7 +168,7 @@ impl Engine {
         let (audit_sender, audit_receiver) = flume::bounded(4_096);
         let chain = DeskChain::open(&hub, MANAGEMENT).map_err(|e| EngineError::because("audit log")(&e))?;
         let audit_actor = AuditActor::new(shared.clone(), audit_receiver, ManagementChain { chain });
-        if !loaded.unrecorded.is_empty() && !loaded.first_start {
+        if !loaded.unrecorded.is_empty() {
             tracing::warn!(records = loaded.unrecorded.len(), "records without an audit record are noted");
             let _closed = audit_sender.send(AuditMessage::Recovered(loaded.unrecorded));
         }
@@ -176,13 +188,16 @@ impl Engine {
         let audit_thread = audit_actor.start(gate.clone());
         threads.push(audit_thread.map_err(|e| EngineError::because("audit thread")(&e))?);
         let engine = Self { gate, system, threads };
-        let bootstrap = match loaded.first_start {
-            true => {
-                Some(engine.bootstrap().map_err(|e| EngineError(format!("bootstrap access key: {e:?}")))?)
+        if !loaded.needs_bootstrap {
+            return Ok((engine, None));
+        }
+        match engine.bootstrap(tell) {
+            Ok(bootstrap) => Ok((engine, Some(bootstrap))),
+            Err(why) => {
+                engine.stop();
+                Err(EngineError(format!("bootstrap access key: {why}")))
             }
-            false => None,
-        };
-        Ok((engine, bootstrap))
+        }
     }
 
     /// Returns the way in.
@@ -190,15 +205,16 @@ impl Engine {
         self.gate.clone()
     }
 
-    /// Makes the first access key, and a record of it, durable.
-    fn bootstrap(&self) -> Result<Bootstrap> {
+    /// Makes the first access key, tells it, then makes it and a record of it durable.
+    fn bootstrap(&self, tell: &mut dyn FnMut(&Bootstrap) -> Result<(), String>) -> Result<Bootstrap, String> {
         let grant = Grant { effect: Effect::Allow, role: Role::Root, resources: vec![ResourcePattern::All] };
-        let add = AddAccessKey { description: "bootstrap".into(), grants: vec![grant] };
+        let key =
+            fresh_access_key("bootstrap".into(), vec![grant], self.gate.now()).map_err(|e| e.to_string())?;
+        let bootstrap = Bootstrap { id: key.id.clone(), secret: Sensitive::copied(key.secret.expose()) };
+        tell(&bootstrap)?;
         let gate = self.gate.clone();
         self.block_on(async move {
-            gate.inner().actors.keyring(FlushUsage).await?;
-            let made = gate.inner().actors.policy(add).await?;
-            let (id, secret) = made.value;
+            let made = gate.inner().actors.policy(AddAccessKey(key)).await?;
             let record = ManagementRecord {
                 request: gate.request_id(),
                 principal: None,
@@ -211,9 +227,10 @@ impl Engine {
                 micros: 0,
                 writes: made.writes,
             };
-            gate.record(record).await?;
-            Ok(Bootstrap { id, secret })
+            gate.record(record).await
         })
+        .map_err(|error| format!("{error:?}"))?;
+        Ok(bootstrap)
     }
 
     /// Runs a future on the control arbiter and waits for it on this thread.

@@ -104,8 +104,8 @@ pub(crate) struct Loaded {
     /// Records that no audit record speaks of.
     pub(crate) unrecorded: Vec<RecordStamp>,
     pub(crate) quarantined: Vec<(String, String)>,
-    /// Whether the store had never been used.
-    pub(crate) first_start: bool,
+    /// Whether there never was an access key.
+    pub(crate) needs_bootstrap: bool,
 }
 
 /// Reads and opens everything.
@@ -206,8 +206,7 @@ pub(crate) fn load(
             }
         }
     };
-    let first_start = installation_stamp.is_none() && seen.is_empty();
-    if first_start && !stamps.is_empty() {
+    if installation_stamp.is_none() && seen.is_empty() && !stamps.is_empty() {
         // A fresh root access key over a store that was lost would hand the installation to whoever deleted it.
         return Err(StoreError::Corrupt(format!(
             "the store is empty, though the audit log remembers {} records: restore the store, or move the audit log away \
@@ -215,6 +214,8 @@ pub(crate) fn load(
             stamps.len()
         )));
     }
+    let is_access_key = |path: &String| path.starts_with("access-key/");
+    let needs_bootstrap = !seen.iter().any(is_access_key) && !stamps.keys().any(is_access_key);
     let mut ended = HashMap::new();
     let mut access_ended = HashMap::new();
     for (path, stamp) in stamps {
@@ -238,7 +239,7 @@ pub(crate) fn load(
         inherited: Inherited { ended, usage_stamps, installation, installation_stamp },
         unrecorded: loader.unrecorded,
         quarantined: loader.quarantined,
-        first_start,
+        needs_bootstrap,
     })
 }
 

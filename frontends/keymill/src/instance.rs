@@ -64,7 +64,12 @@ impl Taken {
 
 impl Instance {
     /// Reads the root, or makes it at the first start, and starts the engine.
-    pub(crate) fn start(config: &Config, places: &Places, taken: Taken) -> Result<Started> {
+    pub(crate) fn start(
+        config: &Config,
+        places: &Places,
+        taken: Taken,
+        tell: &mut dyn FnMut(&Bootstrap) -> Result<()>,
+    ) -> Result<Started> {
         let root = root::open_or_make(&places.root, taken.existing)?;
         let parts = keymill_runtime::Parts {
             config: config.engine()?,
@@ -76,8 +81,17 @@ impl Instance {
             root: root.keys,
             node: config.engine.node.clone(),
         };
-        let (engine, bootstrap) =
-            Engine::start(parts).map_err(Failure::because("the engine does not start"))?;
+        let mut untold = None;
+        let started = Engine::start_telling(parts, &mut |bootstrap| {
+            tell(bootstrap).map_err(|failure| {
+                untold = Some(failure);
+                "it could not be told".to_owned()
+            })
+        });
+        let (engine, bootstrap) = match (started, untold) {
+            (Err(_), Some(failure)) => return Err(failure),
+            (started, _) => started.map_err(Failure::because("the engine does not start"))?,
+        };
         let (stopper, signal) = Stopper::new();
         let instance = Self { engine, stopper, signal, frontends: Vec::new() };
         Ok(Started { instance, bootstrap, is_new_root: root.is_new })

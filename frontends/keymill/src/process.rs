@@ -63,13 +63,16 @@ impl EndSignals {
         Ok(Self(set))
     }
 
-    /// Calls `first` at the first of them; the second ends the process at once with exit code 1.
+    /// Calls `first` at the first of them. A second SIGINT ends the process at once with exit code 1: someone at a terminal does not
+    /// want to wait; a second SIGTERM is what supervisors repeat, and changes nothing.
     pub(crate) fn watch(self, first: impl FnOnce(Signal) + Send + 'static) -> Result<()> {
         let wait = move || {
             let Ok(signal) = self.0.wait() else { return };
             first(signal);
-            if self.0.wait().is_ok() {
-                std::process::exit(1);
+            while let Ok(signal) = self.0.wait() {
+                if signal == Signal::SIGINT {
+                    std::process::exit(1);
+                }
             }
         };
         let named = std::thread::Builder::new().name("km-signals".into());

@@ -115,14 +115,12 @@ pub(crate) fn run(args: &ServeArgs) -> Result<()> {
     }
     // Bound before the first start makes a root and an access key: a port that is taken should cost nothing.
     let listeners = Listeners::bind(&config)?;
-    let Started { mut instance, bootstrap, is_new_root } = Instance::start(&config, &places, taken)?;
-    let served = (|| {
-        if let Some(bootstrap) = bootstrap {
-            key_goes.tell(&bootstrap)?;
-        }
-        tell_of_root(&places, is_new_root);
-        listeners.serve(&places, &mut instance, &events)
-    })();
+    // A first start that was cut short has left a file with a key that was never kept: it is replaced.
+    let replace = taken.existing != Existing::Nothing;
+    let mut tell = |bootstrap: &Bootstrap| key_goes.tell(bootstrap, replace);
+    let Started { mut instance, is_new_root, .. } = Instance::start(&config, &places, taken, &mut tell)?;
+    tell_of_root(&places, is_new_root);
+    let served = listeners.serve(&places, &mut instance, &events);
     let outcome = served.and_then(|ready| {
         let outcome = wait(&happened);
         ready.set(false);
@@ -257,7 +255,7 @@ impl KeyGoes {
         }
     }
 
-    fn tell(&self, bootstrap: &Bootstrap) -> Result<()> {
+    fn tell(&self, bootstrap: &Bootstrap, replace: bool) -> Result<()> {
         let secret = String::from_utf8_lossy(bootstrap.secret.expose()).into_owned();
         let file = CredentialsFile {
             access_key_id: bootstrap.id.to_string(),
@@ -273,7 +271,10 @@ impl KeyGoes {
                 file.access_key_id, file.access_key_secret
             )),
             Self::File(path) => {
-                private::create(path, file.encode().expose())?;
+                match replace {
+                    true => private::replace(path, file.encode().expose())?,
+                    false => private::create(path, file.encode().expose())?,
+                }
                 output::line(format_args!("bootstrap access key: {}", path.display()))
             }
         }

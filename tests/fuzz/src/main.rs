@@ -1,5 +1,5 @@
 //! One program for all fuzz targets: `KEYMILL_FUZZ_TARGET` names the one that libFuzzer drives, `KEYMILL_FUZZ_SEEDS` has every
-//! target write its seeds into a folder instead. One program, since linking fifteen takes longer than the smoke test runs.
+//! target write its seeds into a folder instead. One program, since linking one each takes longer than the smoke test runs.
 
 #![no_main]
 

@@ -3,6 +3,7 @@
 mod disk;
 mod fuse;
 mod live;
+pub mod program;
 mod setup;
 mod site;
 

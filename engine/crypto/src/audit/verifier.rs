@@ -114,16 +114,13 @@ impl ChainVerifier {
             return Err(Fault::AfterClose);
         }
         let fields: Fields<'_> = serde_json::from_slice(bytes).map_err(|_| Fault::Malformed)?;
+        if self.remembered.as_ref().is_some_and(|head| head.sequence == number && head.mac != mac) {
+            return Err(Fault::Replaced);
+        }
         self.take(number, fields)?;
         self.report.head.sequence = number;
         self.report.head.mac = mac;
-        match &self.remembered {
-            Some(head) if head.sequence == number && head.mac != mac => {
-                self.report.head.sequence -= 1;
-                Err(Fault::Replaced)
-            }
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     fn take(&mut self, number: u64, fields: Fields<'_>) -> Result<(), Fault> {
@@ -144,8 +141,8 @@ impl ChainVerifier {
                 report.previous = fields.previous;
             }
             "request" => {
-                report.requests += 1;
                 let outcome = fields.outcome.ok_or(Fault::Malformed)?;
+                report.requests += 1;
                 *report.outcomes.entry(outcome.into_owned()).or_default() += 1;
             }
             "note" => report.notes += 1,

@@ -24,11 +24,8 @@ pub struct PolicyActor {
     ended: HashMap<AccessKeyId, u64>,
 }
 
-/// Makes an access key.
-pub(crate) struct AddAccessKey {
-    pub(crate) description: String,
-    pub(crate) grants: Vec<Grant>,
-}
+/// Keeps an access key that was made.
+pub(crate) struct AddAccessKey(pub(crate) AccessKey);
 
 /// Changes an access key.
 pub(crate) struct ChangeAccessKey {
@@ -44,7 +41,7 @@ pub(crate) struct RemoveAccessKey {
 }
 
 impl Message for AddAccessKey {
-    type Result = Result<Changed<(AccessKeyId, Sensitive)>>;
+    type Result = Result<Changed<()>>;
 }
 
 impl Message for ChangeAccessKey {
@@ -152,13 +149,11 @@ impl Actor for PolicyActor {
 }
 
 impl Handler<AddAccessKey> for PolicyActor {
-    type Result = Result<Changed<(AccessKeyId, Sensitive)>>;
+    type Result = Result<Changed<()>>;
 
-    fn handle(&mut self, message: AddAccessKey, _: &mut Self::Context) -> Self::Result {
-        let key = fresh_access_key(message.description, message.grants, self.shared.clock.now())?;
-        let value = (key.id.clone(), Sensitive::copied(key.secret.expose()));
+    fn handle(&mut self, AddAccessKey(key): AddAccessKey, _: &mut Self::Context) -> Self::Result {
         let writes = self.put(key)?;
-        Ok(Changed { value, keys: Vec::new(), writes })
+        Ok(Changed { value: (), keys: Vec::new(), writes })
     }
 }
 

@@ -14,7 +14,7 @@ use super::{Call, Gate};
 use crate::actor::keyring::{
     ChangeDescription, ChangeState, CreateCmk, DeleteAlias as RemoveAlias, PutAlias, Rotate,
 };
-use crate::actor::policy::{AddAccessKey, ChangeAccessKey, RemoveAccessKey};
+use crate::actor::policy::{AddAccessKey, ChangeAccessKey, RemoveAccessKey, fresh_access_key};
 use crate::actor::{Changed, CustodyJob};
 use crate::audit::{AuditMessage, ManagementRecord};
 use crate::work::Job;
@@ -325,13 +325,13 @@ impl Gate {
                 Ok(done(Reply::DeleteAlias(DeleteAliasReply { request_id }), changed))
             }
             Plan::AddAccessKey { description, grants } => {
-                let changed = actors.policy(AddAccessKey { description, grants }).await?;
-                let (access_key_id, secret) = &changed.value;
+                let key = fresh_access_key(description, grants, self.0.shared.clock.now())?;
                 let reply = CreateAccessKeyReply {
-                    access_key_id: access_key_id.clone(),
-                    access_key_secret: String::from_utf8_lossy(secret.expose()).into_owned(),
+                    access_key_id: key.id.clone(),
+                    access_key_secret: String::from_utf8_lossy(key.secret.expose()).into_owned(),
                     request_id,
                 };
+                let changed = actors.policy(AddAccessKey(key)).await?;
                 Ok((Reply::CreateAccessKey(reply), Vec::new(), changed.writes))
             }
             Plan::ChangeAccessKey(r) => {

@@ -171,6 +171,12 @@ impl Desk {
                 }
             }
         }
+        // A key may have been disabled while the log was written: what is recorded as done is then not given out all the same.
+        for job in &mut done {
+            if let Stale::Destination(_) | Stale::Source = stale(&job.task) {
+                job.refuse(Error::new(ErrorKind::Conflict, "the key was changed meanwhile"));
+            }
+        }
         self.shared.metrics.in_flight.sub(done.len() as i64);
         for job in done {
             let (finished, reply_to) = into_finished(job, &mut self.metrics);

@@ -38,7 +38,8 @@ fn used() -> (tempfile::TempDir, Config, Places) {
     config.msgpack.address.set_port(0);
     let places = config.places().unwrap();
     let taken = Taken::take(&config, &places).unwrap();
-    let Started { mut instance, bootstrap, .. } = Instance::start(&config, &places, taken).unwrap();
+    let Started { mut instance, bootstrap, .. } =
+        Instance::start(&config, &places, taken, &mut |_| Ok(())).unwrap();
     let listener = keymill_msgpack::bind(config.msgpack()).unwrap();
     let address = listener.local_addr().unwrap().to_string();
     instance.run(listener, drop).unwrap();

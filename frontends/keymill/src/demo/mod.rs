@@ -140,7 +140,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
     config.msgpack.address.set_port(0);
     let places = config.places()?;
     let Started { mut instance, bootstrap, .. } =
-        Instance::start(&config, &places, Taken::take(&config, &places)?)?;
+        Instance::start(&config, &places, Taken::take(&config, &places)?, &mut |_| Ok(()))?;
     let outcome = (|| {
         let msgpack = keymill_msgpack::bind(config.msgpack()).map_err(Failure::because("demo"))?;
         let address = msgpack.local_addr().map_err(Failure::because("demo"))?.to_string();
