@@ -80,7 +80,7 @@ impl<'a> Plan<'a> {
                 pairs: ours.len(),
                 target,
                 verdict: target.map_or(Verdict::None, |target| target.judge(&ratio)),
-                also: Vec::new(),
+                also: std::collections::BTreeMap::new(),
             });
         }
         Ok(&mut self.rows[first..])

@@ -1,5 +1,6 @@
 //! What was measured: rows with their ceiling, ratio, spread and verdict; as a table for a person, as JSON for a program.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
@@ -31,8 +32,8 @@ pub struct Row {
     /// Whether it is.
     pub verdict: Verdict,
     /// Further figures of the row, by name.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub also: Vec<(&'static str, f64)>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub also: BTreeMap<&'static str, f64>,
 }
 
 /// What the figures of a row count.
@@ -211,7 +212,7 @@ mod tests {
             pairs: 3,
             target: Some(Target::AtLeast(0.65)),
             verdict,
-            also: vec![("client alone", 3e6)],
+            also: BTreeMap::from([("client alone", 3e6)]),
         }
     }
 

@@ -30,7 +30,7 @@ pub struct AuditHub {
     /// Heads of chains of earlier processes, named in each first line.
     previous: Vec<ChainHead>,
     /// How far each chain of this process has come, as far as it is durable or about to be.
-    heads: Mutex<HashMap<String, ChainHead>>,
+    heads: Mutex<Vec<Arc<Mutex<ChainHead>>>>,
     syncs: Mutex<Vec<ChainSync>>,
     failed_since: Mutex<Option<Timestamp>>,
     healthy: AtomicBool,
@@ -143,9 +143,10 @@ impl AuditHub {
     pub(crate) fn changed_heads(&self, known: &mut HashMap<String, u64>) -> Vec<ChainHead> {
         let heads = self.heads.lock();
         heads
-            .values()
+            .iter()
+            .map(|head| head.lock().clone())
+            .filter(|head| head.sequence > 0)
             .filter(|head| known.insert(head.chain.clone(), head.sequence) != Some(head.sequence))
-            .cloned()
             .collect()
     }
 }
@@ -174,6 +175,8 @@ pub struct DeskChain {
     writer: ChainWriter,
     sink: Box<dyn AuditSink>,
     dirty: Arc<AtomicBool>,
+    /// How far the chain has come, as the hub sees it.
+    head: Arc<Mutex<ChainHead>>,
     /// Lines that the sink does not have yet.
     pending: Vec<u8>,
     records: u64,
@@ -200,8 +203,19 @@ impl DeskChain {
         };
         let writer = ChainWriter::new(&hub.keys, &name, &opening, &mut pending)
             .map_err(|error| AuditError::Failed(error.to_string()))?;
-        let mut chain =
-            Self { hub: hub.clone(), writer, sink, dirty, pending, records: 0, reserve_released: false };
+        // Nothing is durable yet; the first hand-over says how far it has come.
+        let head = Arc::new(Mutex::new(ChainHead { sequence: 0, ..writer.head() }));
+        hub.heads.lock().push(head.clone());
+        let mut chain = Self {
+            hub: hub.clone(),
+            writer,
+            sink,
+            dirty,
+            head,
+            pending,
+            records: 0,
+            reserve_released: false,
+        };
         chain.flush().map_err(|error| AuditError::Failed(error.to_string()))?;
         Ok(chain)
     }
@@ -259,8 +273,8 @@ impl DeskChain {
                 self.hub.records.fetch_add(std::mem::take(&mut self.records), Ordering::Relaxed);
                 self.pending.clear();
                 self.dirty.store(true, Ordering::Release);
-                let head = self.writer.head();
-                self.hub.heads.lock().insert(head.chain.clone(), head);
+                let mut head = self.head.lock();
+                (head.sequence, head.mac) = self.writer.position();
                 Ok(())
             }
             Err(error) => {

@@ -69,8 +69,8 @@ pub struct Metrics {
     pub connections: IntGaugeVec,
     /// Requests taken and not yet answered.
     pub in_flight: IntGauge,
-    /// Bytes of requests and answers that were copied in memory, beside what the kernel moves and the cipher writes.
-    pub copied_bytes: IntCounter,
+    /// Bytes of requests and answers that were moved in memory, beside what the kernel copies and the cipher writes.
+    pub moved_bytes: IntCounter,
     sampled: Sampled,
 }
 
@@ -239,9 +239,9 @@ impl Default for Metrics {
                 }
                 connections
             },
-            copied_bytes: make.counter(
-                "keymill_copied_bytes_total",
-                "Bytes of requests and answers copied in memory, beside what the kernel moves and the cipher writes.",
+            moved_bytes: make.counter(
+                "keymill_moved_bytes_total",
+                "Bytes of requests and answers moved in memory, beside what the kernel copies and the cipher writes.",
             ),
             in_flight: make.gauge("keymill_requests_in_flight", "Requests taken and not yet answered."),
             sampled,
@@ -344,11 +344,11 @@ impl DeskMetrics {
         kind: Option<ErrorKind>,
         items: usize,
         failed: usize,
-        received: Instant,
+        took: Duration,
     ) {
         let row = row(operation);
         self.requests[row][outcome(kind)].inc();
-        self.durations[row].observe(received.elapsed().as_secs_f64());
+        self.durations[row].observe(took.as_secs_f64());
         if !self.touched.contains(&row) {
             self.touched.push(row);
         }

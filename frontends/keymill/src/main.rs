@@ -21,6 +21,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+/// Counts allocations for `keymill bench`, in memory of each thread's own; otherwise it is the system's.
+#[global_allocator]
+static ALLOCATOR: keymill_bench::Allocator<std::alloc::System> = keymill_bench::Allocator::system();
+
 fn main() -> ExitCode {
     // Wrong use, --help and --version end here, with their own exit codes.
     match cli::run(cli::Cli::parse()) {

@@ -68,7 +68,7 @@ pub(crate) struct ServeArgs {
     /// At the first start, writes the bootstrap access key there (mode 0600) rather than to the terminal
     #[arg(long, value_name = "FILE")]
     credentials: Option<PathBuf>,
-    /// Worker threads of each listener [default: one a core]
+    /// Worker threads of each listener [default: one a core for HTTP, two for MessagePack TCP]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: Option<u16>,
     #[command(flatten)]

@@ -160,7 +160,7 @@ impl Reader {
             self.buffer.reserve(self.read_bytes);
             if kept > 0 && place != self.buffer.as_ptr() {
                 // The begun frame moved on with the buffer.
-                self.gate.metrics().copied_bytes.inc_by(kept as u64);
+                self.gate.metrics().moved_bytes.inc_by(kept as u64);
             }
             let room = self.buffer.capacity() - self.buffer.len();
             let outcome = tokio::select! {

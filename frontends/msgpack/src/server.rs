@@ -15,7 +15,8 @@ use crate::connection;
 pub struct Config {
     /// Where to listen; port 0 takes any.
     pub address: SocketAddr,
-    /// Arbiters; each serves its share of the connections.
+    /// Arbiters; each serves its share of the connections. Twice the cores: a single caller then mostly has one that no bulk load is on,
+    /// and the operating system is fair between them.
     pub workers: usize,
     /// Connections, at most; further ones are closed at once.
     pub max_connections: usize,
@@ -32,7 +33,7 @@ impl Config {
     pub fn new(address: SocketAddr) -> Self {
         Self {
             address,
-            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            workers: 2 * std::thread::available_parallelism().map_or(1, usize::from),
             max_connections: 10_240,
             hello_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(60),
@@ -81,6 +82,8 @@ struct Worker {
     arbiter: actix_rt::Arbiter,
     connections: mpsc::UnboundedSender<std::net::TcpStream>,
     stopped: tokio::sync::oneshot::Receiver<()>,
+    /// Connections that it serves.
+    load: Arc<AtomicUsize>,
 }
 
 impl Frontend for Msgpack {
@@ -102,7 +105,6 @@ impl Msgpack {
         }
         let listener = tokio::net::TcpListener::from_std(self.listener)
             .map_err(|error| FrontendError(format!("listening: {error}")))?;
-        let mut next = 0;
         loop {
             let accepted: std::io::Result<Accepted> = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -124,13 +126,16 @@ impl Msgpack {
             open.fetch_add(1, Ordering::Relaxed);
             let _nodelay = stream.set_nodelay(true);
             let Ok(stream) = stream.into_std() else { continue };
-            next = (next + 1) % workers.len();
-            if workers[next].connections.send(stream).is_err() {
+            let Some(idlest) = workers.iter().min_by_key(|worker| worker.load.load(Ordering::Relaxed)) else {
+                continue;
+            };
+            idlest.load.fetch_add(1, Ordering::Relaxed);
+            if idlest.connections.send(stream).is_err() {
                 return Err(FrontendError("an arbiter of the frontend is gone".into()));
             }
         }
         drop(listener);
-        for Worker { arbiter, connections, stopped } in workers {
+        for Worker { arbiter, connections, stopped, .. } in workers {
             drop(connections);
             let _gone = stopped.await;
             arbiter.stop();
@@ -151,6 +156,8 @@ async fn start_worker(
     let (ready, is_ready) = tokio::sync::oneshot::channel();
     let (stopped_sender, stopped) = tokio::sync::oneshot::channel();
     let (gate, config, stop, open) = (gate.clone(), config.clone(), stop.clone(), open.clone());
+    let load = Arc::new(AtomicUsize::new(0));
+    let served_here = load.clone();
     let arbiter = actix_rt::Arbiter::new();
     arbiter.spawn(async move {
         let handle = match gate.arbiter() {
@@ -169,10 +176,11 @@ async fn start_worker(
             while tasks.try_join_next().is_some() {}
             let served =
                 connection::serve(stream, gate.clone(), handle.clone(), config.clone(), stop.clone());
-            let open = open.clone();
+            let (open, load) = (open.clone(), served_here.clone());
             tasks.spawn_local(async move {
                 served.await;
                 open.fetch_sub(1, Ordering::Relaxed);
+                load.fetch_sub(1, Ordering::Relaxed);
             });
         }
         let drained =
@@ -185,7 +193,7 @@ async fn start_worker(
         let _gone = stopped_sender.send(());
     });
     match is_ready.await {
-        Ok(Ok(())) => Ok(Worker { arbiter, connections, stopped }),
+        Ok(Ok(())) => Ok(Worker { arbiter, connections, stopped, load }),
         Ok(Err(error)) => Err(FrontendError(error.to_string())),
         Err(_gone) => Err(FrontendError("an arbiter of the frontend did not start".into())),
     }

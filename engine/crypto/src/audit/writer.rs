@@ -119,6 +119,11 @@ impl ChainWriter {
         self.closed = true;
     }
 
+    /// Returns the number and the MAC of the last line, as [`Self::head`] does with the name.
+    pub fn position(&self) -> (u64, [u8; MAC_BYTES]) {
+        (self.sequence, self.mac)
+    }
+
     /// Returns how far the chain has come, counting what `out` holds.
     pub fn head(&self) -> ChainHead {
         ChainHead { chain: self.chain.to_string(), sequence: self.sequence, mac: self.mac }

@@ -86,6 +86,11 @@ impl SoftwareActor {
             self.slicing = false;
             return;
         }
+        self.slice_later(ctx);
+    }
+
+    /// Has a slice worked once the arbiter has looked at its other connections: what they bring shares its audit write.
+    fn slice_later(&mut self, ctx: &mut Context<Self>) {
         self.slicing = true;
         ctx.spawn(tokio::task::yield_now().into_actor(self).map(|(), actor, ctx| actor.slice(ctx)));
     }
@@ -131,7 +136,7 @@ impl Handler<Submit> for SoftwareActor {
             self.ready.push(&principal, 1, job);
         }
         if !self.slicing {
-            self.slice(ctx);
+            self.slice_later(ctx);
         }
     }
 }

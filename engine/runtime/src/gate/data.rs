@@ -148,7 +148,7 @@ impl Gate {
             _ => 0,
         };
         if copied > 0 {
-            self.0.shared.metrics.copied_bytes.inc_by(copied as u64);
+            self.0.shared.metrics.moved_bytes.inc_by(copied as u64);
         }
         // Batches are laid out in one allocation; a single answer is small.
         if let Task::Seal { to, what: Sealing::Plaintexts { items, .. }, .. } = &job.task

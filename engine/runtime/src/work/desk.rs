@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use keymill_core::access::Rule;
 use keymill_core::audit::{AuditRecord, KeyTouch, Outcome};
 use keymill_core::error::{Error, ErrorKind};
 use keymill_core::seam::provider::CryptoSession;
@@ -35,6 +36,8 @@ pub struct Desk {
     aad: Vec<u8>,
     plaintext: Vec<u8>,
     touches: Vec<KeyTouch>,
+    /// The rule that was last recorded, and its text.
+    rule: (Option<Rule>, Box<str>),
 }
 
 impl Desk {
@@ -59,6 +62,7 @@ impl Desk {
             aad: Vec::new(),
             plaintext: Vec::new(),
             touches: Vec::new(),
+            rule: (None, "none".into()),
             shared: shared.clone(),
         })
     }
@@ -158,12 +162,16 @@ impl Desk {
                 }
             }
         }
-        let at = self.shared.clock.now();
+        let (at, now) = (self.shared.clock.now(), Instant::now());
         if let Some(chain) = &mut self.chain {
             for job in &done {
                 self.touches.clear();
                 Tally::of(&job.task, &mut self.touches);
-                chain.append(&record(job, at, &self.touches));
+                // Neighbours are mostly let in by one rule; its text is made once.
+                if self.rule.0 != job.rule {
+                    self.rule = (job.rule, job.rule.map_or("none".into(), |rule| rule.to_string().into()));
+                }
+                chain.append(&record(job, at, now, &self.rule.1, &self.touches));
             }
             if let Err(error) = chain.flush() {
                 for job in &mut done {
@@ -179,7 +187,7 @@ impl Desk {
         }
         self.shared.metrics.in_flight.sub(done.len() as i64);
         for job in done {
-            let (finished, reply_to) = into_finished(job, &mut self.metrics);
+            let (finished, reply_to) = into_finished(job, now, &mut self.metrics);
             if let Some(reply_to) = reply_to {
                 reply_to.finished(finished);
             }
@@ -288,7 +296,13 @@ fn stale(task: &Task) -> Stale {
     }
 }
 
-fn record<'a>(job: &'a Job, time: keymill_core::Timestamp, keys: &'a [KeyTouch]) -> AuditRecord<'a> {
+fn record<'a>(
+    job: &'a Job,
+    time: keymill_core::Timestamp,
+    now: Instant,
+    rule: &'a str,
+    keys: &'a [KeyTouch],
+) -> AuditRecord<'a> {
     let outcome = match (&job.task, &job.first_fault) {
         (Task::Refused(error), _) => Outcome::Failed(error.kind()),
         (_, Some(fault)) if job.is_single() => Outcome::Failed(fault.kind),
@@ -302,18 +316,22 @@ fn record<'a>(job: &'a Job, time: keymill_core::Timestamp, keys: &'a [KeyTouch])
         frontend: job.call.frontend,
         operation: job.operation.map_or("unknown", Operation::name),
         outcome,
-        rule: job.rule.map_or(std::borrow::Cow::Borrowed("none"), |rule| rule.to_text()),
+        rule: std::borrow::Cow::Borrowed(rule),
         keys,
         items: job.len() as u32,
         failed: job.errors.len() as u32,
         context: job.context_digest.as_deref().map(std::borrow::Cow::Borrowed),
-        micros: job.call.received.elapsed().as_micros() as u64,
+        micros: now.saturating_duration_since(job.call.received).as_micros() as u64,
         writes: &[],
     }
 }
 
 #[allow(clippy::boxed_local, reason = "it is taken apart in its box, not moved out first")]
-fn into_finished(job: Box<Job>, metrics: &mut DeskMetrics) -> (Finished, Option<Arc<dyn super::ReplyTo>>) {
+fn into_finished(
+    job: Box<Job>,
+    now: Instant,
+    metrics: &mut DeskMetrics,
+) -> (Finished, Option<Arc<dyn super::ReplyTo>>) {
     let single = job.is_single();
     let items = job.len();
     let failed = job.errors.len();
@@ -352,6 +370,7 @@ fn into_finished(job: Box<Job>, metrics: &mut DeskMetrics) -> (Finished, Option<
             Ok(Product::Opened { keys, index, errors })
         }
     };
-    metrics.answered(operation, result.as_ref().err().map(Error::kind), items, failed, call.received);
+    let took = now.saturating_duration_since(call.received);
+    metrics.answered(operation, result.as_ref().err().map(Error::kind), items, failed, took);
     (Finished { ticket, call, operation, result, sheet }, reply_to)
 }

@@ -155,7 +155,7 @@ pub(crate) struct HttpConfig {
 pub(crate) struct MsgpackConfig {
     /// Where it listens.
     pub(crate) address: SocketAddr,
-    /// Worker threads; without it, one a core.
+    /// Worker threads; without it, two a core.
     pub(crate) workers: Option<usize>,
     /// Connections, at most.
     pub(crate) max_connections: usize,
