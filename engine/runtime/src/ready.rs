@@ -1,8 +1,10 @@
 //! Who is next: deficit round robin (Shreedhar and Varghese, 1996) between principals, so that a bulk load cannot starve a
 //! single call. Pure: it holds values and counts, and knows no clock.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::hash::Hash;
+
+use keymill_core::id::NameMap;
 
 /// Work that can be taken in parts.
 pub trait Divisible {
@@ -32,7 +34,7 @@ struct Flow<T> {
 /// Jobs that wait, by principal. A principal stands in the ring while it has jobs, but for the time that an unfinished one of them
 /// is in the hands of who took it.
 pub struct ReadyQueue<K, T> {
-    flows: HashMap<K, Flow<T>>,
+    flows: NameMap<K, Flow<T>>,
     ring: VecDeque<K>,
     /// Whose unfinished jobs the last taker has; by the next take they are put back, or were done early.
     in_hand: Vec<K>,
@@ -43,7 +45,7 @@ pub struct ReadyQueue<K, T> {
 impl<K: Clone + Eq + Hash, T: Divisible> ReadyQueue<K, T> {
     /// Makes an empty queue that gives each principal about `quantum` nanoseconds of work in turn.
     pub fn new(quantum: u64) -> Self {
-        Self { flows: HashMap::new(), ring: VecDeque::new(), in_hand: Vec::new(), quantum, len: 0 }
+        Self { flows: NameMap::default(), ring: VecDeque::new(), in_hand: Vec::new(), quantum, len: 0 }
     }
 
     /// Returns the number of jobs that wait.
@@ -183,6 +185,7 @@ impl<K: Clone + Eq + Hash, T: Divisible> ReadyQueue<K, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::HashMap;
 
     #[derive(Debug)]
     struct Bulk {

@@ -60,11 +60,11 @@ pub fn finish_single(
     out: &mut Vec<u8>,
 ) {
     field("KeyId", out);
-    named(&key_id, out);
+    id(&key_id.to_ascii(), out);
     field("KeyVersionId", out);
-    named(&key_version_id, out);
+    id(&key_version_id.to_ascii(), out);
     field("RequestId", out);
-    named(&request_id, out);
+    id(&request_id.to_ascii(), out);
     close(start.0, out);
 }
 
@@ -113,9 +113,9 @@ pub fn finish_batch_encrypt(
 ) {
     item_errors(errors, out);
     field("KeyId", out);
-    named(&key_id, out);
+    id(&key_id.to_ascii(), out);
     field("KeyVersionId", out);
-    named(&key_version_id, out);
+    id(&key_version_id.to_ascii(), out);
     close(start.0, out);
 }
 
@@ -152,6 +152,12 @@ fn item_errors(errors: &[ItemError], out: &mut Vec<u8>) {
 
 fn field(name: &str, out: &mut Vec<u8>) {
     write_str(out, name).expect(GROWS);
+}
+
+/// Appends the text of an id: `str8` and its 36 characters.
+fn id(text: &[u8; 36], out: &mut Vec<u8>) {
+    out.extend_from_slice(&[0xd9, 36]);
+    out.extend_from_slice(text);
 }
 
 fn array(values: usize, out: &mut Vec<u8>) {

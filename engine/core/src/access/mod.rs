@@ -3,7 +3,6 @@
 mod decide;
 mod role;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -13,7 +12,7 @@ pub use decide::{Decision, Resource, Rule, decide};
 pub use role::Role;
 
 use crate::error::{Error, ErrorKind};
-use crate::id::{AccessKeyId, CmkId};
+use crate::id::{AccessKeyId, CmkId, NameMap};
 use crate::operation::Bin;
 use crate::sensitive::Sensitive;
 use crate::time::Timestamp;
@@ -165,5 +164,5 @@ impl<'de> Deserialize<'de> for ResourcePattern {
 #[derive(Default)]
 pub struct AccessSnapshot {
     /// The access keys by id.
-    pub access_keys: HashMap<AccessKeyId, Arc<AccessKey>>,
+    pub access_keys: NameMap<AccessKeyId, Arc<AccessKey>>,
 }

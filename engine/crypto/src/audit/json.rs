@@ -4,6 +4,8 @@
 use std::io::Write;
 use std::net::IpAddr;
 
+use keymill_core::id::RequestId;
+
 /// Longer texts are cut and end in an ellipsis: a record says who and what, it does not store what callers send.
 pub(super) const TEXT_MAX_BYTES: usize = 1024;
 
@@ -105,15 +107,11 @@ pub(super) fn unhex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
 }
 
 // Where each byte of an id stands in its quoted text.
-const UUID_PLACES: [usize; 16] = [1, 3, 5, 7, 10, 12, 15, 17, 20, 22, 25, 27, 29, 31, 33, 35];
-
 /// Appends a quoted id, 8-4-4-4-12.
 pub(super) fn uuid(out: &mut Vec<u8>, bytes: &[u8; 16]) {
-    let mut quoted = *b"\"00000000-0000-0000-0000-000000000000\"";
-    for (at, byte) in UUID_PLACES.into_iter().zip(bytes) {
-        quoted[at..at + 2].copy_from_slice(&PAIRS[usize::from(*byte)]);
-    }
-    out.extend_from_slice(&quoted);
+    out.push(b'"');
+    out.extend_from_slice(&RequestId::from_bytes(*bytes).to_ascii());
+    out.push(b'"');
 }
 
 /// Appends a quoted address.

@@ -8,7 +8,7 @@ use keymill_core::Sensitive;
 use keymill_core::access::{AccessKey, AccessKeyStatus, AccessSnapshot, Grant};
 use keymill_core::audit::RecordStamp;
 use keymill_core::error::{Error, ErrorKind, Result};
-use keymill_core::id::AccessKeyId;
+use keymill_core::id::{AccessKeyId, NameMap};
 use keymill_core::seam::store::Write;
 use keymill_crypto::{digest, random};
 
@@ -114,7 +114,7 @@ impl PolicyActor {
         Ok(vec![stamp])
     }
 
-    fn publish(&self, change: impl FnOnce(&mut HashMap<AccessKeyId, Arc<AccessKey>>)) {
+    fn publish(&self, change: impl FnOnce(&mut NameMap<AccessKeyId, Arc<AccessKey>>)) {
         let mut access_keys = self.shared.access.read().access_keys.clone();
         change(&mut access_keys);
         self.shared.access.publish(AccessSnapshot { access_keys });

@@ -76,7 +76,7 @@ impl Gate {
                 let blob = std::slice::from_ref(&r.ciphertext_blob);
                 let max = limit::BATCH_ITEM_BYTES;
                 let open = self.source(job, blob, frame, source_contexts, None, max, Operation::Decrypt)?;
-                job.task = Task::Seal { to, contexts, what: Sealing::Blobs(open), done: 0 };
+                job.task = Task::Seal { to, contexts, what: Sealing::Blobs(Box::new(open)), done: 0 };
             }
             Request::BatchReEncrypt(r) => {
                 check_count(r.items.len())?;
@@ -95,7 +95,7 @@ impl Gate {
                 let max = limit::BATCH_ITEM_BYTES;
                 let open =
                     self.source(job, &r.items, frame, source_contexts, None, max, Operation::Decrypt)?;
-                job.task = Task::Seal { to, contexts, what: Sealing::Blobs(open), done: 0 };
+                job.task = Task::Seal { to, contexts, what: Sealing::Blobs(Box::new(open)), done: 0 };
             }
             Request::GenerateDataKey(r) => {
                 let contexts = common(job, r.encryption_context);
@@ -140,7 +140,8 @@ impl Gate {
         }
         let copied = match &job.task {
             Task::Seal { what: Sealing::Plaintexts { items, .. }, .. } => items.copied(),
-            Task::Seal { what: Sealing::Blobs(open), .. } | Task::Open(open) => open.items.copied(),
+            Task::Seal { what: Sealing::Blobs(open), .. } => open.items.copied(),
+            Task::Open(open) => open.items.copied(),
             // A data key is written twice: sealed, and in clear.
             Task::Seal { what: Sealing::DataKeys { count, bytes, with_plaintext: true }, .. } => {
                 count * bytes
@@ -202,11 +203,13 @@ impl Gate {
 }
 
 fn common(job: &mut Job, context: Option<EncryptionContext>) -> Contexts {
-    let context = context.unwrap_or_default();
-    if !context.is_empty() {
-        job.context_digest = Some(digest::hex(&digest::sha256(context.canonical())[..16]).into());
+    match context {
+        Some(context) if !context.is_empty() => {
+            job.context_digest = Some(digest::hex(&digest::sha256(context.canonical())[..16]).into());
+            Contexts::Common(context)
+        }
+        _ => Contexts::None,
     }
-    Contexts::Common(context)
 }
 
 fn choose(
@@ -222,7 +225,17 @@ fn choose(
             format!("{which}EncryptionContext and {which}EncryptionContexts exclude each other"),
         )),
         (one, None) => Ok(common(job, one)),
-        (None, Some(each)) if each.len() == items => Ok(Contexts::Each(each)),
+        (None, Some(each)) if each.len() == items => {
+            // One digest over all, each as its canonical form stands.
+            let empty = EncryptionContext::default();
+            let all: Vec<u8> = each
+                .iter()
+                .flat_map(|context| context.as_ref().unwrap_or(&empty).canonical())
+                .copied()
+                .collect();
+            job.context_digest = Some(digest::hex(&digest::sha256(&all)[..16]).into());
+            Ok(Contexts::Each(each))
+        }
         (None, Some(each)) => Err(Error::new(
             ErrorKind::InvalidParameter,
             format!("{which}EncryptionContexts holds {} contexts for {items} items", each.len()),

@@ -121,6 +121,8 @@ impl From<Fault> for Error {
 
 /// The contexts of a request's items.
 pub(crate) enum Contexts {
+    /// None at all.
+    None,
     /// One for all.
     Common(EncryptionContext),
     /// One an item.
@@ -130,6 +132,7 @@ pub(crate) enum Contexts {
 impl Contexts {
     pub(crate) fn canonical(&self, i: usize) -> &[u8] {
         match self {
+            Contexts::None => &EMPTY_CANONICAL,
             Contexts::Common(context) => context.canonical(),
             Contexts::Each(contexts) => {
                 contexts[i].as_ref().map_or(&EMPTY_CANONICAL[..], EncryptionContext::canonical)
@@ -160,7 +163,7 @@ pub(crate) enum Sealing {
     /// The request.
     Plaintexts { items: Items, max_item_bytes: usize },
     /// Other ciphertexts.
-    Blobs(OpenTask),
+    Blobs(Box<OpenTask>),
     /// Nowhere yet: data keys.
     DataKeys { count: usize, bytes: usize, with_plaintext: bool },
 }
@@ -198,7 +201,8 @@ impl Job {
     pub fn len(&self) -> usize {
         match &self.task {
             Task::Seal { what: Sealing::Plaintexts { items, .. }, .. } => items.len(),
-            Task::Seal { what: Sealing::Blobs(open), .. } | Task::Open(open) => open.items.len(),
+            Task::Seal { what: Sealing::Blobs(open), .. } => open.items.len(),
+            Task::Open(open) => open.items.len(),
             Task::Seal { what: Sealing::DataKeys { count, .. }, .. } => *count,
             Task::Answered(_) | Task::Refused(_) => 0,
         }
