@@ -293,7 +293,8 @@ fn last_segment(entry: &Entry) -> Option<&str> {
     entry.path.as_str().rsplit('/').next()
 }
 
-fn all(store: &dyn Store, prefix: &str) -> Result<Vec<Entry>, StoreError> {
+/// Reads all records under a prefix.
+pub(crate) fn all(store: &dyn Store, prefix: &str) -> Result<Vec<Entry>, StoreError> {
     const ROWS: usize = 4_096;
     let prefix = records::prefix(prefix);
     let mut entries: Vec<Entry> = Vec::new();

@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 
 use keymill_core::audit::RecordStamp;
-use keymill_core::seam::store::{Entry, Page, Store, StoreError};
+use keymill_core::seam::store::{Entry, Store, StoreError};
 use keymill_crypto::audit::ChainHead;
 use keymill_crypto::digest;
 use keymill_crypto::record::RecordSealer;
 
-use crate::load::{Judgement, judge};
+use crate::load::{Judgement, all, judge};
 use crate::records::{self, Kind};
 
 /// The kinds of records by the prefix of their paths, and whether the audit remembers each write of them.
@@ -98,19 +98,4 @@ pub fn compare(
 
 fn wrong(entry: &Entry, why: String) -> Finding {
     Finding { path: entry.path.to_string(), why, is_wrong: true }
-}
-
-fn all(store: &dyn Store, prefix: &str) -> Result<Vec<Entry>, StoreError> {
-    const ROWS: usize = 4_096;
-    let prefix = records::prefix(prefix);
-    let mut entries: Vec<Entry> = Vec::new();
-    loop {
-        let after = entries.last().map(|entry| entry.path.clone());
-        let mut page = store.list(&prefix, Page { after: after.as_ref(), limit: ROWS })?;
-        let is_last = page.len() < ROWS;
-        entries.append(&mut page);
-        if is_last {
-            return Ok(entries);
-        }
-    }
 }

@@ -7,6 +7,7 @@ use std::time::Instant;
 use keymill_core::access::Rule;
 use keymill_core::audit::{AuditRecord, KeyTouch, Outcome};
 use keymill_core::error::{Error, ErrorKind};
+use keymill_core::id::CmkId;
 use keymill_core::seam::provider::CryptoSession;
 
 use super::open::{self, Memo, Opener};
@@ -147,15 +148,11 @@ impl Desk {
             match stale(&done[i].task) {
                 Stale::No => i += 1,
                 Stale::Destination(cmk) => {
-                    let error = match self.shared.keyring.cmk(&cmk) {
-                        Some(entry) => entry.cmk.state.check_usable().err(),
-                        None => Some(Error::key_not_found()),
-                    };
-                    let conflict = || Error::new(ErrorKind::Conflict, "the key was changed meanwhile");
-                    done[i].refuse(error.unwrap_or_else(conflict));
+                    let error = self.unusable(cmk);
+                    done[i].refuse(error);
                     i += 1;
                 }
-                Stale::Source => {
+                Stale::Source(_) => {
                     let mut job = done.remove(i);
                     job.restart();
                     unfinished.push(job);
@@ -181,8 +178,9 @@ impl Desk {
         }
         // A key may have been disabled while the log was written: what is recorded as done is then not given out all the same.
         for job in &mut done {
-            if let Stale::Destination(_) | Stale::Source = stale(&job.task) {
-                job.refuse(Error::new(ErrorKind::Conflict, "the key was changed meanwhile"));
+            if let Stale::Destination(cmk) | Stale::Source(cmk) = stale(&job.task) {
+                let error = self.unusable(cmk);
+                job.refuse(error);
             }
         }
         self.shared.metrics.in_flight.sub(done.len() as i64);
@@ -193,6 +191,19 @@ impl Desk {
             }
         }
         self.metrics.flush();
+    }
+
+    /// Returns why a key that was in use a moment ago no longer is.
+    fn unusable(&self, cmk: CmkId) -> Error {
+        match self.shared.keyring.cmk(&cmk) {
+            Some(entry) => entry
+                .cmk
+                .state
+                .check_usable()
+                .err()
+                .unwrap_or_else(|| Error::new(ErrorKind::Conflict, "the key was changed meanwhile")),
+            None => Error::key_not_found(),
+        }
     }
 
     /// Does one job to its end, on the caller's thread.
@@ -277,21 +288,22 @@ fn expire(job: &mut Job) {
 
 enum Stale {
     No,
-    Destination(keymill_core::id::CmkId),
-    Source,
+    Destination(CmkId),
+    Source(CmkId),
 }
 
 /// Tells whether a key was disabled, or worse, since the job was admitted: nothing of it may be released then.
 fn stale(task: &Task) -> Stale {
     let source = |slots: &[super::KeySlot]| {
-        slots.iter().any(|slot| matches!(&slot.state, Ok((entry, _)) if !entry.is_current()))
+        let stale = slots.iter().find(|slot| matches!(&slot.state, Ok((entry, _)) if !entry.is_current()));
+        stale.map_or(Stale::No, |slot| Stale::Source(slot.cmk))
     };
     match task {
         Task::Seal { to: Destination { entry, .. }, .. } if !entry.is_current() => {
             Stale::Destination(entry.cmk.id)
         }
-        Task::Seal { what: Sealing::Blobs(open), .. } if source(&open.slots) => Stale::Source,
-        Task::Open(open) if source(&open.slots) => Stale::Source,
+        Task::Seal { what: Sealing::Blobs(open), .. } => source(&open.slots),
+        Task::Open(open) => source(&open.slots),
         _ => Stale::No,
     }
 }
