@@ -27,7 +27,7 @@ pub struct AuditHub {
     process: String,
     node: String,
     clock: Clock,
-    /// Heads of chains of earlier processes, named in each first line.
+    /// Heads of chains of earlier processes that the first line of the management chain names.
     previous: Vec<ChainHead>,
     /// How far each chain of this process has come, as far as it is durable or about to be.
     heads: Mutex<Vec<Arc<Mutex<ChainHead>>>>,
@@ -126,8 +126,9 @@ impl AuditHub {
         }
     }
 
-    /// Makes every chain durable that was written since the last call.
-    pub(crate) fn sync(&self) {
+    /// Makes every chain durable that was written since the last call; false where the disk refused one.
+    pub(crate) fn sync(&self) -> bool {
+        let mut is_durable = true;
         for chain in self.syncs.lock().iter_mut() {
             if chain.dirty.swap(false, Ordering::AcqRel)
                 && let Err(error) = chain.sync.sync()
@@ -135,8 +136,10 @@ impl AuditHub {
                 chain.dirty.store(true, Ordering::Release);
                 tracing::error!(%error, "audit log: sync failed");
                 self.fail();
+                is_durable = false;
             }
         }
+        is_durable
     }
 
     /// Returns the heads that changed since `known`, and remembers them there.

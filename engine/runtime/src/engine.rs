@@ -140,7 +140,7 @@ impl Engine {
             process,
             node,
             clock.clone(),
-            remembered.heads,
+            remembered.to_name,
             config.audit,
         ));
         let custody = provider.custody().map_err(|e| EngineError::because("crypto provider")(&e))?;
@@ -167,7 +167,8 @@ impl Engine {
 
         let (audit_sender, audit_receiver) = flume::bounded(4_096);
         let chain = DeskChain::open(&hub, MANAGEMENT).map_err(|e| EngineError::because("audit log")(&e))?;
-        let audit_actor = AuditActor::new(shared.clone(), audit_receiver, ManagementChain { chain });
+        let chain = ManagementChain { chain };
+        let audit_actor = AuditActor::new(shared.clone(), audit_receiver, chain, remembered.to_forget);
         if !loaded.unrecorded.is_empty() {
             tracing::warn!(records = loaded.unrecorded.len(), "records without an audit record are noted");
             let _closed = audit_sender.send(AuditMessage::Recovered(loaded.unrecorded));

@@ -7,6 +7,7 @@ pub mod config;
 pub mod engine;
 pub mod frontend;
 pub mod gate;
+pub mod heads;
 pub mod keyring;
 pub mod lane;
 mod load;

@@ -1,6 +1,7 @@
 //! Start: what the store holds is checked against what the audit remembers, opened, and published. A record that fails is
 //! quarantined by path, and the rest is served.
 
+use std::collections::btree_map::Entry as Place;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -10,13 +11,13 @@ use keymill_core::audit::RecordStamp;
 use keymill_core::id::{AccessKeyId, CmkId};
 use keymill_core::key::Cmk;
 use keymill_core::seam::audit::AuditLog;
-use keymill_core::seam::store::{Entry, Page, Store, StoreError};
-use keymill_crypto::audit::{ChainHead, ChainKeys, ChainVerifier};
+use keymill_core::seam::store::{Entry, Page, Path, Revision, Store, StoreError};
+use keymill_crypto::audit::{ChainHead, ChainKeys, ChainVerifier, Heads};
 use keymill_crypto::digest;
 use keymill_crypto::record::{RecordSealer, sequence_of, tag_of};
 
 use crate::actor::keyring::Inherited;
-use crate::audit::MANAGEMENT;
+use crate::heads::{self, MAX_NAMED, StoredHead};
 use crate::keyring::{AliasEntry, CmkEntry, Keyring, Stamp, Usage, VersionEntry};
 use crate::records::{self, AliasRecord, InstallationRecord, Kind, UsageRecord};
 
@@ -51,11 +52,14 @@ pub(crate) fn judge(remembered: Option<&RecordStamp>, sequence: u64, tag: &str) 
 #[derive(Default)]
 pub(crate) struct Remembered {
     pub(crate) stamps: BTreeMap<String, RecordStamp>,
-    pub(crate) heads: Vec<ChainHead>,
+    /// Heads for the `open` line of the next management chain.
+    pub(crate) to_name: Vec<ChainHead>,
+    /// Heads that the store need not keep once that line is durable.
+    pub(crate) to_forget: Vec<(Path, Revision)>,
     pub(crate) troubles: Vec<String>,
 }
 
-/// Reads the management chains and compares the heads in the store with what is there.
+/// Reads the management chains, and compares the heads that they and the store remember with what is there.
 pub(crate) fn remember(
     log: &dyn AuditLog,
     keys: &ChainKeys,
@@ -63,36 +67,59 @@ pub(crate) fn remember(
     sealer: &RecordSealer,
 ) -> Result<Remembered, String> {
     let mut remembered = Remembered::default();
-    let mut heads = HashMap::new();
-    for entry in all(store, "audit-head/").map_err(|e| e.to_string())? {
-        match records::open::<ChainHead>(sealer, &entry.path, Kind::AuditHead, &entry.value) {
+    let (mut known, mut stored) = (Heads::default(), Vec::new());
+    for Entry { path, value, revision } in all(store, "audit-head/").map_err(|e| e.to_string())? {
+        match records::open::<ChainHead>(sealer, &path, Kind::AuditHead, &value) {
             Ok((head, ..)) => {
-                heads.insert(head.chain.clone(), head);
+                known.learn([head.clone()]);
+                stored.push(StoredHead { path, revision, head });
             }
-            Err(error) => remembered.troubles.push(format!("record {}: {error}", entry.path)),
+            Err(error) => remembered.troubles.push(format!("record {path}: {error}")),
         }
     }
     let chains = log.chains().map_err(|e| e.to_string())?;
-    for missing in heads.keys().filter(|chain| !chains.contains(chain)) {
+    let verifier = |chain: &str| ChainVerifier::new(keys, chain);
+    known.learn(heads::named(log, &chains, verifier).map_err(|e| e.to_string())?);
+    for missing in known.missing(&chains) {
         remembered.troubles.push(format!("audit chain {missing} is gone"));
     }
-    for chain in chains.iter().filter(|chain| chain.ends_with(MANAGEMENT)) {
-        let mut verifier = ChainVerifier::new(keys, chain).verify_against(heads.get(chain).cloned());
+    let (mut named, mut reached) = (Heads::default(), Vec::new());
+    for chain in heads::management(&chains) {
+        let head = known.get(chain).cloned();
+        // Heads are kept of what is durable: where none is, a power cut may yet take what this chain names.
+        let is_durable = head.is_some();
+        let mut verifier = verifier(chain).verify_against(head);
         log.read(chain, &mut |line| verifier.line(line.bytes, line.torn)).map_err(|e| e.to_string())?;
         let report = verifier.report();
-        if let Some(bad) = report.bad {
-            remembered.troubles.push(format!("audit chain {chain}, {bad}"));
-        }
-        for (path, stamp) in verifier.stamps() {
-            let newest = remembered.stamps.get(path).is_none_or(|known| known.sequence < stamp.sequence);
-            if newest {
-                remembered.stamps.insert(path.clone(), stamp.clone());
+        match report.bad {
+            Some(bad) => remembered.troubles.push(format!("audit chain {chain}, {bad}")),
+            None => {
+                named.learn(report.previous.into_iter().filter(|_| is_durable));
+                reached.push(report.head);
             }
         }
+        keep_newest(&mut remembered.stamps, verifier.into_stamps());
     }
-    remembered.heads = heads.into_values().collect();
-    remembered.heads.sort_by(|a, b| a.chain.cmp(&b.chain));
+    known.learn(reached);
+    remembered.to_name = heads::to_name(&known, &named, MAX_NAMED);
+    named.learn(remembered.to_name.iter().cloned());
+    remembered.to_forget = heads::to_forget(stored, &named);
     Ok(remembered)
+}
+
+/// Takes stamps, where they are newer than what is known.
+fn keep_newest(stamps: &mut BTreeMap<String, RecordStamp>, more: BTreeMap<String, RecordStamp>) {
+    if stamps.is_empty() {
+        *stamps = more;
+        return;
+    }
+    for (path, stamp) in more {
+        match stamps.entry(path) {
+            Place::Vacant(place) => drop(place.insert(stamp)),
+            Place::Occupied(mut known) if known.get().sequence < stamp.sequence => drop(known.insert(stamp)),
+            Place::Occupied(_) => {}
+        }
+    }
 }
 
 /// What was loaded, beside the keyring itself.

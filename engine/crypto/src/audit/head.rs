@@ -1,4 +1,7 @@
-//! The head of a chain: what the store and a witness remember of it, so that a cut tail or a missing chain is noticed.
+//! The head of a chain: what the store, a later chain and a witness remember of it, so that a cut tail or a missing chain is
+//! noticed.
+
+use std::collections::{BTreeMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -16,9 +19,40 @@ pub struct ChainHead {
     pub mac: Mac,
 }
 
-/// Tells which remembered chains are not among those `present`.
-pub fn missing_chains<'a>(remembered: &'a [ChainHead], present: &[String]) -> Vec<&'a ChainHead> {
-    remembered.iter().filter(|head| !present.contains(&head.chain)).collect()
+/// The farthest head that is known of each chain, in the order of their names.
+#[derive(Clone, Debug, Default)]
+pub struct Heads(BTreeMap<String, ChainHead>);
+
+impl Heads {
+    /// Takes heads, where they are farther than what is known.
+    pub fn learn(&mut self, heads: impl IntoIterator<Item = ChainHead>) {
+        for head in heads {
+            if !self.covers(&head) {
+                self.0.insert(head.chain.clone(), head);
+            }
+        }
+    }
+
+    /// Returns the head of a chain.
+    pub fn get(&self, chain: &str) -> Option<&ChainHead> {
+        self.0.get(chain)
+    }
+
+    /// Tells whether the head's chain is known to come as far as it, or farther.
+    pub fn covers(&self, head: &ChainHead) -> bool {
+        self.0.get(&head.chain).is_some_and(|known| known.sequence >= head.sequence)
+    }
+
+    /// Returns the heads.
+    pub fn iter(&self) -> impl Iterator<Item = &ChainHead> {
+        self.0.values()
+    }
+
+    /// Names the chains that are known and not among those `present`.
+    pub fn missing(&self, present: &[String]) -> Vec<&str> {
+        let present: HashSet<&str> = present.iter().map(String::as_str).collect();
+        self.0.keys().map(String::as_str).filter(|chain| !present.contains(chain)).collect()
+    }
 }
 
 mod hexadecimal {
@@ -52,9 +86,23 @@ mod tests {
         assert!(serde_json::from_str::<ChainHead>(&text.replace("a5a5", "A5A5")).is_err());
     }
 
+    fn head(chain: &str, sequence: u64) -> ChainHead {
+        ChainHead { chain: chain.into(), sequence, mac: [sequence as u8; 16] }
+    }
+
+    #[test]
+    fn the_farthest_head_of_a_chain_is_the_one_to_reach() {
+        let mut heads = Heads::default();
+        heads.learn([head("a", 3), head("a", 7), head("a", 5), head("b", 1)]);
+        assert_eq!(heads.iter().collect::<Vec<_>>(), [&head("a", 7), &head("b", 1)]);
+        assert!(heads.covers(&head("a", 7)) && heads.covers(&head("a", 1)));
+        assert!(!heads.covers(&head("a", 8)) && !heads.covers(&head("c", 0)));
+    }
+
     #[test]
     fn a_chain_without_a_file_is_named() {
-        let heads = ["a", "b"].map(|chain| ChainHead { chain: chain.into(), sequence: 1, mac: [0; 16] });
-        assert_eq!(missing_chains(&heads, &["b".to_owned()]), [&heads[0]]);
+        let mut heads = Heads::default();
+        heads.learn([head("a", 1), head("b", 1)]);
+        assert_eq!(heads.missing(&["b".to_owned()]), ["a"]);
     }
 }

@@ -17,7 +17,8 @@
 //!
 //! With the audit key every line is checked. With the verifying key alone (the `open` line shows it, but take it from elsewhere)
 //! numbering and checkpoints are: that this server stood at that MAC at that time, and that whole lines are neither
-//! missing nor moved. Lines altered in place need the audit key. A cut tail needs a head kept elsewhere.
+//! missing nor moved. Lines altered in place need the audit key. A cut tail needs a head kept elsewhere: in the store while the
+//! process lives, then as `previous` in the `open` line of a later chain.
 
 mod head;
 mod json;
@@ -30,7 +31,7 @@ mod tampering;
 mod verifier;
 mod writer;
 
-pub use head::{ChainHead, missing_chains};
+pub use head::{ChainHead, Heads};
 pub use keys::ChainKeys;
 pub use note::Note;
 pub use report::{BadLine, ChainReport, Fault};

@@ -90,6 +90,11 @@ impl ChainVerifier {
         &self.stamps
     }
 
+    /// Gives the stamps away, as [`Self::stamps`] has them.
+    pub fn into_stamps(self) -> BTreeMap<String, RecordStamp> {
+        self.stamps
+    }
+
     fn reject(&mut self, fault: Fault) {
         self.report.bad = Some(BadLine { number: self.report.head.sequence + 1, fault });
     }

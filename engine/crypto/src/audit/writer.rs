@@ -23,7 +23,7 @@ pub struct Opening<'a> {
     pub node: &'a str,
     /// The version of the software.
     pub software: &'a str,
-    /// The heads of earlier chains as they are remembered, so that one whose file is gone is missed.
+    /// Heads of earlier chains that no line names yet, so that one whose file is cut or gone is missed.
     pub previous: &'a [ChainHead],
 }
 

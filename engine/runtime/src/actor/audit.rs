@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use keymill_core::audit::{KeyTouch, Outcome, RecordStamp};
 use keymill_core::error::{Error, Result};
 use keymill_core::id::CmkId;
-use keymill_core::seam::store::{Revision, StoreError, Write};
+use keymill_core::seam::store::{Path, Revision, StoreError, Write};
 use keymill_crypto::audit::{ChainHead, Note};
 
 use crate::audit::{AuditMessage, ManagementChain, ManagementRecord};
@@ -21,6 +21,8 @@ const SYNC_EVERY: Duration = Duration::from_millis(25);
 const TICK_EVERY: Duration = Duration::from_secs(1);
 /// Records that are made durable with one sync, at most.
 const GROUP: usize = 1_024;
+/// Heads of earlier processes that one commit removes, at most.
+const FORGOTTEN: usize = 1_024;
 
 pub(crate) struct AuditActor {
     shared: Arc<Shared>,
@@ -28,6 +30,8 @@ pub(crate) struct AuditActor {
     chain: ManagementChain,
     known_heads: HashMap<String, u64>,
     head_revisions: HashMap<String, Revision>,
+    /// Heads of earlier processes that the management chain names, and the store need not keep.
+    to_forget: Vec<(Path, Revision)>,
     gate: Option<Gate>,
 }
 
@@ -36,8 +40,10 @@ impl AuditActor {
         shared: Arc<Shared>,
         lane: flume::Receiver<AuditMessage>,
         chain: ManagementChain,
+        to_forget: Vec<(Path, Revision)>,
     ) -> Self {
-        Self { shared, lane, chain, known_heads: HashMap::new(), head_revisions: HashMap::new(), gate: None }
+        let (known_heads, head_revisions) = (HashMap::new(), HashMap::new());
+        Self { shared, lane, chain, known_heads, head_revisions, to_forget, gate: None }
     }
 
     pub(crate) fn start(mut self, gate: Gate) -> std::io::Result<std::thread::JoinHandle<()>> {
@@ -48,6 +54,8 @@ impl AuditActor {
     fn run(mut self) {
         let mut records = Vec::new();
         let mut waiting = Vec::new();
+        // From the first moment: a process may be killed within its first second.
+        self.keep_heads();
         let mut next_tick = Instant::now() + TICK_EVERY;
         loop {
             let mut stop = None;
@@ -124,25 +132,24 @@ impl AuditActor {
         })
     }
 
+    /// Writes how far the chains have come, and removes heads that the management chain names by now.
     fn keep_heads(&mut self) {
         let heads = self.shared.audit.changed_heads(&mut self.known_heads);
-        if heads.is_empty() {
+        if heads.is_empty() && self.to_forget.is_empty() {
             return;
         }
-        // A head in the store must not be ahead of what is durable.
-        self.shared.audit.sync();
-        self.write_heads(heads);
-    }
-
-    fn write_heads(&mut self, heads: Vec<ChainHead>) {
-        if heads.is_empty() {
+        // A head in the store must not be ahead of what is durable, and none goes before the line that names it is.
+        if !self.shared.audit.sync() {
+            self.write_again(&heads);
             return;
         }
-        match self.try_write_heads(&heads) {
+        match self.try_keep_heads(&heads) {
             Ok(()) => *self.shared.store_trouble.lock() = None,
             Err(error) => {
-                for head in &heads {
-                    self.known_heads.remove(&head.chain);
+                self.write_again(&heads);
+                if let StoreError::Conflict(changed) = &error {
+                    // What it holds by now is for the next start to judge.
+                    self.to_forget.retain(|(path, _)| path != changed);
                 }
                 let mut trouble = self.shared.store_trouble.lock();
                 if trouble.is_none() {
@@ -153,8 +160,15 @@ impl AuditActor {
         }
     }
 
-    fn try_write_heads(&mut self, heads: &[ChainHead]) -> Result<(), StoreError> {
-        let writes = heads
+    fn write_again(&mut self, heads: &[ChainHead]) {
+        for head in heads {
+            self.known_heads.remove(&head.chain);
+        }
+    }
+
+    fn try_keep_heads(&mut self, heads: &[ChainHead]) -> Result<(), StoreError> {
+        let kept = self.to_forget.len().saturating_sub(FORGOTTEN);
+        let mut writes = heads
             .iter()
             .map(|head| {
                 let path = records::audit_head_path(&head.chain);
@@ -164,7 +178,13 @@ impl AuditActor {
                 Ok(Write { path, expected, value: Some(sealed.bytes) })
             })
             .collect::<Result<Vec<_>, StoreError>>()?;
+        writes.extend(self.to_forget[kept..].iter().map(|(path, revision)| Write {
+            path: path.clone(),
+            expected: Some(*revision),
+            value: None,
+        }));
         let revision = self.shared.store.commit(&writes)?;
+        self.to_forget.truncate(kept);
         for head in heads {
             self.head_revisions.insert(head.chain.clone(), revision);
         }

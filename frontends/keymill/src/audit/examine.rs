@@ -1,17 +1,17 @@
 //! The check itself: each chain against its keys and the heads that are remembered, then the records against the chains.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::path::Path;
 use std::sync::Arc;
 
 use keymill_core::audit::RecordStamp;
 use keymill_core::seam::audit::AuditLog;
 use keymill_core::seam::store::Store;
-use keymill_crypto::audit::{ChainHead, ChainKeys, ChainReport, ChainVerifier};
+use keymill_crypto::audit::{ChainHead, ChainKeys, ChainReport, ChainVerifier, Heads};
 use keymill_crypto::derived::DerivedKeys;
 use keymill_crypto::digest;
 use keymill_crypto::record::RecordSealer;
+use keymill_runtime::heads;
 use keymill_runtime::verify::{self, Finding};
 use serde::Serialize;
 
@@ -100,25 +100,23 @@ impl Storage {
 
 /// Checks every chain, and the records where a store is given.
 pub(super) fn examine(log: &dyn AuditLog, trust: &Trust, storage: Option<&Storage>) -> Result<Findings> {
-    let mut remembered = BTreeMap::new();
+    let mut remembered = Heads::default();
     let mut findings: Vec<Finding> = Vec::new();
     if let Some(Storage { store, sealer }) = storage {
-        let heads = verify::heads(&**store, sealer).map_err(Failure::because("store"))?;
-        remember(&mut remembered, heads);
+        remembered.learn(verify::heads(&**store, sealer).map_err(Failure::because("store"))?);
     }
     let names = log.chains().map_err(Failure::because("audit"))?;
+    let named = heads::named(log, &names, |chain| trust.verifier(chain));
+    remembered.learn(named.map_err(Failure::because("audit"))?);
     let (mut chains, mut stamps) = (Vec::new(), BTreeMap::new());
-    // The newest first: it names the heads of those before it.
-    for name in names.iter().rev() {
+    for name in &names {
         let (report, written) = verified(log, trust, name, remembered.get(name).cloned())?;
-        remember(&mut remembered, report.previous.iter().cloned());
         for (path, stamp) in written {
             keep_newest(&mut stamps, path, stamp);
         }
         chains.push(row(&report));
     }
-    chains.reverse();
-    let missing: Vec<String> = remembered.into_keys().filter(|chain| !names.contains(chain)).collect();
+    let missing: Vec<String> = remembered.missing(&names).into_iter().map(str::to_owned).collect();
     let mut records = None;
     if let Some(Storage { store, sealer }) = storage {
         let (count, found) = verify::compare(&**store, sealer, &stamps).map_err(Failure::because("store"))?;
@@ -152,18 +150,7 @@ fn verified(
 ) -> Result<(ChainReport, Stamps)> {
     let mut verifier = trust.verifier(chain).verify_against(head);
     log.read(chain, &mut |line| verifier.line(line.bytes, line.torn)).map_err(Failure::because("audit"))?;
-    Ok((verifier.report(), verifier.stamps().clone()))
-}
-
-/// Keeps the farthest head of each chain.
-pub(super) fn remember(heads: &mut BTreeMap<String, ChainHead>, more: impl IntoIterator<Item = ChainHead>) {
-    for head in more {
-        match heads.entry(head.chain.clone()) {
-            Entry::Vacant(place) => drop(place.insert(head)),
-            Entry::Occupied(mut known) if known.get().sequence < head.sequence => drop(known.insert(head)),
-            Entry::Occupied(_) => {}
-        }
-    }
+    Ok((verifier.report(), verifier.into_stamps()))
 }
 
 fn keep_newest(stamps: &mut Stamps, path: String, stamp: RecordStamp) {

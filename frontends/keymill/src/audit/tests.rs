@@ -1,8 +1,5 @@
 //! The check against instances that were used, stopped and then tampered with.
 
-use std::collections::BTreeMap;
-
-use super::examine::remember;
 use super::*;
 use crate::admin::{Api, ask};
 use crate::config::Places;
@@ -12,7 +9,6 @@ use keymill_client::Credentials;
 use keymill_core::id::{CmkId, KeyRef};
 use keymill_core::operation::{CreateAliasRequest, CreateKeyRequest};
 use keymill_core::seam::store::{Page, Path as StorePath, Write};
-use keymill_crypto::audit::ChainHead;
 
 #[test]
 fn a_public_key_is_64_digits() {
@@ -21,14 +17,6 @@ fn a_public_key_is_64_digits() {
     for wrong in ["", "00", &"0g".repeat(32), &"é".repeat(32), &"00".repeat(33), &"+1".repeat(32)] {
         assert!(wrong.parse::<PublicKey>().is_err(), "{wrong}");
     }
-}
-
-#[test]
-fn the_farthest_head_of_a_chain_is_the_one_to_reach() {
-    let head = |sequence| ChainHead { chain: "a".into(), sequence, mac: [0; 16] };
-    let mut heads = BTreeMap::new();
-    remember(&mut heads, [head(3), head(7), head(5)]);
-    assert_eq!(heads["a"].sequence, 7);
 }
 
 /// Makes an instance that has been used: an access key, a key and its alias. It is stopped, and its places are free.

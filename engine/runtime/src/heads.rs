@@ -1,0 +1,115 @@
+//! The heads of the audit chains of earlier processes. While a process lives the store keeps its heads; the next management chain
+//! names them in its `open` line, and the store forgets them: management chains bind all chains before them, as links do.
+
+use keymill_core::seam::audit::{AuditError, AuditLog};
+use keymill_core::seam::store::{Path, Revision};
+use keymill_crypto::audit::{ChainHead, ChainVerifier, Heads};
+
+use crate::audit::MANAGEMENT;
+
+/// Heads that one `open` line names, at most: a line of them is a seventh of what the audit files read as a line.
+pub(crate) const MAX_NAMED: usize = 4_096;
+
+/// A head as it stands in the store.
+pub(crate) struct StoredHead {
+    pub(crate) path: Path,
+    pub(crate) revision: Revision,
+    pub(crate) head: ChainHead,
+}
+
+/// Returns those of the chains that name others.
+pub(crate) fn management(chains: &[String]) -> impl Iterator<Item = &String> {
+    chains.iter().filter(|chain| chain.ends_with(MANAGEMENT))
+}
+
+/// Reads the heads that management chains name in their first lines, where those verify. To be learned before any chain is checked:
+/// a clock set back puts names out of the order of age, so that no order of checking has every head in time.
+///
+/// # Errors
+/// [`AuditError`] where a chain cannot be read.
+pub fn named(
+    log: &dyn AuditLog,
+    chains: &[String],
+    verifier: impl Fn(&str) -> ChainVerifier,
+) -> Result<Vec<ChainHead>, AuditError> {
+    let mut heads = Vec::new();
+    for chain in management(chains) {
+        let (mut verifier, mut is_first) = (verifier(chain), true);
+        log.read(chain, &mut |line| {
+            if std::mem::take(&mut is_first) {
+                verifier.line(line.bytes, line.torn);
+            }
+        })?;
+        heads.append(&mut verifier.report().previous);
+    }
+    Ok(heads)
+}
+
+/// Chooses what the next management chain names: what is known and not `named` as far by an earlier one, up to `limit`. The rest
+/// stays in the store for the start after.
+pub(crate) fn to_name(known: &Heads, named: &Heads, limit: usize) -> Vec<ChainHead> {
+    let unnamed = known.iter().filter(|head| head.sequence > 0 && !named.covers(head));
+    unnamed.take(limit).cloned().collect()
+}
+
+/// Chooses what the store need not keep: what is `named` as far or farther.
+pub(crate) fn to_forget(stored: Vec<StoredHead>, named: &Heads) -> Vec<(Path, Revision)> {
+    let named = stored.into_iter().filter(|stored| named.covers(&stored.head));
+    named.map(|stored| (stored.path, stored.revision)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::records;
+
+    fn head(chain: &str, sequence: u64) -> ChainHead {
+        ChainHead { chain: chain.into(), sequence, mac: [sequence as u8; 16] }
+    }
+
+    fn heads<const N: usize>(heads: [(&str, u64); N]) -> Heads {
+        let mut known = Heads::default();
+        known.learn(heads.map(|(chain, sequence)| head(chain, sequence)));
+        known
+    }
+
+    fn stored(chain: &str, sequence: u64) -> StoredHead {
+        let path = records::audit_head_path(chain);
+        StoredHead { path, revision: Revision(sequence), head: head(chain, sequence) }
+    }
+
+    fn forgotten(stored: Vec<StoredHead>, named: &Heads) -> Vec<String> {
+        to_forget(stored, named).into_iter().map(|(path, _)| path.to_string()).collect()
+    }
+
+    #[test]
+    fn only_what_no_chain_names_as_far_is_named() {
+        let known = heads([("a", 3), ("b", 3), ("c", 3), ("d", 0)]);
+        let named = heads([("a", 3), ("b", 2)]);
+        assert_eq!(to_name(&known, &named, 9), [head("b", 3), head("c", 3)]);
+        assert_eq!(to_name(&known, &known, 9), []);
+    }
+
+    #[test]
+    fn what_does_not_fit_a_line_stays_in_the_store_for_the_next_start() {
+        let chains: Vec<String> = (0..10).map(|n| format!("chain-{n}")).collect();
+        let rows = || chains.iter().map(|chain| stored(chain, 5)).collect::<Vec<_>>();
+        let (mut known, mut named) = (Heads::default(), Heads::default());
+        known.learn(rows().into_iter().map(|row| row.head));
+        for count in [4, 4, 2, 0] {
+            let line = to_name(&known, &named, 4);
+            assert_eq!(line.len(), count);
+            named.learn(line);
+            assert_eq!(forgotten(rows(), &named).len(), named.iter().count());
+        }
+        assert_eq!(named.iter().count(), chains.len());
+    }
+
+    #[test]
+    fn a_row_goes_once_it_is_named_as_far_also_where_an_older_one_was_put_back() {
+        let named = heads([("a", 7), ("b", 7)]);
+        let rows = vec![stored("a", 7), stored("b", 8), stored("c", 1)];
+        assert_eq!(forgotten(rows, &named), ["audit-head/a"]);
+        assert_eq!(forgotten(vec![stored("a", 2)], &named), ["audit-head/a"]);
+    }
+}
