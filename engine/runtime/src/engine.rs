@@ -35,6 +35,7 @@ use crate::keyring::Keyring;
 use crate::lane::Lane;
 use crate::load;
 use crate::metrics::Metrics;
+use crate::remember;
 use crate::shared::{RequestIds, Shared};
 use crate::snapshot::Published;
 
@@ -119,12 +120,13 @@ impl Engine {
             .map_err(|e| EngineError::because("audit keys")(&e))?;
         let store_failed = EngineError::because("store");
 
-        let remembered = load::remember(&*audit, &keys, &*store, &sealer)
+        let (heads, unopened) = remember::stored_heads(&*store, &sealer).map_err(|e| store_failed(&e))?;
+        let remembered = remember::remember(&*audit, &keys, heads)
             .map_err(|e| EngineError::because("reading the audit log")(&e))?;
         let keyring = Keyring::default();
         let loaded =
             load::load(&*store, &sealer, &remembered.stamps, &keyring).map_err(|e| store_failed(&e))?;
-        for trouble in &remembered.troubles {
+        for trouble in unopened.iter().chain(&remembered.troubles) {
             tracing::error!("{trouble}; run `keymill audit verify`");
         }
         for (path, why) in &loaded.quarantined {

@@ -14,6 +14,7 @@ mod load;
 pub mod metrics;
 pub mod ready;
 pub mod records;
+mod remember;
 mod shared;
 pub mod snapshot;
 pub mod verify;

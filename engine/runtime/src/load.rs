@@ -1,7 +1,6 @@
 //! Start: what the store holds is checked against what the audit remembers, opened, and published. A record that fails is
 //! quarantined by path, and the rest is served.
 
-use std::collections::btree_map::Entry as Place;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -10,14 +9,11 @@ use keymill_core::access::{AccessKey, AccessSnapshot};
 use keymill_core::audit::RecordStamp;
 use keymill_core::id::{AccessKeyId, CmkId};
 use keymill_core::key::Cmk;
-use keymill_core::seam::audit::AuditLog;
-use keymill_core::seam::store::{Entry, Page, Path, Revision, Store, StoreError};
-use keymill_crypto::audit::{ChainHead, ChainKeys, ChainVerifier, Heads};
+use keymill_core::seam::store::{Entry, Page, Store, StoreError};
 use keymill_crypto::digest;
 use keymill_crypto::record::{RecordSealer, sequence_of, tag_of};
 
 use crate::actor::keyring::Inherited;
-use crate::heads::{self, MAX_NAMED, StoredHead};
 use crate::keyring::{AliasEntry, CmkEntry, Keyring, Stamp, Usage, VersionEntry};
 use crate::records::{self, AliasRecord, InstallationRecord, Kind, UsageRecord};
 
@@ -45,80 +41,6 @@ pub(crate) fn judge(remembered: Option<&RecordStamp>, sequence: u64, tag: &str) 
         Judgement::Fine
     } else {
         Judgement::Rejected("the stored record differs from what the audit log says")
-    }
-}
-
-/// What the audit logs of earlier processes remember.
-#[derive(Default)]
-pub(crate) struct Remembered {
-    pub(crate) stamps: BTreeMap<String, RecordStamp>,
-    /// Heads for the `open` line of the next management chain.
-    pub(crate) to_name: Vec<ChainHead>,
-    /// Heads that the store need not keep once that line is durable.
-    pub(crate) to_forget: Vec<(Path, Revision)>,
-    pub(crate) troubles: Vec<String>,
-}
-
-/// Reads the management chains, and compares the heads that they and the store remember with what is there.
-pub(crate) fn remember(
-    log: &dyn AuditLog,
-    keys: &ChainKeys,
-    store: &dyn Store,
-    sealer: &RecordSealer,
-) -> Result<Remembered, String> {
-    let mut remembered = Remembered::default();
-    let (mut known, mut stored) = (Heads::default(), Vec::new());
-    for Entry { path, value, revision } in all(store, "audit-head/").map_err(|e| e.to_string())? {
-        match records::open::<ChainHead>(sealer, &path, Kind::AuditHead, &value) {
-            Ok((head, ..)) => {
-                known.learn([head.clone()]);
-                stored.push(StoredHead { path, revision, head });
-            }
-            Err(error) => remembered.troubles.push(format!("record {path}: {error}")),
-        }
-    }
-    let chains = log.chains().map_err(|e| e.to_string())?;
-    let verifier = |chain: &str| ChainVerifier::new(keys, chain);
-    known.learn(heads::named(log, &chains, verifier).map_err(|e| e.to_string())?);
-    for missing in known.missing(&chains) {
-        remembered.troubles.push(format!("audit chain {missing} is gone"));
-    }
-    let (mut named, mut reached) = (Heads::default(), Vec::new());
-    for chain in heads::management(&chains) {
-        let head = known.get(chain).cloned();
-        // Heads are kept of what is durable: where none is, a power cut may yet take what this chain names.
-        let is_durable = head.is_some();
-        let mut verifier = verifier(chain).verify_against(head);
-        log.read(chain, &mut |line| verifier.line(line.bytes, line.torn)).map_err(|e| e.to_string())?;
-        let report = verifier.report();
-        match report.bad {
-            Some(bad) => remembered.troubles.push(format!("audit chain {chain}, {bad}")),
-            None => {
-                named.learn(report.previous.into_iter().filter(|_| is_durable));
-                reached.push(report.head);
-            }
-        }
-        keep_newest(&mut remembered.stamps, verifier.into_stamps());
-    }
-    known.learn(reached);
-    remembered.to_name = heads::to_name(&known, &named, MAX_NAMED);
-    named.learn(remembered.to_name.iter().cloned());
-    remembered.to_forget = heads::to_forget(stored, &named);
-    Ok(remembered)
-}
-
-/// Takes stamps, where they are newer than what is known.
-fn keep_newest(stamps: &mut BTreeMap<String, RecordStamp>, more: BTreeMap<String, RecordStamp>) {
-    if stamps.is_empty() {
-        *stamps = more;
-        return;
-    }
-    for (path, stamp) in more {
-        match stamps.entry(path) {
-            Place::Vacant(place) => drop(place.insert(stamp)),
-            Place::Occupied(mut known) if known.get().sequence < stamp.sequence => drop(known.insert(stamp)),
-            Place::Occupied(_) => {}
-        }
     }
 }
 

@@ -9,6 +9,8 @@ use keymill_client::Credentials;
 use keymill_core::id::{CmkId, KeyRef};
 use keymill_core::operation::{CreateAliasRequest, CreateKeyRequest};
 use keymill_core::seam::store::{Page, Path as StorePath, Write};
+use keymill_core::{Sensitive, Timestamp};
+use keymill_crypto::audit::{ChainHead, ChainWriter, Opening};
 
 #[test]
 fn a_public_key_is_64_digits() {
@@ -63,6 +65,21 @@ fn examined(config: &Config, places: &Places) -> Findings {
     examine(&*existing_audit(config, &places.audit).unwrap(), &trust, Some(&storage)).unwrap()
 }
 
+/// Examines the log alone.
+fn examined_alone(config: &Config, places: &Places) -> Findings {
+    let derived = derive(config, &places.root).unwrap();
+    let trust = Trust::Keys(Box::new(ChainKeys::new(&derived.audit, &derived.audit_signing).unwrap()));
+    examine(&*existing_audit(config, &places.audit).unwrap(), &trust, None).unwrap()
+}
+
+/// Starts and stops, and does nothing in between.
+fn start_and_stop(config: &Config, places: &Places) {
+    let taken = Taken::take(config, places).unwrap();
+    let Started { mut instance, .. } = Instance::start(config, places, taken, &mut |_| Ok(())).unwrap();
+    instance.run(keymill_msgpack::bind(config.msgpack()).unwrap(), drop).unwrap();
+    instance.stop();
+}
+
 fn change(config: &Config, places: &Places, prefix: &str, to: impl Fn(Vec<u8>) -> Option<Vec<u8>>) {
     let store = plugins::store(&config.store, &places.data).unwrap();
     let page = Page { after: None, limit: 1 };
@@ -113,4 +130,65 @@ fn a_chain_that_is_gone_and_one_that_is_cut_are_told() {
         "{:?}",
         found.chains[0].bad
     );
+}
+
+#[test]
+fn after_many_starts_each_chain_of_any_age_is_missed_or_found_cut_by_name() {
+    let (_directory, config, places) = used();
+    for _ in 0..3 {
+        start_and_stop(&config, &places);
+    }
+    let before: Vec<_> = examined(&config, &places).chains.into_iter().map(|row| row.chain).collect();
+    start_and_stop(&config, &places);
+    let found = examined(&config, &places);
+    assert!(found.good && found.record_findings.is_empty(), "{}", found.summary());
+    let chains: Vec<_> = found.chains.into_iter().map(|row| row.chain).collect();
+    assert!(before.len() >= 8, "{before:?}");
+    for chain in &chains {
+        // The chains of the last process are remembered by the store alone.
+        let looks = [(true, examined as fn(&_, &_) -> Findings), (before.contains(chain), examined_alone)];
+        let looks = || looks.iter().filter(|(is_remembered, _)| *is_remembered).map(|(_, look)| look);
+        let file = places.audit.join(format!("{chain}.jsonl"));
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        for look in looks() {
+            let found = look(&config, &places);
+            assert!(!found.good && found.missing == [chain.clone()], "{chain}: {:?}", found.missing);
+        }
+        let cut = text.trim_end().rfind('\n').unwrap();
+        std::fs::write(&file, &text[..=cut]).unwrap();
+        for look in looks() {
+            let found = look(&config, &places);
+            let bad: Vec<_> = found.chains.iter().filter(|row| !row.good).map(|row| &row.chain).collect();
+            assert!(bad == [chain] && found.missing.is_empty(), "{chain}: {bad:?}");
+        }
+        std::fs::write(&file, text).unwrap();
+    }
+}
+
+#[test]
+fn a_clock_set_back_hides_no_cut_or_missing_chain() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = plugins::audit(&Config::default().audit, &directory.path().join("audit")).unwrap();
+    let keys = ChainKeys::new(&Sensitive::copied(&[1; 32]), &Sensitive::copied(&[2; 32])).unwrap();
+    let write = |name: &str, lines: u32, previous: &[ChainHead]| {
+        let mut out = Vec::new();
+        let opening = Opening { time: Timestamp::from_ms(0), node: "n", software: "0", previous };
+        let mut writer = ChainWriter::new(&keys, name, &opening, &mut out).unwrap();
+        for _ in 1..lines {
+            writer.checkpoint(Timestamp::from_ms(0), &mut out);
+        }
+        log.open_chain(name).unwrap().append(&out).unwrap();
+        writer.head()
+    };
+    // The names of each are later than those of the chain that names it.
+    let gone = ChainHead { chain: "9-001-data".into(), sequence: 1, mac: [0; 16] };
+    let first = ChainHead { sequence: 5, ..write("9-000-management", 4, &[gone]) };
+    let second = write("5-000-management", 3, &[first]);
+    write("1-000-management", 2, &[second]);
+    let found = examine(&*log, &Trust::Keys(Box::new(keys.clone())), None).unwrap();
+    let bad: Vec<_> = found.chains.iter().filter(|row| !row.good).collect();
+    assert!(bad.len() == 1 && bad[0].chain == "9-000-management", "{bad:?}", bad = bad.len());
+    assert!(bad[0].bad.as_deref().is_some_and(|why| why.contains("cut off")));
+    assert_eq!(found.missing, ["9-001-data"]);
 }
