@@ -5,10 +5,14 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use keymill_core::seam::store::{Store, Write};
+use keymill_crypto::audit::ChainHead;
 use keymill_e2e::{Caller, Logs, Rows, audit_lines, eventually, verified};
 use keymill_harness::{Live, Setup, Site, Started};
 use keymill_runtime::EngineConfig;
+use keymill_runtime::records::{self, Kind};
 
 /// Chains of one process here: management, and one for each of two arbiters.
 const CHAINS: usize = 3;
@@ -102,8 +106,7 @@ fn many_starts_leave_a_bounded_store_and_bounded_lines_and_every_chain_of_any_ag
     let (mut site, bound) = restarted(40);
     assert_eq!(heads(&site).len(), CHAINS);
     verified(&site);
-    let opened: Vec<_> =
-        audit_lines(&site).into_iter().filter(|line| !line["previous"].is_null()).collect();
+    let opened: Vec<_> = audit_lines(&site).into_iter().filter(|line| !line["previous"].is_null()).collect();
     assert_eq!(opened.len(), 41 * CHAINS);
     let named = |line: &serde_json::Value| line["previous"].as_array().unwrap().len();
     let longest = opened.iter().map(named).max().unwrap();
@@ -112,7 +115,8 @@ fn many_starts_leave_a_bounded_store_and_bounded_lines_and_every_chain_of_any_ag
 
     let logs = Logs::keep();
     for chain in bound.iter().step_by(17) {
-        let told = |why| logs.lines_with(chain).iter().any(|line| line.contains("ERROR") && line.contains(why));
+        let told =
+            |why| logs.lines_with(chain).iter().any(|line| line.contains("ERROR") && line.contains(why));
         assert!(!told(""), "{chain}: {:?}", logs.lines_with(chain));
         let bytes = fs::read(file_of(&site, chain)).unwrap();
         fs::remove_file(file_of(&site, chain)).unwrap();
@@ -128,7 +132,10 @@ fn many_starts_leave_a_bounded_store_and_bounded_lines_and_every_chain_of_any_ag
         fs::write(file_of(&site, chain), &text[..=cut]).unwrap();
         site = start(site).halt();
         let told = logs.lines_with(chain);
-        assert!(told.iter().any(|line| line.contains("ERROR") && line.contains("cut off")), "{chain}: {told:?}");
+        assert!(
+            told.iter().any(|line| line.contains("ERROR") && line.contains("cut off")),
+            "{chain}: {told:?}"
+        );
         fs::write(file_of(&site, chain), text).unwrap();
     }
     verified(&site);
@@ -172,4 +179,45 @@ fn a_head_that_was_forgotten_and_is_put_back_changes_nothing() {
     let once: BTreeSet<_> = named.iter().collect();
     assert_eq!(once.len(), named.len(), "each is named once: {named:?}");
     verified(&site);
+}
+
+#[test]
+fn more_heads_than_a_line_takes_are_named_over_several_starts() {
+    const HEADS: u64 = 4_200;
+    Logs::keep();
+    let Started { live, credentials } = Live::start(EngineConfig::default());
+    let site = live.halt();
+    let sealer = site.sealer();
+    let many = move |store: Arc<dyn Store>| {
+        let write = |n| {
+            let head = ChainHead { chain: format!("lost-{n:04}-data"), sequence: n + 1, mac: [0; 16] };
+            let path = records::audit_head_path(&head.chain);
+            let sealed = records::seal(&sealer, &path, Kind::AuditHead, head.sequence, &head).unwrap();
+            Write { path, expected: None, value: Some(sealed.bytes) }
+        };
+        store.commit(&(0..HEADS).map(write).collect::<Vec<_>>()).unwrap();
+        store
+    };
+    let live = site.start(Setup::new(EngineConfig::default()).with_store(many));
+    let left = HEADS as usize + CHAINS - 4_096;
+    eventually("the heads that are named are forgotten", || {
+        (heads(live.site()).len() == left + CHAINS).then_some(())
+    });
+    assert!(Caller::new(&live, &credentials).keys().is_ok());
+    let live = start(live.halt());
+    eventually("the rest is forgotten", || (heads(live.site()).len() == CHAINS).then_some(()));
+    let site = live.halt();
+    let mut lines: Vec<_> = audit_lines(&site)
+        .into_iter()
+        .filter(|line| line["chain"].as_str().is_some_and(|chain| chain.ends_with("management")))
+        .map(|line| (line["previous"].as_array().unwrap().len(), line.to_string().len()))
+        .collect();
+    lines.sort_unstable();
+    assert_eq!(lines.iter().map(|line| line.0).collect::<Vec<_>>(), [0, left + CHAINS, 4_096]);
+    assert!(lines[2].1 < 1 << 20, "a line of {} bytes", lines[2].1);
+    let text = Logs::keep().text();
+    for n in [0, 4_095, HEADS - 1] {
+        let gone = format!("audit chain lost-{n:04}-data is gone");
+        assert_eq!(text.matches(&gone).count(), 2, "at each start: {gone}");
+    }
 }
