@@ -41,10 +41,17 @@ pub struct AuditRecord<'a> {
     pub context: Option<Cow<'a, str>>,
     /// Microseconds from the request's admission to its answer.
     pub micros: u64,
+    /// Requests that came beside this one and differ from it in nothing but these.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub alike: &'a [Alike],
     /// The records that a management operation wrote.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub writes: &'a [RecordStamp],
 }
+
+/// A request that is recorded beside another: its id, and the microseconds from its admission to its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alike(pub RequestId, pub u64);
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -229,12 +229,12 @@ impl DeskChain {
         let is_refusal = matches!(record.outcome, Outcome::Failed(_));
         if is_refusal && self.pending.len() >= MAX_PENDING && !self.hub.is_healthy() {
             if record.outcome != Outcome::Failed(ErrorKind::AuditUnavailable) {
-                self.hub.refused.fetch_add(1, Ordering::Relaxed);
+                self.hub.refused.fetch_add(1 + record.alike.len() as u64, Ordering::Relaxed);
             }
             return;
         }
         if self.hub.enabled {
-            self.records += 1;
+            self.records += 1 + record.alike.len() as u64;
             self.writer.append(record, &mut self.pending);
         }
     }
@@ -358,6 +358,7 @@ impl ManagementChain {
                 failed: 0,
                 context: None,
                 micros: record.micros,
+                alike: &[],
                 writes: &record.writes,
             });
         }

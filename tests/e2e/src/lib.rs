@@ -8,6 +8,6 @@ mod rows;
 
 pub use caller::{Answered, Caller, Items, Named, Opened, batch_encrypt, context};
 pub use logs::Logs;
-pub use look::{audit_lines, eventually, files, find_in_files, metric, verified};
+pub use look::{audit_lines, eventually, files, find_in_files, metric, requests_of, verified};
 pub use raw::{Raw, Told, sign};
 pub use rows::Rows;

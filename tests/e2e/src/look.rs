@@ -48,6 +48,16 @@ pub fn audit_lines(site: &Site) -> Vec<Value> {
     lines
 }
 
+/// Returns the ids of the requests that an audit line records.
+pub fn requests_of(line: &Value) -> Vec<String> {
+    let alike = line["alike"].as_array().into_iter().flatten().map(|alike| &alike[0]);
+    line.get("request")
+        .into_iter()
+        .chain(alike)
+        .map(|id| id.as_str().expect("an id is text").to_owned())
+        .collect()
+}
+
 /// Checks every chain of a stopped engine.
 ///
 /// # Panics

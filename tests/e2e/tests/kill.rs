@@ -190,10 +190,10 @@ fn kill_9_under_write_load_loses_nothing_that_was_acknowledged() {
         let path = file.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "jsonl") {
             for line in std::fs::read(path).unwrap().split(|byte| *byte == b'\n') {
-                if let Ok(record) = serde_json::from_slice::<serde_json::Value>(line)
-                    && let Some(id) = record["request"].as_str()
-                {
-                    requests.remove(id);
+                if let Ok(record) = serde_json::from_slice::<serde_json::Value>(line) {
+                    for id in keymill_e2e::requests_of(&record) {
+                        requests.remove(&id);
+                    }
                 }
             }
         }

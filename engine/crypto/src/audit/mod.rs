@@ -4,10 +4,13 @@
 //! ```text
 //! {"seq":1,"time":"2026-11-24T05:30:17.000Z","type":"open","chain":"…","version":1,…,"mac":"<32 hex>"}
 //! {"seq":2,"time":"2026-11-24T05:30:17.012Z","type":"request",…,"mac":"<32 hex>"}
-//! {"seq":3,"time":"2026-11-24T05:30:18.000Z","type":"checkpoint","count":2,"closed":false,"signature":"…","mac":"<32 hex>"}
+//! {"seq":3,"time":"2026-11-24T05:30:17.013Z","type":"request",…,"alike":[["<id>",<microseconds>],…],"mac":"<32 hex>"}
+//! {"seq":4,"time":"2026-11-24T05:30:18.000Z","type":"checkpoint","count":3,"closed":false,"signature":"…","mac":"<32 hex>"}
 //! ```
 //!
 //! - `seq` counts lines from 1. A line holds printable ASCII only (JSON escapes carry the rest): a record stays a line.
+//! - A line of type `request` is the record of one request; `alike` adds the ids and times of those that were answered in the same
+//!   moment and differ in nothing else (caller, source, operation, outcome, rule, keys, number of items, context).
 //! - `mac` = first 16 bytes of HMAC-SHA256(K, MAC of the line before ‖ bytes of this line up to `,"mac":`); 16 zero bytes
 //!   stand before the first line.
 //! - K = HMAC-SHA256(audit key, `keymill-audit-chain-1` ‖ chain name). After each checkpoint line K becomes

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use keymill_core::Timestamp;
-use keymill_core::audit::{AuditRecord, KeyTouch, Outcome, RecordStamp};
+use keymill_core::audit::{Alike, AuditRecord, KeyTouch, Outcome, RecordStamp};
 use keymill_core::key::ProtectionLevel;
 
 use super::json;
@@ -49,9 +49,26 @@ pub(super) fn write_record(record: &AuditRecord<'_>, out: &mut Vec<u8>) {
     }
     out.extend_from_slice(b",\"micros\":");
     json::number(out, record.micros);
+    if !record.alike.is_empty() {
+        write_alike(out, record.alike);
+    }
     if !record.writes.is_empty() {
         write_stamps(out, record.writes);
     }
+}
+
+fn write_alike(out: &mut Vec<u8>, alike: &[Alike]) {
+    out.reserve(64 * alike.len());
+    out.extend_from_slice(b",\"alike\":[");
+    for (i, Alike(request, micros)) in alike.iter().enumerate() {
+        separate(out, i);
+        out.push(b'[');
+        json::uuid(out, request.as_bytes());
+        out.push(b',');
+        json::number(out, *micros);
+        out.push(b']');
+    }
+    out.push(b']');
 }
 
 fn write_touch(touch: &KeyTouch, out: &mut Vec<u8>) {

@@ -1,6 +1,6 @@
 //! Attacks on a kept chain (security case F4): whatever is done to the bytes of a small log, the verifier finds the line.
 
-use keymill_core::audit::{AuditRecord, Outcome, RecordStamp};
+use keymill_core::audit::{Alike, AuditRecord, Outcome, RecordStamp};
 use keymill_core::error::ErrorKind;
 use keymill_core::id::RequestId;
 use keymill_core::{Sensitive, Timestamp};
@@ -33,6 +33,7 @@ fn record<'a>(ms: u64, outcome: Outcome, writes: &'a [RecordStamp]) -> AuditReco
         failed: 0,
         context: None,
         micros: ms,
+        alike: &[],
         writes,
     }
 }
@@ -41,7 +42,7 @@ fn stamp(path: &str, sequence: u64) -> RecordStamp {
     RecordStamp { path: path.into(), sequence, tag: format!("{sequence:02x}") }
 }
 
-/// Ten lines: open, 3 requests, checkpoint, request, note, checkpoint, request, end.
+/// Ten lines: open, 3 requests, checkpoint, request, note, checkpoint, a request with three more alike, end.
 fn log(name: &str) -> (Vec<u8>, ChainHead) {
     let mut out = Vec::new();
     let previous = [ChainHead { chain: "20261123T000000Z-00000000-00".into(), sequence: 9, mac: [9; 16] }];
@@ -54,7 +55,8 @@ fn log(name: &str) -> (Vec<u8>, ChainHead) {
     writer.append(&record(5, Outcome::Done, &[]), &mut out);
     writer.note(at(6), &Note::Recovered { writes: &[stamp("cmk/2", 5)] }, &mut out);
     writer.checkpoint(at(7), &mut out);
-    writer.append(&record(8, Outcome::Done, &[]), &mut out);
+    let alike = [7, 8, 9].map(|ms| Alike(RequestId::from_bytes([ms; 16]), 1));
+    writer.append(&AuditRecord { alike: &alike, ..record(8, Outcome::Done, &[]) }, &mut out);
     writer.close(at(9), &mut out);
     (out, writer.head())
 }
@@ -88,9 +90,9 @@ fn an_untouched_chain_is_good_and_counted() {
     for report in [verify(&log, Some(&head)), verify(&log, None), verify_publicly(&log, Some(&head))] {
         assert_eq!(report.bad, None);
         assert_eq!(report.head, head);
-        assert_eq!((report.requests, report.notes, report.checkpoints, report.unsigned), (5, 1, 3, 0));
+        assert_eq!((report.requests, report.notes, report.checkpoints, report.unsigned), (8, 1, 3, 0));
         assert!(report.closed && !report.torn && report.is_good());
-        assert_eq!(report.outcomes.into_iter().collect::<Vec<_>>(), [("Denied".into(), 1), ("ok".into(), 4)]);
+        assert_eq!(report.outcomes.into_iter().collect::<Vec<_>>(), [("Denied".into(), 1), ("ok".into(), 7)]);
         assert_eq!(report.previous[0].sequence, 9);
     }
     let verifier = feed(ChainVerifier::new(&keys(), NAME), &log);

@@ -4,11 +4,13 @@
 use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::fmt;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
-use keymill_core::audit::RecordStamp;
-use serde::Deserialize;
+use keymill_core::audit::{Alike, RecordStamp};
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::keys::{ChainKey, ChainKeys};
 use super::{
@@ -147,8 +149,9 @@ impl ChainVerifier {
             }
             "request" => {
                 let outcome = fields.outcome.ok_or(Fault::Malformed)?;
-                report.requests += 1;
-                *report.outcomes.entry(outcome.into_owned()).or_default() += 1;
+                let requests = 1 + fields.alike.0;
+                report.requests += requests;
+                *report.outcomes.entry(outcome.into_owned()).or_default() += requests;
             }
             "note" => report.notes += 1,
             "checkpoint" => return self.take_checkpoint(number, &fields),
@@ -203,6 +206,8 @@ struct Fields<'a> {
     #[serde(default, borrow)]
     outcome: Option<Cow<'a, str>>,
     #[serde(default)]
+    alike: Count,
+    #[serde(default)]
     writes: Vec<RecordStamp>,
     #[serde(default)]
     count: Option<u64>,
@@ -210,6 +215,30 @@ struct Fields<'a> {
     closed: Option<bool>,
     #[serde(default, borrow)]
     signature: Option<Cow<'a, str>>,
+}
+
+/// How many requests a line holds beside its first, each checked to be one.
+#[derive(Default)]
+struct Count(u64);
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Each;
+        impl<'de> Visitor<'de> for Each {
+            type Value = Count;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("pairs of an id and a time")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut pairs: A) -> Result<Count, A::Error> {
+                let mut count = 0;
+                while pairs.next_element::<Alike>()?.is_some() {
+                    count += 1;
+                }
+                Ok(Count(count))
+            }
+        }
+        deserializer.deserialize_seq(Each)
+    }
 }
 
 /// Splits a line into what its MAC covers and the MAC.

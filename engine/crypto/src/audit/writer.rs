@@ -13,7 +13,7 @@ use super::record::{TimeText, separate, write_record};
 use super::{ChainHead, FORMAT_VERSION, MAC_BYTES, MAC_FIELD, Mac, Note, checkpoint_text, json};
 
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
-const CHECKPOINT_LINES: u64 = 1024;
+const CHECKPOINT_RECORDS: u64 = 1024;
 
 /// What the first line of a chain says.
 pub struct Opening<'a> {
@@ -34,7 +34,9 @@ pub struct ChainWriter {
     key: ChainKey,
     sequence: u64,
     mac: Mac,
+    /// Lines since the last checkpoint, and the records in them.
     unsigned: u64,
+    unsigned_records: u64,
     checkpoint_at: Timestamp,
     closed: bool,
     time: TimeText,
@@ -56,6 +58,7 @@ impl ChainWriter {
             sequence: 0,
             mac: [0; MAC_BYTES],
             unsigned: 0,
+            unsigned_records: 0,
             checkpoint_at: opening.time,
             closed: false,
             time: TimeText::default(),
@@ -87,11 +90,12 @@ impl ChainWriter {
         Ok(writer)
     }
 
-    /// Appends the line of a request to `out`.
+    /// Appends the line of a request, and of those that are alike, to `out`.
     pub fn append(&mut self, record: &AuditRecord<'_>, out: &mut Vec<u8>) {
         let start = self.begin(record.time, b"request", out);
         write_record(record, out);
         self.end(start, out);
+        self.unsigned_records += record.alike.len() as u64;
     }
 
     /// Appends the line of a note to `out`.
@@ -101,11 +105,11 @@ impl ChainWriter {
         self.end(start, out);
     }
 
-    /// Tells whether a checkpoint should be written: a second or 1,024 lines after the last, if there is a line to sign.
+    /// Tells whether a checkpoint should be written: a second or 1,024 records after the last, if there is a line to sign.
     pub fn due(&self, now: Timestamp) -> bool {
         // A clock set back must not put the next checkpoint off.
         let late = now < self.checkpoint_at || now.since(self.checkpoint_at) >= CHECKPOINT_INTERVAL;
-        self.unsigned > 0 && !self.closed && (late || self.unsigned >= CHECKPOINT_LINES)
+        self.unsigned > 0 && !self.closed && (late || self.unsigned_records >= CHECKPOINT_RECORDS)
     }
 
     /// Appends a signed checkpoint to `out` and steps to the next key.
@@ -142,6 +146,7 @@ impl ChainWriter {
         self.end(start, out);
         self.key.ratchet();
         self.unsigned = 0;
+        self.unsigned_records = 0;
         self.checkpoint_at = now;
     }
 
@@ -164,6 +169,7 @@ impl ChainWriter {
     fn end(&mut self, start: usize, out: &mut Vec<u8>) {
         self.mac = self.key.mac(&self.mac, &out[start..]);
         self.unsigned += 1;
+        self.unsigned_records += 1;
         out.extend_from_slice(MAC_FIELD);
         json::hex(out, &self.mac);
         out.extend_from_slice(b"\"}\n");
@@ -172,7 +178,7 @@ impl ChainWriter {
 
 #[cfg(test)]
 mod tests {
-    use keymill_core::audit::{AuditRecord, KeyTouch, Outcome, RecordStamp};
+    use keymill_core::audit::{Alike, AuditRecord, KeyTouch, Outcome, RecordStamp};
     use keymill_core::error::{ErrorKind, Limit};
     use keymill_core::id::{CmkId, RequestId};
     use keymill_core::key::ProtectionLevel;
@@ -207,6 +213,7 @@ mod tests {
             failed: 1,
             context: None,
             micros: 88,
+            alike: &[],
             writes: &[],
         }
     }
@@ -229,6 +236,10 @@ mod tests {
             outcome: Outcome::Failed(ErrorKind::LimitExceeded(Limit::BatchItems)),
             keys: &keys,
             context: Some("00112233".into()),
+            alike: &[
+                Alike(RequestId::from_bytes([3; 16]), 0),
+                Alike(RequestId::from_bytes([4; 16]), u64::MAX),
+            ],
             writes: &writes,
             ..record(NOON)
         };
@@ -261,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_checkpoint_is_due_after_a_second_or_1024_lines_and_never_for_nothing() {
+    fn a_checkpoint_is_due_after_a_second_or_1024_records_and_never_for_nothing() {
         let mut out = Vec::new();
         let mut writer = writer(&mut out);
         let later = |ms| Timestamp::from_ms(NOON.as_ms() + ms);
@@ -276,6 +287,13 @@ mod tests {
         assert!(!writer.due(NOON));
         writer.append(&record(NOON), &mut out);
         assert!(writer.due(NOON));
+        writer.checkpoint(NOON, &mut out);
+        let alike = [Alike(RequestId::from_bytes([1; 16]), 5); 1023];
+        writer.append(&AuditRecord { alike: &alike[..1022], ..record(NOON) }, &mut out);
+        assert!(!writer.due(NOON));
+        writer.checkpoint(NOON, &mut out);
+        writer.append(&AuditRecord { alike: &alike, ..record(NOON) }, &mut out);
+        assert!(writer.due(NOON), "what one line holds counts as well");
     }
 
     #[test]

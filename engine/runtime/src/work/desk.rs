@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use keymill_core::access::Rule;
-use keymill_core::audit::{AuditRecord, KeyTouch, Outcome};
+use keymill_core::audit::{Alike, AuditRecord, KeyTouch, Outcome};
 use keymill_core::error::{Error, ErrorKind};
 use keymill_core::id::CmkId;
 use keymill_core::seam::provider::CryptoSession;
@@ -27,6 +27,9 @@ pub enum DeskKind {
     InProcess,
 }
 
+/// Requests that one line of the audit holds beside its first, at most.
+const MAX_ALIKE: usize = 255;
+
 /// What one thread needs to do symmetric work.
 pub struct Desk {
     shared: Arc<Shared>,
@@ -37,6 +40,8 @@ pub struct Desk {
     aad: Vec<u8>,
     plaintext: Vec<u8>,
     touches: Vec<KeyTouch>,
+    other_touches: Vec<KeyTouch>,
+    alike: Vec<Alike>,
     /// The rule that was last recorded, and its text.
     rule: (Option<Rule>, Box<str>),
 }
@@ -63,6 +68,8 @@ impl Desk {
             aad: Vec::new(),
             plaintext: Vec::new(),
             touches: Vec::new(),
+            other_touches: Vec::new(),
+            alike: Vec::new(),
             rule: (None, "none".into()),
             shared: shared.clone(),
         })
@@ -161,14 +168,34 @@ impl Desk {
         }
         let (at, now) = (self.shared.clock.now(), Instant::now());
         if let Some(chain) = &mut self.chain {
-            for job in &done {
+            let mut jobs = done.iter().peekable();
+            while let Some(job) = jobs.next() {
                 self.touches.clear();
                 Tally::of(&job.task, &mut self.touches);
+                self.alike.clear();
+                while let Some(next) = jobs.peek()
+                    && self.alike.len() < MAX_ALIKE
+                    && is_alike(job, next)
+                {
+                    self.other_touches.clear();
+                    Tally::of(&next.task, &mut self.other_touches);
+                    if self.other_touches != self.touches {
+                        break;
+                    }
+                    self.alike.push(Alike(next.call.request_id, micros(next, now)));
+                    jobs.next();
+                }
                 // Neighbours are mostly let in by one rule; its text is made once.
                 if self.rule.0 != job.rule {
                     self.rule = (job.rule, job.rule.map_or("none".into(), |rule| rule.to_string().into()));
                 }
-                chain.append(&record(job, at, now, &self.rule.1, &self.touches));
+                let (keys, alike) = (&self.touches, &self.alike);
+                chain.append(&AuditRecord {
+                    rule: (&*self.rule.1).into(),
+                    keys,
+                    alike,
+                    ..record(job, at, now)
+                });
             }
             if let Err(error) = chain.flush() {
                 for job in &mut done {
@@ -308,18 +335,33 @@ fn stale(task: &Task) -> Stale {
     }
 }
 
-fn record<'a>(
-    job: &'a Job,
-    time: keymill_core::Timestamp,
-    now: Instant,
-    rule: &'a str,
-    keys: &'a [KeyTouch],
-) -> AuditRecord<'a> {
-    let outcome = match (&job.task, &job.first_fault) {
+fn outcome(job: &Job) -> Outcome {
+    match (&job.task, &job.first_fault) {
         (Task::Refused(error), _) => Outcome::Failed(error.kind()),
         (_, Some(fault)) if job.is_single() => Outcome::Failed(fault.kind),
         _ => Outcome::Done,
-    };
+    }
+}
+
+fn micros(job: &Job, now: Instant) -> u64 {
+    now.saturating_duration_since(job.call.received).as_micros() as u64
+}
+
+/// Tells whether the records of two jobs differ in nothing but their ids and times, the keys that they touched left aside.
+fn is_alike(a: &Job, b: &Job) -> bool {
+    a.operation == b.operation
+        && a.rule == b.rule
+        && a.call.principal == b.call.principal
+        && a.call.source == b.call.source
+        && a.call.frontend == b.call.frontend
+        && a.len() == b.len()
+        && a.errors.len() == b.errors.len()
+        && a.context_digest == b.context_digest
+        && outcome(a) == outcome(b)
+}
+
+/// Returns the record of a job, but for its rule and its keys.
+fn record(job: &Job, time: keymill_core::Timestamp, now: Instant) -> AuditRecord<'_> {
     AuditRecord {
         time,
         request: job.call.request_id,
@@ -327,13 +369,14 @@ fn record<'a>(
         source: job.call.source,
         frontend: job.call.frontend,
         operation: job.operation.map_or("unknown", Operation::name),
-        outcome,
-        rule: std::borrow::Cow::Borrowed(rule),
-        keys,
+        outcome: outcome(job),
+        rule: "".into(),
+        keys: &[],
         items: job.len() as u32,
         failed: job.errors.len() as u32,
         context: job.context_digest.as_deref().map(std::borrow::Cow::Borrowed),
-        micros: now.saturating_duration_since(job.call.received).as_micros() as u64,
+        micros: micros(job, now),
+        alike: &[],
         writes: &[],
     }
 }
