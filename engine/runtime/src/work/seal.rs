@@ -55,12 +55,15 @@ pub(super) fn seal(
     let mut sealed = 0u32;
     let mut aad_of = usize::MAX;
 
-    let mut secret = Sensitive::new(Vec::new());
+    // None where no data keys are made: to wipe nothing takes longer than to seal a short item (a store of no bytes to an address that is
+    // not mapped takes the processor's slow path).
+    let mut secret = None;
     if let Sealing::DataKeys { bytes, .. } = what {
-        secret = Sensitive::zeroed(*bytes * count);
-        if let Err(failed) = random::draw(secret.expose_mut()) {
+        let mut fresh = Sensitive::zeroed(*bytes * count);
+        if let Err(failed) = random::draw(fresh.expose_mut()) {
             *run = Err(Error::from(failed).into());
         }
+        secret = Some(fresh);
     }
     for i in range.clone() {
         let context = contexts.canonical(i);
@@ -110,7 +113,7 @@ pub(super) fn seal(
             }
             Sealing::DataKeys { bytes, with_plaintext, .. } => {
                 let at = (i - range.start) * *bytes;
-                let key = &secret.expose()[at..at + *bytes];
+                let key = &secret.as_ref().expect("drawn for data keys").expose()[at..at + *bytes];
                 sheet.pair();
                 let outcome = sheet
                     .put(overhead + key.len(), |out| run.seal_to(&aad, key, out))
