@@ -25,6 +25,8 @@ pub const NONCE: &str = "x-acs-signature-nonce";
 /// Headers that must be signed, sorted: each has a meaning here, and could be changed on the way otherwise.
 pub const REQUIRED: [&str; 6] = ["host", ACTION, CONTENT_SHA256, DATE, NONCE, ACS_VERSION];
 
+/// Room for a usual canonical request.
+const CANONICAL_BYTES: usize = 1024;
 /// Signed headers, at most; a longer list is no request of a client.
 const MAX_SIGNED_HEADERS: usize = 64;
 
@@ -97,18 +99,22 @@ impl Signable<'_> {
     /// # Errors
     /// `IncompleteSignature` where a signed header is absent.
     pub fn canonical_request(&self, signed_headers: &str) -> Result<Vec<u8>> {
-        let mut canonical = format!("{}\n{}\n{}\n", self.method, self.path, self.canonical_query());
+        let mut canonical = Vec::with_capacity(CANONICAL_BYTES);
+        lines(&mut canonical, &[self.method, self.path, &self.canonical_query()]);
         for name in signed_headers.split(';') {
             let value = self.header(name).ok_or_else(|| {
                 incomplete(format!("header {} is signed but absent", crate::frame::clip(name)))
             })?;
-            writeln!(canonical, "{name}:{value}").expect("a string grows");
+            canonical.extend_from_slice(name.as_bytes());
+            canonical.push(b':');
+            lines(&mut canonical, &[&value]);
         }
         let body_hash = self
             .header(CONTENT_SHA256)
             .ok_or_else(|| incomplete(format!("header {CONTENT_SHA256} is absent")))?;
-        write!(canonical, "\n{signed_headers}\n{body_hash}").expect("a string grows");
-        Ok(canonical.into_bytes())
+        lines(&mut canonical, &["", signed_headers]);
+        canonical.extend_from_slice(body_hash.as_bytes());
+        Ok(canonical)
     }
 
     /// Returns the string to sign, given SHA-256.
@@ -121,7 +127,10 @@ impl Signable<'_> {
         sha256: &dyn Fn(&[u8]) -> [u8; 32],
     ) -> Result<Vec<u8>> {
         let canonical = self.canonical_request(signed_headers)?;
-        Ok(format!("{SCHEME}\n{}", hex(&sha256(&canonical))).into_bytes())
+        let mut to_sign = Vec::with_capacity(SCHEME.len() + 65);
+        lines(&mut to_sign, &[SCHEME]);
+        to_sign.extend_from_slice(hex(&sha256(&canonical)).as_bytes());
+        Ok(to_sign)
     }
 
     /// Returns the list of all headers: what a client signs.
@@ -135,20 +144,16 @@ impl Signable<'_> {
     /// Returns a header's value as it is signed: trimmed; of a repeated header all values, sorted and joined by commas.
     /// A server must read signed headers through this, so that what it obeys is what was signed.
     pub fn header(&self, name: &str) -> Option<Cow<'_, str>> {
-        let mut values: Vec<&str> = self
+        let mut values = self
             .headers
             .iter()
             .filter(|(found, _)| found.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.trim_matches([' ', '\t']))
-            .collect();
-        match values.len() {
-            0 => None,
-            1 => Some(values[0].into()),
-            _ => {
-                values.sort_unstable();
-                Some(values.join(",").into())
-            }
-        }
+            .map(|(_, value)| value.trim_matches([' ', '\t']));
+        let first = values.next()?;
+        let Some(second) = values.next() else { return Some(first.into()) };
+        let mut values: Vec<&str> = [first, second].into_iter().chain(values).collect();
+        values.sort_unstable();
+        Some(values.join(",").into())
     }
 
     fn canonical_query(&self) -> String {
@@ -161,8 +166,7 @@ impl Signable<'_> {
 }
 
 fn check_signed_headers(list: &str) -> Result<()> {
-    let names: Vec<&str> = list.split(';').take(MAX_SIGNED_HEADERS + 1).collect();
-    if names.len() > MAX_SIGNED_HEADERS {
+    if list.split(';').nth(MAX_SIGNED_HEADERS).is_some() {
         return Err(incomplete(format!("SignedHeaders has more than {MAX_SIGNED_HEADERS} names")));
     }
     let is_name = |name: &str| {
@@ -170,12 +174,22 @@ fn check_signed_headers(list: &str) -> Result<()> {
             && name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-' || c == b'_')
     };
     // Strictly rising: one list has one spelling.
-    if !names.iter().all(|name| is_name(name)) || !names.is_sorted_by(|a, b| a < b) {
+    if !list.split(';').all(is_name) || !list.split(';').is_sorted_by(|a, b| a < b) {
         return Err(incomplete("SignedHeaders are lower-case names, sorted, each once"));
     }
-    match REQUIRED.iter().find(|required| names.binary_search(required).is_err()) {
+    // Both are sorted, so one walk finds all.
+    let mut names = list.split(';');
+    match REQUIRED.iter().find(|required| !names.any(|name| name == **required)) {
         Some(absent) => Err(incomplete(format!("header {absent} is not signed"))),
         None => Ok(()),
+    }
+}
+
+/// Appends each text with a line end.
+fn lines(out: &mut Vec<u8>, texts: &[&str]) {
+    for text in texts {
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'\n');
     }
 }
 
@@ -193,10 +207,14 @@ fn percent(text: &str) -> String {
 
 /// Returns lower-case hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("a string grows");
-        text
-    })
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        for digit in [byte >> 4, byte & 15] {
+            text.push(char::from(DIGITS[usize::from(digit)]));
+        }
+    }
+    text
 }
 
 /// Reads exactly 64 lower-case hexadecimal digits.

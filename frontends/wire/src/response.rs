@@ -39,7 +39,10 @@ pub fn encode_error_body(error: &Error, request_id: RequestId, out: &mut Vec<u8>
 
 /// Returns a reply as JSON.
 pub fn json_reply(reply: &Reply<'_>) -> Vec<u8> {
-    serde_json::to_vec(reply).expect("replies hold nothing without a JSON form")
+    // Most replies fit: one item of a few KiB, in base64.
+    let mut out = Vec::with_capacity(2048);
+    serde_json::to_writer(&mut out, reply).expect("replies hold nothing without a JSON form");
+    out
 }
 
 /// Returns an error as JSON.
