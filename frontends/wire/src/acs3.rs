@@ -166,20 +166,25 @@ impl Signable<'_> {
 }
 
 fn check_signed_headers(list: &str) -> Result<()> {
-    if list.split(';').nth(MAX_SIGNED_HEADERS).is_some() {
-        return Err(incomplete(format!("SignedHeaders has more than {MAX_SIGNED_HEADERS} names")));
-    }
     let is_name = |name: &str| {
         !name.is_empty()
             && name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-' || c == b'_')
     };
-    // Strictly rising: one list has one spelling.
-    if !list.split(';').all(is_name) || !list.split(';').is_sorted_by(|a, b| a < b) {
-        return Err(incomplete("SignedHeaders are lower-case names, sorted, each once"));
+    // Both lists are sorted, so one walk finds all that is required.
+    let mut required = REQUIRED.iter().peekable();
+    let mut last = "";
+    for (i, name) in list.split(';').enumerate() {
+        if i == MAX_SIGNED_HEADERS {
+            return Err(incomplete(format!("SignedHeaders has more than {MAX_SIGNED_HEADERS} names")));
+        }
+        // Strictly rising: one list has one spelling.
+        if !is_name(name) || name <= last {
+            return Err(incomplete("SignedHeaders are lower-case names, sorted, each once"));
+        }
+        required.next_if(|required| **required == name);
+        last = name;
     }
-    // Both are sorted, so one walk finds all.
-    let mut names = list.split(';');
-    match REQUIRED.iter().find(|required| !names.any(|name| name == **required)) {
+    match required.next() {
         Some(absent) => Err(incomplete(format!("header {absent} is not signed"))),
         None => Ok(()),
     }

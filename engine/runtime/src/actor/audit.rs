@@ -16,8 +16,10 @@ use crate::gate::Gate;
 use crate::records::{self, Kind};
 use crate::shared::Shared;
 
-/// Half of the 50 ms within which what was written must be durable.
-const SYNC_EVERY: Duration = Duration::from_millis(25);
+/// What was written must be durable within this time.
+const DURABLE_WITHIN: Duration = Duration::from_millis(50);
+/// What waking up may take, beside it.
+const WAKE_UP: Duration = Duration::from_millis(5);
 const TICK_EVERY: Duration = Duration::from_secs(1);
 /// Records that are made durable with one sync, at most.
 const GROUP: usize = 1_024;
@@ -33,6 +35,14 @@ pub(crate) struct AuditActor {
     /// Heads of earlier processes that the management chain names, and the store need not keep.
     to_forget: Vec<(Path, Revision)>,
     gate: Option<Gate>,
+    /// How long the disk took when nobody waited for it.
+    last_sync: Duration,
+}
+
+/// Returns how long to wait before the next sync, of which the last took so long: a line that just missed one waits for its end, this
+/// long, and for all of the next. As long as the time allows, since each sync holds up those who write meanwhile.
+fn pause(last_sync: Duration) -> Duration {
+    (DURABLE_WITHIN - WAKE_UP).saturating_sub(2 * last_sync).max(WAKE_UP)
 }
 
 impl AuditActor {
@@ -43,7 +53,8 @@ impl AuditActor {
         to_forget: Vec<(Path, Revision)>,
     ) -> Self {
         let (known_heads, head_revisions) = (HashMap::new(), HashMap::new());
-        Self { shared, lane, chain, known_heads, head_revisions, to_forget, gate: None }
+        let last_sync = Duration::ZERO;
+        Self { shared, lane, chain, known_heads, head_revisions, to_forget, gate: None, last_sync }
     }
 
     pub(crate) fn start(mut self, gate: Gate) -> std::io::Result<std::thread::JoinHandle<()>> {
@@ -59,7 +70,7 @@ impl AuditActor {
         let mut next_tick = Instant::now() + TICK_EVERY;
         loop {
             let mut stop = None;
-            let first = self.lane.recv_timeout(SYNC_EVERY);
+            let first = self.lane.recv_timeout(pause(self.last_sync));
             let disconnected = matches!(first, Err(flume::RecvTimeoutError::Disconnected));
             for message in first.into_iter().chain(self.lane.try_iter().take(GROUP)) {
                 match message {
@@ -80,7 +91,9 @@ impl AuditActor {
                 }
             }
             if records.is_empty() {
+                let started = Instant::now();
                 self.shared.audit.sync();
+                self.last_sync = started.elapsed();
             } else {
                 let outcome = self.chain.write(&records);
                 records.clear();
@@ -189,5 +202,18 @@ impl AuditActor {
             self.head_revisions.insert(head.chain.clone(), revision);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_disk_is_asked_sooner_and_never_without_pause() {
+        let ms = Duration::from_millis;
+        for (took, waits) in [(0, 45), (2, 41), (10, 25), (19, 7), (20, 5), (1_000, 5)] {
+            assert_eq!(pause(ms(took)), ms(waits), "{took}");
+        }
     }
 }
