@@ -35,7 +35,8 @@ impl<'r> Headers<'r> {
 
     /// Returns a header as it is signed.
     pub(crate) fn get(&self, name: &str) -> Option<Cow<'r, str>> {
-        let mut values = self.0.iter().filter(|(found, _)| found.eq_ignore_ascii_case(name));
+        // The parser hands names over in lower case.
+        let mut values = self.0.iter().filter(|(found, _)| *found == name);
         let (_, value) = values.next()?;
         match values.next() {
             None => Some(value.trim_matches([' ', '\t']).into()),
