@@ -125,7 +125,7 @@ impl Engine {
             .map_err(|e| EngineError::because("reading the audit log")(&e))?;
         let keyring = Keyring::default();
         let loaded =
-            load::load(&*store, &sealer, &remembered.stamps, &keyring).map_err(|e| store_failed(&e))?;
+            load::load(&*store, &sealer, remembered.stamps, &keyring).map_err(|e| store_failed(&e))?;
         for trouble in unopened.iter().chain(&remembered.troubles) {
             tracing::error!("{trouble}; run `keymill audit verify`");
         }

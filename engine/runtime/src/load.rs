@@ -9,7 +9,7 @@ use keymill_core::access::{AccessKey, AccessSnapshot};
 use keymill_core::audit::RecordStamp;
 use keymill_core::id::{AccessKeyId, CmkId};
 use keymill_core::key::Cmk;
-use keymill_core::seam::store::{Entry, Page, Store, StoreError};
+use keymill_core::seam::store::{Entry, Page, Path, Store, StoreError};
 use keymill_crypto::digest;
 use keymill_crypto::record::{RecordSealer, sequence_of, tag_of};
 
@@ -57,24 +57,26 @@ pub(crate) struct Loaded {
     pub(crate) needs_bootstrap: bool,
 }
 
-/// Reads and opens everything.
+/// Reads and opens everything, and uses up the `stamps` of what is there.
 pub(crate) fn load(
     store: &dyn Store,
     sealer: &RecordSealer,
-    stamps: &BTreeMap<String, RecordStamp>,
+    stamps: BTreeMap<String, RecordStamp>,
     keyring: &Keyring,
 ) -> Result<Loaded, StoreError> {
+    let remembered = stamps.len();
+    let mut needs_bootstrap = !stamps.keys().any(|path| path.starts_with("access-key/"));
     let mut loader = Loader { sealer, stamps, unrecorded: Vec::new(), quarantined: Vec::new() };
-    let mut seen: std::collections::HashSet<String> = Default::default();
+    let mut is_empty = true;
     let mut fetch = |prefix: &str| -> Result<Vec<Entry>, StoreError> {
         let entries = all(store, prefix)?;
-        seen.extend(entries.iter().map(|entry| entry.path.to_string()));
+        is_empty &= entries.is_empty();
         Ok(entries)
     };
-    let mut materials: HashMap<String, Box<[u8]>> = HashMap::new();
+    let mut materials: HashMap<Path, Box<[u8]>> = HashMap::new();
     for entry in fetch("material/")? {
         if loader.is_trusted(&entry) {
-            materials.insert(entry.path.to_string(), entry.value.into());
+            materials.insert(entry.path, entry.value.into());
         }
     }
     let mut usages: HashMap<CmkId, UsageRecord> = HashMap::new();
@@ -110,7 +112,7 @@ pub(crate) fn load(
                 Arc::new(VersionEntry {
                     number: version.number,
                     id: version.id,
-                    sealed: materials.remove(path.as_str()).unwrap_or_default(),
+                    sealed: materials.remove(&path).unwrap_or_default(),
                     handle: Default::default(),
                     epoch: Default::default(),
                     usage: Usage {
@@ -133,6 +135,7 @@ pub(crate) fn load(
     let mut access = AccessSnapshot::default();
     let mut access_stamps = HashMap::new();
     for entry in fetch("access-key/")? {
+        needs_bootstrap = false;
         if let Some((key, stamp)) = loader.open::<AccessKey>(&entry, Kind::AccessKey) {
             access_stamps.insert(key.id.clone(), stamp);
             access.access_keys.insert(key.id.clone(), Arc::new(key));
@@ -155,30 +158,27 @@ pub(crate) fn load(
             }
         }
     };
-    if installation_stamp.is_none() && seen.is_empty() && !stamps.is_empty() {
+    if installation_stamp.is_none() && is_empty && remembered > 0 {
         // A fresh root access key over a store that was lost would hand the installation to whoever deleted it.
         return Err(StoreError::Corrupt(format!(
-            "the store is empty, though the audit log remembers {} records: restore the store, or move the audit log away \
-             to begin anew",
-            stamps.len()
+            "the store is empty, though the audit log remembers {remembered} records: restore the store, or move the audit \
+             log away to begin anew"
         )));
     }
-    let is_access_key = |path: &String| path.starts_with("access-key/");
-    let needs_bootstrap = !seen.iter().any(is_access_key) && !stamps.keys().any(is_access_key);
     let mut ended = HashMap::new();
     let mut access_ended = HashMap::new();
-    for (path, stamp) in stamps {
+    for (path, stamp) in loader.stamps {
         if stamp.tag.is_empty() {
-            ended.insert(path.clone(), stamp.sequence);
             if let Some(id) = path.strip_prefix("access-key/k").and_then(|id| id.parse().ok()) {
                 access_ended.insert(id, stamp.sequence);
             }
-        } else if !seen.contains(path) {
-            let why = "the record is missing, though the audit log says that it was written";
-            loader.quarantined.push((path.clone(), why.to_owned()));
+            ended.insert(path, stamp.sequence);
+        } else {
             if let Some(id) = path.strip_prefix("cmk/").and_then(CmkId::parse) {
                 keyring.quarantine(id, "the stored record of the key is missing");
             }
+            let why = "the record is missing, though the audit log says that it was written";
+            loader.quarantined.push((path, why.to_owned()));
         }
     }
     Ok(Loaded {
@@ -194,7 +194,8 @@ pub(crate) fn load(
 
 struct Loader<'a> {
     sealer: &'a RecordSealer,
-    stamps: &'a BTreeMap<String, RecordStamp>,
+    /// What is remembered of records that were not come upon yet, and of those that ended.
+    stamps: BTreeMap<String, RecordStamp>,
     unrecorded: Vec<RecordStamp>,
     quarantined: Vec<(String, String)>,
 }
@@ -204,14 +205,23 @@ impl Loader<'_> {
         self.quarantined.push((entry.path.to_string(), why.to_owned()));
     }
 
+    fn recall(&mut self, entry: &Entry) -> Option<RecordStamp> {
+        let (path, stamp) = self.stamps.remove_entry(entry.path.as_str())?;
+        if stamp.tag.is_empty() {
+            self.stamps.insert(path, stamp.clone());
+        }
+        Some(stamp)
+    }
+
     /// Judges a record without opening it.
     fn is_trusted(&mut self, entry: &Entry) -> bool {
+        let stamp = self.recall(entry);
         let (Some(sequence), Some(tag)) = (sequence_of(&entry.value), tag_of(&entry.value)) else {
             self.reject(entry, "the record is cut");
             return false;
         };
         let tag = digest::hex(&tag);
-        match judge(self.stamps.get(entry.path.as_str()), sequence, &tag) {
+        match judge(stamp.as_ref(), sequence, &tag) {
             Judgement::Fine => true,
             Judgement::Unrecorded => {
                 self.unrecorded.push(RecordStamp { path: entry.path.to_string(), sequence, tag });
@@ -231,6 +241,7 @@ impl Loader<'_> {
             }
             Ok(_) => None,
             Err(error) => {
+                self.recall(entry);
                 self.reject(entry, &error.to_string());
                 None
             }
