@@ -96,6 +96,11 @@ pub(crate) fn sync(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
+/// Makes all that was written to the file system of the directory durable.
+pub(crate) fn sync_file_system(path: &Path) -> io::Result<()> {
+    Ok(nix::unistd::syncfs(File::open(path)?)?)
+}
+
 /// Returns options for a file of ours: 0600, and never through a link.
 pub(crate) fn private() -> OpenOptions {
     let mut options = OpenOptions::new();

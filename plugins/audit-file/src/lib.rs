@@ -69,7 +69,10 @@ impl FileAuditLog {
         if let Some(reserve) = &*reserve {
             return Ok(Arc::clone(reserve));
         }
-        let taken = Arc::new(Reserve::take(&self.config.directory, self.config.reserve_bytes)?);
+        let directory = &self.config.directory;
+        let taken = Arc::new(Reserve::take(directory, self.config.reserve_bytes)?);
+        // What a process that was killed had appended may be in memory alone, and the first line of the next chain will say that it is there.
+        directory::sync_file_system(directory).map_err(|e| failed(directory, &e))?;
         *reserve = Some(Arc::clone(&taken));
         Ok(taken)
     }
