@@ -4,14 +4,23 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use keymill_audit_file::{Config, open};
 use keymill_core::seam::audit::{AuditError, AuditLog};
 
-struct Mounted(tempfile::TempDir);
+/// One file system at a time: a child that another test starts holds the files of this one until it runs its program, and what was
+/// removed then still takes space.
+static ONE: Mutex<()> = Mutex::new(());
+
+struct Mounted {
+    at: tempfile::TempDir,
+    _one: MutexGuard<'static, ()>,
+}
 
 impl Mounted {
     fn new(size: &str) -> Option<Self> {
+        let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let at = tempfile::tempdir().expect("a temporary directory");
         let options = format!("size={size},mode=0700");
         let mount = Command::new("mount")
@@ -19,11 +28,11 @@ impl Mounted {
             .arg(at.path())
             .stderr(Stdio::null())
             .status();
-        mount.is_ok_and(|status| status.success()).then(|| Self(at))
+        mount.is_ok_and(|status| status.success()).then(|| Self { at, _one: one })
     }
 
     fn path(&self) -> &Path {
-        self.0.path()
+        self.at.path()
     }
 }
 
