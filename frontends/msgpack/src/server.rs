@@ -53,15 +53,7 @@ pub struct Msgpack {
 /// # Errors
 /// [`FrontendError`] where the address is taken, or lies outside loopback, where TLS is needed.
 pub fn bind(config: Config) -> Result<Msgpack, FrontendError> {
-    if !config.address.ip().to_canonical().is_loopback() {
-        return Err(FrontendError(format!(
-            "{} is outside loopback: a listener there needs TLS, which this version does not have yet",
-            config.address
-        )));
-    }
-    let failed = |error| FrontendError(format!("listening on {}: {error}", config.address));
-    let listener = TcpListener::bind(config.address).map_err(failed)?;
-    listener.set_nonblocking(true).map_err(failed)?;
+    let listener = keymill_runtime::frontend::bind_loopback(config.address)?;
     Ok(Msgpack { config, listener })
 }
 
