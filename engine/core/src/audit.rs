@@ -36,7 +36,8 @@ pub struct AuditRecord<'a> {
     pub items: u32,
     /// Items answered with an error.
     pub failed: u32,
-    /// First 16 bytes of the SHA-256 of the canonical encryption context, in hexadecimal, where one was given.
+    /// First 16 bytes of the SHA-256 of the canonical encryption context, in hexadecimal, where one was given; of a re-encryption that of the
+    /// source, `>`, and that of the destination.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub context: Option<Cow<'a, str>>,
     /// Microseconds from the request's admission to its answer.

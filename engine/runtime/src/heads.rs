@@ -1,6 +1,8 @@
 //! The heads of the audit chains of earlier processes. While a process lives the store keeps its heads; the next management chain
 //! names them in its `open` line, and the store forgets them: management chains bind all chains before them, as links do.
 
+use std::collections::BTreeSet;
+
 use keymill_core::seam::audit::{AuditError, AuditLog};
 use keymill_core::seam::store::{Path, Revision};
 use keymill_crypto::audit::{ChainHead, ChainVerifier, Heads};
@@ -45,6 +47,17 @@ pub fn named(
     Ok(heads)
 }
 
+/// Names the management chains that must have been: each process opens its own before any other, so that chains of a process without one
+/// show that it was taken away, also where no head tells.
+pub fn opened_first(chains: &[String]) -> BTreeSet<String> {
+    let process = |chain: &String| {
+        let mut dashes = chain.match_indices('-').map(|(at, _)| at);
+        let (end, number) = (dashes.nth(1)?, dashes.next()?);
+        chain[end + 1..number].bytes().all(|c| c.is_ascii_digit()).then(|| chain[..end].to_owned())
+    };
+    chains.iter().filter_map(process).map(|process| format!("{process}-000-{MANAGEMENT}")).collect()
+}
+
 /// Chooses what the next management chain names: what is known and not `named` as far by an earlier one, up to `limit`. The rest
 /// stays in the store for the start after.
 pub(crate) fn to_name(known: &Heads, named: &Heads, limit: usize) -> Vec<ChainHead> {
@@ -80,6 +93,19 @@ mod tests {
 
     fn forgotten(stored: Vec<StoredHead>, named: &Heads) -> Vec<String> {
         to_forget(stored, named).into_iter().map(|(path, _)| path.to_string()).collect()
+    }
+
+    #[test]
+    fn chains_of_a_process_tell_that_its_management_chain_was() {
+        let chains = [
+            "20261124T053017.042Z-a3f91c02-003-in-process",
+            "20261124T053018.000Z-a3f91c03-000-management",
+            "other",
+        ];
+        assert_eq!(
+            opened_first(&chains.map(str::to_owned)).into_iter().collect::<Vec<_>>(),
+            ["20261124T053017.042Z-a3f91c02-000-management", "20261124T053018.000Z-a3f91c03-000-management"]
+        );
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Start: what the audit logs of earlier processes remember, of records and of each other. Only management chains are read, since the
 //! others write no records and may be long; that they are there is looked at, and `audit verify` reads them.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Place;
+use std::collections::{BTreeMap, BTreeSet};
 
 use keymill_core::audit::RecordStamp;
 use keymill_core::seam::audit::{AuditError, AuditLog};
@@ -52,7 +52,9 @@ pub(crate) fn remember(
     let chains = log.chains()?;
     let verifier = |chain: &str| ChainVerifier::new(keys, chain);
     known.learn(heads::named(log, &chains, verifier)?);
-    for missing in known.missing(&chains) {
+    let gone = known.missing(&chains).into_iter().map(str::to_owned);
+    let first = heads::opened_first(&chains).into_iter().filter(|chain| chains.binary_search(chain).is_err());
+    for missing in gone.chain(first).collect::<BTreeSet<_>>() {
         remembered.troubles.push(format!("audit chain {missing} is gone"));
     }
     let (mut named, mut reached) = (Heads::default(), Vec::new());

@@ -123,3 +123,41 @@ fn each_of_many_pipelined_requests_has_its_own_record_with_its_own_facts() {
     let counted: u64 = verified(&site).iter().filter_map(|report| report.outcomes.get("ok")).sum();
     assert!(counted >= 1_050, "{counted}");
 }
+
+#[test]
+fn re_encryptions_under_unlike_contexts_are_told_apart() {
+    let Started { live, credentials } = Live::start_with(Setup::new(EngineConfig::default()).with_workers(1));
+    let mut caller = Caller::new(&live, &credentials);
+    let key = caller.create_key();
+    let contexts: [&[(&str, &str)]; 3] = [&[("a", "1")], &[("b", "2")], &[]];
+    let blobs: Vec<Vec<u8>> =
+        contexts.iter().map(|pairs| caller.encrypt(key, PLAINTEXT, pairs).unwrap()).collect();
+    let mut connection = live.connect(&credentials);
+    let mut sent = 0;
+    for (blob, source) in blobs.iter().zip(contexts) {
+        for destination in contexts {
+            let request: Request<'_> = ReEncryptRequest {
+                ciphertext_blob: Bin::from(&blob[..]),
+                source_encryption_context: context(source),
+                destination_key_id: key.key_ref(),
+                destination_encryption_context: context(destination),
+                timeout_ms: None,
+            }
+            .into();
+            connection.send(&request).unwrap();
+            sent += 1;
+        }
+    }
+    for _ in 0..sent {
+        connection.receive().unwrap().result().unwrap();
+    }
+    drop((caller, connection));
+    let site = live.halt();
+    let lines = audit_lines(&site);
+    let told: std::collections::BTreeSet<String> = lines
+        .iter()
+        .filter(|line| line["operation"] == "ReEncrypt")
+        .map(|line| line["context"].as_str().unwrap_or("none").to_owned())
+        .collect();
+    assert_eq!(told.len(), 9, "each pair of contexts has a record of its own: {told:?}");
+}

@@ -221,3 +221,38 @@ fn more_heads_than_a_line_takes_are_named_over_several_starts() {
         assert_eq!(text.matches(&gone).count(), 2, "at each start: {gone}");
     }
 }
+
+#[test]
+fn a_store_that_the_audit_knows_nothing_of_is_noted_in_lines_that_can_be_read_again() {
+    let Started { live, credentials } = Live::start(EngineConfig::default());
+    let mut caller = Caller::new(&live, &credentials);
+    for _ in 0..700 {
+        caller.create_key();
+    }
+    drop(caller);
+    let site = live.halt();
+    fs::remove_dir_all(site.audit()).unwrap();
+    let site = start(site).halt();
+    let notes: Vec<_> = audit_lines(&site).into_iter().filter(|line| line["note"] == "recovered").collect();
+    let named: Vec<usize> = notes.iter().map(|note| note["writes"].as_array().unwrap().len()).collect();
+    assert!(named.len() >= 2 && named.iter().all(|count| *count <= 1_024), "{named:?}");
+    assert!(named.iter().sum::<usize>() >= 1_400, "{named:?}");
+    let site = start(site).halt();
+    let again = audit_lines(&site).into_iter().filter(|line| line["note"] == "recovered").count();
+    assert_eq!(again, notes.len(), "what was noted once is known from then on");
+    verified(&site);
+}
+
+#[test]
+fn chains_without_the_management_chain_of_their_process_say_that_it_is_gone() {
+    let Started { live, credentials } = Live::start(EngineConfig::default());
+    Caller::new(&live, &credentials).create_key();
+    let site = live.halt();
+    let management = chains(&site).into_iter().find(|chain| chain.ends_with("management")).unwrap();
+    fs::remove_file(file_of(&site, &management)).unwrap();
+    // Whoever takes the file takes the row of its head as well.
+    Rows::of(&site).delete(&format!("audit-head/{management}"));
+    let logs = Logs::keep();
+    start(site).halt();
+    assert_eq!(logs.lines_with(&format!("audit chain {management} is gone")).len(), 1);
+}

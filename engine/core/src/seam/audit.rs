@@ -17,7 +17,7 @@ pub trait AuditLog: Send + Sync {
     /// [`AuditError`] where they cannot be read.
     fn chains(&self) -> Result<Vec<String>, AuditError>;
     /// Calls `each` with every line of the chain `name`, in order, without its line end; a last line without one comes with
-    /// `torn` true.
+    /// `torn` true. A line longer than is ever written comes cut, as the last one.
     ///
     /// # Errors
     /// [`AuditError`] where it cannot be read.

@@ -23,6 +23,8 @@ const WAKE_UP: Duration = Duration::from_millis(5);
 const TICK_EVERY: Duration = Duration::from_secs(1);
 /// Records that are made durable with one sync, at most.
 const GROUP: usize = 1_024;
+/// Records that one note of recovered ones names, at most: a line of them is an eighth of what the audit files read as a line.
+const RECOVERED: usize = 1_024;
 /// Heads of earlier processes that one commit removes, at most.
 const FORGOTTEN: usize = 1_024;
 
@@ -35,14 +37,23 @@ pub(crate) struct AuditActor {
     /// Heads of earlier processes that the management chain names, and the store need not keep.
     to_forget: Vec<(Path, Revision)>,
     gate: Option<Gate>,
-    /// How long the disk took when nobody waited for it.
-    last_sync: Duration,
+    /// How long a sync is expected to take.
+    sync_takes: Duration,
 }
 
-/// Returns how long to wait before the next sync, of which the last took so long: a line that just missed one waits for its end, this
-/// long, and for all of the next. As long as the time allows, since each sync holds up those who write meanwhile.
-fn pause(last_sync: Duration) -> Duration {
-    (DURABLE_WITHIN - WAKE_UP).saturating_sub(2 * last_sync).max(WAKE_UP)
+/// What a sync is taken for before one was seen.
+const CAUTIOUS: Duration = Duration::from_millis(10);
+
+/// Returns what the next sync may take: the longest of late. Rounds in which nothing was to be synced take no time and tell little, so
+/// that a long one is forgotten slowly.
+fn expected(before: Duration, took: Duration) -> Duration {
+    took.max(before - before / 32)
+}
+
+/// Returns how long after the begin of a sync the next one begins, where one takes so long: a line that just missed the first waits until
+/// then, and for all of the next. As late as the time allows, since each sync holds up those who write meanwhile.
+fn pause(sync_takes: Duration) -> Duration {
+    (DURABLE_WITHIN - WAKE_UP).saturating_sub(sync_takes).max(WAKE_UP)
 }
 
 impl AuditActor {
@@ -53,8 +64,7 @@ impl AuditActor {
         to_forget: Vec<(Path, Revision)>,
     ) -> Self {
         let (known_heads, head_revisions) = (HashMap::new(), HashMap::new());
-        let last_sync = Duration::ZERO;
-        Self { shared, lane, chain, known_heads, head_revisions, to_forget, gate: None, last_sync }
+        Self { shared, lane, chain, known_heads, head_revisions, to_forget, gate: None, sync_takes: CAUTIOUS }
     }
 
     pub(crate) fn start(mut self, gate: Gate) -> std::io::Result<std::thread::JoinHandle<()>> {
@@ -68,9 +78,10 @@ impl AuditActor {
         // From the first moment: a process may be killed within its first second.
         self.keep_heads();
         let mut next_tick = Instant::now() + TICK_EVERY;
+        let mut synced = Instant::now();
         loop {
             let mut stop = None;
-            let first = self.lane.recv_timeout(pause(self.last_sync));
+            let first = self.lane.recv_timeout(pause(self.sync_takes).saturating_sub(synced.elapsed()));
             let disconnected = matches!(first, Err(flume::RecvTimeoutError::Disconnected));
             for message in first.into_iter().chain(self.lane.try_iter().take(GROUP)) {
                 match message {
@@ -85,15 +96,16 @@ impl AuditActor {
                         self.chain.chain.note(&Note::ClockJump { from, to });
                     }
                     AuditMessage::Recovered(writes) => {
-                        self.chain.chain.note(&Note::Recovered { writes: &writes });
+                        for writes in writes.chunks(RECOVERED) {
+                            self.chain.chain.note(&Note::Recovered { writes });
+                        }
                     }
                     AuditMessage::Stop(reply) => stop = Some(reply),
                 }
             }
+            let started = Instant::now();
             if records.is_empty() {
-                let started = Instant::now();
                 self.shared.audit.sync();
-                self.last_sync = started.elapsed();
             } else {
                 let outcome = self.chain.write(&records);
                 records.clear();
@@ -104,6 +116,8 @@ impl AuditActor {
                     });
                 }
             }
+            self.sync_takes = expected(self.sync_takes, started.elapsed());
+            synced = started;
             if stop.is_some() || Instant::now() >= next_tick {
                 next_tick = Instant::now() + TICK_EVERY;
                 if let Some(gate) = &self.gate {
@@ -212,8 +226,16 @@ mod tests {
     #[test]
     fn a_slow_disk_is_asked_sooner_and_never_without_pause() {
         let ms = Duration::from_millis;
-        for (took, waits) in [(0, 45), (2, 41), (10, 25), (19, 7), (20, 5), (1_000, 5)] {
-            assert_eq!(pause(ms(took)), ms(waits), "{took}");
+        for (takes, waits) in [(0, 45), (2, 43), (10, 35), (39, 6), (45, 5), (1_000, 5)] {
+            assert_eq!(pause(ms(takes)), ms(waits), "{takes}");
         }
+    }
+
+    #[test]
+    fn one_long_sync_is_expected_again_through_a_second_of_idle_rounds() {
+        let long = Duration::from_millis(10);
+        let after = (0..20).fold(expected(Duration::ZERO, long), |takes, _| expected(takes, Duration::ZERO));
+        assert!(after > long / 2 && after < long, "{after:?}");
+        assert_eq!(expected(after, 2 * long), 2 * long);
     }
 }

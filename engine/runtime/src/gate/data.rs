@@ -71,7 +71,9 @@ impl Gate {
             }
             Request::ReEncrypt(r) => {
                 let source_contexts = common(job, r.source_encryption_context);
+                let source_digest = job.context_digest.take();
                 let contexts = common(job, r.destination_encryption_context);
+                job.context_digest = both(source_digest, job.context_digest.take());
                 let to = self.destination(job, &r.destination_key_id, Operation::Encrypt)?;
                 let blob = std::slice::from_ref(&r.ciphertext_blob);
                 let max = limit::BATCH_ITEM_BYTES;
@@ -83,6 +85,7 @@ impl Gate {
                 let n = r.items.len();
                 let source_contexts =
                     choose(job, r.source_encryption_context, r.source_encryption_contexts, n, "Source")?;
+                let source_digest = job.context_digest.take();
                 let contexts = choose(
                     job,
                     r.destination_encryption_context,
@@ -90,6 +93,7 @@ impl Gate {
                     n,
                     "Destination",
                 )?;
+                job.context_digest = both(source_digest, job.context_digest.take());
                 let to = self.destination(job, &r.destination_key_id, Operation::Encrypt)?;
                 check_answer(job, r.items.iter().map(|item| item.len()))?;
                 let max = limit::BATCH_ITEM_BYTES;
@@ -200,6 +204,13 @@ impl Gate {
         let index = Vec::with_capacity(items.len());
         Ok(OpenTask { items, contexts, required, slots: Vec::new(), index, max_item_bytes })
     }
+}
+
+/// Returns the digests of a source's and a destination's context as one text: `a>b`, with nothing where there is none.
+fn both(source: Option<Box<str>>, destination: Option<Box<str>>) -> Option<Box<str>> {
+    let text = |digest: Option<Box<str>>| digest.unwrap_or_default();
+    (source.is_some() || destination.is_some())
+        .then(|| format!("{}>{}", text(source), text(destination)).into())
 }
 
 fn common(job: &mut Job, context: Option<EncryptionContext>) -> Contexts {

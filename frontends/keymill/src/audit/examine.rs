@@ -1,6 +1,6 @@
 //! The check itself: each chain against its keys and the heads that are remembered, then the records against the chains.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -116,7 +116,9 @@ pub(super) fn examine(log: &dyn AuditLog, trust: &Trust, storage: Option<&Storag
         }
         chains.push(row(&report));
     }
-    let missing: Vec<String> = remembered.missing(&names).into_iter().map(str::to_owned).collect();
+    let gone = remembered.missing(&names).into_iter().map(str::to_owned);
+    let first = heads::opened_first(&names).into_iter().filter(|chain| !names.contains(chain));
+    let missing: Vec<String> = gone.chain(first).collect::<BTreeSet<_>>().into_iter().collect();
     let mut records = None;
     if let Some(Storage { store, sealer }) = storage {
         let (count, found) = verify::compare(&**store, sealer, &stamps).map_err(Failure::because("store"))?;
