@@ -16,6 +16,7 @@ use crate::faults::Fault;
 pub(crate) struct Settings {
     pub(crate) revision: u64,
     pub(crate) seed: u64,
+    pub(crate) lazy_control: bool,
 
     pub(crate) module: Option<PathBuf>,
     pub(crate) shared_module: bool,

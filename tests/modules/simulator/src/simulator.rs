@@ -79,7 +79,7 @@ pub(crate) fn counted(
     let sim = simulator();
     let _in_flight = sim.stats.enter();
     // A panic must not cross into C; the state behind the locks is only counters and handles.
-    let outcome = catch_unwind(AssertUnwindSafe(|| call(sim, &sim.refreshed()).unwrap_or_else(|code| code)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| call(sim, &sim.now()).unwrap_or_else(|code| code)));
     let code = outcome.unwrap_or_else(|_| {
         sim.stats.panics.fetch_add(1, Relaxed);
         CKR_GENERAL_ERROR
@@ -164,7 +164,14 @@ impl Simulator {
         }
     }
 
-    /// Returns what holds for the call that asks, with all that the control file said until now done.
+    /// Returns what holds for a call: what the file says now, or where a test can wait, what it said at the last tick.
+    fn now(&self) -> Arc<Current> {
+        let current = self.watch.current();
+        let ticks = self.ticker.get().is_some() && current.settings.lazy_control;
+        if ticks { current } else { self.refreshed() }
+    }
+
+    /// Returns what the control file says now, with all events that it tells of done.
     pub(crate) fn refreshed(&self) -> Arc<Current> {
         self.watch.refreshed(|before, after| {
             let (old, new) = (&before.settings, &after.settings);

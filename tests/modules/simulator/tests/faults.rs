@@ -1,9 +1,11 @@
 //! Each fault, limit and delay of the control file, seen to happen by an application.
 #![allow(dead_code, reason = "the support serves several programs")]
+#![allow(clippy::unwrap_used, reason = "a test's way to fail")]
 
 mod support;
 
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -389,4 +391,51 @@ fn two_threads_in_one_session_are_noticed() {
         }
     });
     assert!(hsm.control_and_stats("")["overlaps"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn events_under_load_neither_crash_nor_block() {
+    let faults = "faults = [{ functions = ['C_*'], chance = 100, answer = ['CKR_DEVICE_ERROR', 'CKR_GENERAL_ERROR'] }]";
+    let hsm = Hsm::new("under-load", "");
+    let stop = AtomicBool::new(false);
+    let sealed = AtomicUsize::new(0);
+    let pkcs11 = &hsm.pkcs11;
+    let slot = || pkcs11.get_slots_with_initialized_token().ok()?.first().copied();
+    // What a client without any care does: begin again from the slot list on each error.
+    let work = || -> Option<()> {
+        let session = pkcs11.open_rw_session(slot()?).ok()?;
+        let _ = session.login(UserType::User, Some(&pin(PIN)));
+        let template: Vec<_> = aes_template().into_iter().chain([Attribute::ValueLen(32.into())]).collect();
+        let key = session.generate_key(&Mechanism::AesKeyGen, &template).ok()?;
+        for _ in 0..20 {
+            assert_eq!(encrypt(&session, key).ok()?.len(), 8 + 16);
+            sealed.fetch_add(1, Ordering::Relaxed);
+        }
+        session.destroy_object(key).ok()
+    };
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    work();
+                }
+            });
+        }
+        for event in 1..=100 {
+            let removed = event % 5 == 0;
+            hsm.control(&format!(
+                "lose_sessions = {event}\nlose_login = {}\nremoved = {removed}\nslot_shift = {}\n{faults}",
+                event / 3,
+                event / 10,
+            ));
+            thread::sleep(milliseconds(10));
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    let stats = hsm.control_and_stats("lose_sessions = 100\nlose_login = 33\nslot_shift = 10");
+    assert_eq!((&stats["panics"], &stats["in_flight"]), (&0.into(), &0.into()), "{stats}");
+    assert!(sealed.load(Ordering::Relaxed) > 100, "{stats}");
+    let session = pkcs11.open_rw_session(slot().unwrap()).unwrap();
+    session.login(UserType::User, Some(&pin(PIN))).unwrap();
+    encrypt(&session, aes_key(&session)).unwrap();
 }

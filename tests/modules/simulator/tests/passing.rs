@@ -1,5 +1,6 @@
 //! With nothing asked of it, the simulator is the module behind it.
 #![allow(dead_code, reason = "the support serves several programs")]
+#![allow(clippy::unwrap_used, reason = "a test's way to fail")]
 
 mod support;
 

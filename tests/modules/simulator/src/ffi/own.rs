@@ -185,8 +185,8 @@ pub(super) unsafe extern "C" fn C_GetTokenInfo(slot: CK_SLOT_ID, info: *mut CK_T
         sim.paced(Function::C_GetTokenInfo, now, || {
             let (module, _running) = sim.running()?;
             let code = module_call!(module, C_GetTokenInfo(sim.module_slot(slot, now, module)?, info));
-            // SAFETY: where the module says so, it has filled the structure.
             if code == CKR_OK
+                // SAFETY: where the module says so, it has filled the structure.
                 && let Some(info) = unsafe { info.as_mut() }
             {
                 info.flags |= sim.pin_flags(now);
@@ -244,8 +244,8 @@ pub(super) unsafe extern "C" fn C_WaitForSlotEvent(
                 return Err(CKR_FUNCTION_NOT_SUPPORTED);
             }
             let code = module_call!(module, C_WaitForSlotEvent(flags, slot, reserved));
-            // SAFETY: where the module says so, it has written the slot.
             if code == CKR_OK
+                // SAFETY: where the module says so, it has written the slot.
                 && let Some(slot) = unsafe { slot.as_mut() }
             {
                 *slot = slot.wrapping_add(sim.device().slot_shift);
@@ -304,8 +304,8 @@ pub(super) unsafe extern "C" fn C_GetSessionInfo(
 ) -> CK_RV {
     on_session(Function::C_GetSessionInfo, session, |module, session| {
         let code = module_call!(module, C_GetSessionInfo(session, info));
-        // SAFETY: where the module says so, it has filled the structure.
         if code == CKR_OK
+            // SAFETY: where the module says so, it has filled the structure.
             && let Some(info) = unsafe { info.as_mut() }
         {
             info.slotID = info.slotID.wrapping_add(simulator().device().slot_shift);

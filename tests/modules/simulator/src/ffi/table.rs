@@ -8,7 +8,7 @@ use super::own::*;
 macro_rules! tables {
     (both { $($both:ident),* $(,)? } since_3_0 { $($new:ident),* $(,)? }) => {
         /// A function of PKCS#11; its number is its place in the table.
-        #[allow(non_camel_case_types, dead_code, reason = "the names, and all the places, are PKCS#11's")]
+        #[allow(non_camel_case_types, dead_code, clippy::enum_variant_names, reason = "names and places are PKCS#11's")]
         #[derive(Clone, Copy, Debug, PartialEq)]
         pub(crate) enum Function { $($both,)* $($new,)* }
 
