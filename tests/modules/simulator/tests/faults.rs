@@ -155,16 +155,15 @@ fn a_call_that_hung_across_a_finalize_touches_no_new_session() {
     hsm.control(fault);
     thread::scope(|scope| {
         let hung = scope.spawn(move || {
-            let answer = code(session.generate_random_vec(8));
-            // Its drop would close the new session: the handle is the same.
-            std::mem::forget(session);
-            answer
+            // The session comes back alive: its drop would close the new one, whose handle is the same.
+            (code(session.generate_random_vec(8)), session)
         });
         hsm.wait_until(fault, |stats| stats["in_flight"] == 1);
         hsm.pkcs11.clone().finalize().unwrap();
         hsm.pkcs11.initialize(arguments()).unwrap();
         let new = hsm.session();
-        assert_eq!(hung.join().unwrap(), RvError::SessionHandleInvalid);
+        let (answer, _old) = hung.join().unwrap();
+        assert_eq!(answer, RvError::SessionHandleInvalid);
         new.generate_random_vec(8).unwrap();
     });
 }
@@ -367,6 +366,18 @@ fn a_control_file_that_is_not_understood_changes_nothing_and_is_told() {
     assert_eq!(code(hsm.pkcs11.open_rw_session(hsm.slot)), RvError::SessionCount, "the old limit holds");
     hsm.control("");
     hsm.session();
+}
+
+#[test]
+fn a_lazy_control_file_holds_from_the_next_tick() {
+    let hsm = Hsm::new("lazy", "");
+    let session = hsm.user();
+    hsm.control_and_stats("lazy_control = true");
+    let removed = "lazy_control = true\nremoved = true";
+    hsm.control_and_stats(removed);
+    assert_eq!(code(session.generate_random_vec(8)), RvError::TokenNotPresent);
+    hsm.control_and_stats("");
+    hsm.user();
 }
 
 #[test]
