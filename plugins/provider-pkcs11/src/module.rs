@@ -14,7 +14,7 @@ use cryptoki_sys::{
     CK_FUNCTION_LIST, CK_FUNCTION_LIST_3_0, CK_OBJECT_HANDLE, CK_RV, CK_SESSION_HANDLE, CK_SLOT_ID,
     CKR_CRYPTOKI_ALREADY_INITIALIZED, CKR_CRYPTOKI_NOT_INITIALIZED, CKR_FUNCTION_NOT_SUPPORTED, CKR_OK,
 };
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 
 mod failure;
 // A module is a C library: its functions take pointers.
@@ -29,7 +29,7 @@ pub use template::{Attribute, Mechanism, Value};
 /// Bytes that a module is given in one call, at most: one was seen to crash at 2 GiB.
 pub const MAX_CALL_BYTES: usize = 1024 * 1024;
 
-/// How long finalising waits for the calls under way.
+/// How long the calls under way are waited for.
 const QUIESCE: Duration = Duration::from_secs(5);
 
 /// The functions of a module.
@@ -55,6 +55,9 @@ struct Library {
     table: Table,
     /// Held shared by every call, and alone by what initialises and finalises: no call straddles either.
     lifecycle: RwLock<()>,
+    /// Held shared by calls that name a slot, and alone by those that may change which there are: SoftHSM aborts the process
+    /// where two threads list its slots at once.
+    slots: RwLock<()>,
     initialized: AtomicBool,
     /// Counts initialisations: handles start at 1 again after each, so that an old one would name something new.
     generation: AtomicU64,
@@ -104,6 +107,7 @@ impl Module {
                     table: raw::load(&path).map_err(failed)?,
                     path: path.clone(),
                     lifecycle: RwLock::new(()),
+                    slots: RwLock::new(()),
                     initialized: AtomicBool::new(false),
                     generation: AtomicU64::new(0),
                 });
@@ -222,6 +226,22 @@ impl Module {
             }
             Some(rv) => Err(returned(call, rv)),
         }
+    }
+
+    /// Calls a function that names a slot.
+    fn enter_slot(
+        &self,
+        call: &'static str,
+        generation: u64,
+        function: impl FnOnce(&Table) -> Option<CK_RV>,
+    ) -> Result<(), Failure> {
+        let _shared = self.library.slots.try_read_for(QUIESCE).ok_or(Failure::InUse { call })?;
+        self.enter(call, generation, function)
+    }
+
+    /// Keeps every other call that names a slot waiting.
+    fn alone_with_slots(&self, call: &'static str) -> Result<RwLockWriteGuard<'_, ()>, Failure> {
+        self.library.slots.try_write_for(QUIESCE).ok_or(Failure::InUse { call })
     }
 
     fn refuse_after_fork(&self, call: &'static str) -> Result<(), Failure> {

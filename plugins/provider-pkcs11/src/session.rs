@@ -19,6 +19,9 @@ use crate::token::{Place, Token};
 
 /// Doubtful items after which the proof is made in mid-batch: a dead device is not asked 65,536 times.
 const DOUBTS: usize = 16;
+/// How often a doubtful item is tried again beside a canary that sings: a device that fails now and then must not make a good
+/// ciphertext a forged one.
+const RETRIES: usize = 2;
 /// Random bytes asked for in one call.
 const RANDOM_BYTES: usize = 4096;
 
@@ -39,12 +42,32 @@ enum Direction {
     Decrypt,
 }
 
+impl Direction {
+    /// What an item is told that is at fault.
+    fn blame(self) -> JobError {
+        match self {
+            Direction::Encrypt => JobError::Rejected,
+            Direction::Decrypt => JobError::InvalidCiphertext,
+        }
+    }
+}
+
+/// A batch under way.
+struct Work<'a> {
+    direction: Direction,
+    key: &'a Loaded,
+    buffer: &'a mut [u8],
+    aad: &'a [u8],
+    items: &'a mut [AeadItem],
+    /// Whether the session encrypts messages under the key just now.
+    messages: bool,
+}
+
 /// What became of one call.
 enum Verdict {
-    Done,
+    Outcome(Result<(), JobError>),
     /// The item is at fault, or the device: unknown yet.
     Doubtful,
-    Job(JobError),
     /// The key is gone from the token.
     KeyGone,
     Lost(Failure),
@@ -84,145 +107,120 @@ impl Pkcs11Session {
         let token = Arc::clone(&self.token);
         // Before the handle is looked at: while this is held, no new object can come to have an old number.
         let _using = token.using.read();
-        let Some(key) = loaded(&token, key) else {
-            refuse(items, JobError::StaleHandle);
-            return Ok(());
-        };
-        if key.mode != BulkMode::InHsm {
-            refuse(items, JobError::Rejected);
-            return Ok(());
-        }
-        let undone = items.iter().filter(|item| item.outcome.is_none()).count();
-        let messages =
-            direction == Direction::Encrypt && token.profile.gcm == GcmMethod::Message && undone > 1;
-        if messages {
-            let begun = self.retried(|session| session.message_encrypt_init(key.object));
-            match begun.map(|()| Verdict::Done).unwrap_or_else(|failure| judge(direction, failure)) {
-                Verdict::Done => {}
-                Verdict::KeyGone => {
-                    key.set_gone();
-                    refuse(items, JobError::StaleHandle);
-                    return Ok(());
-                }
-                Verdict::Lost(failure) => return Err(self.lost(&failure)),
-                Verdict::Doubtful | Verdict::Job(_) => {
-                    return Err(SessionLost { reason: "C_MessageEncryptInit failed".into() });
-                }
+        let key = match loaded(&token, key, BulkMode::InHsm) {
+            Ok(key) => key,
+            Err(error) => {
+                refuse(items, error);
+                return Ok(());
             }
+        };
+        let undone = items.iter().filter(|item| item.outcome.is_none()).count();
+        let mut work = Work { direction, key, buffer, aad, items, messages: false };
+        if direction == Direction::Encrypt && token.profile.gcm == GcmMethod::Message && undone > 1 {
+            // Where it does not begin, the classic call says why.
+            work.messages = self.retried(|session| session.message_encrypt_init(key.object)).is_ok();
         }
-        let done = self.items(direction, key, buffer, aad, items, messages);
-        self.wipe();
-        if messages && done.is_ok() && self.session.message_encrypt_final().is_err() {
+        let done = self.items(&mut work);
+        self.scratch.fill(0);
+        if work.messages && done.is_ok() && self.session.message_encrypt_final().is_err() {
             // The batch is done; what is left behind must not meet the next.
             self.clear().map_err(|failure| self.lost(&failure))?;
         }
         done
     }
 
-    fn items(
-        &mut self,
-        direction: Direction,
-        key: &Loaded,
-        buffer: &mut [u8],
-        aad: &[u8],
-        items: &mut [AeadItem],
-        messages: bool,
-    ) -> Result<(), SessionLost> {
-        let blamed = match direction {
-            Direction::Encrypt => JobError::Rejected,
-            Direction::Decrypt => JobError::InvalidCiphertext,
-        };
+    fn items(&mut self, work: &mut Work<'_>) -> Result<(), SessionLost> {
         let mut doubtful = Vec::new();
-        for at in 0..items.len() {
-            if items[at].outcome.is_some() {
+        for at in 0..work.items.len() {
+            if work.items[at].outcome.is_some() {
                 continue;
             }
-            match self.item(direction, key, buffer, aad, &items[at], messages) {
-                Verdict::Done => {
-                    items[at].outcome = Some(Ok(()));
-                    // The device works: it was their data.
-                    doubtful.drain(..).for_each(|at: usize| items[at].outcome = Some(Err(blamed)));
-                }
-                Verdict::Job(error) => items[at].outcome = Some(Err(error)),
+            match self.item(work, at) {
+                Verdict::Outcome(outcome) => work.items[at].outcome = Some(outcome),
                 Verdict::Doubtful => doubtful.push(at),
                 Verdict::KeyGone => {
-                    key.set_gone();
-                    self.prove(&mut doubtful, items, blamed, messages)?;
-                    refuse(items, JobError::StaleHandle);
+                    work.key.set_gone();
+                    refuse(work.items, JobError::StaleHandle);
                     return Ok(());
                 }
                 Verdict::Lost(failure) => return Err(self.lost(&failure)),
             }
             if doubtful.len() >= DOUBTS {
-                self.prove(&mut doubtful, items, blamed, messages)?;
-                if messages {
-                    // The proof has ended the messages.
-                    self.session.message_encrypt_init(key.object).map_err(|failure| self.lost(&failure))?;
-                }
+                self.settle(work, &mut doubtful)?;
             }
         }
-        self.prove(&mut doubtful, items, blamed, messages)
+        self.settle(work, &mut doubtful)
     }
 
-    /// Settles what the doubtful items are: at fault, where the canary sings; not done, where it does not.
-    fn prove(
-        &mut self,
-        doubtful: &mut Vec<usize>,
-        items: &mut [AeadItem],
-        blamed: JobError,
-        messages: bool,
-    ) -> Result<(), SessionLost> {
+    /// Settles what the doubtful items are. Where the canary does not sing they are not done, and the session is lost; where it
+    /// does, each is tried again, and is at fault if it goes on failing.
+    fn settle(&mut self, work: &mut Work<'_>, doubtful: &mut Vec<usize>) -> Result<(), SessionLost> {
         if doubtful.is_empty() {
             return Ok(());
         }
-        if messages {
+        if work.messages {
+            work.messages = false;
             self.clear().map_err(|failure| self.lost(&failure))?;
         }
-        let Self { song, session, .. } = self;
-        if let Err(failure) = song.hear(session) {
-            return Err(self.lost(&failure));
+        let mut heard = self.song.hear(&self.session);
+        if heard.as_ref().is_err_and(|failure| failure.class() == Class::Active) {
+            self.clear().map_err(|failure| self.lost(&failure))?;
+            heard = self.song.hear(&self.session);
         }
-        doubtful.drain(..).for_each(|at| items[at].outcome = Some(Err(blamed)));
+        heard.map_err(|failure| self.lost(&failure))?;
+        for at in doubtful.drain(..) {
+            let mut verdict = Verdict::Doubtful;
+            for _ in 0..RETRIES {
+                verdict = self.item(work, at);
+                if !matches!(verdict, Verdict::Doubtful) {
+                    break;
+                }
+            }
+            work.items[at].outcome = Some(match verdict {
+                Verdict::Outcome(outcome) => outcome,
+                Verdict::Doubtful => Err(work.direction.blame()),
+                Verdict::KeyGone => {
+                    work.key.set_gone();
+                    Err(JobError::StaleHandle)
+                }
+                Verdict::Lost(failure) => return Err(self.lost(&failure)),
+            });
+        }
         Ok(())
     }
 
-    fn item(
-        &mut self,
-        direction: Direction,
-        key: &Loaded,
-        buffer: &mut [u8],
-        aad: &[u8],
-        item: &AeadItem,
-        messages: bool,
-    ) -> Verdict {
+    fn item(&mut self, work: &mut Work<'_>, at: usize) -> Verdict {
+        let item = &work.items[at];
         let limit = self.token.profile.max_item_bytes;
+        let rejected = Verdict::Outcome(Err(JobError::Rejected));
         let tagged = item.text.start..item.text.end.saturating_add(TAG_BYTES);
-        let (Some(aad), Some(tagged)) = (aad.get(item.aad.clone()), buffer.get_mut(tagged)) else {
-            return Verdict::Job(JobError::Rejected);
-        };
-        // A range that ends before it starts slips through where only the tag lies behind it.
-        let Some(len) = item.text.end.checked_sub(item.text.start) else {
-            return Verdict::Job(JobError::Rejected);
+        // A range that ends before it starts slips through the second where only the tag lies behind it.
+        let (Some(len), Some(tagged), Some(aad)) = (
+            item.text.end.checked_sub(item.text.start),
+            work.buffer.get_mut(tagged),
+            work.aad.get(item.aad.clone()),
+        ) else {
+            return rejected;
         };
         if len > limit || aad.len() > limit {
-            return Verdict::Job(JobError::Rejected);
-        }
-        if self.scratch.len() < tagged.len() {
-            self.scratch = Zeroizing::new(vec![0; tagged.len().next_power_of_two()]);
+            return rejected;
         }
         let mut scratch = std::mem::take(&mut self.scratch);
+        if scratch.len() < tagged.len() {
+            scratch = Zeroizing::new(vec![0; tagged.len().next_power_of_two()]);
+        }
         let out = &mut scratch[..tagged.len()];
-        let done = match direction {
-            Direction::Encrypt if messages => self.seal_message(item, aad, &tagged[..len], out),
-            Direction::Encrypt => self.seal(key, item, aad, &tagged[..len], out),
-            Direction::Decrypt => self.open_sealed(key, item, aad, tagged, out),
+        let done = match work.direction {
+            Direction::Encrypt if work.messages => self.seal_message(item, aad, &tagged[..len], out),
+            Direction::Encrypt => self.seal(work.key, item, aad, &tagged[..len], out),
+            Direction::Decrypt => self.open_sealed(work.key, item, aad, tagged, out),
         };
         let verdict = match done {
             Ok(written) => {
                 tagged[..written].copy_from_slice(&out[..written]);
-                Verdict::Done
+                Verdict::Outcome(Ok(()))
             }
-            Err(failure) => judge(direction, failure),
+            Err(failure) => judge(work.direction, failure),
         };
         self.scratch = scratch;
         verdict
@@ -293,16 +291,20 @@ impl Pkcs11Session {
         self.session = self.token.module.open_session(self.slot, false)?;
         Ok(())
     }
-
-    /// Wipes what passed through.
-    fn wipe(&mut self) {
-        self.scratch.fill(0);
-    }
 }
 
-/// Returns the key of a handle of now.
-fn loaded<'a>(token: &Token, handle: &'a KeyHandle) -> Option<&'a Loaded> {
-    handle.object.downcast_ref().filter(|_| handle.generation == token.generation())
+/// Returns the key of a handle of now, for the one use that it has.
+fn loaded<'a>(token: &Token, handle: &'a KeyHandle, use_: BulkMode) -> Result<&'a Loaded, JobError> {
+    match handle.object.downcast_ref::<Loaded>() {
+        Some(key) if handle.generation == token.generation() => {
+            if key.mode == use_ {
+                Ok(key)
+            } else {
+                Err(JobError::Rejected)
+            }
+        }
+        _ => Err(JobError::StaleHandle),
+    }
 }
 
 /// Gives every item without an outcome this one.
@@ -317,8 +319,8 @@ fn exactly(call: &'static str, expected: usize, bytes: usize) -> Result<usize, F
 /// Decides whose fault a failure is.
 fn judge(direction: Direction, failure: Failure) -> Verdict {
     match failure.class() {
-        Class::Data if direction == Direction::Decrypt => Verdict::Job(JobError::InvalidCiphertext),
-        Class::Data | Class::Unsupported => Verdict::Job(JobError::Rejected),
+        Class::Data => Verdict::Outcome(Err(direction.blame())),
+        Class::Unsupported => Verdict::Outcome(Err(JobError::Rejected)),
         Class::Ambiguous | Class::Other => match failure {
             Failure::Forked { .. } => Verdict::Lost(failure),
             _ => Verdict::Doubtful,
@@ -347,11 +349,7 @@ impl CryptoSession for Pkcs11Session {
     fn derive(&mut self, key: &KeyHandle, jobs: &mut [DeriveJob]) -> Result<(), SessionLost> {
         let token = Arc::clone(&self.token);
         let _using = token.using.read();
-        let key = loaded(&token, key).ok_or(JobError::StaleHandle);
-        let mut key = key.and_then(|key| match key.mode {
-            BulkMode::HsmDerived => Ok(key),
-            BulkMode::InHsm => Err(JobError::Rejected),
-        });
+        let mut key = loaded(&token, key, BulkMode::HsmDerived);
         for job in jobs.iter_mut().filter(|job| job.output.is_none()) {
             let usable = match &key {
                 Ok(usable) => *usable,
@@ -371,10 +369,10 @@ impl CryptoSession for Pkcs11Session {
                     key = Err(JobError::StaleHandle);
                     Some(Err(JobError::StaleHandle))
                 }
-                Err(Verdict::Job(error)) => Some(Err(error)),
+                Err(Verdict::Outcome(outcome)) => Some(outcome.map(|()| output)),
                 Err(Verdict::Lost(failure)) => return Err(self.lost(&failure)),
                 // Two blocks of ours are never at fault.
-                Err(Verdict::Doubtful | Verdict::Done) => {
+                Err(Verdict::Doubtful) => {
                     self.token.suspect();
                     return Err(SessionLost { reason: "the token computes no AES-CMAC".into() });
                 }

@@ -178,4 +178,13 @@ impl Module {
     fn now(&self, call: &'static str, function: impl FnOnce(&Table) -> Option<CK_RV>) -> Result<(), Failure> {
         self.enter(call, self.generation(), function)
     }
+
+    /// The same, for a call that names a slot.
+    fn now_in_slot(
+        &self,
+        call: &'static str,
+        function: impl FnOnce(&Table) -> Option<CK_RV>,
+    ) -> Result<(), Failure> {
+        self.enter_slot(call, self.generation(), function)
+    }
 }

@@ -65,7 +65,7 @@ pub(crate) fn open_session(
 ) -> Result<CK_SESSION_HANDLE, Failure> {
     let flags = CKF_SERIAL_SESSION | if writes { CKF_RW_SESSION } else { 0 };
     let mut handle = 0;
-    module.enter("C_OpenSession", generation, |table| {
+    module.enter_slot("C_OpenSession", generation, |table| {
         call!(table.base, C_OpenSession(slot, flags, ptr::null_mut(), None, &mut handle))
     })?;
     Ok(handle)
@@ -82,6 +82,7 @@ impl Module {
     /// [`Failure`] of `C_GetSlotList`.
     pub fn slots(&self) -> Result<Vec<CK_SLOT_ID>, Failure> {
         let name = "C_GetSlotList";
+        let _alone = self.alone_with_slots(name)?;
         // The one query for a length: PKCS#11 lets a module notice new slots and tokens by it alone.
         let mut count = 0;
         self.now(name, |table| call!(table.base, C_GetSlotList(CK_TRUE, ptr::null_mut(), &mut count)))?;
@@ -98,7 +99,7 @@ impl Module {
     /// [`Failure`] of `C_GetTokenInfo`.
     pub fn token_info(&self, slot: CK_SLOT_ID) -> Result<TokenInfo, Failure> {
         let mut info = CK_TOKEN_INFO::default();
-        self.now("C_GetTokenInfo", |table| call!(table.base, C_GetTokenInfo(slot, &mut info)))?;
+        self.now_in_slot("C_GetTokenInfo", |table| call!(table.base, C_GetTokenInfo(slot, &mut info)))?;
         Ok(TokenInfo::new(&info))
     }
 
@@ -110,7 +111,9 @@ impl Module {
         let name = "C_GetMechanismList";
         let mut list = vec![0; MAX_MECHANISMS];
         let mut count = list.len() as CK_ULONG;
-        self.now(name, |table| call!(table.base, C_GetMechanismList(slot, list.as_mut_ptr(), &mut count)))?;
+        self.now_in_slot(name, |table| {
+            call!(table.base, C_GetMechanismList(slot, list.as_mut_ptr(), &mut count))
+        })?;
         list.truncate(written(name, count, list.len())?);
         Ok(list)
     }
@@ -125,7 +128,7 @@ impl Module {
         mechanism: CK_MECHANISM_TYPE,
     ) -> Result<CK_MECHANISM_INFO, Failure> {
         let mut info = CK_MECHANISM_INFO::default();
-        self.now("C_GetMechanismInfo", |table| {
+        self.now_in_slot("C_GetMechanismInfo", |table| {
             call!(table.base, C_GetMechanismInfo(slot, mechanism, &mut info))
         })?;
         Ok(info)
@@ -141,7 +144,9 @@ impl Module {
         let len = label.len().min(padded.len());
         padded[..len].copy_from_slice(&label.as_bytes()[..len]);
         let pin = so_pin.expose();
-        self.now("C_InitToken", |table| {
+        let name = "C_InitToken";
+        let _alone = self.alone_with_slots(name)?;
+        self.now(name, |table| {
             call!(
                 table.base,
                 C_InitToken(slot, pin.as_ptr().cast_mut(), pin.len() as CK_ULONG, padded.as_mut_ptr())
