@@ -4,6 +4,8 @@
 // Each test binary uses its part, and all of it is test.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub(crate) mod faults;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
