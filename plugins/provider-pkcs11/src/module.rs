@@ -16,12 +16,15 @@ use cryptoki_sys::{
 };
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 
+mod attachment;
 mod failure;
 // A module is a C library: its functions take pointers.
 #[allow(unsafe_code)]
 mod raw;
 pub(crate) mod template;
 
+use attachment::Attached;
+pub(crate) use attachment::Attachment;
 pub use failure::{Class, Failure, Rv};
 pub use raw::TokenInfo;
 pub use template::{Attribute, Mechanism, Value};
@@ -59,8 +62,11 @@ struct Library {
     /// where two threads list its slots at once.
     slots: RwLock<()>,
     initialized: AtomicBool,
+    /// Whether it was initialised here: another library of the process may have been first, and is not finalised under.
+    ours: AtomicBool,
     /// Counts initialisations: handles start at 1 again after each, so that an old one would name something new.
     generation: AtomicU64,
+    attached: Mutex<Attached>,
 }
 
 /// Two of one module in a process would initialise and finalise it under each other.
@@ -109,7 +115,9 @@ impl Module {
                     lifecycle: RwLock::new(()),
                     slots: RwLock::new(()),
                     initialized: AtomicBool::new(false),
+                    ours: AtomicBool::new(false),
                     generation: AtomicU64::new(0),
+                    attached: Mutex::default(),
                 });
                 libraries.insert(path, Arc::clone(&library));
                 library
@@ -154,8 +162,8 @@ impl Module {
             return Ok(());
         }
         match raw::initialize(&self.table).ok_or(Failure::Missing { call })? {
-            // Another library of this process was first: the module is usable, and not ours to finalise lightly.
-            CKR_OK | CKR_CRYPTOKI_ALREADY_INITIALIZED => {
+            rv @ (CKR_OK | CKR_CRYPTOKI_ALREADY_INITIALIZED) => {
+                self.library.ours.store(rv == CKR_OK, Ordering::Release);
                 self.library.generation.fetch_add(1, Ordering::AcqRel);
                 self.library.initialized.store(true, Ordering::Release);
                 Ok(())
@@ -167,13 +175,16 @@ impl Module {
     /// Finalises the module: every session and object of every token of it is void then.
     ///
     /// # Errors
-    /// `InUse` where a call under way does not come back, else [`Failure`] of `C_Finalize`.
+    /// `InUse` where a call under way does not come back, or another library of the process has initialised it; else [`Failure`] of `C_Finalize`.
     pub fn finalize(&self) -> Result<(), Failure> {
         let call = "C_Finalize";
         self.refuse_after_fork(call)?;
         let _alone = self.library.lifecycle.try_write_for(QUIESCE).ok_or(Failure::InUse { call })?;
         if !self.library.initialized.load(Ordering::Acquire) {
             return Ok(());
+        }
+        if !self.library.ours.load(Ordering::Acquire) {
+            return Err(Failure::InUse { call });
         }
         match raw::finalize(&self.table).ok_or(Failure::Missing { call })? {
             CKR_OK | CKR_CRYPTOKI_NOT_INITIALIZED => {

@@ -13,7 +13,7 @@ use keymill_core::seam::provider::ProviderError;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::cache::{Cache, Canary};
-use crate::module::{Attribute, Class, Failure, Module, Object, Session, TokenInfo, User};
+use crate::module::{Attachment, Attribute, Class, Failure, Module, Object, Session, TokenInfo, User};
 use crate::profile::{ModuleProfile, Overrides, Probe};
 use crate::{DOMAIN_KEY_LABEL, MAC_KEY_LABEL, OpenError};
 
@@ -36,6 +36,8 @@ pub struct Config {
     pub max_batch: usize,
     /// Sessions for the use of keys, at most; the token's own limit holds beside it.
     pub max_sessions: usize,
+    /// Whether the module may be finalised and initialised again when none of its tokens serves; some come back by that alone.
+    pub restart_module: bool,
     /// What the operator knows better than the probes.
     pub overrides: Overrides,
 }
@@ -51,6 +53,7 @@ impl Config {
             cached_keys: 1000,
             max_batch: 256,
             max_sessions: 16,
+            restart_module: true,
             overrides: Overrides::default(),
         }
     }
@@ -73,6 +76,7 @@ pub(crate) struct Token {
 }
 
 struct State {
+    attachment: Attachment,
     link: Option<Link>,
     /// The PIN was refused. Tokens lock after a few such tries, so there is none until an operator opens the provider again.
     pin_refused: Option<String>,
@@ -118,11 +122,12 @@ impl Token {
         let generation = u64::from_be_bytes(generation);
         let link = finish(bare, &profile, &config, generation)
             .map_err(|failure| OpenError::new(failure.to_string()))?;
+        let state = State { attachment: module.attach(), link: Some(link), pin_refused: None };
         Ok(Self {
             module,
             config,
             profile,
-            state: Mutex::new(State { link: Some(link), pin_refused: None }),
+            state: Mutex::new(state),
             generation: AtomicU64::new(generation),
             using: RwLock::new(()),
             suspect: AtomicBool::new(false),
@@ -194,9 +199,24 @@ impl Token {
         // Every handle of before is void from here on, whether connecting succeeds or not.
         let generation = self.generation.fetch_add(1, Ordering::AcqRel).wrapping_add(1);
         state.link = None;
-        match connect(&self.module, &self.config) {
+        state.attachment.set_out(true);
+        let mut connected = connect(&self.module, &self.config);
+        let gone = |refusal: &Refusal| {
+            matches!(
+                refusal.class,
+                Class::SessionGone | Class::TokenGone | Class::ModuleGone | Class::Ambiguous
+            )
+        };
+        if self.config.restart_module
+            && connected.as_ref().is_err_and(gone)
+            && self.module.restart_if_idle()?
+        {
+            connected = connect(&self.module, &self.config);
+        }
+        match connected {
             Ok(bare) => {
                 state.link = Some(finish(bare, &self.profile, &self.config, generation)?);
+                state.attachment.set_out(false);
                 Ok(())
             }
             Err(refusal) => {

@@ -1,6 +1,9 @@
 //! What goes wrong with a session, a key, a token or its login, on a real module whose calls fail as planned: who is blamed, what is
 //! left undone, and that it works again without anything being restarted.
 
+// All of it is test.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use cryptoki_sys::*;
@@ -24,6 +27,8 @@ fn provider_with(edit: impl FnOnce(&mut Config)) -> (Pkcs11Provider, String) {
     let mut config = support::config(&label);
     // The faults are planned for the classic calls.
     config.overrides.gcm = Some(GcmMethod::Classic);
+    // It would drop the tokens of the tests beside.
+    config.restart_module = false;
     edit(&mut config);
     let provider = open_on(faults::interpose(&support::module()), config).unwrap();
     faults::clear();

@@ -1,11 +1,13 @@
 //! What happens to every token of a module at once: the module finalised, the storage gone. Alone in its process, and one at a time.
 
+// All of it is test.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::fs;
 use std::sync::{Mutex, PoisonError};
 
-use cryptoki_sys::*;
 use keymill_core::key::{BulkMode, KeySpec};
 use keymill_core::seam::provider::{AeadBatch, AeadItem, CryptoProvider, CryptoSession, JobError, KeyHandle};
 use keymill_provider_pkcs11::module::Failure;
@@ -71,7 +73,7 @@ fn handles_of_an_earlier_initialisation_never_touch_a_later_one() {
 
     // Another library of this process finalises the module under us: the code says so once, and the next use initialises it.
     let generation = ours.module().generation();
-    faults::plan("C_EncryptInit", 0, 1, CKR_CRYPTOKI_NOT_INITIALIZED);
+    faults::finalize_behind_our_back();
     let (lives, undone, untouched) = encrypt(&mut *new_session, &new_key);
     assert_eq!((lives, undone, untouched), (false, None, vec![7; 20]));
     assert_eq!(ours.module().generation(), generation + 1);

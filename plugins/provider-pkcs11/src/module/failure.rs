@@ -178,7 +178,7 @@ pub enum Failure {
         /// What it claims.
         bytes: usize,
     },
-    /// Calls are under way that do not come back, so the library cannot be finalised.
+    /// Calls are under way that do not come back, or the library is another's, so that it cannot be finalised.
     InUse {
         /// The function.
         call: &'static str,
@@ -231,7 +231,7 @@ impl fmt::Display for Failure {
             Failure::Overlong { call, bytes } => {
                 write!(f, "{call} claims {bytes} bytes, which cannot be")
             }
-            Failure::InUse { call } => write!(f, "{call} refused: calls are under way"),
+            Failure::InUse { call } => write!(f, "{call} refused: the module is in use"),
         }
     }
 }
