@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 
 use crate::module::template::{newborn, unwrapped};
 use crate::module::{Failure, Mechanism, Object, Session};
-use crate::profile::{self, ModuleProfile, WRAPPED_BYTES};
-use crate::token;
+use crate::profile::{ModuleProfile, WRAPPED_BYTES};
+use crate::{connect, probe};
 
 /// A loaded key: the object behind this provider's handles.
 pub(crate) struct Loaded {
@@ -110,7 +110,7 @@ impl Cache {
     pub(crate) fn bury(&mut self, owner: &Session) -> bool {
         let dead = std::mem::take(&mut *self.graveyard.lock());
         let failures = dead.into_iter().filter_map(|object| owner.destroy_object(object).err());
-        failures.fold(false, |doubt, failure| doubt | token::casts_doubt(&failure))
+        failures.fold(false, |doubt, failure| doubt | connect::casts_doubt(&failure))
     }
 }
 
@@ -130,7 +130,7 @@ impl Canary {
     pub(crate) fn new(owner: &Session, domain_key: Object, profile: &ModuleProfile) -> Result<Self, Failure> {
         let born = owner.generate_key(Mechanism::Plain(CKM_AES_KEY_GEN), &newborn(BulkMode::InHsm))?;
         let made = (|| {
-            let sealed = profile::seal(owner, born, NONCE, SONG)?;
+            let sealed = probe::seal(owner, born, NONCE, SONG)?;
             let blob = wrap(owner, domain_key, born, profile)?;
             let key = unwrap(owner, domain_key, &blob, BulkMode::InHsm, profile)?;
             Ok(Self { key, blob, sealed })
@@ -169,7 +169,7 @@ pub(crate) struct Song {
 impl Song {
     /// Opens the text on `session`. Opening it twice does no harm, as sealing it twice would.
     pub(crate) fn hear(&self, session: &Session) -> Result<(), Failure> {
-        match profile::open(session, self.key, NONCE, &self.sealed)? {
+        match probe::open(session, self.key, NONCE, &self.sealed)? {
             text if text == SONG => Ok(()),
             text => Err(Failure::Overlong { call: "C_Decrypt", bytes: text.len() }),
         }

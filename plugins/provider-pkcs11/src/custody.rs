@@ -9,10 +9,14 @@ use keymill_core::key::{BulkMode, KeySpec};
 use keymill_core::seam::provider::{KeyCustody, KeyHandle, KeyMaterial, ProviderError, StoredKey};
 
 use crate::cache::{self, Loaded};
+use crate::connect;
 use crate::module::template::newborn;
 use crate::module::{Class, Failure, Mechanism};
-use crate::profile::{self, WRAPPED_BYTES};
+use crate::profile::WRAPPED_BYTES;
 use crate::token::{Link, Token};
+
+/// How often material is tried again that does not unwrap, while the canary does.
+const RETRIES: usize = 2;
 
 pub(crate) struct Pkcs11Custody {
     token: Arc<Token>,
@@ -94,17 +98,26 @@ impl KeyCustody for Pkcs11Custody {
             )));
         }
         let mut damaged = None;
-        let loaded = self.token.with_link(|link| match self.unwrap(link, mode, wrapped) {
-            Ok(loaded) => Ok((link.cache.generation, loaded)),
-            Err(failure) => {
-                // The same code can mean a damaged blob or a dead device: the canary, which unwraps too, tells which.
+        let loaded = self.token.with_link(|link| {
+            let mut failure = match self.unwrap(link, mode, wrapped) {
+                Ok(loaded) => return Ok((link.cache.generation, loaded)),
+                Err(failure) => failure,
+            };
+            // The same code can mean a damaged blob or a dead device: the canary, which unwraps too, tells which. And as damage is
+            // for good, it must fail each time.
+            for _ in 0..RETRIES {
                 let canary =
                     || link.canary.unwrap_and_open(&link.owner, link.domain_key, &self.token.profile);
-                if profile::may_be_data(&failure) && canary().is_ok() {
-                    damaged = Some(failure);
+                if !connect::may_be_data(&failure) || canary().is_err() {
+                    return Err(failure);
                 }
-                Err(failure)
+                failure = match self.unwrap(link, mode, wrapped) {
+                    Ok(loaded) => return Ok((link.cache.generation, loaded)),
+                    Err(failure) => failure,
+                };
             }
+            damaged = connect::may_be_data(&failure).then_some(failure);
+            Err(failure)
         });
         match (loaded, damaged) {
             (Ok((generation, loaded)), _) => Ok(KeyHandle { generation, object: loaded }),

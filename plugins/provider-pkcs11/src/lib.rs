@@ -1,12 +1,16 @@
 #![doc = include_str!("../README.md")]
 
 mod cache;
+mod config;
+mod connect;
 mod custody;
 mod initialize;
 pub mod module;
+mod probe;
 mod profile;
 mod session;
 mod token;
+mod verdict;
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,9 +25,9 @@ use keymill_core::seam::provider::{
     CryptoProvider, CryptoSession, KeyCustody, ProviderError, ProviderProfile,
 };
 
+pub use config::Config;
 pub use initialize::{Initialize, Initialized, initialize};
 pub use profile::{CancelMethod, GcmMethod, ModuleProfile, Overrides, WRAPPED_BYTES, WrapMechanism};
-pub use token::Config;
 
 use crate::custody::Pkcs11Custody;
 use crate::module::{Failure, Mechanism, Module};

@@ -1,5 +1,5 @@
-//! The use of keys on one session of the token. What a failure means is decided here: the item, the key, the session or the token;
-//! and a code that can mean either data or device is put to the proof by an operation whose answer is known.
+//! The use of keys on one session of the token. Items that fail with a code that can mean either data or device are put to the proof
+//! by an operation whose answer is known.
 
 use std::sync::Arc;
 
@@ -16,6 +16,7 @@ use crate::cache::{Loaded, Song};
 use crate::module::{Class, Failure, Mechanism, Session};
 use crate::profile::{CancelMethod, GcmMethod};
 use crate::token::{Place, Token};
+use crate::verdict::{Direction, Verdict, judge};
 
 /// Doubtful items after which the proof is made in mid-batch: a dead device is not asked 65,536 times.
 const DOUBTS: usize = 16;
@@ -36,22 +37,6 @@ pub(crate) struct Pkcs11Session {
     _place: Place,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Direction {
-    Encrypt,
-    Decrypt,
-}
-
-impl Direction {
-    /// What an item is told that is at fault.
-    fn blame(self) -> JobError {
-        match self {
-            Direction::Encrypt => JobError::Rejected,
-            Direction::Decrypt => JobError::InvalidCiphertext,
-        }
-    }
-}
-
 /// A batch under way.
 struct Work<'a> {
     direction: Direction,
@@ -61,16 +46,6 @@ struct Work<'a> {
     items: &'a mut [AeadItem],
     /// Whether the session encrypts messages under the key just now.
     messages: bool,
-}
-
-/// What became of one call.
-enum Verdict {
-    Outcome(Result<(), JobError>),
-    /// The item is at fault, or the device: unknown yet.
-    Doubtful,
-    /// The key is gone from the token.
-    KeyGone,
-    Lost(Failure),
 }
 
 impl Pkcs11Session {
@@ -314,27 +289,6 @@ fn refuse(items: &mut [AeadItem], error: JobError) {
 
 fn exactly(call: &'static str, expected: usize, bytes: usize) -> Result<usize, Failure> {
     if bytes == expected { Ok(bytes) } else { Err(Failure::Overlong { call, bytes }) }
-}
-
-/// Decides whose fault a failure is.
-fn judge(direction: Direction, failure: Failure) -> Verdict {
-    match failure.class() {
-        Class::Data => Verdict::Outcome(Err(direction.blame())),
-        Class::Unsupported => Verdict::Outcome(Err(JobError::Rejected)),
-        Class::Ambiguous | Class::Other => match failure {
-            Failure::Forked { .. } => Verdict::Lost(failure),
-            _ => Verdict::Doubtful,
-        },
-        Class::Object => Verdict::KeyGone,
-        // Nothing is done and nothing is blamed: another session may do it.
-        Class::SessionGone
-        | Class::TokenGone
-        | Class::ModuleGone
-        | Class::Login
-        | Class::Pin
-        | Class::Busy
-        | Class::Active => Verdict::Lost(failure),
-    }
 }
 
 impl CryptoSession for Pkcs11Session {

@@ -6,6 +6,9 @@
 
 mod support;
 
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use cryptoki_sys::*;
 use keymill_core::Sensitive;
 use keymill_core::key::{BulkMode, KeySpec};
@@ -351,7 +354,10 @@ fn a_damaged_blob_is_corrupt_and_casts_no_doubt_on_the_token() {
         assert!(matches!(refused, Some(ProviderError::Corrupt(_))), "byte {at}: {refused:?}");
     }
     assert_eq!(custody.load(&good).unwrap().generation, generation);
-    // A device that unwraps nothing at all is another matter.
+    // A device that fails now and then damages nothing, and one that unwraps nothing at all is another matter.
+    let other = stored(&mut *custody, BulkMode::InHsm);
+    faults::plan("C_UnwrapKey", 0, 1, CKR_DEVICE_ERROR);
+    custody.load(&other).unwrap();
     faults::plan("C_UnwrapKey", 0, usize::MAX, CKR_DEVICE_ERROR);
     let mut damaged = blob.clone();
     damaged[0] ^= 1;
@@ -476,9 +482,7 @@ unsafe extern "C" fn boastful(
 
 #[test]
 fn a_module_that_claims_more_than_there_is_room_for_loses_its_session() {
-    let (provider, label) = provider_with(|_| {});
-    let domain = provider.custody().unwrap();
-    drop(domain);
+    let label = support::new_token();
     let module = support::module().with_table(|table| table.base.C_Encrypt = Some(boastful));
     let session = module.open_session(support::slot(&label), false).unwrap();
     let mut out = [0; 20];
@@ -540,6 +544,33 @@ fn what_is_loaded_cannot_be_taken_out() {
         session.wrap_key(wrap, chosen, object, &mut out).unwrap_err();
         assert!(session.flag(object, CKA_SENSITIVE).unwrap());
         assert!(!session.flag(object, CKA_EXTRACTABLE).unwrap());
+    }
+    // Nor is a stored key unwrapped as anything that brings it or another out.
+    let KeyMaterial::Wrapped(blob) = stored(&mut *provider.custody().unwrap(), BulkMode::InHsm).material
+    else {
+        panic!("an HSM key is wrapped")
+    };
+    for (kind, value) in [
+        (CKA_SENSITIVE, false),
+        (CKA_EXTRACTABLE, true),
+        (CKA_TOKEN, true),
+        (CKA_WRAP, true),
+        (CKA_UNWRAP, true),
+        (CKA_DERIVE, true),
+    ] {
+        let mut template =
+            vec![Attribute::number(CKA_CLASS, CKO_SECRET_KEY), Attribute::number(CKA_KEY_TYPE, CKK_AES)];
+        for (kept, usual) in [
+            (CKA_SENSITIVE, true),
+            (CKA_EXTRACTABLE, false),
+            (CKA_TOKEN, false),
+            (CKA_WRAP, false),
+            (CKA_UNWRAP, false),
+            (CKA_DERIVE, false),
+        ] {
+            template.push(Attribute::flag(kept, if kept == kind { value } else { usual }));
+        }
+        session.unwrap_key(wrap, domain, &blob, &template).unwrap_err();
     }
     // The domain key opens no wrapped key as if it were data.
     session.decrypt_init(Mechanism::Gcm { nonce: &[0; 12], aad: &[] }, domain).unwrap_err();
@@ -653,4 +684,87 @@ fn the_root_mac_key_derives_the_same_each_time_it_is_found() {
     assert_eq!(first, derive(&support::open_token(&label)));
     assert_ne!(first, derive(&other));
     assert_ne!(first[..16], first[16..]);
+}
+
+/// Several threads use more keys than the cache holds, while the owner session is lost and made again under them: what each key
+/// seals is known beforehand, so that a handle that named another key for once would show.
+#[test]
+fn keys_are_never_mixed_up_by_evictions_and_reconnections() {
+    const THREADS: usize = 4;
+    let (provider, _) = provider_with(|config| config.cached_keys = 3);
+    let custody = Mutex::new(provider.custody().unwrap());
+    let keys: Vec<_> = (0..10).map(|_| stored(&mut **custody.lock().unwrap(), BulkMode::InHsm)).collect();
+    let load = |key: &StoredKey| custody.lock().unwrap().load(key).unwrap();
+    let known: Vec<_> =
+        keys.iter().map(|key| sealed(&mut *provider.open_session().unwrap(), &load(key), 4).buffer).collect();
+    let before = load(&keys[0]).generation;
+    let (stale, lost) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (provider, keys, known, load, stale, lost) = (&provider, &keys, &known, &load, &stale, &lost);
+            scope.spawn(move || {
+                let mut session = provider.open_session().unwrap();
+                for round in 0..400 {
+                    let at = (round * 7 + thread * 3) % keys.len();
+                    if thread == 0 && round % 40 == 39 {
+                        faults::plan("C_UnwrapKey", 0, 2, CKR_SESSION_HANDLE_INVALID);
+                    }
+                    let handle = load(&keys[at]);
+                    let mut work = batch(4);
+                    if session.encrypt(&handle, &mut work).is_err() {
+                        lost.fetch_add(1, Ordering::Relaxed);
+                        session = provider.open_session().unwrap();
+                        continue;
+                    }
+                    if outcomes(&work).contains(&Some(Err(JobError::StaleHandle))) {
+                        stale.fetch_add(1, Ordering::Relaxed);
+                    } else {
+                        assert_eq!(work.buffer, known[at], "key {at} sealed as another would");
+                    }
+                }
+            });
+        }
+    });
+    assert_ne!(load(&keys[0]).generation, before, "the owner session was replaced on the way");
+    let (stale, lost) = (stale.into_inner(), lost.into_inner());
+    assert!(stale + lost < THREADS * 100, "{stale} stale, {lost} lost: nearly all went well");
+}
+
+/// Answers as the real function, and says that one more wrong PIN locks the token.
+#[allow(unsafe_code)]
+unsafe extern "C" fn final_try(slot: CK_SLOT_ID, info: *mut CK_TOKEN_INFO) -> CK_RV {
+    let mut real = None;
+    let _ = support::module().with_table(|table| real = table.base.C_GetTokenInfo);
+    // SAFETY: what came in goes on; the caller's structure was filled by then.
+    unsafe {
+        let rv = real.unwrap()(slot, info);
+        (*info).flags |= CKF_USER_PIN_FINAL_TRY;
+        rv
+    }
+}
+
+#[test]
+fn a_pin_on_its_final_try_is_not_tried() {
+    let label = support::new_token();
+    let module =
+        faults::interpose(&support::module()).with_table(|table| table.base.C_GetTokenInfo = Some(final_try));
+    let logins = faults::calls("C_Login");
+    let refused = open_on(module, support::config(&label)).err().unwrap().to_string();
+    assert!(refused.contains("locks it"), "{refused}");
+    assert_eq!(faults::calls("C_Login"), logins);
+}
+
+#[test]
+fn two_tokens_of_one_label_are_told_apart_by_their_serial_numbers() {
+    let label = support::new_token();
+    let serial = support::module().token_info(support::slot(&label)).unwrap().serial;
+    support::new_bare_token(&label);
+    let open = |serial: Option<&str>| {
+        let mut config = support::config(&label);
+        config.token_serial = serial.map(str::to_owned);
+        open_on(support::module(), config).map(drop).map_err(|error| error.to_string())
+    };
+    assert!(open(None).unwrap_err().contains("2 tokens have the label"));
+    open(Some(&serial)).unwrap();
+    assert!(open(Some("another")).unwrap_err().contains("no token"));
 }

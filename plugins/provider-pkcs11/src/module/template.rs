@@ -75,11 +75,14 @@ pub enum Mechanism<'a> {
     GcmMessages,
 }
 
-/// What every object of ours has that unwraps from a stored blob: it stays where it is and dies with its session.
-pub(crate) const UNWRAPPED: [Attribute<'static>; 3] = [
+/// What every object has that unwraps from a stored blob: it stays where it is, dies with its session, and brings no other key out.
+pub(crate) const UNWRAPPED: [Attribute<'static>; 6] = [
     Attribute::flag(CKA_SENSITIVE, true),
     Attribute::flag(CKA_EXTRACTABLE, false),
     Attribute::flag(CKA_TOKEN, false),
+    Attribute::flag(CKA_WRAP, false),
+    Attribute::flag(CKA_UNWRAP, false),
+    Attribute::flag(CKA_DERIVE, false),
 ];
 
 /// Returns the template of a domain key. `limited` says through `CKA_UNWRAP_TEMPLATE` what may come of its unwraps.
@@ -142,6 +145,7 @@ pub(crate) fn newborn(mode: BulkMode) -> Vec<Attribute<'static>> {
         Attribute::flag(CKA_EXTRACTABLE, true),
     ];
     template.extend(usage(mode));
+    template.extend([CKA_WRAP, CKA_UNWRAP, CKA_DERIVE].map(|kind| Attribute::flag(kind, false)));
     template
 }
 
@@ -161,7 +165,7 @@ pub(crate) fn unwrapped(mode: BulkMode, value_len: bool) -> Vec<Attribute<'stati
 }
 
 /// One key, one use: what encrypts never derives, for its keystream could show derived keys.
-fn usage(mode: BulkMode) -> [Attribute<'static>; 7] {
+fn usage(mode: BulkMode) -> [Attribute<'static>; 4] {
     let (aead, mac) = match mode {
         BulkMode::InHsm => (true, false),
         BulkMode::HsmDerived => (false, true),
@@ -171,9 +175,6 @@ fn usage(mode: BulkMode) -> [Attribute<'static>; 7] {
         Attribute::flag(CKA_DECRYPT, aead),
         Attribute::flag(CKA_SIGN, mac),
         Attribute::flag(CKA_VERIFY, false),
-        Attribute::flag(CKA_WRAP, false),
-        Attribute::flag(CKA_UNWRAP, false),
-        Attribute::flag(CKA_DERIVE, false),
     ]
 }
 
@@ -235,7 +236,10 @@ mod tests {
         assert_eq!((flag(&mac, CKA_WRAP), flag(&mac, CKA_SIGN)), (Some(false), Some(true)));
         let limit = domain.iter().find(|attribute| attribute.kind == CKA_UNWRAP_TEMPLATE).unwrap();
         let Value::Template(limit) = limit.value else { panic!("a template") };
-        assert_eq!((flag(limit, CKA_EXTRACTABLE), flag(limit, CKA_SENSITIVE)), (Some(false), Some(true)));
+        assert_eq!(flag(limit, CKA_SENSITIVE), Some(true));
+        for forbidden in [CKA_EXTRACTABLE, CKA_TOKEN, CKA_WRAP, CKA_UNWRAP, CKA_DERIVE] {
+            assert_eq!(flag(limit, forbidden), Some(false));
+        }
     }
 
     #[test]

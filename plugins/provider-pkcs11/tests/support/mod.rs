@@ -94,10 +94,21 @@ pub(crate) fn module() -> Module {
     Module::load(&module_path()).unwrap()
 }
 
+/// Two tests must not make a token of the same slot.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// Makes a token of this label that has neither the user's PIN nor keys.
+pub(crate) fn new_bare_token(label: &str) {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let module = module();
+    let empty = |slot: &CK_SLOT_ID| !module.token_info(*slot).unwrap().initialized;
+    let slot = module.slots().unwrap().into_iter().find(empty).unwrap();
+    module.init_token(slot, &Sensitive::copied(SO_PIN), label).unwrap();
+}
+
 /// Makes a token ready, and returns its label.
 pub(crate) fn new_token() -> String {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     configured();
     let label = format!("token-{}", COUNT.fetch_add(1, Ordering::Relaxed));
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
