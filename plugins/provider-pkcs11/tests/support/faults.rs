@@ -18,8 +18,17 @@ struct Fault {
     times: usize,
 }
 
+/// Codes answered at random, the same at each run.
+struct Weather {
+    state: u64,
+    /// One call in so many.
+    one_in: u64,
+    codes: &'static [CK_RV],
+}
+
 #[derive(Default)]
 struct Plan {
+    weather: Option<Weather>,
     faults: HashMap<&'static str, Fault>,
     calls: HashMap<&'static str, usize>,
 }
@@ -35,9 +44,17 @@ pub(crate) fn plan(function: &'static str, after: usize, times: usize, rv: CK_RV
     PLAN.with_borrow_mut(|plan| plan.faults.insert(function, Fault { rv, after, times }));
 }
 
+/// Answers one of `codes` to one call in `one_in` on this thread.
+pub(crate) fn weather(seed: u64, one_in: u64, codes: &'static [CK_RV]) {
+    PLAN.with_borrow_mut(|plan| plan.weather = Some(Weather { state: seed | 1, one_in, codes }));
+}
+
 /// Takes every fault back.
 pub(crate) fn clear() {
-    PLAN.with_borrow_mut(|plan| plan.faults.clear());
+    PLAN.with_borrow_mut(|plan| {
+        plan.faults.clear();
+        plan.weather = None;
+    });
 }
 
 /// Returns how often this thread has called a function.
@@ -57,6 +74,16 @@ pub(crate) fn finalize_behind_our_back() {
 fn due(function: &'static str) -> Option<CK_RV> {
     PLAN.with_borrow_mut(|plan| {
         *plan.calls.entry(function).or_default() += 1;
+        if let Some(Weather { state, one_in, codes }) = &mut plan.weather {
+            // xorshift64 (Marsaglia).
+            *state ^= *state << 13;
+            *state ^= *state >> 7;
+            *state ^= *state << 17;
+            let drawn = *state >> 16;
+            if drawn.is_multiple_of(*one_in) {
+                return Some(codes[(drawn / *one_in) as usize % codes.len()]);
+            }
+        }
         let fault = plan.faults.get_mut(function)?;
         if fault.after > 0 {
             fault.after -= 1;
