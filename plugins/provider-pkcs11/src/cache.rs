@@ -1,19 +1,15 @@
-//! The keys that are loaded, as objects of the owner session: a bounded LRU of them, what happens to one that is put out, and the
-//! canary, a key of the same kind whose answer is known.
+//! The keys that are loaded, as objects of the owner session: a bounded LRU of them, and what happens to one that is put out.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use cryptoki_sys::CKM_AES_KEY_GEN;
 use keymill_core::key::BulkMode;
 use lru::LruCache;
 use parking_lot::Mutex;
 
-use crate::module::template::{newborn, unwrapped};
-use crate::module::{Failure, Mechanism, Object, Session};
-use crate::profile::{ModuleProfile, WRAPPED_BYTES};
-use crate::{connect, probe};
+use crate::connect;
+use crate::module::{Class, Object, Session};
 
 /// A loaded key: the object behind this provider's handles.
 pub(crate) struct Loaded {
@@ -25,7 +21,31 @@ pub(crate) struct Loaded {
 }
 
 /// Objects without a user, to be destroyed by whoever holds the owner session next: the last user may be on any thread.
-type Graveyard = Arc<Mutex<Vec<Object>>>;
+#[derive(Clone, Default)]
+pub(crate) struct Graveyard(Arc<Mutex<Vec<Object>>>);
+
+impl Graveyard {
+    /// Leaves an object to be destroyed.
+    pub(crate) fn push(&self, object: Object) {
+        self.0.lock().push(object);
+    }
+
+    /// Destroys what was left here, and tells whether a failure casts doubt on the connection. What is not destroyed stays, to be
+    /// tried again: it counts against the memory of the token, and a key just born can be taken out of it.
+    pub(crate) fn bury(&self, owner: &Session) -> bool {
+        let mut doubt = false;
+        let left = std::mem::take(&mut *self.0.lock());
+        for object in left {
+            if let Err(failure) = owner.destroy_object(object) {
+                doubt |= connect::casts_doubt(&failure);
+                if failure.class() != Class::Object {
+                    self.push(object);
+                }
+            }
+        }
+        doubt
+    }
+}
 
 impl Loaded {
     /// Says that the token knows the object no longer.
@@ -38,7 +58,7 @@ impl Drop for Loaded {
     fn drop(&mut self) {
         // The handle of one that is gone may name another object by now.
         if !self.gone.load(Ordering::Acquire) {
-            self.graveyard.lock().push(self.object);
+            self.graveyard.push(self.object);
         }
     }
 }
@@ -51,10 +71,10 @@ pub(crate) struct Cache {
 }
 
 impl Cache {
-    pub(crate) fn new(limit: usize, generation: u64) -> Self {
+    pub(crate) fn new(limit: usize, generation: u64, graveyard: Graveyard) -> Self {
         Self {
             keys: LruCache::new(NonZeroUsize::new(limit).unwrap_or(NonZeroUsize::MIN)),
-            graveyard: Graveyard::default(),
+            graveyard,
             generation,
         }
     }
@@ -76,7 +96,7 @@ impl Cache {
             object,
             mode,
             gone: AtomicBool::new(false),
-            graveyard: Arc::clone(&self.graveyard),
+            graveyard: self.graveyard.clone(),
         });
         self.keys.push((mode, wrapped.to_vec()), Arc::clone(&loaded));
         loaded
@@ -103,104 +123,4 @@ impl Cache {
         (0..count).for_each(|_| drop(self.keys.pop_lru()));
         count > 0
     }
-
-    /// Destroys the objects that have no user left, and tells whether a failure casts doubt on the connection. One that cannot be
-    /// destroyed is gone, or goes with the session.
-    #[must_use]
-    pub(crate) fn bury(&mut self, owner: &Session) -> bool {
-        let dead = std::mem::take(&mut *self.graveyard.lock());
-        let failures = dead.into_iter().filter_map(|object| owner.destroy_object(object).err());
-        failures.fold(false, |doubt, failure| doubt | connect::casts_doubt(&failure))
-    }
-}
-
-/// A key of the token's own with a known answer.
-pub(crate) struct Canary {
-    pub(crate) key: Object,
-    blob: Vec<u8>,
-    sealed: Vec<u8>,
-}
-
-/// What the canary's answer is.
-const SONG: &[u8] = b"the canary of keymill lives";
-const NONCE: u8 = 1;
-
-impl Canary {
-    /// Makes a key, wraps it, and seals one text under it: the only one ever.
-    pub(crate) fn new(owner: &Session, domain_key: Object, profile: &ModuleProfile) -> Result<Self, Failure> {
-        let born = owner.generate_key(Mechanism::Plain(CKM_AES_KEY_GEN), &newborn(BulkMode::InHsm))?;
-        let made = (|| {
-            let sealed = probe::seal(owner, born, NONCE, SONG)?;
-            let blob = wrap(owner, domain_key, born, profile)?;
-            let key = unwrap(owner, domain_key, &blob, BulkMode::InHsm, profile)?;
-            Ok(Self { key, blob, sealed })
-        })();
-        let destroyed = owner.destroy_object(born);
-        let canary: Self = made?;
-        destroyed?;
-        Ok(canary)
-    }
-
-    /// Returns what opens to the known answer under the loaded canary key.
-    pub(crate) fn song(&self) -> Song {
-        Song { key: self.key, sealed: self.sealed.clone() }
-    }
-
-    /// Unwraps the canary by the domain key and opens its text: a sign of life of all that stored keys need.
-    pub(crate) fn unwrap_and_open(
-        &self,
-        owner: &Session,
-        domain_key: Object,
-        profile: &ModuleProfile,
-    ) -> Result<(), Failure> {
-        let key = unwrap(owner, domain_key, &self.blob, BulkMode::InHsm, profile)?;
-        let heard = Song { key, sealed: self.sealed.clone() }.hear(owner);
-        owner.destroy_object(key)?;
-        heard
-    }
-}
-
-/// The canary's text, for a session to open.
-pub(crate) struct Song {
-    key: Object,
-    sealed: Vec<u8>,
-}
-
-impl Song {
-    /// Opens the text on `session`. Opening it twice does no harm, as sealing it twice would.
-    pub(crate) fn hear(&self, session: &Session) -> Result<(), Failure> {
-        match probe::open(session, self.key, NONCE, &self.sealed)? {
-            text if text == SONG => Ok(()),
-            text => Err(Failure::Overlong { call: "C_Decrypt", bytes: text.len() }),
-        }
-    }
-}
-
-/// Wraps a key under the domain key.
-pub(crate) fn wrap(
-    owner: &Session,
-    domain_key: Object,
-    key: Object,
-    profile: &ModuleProfile,
-) -> Result<Vec<u8>, Failure> {
-    let mut blob = vec![0; 2 * WRAPPED_BYTES];
-    match owner.wrap_key(profile.wrap.mechanism(), domain_key, key, &mut blob)? {
-        WRAPPED_BYTES => {
-            blob.truncate(WRAPPED_BYTES);
-            Ok(blob)
-        }
-        bytes => Err(Failure::Overlong { call: "C_WrapKey", bytes }),
-    }
-}
-
-/// Unwraps a key into an object of the owner session, for one use.
-pub(crate) fn unwrap(
-    owner: &Session,
-    domain_key: Object,
-    blob: &[u8],
-    mode: BulkMode,
-    profile: &ModuleProfile,
-) -> Result<Object, Failure> {
-    let template = unwrapped(mode, profile.unwrap_value_len);
-    owner.unwrap_key(profile.wrap.mechanism(), domain_key, blob, &template)
 }

@@ -4,16 +4,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use cryptoki_sys::CKM_AES_KEY_GEN;
 use keymill_core::key::{BulkMode, KeySpec};
 use keymill_core::seam::provider::{KeyCustody, KeyHandle, KeyMaterial, ProviderError, StoredKey};
 
-use crate::cache::{self, Loaded};
+use crate::cache::Loaded;
 use crate::connect;
-use crate::module::template::newborn;
-use crate::module::{Class, Failure, Mechanism};
+use crate::module::{Class, Failure};
 use crate::profile::WRAPPED_BYTES;
 use crate::token::{Link, Token};
+use crate::wrapped;
 
 /// How often material is tried again that does not unwrap, while the canary does.
 const RETRIES: usize = 2;
@@ -46,7 +45,7 @@ impl Pkcs11Custody {
             return Ok(loaded);
         }
         let unwrap =
-            |link: &Link| cache::unwrap(&link.owner, link.domain_key, wrapped, mode, &self.token.profile);
+            |link: &Link| wrapped::unwrap(&link.owner, link.domain_key, wrapped, mode, &self.token.profile);
         let object = match unwrap(link) {
             Err(failure) if failure.class() == Class::Busy && link.cache.make_room() => {
                 self.token.bury(link);
@@ -71,15 +70,10 @@ impl KeyCustody for Pkcs11Custody {
     fn generate(&mut self, spec: KeySpec, bulk_mode: Option<BulkMode>) -> Result<StoredKey, ProviderError> {
         let mode = self.mode(bulk_mode)?;
         let KeySpec::Aes256 = spec;
+        let profile = &self.token.profile;
         let wrapped = self.token.with_link(|link| {
             self.token.bury(link);
-            let born = link.owner.generate_key(Mechanism::Plain(CKM_AES_KEY_GEN), &newborn(mode))?;
-            let wrapped = cache::wrap(&link.owner, link.domain_key, born, &self.token.profile);
-            // Also where it does not wrap: it is extractable.
-            let destroyed = link.owner.destroy_object(born);
-            let wrapped = wrapped?;
-            destroyed?;
-            Ok(wrapped)
+            wrapped::generate(&link.owner, link.domain_key, mode, profile, &link.graveyard, |_| Ok(()))
         })?;
         Ok(StoredKey { spec, bulk_mode, material: KeyMaterial::Wrapped(wrapped) })
     }

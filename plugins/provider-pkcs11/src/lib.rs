@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod cache;
+mod canary;
 mod config;
 mod connect;
 mod custody;
@@ -11,6 +12,7 @@ mod profile;
 mod session;
 mod token;
 mod verdict;
+mod wrapped;
 
 use std::fmt;
 use std::sync::Arc;

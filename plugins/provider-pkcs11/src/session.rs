@@ -12,7 +12,8 @@ use keymill_core::seam::provider::{
 };
 use zeroize::Zeroizing;
 
-use crate::cache::{Loaded, Song};
+use crate::cache::Loaded;
+use crate::canary::Song;
 use crate::module::{Class, Failure, Mechanism, Session};
 use crate::profile::{CancelMethod, GcmMethod};
 use crate::token::{Place, Token};

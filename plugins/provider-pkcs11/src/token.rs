@@ -9,7 +9,8 @@ use cryptoki_sys::CK_SLOT_ID;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::OpenError;
-use crate::cache::{Cache, Canary};
+use crate::cache::{Cache, Graveyard};
+use crate::canary::Canary;
 use crate::config::Config;
 use crate::connect::{Bare, Refusal, casts_doubt, connect};
 use crate::module::{Attachment, Class, Failure, Module, Object, Session};
@@ -49,6 +50,7 @@ struct State {
 pub(crate) struct Link {
     pub(crate) cache: Cache,
     pub(crate) canary: Canary,
+    pub(crate) graveyard: Graveyard,
     pub(crate) domain_key: Object,
     pub(crate) mac_key: Option<Object>,
     pub(crate) slot: CK_SLOT_ID,
@@ -101,7 +103,7 @@ impl Token {
 
     /// Destroys the objects that have no user left.
     pub(crate) fn bury(&self, link: &mut Link) {
-        if link.cache.bury(&link.owner) {
+        if link.graveyard.bury(&link.owner) {
             self.suspect();
         }
     }
@@ -202,9 +204,11 @@ fn linked<'a>(state: &'a mut MutexGuard<'_, State>) -> &'a mut Link {
 
 fn finish(bare: Bare, profile: &ModuleProfile, config: &Config, generation: u64) -> Result<Link, Failure> {
     let Bare { slot, anchor, owner, domain_key, mac_key } = bare;
+    let graveyard = Graveyard::default();
     Ok(Link {
-        canary: Canary::new(&owner, domain_key, profile)?,
-        cache: Cache::new(config.cached_keys, generation),
+        canary: Canary::new(&owner, domain_key, profile, graveyard.clone())?,
+        cache: Cache::new(config.cached_keys, generation, graveyard.clone()),
+        graveyard,
         domain_key,
         mac_key,
         slot,
