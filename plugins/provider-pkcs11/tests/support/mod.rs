@@ -51,8 +51,17 @@ pub(crate) fn module_path() -> PathBuf {
 fn configured() -> &'static Path {
     static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
     DIRECTORY.get_or_init(|| {
-        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("tokens-{}", std::process::id()));
+        let parent = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let directory = parent.join(format!("tokens-{}", std::process::id()));
         let _ = fs::remove_dir_all(&directory);
+        // What earlier runs left behind, which could not remove it under a module that was in use to the end.
+        for entry in fs::read_dir(parent).unwrap().flatten() {
+            let name = entry.file_name().into_string().unwrap_or_default();
+            let ended = |pid: &str| !Path::new("/proc").join(pid).exists();
+            if name.strip_prefix("tokens-").is_some_and(ended) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
         fs::create_dir_all(directory.join("tokens")).unwrap();
         let file = directory.join("module.conf");
         let text = if is_kryoptic() {
