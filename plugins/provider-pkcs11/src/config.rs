@@ -1,0 +1,46 @@
+//! What the provider is told.
+
+use std::path::PathBuf;
+
+use keymill_core::Sensitive;
+
+use crate::profile::Overrides;
+
+/// Options of the PKCS#11 provider.
+pub struct Config {
+    /// The module's file.
+    pub module: PathBuf,
+    /// The token's label; slots are numbered anew at whim.
+    pub token_label: String,
+    /// Its serial number, where two tokens have one label.
+    pub token_serial: Option<String>,
+    /// The user's PIN.
+    pub pin: Sensitive,
+    /// Keys held loaded in the token, at most.
+    pub cached_keys: usize,
+    /// Items that one call takes, at most.
+    pub max_batch: usize,
+    /// Sessions for the use of keys, at most; the token's own limit holds beside it.
+    pub max_sessions: usize,
+    /// Whether the module may be finalised and initialised again when none of its tokens serves; some come back by that alone.
+    pub restart_module: bool,
+    /// What the operator knows better than the probes.
+    pub overrides: Overrides,
+}
+
+impl Config {
+    /// Makes the configuration of a token, with the defaults for the rest.
+    pub fn new(module: impl Into<PathBuf>, token_label: impl Into<String>, pin: Sensitive) -> Self {
+        Self {
+            module: module.into(),
+            token_label: token_label.into(),
+            token_serial: None,
+            pin,
+            cached_keys: 1000,
+            max_batch: 256,
+            max_sessions: 16,
+            restart_module: true,
+            overrides: Overrides::default(),
+        }
+    }
+}

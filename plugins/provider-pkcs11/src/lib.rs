@@ -1,0 +1,160 @@
+#![doc = include_str!("../README.md")]
+
+mod cache;
+mod canary;
+mod config;
+mod connect;
+mod custody;
+mod initialize;
+pub mod module;
+mod probe;
+mod profile;
+mod session;
+mod token;
+mod verdict;
+mod wrapped;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use cryptoki_sys::CKM_AES_CMAC;
+use keymill_core::Sensitive;
+use keymill_core::blob::Algorithm;
+use keymill_core::key::{KeySpec, ProtectionLevel};
+use keymill_core::limit;
+use keymill_core::seam::provider::{
+    CryptoProvider, CryptoSession, KeyCustody, ProviderError, ProviderProfile,
+};
+
+pub use config::Config;
+pub use initialize::{Initialize, Initialized, initialize};
+pub use profile::{CancelMethod, GcmMethod, ModuleProfile, Overrides, WRAPPED_BYTES, WrapMechanism};
+
+use crate::custody::Pkcs11Custody;
+use crate::module::{Failure, Mechanism, Module};
+use crate::session::Pkcs11Session;
+use crate::token::Token;
+
+/// The label of the key that wraps all others of a domain.
+pub const DOMAIN_KEY_LABEL: &str = "keymill-domain";
+/// The label of the key that the storage, MAC, fingerprint and audit keys are derived by.
+pub const MAC_KEY_LABEL: &str = "keymill-root-mac";
+
+/// Opens a token: loads the module, logs in once, and finds out what the module can do.
+///
+/// # Errors
+/// [`OpenError`] where there is no such module or token, the PIN is refused, or something is lacking.
+pub fn open(config: Config) -> Result<Pkcs11Provider, OpenError> {
+    let module = Module::load(&config.module).map_err(|error| OpenError::new(error.to_string()))?;
+    open_on(module, config)
+}
+
+/// Opens a token of a module that is loaded already, or of a view of one.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_on(module: Module, config: Config) -> Result<Pkcs11Provider, OpenError> {
+    let max_batch = config.max_batch.clamp(1, limit::BATCH_ITEMS);
+    let token = Arc::new(Token::open(module, config)?);
+    Ok(Pkcs11Provider {
+        profile: ProviderProfile {
+            name: "hsm",
+            protection: ProtectionLevel::Hsm,
+            specs: vec![KeySpec::Aes256],
+            algorithms: vec![Algorithm::Aes256Gcm],
+            derives: token.profile.derives,
+            // A call can take as long as the network to the device likes.
+            inline: false,
+            max_batch,
+            max_sessions: token.max_sessions(),
+        },
+        token,
+        custody_taken: Arc::default(),
+    })
+}
+
+/// A token of a PKCS#11 module as a provider.
+pub struct Pkcs11Provider {
+    profile: ProviderProfile,
+    token: Arc<Token>,
+    custody_taken: Arc<AtomicBool>,
+}
+
+impl Pkcs11Provider {
+    /// Returns what was found out about the module.
+    pub fn module_profile(&self) -> &ModuleProfile {
+        &self.token.profile
+    }
+
+    /// Returns the module.
+    pub fn module(&self) -> &Module {
+        &self.token.module
+    }
+
+    /// Computes CMAC(root MAC key, messages\[0\]) ‖ CMAC(…, messages\[1\]), which the keys of the store and the audit derive from.
+    ///
+    /// # Errors
+    /// `Rejected` where the token has no root MAC key.
+    pub fn root_derive(&self, messages: [[u8; 16]; 2]) -> Result<Sensitive, ProviderError> {
+        let derived = self.token.with_link(|link| {
+            let missing = Failure::Missing { call: MAC_KEY_LABEL };
+            let key = link.mac_key.ok_or(missing)?;
+            let mut out = Sensitive::zeroed(32);
+            for (half, message) in out.expose_mut().chunks_exact_mut(16).zip(&messages) {
+                link.owner.sign_init(Mechanism::Plain(CKM_AES_CMAC), key)?;
+                let bytes = link.owner.sign(message, half)?;
+                if bytes != half.len() {
+                    return Err(Failure::Overlong { call: "C_Sign", bytes });
+                }
+            }
+            Ok(out)
+        })?;
+        Ok(derived)
+    }
+
+    /// Finalises the module and initialises it again, which some need after their device's own session died: the last rung of the
+    /// ladder, for it drops every token of the module. What was loaded is stale, and the token is connected again at its next use.
+    ///
+    /// # Errors
+    /// `Unavailable` where a call under way does not come back.
+    pub fn restart_module(&self) -> Result<(), ProviderError> {
+        let restarted = self.token.module.finalize().and_then(|()| self.token.module.initialize());
+        restarted.map_err(|failure| ProviderError::Unavailable(failure.to_string()))
+    }
+}
+
+impl CryptoProvider for Pkcs11Provider {
+    fn profile(&self) -> &ProviderProfile {
+        &self.profile
+    }
+
+    fn open_session(&self) -> Result<Box<dyn CryptoSession>, ProviderError> {
+        Ok(Box::new(Pkcs11Session::open(&self.token)?))
+    }
+
+    fn custody(&self) -> Result<Box<dyn KeyCustody>, ProviderError> {
+        if self.custody_taken.swap(true, Ordering::AcqRel) {
+            return Err(ProviderError::Unavailable("the control lane is taken".into()));
+        }
+        Ok(Box::new(Pkcs11Custody::new(Arc::clone(&self.token), Arc::clone(&self.custody_taken))))
+    }
+}
+
+/// The token cannot be used.
+#[derive(Debug)]
+pub struct OpenError(String);
+
+impl OpenError {
+    fn new(why: impl Into<String>) -> Self {
+        Self(why.into())
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the token does not open: {}", self.0)
+    }
+}
+
+impl std::error::Error for OpenError {}

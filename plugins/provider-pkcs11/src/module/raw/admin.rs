@@ -1,0 +1,216 @@
+//! Slots, tokens, sessions, login.
+
+use std::ptr;
+
+use cryptoki_sys::*;
+use keymill_core::Sensitive;
+
+use super::{call, written};
+use crate::module::{Failure, Module, Session, User, capped};
+
+/// Slots that a module is asked for, at most.
+const MAX_SLOTS: usize = 1024;
+/// Mechanisms that a module is asked for, at most; the largest list seen has 174.
+const MAX_MECHANISMS: usize = 1024;
+
+/// What a token says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenInfo {
+    /// The label, by which a token is known: slots are numbered anew at whim.
+    pub label: String,
+    /// Who made it.
+    pub manufacturer: String,
+    /// The model.
+    pub model: String,
+    /// The serial number.
+    pub serial: String,
+    /// Whether it has been initialised.
+    pub initialized: bool,
+    /// Whether the user's PIN has been set.
+    pub pin_set: bool,
+    /// Whether one more wrong PIN locks it.
+    pub pin_final_try: bool,
+    /// Whether its PIN is locked.
+    pub pin_locked: bool,
+    /// Sessions that it gives, where it says so.
+    pub max_sessions: Option<usize>,
+}
+
+impl TokenInfo {
+    fn new(info: &CK_TOKEN_INFO) -> Self {
+        let text = |field: &[u8]| String::from_utf8_lossy(field).trim_end_matches([' ', '\0']).to_owned();
+        let flag = |flag| info.flags & flag != 0;
+        Self {
+            label: text(&info.label),
+            manufacturer: text(&info.manufacturerID),
+            model: text(&info.model),
+            serial: text(&info.serialNumber),
+            initialized: flag(CKF_TOKEN_INITIALIZED),
+            pin_set: flag(CKF_USER_PIN_INITIALIZED),
+            pin_final_try: flag(CKF_USER_PIN_FINAL_TRY),
+            pin_locked: flag(CKF_USER_PIN_LOCKED),
+            max_sessions: match info.ulMaxSessionCount {
+                CK_EFFECTIVELY_INFINITE | CK_UNAVAILABLE_INFORMATION => None,
+                limit => usize::try_from(limit).ok(),
+            },
+        }
+    }
+}
+
+pub(crate) fn open_session(
+    module: &Module,
+    slot: CK_SLOT_ID,
+    writes: bool,
+    generation: u64,
+) -> Result<CK_SESSION_HANDLE, Failure> {
+    let flags = CKF_SERIAL_SESSION | if writes { CKF_RW_SESSION } else { 0 };
+    let mut handle = 0;
+    module.enter_slot("C_OpenSession", generation, |table| {
+        call!(table.base, C_OpenSession(slot, flags, ptr::null_mut(), None, &mut handle))
+    })?;
+    Ok(handle)
+}
+
+pub(crate) fn close_session(session: &Session) -> Result<(), Failure> {
+    session.enter("C_CloseSession", |table| call!(table.base, C_CloseSession(session.handle)))
+}
+
+impl Module {
+    /// Lists the slots that hold a token.
+    ///
+    /// # Errors
+    /// [`Failure`] of `C_GetSlotList`.
+    pub fn slots(&self) -> Result<Vec<CK_SLOT_ID>, Failure> {
+        let name = "C_GetSlotList";
+        let _alone = self.alone_with_slots(name)?;
+        // The one query for a length: PKCS#11 lets a module notice new slots and tokens by it alone.
+        let mut count = 0;
+        self.now(name, |table| call!(table.base, C_GetSlotList(CK_TRUE, ptr::null_mut(), &mut count)))?;
+        let mut slots = vec![0; MAX_SLOTS];
+        let mut count = slots.len() as CK_ULONG;
+        self.now(name, |table| call!(table.base, C_GetSlotList(CK_TRUE, slots.as_mut_ptr(), &mut count)))?;
+        slots.truncate(written(name, count, slots.len())?);
+        Ok(slots)
+    }
+
+    /// Asks a token for what it says of itself.
+    ///
+    /// # Errors
+    /// [`Failure`] of `C_GetTokenInfo`.
+    pub fn token_info(&self, slot: CK_SLOT_ID) -> Result<TokenInfo, Failure> {
+        let mut info = CK_TOKEN_INFO::default();
+        self.now_in_slot("C_GetTokenInfo", |table| call!(table.base, C_GetTokenInfo(slot, &mut info)))?;
+        Ok(TokenInfo::new(&info))
+    }
+
+    /// Lists the mechanisms of a token, those without a name among them.
+    ///
+    /// # Errors
+    /// [`Failure`] of `C_GetMechanismList`.
+    pub fn mechanisms(&self, slot: CK_SLOT_ID) -> Result<Vec<CK_MECHANISM_TYPE>, Failure> {
+        let name = "C_GetMechanismList";
+        let mut list = vec![0; MAX_MECHANISMS];
+        let mut count = list.len() as CK_ULONG;
+        self.now_in_slot(name, |table| {
+            call!(table.base, C_GetMechanismList(slot, list.as_mut_ptr(), &mut count))
+        })?;
+        list.truncate(written(name, count, list.len())?);
+        Ok(list)
+    }
+
+    /// Asks what a mechanism takes: its smallest and largest key, and its flags.
+    ///
+    /// # Errors
+    /// [`Failure`] of `C_GetMechanismInfo`.
+    pub fn mechanism_info(
+        &self,
+        slot: CK_SLOT_ID,
+        mechanism: CK_MECHANISM_TYPE,
+    ) -> Result<CK_MECHANISM_INFO, Failure> {
+        let mut info = CK_MECHANISM_INFO::default();
+        self.now_in_slot("C_GetMechanismInfo", |table| {
+            call!(table.base, C_GetMechanismInfo(slot, mechanism, &mut info))
+        })?;
+        Ok(info)
+    }
+
+    /// Makes a token of the slot: whatever it held is gone.
+    ///
+    /// # Errors
+    /// [`Failure`] of `C_InitToken`.
+    pub fn init_token(&self, slot: CK_SLOT_ID, so_pin: &Sensitive, label: &str) -> Result<(), Failure> {
+        // 32 bytes, filled up with blanks; the caller has checked that the label fits.
+        let mut padded = [b' '; 32];
+        let len = label.len().min(padded.len());
+        padded[..len].copy_from_slice(&label.as_bytes()[..len]);
+        let pin = so_pin.expose();
+        let name = "C_InitToken";
+        let _alone = self.alone_with_slots(name)?;
+        self.now(name, |table| {
+            call!(
+                table.base,
+                C_InitToken(slot, pin.as_ptr().cast_mut(), pin.len() as CK_ULONG, padded.as_mut_ptr())
+            )
+        })
+    }
+}
+
+impl Session {
+    /// Sets the user's PIN; the security officer must be logged in.
+    ///
+    /// # Errors
+    /// [`Failure`] of `C_InitPIN`.
+    pub fn init_pin(&self, pin: &Sensitive) -> Result<(), Failure> {
+        let pin = pin.expose();
+        self.enter("C_InitPIN", |table| {
+            call!(table.base, C_InitPIN(self.handle, pin.as_ptr().cast_mut(), pin.len() as CK_ULONG))
+        })
+    }
+
+    /// Logs in, for all sessions of the token in this process.
+    ///
+    /// # Errors
+    /// [`Failure`] of `C_Login`.
+    pub fn login(&self, user: User, pin: &Sensitive) -> Result<(), Failure> {
+        let user = match user {
+            User::User => CKU_USER,
+            User::SecurityOfficer => CKU_SO,
+        };
+        let pin = pin.expose();
+        self.enter("C_Login", |table| {
+            call!(table.base, C_Login(self.handle, user, pin.as_ptr().cast_mut(), pin.len() as CK_ULONG))
+        })
+    }
+
+    /// Logs out, for all sessions of the token in this process; private session objects are gone then.
+    ///
+    /// # Errors
+    /// [`Failure`] of `C_Logout`.
+    pub fn logout(&self) -> Result<(), Failure> {
+        self.enter("C_Logout", |table| call!(table.base, C_Logout(self.handle)))
+    }
+
+    /// Fills `out` with random bytes of the token.
+    ///
+    /// # Errors
+    /// [`Failure`] of `C_GenerateRandom`.
+    pub fn random(&self, out: &mut [u8]) -> Result<(), Failure> {
+        let name = "C_GenerateRandom";
+        capped(name, out.len())?;
+        if out.is_empty() {
+            return Ok(());
+        }
+        self.enter(name, |table| {
+            call!(table.base, C_GenerateRandom(self.handle, out.as_mut_ptr(), out.len() as CK_ULONG))
+        })
+    }
+
+    /// Ends whatever operation the session has under way, by PKCS#11 3.0.
+    ///
+    /// # Errors
+    /// `Missing` where the module is older.
+    pub fn cancel(&self) -> Result<(), Failure> {
+        let every = CKF_ENCRYPT | CKF_DECRYPT | CKF_SIGN | CKF_VERIFY | CKF_MESSAGE_ENCRYPT;
+        self.enter("C_SessionCancel", |table| call!(table.v3.as_ref()?, C_SessionCancel(self.handle, every)))
+    }
+}

@@ -1,0 +1,114 @@
+//! What a module can do and how it wants to be asked. Modules differ where the standard leaves them room.
+
+use cryptoki_sys::{CK_MECHANISM_TYPE, CKM_AES_KEY_WRAP_KWP, CKM_AES_KEY_WRAP_PAD};
+use serde::{Deserialize, Serialize};
+
+use crate::module::{Mechanism, Rv};
+
+/// Bytes of an AES-256 key under AES-KWP (RFC 5649): one block of eight more.
+pub const WRAPPED_BYTES: usize = 40;
+
+/// What a module can do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModuleProfile {
+    /// Who made the token, and its model.
+    pub model: String,
+    /// How it wraps by RFC 5649.
+    pub wrap: WrapMechanism,
+    /// Whether an unwrap must say the length of the key; one module refuses it.
+    pub unwrap_value_len: bool,
+    /// Whether the token refuses to unwrap a stored key as one that can be read.
+    pub unwrap_template_honoured: bool,
+    /// How it seals with a nonce of ours.
+    pub gcm: GcmMethod,
+    /// Whether it computes AES-CMAC.
+    pub derives: bool,
+    /// How an operation under way is ended.
+    pub cancel: CancelMethod,
+    /// Bytes of one item, at most.
+    pub max_item_bytes: usize,
+    /// Sessions that it says it gives.
+    pub max_sessions: Option<usize>,
+    /// What it answers to a tag that does not fit.
+    pub bad_tag: Option<Rv>,
+    /// What it answers to a wrapped key that is damaged.
+    pub damaged_blob: Option<Rv>,
+}
+
+/// The mechanism of RFC 5649.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WrapMechanism {
+    /// `CKM_AES_KEY_WRAP_KWP`.
+    Kwp,
+    /// `CKM_AES_KEY_WRAP_PAD`: the same construction on SoftHSM, for lengths that eight divides.
+    Pad,
+}
+
+/// How AES-GCM is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GcmMethod {
+    /// `C_EncryptInit` and `C_Encrypt` for each item.
+    Classic,
+    /// `C_EncryptMessage`, with one `C_MessageEncryptInit` a batch; PKCS#11 3.0.
+    Message,
+}
+
+/// How a session gets rid of an operation that was left under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CancelMethod {
+    /// `C_SessionCancel`; PKCS#11 3.0.
+    SessionCancel,
+    /// The session is closed and another opened.
+    ReplaceSession,
+}
+
+/// What an operator knows better than the probes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Overrides {
+    /// Instead of the mechanism found.
+    pub wrap: Option<WrapMechanism>,
+    /// Instead of the attribute found.
+    pub unwrap_value_len: Option<bool>,
+    /// Instead of the method found.
+    pub gcm: Option<GcmMethod>,
+    /// Instead of the method found.
+    pub cancel: Option<CancelMethod>,
+    /// Instead of the size found.
+    pub max_item_bytes: Option<usize>,
+}
+
+impl WrapMechanism {
+    /// Returns the mechanism as a call takes it.
+    pub fn mechanism(self) -> Mechanism<'static> {
+        Mechanism::Plain(self.code())
+    }
+
+    /// Returns the mechanism's number.
+    pub fn code(self) -> CK_MECHANISM_TYPE {
+        match self {
+            WrapMechanism::Kwp => CKM_AES_KEY_WRAP_KWP,
+            WrapMechanism::Pad => CKM_AES_KEY_WRAP_PAD,
+        }
+    }
+}
+
+impl ModuleProfile {
+    /// Returns what an operator must be told of this module.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if !self.unwrap_template_honoured {
+            warnings.push(
+                "the token unwraps stored keys as keys that can be read: whoever has its PIN and the store can read them"
+                    .into(),
+            );
+        }
+        if !self.derives {
+            warnings.push("the token has no AES-CMAC: keys in bulk mode HsmDerived are refused".into());
+        }
+        warnings
+    }
+}

@@ -1,0 +1,134 @@
+//! Faults: functions that stand in a module's table before the real ones, and answer a code where the thread that calls has planned
+//! one. What is planned and counted belongs to the thread, so that tests beside each other do not meet.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::OnceLock;
+
+use cryptoki_sys::*;
+use keymill_provider_pkcs11::module::{Module, Table};
+
+/// A code to be answered.
+#[derive(Clone, Copy)]
+struct Fault {
+    rv: CK_RV,
+    /// Calls that are let through before.
+    after: usize,
+    /// Calls that are answered so.
+    times: usize,
+}
+
+/// Codes answered at random, the same at each run.
+struct Weather {
+    state: u64,
+    /// One call in so many.
+    one_in: u64,
+    codes: &'static [CK_RV],
+}
+
+#[derive(Default)]
+struct Plan {
+    weather: Option<Weather>,
+    faults: HashMap<&'static str, Fault>,
+    calls: HashMap<&'static str, usize>,
+}
+
+thread_local! {
+    static PLAN: RefCell<Plan> = RefCell::default();
+}
+
+static REAL: OnceLock<Table> = OnceLock::new();
+
+/// Answers `rv` to the next `times` calls of a function on this thread, after `after` more that pass. The real one is not called.
+pub(crate) fn plan(function: &'static str, after: usize, times: usize, rv: CK_RV) {
+    PLAN.with_borrow_mut(|plan| plan.faults.insert(function, Fault { rv, after, times }));
+}
+
+/// Answers one of `codes` to one call in `one_in` on this thread.
+pub(crate) fn weather(seed: u64, one_in: u64, codes: &'static [CK_RV]) {
+    PLAN.with_borrow_mut(|plan| plan.weather = Some(Weather { state: seed | 1, one_in, codes }));
+}
+
+/// Takes every fault back.
+pub(crate) fn clear() {
+    PLAN.with_borrow_mut(|plan| {
+        plan.faults.clear();
+        plan.weather = None;
+    });
+}
+
+/// Returns how often this thread has called a function.
+pub(crate) fn calls(function: &'static str) -> usize {
+    PLAN.with_borrow(|plan| plan.calls.get(function).copied().unwrap_or(0))
+}
+
+/// Finalises the module as another library of the process would, past whoever counts on it.
+#[allow(unsafe_code)]
+pub(crate) fn finalize_behind_our_back() {
+    let finalize = REAL.get().and_then(|table| table.base.C_Finalize).unwrap();
+    // SAFETY: no call is under way in the test that does this.
+    assert_eq!(unsafe { finalize(std::ptr::null_mut()) }, CKR_OK);
+}
+
+/// Counts a call, and returns the code that is planned for it.
+fn due(function: &'static str) -> Option<CK_RV> {
+    PLAN.with_borrow_mut(|plan| {
+        *plan.calls.entry(function).or_default() += 1;
+        if let Some(Weather { state, one_in, codes }) = &mut plan.weather {
+            // xorshift64 (Marsaglia).
+            *state ^= *state << 13;
+            *state ^= *state >> 7;
+            *state ^= *state << 17;
+            let drawn = *state >> 16;
+            if drawn.is_multiple_of(*one_in) {
+                return Some(codes[(drawn / *one_in) as usize % codes.len()]);
+            }
+        }
+        let fault = plan.faults.get_mut(function)?;
+        if fault.after > 0 {
+            fault.after -= 1;
+            return None;
+        }
+        fault.times = fault.times.checked_sub(1)?;
+        Some(fault.rv)
+    })
+}
+
+macro_rules! interposed {
+    ($($Function:ident($($argument:ident: $type:ty),*);)+) => {
+        $(
+            #[allow(non_snake_case, unsafe_code)]
+            unsafe extern "C" fn $Function($($argument: $type),*) -> CK_RV {
+                if let Some(rv) = due(stringify!($Function)) {
+                    return rv;
+                }
+                let real = REAL.get().and_then(|table| table.base.$Function).unwrap();
+                // SAFETY: what came in goes on.
+                unsafe { real($($argument),*) }
+            }
+        )+
+
+        /// Returns a view of a module whose calls can fail as planned.
+        pub(crate) fn interpose(module: &Module) -> Module {
+            module.with_table(|table| {
+                REAL.get_or_init(|| *table);
+                $(table.base.$Function = Some($Function);)+
+            })
+        }
+    };
+}
+
+interposed! {
+    C_OpenSession(slot: CK_SLOT_ID, flags: CK_FLAGS, application: *mut std::ffi::c_void, notify: CK_NOTIFY, session: *mut CK_SESSION_HANDLE);
+    C_Login(session: CK_SESSION_HANDLE, user: CK_USER_TYPE, pin: *mut CK_UTF8CHAR, len: CK_ULONG);
+    C_GenerateKey(session: CK_SESSION_HANDLE, mechanism: *mut CK_MECHANISM, template: *mut CK_ATTRIBUTE, count: CK_ULONG, key: *mut CK_OBJECT_HANDLE);
+    C_UnwrapKey(session: CK_SESSION_HANDLE, mechanism: *mut CK_MECHANISM, unwrapping: CK_OBJECT_HANDLE, wrapped: *mut CK_BYTE, len: CK_ULONG, template: *mut CK_ATTRIBUTE, count: CK_ULONG, key: *mut CK_OBJECT_HANDLE);
+    C_DestroyObject(session: CK_SESSION_HANDLE, object: CK_OBJECT_HANDLE);
+    C_EncryptInit(session: CK_SESSION_HANDLE, mechanism: *mut CK_MECHANISM, key: CK_OBJECT_HANDLE);
+    C_Encrypt(session: CK_SESSION_HANDLE, bytes: *mut CK_BYTE, len: CK_ULONG, out: *mut CK_BYTE, out_len: *mut CK_ULONG);
+    C_DecryptInit(session: CK_SESSION_HANDLE, mechanism: *mut CK_MECHANISM, key: CK_OBJECT_HANDLE);
+    C_Decrypt(session: CK_SESSION_HANDLE, bytes: *mut CK_BYTE, len: CK_ULONG, out: *mut CK_BYTE, out_len: *mut CK_ULONG);
+    C_SignInit(session: CK_SESSION_HANDLE, mechanism: *mut CK_MECHANISM, key: CK_OBJECT_HANDLE);
+    C_Sign(session: CK_SESSION_HANDLE, bytes: *mut CK_BYTE, len: CK_ULONG, out: *mut CK_BYTE, out_len: *mut CK_ULONG);
+    C_GenerateRandom(session: CK_SESSION_HANDLE, out: *mut CK_BYTE, len: CK_ULONG);
+}
