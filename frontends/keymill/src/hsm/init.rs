@@ -4,7 +4,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::pin::{PinArgs, SoPinArgs};
-use super::{TokenArgs, check_pin_state, find, load, not_open, tokens};
+use super::{TokenArgs, check_pin_state, failed, find, load, tokens};
 use crate::failure::{Failure, Result};
 use crate::plugins::pkcs11::{DOMAIN_KEY_LABEL, Initialize, MAC_KEY_LABEL, initialize};
 use crate::{output, process};
@@ -67,7 +67,7 @@ pub(super) fn run(args: InitArgs) -> Result<()> {
     };
     let pin = args.pin.read(so_pin.is_some())?;
     let options = Initialize { module: place.module.clone(), token_label: label.clone(), so_pin, pin };
-    let done = initialize(options).map_err(not_open)?;
+    let done = initialize(options).map_err(failed)?;
     let made = Made {
         token: label,
         serial: done.serial,

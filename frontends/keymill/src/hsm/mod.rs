@@ -7,11 +7,13 @@ mod pin;
 mod prompt;
 mod slots;
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
 use crate::failure::{Failure, Result};
+use crate::plugins::pkcs11::DOMAIN_KEY_LABEL;
 use crate::plugins::pkcs11::module::{Module, TokenInfo, number::CK_SLOT_ID};
 
 /// Bytes of a token's label.
@@ -122,30 +124,38 @@ fn check_pin_state(info: &TokenInfo) -> Result<()> {
     Ok(())
 }
 
-/// Says what to do next about a token that does not open, as far as its reason shows.
-fn not_open(error: impl std::fmt::Display) -> Failure {
+/// Makes the failure of a token that does not do what it was asked, with what to do next where its reason shows.
+fn failed(error: impl fmt::Display) -> Failure {
     let message = error.to_string();
-    let next = match &message {
-        text if text.contains("CKR_PIN") => Some(
-            "check the PIN before you try again: it was tried once, and tokens lock after a few wrong ones",
-        ),
-        text if text.contains("not initialised for keymill") => {
-            Some("`keymill hsm init` makes its keys, and leaves all else on the token as it is")
-        }
-        text if text.contains("already") => Some(
-            "the token is in use by keymill: `keymill hsm doctor` examines it, and nothing makes it anew",
-        ),
-        text if text.contains("does not wrap") => Some(
-            "ask the vendor for AES key wrap with padding (RFC 5649, CKM_AES_KEY_WRAP_KWP): keymill needs it",
-        ),
-        text if text.contains("AES-GCM") => Some(
-            "ask the vendor for CKM_AES_GCM with the caller's nonce, or whether a mode of the HSM (FIPS) forbids it",
-        ),
-        _ => None,
-    };
-    match next {
+    match next_after(&message) {
         Some(next) => Failure::new(message).next(next),
         None => Failure::new(message),
+    }
+}
+
+/// Says what to do next, by the reason: the plugin tells it in words alone.
+fn next_after(message: &str) -> Option<&'static str> {
+    let says = |words: &str| message.contains(words);
+    match () {
+        () if says("CKR_PIN_LEN_RANGE") || says("CKR_PIN_INVALID") => {
+            Some("the token wants another kind of PIN: its documentation says which length and characters")
+        }
+        () if says("CKR_PIN") => Some(
+            "check the PIN before you try again: it was tried once, and tokens lock after a few wrong ones",
+        ),
+        () if says("not initialised for keymill") => {
+            Some("`keymill hsm init` makes its keys, and leaves all else on the token as it is")
+        }
+        () if says(DOMAIN_KEY_LABEL) && says("already") => Some(
+            "the token is in use by keymill: `keymill hsm doctor` examines it, and nothing makes it anew",
+        ),
+        () if says("does not wrap") => {
+            Some("ask the vendor for AES key wrap with padding (RFC 5649, CKM_AES_KEY_WRAP_KWP)")
+        }
+        () if says("AES-GCM") => Some(
+            "ask the vendor for CKM_AES_GCM with the caller's nonce, or whether a mode of the HSM (FIPS) forbids it",
+        ),
+        () => None,
     }
 }
 

@@ -114,9 +114,11 @@ pub(super) fn run(args: &SlotsArgs) -> Result<()> {
     for Slot { slot, token, failure } in &slots {
         match token {
             Some(token) => {
-                let label = if token.initialized { token.label.as_str() } else { "-" };
+                let label = if token.initialized { token.label.as_str() } else { "" };
                 let (state, sessions) = (token.state(), token.sessions());
-                rows.add(&[slot, &label, &token.model, &token.serial, &token.firmware, &state, &sessions]);
+                let [label, model, serial, firmware] = [label, &token.model, &token.serial, &token.firmware]
+                    .map(|text| if text.is_empty() { "-" } else { text });
+                rows.add(&[slot, &label, &model, &serial, &firmware, &state, &sessions]);
             }
             None => rows.add(&[slot, &"-", &"-", &"-", &"-", &or_dash(failure.as_ref()), &"-"]),
         }

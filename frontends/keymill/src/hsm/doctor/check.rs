@@ -52,6 +52,9 @@ pub(super) struct Seen {
     next: Option<&'static str>,
 }
 
+/// What a check saw; `Err` where that was the end of it.
+pub(super) type Looked = Result<Seen, Seen>;
+
 /// What to tell the vendor where an answer is wrong.
 const REPORT: &str = "do not use this module; send this report to its vendor";
 

@@ -1,8 +1,8 @@
 //! Known answers: keys of known bytes are brought into the token as session objects, and what it computes with them is compared with
 //! what the standards print. A wrong answer here would be ciphertexts that nothing else ever opens.
 
-use super::check::Seen;
-use crate::plugins::pkcs11::ModuleProfile;
+use super::check::{Looked, Seen};
+use crate::plugins::pkcs11::WrapMechanism;
 use crate::plugins::pkcs11::module::number::*;
 use crate::plugins::pkcs11::module::{Attribute, Class, Failure, Mechanism, Object, Session};
 
@@ -23,10 +23,7 @@ const MAC_TEXT: &str = "6bc1bee22e409f96e93d7e117393172a";
 const MAC: &str = "28a7023f452e8f82bd4bf28d8c37c35c";
 
 /// The key of GCM, wrapped under the other by RFC 5649.
-const WRAPPED: &str = "00";
-
-/// Either is the end of the check.
-type Looked = Result<Seen, Seen>;
+const WRAPPED: &str = "ef7cc7bbc3ff761b0549a3e7ea3a219b50e9afe1c820922676cd9e7ba2fda1df741819a948049b78";
 
 /// AES-256-GCM with a nonce of ours and a tag of 128 bits, both ways; and forged tags.
 pub(super) fn gcm(session: &Session) -> Looked {
@@ -92,21 +89,33 @@ pub(super) fn cmac(session: &Session) -> Looked {
     }
 }
 
-/// RFC 5649 both ways, so that what this token wraps, any other opens.
-pub(super) fn wrap(session: &Session, profile: &ModuleProfile) -> Looked {
+/// RFC 5649 both ways, so that what this token wraps, any other opens; by the first of `mechanisms` that the token has.
+pub(super) fn wrap(session: &Session, mechanisms: &[WrapMechanism]) -> Looked {
     let wrapping = import(session, MAC_KEY, &[CKA_WRAP, CKA_UNWRAP])?;
     let wrapped = import(session, GCM_KEY, &[CKA_EXTRACTABLE, CKA_ENCRYPT, CKA_DECRYPT])?;
-    let mechanism = profile.wrap.mechanism();
-    let (expected, mut blob) = (hex(WRAPPED), [0; 128]);
-    let len = session.wrap_key(mechanism, wrapping, wrapped, &mut blob)?;
-    if blob[..len] != expected[..] {
+    let mut lacking = None;
+    for mechanism in mechanisms.iter().map(|wrap| wrap.mechanism()) {
+        let mut blob = [0; 128];
+        match session.wrap_key(mechanism, wrapping, wrapped, &mut blob) {
+            Ok(len) => return unwrap(session, mechanism, wrapping, &blob[..len]),
+            Err(failure) => lacking = Some(failure),
+        }
+    }
+    let why = lacking.map_or_else(|| "no mechanism".to_owned(), |failure| failure.to_string());
+    Err(Seen::refused(why, "ask the vendor for AES key wrap with padding (RFC 5649, CKM_AES_KEY_WRAP_KWP)"))
+}
+
+fn unwrap(session: &Session, mechanism: Mechanism<'_>, wrapping: Object, blob: &[u8]) -> Looked {
+    let expected = hex(WRAPPED);
+    if blob != expected {
         return Err(Seen::wrong("it wraps to other bytes than RFC 5649: no other token would open its keys"));
     }
     let mut template = template(&[CKA_ENCRYPT, CKA_DECRYPT]);
-    if profile.unwrap_value_len {
+    let unwrapped = session.unwrap_key(mechanism, wrapping, &expected, &template).or_else(|_| {
+        // Some modules want the length said, others refuse it.
         template.push(Attribute::number(CKA_VALUE_LEN, 32));
-    }
-    let unwrapped = session.unwrap_key(mechanism, wrapping, &expected, &template)?;
+        session.unwrap_key(mechanism, wrapping, &expected, &template)
+    })?;
     gcm_under(session, unwrapped)?;
     Ok(Seen::ok("wraps to the bytes of RFC 5649, and unwraps them to the same key"))
 }

@@ -1,5 +1,7 @@
 //! The report: who made the token, what was found out about its module, every check, and what is to be done.
 
+use std::fmt;
+
 use serde::Serialize;
 
 use super::check::{Check, Outcome};
@@ -21,7 +23,8 @@ pub(super) struct Report {
     pub(super) good: bool,
     module: Library,
     token: Token,
-    profile: ModuleProfile,
+    /// `None` where keymill cannot open the token.
+    profile: Option<ModuleProfile>,
     checks: Vec<Check>,
     /// What later features use.
     offers: Vec<Offer>,
@@ -57,7 +60,7 @@ impl Report {
     pub(super) fn new(
         module: Library,
         token: Token,
-        profile: ModuleProfile,
+        profile: Option<ModuleProfile>,
         checks: Vec<Check>,
         offers: Vec<Offer>,
         rates: Vec<Rate>,
@@ -69,7 +72,7 @@ impl Report {
 
     /// Prints it for a person.
     pub(super) fn print(&self) -> Result<()> {
-        self.print_profile()?;
+        self.print_head()?;
         output::line("")?;
         let mut rows = Rows::new(&["check", "result", "what it means"]);
         for check in &self.checks {
@@ -88,47 +91,17 @@ impl Report {
         output::line(format_args!("\n{}", self.verdict()))
     }
 
-    fn print_profile(&self) -> Result<()> {
-        let profile = &self.profile;
-        let wrap = match profile.wrap {
-            WrapMechanism::Kwp => "CKM_AES_KEY_WRAP_KWP",
-            WrapMechanism::Pad => "CKM_AES_KEY_WRAP_PAD",
-        };
-        let length = if profile.unwrap_value_len { "wants CKA_VALUE_LEN" } else { "without CKA_VALUE_LEN" };
-        let gcm = match profile.gcm {
-            GcmMethod::Classic => "C_EncryptInit and C_Encrypt for each item",
-            GcmMethod::Message => "C_EncryptMessage (PKCS#11 3.0)",
-        };
-        let derive = if profile.derives { "AES-CMAC" } else { "none: no keys in bulk mode HsmDerived" };
-        let cancel = match profile.cancel {
-            CancelMethod::SessionCancel => "C_SessionCancel (PKCS#11 3.0)",
-            CancelMethod::ReplaceSession => "by another session",
-        };
-        let limit =
-            profile.max_sessions.map_or("no limit stated".to_owned(), |limit| format!("{limit} at most"));
-        let module = &self.module;
-        let version = |version: &Option<String>| or_dash(version.as_ref());
-        output::card(&[
-            ("module", &module.path),
-            (
-                "library",
-                &format_args!(
-                    "{}, version {}, PKCS#11 {}",
-                    or_dash(module.description.as_ref()),
-                    version(&module.version),
-                    version(&module.cryptoki)
-                ),
-            ),
-            ("token", &self.token),
-            ("wraps by", &format_args!("{wrap}, unwraps {length}")),
-            ("seals by", &gcm),
-            ("derives by", &derive),
-            ("cancels", &cancel),
-            ("item", &format_args!("{} bytes at most", grouped(profile.max_item_bytes as u64))),
-            ("sessions", &limit),
-            ("bad tag", &format_args!("answered by {}", or_dash(profile.bad_tag))),
-            ("damaged key", &format_args!("answered by {}", or_dash(profile.damaged_blob))),
-        ])
+    fn print_head(&self) -> Result<()> {
+        let Library { path, description, version, cryptoki } = &self.module;
+        let [description, version, cryptoki] =
+            [description, version, cryptoki].map(|text| or_dash(text.as_ref()));
+        let library = format!("{description}, version {version}, PKCS#11 {cryptoki}");
+        let mut pairs =
+            vec![("module", path.clone()), ("library", library), ("token", self.token.to_string())];
+        pairs.extend(self.profile.iter().flat_map(profile_pairs));
+        let shown: Vec<(&str, &dyn fmt::Display)> =
+            pairs.iter().map(|(name, value)| (*name, value as _)).collect();
+        output::card(&shown)
     }
 
     fn speed(&self) -> Option<String> {
@@ -168,6 +141,34 @@ impl Report {
         }
         text
     }
+}
+
+fn profile_pairs(profile: &ModuleProfile) -> [(&'static str, String); 8] {
+    let wrap = match profile.wrap {
+        WrapMechanism::Kwp => "CKM_AES_KEY_WRAP_KWP",
+        WrapMechanism::Pad => "CKM_AES_KEY_WRAP_PAD",
+    };
+    let length = if profile.unwrap_value_len { "wants CKA_VALUE_LEN" } else { "without CKA_VALUE_LEN" };
+    let gcm = match profile.gcm {
+        GcmMethod::Classic => "C_EncryptInit and C_Encrypt for each item",
+        GcmMethod::Message => "C_EncryptMessage (PKCS#11 3.0)",
+    };
+    let derive = if profile.derives { "AES-CMAC" } else { "nothing: no keys in bulk mode HsmDerived" };
+    let cancel = match profile.cancel {
+        CancelMethod::SessionCancel => "C_SessionCancel (PKCS#11 3.0)",
+        CancelMethod::ReplaceSession => "another session in its place",
+    };
+    let limit = profile.max_sessions.map_or("no limit stated".to_owned(), |limit| format!("{limit} at most"));
+    [
+        ("wraps by", format!("{wrap}; unwraps {length}")),
+        ("seals by", gcm.to_owned()),
+        ("derives by", derive.to_owned()),
+        ("cancels by", cancel.to_owned()),
+        ("item", format!("{} bytes at most", grouped(profile.max_item_bytes as u64))),
+        ("sessions", limit),
+        ("bad tag", format!("answered by {}", or_dash(profile.bad_tag))),
+        ("bad key", format!("damaged material, answered by {}", or_dash(profile.damaged_blob))),
+    ]
 }
 
 fn sessions(count: usize) -> String {

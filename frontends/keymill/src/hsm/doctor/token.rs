@@ -5,12 +5,10 @@ use keymill_core::Sensitive;
 use keymill_core::seam::provider::{KeyMaterial, StoredKey};
 use serde::Serialize;
 
-use super::check::Seen;
+use super::check::{Looked, Seen};
 use crate::plugins::pkcs11::module::number::*;
 use crate::plugins::pkcs11::module::{Attribute, Module, Session};
 use crate::plugins::pkcs11::{DOMAIN_KEY_LABEL, ModuleProfile};
-
-type Looked = Result<Seen, Seen>;
 
 /// Sessions opened and closed one after the other.
 const SESSIONS: usize = 100;
