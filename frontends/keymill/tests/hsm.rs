@@ -1,6 +1,9 @@
 //! `keymill hsm` by the built program on a real module: SoftHSM, and Kryoptic where `KEYMILL_KRYOPTIC_MODULE` names its library. Each
 //! test has tokens of its own in a directory of its own.
 
+// All of it is test.
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

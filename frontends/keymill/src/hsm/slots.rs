@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{ModuleArgs, load, tokens};
 use crate::failure::Result;
 use crate::output::{self, Rows, or_dash};
-use crate::plugins::pkcs11::module::TokenInfo;
+use crate::plugins::pkcs11::module::{TokenInfo, number::CK_SLOT_ID};
 
 /// List the slots of a module, with their tokens
 #[derive(Args, Clone, Debug)]
@@ -23,7 +23,7 @@ pub(super) struct SlotsArgs {
 /// A slot as `--json` prints it.
 #[derive(Serialize)]
 struct Slot {
-    slot: u64,
+    slot: CK_SLOT_ID,
     #[serde(flatten)]
     token: Option<Token>,
     /// Why the token says nothing of itself.
@@ -103,7 +103,7 @@ pub(super) fn run(args: &SlotsArgs) -> Result<()> {
                 Ok(info) => (Some(Token::new(info)), None),
                 Err(failure) => (None, Some(failure.to_string())),
             };
-            Slot { slot: slot.into(), token, failure }
+            Slot { slot, token, failure }
         })
         .collect();
     if args.json {

@@ -10,7 +10,7 @@ use crate::plugins::pkcs11::module::Failure;
 pub(super) enum Outcome {
     /// The module does what it should.
     Ok,
-    /// The module says that it does not do this.
+    /// The module says that it does not do this, or keymill refuses the token.
     Refused,
     /// The module does something else than it should.
     Wrong,
@@ -22,7 +22,7 @@ impl Outcome {
     pub(super) fn name(self) -> &'static str {
         match self {
             Outcome::Ok => "ok",
-            Outcome::Refused => "refused by the module",
+            Outcome::Refused => "refused",
             Outcome::Wrong => "WRONG",
             Outcome::NotTried => "not tried",
         }

@@ -23,6 +23,9 @@ const ITEMS: usize = 64;
 /// How long each number of sessions is measured.
 const MEASURED: Duration = Duration::from_millis(400);
 
+/// A session, and what it is to do.
+type Lane = (Box<dyn CryptoSession>, Vec<AeadBatch>);
+
 /// A key of the token that is generated for the checks and never stored.
 pub(super) struct Trial<'a> {
     provider: &'a Pkcs11Provider,
@@ -152,17 +155,17 @@ impl Trial<'_> {
         if self.provider.profile().max_sessions < 2 {
             return Ok(Seen::not_tried("the token gives keymill one session"));
         }
-        let mut work = Vec::new();
+        let mut work: Vec<Lane> = Vec::new();
         for _ in 0..2 {
             let session = self.provider.open_session()?;
             work.push((session, (0..8).map(|_| self.batch(ITEMS)).collect::<Vec<_>>()));
         }
         let texts: Vec<Vec<u8>> =
             work.iter().flat_map(|(_, batches)| batches.iter().map(|batch| batch.buffer.clone())).collect();
-        work = self.at_once(work, |session, key, batch| session.encrypt(key, batch))?;
+        self.at_once(&mut work, |session, key, batch| session.encrypt(key, batch))?;
         let (first, second) = work.split_at_mut(1);
         std::mem::swap(&mut first[0].1, &mut second[0].1);
-        work = self.at_once(work, |session, key, batch| session.decrypt(key, batch))?;
+        self.at_once(&mut work, |session, key, batch| session.decrypt(key, batch))?;
         work.swap(0, 1);
         for (batch, text) in work.iter().flat_map(|(_, batches)| batches).zip(&texts) {
             opened(batch, text)?;
@@ -172,9 +175,9 @@ impl Trial<'_> {
 
     fn at_once(
         &self,
-        mut work: Vec<(Box<dyn CryptoSession>, Vec<AeadBatch>)>,
+        work: &mut [Lane],
         call: impl Fn(&mut dyn CryptoSession, &KeyHandle, &mut AeadBatch) -> Result<(), SessionLost> + Sync,
-    ) -> Result<Vec<(Box<dyn CryptoSession>, Vec<AeadBatch>)>, Seen> {
+    ) -> Result<(), Seen> {
         let (key, call) = (&self.key, &call);
         thread::scope(|scope| {
             let threads: Vec<_> = work
@@ -190,8 +193,7 @@ impl Trial<'_> {
                 })
                 .collect();
             threads.into_iter().try_for_each(|thread| thread.join().expect("a check does not panic"))
-        })?;
-        Ok(work)
+        })
     }
 
     /// Measures how fast texts of 1 KiB are sealed by one and by two sessions.

@@ -81,7 +81,7 @@ pub(super) struct Offer {
     pub(super) mechanism: &'static str,
     pub(super) offered: bool,
     /// The smallest and the largest key, in whatever unit the module counts.
-    pub(super) key_sizes: Option<(u64, u64)>,
+    pub(super) key_sizes: Option<(CK_ULONG, CK_ULONG)>,
 }
 
 impl Offer {
@@ -120,7 +120,7 @@ pub(super) fn offers(module: &Module, slot: CK_SLOT_ID) -> Vec<Offer> {
             feature,
             mechanism,
             offered,
-            key_sizes: info.map(|info| (info.ulMinKeySize.into(), info.ulMaxKeySize.into())),
+            key_sizes: info.map(|info| (info.ulMinKeySize, info.ulMaxKeySize)),
         }
     };
     LATER.into_iter().map(offer).collect()
