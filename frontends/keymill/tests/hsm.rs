@@ -129,6 +129,12 @@ impl Hsm {
         ended
     }
 
+    fn softhsm_util(&self, words: &[&str]) {
+        let mut command = Command::new("softhsm2-util");
+        let output = command.args(words).env("SOFTHSM2_CONF", self.path("module.conf")).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+
     fn init(&self, label: &str) -> Ended {
         self.run(&format!("init --token {label} --pin-file pin --so-pin-file so-pin --json"))
     }
@@ -227,16 +233,49 @@ fn a_token_is_made_once() {
 }
 
 #[test]
+fn a_domain_key_that_gives_readable_keys_away_is_found_out() {
+    let hsm = Hsm::softhsm();
+    hsm.softhsm_util(&["--init-token", "--free", "--label", "loose", "--so-pin", SO_PIN, "--pin", PIN]);
+    fs::write(hsm.path("key"), [7; 32]).unwrap();
+    // Keys of another tool, without CKA_UNWRAP_TEMPLATE.
+    let import = |label: &str, id: &str| {
+        let key = hsm.path("key");
+        let words = ["--aes", "--label", label, "--id", id, "--token", "loose", "--pin", PIN];
+        hsm.softhsm_util(&[&["--import", key.to_str().unwrap()], &words[..]].concat());
+    };
+    let doctor = || {
+        let ended = hsm.run("doctor --token loose --pin-file pin --json");
+        let report = ended.json();
+        let bad: Vec<Value> = report["checks"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|check| check["result"] != "ok")
+            .cloned()
+            .collect();
+        (ended.code, bad)
+    };
+    import("keymill-domain", "01");
+    let (code, bad) = doctor();
+    assert_eq!((code, bad.len(), &bad[0]["check"]), (Some(1), 2, &"root MAC key".into()), "{bad:?}");
+
+    import("keymill-root-mac", "02");
+    let (code, bad) = doctor();
+    assert_eq!((code, bad.len()), (Some(0), 1), "{bad:?}");
+    assert_eq!(
+        [&bad[0]["check"], &bad[0]["result"], &bad[0]["needed"]],
+        [&Value::from("forbidden unwrap"), &"wrong".into(), &false.into()]
+    );
+    let person = hsm.run("doctor --token loose --pin-file pin").done();
+    assert!(person.out.contains("1 to think about"), "{}", person.out);
+}
+
+#[test]
 fn a_token_without_keymills_keys_gets_them_and_keeps_its_pin() {
     let hsm = Hsm::softhsm();
     hsm.init("first").done();
     // The keys of one that exists are all that init makes there; another tool made the token.
-    let made = Command::new("softhsm2-util")
-        .args(["--init-token", "--free", "--label", "old", "--so-pin", SO_PIN, "--pin", PIN])
-        .env("SOFTHSM2_CONF", hsm.path("module.conf"))
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "{made:?}");
+    hsm.softhsm_util(&["--init-token", "--free", "--label", "old", "--so-pin", SO_PIN, "--pin", PIN]);
     // The doctor examines the module as far as it goes without them.
     let ended = hsm.run("doctor --token old --pin-file pin --json");
     let report = ended.json();

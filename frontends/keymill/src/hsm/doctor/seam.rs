@@ -28,7 +28,7 @@ type Lane = (Box<dyn CryptoSession>, Vec<AeadBatch>);
 
 /// A key of the token that is generated for the checks and never stored.
 pub(super) struct Trial<'a> {
-    provider: &'a Pkcs11Provider,
+    provider: &'a dyn CryptoProvider,
     /// As it would be stored.
     pub(super) stored: StoredKey,
     key: KeyHandle,
@@ -56,7 +56,7 @@ impl From<SessionLost> for Seen {
 }
 
 /// Generates a key, wraps it, and loads it from what is to be stored.
-pub(super) fn trial(provider: &Pkcs11Provider) -> Result<Trial<'_>, Seen> {
+pub(super) fn trial(provider: &dyn CryptoProvider) -> Result<Trial<'_>, Seen> {
     let mut custody = provider.custody()?;
     let stored = custody.generate(KeySpec::Aes256, Some(BulkMode::InHsm))?;
     let key = custody.load(&stored)?;
@@ -64,7 +64,7 @@ pub(super) fn trial(provider: &Pkcs11Provider) -> Result<Trial<'_>, Seen> {
 }
 
 /// Draws random bytes twice.
-pub(super) fn random(provider: &Pkcs11Provider) -> Looked {
+pub(super) fn random(provider: &dyn CryptoProvider) -> Looked {
     let mut session = provider.open_session()?;
     let (mut one, mut other) = ([0; 64], [0; 64]);
     session.random(&mut one)?;
@@ -78,7 +78,15 @@ pub(super) fn random(provider: &Pkcs11Provider) -> Looked {
 
 /// Derives by the root MAC key, as the keys of the store are.
 pub(super) fn root(provider: &Pkcs11Provider) -> Looked {
-    let derive = |byte| provider.root_derive([[byte; 16], [byte + 1; 16]]);
+    let derive = |byte| {
+        provider.root_derive([[byte; 16], [byte + 1; 16]]).map_err(|error| match error {
+            ProviderError::Rejected(why) => Seen::refused(
+                why,
+                "the token was not made ready by `keymill hsm init`, which makes both keys: begin with a new token",
+            ),
+            other => other.into(),
+        })
+    };
     let (one, again, other) = (derive(1)?, derive(1)?, derive(3)?);
     match one.expose() == again.expose() && one.expose() != other.expose() {
         true => Ok(Seen::ok("gives the same bytes for the same message, and others for another")),
@@ -299,3 +307,6 @@ fn opened(batch: &AeadBatch, texts: &[u8]) -> Result<(), Seen> {
         false => Err(Seen::wrong("a text opens to other bytes than were sealed")),
     }
 }
+
+#[cfg(test)]
+mod tests;

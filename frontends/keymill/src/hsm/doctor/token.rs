@@ -53,7 +53,7 @@ pub(super) fn forbidden_unwrap(session: &Session, stored: &StoredKey, profile: &
             "a stored key unwraps as a readable one, and its value was read: whoever has the PIN and a copy of the store can do so",
         )
         .optional()
-        .next("guard the PIN and the store apart, or use a module that honours CKA_UNWRAP_TEMPLATE"),
+        .next("guard the PIN and the store apart; a domain key of `keymill hsm init`, on a module that honours CKA_UNWRAP_TEMPLATE, refuses this"),
     })
 }
 
