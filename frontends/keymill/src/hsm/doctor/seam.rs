@@ -1,18 +1,21 @@
 //! Checks through the seam that the engine uses: keys born, wrapped, loaded and used as keymill will, forged ciphertexts by the
-//! thousand, two sessions on one key, and how fast that goes.
+//! thousand, two sessions on one key.
 
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use keymill_core::key::{BulkMode, KeySpec};
 use keymill_core::seam::provider::{
     AeadBatch, AeadItem, CryptoProvider, CryptoSession, JobError, KeyHandle, ProviderError, SessionLost,
     StoredKey,
 };
-use serde::Serialize;
 
 use super::check::{Looked, Seen};
 use crate::plugins::pkcs11::Pkcs11Provider;
+
+mod speed;
+
+pub(super) use speed::Rate;
 
 const TEXT_BYTES: usize = 1024;
 const TAG_BYTES: usize = 16;
@@ -20,8 +23,6 @@ const TAG_BYTES: usize = 16;
 const FORGED: usize = 1000;
 /// Items of a batch in checks.
 const ITEMS: usize = 64;
-/// How long each number of sessions is measured.
-const MEASURED: Duration = Duration::from_millis(400);
 
 /// A session, and what it is to do.
 type Lane = (Box<dyn CryptoSession>, Vec<AeadBatch>);
@@ -34,13 +35,6 @@ pub(super) struct Trial<'a> {
     key: KeyHandle,
     /// Nonces given out; each is used once under the key.
     nonces: u64,
-}
-
-/// Items a second by a number of sessions.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub(super) struct Rate {
-    pub(super) sessions: usize,
-    pub(super) items_per_s: u64,
 }
 
 impl From<ProviderError> for Seen {
@@ -204,36 +198,6 @@ impl Trial<'_> {
         })
     }
 
-    /// Measures how fast texts of 1 KiB are sealed by one and by two sessions.
-    pub(super) fn rates(&mut self) -> Result<Vec<Rate>, Seen> {
-        let limit = self.provider.profile().max_sessions;
-        let mut rates = Vec::new();
-        for sessions in [1, 2].into_iter().filter(|sessions| *sessions <= limit) {
-            let mut lanes = Vec::new();
-            for lane in 0..sessions {
-                // The nonces of a lane are its own: the ends of the 96 bits tell lanes and passes apart.
-                lanes.push((self.provider.open_session()?, self.batch(256), (10 * sessions + lane) as u8));
-            }
-            let key = &self.key;
-            let began = Instant::now();
-            let done = thread::scope(|scope| {
-                let threads: Vec<_> = lanes
-                    .iter_mut()
-                    .map(|(session, batch, lane)| {
-                        scope.spawn(move || pass(session.as_mut(), key, batch, *lane, began))
-                    })
-                    .collect();
-                threads
-                    .into_iter()
-                    .map(|thread| thread.join().expect("a measurement does not panic"))
-                    .sum::<Result<u64, Seen>>()
-            })?;
-            let items_per_s = (done as f64 / began.elapsed().as_secs_f64()) as u64;
-            rates.push(Rate { sessions, items_per_s });
-        }
-        Ok(rates)
-    }
-
     /// Makes texts that are told apart, with nonces that nothing else has.
     fn batch(&mut self, items: usize) -> AeadBatch {
         let mut batch = AeadBatch { aad: b"keymill hsm doctor".to_vec(), ..AeadBatch::default() };
@@ -249,30 +213,6 @@ impl Trial<'_> {
         }
         batch
     }
-}
-
-/// Seals a batch over and over until the time is up, and returns how many items that were.
-fn pass(
-    session: &mut dyn CryptoSession,
-    key: &KeyHandle,
-    batch: &mut AeadBatch,
-    lane: u8,
-    began: Instant,
-) -> Result<u64, Seen> {
-    let mut done = 0;
-    let mut round = 0u16;
-    while began.elapsed() < MEASURED {
-        round += 1;
-        for item in &mut batch.items {
-            item.outcome = None;
-            item.nonce[0] = lane;
-            item.nonce[1..3].copy_from_slice(&round.to_be_bytes());
-        }
-        session.encrypt(key, batch)?;
-        all_done(batch, "does not seal")?;
-        done += batch.items.len() as u64;
-    }
-    Ok(done)
 }
 
 fn copied(batch: &AeadBatch) -> AeadBatch {
