@@ -6,7 +6,7 @@ use crate::admin::{access_key, alias, key, login};
 use crate::batch::{self, BatchArgs, Direction};
 use crate::credentials::{ServerArgs, Target};
 use crate::failure::{Failure, Result};
-use crate::{audit, demo, output, serve};
+use crate::{audit, demo, hsm, output, serve};
 
 /// A self-hosted key management service and crypto engine
 ///
@@ -32,6 +32,7 @@ enum Command {
     Batch(BatchCommand),
     /// Work with the audit log
     Audit(AuditCommand),
+    Hsm(hsm::HsmArgs),
     /// Measure every path beside its ceiling in one run, and print the ratios
     ///
     /// Exits 1 where a target is missed. What each row means: bench/README.md.
@@ -82,6 +83,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
             BatchDirection::Decrypt(args) => run_batch(Direction::Decrypt, &server, &args),
         },
         Command::Audit(AuditCommand { command: AuditAction::Verify(args) }) => audit::run(&args),
+        Command::Hsm(args) => hsm::run(args),
         Command::Bench(args) => run_bench(&args),
         Command::Version => output::line(format_args!("keymill {}", env!("CARGO_PKG_VERSION"))),
     }

@@ -8,6 +8,7 @@ mod config;
 mod credentials;
 mod demo;
 mod failure;
+mod hsm;
 mod instance;
 mod log;
 mod output;

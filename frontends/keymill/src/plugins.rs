@@ -8,6 +8,9 @@ use keymill_core::seam::auth::Authenticator;
 use keymill_core::seam::provider::CryptoProvider;
 use keymill_core::seam::store::Store;
 
+/// Tokens, whose commands drive the plugin itself: there is no configuration that opens it yet.
+pub(crate) use keymill_provider_pkcs11 as pkcs11;
+
 use crate::config::{AuditConfig, AuditKind, ProviderConfig, ProviderKind, StoreConfig, StoreKind};
 use crate::failure::{Failure, Result};
 

@@ -26,8 +26,11 @@ pub(crate) mod template;
 use attachment::Attached;
 pub(crate) use attachment::Attachment;
 pub use failure::{Class, Failure, Rv};
-pub use raw::TokenInfo;
+pub use raw::{LibraryInfo, TokenInfo};
 pub use template::{Attribute, Mechanism, Value};
+
+/// The numbers that PKCS#11 gives to mechanisms, attributes and codes.
+pub use cryptoki_sys as number;
 
 /// Bytes that a module is given in one call, at most: one was seen to crash at 2 GiB.
 pub const MAX_CALL_BYTES: usize = 1024 * 1024;

@@ -16,7 +16,7 @@ mod admin;
 mod data;
 mod keys;
 
-pub use admin::TokenInfo;
+pub use admin::{LibraryInfo, TokenInfo};
 pub(super) use admin::{close_session, open_session};
 
 /// Calls a function of a table; `None` where the table has none.

@@ -24,6 +24,8 @@ pub struct TokenInfo {
     pub model: String,
     /// The serial number.
     pub serial: String,
+    /// The version of its firmware.
+    pub firmware: String,
     /// Whether it has been initialised.
     pub initialized: bool,
     /// Whether the user's PIN has been set.
@@ -32,23 +34,54 @@ pub struct TokenInfo {
     pub pin_final_try: bool,
     /// Whether its PIN is locked.
     pub pin_locked: bool,
+    /// Whether its keys want a login.
+    pub login_required: bool,
+    /// Sessions that are open now, where it says so.
+    pub open_sessions: Option<usize>,
     /// Sessions that it gives, where it says so.
     pub max_sessions: Option<usize>,
 }
 
+/// What a module says of itself, for whoever talks to its vendor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LibraryInfo {
+    /// Who made it.
+    pub manufacturer: String,
+    /// What it is.
+    pub description: String,
+    /// Its version.
+    pub version: String,
+    /// The version of PKCS#11 that it follows.
+    pub cryptoki: String,
+}
+
+/// Reads a field of text, which is filled up with blanks.
+fn text(field: &[u8]) -> String {
+    String::from_utf8_lossy(field).trim_end_matches([' ', '\0']).to_owned()
+}
+
+fn version(version: CK_VERSION) -> String {
+    format!("{}.{}", version.major, version.minor)
+}
+
 impl TokenInfo {
     fn new(info: &CK_TOKEN_INFO) -> Self {
-        let text = |field: &[u8]| String::from_utf8_lossy(field).trim_end_matches([' ', '\0']).to_owned();
         let flag = |flag| info.flags & flag != 0;
         Self {
             label: text(&info.label),
             manufacturer: text(&info.manufacturerID),
             model: text(&info.model),
             serial: text(&info.serialNumber),
+            firmware: version(info.firmwareVersion),
             initialized: flag(CKF_TOKEN_INITIALIZED),
             pin_set: flag(CKF_USER_PIN_INITIALIZED),
             pin_final_try: flag(CKF_USER_PIN_FINAL_TRY),
             pin_locked: flag(CKF_USER_PIN_LOCKED),
+            login_required: flag(CKF_LOGIN_REQUIRED),
+            open_sessions: match info.ulSessionCount {
+                CK_UNAVAILABLE_INFORMATION => None,
+                count => usize::try_from(count).ok(),
+            },
             max_sessions: match info.ulMaxSessionCount {
                 CK_EFFECTIVELY_INFINITE | CK_UNAVAILABLE_INFORMATION => None,
                 limit => usize::try_from(limit).ok(),
@@ -76,6 +109,21 @@ pub(crate) fn close_session(session: &Session) -> Result<(), Failure> {
 }
 
 impl Module {
+    /// Asks the module for what it says of itself.
+    ///
+    /// # Errors
+    /// [`Failure`] of `C_GetInfo`.
+    pub fn info(&self) -> Result<LibraryInfo, Failure> {
+        let mut info = CK_INFO::default();
+        self.now("C_GetInfo", |table| call!(table.base, C_GetInfo(&mut info)))?;
+        Ok(LibraryInfo {
+            manufacturer: text(&info.manufacturerID),
+            description: text(&info.libraryDescription),
+            version: version(info.libraryVersion),
+            cryptoki: version(info.cryptokiVersion),
+        })
+    }
+
     /// Lists the slots that hold a token.
     ///
     /// # Errors

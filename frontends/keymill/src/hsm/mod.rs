@@ -1,0 +1,209 @@
+//! `keymill hsm`: what an operator does with a token before keymill uses it: find it, make it ready, examine it. These commands drive
+//! the plugin itself, in this process, and no server.
+
+mod doctor;
+mod init;
+mod pin;
+mod prompt;
+mod slots;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+
+use crate::failure::{Failure, Result};
+use crate::plugins::pkcs11::DOMAIN_KEY_LABEL;
+use crate::plugins::pkcs11::module::{Module, TokenInfo, number::CK_SLOT_ID};
+
+/// Bytes of a token's label.
+const LABEL_BYTES: usize = 32;
+
+/// Find, prepare and examine tokens of a PKCS#11 module
+///
+/// These commands load the module themselves; they need no server, and `keymill serve` does not drive tokens yet: its keys are software
+/// keys. PINs come from a file of mode 0600, the environment or a prompt, never from the command line, where other users could see them.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct HsmArgs {
+    #[command(subcommand)]
+    command: HsmCommand,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+enum HsmCommand {
+    Slots(slots::SlotsArgs),
+    Init(init::InitArgs),
+    Doctor(doctor::DoctorArgs),
+}
+
+/// The flag that names a module.
+#[derive(Args, Clone, Debug)]
+struct ModuleArgs {
+    /// The vendor's PKCS#11 library
+    #[arg(long, value_name = "PATH")]
+    module: PathBuf,
+}
+
+/// The flags that name a token.
+#[derive(Args, Clone, Debug)]
+struct TokenArgs {
+    #[command(flatten)]
+    module: ModuleArgs,
+    /// The token's label; slots are numbered anew at whim
+    #[arg(long, value_name = "LABEL", value_parser = parse_label)]
+    token: String,
+}
+
+/// Does what the command says.
+pub(crate) fn run(args: HsmArgs) -> Result<()> {
+    match args.command {
+        HsmCommand::Slots(args) => slots::run(&args),
+        HsmCommand::Init(args) => init::run(args),
+        HsmCommand::Doctor(args) => doctor::run(args),
+    }
+}
+
+fn parse_label(text: &str) -> Result<String, String> {
+    match text.len() {
+        1..=LABEL_BYTES if !text.ends_with(' ') => Ok(text.to_owned()),
+        // PKCS#11 fills labels up with blanks.
+        1..=LABEL_BYTES => Err("a token's label cannot end in a blank".to_owned()),
+        _ => Err(format!("a token's label has 1 to {LABEL_BYTES} bytes")),
+    }
+}
+
+/// Loads a module and initialises it.
+fn load(path: &Path) -> Result<Module> {
+    let module = Module::load(path).map_err(|error| {
+        Failure::new(error.to_string())
+            .next("name the library that the HSM's vendor delivers for PKCS#11, such as libsofthsm2.so")
+    })?;
+    module.initialize().map_err(|failure| {
+        Failure::new(format!("{}: {failure}", path.display())).next(
+            "check the module's own configuration (SoftHSM finds it by SOFTHSM2_CONF), and that its files may be read by you",
+        )
+    })?;
+    Ok(module)
+}
+
+/// Lists the slots that hold a token, each with what its token says of itself.
+fn tokens(module: &Module) -> Result<Vec<(CK_SLOT_ID, Result<TokenInfo>)>> {
+    let slots = module.slots().map_err(Failure::because("the slots"))?;
+    let info = |slot| module.token_info(slot).map_err(|failure| Failure::new(failure.to_string()));
+    Ok(slots.into_iter().map(|slot| (slot, info(slot))).collect())
+}
+
+/// Finds the token of a label, if there is one; two of one label are refused.
+fn find(module: &Module, label: &str) -> Result<Option<(CK_SLOT_ID, TokenInfo)>> {
+    let readable = tokens(module)?.into_iter().filter_map(|(slot, info)| Some((slot, info.ok()?)));
+    let mut found = readable.filter(|(_, info)| info.initialized && info.label == label);
+    let first = found.next();
+    match found.next() {
+        None => Ok(first),
+        Some(_) => Err(Failure::new(format!("two tokens have the label {label}"))
+            .next("give one of them another label with the vendor's tool")),
+    }
+}
+
+/// Refuses a token whose PIN should not be tried now: a wrong one could lock it.
+fn check_pin_state(info: &TokenInfo) -> Result<()> {
+    let label = &info.label;
+    let by_officer =
+        "have its security officer set the PIN, with the vendor's tool (such as pkcs11-tool --init-pin)";
+    if !info.pin_set {
+        return Err(Failure::new(format!("token {label} has no PIN yet")).next(by_officer));
+    }
+    if info.pin_locked {
+        return Err(Failure::new(format!("the PIN of token {label} is locked")).next(by_officer));
+    }
+    if info.pin_final_try {
+        return Err(Failure::new(format!("one more wrong PIN locks token {label}, so none is tried")).next(
+            "log in once with the right PIN by the vendor's tool, which resets the count, or have the security officer set it",
+        ));
+    }
+    Ok(())
+}
+
+/// Makes the failure of a token that does not do what it was asked, with what to do next where its reason shows.
+fn failed(error: impl fmt::Display) -> Failure {
+    let message = error.to_string();
+    match next_after(&message) {
+        Some(next) => Failure::new(message).next(next),
+        None => Failure::new(message),
+    }
+}
+
+/// Says what to do next, by the reason: the plugin tells it in words alone.
+fn next_after(message: &str) -> Option<&'static str> {
+    let says = |words: &str| message.contains(words);
+    match () {
+        () if says("CKR_PIN_LEN_RANGE") || says("CKR_PIN_INVALID") => {
+            Some("the token wants another kind of PIN: its documentation says which length and characters")
+        }
+        () if says("CKR_PIN") => Some(
+            "check the PIN before you try again: it was tried once, and tokens lock after a few wrong ones",
+        ),
+        () if says("not initialised for keymill") => {
+            Some("`keymill hsm init` makes its keys, and leaves all else on the token as it is")
+        }
+        () if says(DOMAIN_KEY_LABEL) && says("already") => Some(
+            "the token is in use by keymill: `keymill hsm doctor` examines it, and nothing makes it anew",
+        ),
+        () if says("does not wrap") => {
+            Some("ask the vendor for AES key wrap with padding (RFC 5649, CKM_AES_KEY_WRAP_KWP)")
+        }
+        () if says("AES-GCM") => Some(
+            "ask the vendor for CKM_AES_GCM with the caller's nonce, or whether a mode of the HSM (FIPS) forbids it",
+        ),
+        () => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_fits_its_field_and_reads_back_as_it_was() {
+        for good in ["a", "my token", &"x".repeat(LABEL_BYTES)] {
+            assert_eq!(parse_label(good).as_deref(), Ok(good));
+        }
+        for bad in ["", "ends in a blank ", &"x".repeat(LABEL_BYTES + 1)] {
+            assert!(parse_label(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_no_module_is_told_with_what_to_name() {
+        for path in ["no/such/module.so", "Cargo.toml"] {
+            let told = load(Path::new(path)).unwrap_err().to_string();
+            assert!(told.contains("no PKCS#11 module") && told.contains("next: "), "{told}");
+        }
+    }
+
+    #[test]
+    fn no_pin_is_tried_where_a_wrong_one_would_lock_the_token() {
+        let good = TokenInfo {
+            label: "t".into(),
+            manufacturer: String::new(),
+            model: String::new(),
+            serial: String::new(),
+            firmware: String::new(),
+            initialized: true,
+            pin_set: true,
+            pin_final_try: false,
+            pin_locked: false,
+            login_required: true,
+            open_sessions: None,
+            max_sessions: None,
+        };
+        assert!(check_pin_state(&good).is_ok());
+        for bad in [
+            TokenInfo { pin_set: false, ..good.clone() },
+            TokenInfo { pin_locked: true, ..good.clone() },
+            TokenInfo { pin_final_try: true, ..good.clone() },
+        ] {
+            assert!(check_pin_state(&bad).unwrap_err().to_string().contains("next: "));
+        }
+    }
+}
