@@ -24,6 +24,11 @@ pub(crate) fn management(chains: &[String]) -> impl Iterator<Item = &String> {
     chains.iter().filter(|chain| chain.ends_with(MANAGEMENT))
 }
 
+/// Returns those of the chains that name none.
+pub(crate) fn data(chains: &[String]) -> impl Iterator<Item = &String> {
+    chains.iter().filter(|chain| !chain.ends_with(MANAGEMENT))
+}
+
 /// Reads the heads that management chains name in their first lines, where those verify. To be learned before any chain is checked:
 /// a clock set back puts names out of the order of age, so that no order of checking has every head in time.
 ///

@@ -1,5 +1,6 @@
 //! Start: what the audit logs of earlier processes remember, of records and of each other. Only management chains are read, since the
-//! others write no records and may be long; that they are there is looked at, and `audit verify` reads them.
+//! others write no records and may be long; that they are there is looked at, and `audit verify` reads them. Those that no head tells of
+//! are read once, and bound from then on.
 
 use std::collections::btree_map::Entry as Place;
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,6 +74,16 @@ pub(crate) fn remember(
             }
         }
         keep_newest(&mut remembered.stamps, verifier.into_stamps());
+    }
+    // Of a process that was killed at once, or of one whose management chain is lost: from here on they are bound as they stand.
+    for chain in heads::data(&chains).filter(|chain| known.get(chain).is_none()) {
+        let mut verifier = verifier(chain);
+        log.read(chain, &mut |line| verifier.line(line.bytes, line.torn))?;
+        let report = verifier.report();
+        if let Some(bad) = report.bad {
+            remembered.troubles.push(format!("audit chain {chain}, {bad}"));
+        }
+        reached.push(report.head);
     }
     known.learn(reached);
     remembered.to_name = heads::to_name(&known, &named, MAX_NAMED);
@@ -209,6 +220,23 @@ mod tests {
         assert_eq!(troubles.len(), 2, "{troubles:?}");
         assert_eq!(troubles[0], "audit chain z-data is gone");
         assert!(troubles[1].contains("z-management") && troubles[1].contains("cut off"));
+    }
+
+    #[test]
+    fn a_data_chain_that_no_head_tells_of_is_bound_as_it_stands() {
+        let mut log = Log::default();
+        let end = log.write("a-data", 5, &[]);
+        let (named, _, troubles) = start(&log, &[]);
+        assert_eq!((&*named, &*troubles), (std::slice::from_ref(&end), &[][..]));
+        let namer = log.write("b-management", 1, &named);
+        assert_eq!(start(&log, &[&namer]).0, std::slice::from_ref(&namer), "and not again");
+        // Altered before anybody knew of it.
+        let mut altered = log.0["a-data"].clone();
+        let at = altered.len() - 10;
+        altered[at] ^= 1;
+        log.0.insert("c-data".into(), altered);
+        let (_, _, troubles) = start(&log, &[&namer]);
+        assert!(matches!(&*troubles, [one] if one.contains("c-data")), "{troubles:?}");
     }
 
     #[test]
