@@ -67,6 +67,7 @@ pub fn open_on(module: Module, config: Config) -> Result<Pkcs11Provider, OpenErr
             // A call can take as long as the network to the device likes.
             inline: false,
             max_batch,
+            max_item_bytes: token.profile.max_item_bytes,
             max_sessions: token.max_sessions(),
         },
         token,

@@ -5,7 +5,7 @@ use keymill_core::access::{Grant, Resource, Role};
 use keymill_core::audit::{KeyTouch, Outcome, RecordStamp};
 use keymill_core::error::{Error, ErrorKind, Limit, Result};
 use keymill_core::id::{AccessKeyId, AliasName, CmkId, KeyRef};
-use keymill_core::key::{KeyChange, KeySpec, ProtectionLevel};
+use keymill_core::key::{BulkMode, KeyChange, KeySpec, ProtectionLevel};
 use keymill_core::limit;
 use keymill_core::operation::*;
 
@@ -34,7 +34,7 @@ pub struct Managed {
 
 /// What is to be done.
 pub(super) enum Plan {
-    CreateKey { description: String, spec: KeySpec },
+    CreateKey { description: String, spec: KeySpec, bulk_mode: Option<BulkMode> },
     ChangeState { id: CmkId, change: KeyChange, window_days: Option<u32> },
     Describe { id: CmkId, description: String },
     Rotate { id: CmkId },
@@ -77,14 +77,13 @@ impl Gate {
         match request {
             Request::CreateKey(r) => {
                 self.require(job, Operation::CreateKey, Resource::Keys)?;
-                if r.protection_level == Some(ProtectionLevel::Hsm) || r.bulk_mode.is_some() {
-                    return Err(Error::new(
-                        ErrorKind::Unsupported,
-                        "no crypto pool of this installation has a hardware security module",
-                    ));
-                }
                 let spec = r.key_spec.unwrap_or(KeySpec::Aes256);
-                Ok(Plan::CreateKey { description: describe(r.description.unwrap_or_default())?, spec })
+                let bulk_mode = self.bulk_mode(r.protection_level, r.bulk_mode)?;
+                if let Some(mode) = bulk_mode {
+                    self.0.shared.pool.check(spec, mode)?;
+                }
+                let description = describe(r.description.unwrap_or_default())?;
+                Ok(Plan::CreateKey { description, spec, bulk_mode })
             }
             Request::EnableKey(r) => {
                 self.plan_change(job, &r.key_id, Operation::EnableKey, KeyChange::Enable)
@@ -156,6 +155,22 @@ impl Gate {
                 Ok(Plan::RemoveAccessKey(r.access_key_id))
             }
             other => Err(Error::internal(format!("{} changes nothing", other.operation().name()))),
+        }
+    }
+
+    /// Returns the bulk mode of a key to be made in a token; `None` for one of software.
+    fn bulk_mode(
+        &self,
+        protection: Option<ProtectionLevel>,
+        mode: Option<BulkMode>,
+    ) -> Result<Option<BulkMode>> {
+        let config = &self.0.shared.config;
+        match (protection.unwrap_or(config.protection), mode) {
+            (ProtectionLevel::Hsm, mode) => Ok(Some(mode.unwrap_or(config.bulk_mode))),
+            (ProtectionLevel::Software, None) => Ok(None),
+            (ProtectionLevel::Software, Some(_)) => {
+                Err(Error::new(ErrorKind::InvalidParameter, "BulkMode is for keys of ProtectionLevel HSM"))
+            }
         }
     }
 
@@ -275,10 +290,14 @@ impl Gate {
         let actors = &self.0.actors;
         let request_id = call.request_id;
         match plan {
-            Plan::CreateKey { description, spec } => {
-                let key = self.generate(call, spec, deadline).await?;
+            Plan::CreateKey { description, spec, bulk_mode } => {
+                let key = self.generate(call, spec, bulk_mode, deadline).await?;
                 let creator = (*call.principal.access_key).clone();
-                let changed = actors.keyring(CreateCmk { key, description, creator }).await?;
+                let protection = match bulk_mode {
+                    Some(_) => ProtectionLevel::Hsm,
+                    None => ProtectionLevel::Software,
+                };
+                let changed = actors.keyring(CreateCmk { key, protection, description, creator }).await?;
                 let key_metadata = self.metadata(&changed.value);
                 Ok(done(Reply::CreateKey(CreateKeyReply { key_metadata, request_id }), changed))
             }
@@ -306,8 +325,8 @@ impl Gate {
                 Ok(done(reply, changed))
             }
             Plan::Rotate { id } => {
-                let spec = self.0.shared.keyring.cmk(&id).ok_or_else(Error::key_not_found)?.cmk.spec;
-                let key = self.generate(call, spec, deadline).await?;
+                let entry = self.0.shared.keyring.cmk(&id).ok_or_else(Error::key_not_found)?;
+                let key = self.generate(call, entry.cmk.spec, entry.cmk.bulk_mode, deadline).await?;
                 let changed = actors.keyring(Rotate { id, key }).await?;
                 let key_version_id = changed.value.primary().id;
                 Ok(done(Reply::RotateKey(RotateKeyReply { key_version_id, request_id }), changed))
@@ -351,17 +370,23 @@ impl Gate {
         }
     }
 
-    /// Has key material generated in the software lane.
+    /// Has key material generated: in a token where the key has a bulk mode, else in the software lane.
     async fn generate(
         &self,
         call: &Call,
         spec: KeySpec,
+        bulk_mode: Option<BulkMode>,
         deadline: std::time::Instant,
     ) -> Result<keymill_core::seam::provider::StoredKey> {
         let (reply, generated) = tokio::sync::oneshot::channel();
-        let job = CustodyJob { spec, bulk_mode: None, deadline, reply };
-        self.0.actors.lane.submit(&call.principal.access_key, 1, job).map_err(|(error, _)| error)?;
-        generated.await.map_err(|_| Error::new(ErrorKind::Unavailable, "the software lane is shut down"))?
+        let principal = call.principal.access_key.clone();
+        let job = CustodyJob { spec, bulk_mode, deadline, principal: principal.clone(), attempts: 0, reply };
+        let lane = match bulk_mode {
+            Some(_) => &self.0.shared.pool.control,
+            None => &*self.0.actors.lane,
+        };
+        lane.submit(&principal, 1, job).map_err(|(error, _)| error)?;
+        generated.await.map_err(|_| Error::new(ErrorKind::Unavailable, "the crypto pool is shut down"))?
     }
 }
 

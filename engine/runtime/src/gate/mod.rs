@@ -182,6 +182,8 @@ impl Gate {
             cancel,
             ticket,
             started: None,
+            trip: None,
+            waits: false,
         });
         match self.admit(&mut job, request, frame) {
             Ok(None) => Opened::Job(job),
@@ -251,6 +253,8 @@ impl Gate {
             cancel,
             ticket,
             started: None,
+            trip: None,
+            waits: false,
         })
     }
 

@@ -3,7 +3,7 @@
 
 mod doctor;
 mod init;
-mod pin;
+pub(crate) mod pin;
 mod prompt;
 mod slots;
 
