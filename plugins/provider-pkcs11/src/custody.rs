@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use keymill_core::key::{BulkMode, KeySpec};
+use keymill_core::key::{BulkMode, KeySpec, KeyUsage};
 use keymill_core::seam::provider::{KeyCustody, KeyHandle, KeyMaterial, ProviderError, StoredKey};
 
 use crate::cache::Loaded;
@@ -67,18 +67,24 @@ impl Drop for Pkcs11Custody {
 }
 
 impl KeyCustody for Pkcs11Custody {
-    fn generate(&mut self, spec: KeySpec, bulk_mode: Option<BulkMode>) -> Result<StoredKey, ProviderError> {
+    fn generate(
+        &mut self,
+        spec: KeySpec,
+        usage: KeyUsage,
+        bulk_mode: Option<BulkMode>,
+    ) -> Result<StoredKey, ProviderError> {
+        offered(spec)?;
         let mode = self.mode(bulk_mode)?;
-        let KeySpec::Aes256 = spec;
         let profile = &self.token.profile;
         let wrapped = self.token.with_link(|link| {
             self.token.bury(link);
             wrapped::generate(&link.owner, link.domain_key, mode, profile, &link.graveyard, |_| Ok(()))
         })?;
-        Ok(StoredKey { spec, bulk_mode, material: KeyMaterial::Wrapped(wrapped) })
+        Ok(StoredKey { spec, usage, bulk_mode, material: KeyMaterial::Wrapped(wrapped), public_key: None })
     }
 
     fn load(&mut self, key: &StoredKey) -> Result<KeyHandle, ProviderError> {
+        offered(key.spec)?;
         let mode = self.mode(key.bulk_mode)?;
         let KeyMaterial::Wrapped(wrapped) = &key.material else {
             return Err(ProviderError::Rejected("material in clear belongs to a software provider".into()));
@@ -154,5 +160,14 @@ impl KeyCustody for Pkcs11Custody {
             link.canary.unwrap_and_open(&link.owner, link.domain_key, &self.token.profile)
         })?;
         Ok(())
+    }
+}
+
+fn offered(spec: KeySpec) -> Result<(), ProviderError> {
+    match spec {
+        KeySpec::Aes256 => Ok(()),
+        _ => {
+            Err(ProviderError::Rejected(format!("no keys of KeySpec {} are held in this token", spec.name())))
+        }
     }
 }

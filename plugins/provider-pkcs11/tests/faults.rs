@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cryptoki_sys::*;
 use keymill_core::Sensitive;
-use keymill_core::key::{BulkMode, KeySpec};
+use keymill_core::key::{BulkMode, KeySpec, KeyUsage};
 use keymill_core::seam::provider::{
     AeadBatch, AeadItem, CryptoProvider, CryptoSession, DeriveJob, JobError, KeyCustody, KeyHandle,
     KeyMaterial, ProviderError, StoredKey,
@@ -43,7 +43,7 @@ fn provider() -> Pkcs11Provider {
 }
 
 fn stored(custody: &mut dyn KeyCustody, mode: BulkMode) -> StoredKey {
-    custody.generate(KeySpec::Aes256, Some(mode)).unwrap()
+    custody.generate(KeySpec::Aes256, KeyUsage::EncryptDecrypt, Some(mode)).unwrap()
 }
 
 fn key(provider: &Pkcs11Provider, mode: BulkMode) -> KeyHandle {
@@ -366,7 +366,13 @@ fn a_damaged_blob_is_corrupt_and_casts_no_doubt_on_the_token() {
 }
 
 fn good_copy(stored: &StoredKey) -> StoredKey {
-    StoredKey { spec: stored.spec, bulk_mode: stored.bulk_mode, material: KeyMaterial::Wrapped(Vec::new()) }
+    StoredKey {
+        spec: stored.spec,
+        usage: stored.usage,
+        bulk_mode: stored.bulk_mode,
+        material: KeyMaterial::Wrapped(Vec::new()),
+        public_key: stored.public_key.clone(),
+    }
 }
 
 #[test]

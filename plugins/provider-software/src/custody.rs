@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use keymill_core::Sensitive;
-use keymill_core::key::{BulkMode, KeySpec};
+use keymill_core::key::{BulkMode, KeySpec, KeyUsage};
 use keymill_core::seam::provider::{KeyCustody, KeyHandle, KeyMaterial, ProviderError, StoredKey};
 
 use crate::key::{self, KEY_BYTES, SoftwareKey};
@@ -28,14 +28,19 @@ impl Drop for SoftwareCustody {
 }
 
 impl KeyCustody for SoftwareCustody {
-    fn generate(&mut self, spec: KeySpec, bulk_mode: Option<BulkMode>) -> Result<StoredKey, ProviderError> {
+    fn generate(
+        &mut self,
+        spec: KeySpec,
+        usage: KeyUsage,
+        bulk_mode: Option<BulkMode>,
+    ) -> Result<StoredKey, ProviderError> {
         if let Some(mode) = bulk_mode {
             return Err(ProviderError::Rejected(format!("bulk mode {mode:?} is for keys of an HSM")));
         }
-        let KeySpec::Aes256 = spec;
+        offered(spec)?;
         let mut material = Sensitive::zeroed(KEY_BYTES);
         key::random(material.expose_mut())?;
-        Ok(StoredKey { spec, bulk_mode, material: KeyMaterial::Clear(material) })
+        Ok(StoredKey { spec, usage, bulk_mode, material: KeyMaterial::Clear(material), public_key: None })
     }
 
     fn load(&mut self, key: &StoredKey) -> Result<KeyHandle, ProviderError> {
@@ -44,7 +49,7 @@ impl KeyCustody for SoftwareCustody {
                 "wrapped material opens in a token of its domain alone".into(),
             ));
         };
-        let KeySpec::Aes256 = key.spec;
+        offered(key.spec)?;
         let object = SoftwareKey::new(material).ok_or_else(|| {
             ProviderError::Corrupt(format!(
                 "{} bytes of material where {} has {KEY_BYTES}",
@@ -67,5 +72,12 @@ impl KeyCustody for SoftwareCustody {
 
     fn canary(&mut self) -> Result<(), ProviderError> {
         key::self_test()
+    }
+}
+
+fn offered(spec: KeySpec) -> Result<(), ProviderError> {
+    match spec {
+        KeySpec::Aes256 => Ok(()),
+        _ => Err(ProviderError::Rejected(format!("no keys of KeySpec {} are held in software", spec.name()))),
     }
 }

@@ -1,7 +1,7 @@
 //! The suite for `CryptoProvider`: what it runs on, the macro that makes a test of each behaviour, and the words that the
 //! behaviours are written in.
 
-use keymill_core::key::{BulkMode, KeySpec, ProtectionLevel};
+use keymill_core::key::{BulkMode, KeySpec, KeyUsage, ProtectionLevel};
 use keymill_core::seam::provider::{
     AeadBatch, AeadItem, CryptoProvider, CryptoSession, DeriveJob, JobError, KeyCustody, KeyHandle, StoredKey,
 };
@@ -86,7 +86,9 @@ impl Fixture {
 
     /// Generates a key.
     fn stored(&self, custody: &mut dyn KeyCustody, use_: Use) -> StoredKey {
-        custody.generate(KeySpec::Aes256, self.mode(use_)).expect("a key is generated")
+        custody
+            .generate(KeySpec::Aes256, KeyUsage::EncryptDecrypt, self.mode(use_))
+            .expect("a key is generated")
     }
 
     /// Generates a key and loads it.

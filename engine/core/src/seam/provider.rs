@@ -5,11 +5,13 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+mod stored;
+
+pub use stored::{KeyMaterial, PublicKey, StoredKey};
 
 use crate::blob::Algorithm;
 use crate::error::{Error, ErrorKind};
-use crate::key::{BulkMode, KeySpec, ProtectionLevel};
+use crate::key::{BulkMode, KeySpec, KeyUsage, ProtectionLevel};
 use crate::sensitive::Sensitive;
 
 /// A token, or this process's memory.
@@ -51,11 +53,17 @@ pub struct ProviderProfile {
 
 /// The life of keys; owns the cache of loaded ones.
 pub trait KeyCustody: Send {
-    /// Generates material of `spec`, and returns it as it is to be stored.
+    /// Generates material of `spec` for one usage, and returns it as it is to be stored.
     ///
     /// # Errors
-    /// `Rejected` for a specification that the profile does not list.
-    fn generate(&mut self, spec: KeySpec, bulk_mode: Option<BulkMode>) -> Result<StoredKey, ProviderError>;
+    /// `Rejected` for a specification that the profile does not list, a usage that it does not have, or a bulk mode that the
+    /// provider does not do.
+    fn generate(
+        &mut self,
+        spec: KeySpec,
+        usage: KeyUsage,
+        bulk_mode: Option<BulkMode>,
+    ) -> Result<StoredKey, ProviderError>;
     /// Makes stored material usable.
     ///
     /// # Errors
@@ -153,50 +161,6 @@ pub struct KeyHandle {
 impl fmt::Debug for KeyHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "KeyHandle(generation {})", self.generation)
-    }
-}
-
-/// Key material as it is stored.
-#[derive(Serialize, Deserialize)]
-pub struct StoredKey {
-    /// The kind of material.
-    pub spec: KeySpec,
-    /// For an HSM key: where AES-GCM runs.
-    pub bulk_mode: Option<BulkMode>,
-    /// The material.
-    pub material: KeyMaterial,
-}
-
-/// The bytes of a stored key.
-pub enum KeyMaterial {
-    /// Clear bytes of a software key: the engine seals the record they stand in.
-    Clear(Sensitive),
-    /// Bytes that only a token of the domain can unwrap.
-    Wrapped(Vec<u8>),
-}
-
-impl Serialize for KeyMaterial {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        use serde::ser::SerializeTuple;
-        let (kind, bytes) = match self {
-            KeyMaterial::Clear(bytes) => (0u8, bytes.expose()),
-            KeyMaterial::Wrapped(bytes) => (1, bytes.as_slice()),
-        };
-        let mut tuple = serializer.serialize_tuple(2)?;
-        tuple.serialize_element(&kind)?;
-        tuple.serialize_element(&crate::operation::Bin::from(bytes))?;
-        tuple.end()
-    }
-}
-
-impl<'de> Deserialize<'de> for KeyMaterial {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (kind, bytes) = <(u8, crate::operation::Bin<'de>)>::deserialize(deserializer)?;
-        match kind {
-            0 => Ok(KeyMaterial::Clear(Sensitive::copied(&bytes))),
-            1 => Ok(KeyMaterial::Wrapped(bytes.to_vec())),
-            _ => Err(serde::de::Error::custom("unknown kind of key material")),
-        }
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 use keymill_core::Sensitive;
-use keymill_core::key::{BulkMode, KeySpec};
+use keymill_core::key::{BulkMode, KeySpec, KeyUsage};
 use keymill_core::seam::provider::{KeyMaterial, StoredKey};
 use keymill_provider_pkcs11::module::{Attribute, Module, Session};
 use keymill_provider_pkcs11::{
@@ -170,7 +170,13 @@ pub(crate) fn bring(
     session.destroy_object(known).unwrap();
     assert_eq!(len, WRAPPED_BYTES);
     wrapped.truncate(len);
-    StoredKey { spec: KeySpec::Aes256, bulk_mode, material: KeyMaterial::Wrapped(wrapped) }
+    StoredKey {
+        spec: KeySpec::Aes256,
+        usage: KeyUsage::EncryptDecrypt,
+        bulk_mode,
+        material: KeyMaterial::Wrapped(wrapped),
+        public_key: None,
+    }
 }
 
 pub(crate) fn domain_key(session: &Session) -> keymill_provider_pkcs11::module::Object {

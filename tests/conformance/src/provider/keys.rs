@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use keymill_core::Sensitive;
 use keymill_core::blob::Algorithm;
-use keymill_core::key::{BulkMode, KeySpec, ProtectionLevel};
+use keymill_core::key::{BulkMode, KeySpec, KeyUsage, ProtectionLevel};
 use keymill_core::seam::provider::{KeyMaterial, ProviderError, StoredKey};
 
 use super::{Fixture, Use, derive};
@@ -27,11 +27,13 @@ pub fn every_listed_specification_is_generated_and_loaded(fixture: &Fixture) {
     let mut custody = fixture.custody();
     for spec in &fixture.provider.profile().specs {
         for use_ in [Use::Aead, Use::Derive] {
-            let stored = custody.generate(*spec, fixture.mode(use_)).expect("the profile lists it");
+            let stored = custody
+                .generate(*spec, KeyUsage::EncryptDecrypt, fixture.mode(use_))
+                .expect("the profile lists it");
             assert_eq!((stored.spec, stored.bulk_mode), (*spec, fixture.mode(use_)));
             match (&stored.material, fixture.provider.profile().protection) {
                 (KeyMaterial::Clear(clear), ProtectionLevel::Software) => {
-                    assert_eq!(clear.len(), spec.material_bytes());
+                    assert_eq!(Some(clear.len()), spec.material_bytes());
                 }
                 (KeyMaterial::Wrapped(_), ProtectionLevel::Hsm) => {}
                 _ => panic!("material leaves an HSM wrapped, and this process's memory in clear"),
@@ -51,7 +53,7 @@ pub fn what_the_profile_does_not_list_is_rejected(fixture: &Fixture) {
         ProtectionLevel::Hsm => [None, None],
     };
     for mode in unfit {
-        let refused = custody.generate(KeySpec::Aes256, mode).err();
+        let refused = custody.generate(KeySpec::Aes256, KeyUsage::EncryptDecrypt, mode).err();
         assert!(matches!(refused, Some(ProviderError::Rejected(_))), "{mode:?}: {refused:?}");
     }
     // Material of the other kind can come from a store that another provider served.
@@ -59,7 +61,13 @@ pub fn what_the_profile_does_not_list_is_rejected(fixture: &Fixture) {
         ProtectionLevel::Software => KeyMaterial::Wrapped(vec![7; 40]),
         ProtectionLevel::Hsm => KeyMaterial::Clear(Sensitive::copied(&[7; 32])),
     };
-    let stored = StoredKey { spec: KeySpec::Aes256, bulk_mode: fixture.mode(Use::Derive), material: foreign };
+    let stored = StoredKey {
+        spec: KeySpec::Aes256,
+        usage: KeyUsage::EncryptDecrypt,
+        bulk_mode: fixture.mode(Use::Derive),
+        material: foreign,
+        public_key: None,
+    };
     assert!(matches!(custody.load(&stored).err(), Some(ProviderError::Rejected(_))));
 }
 
@@ -109,14 +117,20 @@ pub fn damaged_material_is_corrupt(fixture: &Fixture) {
         KeyMaterial::Wrapped(wrapped) => wrapped.clone(),
     };
     let longer = [&whole[..], &[0]].concat();
-    for damaged in [&[][..], &whole[..1], &whole[..whole.len() / 2], &whole[..whole.len() - 1], &longer] {
+    for bytes in [&[][..], &whole[..1], &whole[..whole.len() / 2], &whole[..whole.len() - 1], &longer] {
         let material = match &stored.material {
-            KeyMaterial::Clear(_) => KeyMaterial::Clear(Sensitive::copied(damaged)),
-            KeyMaterial::Wrapped(_) => KeyMaterial::Wrapped(damaged.to_vec()),
+            KeyMaterial::Clear(_) => KeyMaterial::Clear(Sensitive::copied(bytes)),
+            KeyMaterial::Wrapped(_) => KeyMaterial::Wrapped(bytes.to_vec()),
         };
-        let refused =
-            custody.load(&StoredKey { spec: stored.spec, bulk_mode: stored.bulk_mode, material }).err();
-        assert!(matches!(refused, Some(ProviderError::Corrupt(_))), "{} bytes: {refused:?}", damaged.len());
+        let damaged = StoredKey {
+            spec: stored.spec,
+            usage: stored.usage,
+            bulk_mode: stored.bulk_mode,
+            material,
+            public_key: None,
+        };
+        let refused = custody.load(&damaged).err();
+        assert!(matches!(refused, Some(ProviderError::Corrupt(_))), "{} bytes: {refused:?}", bytes.len());
     }
     custody.load(&stored).expect("it loads");
 }

@@ -75,8 +75,14 @@ impl CryptoProvider for Fake {
 }
 
 impl KeyCustody for Fake {
-    fn generate(&mut self, spec: KeySpec, bulk_mode: Option<BulkMode>) -> Result<StoredKey, ProviderError> {
-        Ok(StoredKey { spec, bulk_mode, material: KeyMaterial::Wrapped(vec![0; 40]) })
+    fn generate(
+        &mut self,
+        spec: KeySpec,
+        usage: KeyUsage,
+        bulk_mode: Option<BulkMode>,
+    ) -> Result<StoredKey, ProviderError> {
+        let material = KeyMaterial::Wrapped(vec![0; 40]);
+        Ok(StoredKey { spec, usage, bulk_mode, material, public_key: None })
     }
 
     fn load(&mut self, _: &StoredKey) -> Result<KeyHandle, ProviderError> {
