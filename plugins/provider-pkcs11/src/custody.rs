@@ -2,7 +2,6 @@
 //! session. It goes one call at a time: modules were seen to starve their data path beside two.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use keymill_core::key::{BulkMode, KeySpec, KeyUsage};
 use keymill_core::seam::provider::{KeyCustody, KeyHandle, KeyMaterial, ProviderError, StoredKey};
@@ -19,12 +18,11 @@ const RETRIES: usize = 2;
 
 pub(crate) struct Pkcs11Custody {
     token: Arc<Token>,
-    taken: Arc<AtomicBool>,
 }
 
 impl Pkcs11Custody {
-    pub(crate) fn new(token: Arc<Token>, taken: Arc<AtomicBool>) -> Self {
-        Self { token, taken }
+    pub(crate) fn new(token: Arc<Token>) -> Self {
+        Self { token }
     }
 
     /// Checks that the token can serve a key of `bulk_mode`.
@@ -60,12 +58,6 @@ impl Pkcs11Custody {
     }
 }
 
-impl Drop for Pkcs11Custody {
-    fn drop(&mut self) {
-        self.taken.store(false, Ordering::Release);
-    }
-}
-
 impl KeyCustody for Pkcs11Custody {
     fn generate(
         &mut self,
@@ -73,6 +65,10 @@ impl KeyCustody for Pkcs11Custody {
         usage: KeyUsage,
         bulk_mode: Option<BulkMode>,
     ) -> Result<StoredKey, ProviderError> {
+        if !spec.usages().contains(&usage) {
+            let why = format!("a key of {} has no usage {}", spec.name(), usage.name());
+            return Err(ProviderError::Rejected(why));
+        }
         offered(spec)?;
         let mode = self.mode(bulk_mode)?;
         let profile = &self.token.profile;
