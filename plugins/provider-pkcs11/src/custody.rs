@@ -1,11 +1,12 @@
 //! The life of HSM keys: born in the token, wrapped there under the domain key, destroyed; and unwrapped on demand into the owner
-//! session. It goes one call at a time: modules were seen to starve their data path beside two.
+//! session.
 
 use std::sync::Arc;
 
 use keymill_core::key::{BulkMode, KeySpec, KeyUsage};
 use keymill_core::seam::provider::{KeyCustody, KeyHandle, KeyMaterial, ProviderError, StoredKey};
 
+use crate::births;
 use crate::cache::Loaded;
 use crate::connect;
 use crate::module::{Class, Failure};
@@ -71,11 +72,7 @@ impl KeyCustody for Pkcs11Custody {
         }
         offered(spec)?;
         let mode = self.mode(bulk_mode)?;
-        let profile = &self.token.profile;
-        let wrapped = self.token.with_link(|link| {
-            self.token.bury(link);
-            wrapped::generate(&link.owner, link.domain_key, mode, profile, &link.graveyard, |_| Ok(()))
-        })?;
+        let wrapped = births::generate(&self.token, mode)?;
         Ok(StoredKey { spec, usage, bulk_mode, material: KeyMaterial::Wrapped(wrapped), public_key: None })
     }
 

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod births;
 mod cache;
 mod canary;
 mod config;

@@ -6,8 +6,8 @@
 
 mod support;
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, mpsc};
 
 use cryptoki_sys::*;
 use keymill_core::Sensitive;
@@ -286,6 +286,34 @@ fn sessions_closed_behind_our_back_are_opened_again() {
     let after = custody.load(&stored).unwrap();
     assert_ne!(before.generation, after.generation);
     sealed(&mut *session, &after, 2);
+}
+
+#[test]
+fn a_generation_that_takes_long_keeps_nothing_else_waiting() {
+    let provider = provider();
+    let mut custody = provider.custody().unwrap();
+    let stored = stored(&mut *custody, BulkMode::InHsm);
+    let (began, has_begun) = mpsc::channel();
+    let (may_go_on, go_on) = mpsc::channel();
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| {
+            faults::hold("C_GenerateKey", began, go_on);
+            self::stored(&mut *provider.custody().unwrap(), BulkMode::InHsm)
+        });
+        has_begun.recv().unwrap();
+        let handle = custody.load(&stored).unwrap();
+        sealed(&mut *provider.open_session().unwrap(), &handle, 3);
+        custody.unload(handle).unwrap();
+        custody.canary().unwrap();
+        // Not even a connection that is made anew: what is born meanwhile is born once more.
+        let before = custody.load(&stored).unwrap().generation;
+        let other = StoredKey { material: KeyMaterial::Wrapped(vec![0; 40]), ..good_copy(&stored) };
+        faults::plan("C_UnwrapKey", 0, 2, CKR_SESSION_HANDLE_INVALID);
+        custody.load(&other).unwrap_err();
+        assert_ne!(custody.load(&stored).unwrap().generation, before);
+        may_go_on.send(()).unwrap();
+        custody.load(&slow.join().unwrap()).unwrap();
+    });
 }
 
 #[test]
