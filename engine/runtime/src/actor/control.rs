@@ -119,7 +119,8 @@ impl ControlActor {
             return true;
         }
         let allowed = self.token.config.generate_timeout;
-        let Some(outcome) = self.watched(allowed, || custody.generate(job.spec, job.bulk_mode)) else {
+        let Some(outcome) = self.watched(allowed, || custody.generate(job.spec, job.usage, job.bulk_mode))
+        else {
             // The key may have come to be in the token: it was not stored, so nobody has it, and it goes with its session.
             let _gone = job.reply.send(Err(Error::new(
                 ErrorKind::Unavailable,

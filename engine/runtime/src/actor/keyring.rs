@@ -11,7 +11,7 @@ use keymill_core::audit::{KeyTouch, RecordStamp};
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::{AccessKeyId, AliasName, CmkId, KeyVersionId};
 use keymill_core::key::{
-    BulkMode, Cmk, KeyChange, KeyState, KeyUsage, KeyVersion, KeyVersionMaterial, Origin, ProtectionLevel,
+    BulkMode, Cmk, KeyChange, KeyState, KeyVersion, KeyVersionMaterial, Origin, ProtectionLevel,
 };
 use keymill_core::limit;
 use keymill_core::seam::provider::StoredKey;
@@ -260,7 +260,8 @@ impl KeyringActor {
         for entry in exhausted {
             match entry.cmk.protection {
                 ProtectionLevel::Software => {
-                    let key = self.shared.custody.lock().generate(entry.cmk.spec, entry.cmk.bulk_mode)?;
+                    let (spec, usage) = (entry.cmk.spec, entry.cmk.usage);
+                    let key = self.shared.custody.lock().generate(spec, usage, entry.cmk.bulk_mode)?;
                     self.renew(&entry, key)?;
                 }
                 ProtectionLevel::Hsm => self.renew_in_token(&entry, ctx),
@@ -286,6 +287,7 @@ impl KeyringActor {
         let principal = Arc::new(entry.cmk.creator.clone());
         let job = CustodyJob {
             spec: entry.cmk.spec,
+            usage: entry.cmk.usage,
             bulk_mode: entry.cmk.bulk_mode,
             deadline: Instant::now() + Duration::from_secs(60),
             principal: principal.clone(),
@@ -547,7 +549,7 @@ impl Handler<CreateCmk> for KeyringActor {
         let cmk = Cmk {
             id,
             spec: key.spec,
-            usage: KeyUsage::EncryptDecrypt,
+            usage: key.usage,
             origin: Origin::AliyunKms,
             protection,
             bulk_mode: key.bulk_mode,

@@ -5,7 +5,7 @@ use keymill_core::access::{Grant, Resource, Role};
 use keymill_core::audit::{KeyTouch, Outcome, RecordStamp};
 use keymill_core::error::{Error, ErrorKind, Limit, Result};
 use keymill_core::id::{AccessKeyId, AliasName, CmkId, KeyRef};
-use keymill_core::key::{BulkMode, KeyChange, KeySpec, ProtectionLevel};
+use keymill_core::key::{BulkMode, Cmk, KeyChange, KeySpec, KeyUsage, ProtectionLevel};
 use keymill_core::limit;
 use keymill_core::operation::*;
 
@@ -79,6 +79,7 @@ impl Gate {
                 self.require(job, Operation::CreateKey, Resource::Keys)?;
                 let spec = r.key_spec.unwrap_or(KeySpec::Aes256);
                 let bulk_mode = self.bulk_mode(r.protection_level, r.bulk_mode)?;
+                offered(spec, r.key_usage.unwrap_or_default(), bulk_mode)?;
                 if let Some(mode) = bulk_mode {
                     self.0.shared.pool.check(spec, mode)?;
                 }
@@ -291,7 +292,7 @@ impl Gate {
         let request_id = call.request_id;
         match plan {
             Plan::CreateKey { description, spec, bulk_mode } => {
-                let key = self.generate(call, spec, bulk_mode, deadline).await?;
+                let key = self.generate(call, spec, KeyUsage::EncryptDecrypt, bulk_mode, deadline).await?;
                 let creator = (*call.principal.access_key).clone();
                 let protection = match bulk_mode {
                     Some(_) => ProtectionLevel::Hsm,
@@ -326,7 +327,8 @@ impl Gate {
             }
             Plan::Rotate { id } => {
                 let entry = self.0.shared.keyring.cmk(&id).ok_or_else(Error::key_not_found)?;
-                let key = self.generate(call, entry.cmk.spec, entry.cmk.bulk_mode, deadline).await?;
+                let Cmk { spec, usage, bulk_mode, .. } = entry.cmk;
+                let key = self.generate(call, spec, usage, bulk_mode, deadline).await?;
                 let changed = actors.keyring(Rotate { id, key }).await?;
                 let key_version_id = changed.value.primary().id;
                 Ok(done(Reply::RotateKey(RotateKeyReply { key_version_id, request_id }), changed))
@@ -375,12 +377,14 @@ impl Gate {
         &self,
         call: &Call,
         spec: KeySpec,
+        usage: KeyUsage,
         bulk_mode: Option<BulkMode>,
         deadline: std::time::Instant,
     ) -> Result<keymill_core::seam::provider::StoredKey> {
         let (reply, generated) = tokio::sync::oneshot::channel();
         let principal = call.principal.access_key.clone();
-        let job = CustodyJob { spec, bulk_mode, deadline, principal: principal.clone(), attempts: 0, reply };
+        let job =
+            CustodyJob { spec, usage, bulk_mode, deadline, principal: principal.clone(), attempts: 0, reply };
         let lane = match bulk_mode {
             Some(_) => &self.0.shared.pool.control,
             None => &*self.0.actors.lane,
@@ -392,6 +396,22 @@ impl Gate {
 
 fn done<T>(reply: Reply<'static>, changed: Changed<T>) -> Done {
     (reply, changed.keys, changed.writes)
+}
+
+/// Refuses keys that the engine does nothing with yet, whatever its provider offers.
+fn offered(spec: KeySpec, usage: KeyUsage, bulk_mode: Option<BulkMode>) -> Result<()> {
+    let refused = |why| Err(Error::new(ErrorKind::Unsupported, why));
+    match (spec, bulk_mode) {
+        (KeySpec::Aes256, _) | (KeySpec::Aes128, Some(BulkMode::InHsm)) => {}
+        (_, None) => return refused(format!("this installation makes no keys of KeySpec {}", spec.name())),
+        (_, Some(mode)) => {
+            return refused(format!("a key of KeySpec {} has no bulk mode {mode:?} here", spec.name()));
+        }
+    }
+    if !spec.usages().contains(&usage) {
+        return refused(format!("a key of KeySpec {} has no KeyUsage {}", spec.name(), usage.name()));
+    }
+    Ok(())
 }
 
 fn describe(text: String) -> Result<String> {

@@ -108,14 +108,11 @@ impl Pool {
         if self.is_empty() {
             return unsupported("no crypto pool of this installation has a hardware security module".into());
         }
+        // `None` where items are sealed here, under subkeys.
         let algorithm = match (spec, mode) {
-            (KeySpec::Aes256, BulkMode::InHsm) => Some(Algorithm::Aes256Gcm),
-            (KeySpec::Aes256, BulkMode::HsmDerived) => None,
-            #[allow(
-                unreachable_patterns,
-                reason = "providers know more kinds of keys than the engine drives"
-            )]
-            _ => return unsupported(format!("{} in bulk mode {mode:?} is not offered", spec.name())),
+            (KeySpec::Aes128, BulkMode::InHsm) => Some(Algorithm::Aes128Gcm),
+            (_, BulkMode::InHsm) => Some(Algorithm::Aes256Gcm),
+            (_, BulkMode::HsmDerived) => None,
         };
         let mut connected = false;
         for token in &self.tokens {

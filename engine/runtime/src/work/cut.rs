@@ -112,7 +112,7 @@ fn sort(
     let Ok(slot) = opener.find(task, i) else { return Place::Here };
     let Some(blob) = Blob::parse(task.items.get(i)) else { return Place::Here };
     let Ok((entry, version)) = &task.slots[slot].state else { return Place::Here };
-    if entry.cmk.protection != ProtectionLevel::Hsm || blob.header.algorithm != entry.cmk.algorithm() {
+    if entry.cmk.protection != ProtectionLevel::Hsm || Some(blob.header.algorithm) != entry.cmk.algorithm() {
         return Place::Here;
     }
     let parcel = match parcels.iter().position(|parcel| parcel.slot == slot) {

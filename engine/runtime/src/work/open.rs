@@ -71,11 +71,14 @@ impl Opener<'_> {
             Ok(usable) => usable,
             Err(fault) => return Err(fault.clone()),
         };
-        if blob.header.algorithm != entry.cmk.algorithm() {
+        if Some(blob.header.algorithm) != entry.cmk.algorithm() {
             return Err(opaque());
         }
         let head = head.filter(|segment| segment.range.contains(&i));
         if blob.header.algorithm != Algorithm::Xaes256Gcm {
+            if entry.cmk.protection != ProtectionLevel::Hsm {
+                return Err(opaque());
+            }
             return match head.map(|segment| (segment.place(i), segment.is_back())) {
                 None | Some((Place::In { .. }, false)) => Ok(Way::Away),
                 Some((Place::In { chunk, item }, true)) => Ok(Way::Made { slot, chunk: *chunk, item: *item }),
