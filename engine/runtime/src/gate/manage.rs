@@ -1,6 +1,7 @@
 //! Management operations: one message to the owning actor, recorded durably, then answered. They run to their end whatever
 //! becomes of the caller, so that nothing is changed without a record.
 
+use actix::{Addr, Handler, Message};
 use keymill_core::access::{Grant, Resource, Role};
 use keymill_core::audit::{KeyTouch, Outcome, RecordStamp};
 use keymill_core::error::{Error, ErrorKind, Limit, Result};
@@ -15,7 +16,7 @@ use crate::actor::keyring::{
     ChangeDescription, ChangeState, CreateCmk, DeleteAlias as RemoveAlias, PutAlias, Rotate,
 };
 use crate::actor::policy::{AddAccessKey, ChangeAccessKey, RemoveAccessKey, fresh_access_key};
-use crate::actor::{Changed, CustodyJob};
+use crate::actor::{Changed, CustodyJob, Drain, Enable, TokenActor};
 use crate::audit::{AuditMessage, ManagementRecord};
 use crate::work::Job;
 
@@ -34,15 +35,40 @@ pub struct Managed {
 
 /// What is to be done.
 pub(super) enum Plan {
-    CreateKey { description: String, spec: KeySpec, bulk_mode: Option<BulkMode> },
-    ChangeState { id: CmkId, change: KeyChange, window_days: Option<u32> },
-    Describe { id: CmkId, description: String },
-    Rotate { id: CmkId },
-    PutAlias { name: AliasName, to: CmkId, create: bool },
-    RemoveAlias { name: AliasName },
-    AddAccessKey { description: String, grants: Vec<Grant> },
+    CreateKey {
+        description: String,
+        spec: KeySpec,
+        bulk_mode: Option<BulkMode>,
+    },
+    ChangeState {
+        id: CmkId,
+        change: KeyChange,
+        window_days: Option<u32>,
+    },
+    Describe {
+        id: CmkId,
+        description: String,
+    },
+    Rotate {
+        id: CmkId,
+    },
+    PutAlias {
+        name: AliasName,
+        to: CmkId,
+        create: bool,
+    },
+    RemoveAlias {
+        name: AliasName,
+    },
+    AddAccessKey {
+        description: String,
+        grants: Vec<Grant>,
+    },
     ChangeAccessKey(UpdateAccessKeyRequest),
     RemoveAccessKey(AccessKeyId),
+    /// By its place in the pool.
+    DrainToken(usize),
+    EnableToken(usize),
 }
 
 type Done = (Reply<'static>, Vec<KeyTouch>, Vec<RecordStamp>);
@@ -155,8 +181,22 @@ impl Gate {
                 self.check_target(job, &r.access_key_id)?;
                 Ok(Plan::RemoveAccessKey(r.access_key_id))
             }
+            Request::DrainToken(r) => {
+                self.require(job, Operation::DrainToken, Resource::Nothing)?;
+                self.find_token(&r.token_name).map(Plan::DrainToken)
+            }
+            Request::EnableToken(r) => {
+                self.require(job, Operation::EnableToken, Resource::Nothing)?;
+                self.find_token(&r.token_name).map(Plan::EnableToken)
+            }
             other => Err(Error::internal(format!("{} changes nothing", other.operation().name()))),
         }
+    }
+
+    fn find_token(&self, name: &str) -> Result<usize> {
+        let found = self.0.shared.pool.tokens.iter().position(|token| token.config.name == name);
+        found
+            .ok_or_else(|| Error::new(ErrorKind::InvalidParameter, "no token of the pool has this TokenName"))
     }
 
     /// Returns the bulk mode of a key to be made in a token; `None` for one of software.
@@ -365,6 +405,14 @@ impl Gate {
                 let changed = actors.policy(change).await?;
                 Ok((Reply::UpdateAccessKey(UpdateAccessKeyReply { request_id }), Vec::new(), changed.writes))
             }
+            Plan::DrainToken(at) => {
+                ask_token(&actors.tokens[at], Drain).await?;
+                Ok((Reply::DrainToken(DrainTokenReply { request_id }), Vec::new(), Vec::new()))
+            }
+            Plan::EnableToken(at) => {
+                ask_token(&actors.tokens[at], Enable).await?;
+                Ok((Reply::EnableToken(EnableTokenReply { request_id }), Vec::new(), Vec::new()))
+            }
             Plan::RemoveAccessKey(id) => {
                 let changed = actors.policy(RemoveAccessKey { id }).await?;
                 Ok((Reply::DeleteAccessKey(DeleteAccessKeyReply { request_id }), Vec::new(), changed.writes))
@@ -392,6 +440,15 @@ impl Gate {
         lane.submit(&principal, 1, job).map_err(|(error, _)| error)?;
         generated.await.map_err(|_| Error::new(ErrorKind::Unavailable, "the crypto pool is shut down"))?
     }
+}
+
+async fn ask_token<M>(token: &Addr<TokenActor>, message: M) -> Result<()>
+where
+    M: Message<Result = ()> + Send + 'static,
+    TokenActor: Handler<M>,
+{
+    let gone = |_| Error::new(ErrorKind::Unavailable, "the engine is shutting down");
+    token.send(message).await.map_err(gone)
 }
 
 fn done<T>(reply: Reply<'static>, changed: Changed<T>) -> Done {
