@@ -2,9 +2,12 @@
 
 mod cache;
 mod canary;
+mod ceremony;
 mod config;
 mod connect;
 mod custody;
+mod domain;
+mod error;
 mod initialize;
 pub mod module;
 mod probe;
@@ -14,7 +17,6 @@ mod token;
 mod verdict;
 mod wrapped;
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -27,8 +29,13 @@ use keymill_core::seam::provider::{
     CryptoProvider, CryptoSession, KeyCustody, ProviderError, ProviderProfile,
 };
 
+pub use ceremony::{
+    Ceremony, Cleaned, DomainCopy, Found, KEK_BYTES, MadeDomain, Party, PartyReport, WrappingKey, clean,
+    join, wrapping_key,
+};
 pub use config::Config;
-pub use initialize::{Initialize, Initialized, initialize};
+pub use error::{OpenError, OpenErrorKind};
+pub use initialize::{Initialize, Initialized, MadeKeys, initialize};
 pub use profile::{CancelMethod, GcmMethod, ModuleProfile, Overrides, WRAPPED_BYTES, WrapMechanism};
 
 use crate::custody::Pkcs11Custody;
@@ -46,7 +53,7 @@ pub const MAC_KEY_LABEL: &str = "keymill-root-mac";
 /// # Errors
 /// [`OpenError`] where there is no such module or token, the PIN is refused, or something is lacking.
 pub fn open(config: Config) -> Result<Pkcs11Provider, OpenError> {
-    let module = Module::load(&config.module).map_err(|error| OpenError::new(error.to_string()))?;
+    let module = connect::load(&config.module)?;
     open_on(module, config)
 }
 
@@ -140,21 +147,3 @@ impl CryptoProvider for Pkcs11Provider {
         Ok(Box::new(Pkcs11Custody::new(Arc::clone(&self.token), Arc::clone(&self.custody_taken))))
     }
 }
-
-/// The token cannot be used.
-#[derive(Debug)]
-pub struct OpenError(String);
-
-impl OpenError {
-    fn new(why: impl Into<String>) -> Self {
-        Self(why.into())
-    }
-}
-
-impl fmt::Display for OpenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the token does not open: {}", self.0)
-    }
-}
-
-impl std::error::Error for OpenError {}

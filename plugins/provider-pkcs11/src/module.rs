@@ -27,7 +27,7 @@ use attachment::Attached;
 pub(crate) use attachment::Attachment;
 pub use failure::{Class, Failure, Rv};
 pub use raw::{LibraryInfo, TokenInfo};
-pub use template::{Attribute, Mechanism, Value};
+pub use template::{Attribute, Mechanism, OaepHash, Value};
 
 /// The numbers that PKCS#11 gives to mechanisms, attributes and codes.
 pub use cryptoki_sys as number;

@@ -8,11 +8,11 @@ use std::time::Duration;
 use cryptoki_sys::CK_SLOT_ID;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
-use crate::OpenError;
 use crate::cache::{Cache, Graveyard};
 use crate::canary::Canary;
 use crate::config::Config;
 use crate::connect::{Bare, Refusal, casts_doubt, connect};
+use crate::error::{OpenError, OpenErrorKind};
 use crate::module::{Attachment, Class, Failure, Module, Object, Session};
 use crate::probe::Probe;
 use crate::profile::ModuleProfile;
@@ -65,8 +65,8 @@ impl Token {
     pub(crate) fn open(module: Module, config: Config) -> Result<Self, OpenError> {
         let mut generation = [0; 8];
         getrandom::fill(&mut generation)
-            .map_err(|_| OpenError::new("the operating system gave no random bytes"))?;
-        let bare = connect(&module, &config).map_err(|refusal| OpenError::new(refusal.why))?;
+            .map_err(|_| OpenError::other("the operating system gave no random bytes"))?;
+        let bare = connect(&module, &config)?;
         let probe = Probe {
             module: &module,
             slot: bare.slot,
@@ -74,10 +74,9 @@ impl Token {
             domain_key: bare.domain_key,
             overrides: &config.overrides,
         };
-        let profile = probe.run().map_err(OpenError::new)?;
+        let profile = probe.run().map_err(|why| OpenError::new(OpenErrorKind::Lacking, why))?;
         let generation = u64::from_be_bytes(generation);
-        let link = finish(bare, &profile, &config, generation)
-            .map_err(|failure| OpenError::new(failure.to_string()))?;
+        let link = finish(bare, &profile, &config, generation).map_err(OpenError::because("the canary"))?;
         let state = State { attachment: module.attach(), link: Some(link), pin_refused: None };
         Ok(Self {
             module,
@@ -159,11 +158,12 @@ impl Token {
             }
         }
         if let Some(why) = &state.pin_refused {
-            return Err(Refusal { why: why.clone(), class: Class::Pin });
+            return Err(Refusal { why: why.clone(), class: Class::Pin, kind: None });
         }
         let _alone = self.using.try_write_for(QUIESCE).ok_or_else(|| Refusal {
             why: "calls to the token are under way that do not come back".into(),
             class: Class::Busy,
+            kind: None,
         })?;
         // Every handle of before is void from here on, whether connecting succeeds or not.
         let generation = self.generation.fetch_add(1, Ordering::AcqRel).wrapping_add(1);

@@ -9,7 +9,7 @@ use std::ptr;
 
 use cryptoki_sys::*;
 
-use super::template::{Attribute, Mechanism, Value};
+use super::template::{Attribute, Mechanism, OaepHash, Value};
 use super::{Failure, Module, Table};
 
 mod admin;
@@ -107,6 +107,21 @@ fn with_mechanism<T>(mechanism: Mechanism<'_>, function: impl FnOnce(*mut CK_MEC
             let mut parameter = data::message_parameter(&mut nonce, &mut tag);
             let parameter = ptr::from_mut(&mut parameter);
             function(&mut plain(CKM_AES_GCM, parameter.cast(), size_of::<CK_GCM_MESSAGE_PARAMS>()))
+        }
+        Mechanism::Oaep(hash) => {
+            let (hash, mask) = match hash {
+                OaepHash::Sha256 => (CKM_SHA256, CKG_MGF1_SHA256),
+                OaepHash::Sha1 => (CKM_SHA_1, CKG_MGF1_SHA1),
+            };
+            let mut parameter = CK_RSA_PKCS_OAEP_PARAMS {
+                hashAlg: hash,
+                mgf: mask,
+                source: CKZ_DATA_SPECIFIED,
+                pSourceData: ptr::null_mut(),
+                ulSourceDataLen: 0,
+            };
+            let parameter = ptr::from_mut(&mut parameter);
+            function(&mut plain(CKM_RSA_PKCS_OAEP, parameter.cast(), size_of::<CK_RSA_PKCS_OAEP_PARAMS>()))
         }
     }
 }

@@ -73,6 +73,17 @@ pub enum Mechanism<'a> {
     },
     /// `CKM_AES_GCM` for the message interface, which names nonce and tag at each message.
     GcmMessages,
+    /// `CKM_RSA_PKCS_OAEP` with one hash for label and mask, and an empty label.
+    Oaep(OaepHash),
+}
+
+/// The hash of RSA-OAEP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OaepHash {
+    /// SHA-256.
+    Sha256,
+    /// SHA-1, which is as good here (RFC 8017 §B.1 asks no collision resistance of it): one module knows no other.
+    Sha1,
 }
 
 /// What every object has that unwraps from a stored blob: it stays where it is, dies with its session, and brings no other key out.
