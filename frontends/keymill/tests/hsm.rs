@@ -351,3 +351,36 @@ fn what_is_not_there_is_told_with_what_to_do() {
     assert_eq!(hsm.run("slots --token night").code, Some(2));
     assert_eq!(hsm.run(&format!("doctor --token {}", "x".repeat(33))).code, Some(2));
 }
+
+fn changes_its_pin(hsm: &Hsm) {
+    hsm.init("night").done();
+    hsm.write("new-pin", "1147-changed", 0o600);
+    hsm.write("wrong", "4711-wrong", 0o600);
+    let change = |old: &str, new: &str| {
+        hsm.run(&format!("change-pin --token night --pin-file {old} --new-pin-file {new} --json"))
+    };
+    let tried = change("wrong", "new-pin").refused("CKR_PIN_INCORRECT");
+    assert!(tried.err.contains("tried once") && !tried.err.contains("changed"), "{tried:?}");
+    change("pin", "pin").wrong_use("the new PIN is the old one");
+    hsm.write("short", "1", 0o600);
+    // Kryoptic takes any.
+    if !hsm.path("kryoptic.conf").exists() {
+        change("pin", "short").refused("the old one holds");
+    }
+    let done = change("pin", "new-pin").done().json();
+    assert_eq!((&done["verified"], &done["update"]), (&true.into(), &"pin".into()));
+    hsm.run("doctor --token night --pin-file new-pin --json").done();
+    change("pin", "wrong").refused("CKR_PIN_INCORRECT");
+    let line = "change-pin --token night --new-pin-file pin";
+    let told = hsm.run_with(line, &hsm.module, &[("KEYMILL_HSM_PIN", "1147-changed")]).done();
+    assert!(told.out.contains("KEYMILL_HSM_PIN holds the old PIN still"), "{told:?}");
+    hsm.run("doctor --token night --pin-file pin --json").done();
+}
+
+#[test]
+fn a_pin_is_changed_and_verified_and_where_it_stands_is_told() {
+    changes_its_pin(&Hsm::softhsm());
+    if let Some(module) = std::env::var_os("KEYMILL_KRYOPTIC_MODULE") {
+        changes_its_pin(&Hsm::kryoptic(module.into()));
+    }
+}

@@ -6,6 +6,7 @@ use cryptoki_sys::{
     CK_SLOT_ID, CKA_CLASS, CKA_EXTRACTABLE, CKA_LABEL, CKA_SENSITIVE, CKA_TOKEN, CKO_SECRET_KEY,
     CKR_USER_ALREADY_LOGGED_IN,
 };
+use keymill_core::Sensitive;
 use keymill_core::seam::provider::ProviderError;
 
 use crate::config::Config;
@@ -23,14 +24,14 @@ pub(crate) struct Bare {
 }
 
 /// Finds the token, opens its two sessions, logs in, finds its keys.
-pub(crate) fn connect(module: &Module, config: &Config) -> Result<Bare, Refusal> {
+pub(crate) fn connect(module: &Module, config: &Config, pin: &Sensitive) -> Result<Bare, Refusal> {
     start(module)?;
     let (slot, info) = find_token(module, &config.token_label, config.token_serial.as_deref())?;
     let label = &config.token_label;
     check_pin_state(&info)?;
     let anchor = module.open_session(slot, false)?;
     let owner = module.open_session(slot, false)?;
-    match owner.login(User::User, &config.pin) {
+    match owner.login(User::User, pin) {
         Ok(()) => {}
         Err(failure) if failure.is(CKR_USER_ALREADY_LOGGED_IN) => {}
         Err(failure) if failure.class() == Class::Pin => {

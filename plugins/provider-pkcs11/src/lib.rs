@@ -10,6 +10,7 @@ mod domain;
 mod error;
 mod initialize;
 pub mod module;
+mod pin;
 mod probe;
 mod profile;
 mod session;
@@ -36,6 +37,7 @@ pub use ceremony::{
 pub use config::Config;
 pub use error::{OpenError, OpenErrorKind};
 pub use initialize::{Initialize, Initialized, MadeKeys, initialize};
+pub use pin::{ChangedPin, change_pin};
 pub use profile::{CancelMethod, GcmMethod, ModuleProfile, Overrides, WRAPPED_BYTES, WrapMechanism};
 
 use crate::custody::Pkcs11Custody;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use cryptoki_sys::CK_SLOT_ID;
+use keymill_core::Sensitive;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::cache::{Cache, Graveyard};
@@ -27,6 +28,8 @@ const CANARIES: usize = 3;
 pub(crate) struct Token {
     pub(crate) module: Module,
     pub(crate) config: Config,
+    /// What logs in next: it can be changed while the token is served.
+    pub(crate) pin: Mutex<Sensitive>,
     pub(crate) profile: ModuleProfile,
     state: Mutex<State>,
     /// What the handles of now carry. It starts at random, so that those of another opening are told apart, and grows with
@@ -62,11 +65,12 @@ pub(crate) struct Link {
 
 impl Token {
     /// Connects for the first time, and finds out what the module can do.
-    pub(crate) fn open(module: Module, config: Config) -> Result<Self, OpenError> {
+    pub(crate) fn open(module: Module, mut config: Config) -> Result<Self, OpenError> {
+        let pin = std::mem::replace(&mut config.pin, Sensitive::zeroed(0));
         let mut generation = [0; 8];
         getrandom::fill(&mut generation)
             .map_err(|_| OpenError::other("the operating system gave no random bytes"))?;
-        let bare = connect(&module, &config)?;
+        let bare = connect(&module, &config, &pin)?;
         let probe = Probe {
             module: &module,
             slot: bare.slot,
@@ -81,6 +85,7 @@ impl Token {
         Ok(Self {
             module,
             config,
+            pin: Mutex::new(pin),
             profile,
             state: Mutex::new(state),
             generation: AtomicU64::new(generation),
@@ -169,7 +174,7 @@ impl Token {
         let generation = self.generation.fetch_add(1, Ordering::AcqRel).wrapping_add(1);
         state.link = None;
         state.attachment.set_out(true);
-        let mut connected = connect(&self.module, &self.config);
+        let mut connected = connect(&self.module, &self.config, &self.pin.lock());
         let gone = |refusal: &Refusal| {
             matches!(
                 refusal.class,
@@ -180,7 +185,7 @@ impl Token {
             && connected.as_ref().is_err_and(gone)
             && self.module.restart_if_idle()?
         {
-            connected = connect(&self.module, &self.config);
+            connected = connect(&self.module, &self.config, &self.pin.lock());
         }
         match connected {
             Ok(bare) => {

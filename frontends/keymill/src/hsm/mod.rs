@@ -2,6 +2,7 @@
 //! the plugin itself, in this process, and no server.
 
 mod ceremony;
+mod change_pin;
 mod deadline;
 mod doctor;
 mod init;
@@ -41,6 +42,7 @@ enum HsmCommand {
     Init(init::InitArgs),
     Ceremony(Box<ceremony::CeremonyArgs>),
     Doctor(doctor::DoctorArgs),
+    ChangePin(change_pin::ChangePinArgs),
 }
 
 /// The flag that names a module.
@@ -96,6 +98,7 @@ pub(crate) fn run(args: HsmArgs) -> Result<()> {
         HsmCommand::Init(args) => init::run(args),
         HsmCommand::Ceremony(args) => ceremony::run(*args),
         HsmCommand::Doctor(args) => doctor::run(args),
+        HsmCommand::ChangePin(args) => change_pin::run(args),
     }
 }
 

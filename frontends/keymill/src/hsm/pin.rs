@@ -49,6 +49,14 @@ impl PinArgs {
         user_pin("user PIN".into(), self.pin_file.as_deref()).read(new)
     }
 
+    /// Says where the PIN was read from, if not from somebody at the terminal.
+    pub(super) fn place(&self) -> Option<String> {
+        let source = user_pin("user PIN".into(), self.pin_file.as_deref());
+        let set = std::env::var_os(source.variable).is_some_and(|value| !value.is_empty());
+        let file = source.file.map(|path| output::harmless(&path.display().to_string()).into_owned());
+        file.or_else(|| set.then(|| source.variable.to_owned()))
+    }
+
     /// Reads the PIN of one token of several.
     pub(super) fn read_of(&self, token: &str) -> Result<Sensitive> {
         read_of(token, self.pin_file.as_deref())

@@ -94,6 +94,19 @@ fn due(function: &'static str) -> Option<CK_RV> {
     })
 }
 
+/// Answers as the real function, and says that one more wrong PIN locks the token.
+#[allow(unsafe_code)]
+pub(crate) unsafe extern "C" fn final_try(slot: CK_SLOT_ID, info: *mut CK_TOKEN_INFO) -> CK_RV {
+    let mut real = None;
+    let _ = super::module().with_table(|table| real = table.base.C_GetTokenInfo);
+    // SAFETY: what came in goes on; the caller's structure was filled by then.
+    unsafe {
+        let rv = real.unwrap()(slot, info);
+        (*info).flags |= CKF_USER_PIN_FINAL_TRY;
+        rv
+    }
+}
+
 macro_rules! interposed {
     ($($Function:ident($($argument:ident: $type:ty),*);)+) => {
         $(
