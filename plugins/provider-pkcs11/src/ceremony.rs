@@ -10,7 +10,7 @@ use crate::domain::{DOMAIN_KEYS, Does};
 use crate::error::{OpenError, OpenErrorKind};
 use crate::initialize::{ID_BYTES, fresh_id};
 use crate::module::template::{newborn, unwrapped};
-use crate::module::{Failure, Mechanism, Module, OaepHash, Object, Session};
+use crate::module::{Failure, Hash, Mechanism, Module, Object, Session};
 use crate::profile::{ModuleProfile, Overrides, WRAPPED_BYTES};
 use crate::{DOMAIN_KEY_LABEL, MAC_KEY_LABEL, probe};
 
@@ -157,15 +157,15 @@ impl Ceremony {
                 let seat = &mut self.seats[at];
                 let private =
                     seat.wrapping.as_ref().expect("it was made when the ceremony began").pair.private;
-                seat.take_in(key, Mechanism::Oaep(hash), private, &blob, &id)?;
+                seat.take_in(key, Mechanism::RsaOaep(hash), private, &blob, &id)?;
             }
         }
         let challenge = challenge()?;
         let proved = self.prove(&challenge)?;
         let parties = self.seats.iter().zip(&proved.profiles).map(|(seat, profile)| PartyReport {
             oaep: Some(match seat.way.hash {
-                OaepHash::Sha256 => "SHA-256",
-                OaepHash::Sha1 => "SHA-1",
+                Hash::Sha256 => "SHA-256",
+                Hash::Sha1 => "SHA-1",
             }),
             ..seat_report(seat, profile)
         });
@@ -219,7 +219,7 @@ impl Ceremony {
     }
 
     /// Takes the public key of a token into the first.
-    fn sent_to(&mut self, at: usize) -> Result<(OaepHash, Object), OpenError> {
+    fn sent_to(&mut self, at: usize) -> Result<(Hash, Object), OpenError> {
         let (first, others) = self.seats.split_first_mut().expect("a ceremony has a first token");
         let made = "it was made when the ceremony began";
         match at {

@@ -6,7 +6,7 @@
 mod support;
 
 use keymill_core::Sensitive;
-use keymill_core::key::{BulkMode, KeySpec};
+use keymill_core::key::{BulkMode, KeySpec, KeyUsage};
 use keymill_core::seam::provider::{CryptoProvider, ProviderError};
 use keymill_provider_pkcs11::module::number::CKR_PIN_LEN_RANGE;
 use keymill_provider_pkcs11::{Config, OpenErrorKind, Party, change_pin, open_on};
@@ -94,7 +94,7 @@ fn a_served_token_goes_on_and_reconnects_with_the_new_pin() {
     config.restart_module = false;
     let provider = open_on(faults::interpose(&support::module()), config).unwrap();
     let mut custody = provider.custody().unwrap();
-    let key = custody.generate(KeySpec::Aes256, Some(BulkMode::InHsm)).unwrap();
+    let key = custody.generate(KeySpec::Aes256, KeyUsage::EncryptDecrypt, Some(BulkMode::InHsm)).unwrap();
     let handle = custody.load(&key).unwrap();
     provider.change_pin(&pin(NEW)).unwrap();
     // Nothing was lost by it.
@@ -104,7 +104,7 @@ fn a_served_token_goes_on_and_reconnects_with_the_new_pin() {
     let session = support::module().open_session(support::slot(&label), false).unwrap();
     session.logout().unwrap();
     let before = faults::calls("C_Login");
-    custody.generate(KeySpec::Aes256, Some(BulkMode::InHsm)).unwrap();
+    custody.generate(KeySpec::Aes256, KeyUsage::EncryptDecrypt, Some(BulkMode::InHsm)).unwrap();
     let again = custody.load(&key).unwrap();
     assert_ne!(again.generation, handle.generation);
     assert_eq!(faults::calls("C_Login") - before, 1);

@@ -9,7 +9,7 @@ use super::seat::{self, Failures, Seat, Way, arriving, surely};
 use super::{MadeDomain, Party, PartyReport, Proof, answer, profile, seat_report};
 use crate::domain::DOMAIN_KEYS;
 use crate::error::{OpenError, OpenErrorKind};
-use crate::module::{Attribute, Failure, OaepHash, Object};
+use crate::module::{Attribute, Failure, Hash, Object};
 use crate::profile::{ModuleProfile, WRAPPED_BYTES, WrapMechanism};
 
 /// Bytes of the key that a copy is wrapped under.
@@ -77,7 +77,7 @@ fn way(seat: &Seat, kek: Object, blob: &[u8]) -> Result<(WrapMechanism, Way), Op
     let failures = Failures::default();
     let mechanisms = mechanisms(seat)?;
     for (limited, value_len) in [(true, false), (true, true), (false, false), (false, true)] {
-        let way = Way { hash: OaepHash::Sha1, value_len, limited };
+        let way = Way { hash: Hash::Sha1, value_len, limited };
         for wrap in &mechanisms {
             let tried = DOMAIN_KEYS.iter().try_for_each(|key| {
                 let template = arriving(key, &[0; 16], way, false);

@@ -10,7 +10,7 @@ use crate::connect::{check_pin_state, find_token};
 use crate::domain::{self, DOMAIN_KEYS, DomainKey};
 use crate::error::{OpenError, OpenErrorKind};
 use crate::initialize::fresh_id;
-use crate::module::{Attribute, Class, Failure, Mechanism, Module, OaepHash, Object, Session, User, Value};
+use crate::module::{Attribute, Class, Failure, Hash, Mechanism, Module, Object, Session, User, Value};
 
 /// A token that takes part.
 pub(super) struct Seat {
@@ -40,7 +40,7 @@ pub(super) struct Wrapping {
 /// How the token takes a key that is to be the domain's, found by a rehearsal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Way {
-    pub(super) hash: OaepHash,
+    pub(super) hash: Hash,
     /// Whether the unwrap must say the length of the key.
     pub(super) value_len: bool,
     /// Whether the key takes a `CKA_UNWRAP_TEMPLATE`.
@@ -51,7 +51,7 @@ pub(super) struct Way {
 fn ways() -> impl Iterator<Item = Way> {
     let each = [true, false]
         .into_iter()
-        .flat_map(|limited| [OaepHash::Sha256, OaepHash::Sha1].into_iter().map(move |hash| (limited, hash)));
+        .flat_map(|limited| [Hash::Sha256, Hash::Sha1].into_iter().map(move |hash| (limited, hash)));
     each.flat_map(|(limited, hash)| [false, true].map(|value_len| Way { hash, value_len, limited }))
 }
 
@@ -110,7 +110,7 @@ impl Seat {
             serial: info.serial,
             model: format!("{} {}", info.manufacturer, info.model),
             wrapping: None,
-            way: Way { hash: OaepHash::Sha1, value_len: false, limited: false },
+            way: Way { hash: Hash::Sha1, value_len: false, limited: false },
             made: Vec::new(),
             passing: Vec::new(),
             session,
@@ -244,7 +244,8 @@ impl Seat {
     fn arrive(&mut self, pair: Pair, blob: &[u8], way: Way, id: &[u8]) -> Result<(), Failure> {
         for key in &DOMAIN_KEYS {
             let template = arriving(key, id, way, false);
-            let object = self.session.unwrap_key(Mechanism::Oaep(way.hash), pair.private, blob, &template)?;
+            let object =
+                self.session.unwrap_key(Mechanism::RsaOaep(way.hash), pair.private, blob, &template)?;
             self.passing.push(object);
         }
         Ok(())
@@ -355,14 +356,9 @@ impl Seat {
 }
 
 /// Wraps a key under a public key.
-pub(super) fn wrap(
-    session: &Session,
-    public: Object,
-    key: Object,
-    hash: OaepHash,
-) -> Result<Vec<u8>, Failure> {
+pub(super) fn wrap(session: &Session, public: Object, key: Object, hash: Hash) -> Result<Vec<u8>, Failure> {
     let mut blob = vec![0; 512];
-    let len = session.wrap_key(Mechanism::Oaep(hash), public, key, &mut blob)?;
+    let len = session.wrap_key(Mechanism::RsaOaep(hash), public, key, &mut blob)?;
     blob.truncate(len);
     Ok(blob)
 }
