@@ -3,11 +3,15 @@
 mod births;
 mod cache;
 mod canary;
+mod ceremony;
 mod config;
 mod connect;
 mod custody;
+mod domain;
+mod error;
 mod initialize;
 pub mod module;
+mod pin;
 mod probe;
 mod profile;
 mod session;
@@ -15,7 +19,6 @@ mod token;
 mod verdict;
 mod wrapped;
 
-use std::fmt;
 use std::sync::Arc;
 
 use cryptoki_sys::CKM_AES_CMAC;
@@ -27,8 +30,14 @@ use keymill_core::seam::provider::{
     CryptoProvider, CryptoSession, KeyCustody, ProviderError, ProviderProfile,
 };
 
+pub use ceremony::{
+    Ceremony, Cleaned, DomainCopy, Found, KEK_BYTES, MadeDomain, Party, PartyReport, WrappingKey, clean,
+    join, wrapping_key,
+};
 pub use config::Config;
-pub use initialize::{Initialize, Initialized, initialize};
+pub use error::{OpenError, OpenErrorKind};
+pub use initialize::{Initialize, Initialized, MadeKeys, initialize};
+pub use pin::{ChangedPin, change_pin};
 pub use profile::{CancelMethod, GcmMethod, ModuleProfile, Overrides, WRAPPED_BYTES, WrapMechanism};
 
 use crate::custody::Pkcs11Custody;
@@ -46,7 +55,7 @@ pub const MAC_KEY_LABEL: &str = "keymill-root-mac";
 /// # Errors
 /// [`OpenError`] where there is no such module or token, the PIN is refused, or something is lacking.
 pub fn open(config: Config) -> Result<Pkcs11Provider, OpenError> {
-    let module = Module::load(&config.module).map_err(|error| OpenError::new(error.to_string()))?;
+    let module = connect::load(&config.module)?;
     open_on(module, config)
 }
 
@@ -138,21 +147,3 @@ impl CryptoProvider for Pkcs11Provider {
         Ok(Box::new(Pkcs11Custody::new(Arc::clone(&self.token))))
     }
 }
-
-/// The token cannot be used.
-#[derive(Debug)]
-pub struct OpenError(String);
-
-impl OpenError {
-    fn new(why: impl Into<String>) -> Self {
-        Self(why.into())
-    }
-}
-
-impl fmt::Display for OpenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the token does not open: {}", self.0)
-    }
-}
-
-impl std::error::Error for OpenError {}

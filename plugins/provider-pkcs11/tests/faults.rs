@@ -656,8 +656,10 @@ fn a_token_that_has_its_keys_is_not_initialised_again() {
         initialize(Initialize {
             module: support::module_path(),
             token_label: label.clone(),
+            token_serial: None,
             so_pin: Some(Sensitive::copied(b"0815-officer")),
             pin: Sensitive::copied(pin),
+            keys: true,
         })
     };
     let refused = again(support::PIN).unwrap_err().to_string();
@@ -764,24 +766,11 @@ fn keys_are_never_mixed_up_by_evictions_and_reconnections() {
     assert!(stale + lost < THREADS * 100, "{stale} stale, {lost} lost: nearly all went well");
 }
 
-/// Answers as the real function, and says that one more wrong PIN locks the token.
-#[allow(unsafe_code)]
-unsafe extern "C" fn final_try(slot: CK_SLOT_ID, info: *mut CK_TOKEN_INFO) -> CK_RV {
-    let mut real = None;
-    let _ = support::module().with_table(|table| real = table.base.C_GetTokenInfo);
-    // SAFETY: what came in goes on; the caller's structure was filled by then.
-    unsafe {
-        let rv = real.unwrap()(slot, info);
-        (*info).flags |= CKF_USER_PIN_FINAL_TRY;
-        rv
-    }
-}
-
 #[test]
 fn a_pin_on_its_final_try_is_not_tried() {
     let label = support::new_token();
-    let module =
-        faults::interpose(&support::module()).with_table(|table| table.base.C_GetTokenInfo = Some(final_try));
+    let module = faults::interpose(&support::module())
+        .with_table(|table| table.base.C_GetTokenInfo = Some(faults::final_try));
     let logins = faults::calls("C_Login");
     let refused = open_on(module, support::config(&label)).err().unwrap().to_string();
     assert!(refused.contains("locks it"), "{refused}");
