@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use crate::config::{Config, TokenSection};
 use crate::failure::{Failure, Result};
 use crate::hsm::pin;
-use crate::plugins::pkcs11::{self, Pkcs11Provider};
+use crate::plugins::pkcs11::{self, OpenErrorKind, Pkcs11Provider};
 
 /// What two tokens of one domain answer alike; no key of the engine is derived from it.
 const DOMAIN_PROBE: [[u8; 16]; 2] = [*b"keymill domain 1", *b"keymill domain 2"];
@@ -119,9 +119,13 @@ fn connect(
         .map_err(|failure| ConnectError::Unavailable(failure.to_string()))?;
     let provider = pkcs11::open(options(section, pin)).map_err(|error| {
         let text = error.to_string();
-        match text.contains("PIN") {
-            true => ConnectError::Refused(text),
-            false => ConnectError::Unavailable(text),
+        match error.kind() {
+            // No try of these helps before somebody has acted; and tokens lock after a few wrong PINs.
+            OpenErrorKind::Pin
+            | OpenErrorKind::NotInitialized
+            | OpenErrorKind::Unfinished
+            | OpenErrorKind::Lacking => ConnectError::Refused(text),
+            _ => ConnectError::Unavailable(text),
         }
     })?;
     let answer = provider.root_derive(DOMAIN_PROBE).map_err(|e| ConnectError::Unavailable(e.to_string()))?;

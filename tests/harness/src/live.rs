@@ -78,7 +78,7 @@ impl Live {
             provider: Arc::new(provider),
             authenticators: vec![Box::new(authenticator)],
             audit,
-            tokens: Vec::new(),
+            tokens: setup.tokens,
             root: site.root().into(),
             node: "test".into(),
         };

@@ -232,7 +232,7 @@ impl KeyringActor {
         self.shared.forget(entry);
         self.shared.keyring.remove(&id);
         tracing::warn!(key = %id, "the key was deleted: its window is over");
-        self.record("DeleteKey", "deletion window over", id, writes)
+        self.record("DeleteKey", "deletion window over", entry, writes)
     }
 
     /// Has what a timer did recorded.
@@ -240,10 +240,11 @@ impl KeyringActor {
         &self,
         operation: &'static str,
         rule: &'static str,
-        cmk: CmkId,
+        entry: &CmkEntry,
         writes: Vec<RecordStamp>,
     ) -> Result<()> {
-        let recorded = self.audit.send(AuditMessage::Timer { operation, rule, cmk, writes });
+        let key = KeyTouch { cmk: entry.cmk.id, version: 0, items: 0, protection: entry.cmk.protection };
+        let recorded = self.audit.send(AuditMessage::Timer { operation, rule, key, writes });
         recorded.map_err(|_| Error::new(ErrorKind::AuditUnavailable, "the audit log is closed"))
     }
 
@@ -274,7 +275,7 @@ impl KeyringActor {
     fn renew(&mut self, entry: &CmkEntry, key: StoredKey) -> Result<()> {
         let changed = self.rotate(entry, key)?;
         tracing::warn!(key = %entry.cmk.id, "a new version was made: the last one had sealed its number of messages");
-        self.record("RotateKey", "number of messages reached", entry.cmk.id, changed.writes)
+        self.record("RotateKey", "number of messages reached", entry, changed.writes)
     }
 
     /// Has a token generate a new version; until it has, the old one goes on up to its end.
@@ -349,7 +350,7 @@ impl KeyringActor {
         let draft = self.draft(path, Kind::Invocations, before, &record)?;
         let (revision, writes) = self.commit(vec![draft])?;
         self.invocation_stamps.insert(*id, Stamp { revision, sequence: writes[0].sequence });
-        self.record("ReserveInvocations", "random nonces are counted", *id, writes)?;
+        self.record("ReserveInvocations", "random nonces are counted", &entry, writes)?;
         reserved.invocations.grant(total, limit::RESERVED_INVOCATIONS);
         Ok(())
     }

@@ -140,6 +140,8 @@ impl HsmArgs {
         initialize(Initialize {
             module: module.clone(),
             token_label: LABEL.into(),
+            token_serial: None,
+            keys: true,
             so_pin: Some(Sensitive::copied(so_pin.as_bytes())),
             pin: Sensitive::copied(pin.expose()),
         })
