@@ -93,7 +93,7 @@ impl Hsm {
     }
 
     fn is_kryoptic(&self) -> bool {
-        std::env::var_os("KEYMILL_KRYOPTIC_MODULE").is_some_and(|module| self.module == PathBuf::from(module))
+        std::env::var_os("KEYMILL_KRYOPTIC_MODULE").is_some_and(|module| self.module.as_os_str() == module)
     }
 
     fn path(&self, name: &str) -> PathBuf {
