@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use cryptoki_sys::CK_SLOT_ID;
 use parking_lot::{Mutex, MutexGuard, RwLock};
@@ -16,9 +15,6 @@ use crate::connect::{Bare, Domain, Refusal, casts_doubt, connect};
 use crate::module::{Attachment, Class, Failure, Module, Object, Session};
 use crate::probe::Probe;
 use crate::profile::ModuleProfile;
-
-/// How long connecting again waits for the batches under way.
-const QUIESCE: Duration = Duration::from_secs(5);
 
 /// How often the canary is listened to before the connection is given up.
 const CANARIES: usize = 3;
@@ -164,7 +160,7 @@ impl Token {
         if let Some(why) = &state.pin_refused {
             return Err(Refusal { why: why.clone(), class: Class::Pin });
         }
-        let _alone = self.using.try_write_for(QUIESCE).ok_or_else(|| Refusal {
+        let _alone = self.using.try_write_for(self.config.quiesce).ok_or_else(|| Refusal {
             why: "calls to the token are under way that do not come back".into(),
             class: Class::Busy,
         })?;
