@@ -10,16 +10,17 @@ use keymill_core::Sensitive;
 use keymill_core::seam::provider::ProviderError;
 
 use crate::config::Config;
+use crate::domain::Domain;
 use crate::error::{OpenError, OpenErrorKind};
 use crate::module::{Attribute, Class, Failure, Module, Object, Session, TokenInfo, User};
-use crate::{DOMAIN_KEY_LABEL, MAC_KEY_LABEL};
+use crate::{DOMAIN_KEY_LABEL, MAC_KEY_LABEL, PRIVATE_DOMAIN_KEY_LABEL};
 
 /// A connection that still lacks what the profile says how to make.
 pub(crate) struct Bare {
     pub(crate) slot: CK_SLOT_ID,
     pub(crate) anchor: Session,
     pub(crate) owner: Session,
-    pub(crate) domain_key: Object,
+    pub(crate) domain: Domain,
     pub(crate) mac_key: Option<Object>,
 }
 
@@ -47,8 +48,9 @@ pub(crate) fn connect(module: &Module, config: &Config, pin: &Sensitive) -> Resu
         class: Class::Other,
         kind: Some(OpenErrorKind::NotInitialized),
     })?;
+    let domain = Domain { secret: domain_key, private: find_key(&owner, PRIVATE_DOMAIN_KEY_LABEL)? };
     let mac_key = find_key(&owner, MAC_KEY_LABEL)?;
-    Ok(Bare { slot, anchor, owner, domain_key, mac_key })
+    Ok(Bare { slot, anchor, owner, domain, mac_key })
 }
 
 /// Loads a module, or says that there is none.

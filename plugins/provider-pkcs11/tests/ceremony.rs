@@ -11,8 +11,8 @@ use keymill_core::key::{BulkMode, KeySpec, KeyUsage};
 use keymill_core::seam::provider::{AeadBatch, AeadItem, CryptoProvider, StoredKey};
 use keymill_provider_pkcs11::module::{Attribute, Mechanism, Session, User, number::*};
 use keymill_provider_pkcs11::{
-    Ceremony, DOMAIN_KEY_LABEL, DomainCopy, Initialize, MAC_KEY_LABEL, OpenErrorKind, Party, Pkcs11Provider,
-    clean, initialize, join, wrapping_key,
+    Ceremony, DOMAIN_KEY_LABEL, DomainCopy, Initialize, MAC_KEY_LABEL, OpenErrorKind,
+    PRIVATE_DOMAIN_KEY_LABEL, Party, Pkcs11Provider, clean, initialize, join, wrapping_key,
 };
 
 use support::faults;
@@ -29,6 +29,9 @@ fn party(label: &str) -> Party {
 fn parties(labels: &[String]) -> Vec<Party> {
     labels.iter().map(|label| party(label)).collect()
 }
+
+/// Keys that each token of a domain has.
+const DOMAIN_KEYS: usize = 3;
 
 /// Makes tokens that have their PINs and no keys.
 fn tokens<const N: usize>() -> [String; N] {
@@ -97,6 +100,10 @@ fn what_one_token_of_the_domain_wraps_each_other_opens() {
     ceremony.finish().unwrap();
 
     let providers: Vec<_> = labels.iter().map(|label| support::open_token(label)).collect();
+    let pair = providers[0].custody().unwrap().generate(KeySpec::EcP256, KeyUsage::SignVerify, None).unwrap();
+    for provider in &providers {
+        provider.custody().unwrap().load(&pair).unwrap();
+    }
     for mode in [BulkMode::InHsm, BulkMode::HsmDerived] {
         let key = providers[0]
             .custody()
@@ -120,11 +127,11 @@ fn what_one_token_of_the_domain_wraps_each_other_opens() {
         assert_eq!(root(from).expose(), root(&providers[0]).expose());
     }
     drop(providers);
-    // Two keys of the domain, and nothing of the ceremony; none of them may leave.
+    // The keys of the domain, and nothing of the ceremony; none of them may leave.
     for label in &labels {
-        assert_eq!(objects(label), 2, "{label}");
+        assert_eq!(objects(label), DOMAIN_KEYS, "{label}");
         let session = look(label);
-        for key in [DOMAIN_KEY_LABEL, MAC_KEY_LABEL] {
+        for key in [DOMAIN_KEY_LABEL, PRIVATE_DOMAIN_KEY_LABEL, MAC_KEY_LABEL] {
             let found = session.find_objects(&[Attribute::bytes(CKA_LABEL, key.as_bytes())]).unwrap();
             assert!(!session.flag(found[0], CKA_EXTRACTABLE).unwrap());
             assert!(session.flag(found[0], CKA_SENSITIVE).unwrap());
@@ -152,8 +159,11 @@ fn a_token_that_joins_from_the_copy_opens_every_key_of_the_domain() {
     keys.iter().zip(texts).for_each(|(key, text)| opens(&new, key, text));
     let root = |provider: &Pkcs11Provider| provider.root_derive([[1; 16], [2; 16]]).unwrap();
     assert_eq!(root(&new).expose(), root(&old).expose());
+    // Key pairs, too, which have a domain key of their own.
+    let pair = old.custody().unwrap().generate(KeySpec::EcP256, KeyUsage::SignVerify, None).unwrap();
+    new.custody().unwrap().load(&pair).unwrap();
     drop((old, new));
-    assert_eq!(objects(&late), 2);
+    assert_eq!(objects(&late), DOMAIN_KEYS);
     let again = join(&party(&late), &kek, &copy).unwrap_err();
     assert_eq!(again.kind(), OpenErrorKind::Occupied, "{again}");
 }
@@ -175,6 +185,13 @@ fn a_wrong_or_damaged_copy_leaves_nothing_on_the_token() {
     damaged = copy.clone();
     damaged.keys[1].1[39] ^= 1;
     refused(&kek, &damaged);
+    // A key for private keys of another domain: the pair beside it does not unwrap.
+    damaged = copy.clone();
+    damaged.keys[1] = other.keys[1].clone();
+    assert_eq!(damaged.keys[1].0, PRIVATE_DOMAIN_KEY_LABEL);
+    refused(&kek, &damaged);
+    damaged = DomainCopy { pair: other.pair.clone(), ..copy.clone() };
+    assert!(refused(&kek, &damaged).to_string().contains("answers"));
     // Whole keys, but of another domain than the answers.
     damaged = DomainCopy { keys: copy.keys.clone(), ..other.clone() };
     assert!(refused(&kek, &damaged).to_string().contains("answers"));
@@ -218,7 +235,7 @@ fn a_wrapping_key_of_before_is_used_and_outlives_a_ceremony_that_fails() {
     let mut ceremony = Ceremony::begin(&parties(&labels)).unwrap();
     ceremony.make_domain(None).unwrap();
     ceremony.finish().unwrap();
-    assert_eq!(labels.each_ref().map(|label| objects(label)), [2; 2]);
+    assert_eq!(labels.each_ref().map(|label| objects(label)), [DOMAIN_KEYS; 2]);
 }
 
 #[test]
@@ -244,7 +261,7 @@ fn a_ceremony_whose_calls_fail_is_held_or_leaves_nothing() {
         let mut ceremony = Ceremony::begin(&parties)?;
         let kek = ceremony.draw_kek()?;
         let (made, _) = ceremony.make_domain(Some(&kek))?;
-        assert_eq!(made.keys, [MAC_KEY_LABEL, DOMAIN_KEY_LABEL]);
+        assert_eq!(made.keys, [MAC_KEY_LABEL, PRIVATE_DOMAIN_KEY_LABEL, DOMAIN_KEY_LABEL]);
         ceremony.finish()
     };
     let mut refused = 0;
@@ -272,9 +289,9 @@ fn a_ceremony_whose_calls_fail_is_held_or_leaves_nothing() {
                 match result {
                     Ok(()) => {
                         for label in &labels {
-                            assert_eq!(objects(label), 2, "{function} {after}");
+                            assert_eq!(objects(label), DOMAIN_KEYS, "{function} {after}");
                             let provider = support::open_token(label);
-                            let honoured = provider.module_profile().unwrap_template_honoured;
+                            let honoured = provider.module_profile().unwraps_limited();
                             assert!(honoured, "{function} {after}: a fault has weakened the keys");
                         }
                         wipe(&labels);
@@ -388,7 +405,7 @@ fn an_initialisation_that_was_cut_short_is_completed_with_the_key_that_is_there(
         keys: true,
     };
     let made = initialize(options()).unwrap();
-    assert_eq!(made.keys.unwrap().kept, [MAC_KEY_LABEL]);
+    assert_eq!(made.keys.unwrap().kept, [MAC_KEY_LABEL, PRIVATE_DOMAIN_KEY_LABEL]);
     let after = support::open_token(&label).root_derive([[1; 16], [2; 16]]).unwrap();
     assert_eq!(before.expose(), after.expose());
     assert_eq!(initialize(options()).unwrap_err().kind(), OpenErrorKind::Occupied);

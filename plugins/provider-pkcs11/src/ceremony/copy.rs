@@ -5,12 +5,13 @@ use cryptoki_sys::*;
 use keymill_core::Sensitive;
 use serde::{Deserialize, Serialize};
 
+use super::proof::{Proof, WrappedPair};
 use super::seat::{self, Failures, Seat, Way, arriving, surely};
-use super::{MadeDomain, Party, PartyReport, Proof, answer, profile, seat_report};
-use crate::domain::DOMAIN_KEYS;
+use super::{MadeDomain, Party, PartyReport, answer, profile, seat_report};
+use crate::domain::{DOMAIN_KEYS, WRAPPED_BYTES};
 use crate::error::{OpenError, OpenErrorKind};
 use crate::module::{Attribute, Failure, Hash, Object};
-use crate::profile::{ModuleProfile, WRAPPED_BYTES, WrapMechanism};
+use crate::profile::{ModuleProfile, WrapMechanism};
 
 /// Bytes of the key that a copy is wrapped under.
 pub const KEK_BYTES: usize = 32;
@@ -30,6 +31,8 @@ pub struct DomainCopy {
     pub wrapped: Vec<u8>,
     /// A text sealed under that key.
     pub sealed: Vec<u8>,
+    /// A private key under the domain key for those, where the first token holds any.
+    pub pair: Option<WrappedPair>,
 }
 
 /// Brings the key into a token, as an object of the session that wraps and unwraps.
@@ -126,7 +129,7 @@ pub(super) fn make(
         way(seat, kek, &blob)?;
         keys.push((key.label.to_owned(), blob));
     }
-    let Proof { wrapped, sealed } = Proof::make(seat, profile)?;
+    let Proof { wrapped, sealed, pair } = Proof::make(seat, profile, None)?;
     Ok(DomainCopy {
         id: domain.id.to_vec(),
         keys,
@@ -134,6 +137,7 @@ pub(super) fn make(
         answer: domain.answer.to_vec(),
         wrapped,
         sealed,
+        pair,
     })
 }
 
@@ -165,8 +169,9 @@ pub fn join(party: &Party, kek: &Sensitive, copy: &DomainCopy) -> Result<PartyRe
             seat.take_in(key, wrap.mechanism(), kek, blob(key.label), &copy.id)?;
         }
         let profile = profile(&seat)?;
-        let proof = Proof { wrapped: copy.wrapped.clone(), sealed: copy.sealed.clone() };
-        if answer(&seat, &copy.challenge)?[..] != copy.answer[..] || !proof.holds(&seat, &profile) {
+        let proof =
+            Proof { wrapped: copy.wrapped.clone(), sealed: copy.sealed.clone(), pair: copy.pair.clone() };
+        if answer(&seat, &copy.challenge)?[..] != copy.answer[..] || proof.fails(&seat, &profile).is_some() {
             return Err(damaged("is damaged: its keys do not give the answers that stand beside them"));
         }
         Ok(seat_report(&seat, &profile))

@@ -3,12 +3,13 @@
 
 use std::path::Path;
 
+use keymill_core::key::KeySpec;
 use keymill_crypto::digest;
 use serde::{Deserialize, Serialize};
 
 use super::custodians::Custodians;
 use crate::failure::{Failure, Result};
-use crate::plugins::pkcs11::DomainCopy;
+use crate::plugins::pkcs11::{DomainCopy, WrappedPair};
 use crate::private;
 
 const FORMAT: &str = "keymill domain copy 1";
@@ -28,6 +29,17 @@ pub(super) struct CopyFile {
     answer: String,
     proof_key: String,
     proof_text: String,
+    /// A private key under the domain's key for those.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    proof_pair: Option<ProofPair>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProofPair {
+    spec: KeySpec,
+    wrapped: String,
+    public: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -54,6 +66,11 @@ impl CopyFile {
             answer: digest::hex(&copy.answer),
             proof_key: digest::hex(&copy.wrapped),
             proof_text: digest::hex(&copy.sealed),
+            proof_pair: copy.pair.as_ref().map(|pair| ProofPair {
+                spec: pair.spec,
+                wrapped: digest::hex(&pair.wrapped),
+                public: digest::hex(&pair.public),
+            }),
         }
     }
 
@@ -91,6 +108,10 @@ impl CopyFile {
                 Failure::wrong_use("the copy is damaged: it has other digits than hexadecimal ones")
             })
         };
+        let pair = |pair: &ProofPair| {
+            let (wrapped, public) = (bytes(&pair.wrapped)?, bytes(&pair.public)?);
+            Ok::<_, Failure>(WrappedPair { spec: pair.spec, wrapped, public })
+        };
         let keys = self.keys.iter().map(|key| Ok((key.label.clone(), bytes(&key.wrapped)?)));
         Ok(DomainCopy {
             id: bytes(&self.domain)?,
@@ -99,6 +120,7 @@ impl CopyFile {
             answer: bytes(&self.answer)?,
             wrapped: bytes(&self.proof_key)?,
             sealed: bytes(&self.proof_text)?,
+            pair: self.proof_pair.as_ref().map(pair).transpose()?,
         })
     }
 }
