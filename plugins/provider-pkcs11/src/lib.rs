@@ -31,8 +31,9 @@ pub use config::Config;
 pub use initialize::{Initialize, Initialized, initialize};
 pub use profile::{CancelMethod, GcmMethod, ModuleProfile, Overrides, WRAPPED_BYTES, WrapMechanism};
 
+use crate::connect::Refusal;
 use crate::custody::Pkcs11Custody;
-use crate::module::{Failure, Mechanism, Module};
+use crate::module::{Class, Failure, Mechanism, Module};
 use crate::session::Pkcs11Session;
 use crate::token::Token;
 
@@ -85,6 +86,11 @@ impl Pkcs11Provider {
     /// Returns what was found out about the module.
     pub fn module_profile(&self) -> &ModuleProfile {
         &self.token.profile
+    }
+
+    /// Tells whether the PIN was refused when the token was connected again: it is not tried until the provider is opened anew.
+    pub fn pin_refused(&self) -> bool {
+        self.token.pin_refused()
     }
 
     /// Returns the module.
@@ -143,17 +149,31 @@ impl CryptoProvider for Pkcs11Provider {
 
 /// The token cannot be used.
 #[derive(Debug)]
-pub struct OpenError(String);
+pub struct OpenError {
+    why: String,
+    pin_refused: bool,
+}
 
 impl OpenError {
     fn new(why: impl Into<String>) -> Self {
-        Self(why.into())
+        Self { why: why.into(), pin_refused: false }
+    }
+
+    /// Tells whether the PIN was refused, or not even tried: to open the provider again with it could lock the token.
+    pub fn pin_refused(&self) -> bool {
+        self.pin_refused
+    }
+}
+
+impl From<Refusal> for OpenError {
+    fn from(refusal: Refusal) -> Self {
+        Self { pin_refused: refusal.class == Class::Pin, why: refusal.why }
     }
 }
 
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the token does not open: {}", self.0)
+        write!(f, "the token does not open: {}", self.why)
     }
 }
 

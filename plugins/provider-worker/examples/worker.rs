@@ -1,0 +1,153 @@
+//! A worker process for tests and measurements: serves the software provider, or a token, and misbehaves where it is told to. A
+//! program of its own would do the same with its own configuration, after it has hardened itself.
+//!
+//! The setup is words, a line each: `software`, or `token`, module, label, PIN; `pin`, a file that each try adds a line to and a
+//! file that is there when the PIN is wrong; `babble`; `silent`; `dies`.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use keymill_core::Sensitive;
+use keymill_core::seam::provider::{
+    AeadBatch, CryptoProvider, CryptoSession, DeriveJob, KeyCustody, KeyHandle, ProviderError, ProviderProfile,
+    SessionLost,
+};
+use keymill_provider_worker::{Refusal, Served, run};
+use rustix::process::{Signal, getpid, kill_process};
+
+fn main() -> ExitCode {
+    match run(open) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _told = writeln!(io::stderr(), "a worker is started by its parent: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn open(setup: Sensitive) -> Result<Served, Refusal> {
+    let refusal = |why: &str| Refusal { why: why.into(), pin_refused: false };
+    let setup = std::str::from_utf8(setup.expose()).map_err(|_| refusal("the setup is not text"))?;
+    let words: Vec<_> = setup.lines().collect();
+    match words[..] {
+        ["software"] => software(),
+        ["token", module, label, pin] => {
+            use keymill_provider_pkcs11::{Config, open};
+            let config = Config::new(module, label, Sensitive::copied(pin.as_bytes()));
+            let provider = open(config)
+                .map_err(|error| Refusal { pin_refused: error.pin_refused(), why: error.to_string() })?;
+            let provider = Arc::new(provider);
+            let asked = Arc::clone(&provider);
+            Ok(Served { provider, pin_refused: Box::new(move || asked.pin_refused()) })
+        }
+        ["pin", tries, wrong] => {
+            let file = OpenOptions::new().create(true).append(true).open(tries);
+            file.and_then(|mut file| writeln!(file, "tried")).map_err(|error| refusal(&error.to_string()))?;
+            if fs::exists(wrong).unwrap_or(true) {
+                return Err(Refusal { why: "the PIN is wrong".into(), pin_refused: true });
+            }
+            software()
+        }
+        ["babble"] => {
+            let spine = io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from);
+            let babbled = spine.and_then(|mut spine| spine.write_all(&[0x5a; 100]));
+            Err(refusal(&format!("{babbled:?}")))
+        }
+        ["silent"] => loop {
+            std::thread::park();
+        },
+        ["dies"] => die(Signal::SEGV),
+        _ => Err(refusal("the setup is none")),
+    }
+}
+
+fn software() -> Result<Served, Refusal> {
+    let provider = keymill_provider_software::open(keymill_provider_software::Config {})
+        .map_err(|error| Refusal { why: error.to_string(), pin_refused: false })?;
+    Ok(Served { provider: Arc::new(Module(provider)), pin_refused: Box::new(|| false) })
+}
+
+fn die(signal: Signal) -> ! {
+    loop {
+        let _dead = kill_process(getpid(), signal);
+    }
+}
+
+/// The software provider, with the manners of a bad module: a nonce of twelve such bytes has it misbehave in mid-batch.
+struct Module(keymill_provider_software::SoftwareProvider);
+
+const CRASHES: u8 = 0xc1;
+const EXITS: u8 = 0xc2;
+const HANGS: u8 = 0xc3;
+const IS_SLOW: u8 = 0xc4;
+const PANICS: u8 = 0xc5;
+const LOSES: u8 = 0xc6;
+
+impl CryptoProvider for Module {
+    fn profile(&self) -> &ProviderProfile {
+        self.0.profile()
+    }
+
+    fn open_session(&self) -> Result<Box<dyn CryptoSession>, ProviderError> {
+        Ok(Box::new(Session(self.0.open_session()?)))
+    }
+
+    fn custody(&self) -> Result<Box<dyn KeyCustody>, ProviderError> {
+        self.0.custody()
+    }
+}
+
+struct Session(Box<dyn CryptoSession>);
+
+impl Session {
+    /// Does the items before the one that is bad as they should be done, and leaves the others.
+    fn each(
+        &mut self,
+        key: &KeyHandle,
+        batch: &mut AeadBatch,
+        mut work: impl FnMut(&mut dyn CryptoSession, &KeyHandle, &mut AeadBatch) -> Result<(), SessionLost>,
+    ) -> Result<(), SessionLost> {
+        let bad = |byte: u8| (CRASHES..=LOSES).contains(&byte);
+        let at = batch.items.iter().position(|item| bad(item.nonce[0]) && item.nonce == [item.nonce[0]; 12]);
+        let Some(at) = at else { return work(&mut *self.0, key, batch) };
+        let left = batch.items.split_off(at);
+        work(&mut *self.0, key, batch)?;
+        match left[0].nonce[0] {
+            CRASHES => die(Signal::SEGV),
+            EXITS => std::process::exit(3),
+            HANGS => loop {
+                std::thread::park();
+            },
+            IS_SLOW => std::thread::park_timeout(std::time::Duration::from_millis(300)),
+            PANICS => panic!("as told"),
+            _ => {
+                batch.items.extend(left);
+                return Err(SessionLost { reason: "the token is gone".into() });
+            }
+        }
+        batch.items.extend(left);
+        work(&mut *self.0, key, batch)
+    }
+}
+
+impl CryptoSession for Session {
+    fn encrypt(&mut self, key: &KeyHandle, batch: &mut AeadBatch) -> Result<(), SessionLost> {
+        self.each(key, batch, |session, key, batch| session.encrypt(key, batch))
+    }
+
+    fn decrypt(&mut self, key: &KeyHandle, batch: &mut AeadBatch) -> Result<(), SessionLost> {
+        self.each(key, batch, |session, key, batch| session.decrypt(key, batch))
+    }
+
+    fn derive(&mut self, key: &KeyHandle, jobs: &mut [DeriveJob]) -> Result<(), SessionLost> {
+        self.0.derive(key, jobs)
+    }
+
+    fn random(&mut self, out: &mut [u8]) -> Result<(), ProviderError> {
+        self.0.random(out)
+    }
+}

@@ -1,0 +1,122 @@
+#![doc = include_str!("../README.md")]
+
+mod backoff;
+mod config;
+mod connection;
+mod custody;
+mod key;
+mod pace;
+mod passing;
+mod process;
+mod serve;
+mod session;
+mod supervisor;
+pub mod wire;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use keymill_core::seam::provider::{
+    CryptoProvider, CryptoSession, KeyCustody, ProviderError, ProviderProfile,
+};
+use parking_lot::Mutex;
+
+pub use config::Config;
+pub use serve::{Refusal, Served, run, serve};
+pub use supervisor::WorkerStatus;
+
+use crate::connection::Connection;
+use crate::custody::WorkerCustody;
+use crate::session::WorkerSession;
+use crate::supervisor::Supervisor;
+
+/// Starts a worker and has it open its provider.
+///
+/// # Errors
+/// [`OpenError`] where the program does not start, or its provider does not open.
+pub fn open(config: Config) -> Result<WorkerProvider, OpenError> {
+    let (supervisor, profile) = Supervisor::start(config)
+        .map_err(|failure| OpenError { why: failure.why, pin_refused: failure.pin_refused })?;
+    Ok(WorkerProvider {
+        profile: ProviderProfile {
+            // A few bytes for each provider that is opened, which is once a configured token.
+            name: profile.name.leak(),
+            protection: profile.protection,
+            specs: profile.specs,
+            algorithms: profile.algorithms,
+            derives: profile.derives,
+            // Every call waits for another process.
+            inline: false,
+            max_batch: profile.max_batch,
+            max_sessions: profile.max_sessions,
+        },
+        shared: Arc::new(Shared {
+            custody_taken: AtomicBool::new(false),
+            lane: Mutex::new(None),
+            supervisor: Arc::new(supervisor),
+        }),
+    })
+}
+
+/// A provider in a process of its own.
+pub struct WorkerProvider {
+    profile: ProviderProfile,
+    shared: Arc<Shared>,
+}
+
+/// The control lane to the worker of a generation, once there is one.
+type Lane = Option<(u64, Connection)>;
+
+struct Shared {
+    custody_taken: AtomicBool,
+    /// Stays open from one user to the next. It comes before the supervisor, which waits for the worker's end: that ends its lane first.
+    lane: Mutex<Lane>,
+    supervisor: Arc<Supervisor>,
+}
+
+impl WorkerProvider {
+    /// Tells how the worker is.
+    pub fn status(&self) -> WorkerStatus {
+        self.shared.supervisor.status()
+    }
+}
+
+impl CryptoProvider for WorkerProvider {
+    fn profile(&self) -> &ProviderProfile {
+        &self.profile
+    }
+
+    fn open_session(&self) -> Result<Box<dyn CryptoSession>, ProviderError> {
+        Ok(Box::new(WorkerSession::open(&self.shared.supervisor)?))
+    }
+
+    fn custody(&self) -> Result<Box<dyn KeyCustody>, ProviderError> {
+        if self.shared.custody_taken.swap(true, Ordering::AcqRel) {
+            return Err(ProviderError::Unavailable("the control lane is taken".into()));
+        }
+        Ok(Box::new(WorkerCustody::new(Arc::clone(&self.shared))?))
+    }
+}
+
+/// The worker does not serve.
+#[derive(Debug)]
+pub struct OpenError {
+    why: String,
+    pin_refused: bool,
+}
+
+impl OpenError {
+    /// Tells whether a PIN was refused: to open the provider again would be another try.
+    pub fn pin_refused(&self) -> bool {
+        self.pin_refused
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the worker does not open its provider: {}", self.why)
+    }
+}
+
+impl std::error::Error for OpenError {}

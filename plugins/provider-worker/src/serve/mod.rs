@@ -1,0 +1,172 @@
+//! The worker's side: opens a provider as it is told, and serves it to the one that started it, a thread for each conversation. The
+//! thread that watches for the end of the parent never calls the provider, so that a call that hangs keeps no orphan alive.
+
+mod custody;
+mod keys;
+mod session;
+
+use std::io::{self, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use keymill_core::Sensitive;
+use keymill_core::seam::provider::{CryptoProvider, ProviderError};
+use parking_lot::Mutex;
+use rustix::process::{Signal, getpid, kill_process};
+
+use crate::passing;
+use crate::serve::keys::Keys;
+use crate::wire::{self, Failed, Hello, Incoming, Kind, ReadyProfile};
+
+/// How long the sessions may take to close when the parent is gone.
+const GRACE: Duration = Duration::from_secs(1);
+/// Conversations at once, at most: a thread each.
+const CONVERSATIONS: usize = 4096;
+
+/// What a worker serves.
+pub struct Served {
+    /// The provider.
+    pub provider: Arc<dyn CryptoProvider>,
+    /// Tells whether a PIN was refused, now or before: the parent must then start no other worker to try it again.
+    pub pin_refused: Box<dyn Fn() -> bool + Send + Sync>,
+}
+
+/// Why a worker cannot open its provider.
+#[derive(Debug)]
+pub struct Refusal {
+    /// What to tell the operator.
+    pub why: String,
+    /// Whether a PIN was refused.
+    pub pin_refused: bool,
+}
+
+/// Runs the worker process: serves the one that started it, over its standard input, and ends. It ends by SIGKILL, as nothing of a
+/// module that misbehaves may hinder that: no destructor, no exit handler. The program hardens itself before it calls this.
+///
+/// # Errors
+/// Where there is no parent to serve; the process is left to the caller then.
+pub fn run(open: impl FnOnce(Sensitive) -> Result<Served, Refusal> + Send + 'static) -> io::Result<()> {
+    serve(&passing::inherited()?, open)?;
+    kill_process(getpid(), Signal::KILL)?;
+    Ok(())
+}
+
+/// Serves the parent at the other end of `spine` until that is closed. Threads may be left whose calls do not come back.
+///
+/// # Errors
+/// Where the first message does not come or is none, or a thread cannot be started.
+pub fn serve(
+    spine: &UnixStream,
+    open: impl FnOnce(Sensitive) -> Result<Served, Refusal> + Send + 'static,
+) -> io::Result<()> {
+    let mut incoming = Incoming::default();
+    let garbled = || io::Error::from(io::ErrorKind::InvalidData);
+    let header = incoming.receive(&mut &*spine, None).map_err(|_| garbled())?;
+    let Hello { generation, max_keys, setup } = match header.kind {
+        Kind::Start => match Hello::decode(incoming.body()) {
+            Ok(hello) => hello,
+            Err(error) => {
+                // Such as another build of the program: the parent is told.
+                let error = ProviderError::Unavailable(error.to_string());
+                answer_failed(&mut &*spine, header.tag, &Failed { error, pin_refused: false })?;
+                return Err(garbled());
+            }
+        },
+        _ => return Err(garbled()),
+    };
+    drop(incoming);
+    // Every thread holds one end; when all are gone the other says so.
+    let (held, gone) = flume::bounded::<()>(0);
+    let place = Arc::new(Mutex::new(None));
+    {
+        let (place, held, spine) = (Arc::clone(&place), held.clone(), spine.try_clone()?);
+        spawn("worker-open", move || {
+            let _held = held;
+            let answered = match open(setup) {
+                Ok(served) => {
+                    let mut message = Vec::new();
+                    wire::begin(&mut message);
+                    ReadyProfile::encode(served.provider.profile(), &mut message);
+                    wire::finish(&mut message, Kind::Ready, header.tag, 0);
+                    *place.lock() = Some(Arc::new(Serving { served, keys: Keys::new(generation, max_keys), custody: Mutex::new(()) }));
+                    (&mut &spine).write_all(&message)
+                }
+                Err(Refusal { why, pin_refused }) => {
+                    let failed = Failed { error: ProviderError::Unavailable(why), pin_refused };
+                    answer_failed(&mut &spine, header.tag, &failed)
+                }
+            };
+            // A parent that cannot be written to is gone, which the other thread sees.
+            drop(answered);
+        })?;
+    }
+    while let Some(stream) = passing::accept(spine)? {
+        // The parent asks for nothing before the provider is open.
+        let Some(serving) = place.lock().clone() else { return Err(garbled()) };
+        // Where there is no place or no thread, the stream closes, and the parent sees that.
+        if held.sender_count() <= CONVERSATIONS {
+            let held = held.clone();
+            let _started = spawn("worker-talk", move || {
+                let _held = held;
+                converse(stream, &serving);
+            });
+        }
+    }
+    drop(held);
+    let _closed = gone.recv_timeout(GRACE);
+    // Its last owner closes what the provider holds, which may hang as any call.
+    let (held, gone) = flume::bounded::<()>(0);
+    let _closing = spawn("worker-close", move || {
+        let _held = held;
+        drop(place);
+    });
+    let _closed = gone.recv_timeout(GRACE);
+    Ok(())
+}
+
+/// What all conversations share.
+struct Serving {
+    served: Served,
+    keys: Keys,
+    /// Held by the control lane: one that the parent opens anew waits until the last is closed.
+    custody: Mutex<()>,
+}
+
+/// Holds one conversation to its end.
+fn converse(mut stream: UnixStream, serving: &Serving) {
+    let mut incoming = Incoming::default();
+    let Ok(header) = incoming.receive(&mut stream, None) else { return };
+    match header.kind {
+        Kind::OpenSession => session::hold(stream, incoming, header.tag, serving),
+        Kind::OpenCustody => custody::hold(stream, incoming, header.tag, serving),
+        _ => {}
+    }
+}
+
+impl Serving {
+    /// Says why something was not done, and whether it is a matter of the PIN.
+    fn failed(&self, error: ProviderError) -> Failed {
+        Failed { error, pin_refused: (self.served.pin_refused)() }
+    }
+}
+
+fn answer_failed(to: &mut impl Write, tag: u64, failed: &Failed) -> io::Result<()> {
+    let mut message = Vec::new();
+    wire::begin(&mut message);
+    failed.encode(&mut message);
+    wire::finish(&mut message, Kind::Failed, tag, 0);
+    to.write_all(&message)
+}
+
+fn answer_done(to: &mut impl Write, tag: u64) -> io::Result<()> {
+    let mut message = Vec::new();
+    wire::begin(&mut message);
+    wire::finish(&mut message, Kind::Done, tag, 0);
+    to.write_all(&message)
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    thread::Builder::new().name(name.into()).spawn(work).map(drop)
+}

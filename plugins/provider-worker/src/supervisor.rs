@@ -1,0 +1,262 @@
+//! Sees to it that there is a worker: starts it, counts what hangs in it, ends it, and starts it again when it is next needed. The
+//! data path never comes here.
+
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use keymill_core::seam::provider::ProviderError;
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::backoff::Backoff;
+use crate::config::Config;
+use crate::connection::{Connection, Trouble};
+use crate::key::Owner;
+use crate::process::{StartFailure, Worker};
+use crate::wire::{Failed, Kind, ReadyProfile};
+
+/// How long the end of a process can lag behind that of its connections.
+const LAG: Duration = Duration::from_millis(20);
+
+/// The one who owns the worker.
+pub(crate) struct Supervisor {
+    pub(crate) config: Config,
+    /// Who the handles belong to.
+    pub(crate) owner: Owner,
+    profile: ReadyProfile,
+    /// Which start of a worker is the last.
+    generation: AtomicU64,
+    state: Mutex<State>,
+}
+
+struct State {
+    worker: Option<Worker>,
+    backoff: Backoff,
+    /// A PIN was refused. Tokens lock after a few such tries, so there is none until an operator opens the provider again.
+    pin_refused: Option<String>,
+    last_end: Option<String>,
+}
+
+/// How a worker is, for those who watch and for tests.
+#[derive(Clone, Debug)]
+pub struct WorkerStatus {
+    /// Its process id, while it lives.
+    pub pid: Option<u32>,
+    /// How many were started.
+    pub starts: u64,
+    /// Its sessions that answer.
+    pub sessions: usize,
+    /// Its sessions with a call that does not come back.
+    pub hung: usize,
+    /// How the one before it ended.
+    pub last_end: Option<String>,
+    /// Whether it is not started again, since a PIN was refused.
+    pub pin_refused: bool,
+}
+
+impl Supervisor {
+    /// Starts the first worker.
+    pub(crate) fn start(config: Config) -> Result<(Self, ReadyProfile), StartFailure> {
+        let generation = 1;
+        let (worker, profile) = Worker::start(&config, generation)?;
+        let supervisor = Self {
+            owner: Owner::default(),
+            profile: profile.clone(),
+            generation: AtomicU64::new(generation),
+            state: Mutex::new(State {
+                worker: Some(worker),
+                backoff: Backoff::new(config.first_backoff, config.max_backoff),
+                pin_refused: None,
+                last_end: None,
+            }),
+            config,
+        };
+        Ok((supervisor, profile))
+    }
+
+    /// Returns which start of a worker is the last.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn status(&self) -> WorkerStatus {
+        let mut state = self.state.lock();
+        state.notice_end(Duration::ZERO);
+        let worker = state.worker.as_ref();
+        WorkerStatus {
+            pid: worker.and_then(Worker::pid),
+            starts: self.generation(),
+            sessions: worker.map_or(0, |worker| worker.sessions),
+            hung: worker.map_or(0, |worker| worker.hung.len()),
+            last_end: state.last_end.clone(),
+            pin_refused: state.pin_refused.is_some(),
+        }
+    }
+
+    /// Opens a conversation with the worker, which is started where there is none, and asks `what` of it.
+    pub(crate) fn converse(
+        &self,
+        what: Kind,
+        timeout: Duration,
+    ) -> Result<(u64, Connection), ProviderError> {
+        let unavailable = |why: String| ProviderError::Unavailable(why);
+        let (generation, stream) = {
+            let mut state = self
+                .state
+                .try_lock_for(self.config.call_timeout)
+                .ok_or_else(|| unavailable("the worker is being started".into()))?;
+            let worker = self.running(&mut state)?;
+            let generation = worker.generation;
+            match worker.connect() {
+                Ok(stream) => (generation, stream),
+                Err(error) => {
+                    // It is dead or takes nothing, which is the same to us.
+                    state.end(&format!("it takes no connection: {error}"));
+                    return Err(unavailable("the worker has just ended".into()));
+                }
+            }
+        };
+        let mut connection = Connection::new(stream, timeout)
+            .map_err(|error| unavailable(format!("the socket of a worker fails: {error}")))?;
+        connection.begin();
+        match connection.ask_for(what, Kind::Done) {
+            Ok(Ok(_)) => {}
+            Ok(Err(failed)) => return Err(self.judged(failed)),
+            Err(trouble) => {
+                let error = unavailable(self.reason(generation, &trouble, timeout));
+                if matches!(trouble, Trouble::Hung) {
+                    self.hung(generation, connection.into_stream(), false);
+                }
+                return Err(error);
+            }
+        }
+        Ok((generation, connection))
+    }
+
+    /// Returns the worker, started where there is none.
+    fn running<'a>(&self, state: &'a mut MutexGuard<'_, State>) -> Result<&'a Worker, ProviderError> {
+        state.notice_end(Duration::ZERO);
+        if state.worker.is_none() {
+            let unavailable = |why: String| Err(ProviderError::Unavailable(why));
+            if let Some(why) = &state.pin_refused {
+                return unavailable(why.clone());
+            }
+            if let Some(wait) = state.backoff.wait(Instant::now()) {
+                let ended = state.last_end.as_deref().unwrap_or("it did not start");
+                return unavailable(format!(
+                    "the worker ended ({ended}) and is started again in {} ms",
+                    wait.as_millis()
+                ));
+            }
+            // Every handle of before is void from here on, whether the start succeeds or not.
+            let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
+            let begun = Instant::now();
+            let started = Worker::start(&self.config, generation).and_then(|(worker, profile)| {
+                if self.profile.offers_the_same(&profile) {
+                    Ok(worker)
+                } else {
+                    Err(StartFailure::new("the worker came back with another provider".into()))
+                }
+            });
+            match started {
+                Ok(worker) => state.worker = Some(worker),
+                Err(StartFailure { why, pin_refused, .. }) => {
+                    state.backoff.ended(begun, begun);
+                    state.last_end = Some(why.clone());
+                    if pin_refused {
+                        state.pin_refused = Some(why.clone());
+                    }
+                    return unavailable(why);
+                }
+            }
+        }
+        Ok(state.worker.as_ref().expect("it runs, or was just started"))
+    }
+
+    /// Tells whether the worker of a generation still runs.
+    pub(crate) fn runs(&self, generation: u64) -> bool {
+        let mut state = self.state.lock();
+        state.notice_end(Duration::ZERO);
+        state.of(generation).is_some()
+    }
+
+    /// Counts a session of a generation.
+    pub(crate) fn session_opened(&self, generation: u64) {
+        if let Some(worker) = self.state.lock().of(generation) {
+            worker.sessions += 1;
+        }
+    }
+
+    /// Counts it no longer.
+    pub(crate) fn session_closed(&self, generation: u64) {
+        if let Some(worker) = self.state.lock().of(generation) {
+            worker.sessions = worker.sessions.saturating_sub(1);
+        }
+    }
+
+    /// Notes a call that does not come back. Nothing can cancel one, so the worker is killed when too many hang, or when there
+    /// is no session left to lose, or when it `blocks` all others.
+    pub(crate) fn hung(&self, generation: u64, stream: UnixStream, blocks: bool) {
+        let mut state = self.state.lock();
+        let Some(worker) = state.of(generation) else { return };
+        worker.forget_late_answers();
+        worker.hung.push(stream);
+        let hung = worker.hung.len();
+        if blocks || worker.sessions == 0 || hung >= self.config.max_hung {
+            state.end(&format!("{hung} calls did not come back"));
+        }
+    }
+
+    /// Says what happened to a conversation, and how the worker ended if it did.
+    pub(crate) fn reason(&self, generation: u64, trouble: &Trouble, timeout: Duration) -> String {
+        if matches!(trouble, Trouble::Gone(_)) {
+            let mut state = self.state.lock();
+            if state.of(generation).is_some() {
+                state.notice_end(LAG);
+            }
+            if state.of(generation).is_none()
+                && let Some(ended) = &state.last_end
+            {
+                return format!("the worker is gone: {ended}");
+            }
+        }
+        trouble.reason(timeout)
+    }
+
+    /// Returns the error of a request that failed, and remembers where a PIN was refused.
+    pub(crate) fn judged(&self, failed: Failed) -> ProviderError {
+        let Failed { error, pin_refused } = failed;
+        if pin_refused {
+            let why = || format!("no worker is started until the provider is opened anew: {error}");
+            self.state.lock().pin_refused.get_or_insert_with(why);
+        }
+        error
+    }
+}
+
+impl State {
+    /// Returns the worker, if it is of this generation.
+    fn of(&mut self, generation: u64) -> Option<&mut Worker> {
+        self.worker.as_mut().filter(|worker| worker.generation == generation)
+    }
+
+    /// Notes where the worker has ended, or does within `patience`.
+    fn notice_end(&mut self, patience: Duration) {
+        if let Some(worker) = &mut self.worker
+            && let Some(status) = worker.wait(patience)
+        {
+            self.last_end = Some(status.to_string());
+            self.backoff.ended(worker.started, Instant::now());
+            self.worker = None;
+        }
+    }
+
+    /// Kills the worker.
+    fn end(&mut self, why: &str) {
+        if let Some(mut worker) = self.worker.take() {
+            worker.kill();
+            self.last_end = Some(format!("killed, since {why}"));
+            self.backoff.ended(worker.started, Instant::now());
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! The use of keys: batches and derivations. Only what is yet to be done travels, one item behind the other, so that no range of
+//! the caller's has to be believed on the other side.
+//!
+//! | offset | size | field of a batch |
+//! |---|---|---|
+//! | 0 | 16 | generation and number of the key |
+//! | 16 | 4 | items, n |
+//! | 20 | 4 | bytes of all associated data, a |
+//! | 24 | 20 n | for each item: nonce (12), bytes of its associated data (4) and of its text (4) |
+//! | .. | a | the associated data |
+//! | .. | .. | the texts, each followed by 16 bytes for its tag |
+//!
+//! The answer: whether the session lives (1, and 4 + .. for the reason), n, a byte of outcome for each item, and all texts again.
+
+use keymill_core::Sensitive;
+use keymill_core::blob::TAG_BYTES;
+use keymill_core::seam::provider::{AeadBatch, AeadItem, DeriveJob, JobError, SessionLost};
+
+use super::failure::{lost, put_lost};
+use super::reader::{Reader, put_u32};
+use super::{Garbled, HEADER_BYTES};
+
+/// Bytes of one text and its associated data, at most.
+pub const TEXT_BYTES: usize = 32 * 1024 * 1024;
+/// Bytes of an item without its texts.
+const ITEM_BYTES: usize = 12 + 4 + 4;
+/// Bytes of a derivation's two messages, and of what comes of them.
+const DERIVED_BYTES: usize = 32;
+
+/// A loaded key as both sides call it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyRef {
+    /// Which start of the worker it belongs to.
+    pub generation: u64,
+    /// Which it is; numbers are not used twice.
+    pub number: u64,
+}
+
+impl KeyRef {
+    /// Reads the body of a `Loaded`.
+    ///
+    /// # Errors
+    /// [`Garbled`] where it is no number.
+    pub fn decode_number(body: &[u8]) -> Result<u64, Garbled> {
+        Ok(u64::from_be_bytes(body.try_into().map_err(|_| Garbled("a number that is none"))?))
+    }
+
+    fn put(self, out: &mut Vec<u8>) {
+        out.extend(self.generation.to_be_bytes());
+        out.extend(self.number.to_be_bytes());
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, Garbled> {
+        Ok(Self { generation: reader.u64()?, number: reader.u64()? })
+    }
+}
+
+/// Items to be sealed or opened.
+pub struct AeadRequest {
+    /// The key.
+    pub key: KeyRef,
+    /// The items, whose texts stand in the message that they came in.
+    pub batch: AeadBatch,
+    /// Where the texts stand in it.
+    pub texts: std::ops::Range<usize>,
+}
+
+impl AeadRequest {
+    /// Writes all of a request but the texts, which follow it in their order.
+    pub fn encode<'a>(
+        key: KeyRef,
+        aad: &[u8],
+        items: impl ExactSizeIterator<Item = &'a AeadItem> + Clone,
+        out: &mut Vec<u8>,
+    ) {
+        key.put(out);
+        put_u32(out, items.len());
+        put_u32(out, items.clone().map(|item| item.aad.len()).sum());
+        for item in items.clone() {
+            out.extend(item.nonce);
+            put_u32(out, item.aad.len());
+            put_u32(out, item.text.len());
+        }
+        items.for_each(|item| out.extend(&aad[item.aad.clone()]));
+    }
+
+    /// Reads a request out of a received message of `bytes` bytes, which it keeps as the batch's buffer.
+    ///
+    /// # Errors
+    /// [`Garbled`] where it is none; the message is lost then.
+    pub fn decode(message: Vec<u8>, bytes: usize) -> Result<Self, Garbled> {
+        let mut reader = Reader::new(message.get(HEADER_BYTES..bytes).ok_or(Garbled("a message that is cut"))?);
+        let key = KeyRef::read(&mut reader)?;
+        // The second length is counted with the items, so that a count of items is never more than the body has.
+        let count = reader.u32()?;
+        let aad_bytes = reader.u32()?;
+        let table = reader.take(count.checked_mul(ITEM_BYTES).ok_or(Garbled("a count of more than is there"))?)?;
+        let aad = reader.take(aad_bytes)?.to_vec();
+        let texts = bytes - reader.rest().len()..bytes;
+        let mut items = Vec::with_capacity(count);
+        let (mut aad_at, mut text_at) = (0, texts.start);
+        for entry in table.chunks_exact(ITEM_BYTES) {
+            let mut entry = Reader::new(entry);
+            let (nonce, aad_len, text_len) = (entry.array()?, entry.u32()?, entry.u32()?);
+            let text = text_at..text_at + text_len;
+            items.push(AeadItem { nonce, aad: aad_at..aad_at + aad_len, text, outcome: None });
+            aad_at += aad_len;
+            text_at += text_len + TAG_BYTES;
+        }
+        if aad_at != aad.len() || text_at != texts.end {
+            return Err(Garbled("items that do not make up their message"));
+        }
+        Ok(Self { key, batch: AeadBatch { buffer: message, aad, items }, texts })
+    }
+}
+
+/// What became of a batch, as the parent reads it.
+pub struct AeadAnswer<'a> {
+    /// Whether the session is lost.
+    pub lost: Option<SessionLost>,
+    /// A byte for each item.
+    outcomes: &'a [u8],
+    /// All texts, in the order of the request.
+    pub texts: &'a [u8],
+}
+
+impl<'a> AeadAnswer<'a> {
+    /// Writes all of an answer but the texts, which follow it.
+    pub fn encode(lost: Option<&SessionLost>, items: &[AeadItem], out: &mut Vec<u8>) {
+        put_lost(out, lost);
+        put_u32(out, items.len());
+        out.extend(items.iter().map(|item| outcome_code(item.outcome)));
+    }
+
+    /// Reads the answer to a request of `items` items and `text_bytes` bytes of texts and tags.
+    ///
+    /// # Errors
+    /// [`Garbled`] where it is not the answer to such.
+    pub fn decode(body: &'a [u8], items: usize, text_bytes: usize) -> Result<Self, Garbled> {
+        let mut reader = Reader::new(body);
+        let lost = lost(&mut reader)?;
+        if reader.u32()? != items {
+            return Err(Garbled("an answer to another number of items"));
+        }
+        let outcomes = reader.take(items)?;
+        let texts = reader.take(text_bytes)?;
+        reader.finish()?;
+        for code in outcomes {
+            complete(outcome(*code)?, lost.as_ref())?;
+        }
+        Ok(Self { lost, outcomes, texts })
+    }
+
+    /// Returns what became of each item.
+    pub fn outcomes(&self) -> impl Iterator<Item = Option<Result<(), JobError>>> + use<'a> {
+        self.outcomes.iter().map(|code| outcome(*code).expect("each was looked at"))
+    }
+}
+
+/// Derivations to be done.
+pub struct DeriveRequest {
+    /// The key.
+    pub key: KeyRef,
+    /// The jobs.
+    pub jobs: Vec<DeriveJob>,
+}
+
+impl DeriveRequest {
+    /// Writes the body of a request.
+    pub fn encode<'a>(key: KeyRef, jobs: impl ExactSizeIterator<Item = &'a DeriveJob>, out: &mut Vec<u8>) {
+        key.put(out);
+        put_u32(out, jobs.len());
+        jobs.for_each(|job| out.extend(job.messages.as_flattened()));
+    }
+
+    /// Reads the body of a request.
+    ///
+    /// # Errors
+    /// [`Garbled`] where it is none.
+    pub fn decode(body: &[u8]) -> Result<Self, Garbled> {
+        let mut reader = Reader::new(body);
+        let key = KeyRef::read(&mut reader)?;
+        let count = reader.count(DERIVED_BYTES)?;
+        let jobs = (0..count)
+            .map(|_| Ok(DeriveJob::new([reader.array()?, reader.array()?])))
+            .collect::<Result<_, Garbled>>()?;
+        reader.finish()?;
+        Ok(Self { key, jobs })
+    }
+}
+
+/// What became of derivations.
+pub struct DeriveAnswer {
+    /// Whether the session is lost.
+    pub lost: Option<SessionLost>,
+    /// The output of each.
+    pub outputs: Vec<Option<Result<Sensitive, JobError>>>,
+}
+
+impl DeriveAnswer {
+    /// Writes the body of an answer: 33 bytes a job, of which all but the first are zero where there is no output.
+    pub fn encode(lost: Option<&SessionLost>, jobs: &[DeriveJob], out: &mut Vec<u8>) {
+        put_lost(out, lost);
+        put_u32(out, jobs.len());
+        for job in jobs {
+            // An output of another length would be no output of this seam.
+            let output = job.output.as_ref().map(|output| match output {
+                Ok(bytes) => <&[u8; DERIVED_BYTES]>::try_from(bytes.expose()).map_err(|_| JobError::Rejected),
+                Err(error) => Err(*error),
+            });
+            out.push(outcome_code(output.map(|output| output.map(|_| ()))));
+            out.extend(output.and_then(Result::ok).unwrap_or(&[0; DERIVED_BYTES]));
+        }
+    }
+
+    /// Reads the answer to a request of `jobs` jobs.
+    ///
+    /// # Errors
+    /// [`Garbled`] where it is not the answer to such.
+    pub fn decode(body: &[u8], jobs: usize) -> Result<Self, Garbled> {
+        let mut reader = Reader::new(body);
+        let lost = lost(&mut reader)?;
+        if reader.count(1 + DERIVED_BYTES)? != jobs {
+            return Err(Garbled("an answer to another number of items"));
+        }
+        let mut outputs = Vec::with_capacity(jobs);
+        for _ in 0..jobs {
+            let outcome = outcome(reader.u8()?)?;
+            let bytes = reader.take(DERIVED_BYTES)?;
+            complete(outcome, lost.as_ref())?;
+            outputs.push(outcome.map(|outcome| outcome.map(|()| Sensitive::copied(bytes))));
+        }
+        reader.finish()?;
+        Ok(Self { lost, outputs })
+    }
+}
+
+/// Returns an outcome as it is written.
+pub fn outcome_code(outcome: Option<Result<(), JobError>>) -> u8 {
+    match outcome {
+        None => 0,
+        Some(Ok(())) => 1,
+        Some(Err(JobError::InvalidCiphertext)) => 2,
+        Some(Err(JobError::Rejected)) => 3,
+        Some(Err(JobError::StaleHandle)) => 4,
+    }
+}
+
+/// Reads an outcome.
+fn outcome(code: u8) -> Result<Option<Result<(), JobError>>, Garbled> {
+    Ok(match code {
+        0 => None,
+        1 => Some(Ok(())),
+        2 => Some(Err(JobError::InvalidCiphertext)),
+        3 => Some(Err(JobError::Rejected)),
+        4 => Some(Err(JobError::StaleHandle)),
+        _ => return Err(Garbled("an outcome that there is not")),
+    })
+}
+
+/// A session that lives has done every item.
+fn complete(outcome: Option<Result<(), JobError>>, lost: Option<&SessionLost>) -> Result<(), Garbled> {
+    if outcome.is_none() && lost.is_none() { Err(Garbled("an item without an outcome")) } else { Ok(()) }
+}
