@@ -2,7 +2,9 @@
 //! program of its own would do the same with its own configuration, after it has hardened itself.
 //!
 //! The setup is words, a line each: `software`, or `token`, module, label, PIN; `pin`, a file that each try adds a line to and a
-//! file that is there when the PIN is wrong; `babble`; `silent`; `dies`.
+//! file that is there when the PIN is wrong; `stuck`, whose control lane hangs; `babble`; `silent`; `dies`.
+//!
+//! With the argument `parent` it is a parent instead, with a worker that hangs in a call, until it is killed.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -10,16 +12,21 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use keymill_core::Sensitive;
+use keymill_core::key::{BulkMode, KeySpec};
 use keymill_core::seam::provider::{
-    AeadBatch, CryptoProvider, CryptoSession, DeriveJob, KeyCustody, KeyHandle, ProviderError, ProviderProfile,
-    SessionLost,
+    AeadBatch, AeadItem, CryptoProvider, CryptoSession, DeriveJob, KeyCustody, KeyHandle, ProviderError,
+    ProviderProfile, SessionLost, StoredKey,
 };
-use keymill_provider_worker::{Refusal, Served, run};
+use keymill_provider_worker::{Config, Refusal, Served, run};
 use rustix::process::{Signal, getpid, kill_process};
 
 fn main() -> ExitCode {
+    if std::env::args().nth(1).is_some_and(|arg| arg == "parent") {
+        return parent();
+    }
     match run(open) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -34,11 +41,11 @@ fn open(setup: Sensitive) -> Result<Served, Refusal> {
     let setup = std::str::from_utf8(setup.expose()).map_err(|_| refusal("the setup is not text"))?;
     let words: Vec<_> = setup.lines().collect();
     match words[..] {
-        ["software"] => software(),
+        ["software"] => software(false),
+        ["stuck"] => software(true),
         ["token", module, label, pin] => {
-            use keymill_provider_pkcs11::{Config, open};
-            let config = Config::new(module, label, Sensitive::copied(pin.as_bytes()));
-            let provider = open(config)
+            let config = keymill_provider_pkcs11::Config::new(module, label, Sensitive::copied(pin.as_bytes()));
+            let provider = keymill_provider_pkcs11::open(config)
                 .map_err(|error| Refusal { pin_refused: error.pin_refused(), why: error.to_string() })?;
             let provider = Arc::new(provider);
             let asked = Arc::clone(&provider);
@@ -50,25 +57,23 @@ fn open(setup: Sensitive) -> Result<Served, Refusal> {
             if fs::exists(wrong).unwrap_or(true) {
                 return Err(Refusal { why: "the PIN is wrong".into(), pin_refused: true });
             }
-            software()
+            software(false)
         }
         ["babble"] => {
             let spine = io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from);
             let babbled = spine.and_then(|mut spine| spine.write_all(&[0x5a; 100]));
             Err(refusal(&format!("{babbled:?}")))
         }
-        ["silent"] => loop {
-            std::thread::park();
-        },
+        ["silent"] => hang(),
         ["dies"] => die(Signal::SEGV),
         _ => Err(refusal("the setup is none")),
     }
 }
 
-fn software() -> Result<Served, Refusal> {
+fn software(stuck: bool) -> Result<Served, Refusal> {
     let provider = keymill_provider_software::open(keymill_provider_software::Config {})
         .map_err(|error| Refusal { why: error.to_string(), pin_refused: false })?;
-    Ok(Served { provider: Arc::new(Module(provider)), pin_refused: Box::new(|| false) })
+    Ok(Served { provider: Arc::new(Module { provider, stuck }), pin_refused: Box::new(|| false) })
 }
 
 fn die(signal: Signal) -> ! {
@@ -77,8 +82,44 @@ fn die(signal: Signal) -> ! {
     }
 }
 
+fn hang() -> ! {
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Starts a worker, tells its process id, and waits for a call that does not come back.
+fn parent() -> ExitCode {
+    let call = || -> Result<(), Box<dyn std::error::Error>> {
+        let config = Config {
+            call_timeout: Duration::from_secs(600),
+            ..Config::new(std::env::current_exe()?, Sensitive::copied(b"software"))
+        };
+        let provider = keymill_provider_worker::open(config)?;
+        let mut custody = provider.custody()?;
+        let stored = custody.generate(KeySpec::Aes256, None)?;
+        let key = custody.load(&stored)?;
+        let mut session = provider.open_session()?;
+        writeln!(io::stdout(), "{}", provider.status().pid.unwrap_or_default())?;
+        let item = AeadItem { nonce: [HANGS; 12], aad: 0..0, text: 0..0, outcome: None };
+        let mut batch = AeadBatch { buffer: vec![0; 16], aad: Vec::new(), items: vec![item] };
+        session.encrypt(&key, &mut batch).map_err(|lost| lost.reason)?;
+        Ok(())
+    };
+    match call() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _told = writeln!(io::stderr(), "{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// The software provider, with the manners of a bad module: a nonce of twelve such bytes has it misbehave in mid-batch.
-struct Module(keymill_provider_software::SoftwareProvider);
+struct Module {
+    provider: keymill_provider_software::SoftwareProvider,
+    stuck: bool,
+}
 
 const CRASHES: u8 = 0xc1;
 const EXITS: u8 = 0xc2;
@@ -89,15 +130,41 @@ const LOSES: u8 = 0xc6;
 
 impl CryptoProvider for Module {
     fn profile(&self) -> &ProviderProfile {
-        self.0.profile()
+        self.provider.profile()
     }
 
     fn open_session(&self) -> Result<Box<dyn CryptoSession>, ProviderError> {
-        Ok(Box::new(Session(self.0.open_session()?)))
+        Ok(Box::new(Session(self.provider.open_session()?)))
     }
 
     fn custody(&self) -> Result<Box<dyn KeyCustody>, ProviderError> {
-        self.0.custody()
+        let custody = self.provider.custody()?;
+        Ok(if self.stuck { Box::new(Stuck(custody)) } else { custody })
+    }
+}
+
+/// A control lane whose sign of life never comes.
+struct Stuck(Box<dyn KeyCustody>);
+
+impl KeyCustody for Stuck {
+    fn generate(&mut self, spec: KeySpec, bulk_mode: Option<BulkMode>) -> Result<StoredKey, ProviderError> {
+        self.0.generate(spec, bulk_mode)
+    }
+
+    fn load(&mut self, key: &StoredKey) -> Result<KeyHandle, ProviderError> {
+        self.0.load(key)
+    }
+
+    fn unload(&mut self, key: KeyHandle) -> Result<(), ProviderError> {
+        self.0.unload(key)
+    }
+
+    fn destroy(&mut self, key: &StoredKey) -> Result<(), ProviderError> {
+        self.0.destroy(key)
+    }
+
+    fn canary(&mut self) -> Result<(), ProviderError> {
+        hang()
     }
 }
 
@@ -119,10 +186,8 @@ impl Session {
         match left[0].nonce[0] {
             CRASHES => die(Signal::SEGV),
             EXITS => std::process::exit(3),
-            HANGS => loop {
-                std::thread::park();
-            },
-            IS_SLOW => std::thread::park_timeout(std::time::Duration::from_millis(300)),
+            HANGS => hang(),
+            IS_SLOW => std::thread::park_timeout(Duration::from_millis(300)),
             PANICS => panic!("as told"),
             _ => {
                 batch.items.extend(left);

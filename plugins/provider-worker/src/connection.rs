@@ -180,3 +180,86 @@ impl Trouble {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+
+    const TIMEOUT: Duration = Duration::from_millis(100);
+
+    /// Asks of a worker that answers with these bytes, whatever the question, and then ends the conversation or not.
+    fn ask(answer: Vec<u8>, ends: bool) -> (Result<Vec<u8>, Trouble>, Connection) {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut connection = Connection::new(ours, TIMEOUT).unwrap();
+        let worker = thread::spawn(move || {
+            let question = Incoming::default().receive(&mut theirs, None).unwrap();
+            assert_eq!((question.kind, question.tag), (Kind::Random, 1));
+            theirs.write_all(&answer).unwrap();
+            (!ends).then_some(theirs)
+        });
+        connection.begin().extend([0; 4]);
+        let answered = connection.ask_for(Kind::Random, Kind::Bytes);
+        let answered = answered.map(|answer| answer.expect("no test has it fail").to_vec());
+        drop(worker.join().unwrap());
+        (answered, connection)
+    }
+
+    fn answer(kind: Kind, tag: u64, body: &[u8]) -> Vec<u8> {
+        let mut message = Vec::new();
+        wire::begin(&mut message);
+        message.extend(body);
+        wire::finish(&mut message, kind, tag, 0);
+        message
+    }
+
+    #[test]
+    fn the_answer_to_a_question_is_its_body() {
+        let (answered, _) = ask(answer(Kind::Bytes, 1, b"four"), false);
+        assert_eq!(answered.unwrap(), b"four");
+    }
+
+    #[test]
+    fn an_answer_that_is_none_ends_the_conversation_for_good() {
+        let good = answer(Kind::Bytes, 1, b"four");
+        let garbled = [
+            answer(Kind::Bytes, 2, b"four"),
+            answer(Kind::Bytes, 0, b"four"),
+            answer(Kind::Done, 1, b""),
+            answer(Kind::Failed, 1, b"\x09\0\0\0\0\0"),
+            [&good[..], &good[..]].concat(),
+            vec![0x5a; 64],
+        ];
+        for bytes in garbled {
+            let (answered, mut connection) = ask(bytes.clone(), false);
+            assert!(matches!(answered, Err(Trouble::Garbled(_))), "{bytes:?}: {answered:?}");
+            connection.begin();
+            let again = connection.ask_for(Kind::Random, Kind::Bytes).err();
+            assert!(matches!(again, Some(Trouble::Gone(_))), "{bytes:?}: {again:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_is_cut_is_an_end_or_late() {
+        let good = answer(Kind::Bytes, 1, b"four");
+        for cut in [0, 1, 15, 16, 19] {
+            let (answered, _) = ask(good[..cut].to_vec(), true);
+            assert!(matches!(answered, Err(Trouble::Gone(_))), "{cut} bytes: {answered:?}");
+        }
+        let (answered, _) = ask(good[..17].to_vec(), false);
+        assert!(matches!(answered, Err(Trouble::Gone(_) | Trouble::Hung)), "{answered:?}");
+    }
+
+    #[test]
+    fn a_worker_that_says_nothing_or_takes_nothing_is_late() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let mut connection = Connection::new(ours, TIMEOUT).unwrap();
+        connection.begin();
+        assert!(matches!(connection.ask_for(Kind::Canary, Kind::Done), Err(Trouble::Hung)));
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let mut connection = Connection::new(ours, TIMEOUT).unwrap();
+        connection.begin();
+        let long = vec![0; 4 * 1024 * 1024];
+        assert!(matches!(connection.ask(Kind::Encrypt, [&long[..]].into_iter()), Err(Trouble::Hung)));
+    }
+}

@@ -20,6 +20,8 @@ use crate::wire::{self, Failed, Hello, Incoming, Kind, ReadyProfile};
 const KILLED: Duration = Duration::from_secs(1);
 /// How long a worker may take to end by itself, for the sessions that it has to close.
 const ENDING: Duration = Duration::from_secs(3);
+/// How long the end of a process can lag behind that of its connections.
+pub(crate) const LAG: Duration = Duration::from_millis(20);
 const POLL: Duration = Duration::from_millis(1);
 
 /// A worker that has opened its provider.
@@ -68,12 +70,13 @@ impl Worker {
                 Ok((worker, profile))
             }
             Err(mut failure) => {
-                drop(spine);
-                let patience = if failure.answered { ENDING } else { Duration::from_millis(20) };
-                let status = worker.wait(patience);
-                if let Some(status) = status.filter(|_| !failure.answered) {
+                if !failure.answered
+                    && let Some(status) = worker.wait(LAG)
+                {
                     failure.why = format!("the worker ended with {status}");
                 }
+                // With that it ends by itself; it is killed where it does not.
+                worker.spine = failure.answered.then_some(spine);
                 Err(failure)
             }
         }

@@ -12,11 +12,8 @@ use crate::backoff::Backoff;
 use crate::config::Config;
 use crate::connection::{Connection, Trouble};
 use crate::key::Owner;
-use crate::process::{StartFailure, Worker};
+use crate::process::{LAG, StartFailure, Worker};
 use crate::wire::{Failed, Kind, ReadyProfile};
-
-/// How long the end of a process can lag behind that of its connections.
-const LAG: Duration = Duration::from_millis(20);
 
 /// The one who owns the worker.
 pub(crate) struct Supervisor {
@@ -82,6 +79,9 @@ impl Supervisor {
     pub(crate) fn status(&self) -> WorkerStatus {
         let mut state = self.state.lock();
         state.notice_end(Duration::ZERO);
+        if let Some(worker) = &mut state.worker {
+            worker.forget_late_answers();
+        }
         let worker = state.worker.as_ref();
         WorkerStatus {
             pid: worker.and_then(Worker::pid),

@@ -262,3 +262,113 @@ fn outcome(code: u8) -> Result<Option<Result<(), JobError>>, Garbled> {
 fn complete(outcome: Option<Result<(), JobError>>, lost: Option<&SessionLost>) -> Result<(), Garbled> {
     if outcome.is_none() && lost.is_none() { Err(Garbled("an item without an outcome")) } else { Ok(()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Kind, begin, finish};
+
+    const KEY: KeyRef = KeyRef { generation: 5, number: 77 };
+
+    fn batch() -> AeadBatch {
+        let item = |n, aad, text| AeadItem { nonce: [n; 12], aad, text, outcome: None };
+        AeadBatch {
+            buffer: (0..100).collect(),
+            aad: b"associated".to_vec(),
+            // Not in their order, and with associated data in common.
+            items: vec![item(1, 0..10, 40..60), item(2, 3..3, 0..0), item(3, 0..10, 80..84)],
+        }
+    }
+
+    fn sent(batch: &AeadBatch) -> Vec<u8> {
+        let mut message = Vec::new();
+        begin(&mut message);
+        AeadRequest::encode(KEY, &batch.aad, batch.items.iter(), &mut message);
+        for item in &batch.items {
+            message.extend(&batch.buffer[item.text.start..item.text.end + TAG_BYTES]);
+        }
+        finish(&mut message, Kind::Encrypt, 1, 0);
+        message
+    }
+
+    #[test]
+    fn a_batch_arrives_item_by_item() {
+        let batch = batch();
+        let message = sent(&batch);
+        let bytes = message.len();
+        let request = AeadRequest::decode(message, bytes).unwrap();
+        assert_eq!(request.key, KEY);
+        assert_eq!(request.texts.len(), 24 + 3 * TAG_BYTES);
+        for (item, original) in request.batch.items.iter().zip(&batch.items) {
+            assert_eq!(item.nonce, original.nonce);
+            assert_eq!(request.batch.aad[item.aad.clone()], batch.aad[original.aad.clone()]);
+            let tagged = |item: &AeadItem| item.text.start..item.text.end + TAG_BYTES;
+            assert_eq!(request.batch.buffer[tagged(item)], batch.buffer[tagged(original)]);
+        }
+    }
+
+    #[test]
+    fn a_batch_whose_lengths_do_not_add_up_is_garbled() {
+        let message = sent(&batch());
+        for cut in HEADER_BYTES..message.len() {
+            assert!(AeadRequest::decode(message.clone(), cut).is_err(), "{cut} bytes");
+        }
+        let longer = [&message[..], &[0]].concat();
+        assert!(AeadRequest::decode(longer, message.len() + 1).is_err());
+        // The counts of items and of associated data, and an item's two lengths.
+        for at in [16, 20, 36, 40] {
+            for byte in [1, 0xff] {
+                let mut other = message.clone();
+                other[HEADER_BYTES + at] ^= byte;
+                assert!(AeadRequest::decode(other, message.len()).is_err(), "offset {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_answer_tells_of_each_item_or_is_garbled() {
+        let mut batch = batch();
+        batch.items[0].outcome = Some(Ok(()));
+        batch.items[1].outcome = Some(Err(JobError::Rejected));
+        let encoded = |lost: Option<&SessionLost>, items: &[AeadItem]| {
+            let mut body = Vec::new();
+            AeadAnswer::encode(lost, items, &mut body);
+            body.extend([9; 72]);
+            body
+        };
+        let lost = SessionLost { reason: "gone".into() };
+        let body = encoded(Some(&lost), &batch.items);
+        let answer = AeadAnswer::decode(&body, 3, 72).unwrap();
+        assert_eq!(answer.lost.as_ref().map(|lost| lost.reason.as_str()), Some("gone"));
+        let outcomes: Vec<_> = answer.outcomes().collect();
+        assert_eq!(outcomes, batch.items.iter().map(|item| item.outcome).collect::<Vec<_>>());
+        assert!(AeadAnswer::decode(&body, 2, 72).is_err() && AeadAnswer::decode(&body, 3, 71).is_err());
+        let alive = encoded(None, &batch.items);
+        assert!(AeadAnswer::decode(&alive, 3, 72).is_err(), "the last item has no outcome");
+        batch.items[2].outcome = Some(Err(JobError::StaleHandle));
+        let mut alive = encoded(None, &batch.items);
+        assert!(AeadAnswer::decode(&alive, 3, 72).is_ok());
+        alive[9] = 7;
+        assert!(AeadAnswer::decode(&alive, 3, 72).is_err(), "there is no such outcome");
+    }
+
+    #[test]
+    fn derivations_and_their_outputs_arrive() {
+        let mut jobs = [DeriveJob::new([[1; 16], [2; 16]]), DeriveJob::new([[3; 16], [4; 16]])];
+        let mut body = Vec::new();
+        DeriveRequest::encode(KEY, jobs.iter(), &mut body);
+        let request = DeriveRequest::decode(&body).unwrap();
+        assert_eq!(request.key, KEY);
+        assert!(request.jobs.iter().zip(&jobs).all(|(read, job)| read.messages == job.messages));
+        assert!(DeriveRequest::decode(&body[..body.len() - 1]).is_err());
+        jobs[0].output = Some(Ok(Sensitive::copied(&[8; 32])));
+        jobs[1].output = Some(Err(JobError::StaleHandle));
+        let mut body = Vec::new();
+        DeriveAnswer::encode(None, &jobs, &mut body);
+        let DeriveAnswer { lost, outputs } = DeriveAnswer::decode(&body, 2).unwrap();
+        assert!(lost.is_none());
+        let read: Vec<_> = outputs.iter().flatten().map(|output| output.as_ref().map(Sensitive::expose)).collect();
+        assert_eq!(read, [Ok(&[8; 32][..]), Err(&JobError::StaleHandle)]);
+        assert!(DeriveAnswer::decode(&body, 1).is_err());
+    }
+}
