@@ -2,43 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
+mod spec;
+
+pub use spec::{DecryptAlgorithm, KeySpec, KeyUsage, SignAlgorithm};
+
 use crate::blob::Algorithm;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{AccessKeyId, CmkId, KeyVersionId};
 use crate::seam::provider::StoredKey;
 use crate::time::Timestamp;
-
-/// The kind of key material.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum KeySpec {
-    /// A 256-bit AES key.
-    #[serde(rename = "Aliyun_AES_256")]
-    Aes256,
-}
-
-impl KeySpec {
-    /// Returns the name that the API uses.
-    pub fn name(self) -> &'static str {
-        match self {
-            KeySpec::Aes256 => "Aliyun_AES_256",
-        }
-    }
-
-    /// Returns the bytes of key material.
-    pub fn material_bytes(self) -> usize {
-        match self {
-            KeySpec::Aes256 => 32,
-        }
-    }
-}
-
-/// What a key may be used for; a key has one usage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum KeyUsage {
-    /// Encryption and decryption, and data keys.
-    #[serde(rename = "ENCRYPT/DECRYPT")]
-    EncryptDecrypt,
-}
 
 /// Where key material comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -177,11 +149,24 @@ impl Cmk {
         self.versions.last().expect("a CMK is created with its first version")
     }
 
-    /// Returns how blobs of this key are sealed.
-    pub fn algorithm(&self) -> Algorithm {
+    /// Returns how blobs of this key are sealed; `None` where it seals none.
+    pub fn algorithm(&self) -> Option<Algorithm> {
         match (self.spec, self.bulk_mode) {
-            (KeySpec::Aes256, None | Some(BulkMode::HsmDerived)) => Algorithm::Xaes256Gcm,
-            (KeySpec::Aes256, Some(BulkMode::InHsm)) => Algorithm::Aes256Gcm,
+            (KeySpec::Aes256, None | Some(BulkMode::HsmDerived)) => Some(Algorithm::Xaes256Gcm),
+            (KeySpec::Aes256, Some(BulkMode::InHsm)) => Some(Algorithm::Aes256Gcm),
+            (KeySpec::Aes128, Some(BulkMode::InHsm)) => Some(Algorithm::Aes128Gcm),
+            // The subkeys of XAES come from a key of 256 bits.
+            (KeySpec::Aes128, None | Some(BulkMode::HsmDerived)) => None,
+            (
+                KeySpec::Rsa2048
+                | KeySpec::Rsa3072
+                | KeySpec::Rsa4096
+                | KeySpec::EcP256
+                | KeySpec::EcP384
+                | KeySpec::EcP256K
+                | KeySpec::HmacSha256,
+                _,
+            ) => None,
         }
     }
 }

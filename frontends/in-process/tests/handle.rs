@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use keymill_core::error::ErrorKind;
 use keymill_core::id::{AccessKeyId, CmkId, KeyRef};
+use keymill_core::key::{KeySpec, KeyUsage};
 use keymill_core::operation::*;
 use keymill_core::{EncryptionContext, access};
 use keymill_in_process::{Handle, InProcess, Parts};
@@ -72,6 +73,26 @@ fn new_key(handle: &Handle) -> CmkId {
 fn encrypt(key: CmkId) -> EncryptRequest<'static> {
     let plaintext = b"plain"[..].into();
     EncryptRequest { key_id: KeyRef::Id(key), plaintext, encryption_context: None, timeout_ms: None }
+}
+
+#[test]
+fn keys_that_the_engine_does_nothing_with_yet_are_refused() {
+    let site = Site::start();
+    let refused = |spec, usage| {
+        let request = CreateKeyRequest { key_spec: spec, key_usage: usage, ..create_key() };
+        let error = site.root().call(request).err().unwrap();
+        (error.kind(), error.message().to_owned())
+    };
+    for spec in KeySpec::ALL.into_iter().filter(|spec| *spec != KeySpec::Aes256) {
+        let (kind, message) = refused(Some(spec), Some(spec.usages()[0]));
+        assert_eq!(kind, ErrorKind::Unsupported);
+        assert!(message.ends_with(spec.name()), "{message}");
+    }
+    for usage in [KeyUsage::SignVerify, KeyUsage::GenerateVerifyMac] {
+        let (kind, message) = refused(None, Some(usage));
+        assert_eq!(kind, ErrorKind::Unsupported);
+        assert!(message.ends_with(usage.name()), "{message}");
+    }
 }
 
 #[test]

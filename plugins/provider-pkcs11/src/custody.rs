@@ -1,12 +1,12 @@
 //! The life of HSM keys: born in the token, wrapped there under the domain key, destroyed; and unwrapped on demand into the owner
-//! session. It goes one call at a time: modules were seen to starve their data path beside two.
+//! session.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use keymill_core::key::{BulkMode, KeySpec};
+use keymill_core::key::{BulkMode, KeySpec, KeyUsage};
 use keymill_core::seam::provider::{KeyCustody, KeyHandle, KeyMaterial, ProviderError, StoredKey};
 
+use crate::births;
 use crate::cache::Loaded;
 use crate::connect;
 use crate::module::{Class, Failure};
@@ -19,12 +19,11 @@ const RETRIES: usize = 2;
 
 pub(crate) struct Pkcs11Custody {
     token: Arc<Token>,
-    taken: Arc<AtomicBool>,
 }
 
 impl Pkcs11Custody {
-    pub(crate) fn new(token: Arc<Token>, taken: Arc<AtomicBool>) -> Self {
-        Self { token, taken }
+    pub(crate) fn new(token: Arc<Token>) -> Self {
+        Self { token }
     }
 
     /// Checks that the token can serve a key of `bulk_mode`.
@@ -60,25 +59,25 @@ impl Pkcs11Custody {
     }
 }
 
-impl Drop for Pkcs11Custody {
-    fn drop(&mut self) {
-        self.taken.store(false, Ordering::Release);
-    }
-}
-
 impl KeyCustody for Pkcs11Custody {
-    fn generate(&mut self, spec: KeySpec, bulk_mode: Option<BulkMode>) -> Result<StoredKey, ProviderError> {
+    fn generate(
+        &mut self,
+        spec: KeySpec,
+        usage: KeyUsage,
+        bulk_mode: Option<BulkMode>,
+    ) -> Result<StoredKey, ProviderError> {
+        if !spec.usages().contains(&usage) {
+            let why = format!("a key of {} has no usage {}", spec.name(), usage.name());
+            return Err(ProviderError::Rejected(why));
+        }
+        offered(spec)?;
         let mode = self.mode(bulk_mode)?;
-        let KeySpec::Aes256 = spec;
-        let profile = &self.token.profile;
-        let wrapped = self.token.with_link(|link| {
-            self.token.bury(link);
-            wrapped::generate(&link.owner, link.domain_key, mode, profile, &link.graveyard, |_| Ok(()))
-        })?;
-        Ok(StoredKey { spec, bulk_mode, material: KeyMaterial::Wrapped(wrapped) })
+        let wrapped = births::generate(&self.token, mode)?;
+        Ok(StoredKey { spec, usage, bulk_mode, material: KeyMaterial::Wrapped(wrapped), public_key: None })
     }
 
     fn load(&mut self, key: &StoredKey) -> Result<KeyHandle, ProviderError> {
+        offered(key.spec)?;
         let mode = self.mode(key.bulk_mode)?;
         let KeyMaterial::Wrapped(wrapped) = &key.material else {
             return Err(ProviderError::Rejected("material in clear belongs to a software provider".into()));
@@ -154,5 +153,14 @@ impl KeyCustody for Pkcs11Custody {
             link.canary.unwrap_and_open(&link.owner, link.domain_key, &self.token.profile)
         })?;
         Ok(())
+    }
+}
+
+fn offered(spec: KeySpec) -> Result<(), ProviderError> {
+    match spec {
+        KeySpec::Aes256 => Ok(()),
+        _ => {
+            Err(ProviderError::Rejected(format!("no keys of KeySpec {} are held in this token", spec.name())))
+        }
     }
 }

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod births;
 mod cache;
 mod canary;
 mod config;
@@ -16,7 +17,6 @@ mod wrapped;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use cryptoki_sys::CKM_AES_CMAC;
 use keymill_core::Sensitive;
@@ -64,6 +64,8 @@ pub fn open_on(module: Module, config: Config) -> Result<Pkcs11Provider, OpenErr
             protection: ProtectionLevel::Hsm,
             specs: vec![KeySpec::Aes256],
             algorithms: vec![Algorithm::Aes256Gcm],
+            signatures: Vec::new(),
+            decryptions: Vec::new(),
             derives: token.profile.derives,
             // A call can take as long as the network to the device likes.
             inline: false,
@@ -71,7 +73,6 @@ pub fn open_on(module: Module, config: Config) -> Result<Pkcs11Provider, OpenErr
             max_sessions: token.max_sessions(),
         },
         token,
-        custody_taken: Arc::default(),
     })
 }
 
@@ -79,7 +80,6 @@ pub fn open_on(module: Module, config: Config) -> Result<Pkcs11Provider, OpenErr
 pub struct Pkcs11Provider {
     profile: ProviderProfile,
     token: Arc<Token>,
-    custody_taken: Arc<AtomicBool>,
 }
 
 impl Pkcs11Provider {
@@ -140,10 +140,7 @@ impl CryptoProvider for Pkcs11Provider {
     }
 
     fn custody(&self) -> Result<Box<dyn KeyCustody>, ProviderError> {
-        if self.custody_taken.swap(true, Ordering::AcqRel) {
-            return Err(ProviderError::Unavailable("the control lane is taken".into()));
-        }
-        Ok(Box::new(Pkcs11Custody::new(Arc::clone(&self.token), Arc::clone(&self.custody_taken))))
+        Ok(Box::new(Pkcs11Custody::new(Arc::clone(&self.token))))
     }
 }
 

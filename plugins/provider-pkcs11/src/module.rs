@@ -27,7 +27,7 @@ use attachment::Attached;
 pub(crate) use attachment::Attachment;
 pub use failure::{Class, Failure, Rv};
 pub use raw::{LibraryInfo, TokenInfo};
-pub use template::{Attribute, Mechanism, Value};
+pub use template::{Attribute, Hash, Mechanism, Value};
 
 /// The numbers that PKCS#11 gives to mechanisms, attributes and codes.
 pub use cryptoki_sys as number;
@@ -156,11 +156,15 @@ impl Module {
     /// Initialises the module unless it is.
     ///
     /// # Errors
-    /// [`Failure`] of `C_Initialize`.
+    /// `InUse` where a call under way does not come back; else [`Failure`] of `C_Initialize`.
     pub fn initialize(&self) -> Result<(), Failure> {
         let call = "C_Initialize";
         self.refuse_after_fork(call)?;
-        let _alone = self.library.lifecycle.write();
+        // Without the lock first: a call that takes long holds it, and whoever waits for it alone keeps all others out.
+        if self.library.initialized.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let _alone = self.library.lifecycle.try_write_for(QUIESCE).ok_or(Failure::InUse { call })?;
         if self.library.initialized.load(Ordering::Acquire) {
             return Ok(());
         }

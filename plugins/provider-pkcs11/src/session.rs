@@ -8,7 +8,8 @@ use keymill_core::Sensitive;
 use keymill_core::blob::TAG_BYTES;
 use keymill_core::key::BulkMode;
 use keymill_core::seam::provider::{
-    AeadBatch, AeadItem, CryptoSession, DeriveJob, JobError, KeyHandle, ProviderError, SessionLost,
+    AeadBatch, AeadItem, CryptoSession, DecryptJob, DeriveJob, JobError, KeyHandle, ProviderError,
+    SessionLost, SignJob,
 };
 use zeroize::Zeroizing;
 
@@ -332,6 +333,21 @@ impl CryptoSession for Pkcs11Session {
                     return Err(SessionLost { reason: "the token computes no AES-CMAC".into() });
                 }
             };
+        }
+        Ok(())
+    }
+
+    fn sign(&mut self, _: &KeyHandle, jobs: &mut [SignJob]) -> Result<(), SessionLost> {
+        // No key that is loaded here signs.
+        for job in jobs.iter_mut().filter(|job| job.output.is_none()) {
+            job.output = Some(Err(JobError::Rejected));
+        }
+        Ok(())
+    }
+
+    fn decrypt_asymmetric(&mut self, _: &KeyHandle, jobs: &mut [DecryptJob]) -> Result<(), SessionLost> {
+        for job in jobs.iter_mut().filter(|job| job.output.is_none()) {
+            job.output = Some(Err(JobError::Rejected));
         }
         Ok(())
     }

@@ -34,6 +34,8 @@ pub(crate) struct Token {
     generation: AtomicU64,
     /// Held shared by each batch, and alone while connecting again: no batch may go on with handles that a new object could get.
     pub(crate) using: RwLock<()>,
+    /// Held by whoever generates, and by nobody who holds anything else.
+    pub(crate) births: Mutex<()>,
     /// Something failed in a way that casts doubt on more than one session.
     suspect: AtomicBool,
     pub(crate) sessions: AtomicUsize,
@@ -88,6 +90,7 @@ impl Token {
             state: Mutex::new(state),
             generation: AtomicU64::new(generation),
             using: RwLock::new(()),
+            births: Mutex::new(()),
             suspect: AtomicBool::new(false),
             sessions: AtomicUsize::new(0),
             pin_refused: AtomicBool::new(false),
@@ -247,10 +250,10 @@ impl Drop for Place {
 }
 
 impl Token {
-    /// Returns how many sessions there may be for the use of keys: what the token gives, less the anchor, the owner, and one to
-    /// replace a poisoned one with.
+    /// Returns how many sessions there may be for the use of keys: what the token gives, less the anchor, the owner, one to
+    /// replace a poisoned one with, and one that keys are born on.
     pub(crate) fn max_sessions(&self) -> usize {
-        let given = self.profile.max_sessions.map_or(usize::MAX, |limit| limit.saturating_sub(3).max(1));
+        let given = self.profile.max_sessions.map_or(usize::MAX, |limit| limit.saturating_sub(4).max(1));
         self.config.max_sessions.min(given)
     }
 }

@@ -17,15 +17,20 @@ pub(crate) fn generate(
     graveyard: &Graveyard,
     before: impl FnOnce(Object) -> Result<(), Failure>,
 ) -> Result<Vec<u8>, Failure> {
-    let born = owner.generate_key(Mechanism::Plain(CKM_AES_KEY_GEN), &newborn(mode))?;
+    let born = make(owner, mode)?;
     let wrapped = before(born).and_then(|()| wrap(owner, domain_key, born, profile));
     graveyard.push(born);
     graveyard.bury(owner);
     wrapped
 }
 
+/// Makes a key that is extractable: it is to be wrapped and destroyed at once.
+pub(crate) fn make(session: &Session, mode: BulkMode) -> Result<Object, Failure> {
+    session.generate_key(Mechanism::Plain(CKM_AES_KEY_GEN), &newborn(mode))
+}
+
 /// Wraps a key under the domain key.
-fn wrap(
+pub(crate) fn wrap(
     owner: &Session,
     domain_key: Object,
     key: Object,

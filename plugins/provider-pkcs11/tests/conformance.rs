@@ -8,8 +8,8 @@ fn fixture() -> Fixture {
     let (label, other) = (support::new_token(), support::new_token());
     let provider = support::open_token(&label);
     let profile = provider.module_profile().clone();
-    Fixture::new(provider, support::open_token(&other), move |material, bulk_mode| {
-        support::bring(&label, &profile, material, bulk_mode)
+    Fixture::new(provider, support::open_token(&other), move |spec, material, bulk_mode| {
+        support::bring(&label, &profile, spec, material, bulk_mode)
     })
 }
 

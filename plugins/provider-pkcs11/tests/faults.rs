@@ -6,12 +6,12 @@
 
 mod support;
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, mpsc};
 
 use cryptoki_sys::*;
 use keymill_core::Sensitive;
-use keymill_core::key::{BulkMode, KeySpec};
+use keymill_core::key::{BulkMode, KeySpec, KeyUsage};
 use keymill_core::seam::provider::{
     AeadBatch, AeadItem, CryptoProvider, CryptoSession, DeriveJob, JobError, KeyCustody, KeyHandle,
     KeyMaterial, ProviderError, StoredKey,
@@ -43,7 +43,7 @@ fn provider() -> Pkcs11Provider {
 }
 
 fn stored(custody: &mut dyn KeyCustody, mode: BulkMode) -> StoredKey {
-    custody.generate(KeySpec::Aes256, Some(mode)).unwrap()
+    custody.generate(KeySpec::Aes256, KeyUsage::EncryptDecrypt, Some(mode)).unwrap()
 }
 
 fn key(provider: &Pkcs11Provider, mode: BulkMode) -> KeyHandle {
@@ -289,6 +289,34 @@ fn sessions_closed_behind_our_back_are_opened_again() {
 }
 
 #[test]
+fn a_generation_that_takes_long_keeps_nothing_else_waiting() {
+    let provider = provider();
+    let mut custody = provider.custody().unwrap();
+    let stored = stored(&mut *custody, BulkMode::InHsm);
+    let (began, has_begun) = mpsc::channel();
+    let (may_go_on, go_on) = mpsc::channel();
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| {
+            faults::hold("C_GenerateKey", began, go_on);
+            self::stored(&mut *provider.custody().unwrap(), BulkMode::InHsm)
+        });
+        has_begun.recv().unwrap();
+        let handle = custody.load(&stored).unwrap();
+        sealed(&mut *provider.open_session().unwrap(), &handle, 3);
+        custody.unload(handle).unwrap();
+        custody.canary().unwrap();
+        // Not even a connection that is made anew: what is born meanwhile is born once more.
+        let before = custody.load(&stored).unwrap().generation;
+        let other = StoredKey { material: KeyMaterial::Wrapped(vec![0; 40]), ..good_copy(&stored) };
+        faults::plan("C_UnwrapKey", 0, 2, CKR_SESSION_HANDLE_INVALID);
+        custody.load(&other).unwrap_err();
+        assert_ne!(custody.load(&stored).unwrap().generation, before);
+        may_go_on.send(()).unwrap();
+        custody.load(&slow.join().unwrap()).unwrap();
+    });
+}
+
+#[test]
 fn a_wrong_pin_is_tried_once() {
     let label = support::new_token();
     let mut config = support::config(&label);
@@ -366,7 +394,13 @@ fn a_damaged_blob_is_corrupt_and_casts_no_doubt_on_the_token() {
 }
 
 fn good_copy(stored: &StoredKey) -> StoredKey {
-    StoredKey { spec: stored.spec, bulk_mode: stored.bulk_mode, material: KeyMaterial::Wrapped(Vec::new()) }
+    StoredKey {
+        spec: stored.spec,
+        usage: stored.usage,
+        bulk_mode: stored.bulk_mode,
+        material: KeyMaterial::Wrapped(Vec::new()),
+        public_key: stored.public_key.clone(),
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ mod support;
 use std::fs;
 use std::sync::{Mutex, PoisonError};
 
-use keymill_core::key::{BulkMode, KeySpec};
+use keymill_core::key::{BulkMode, KeySpec, KeyUsage};
 use keymill_core::seam::provider::{AeadBatch, AeadItem, CryptoProvider, CryptoSession, JobError, KeyHandle};
 use keymill_provider_pkcs11::module::Failure;
 use keymill_provider_pkcs11::{GcmMethod, Pkcs11Provider, open_on};
@@ -39,7 +39,7 @@ fn handles_of_an_earlier_initialisation_never_touch_a_later_one() {
     let (label, other) = (support::new_token(), support::new_token());
     let (ours, theirs) = (provider(&label), provider(&other));
     let mut custody = ours.custody().unwrap();
-    let stored = custody.generate(KeySpec::Aes256, Some(BulkMode::InHsm)).unwrap();
+    let stored = custody.generate(KeySpec::Aes256, KeyUsage::EncryptDecrypt, Some(BulkMode::InHsm)).unwrap();
     let old_key = custody.load(&stored).unwrap();
     let mut old_session = ours.open_session().unwrap();
     let (_, done, sealed) = encrypt(&mut *old_session, &old_key);
@@ -97,7 +97,7 @@ fn a_token_whose_storage_goes_and_comes_is_taken_back() {
     let label = support::new_token();
     let ours = provider(&label);
     let mut custody = ours.custody().unwrap();
-    let stored = custody.generate(KeySpec::Aes256, Some(BulkMode::InHsm)).unwrap();
+    let stored = custody.generate(KeySpec::Aes256, KeyUsage::EncryptDecrypt, Some(BulkMode::InHsm)).unwrap();
     let (here, away) = (support::directory(), support::directory().with_extension("away"));
     fs::rename(&here, &away).unwrap();
     let alive = custody.canary().is_ok();

@@ -7,7 +7,7 @@
 mod support;
 
 use cryptoki_sys::*;
-use keymill_core::key::{BulkMode, KeySpec};
+use keymill_core::key::{BulkMode, KeySpec, KeyUsage};
 use keymill_core::seam::provider::{
     AeadBatch, AeadItem, CryptoProvider, CryptoSession, DeriveJob, JobError, KeyCustody, KeyHandle,
     ProviderError, StoredKey,
@@ -59,7 +59,9 @@ impl Caller {
     }
 
     fn generate(&mut self, mode: BulkMode) -> StoredKey {
-        self.patiently(|caller| caller.custody.generate(KeySpec::Aes256, Some(mode)))
+        self.patiently(|caller| {
+            caller.custody.generate(KeySpec::Aes256, KeyUsage::EncryptDecrypt, Some(mode))
+        })
     }
 
     fn load(&mut self, key: &StoredKey) -> KeyHandle {

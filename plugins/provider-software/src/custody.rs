@@ -2,40 +2,39 @@
 //! loaded key lives as long as its handles.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use keymill_core::Sensitive;
-use keymill_core::key::{BulkMode, KeySpec};
+use keymill_core::key::{BulkMode, KeySpec, KeyUsage};
 use keymill_core::seam::provider::{KeyCustody, KeyHandle, KeyMaterial, ProviderError, StoredKey};
 
-use crate::key::{self, KEY_BYTES, SoftwareKey};
+use crate::key::{self, SoftwareKey};
+use crate::self_test;
 
 pub(crate) struct SoftwareCustody {
     generation: u64,
-    taken: Arc<AtomicBool>,
 }
 
 impl SoftwareCustody {
-    pub(crate) fn new(generation: u64, taken: Arc<AtomicBool>) -> Self {
-        Self { generation, taken }
-    }
-}
-
-impl Drop for SoftwareCustody {
-    fn drop(&mut self) {
-        self.taken.store(false, Ordering::Release);
+    pub(crate) fn new(generation: u64) -> Self {
+        Self { generation }
     }
 }
 
 impl KeyCustody for SoftwareCustody {
-    fn generate(&mut self, spec: KeySpec, bulk_mode: Option<BulkMode>) -> Result<StoredKey, ProviderError> {
+    fn generate(
+        &mut self,
+        spec: KeySpec,
+        usage: KeyUsage,
+        bulk_mode: Option<BulkMode>,
+    ) -> Result<StoredKey, ProviderError> {
         if let Some(mode) = bulk_mode {
             return Err(ProviderError::Rejected(format!("bulk mode {mode:?} is for keys of an HSM")));
         }
-        let KeySpec::Aes256 = spec;
-        let mut material = Sensitive::zeroed(KEY_BYTES);
-        key::random(material.expose_mut())?;
-        Ok(StoredKey { spec, bulk_mode, material: KeyMaterial::Clear(material) })
+        if !spec.usages().contains(&usage) {
+            let why = format!("a key of {} has no usage {}", spec.name(), usage.name());
+            return Err(ProviderError::Rejected(why));
+        }
+        let (material, public_key) = key::generate(spec)?;
+        Ok(StoredKey { spec, usage, bulk_mode, material: KeyMaterial::Clear(material), public_key })
     }
 
     fn load(&mut self, key: &StoredKey) -> Result<KeyHandle, ProviderError> {
@@ -44,12 +43,13 @@ impl KeyCustody for SoftwareCustody {
                 "wrapped material opens in a token of its domain alone".into(),
             ));
         };
-        let KeySpec::Aes256 = key.spec;
-        let object = SoftwareKey::new(material).ok_or_else(|| {
+        let decoded = SoftwareKey::decode(key.spec, key.usage, material, key.public_key.as_ref());
+        let object = decoded.ok_or_else(|| {
             ProviderError::Corrupt(format!(
-                "{} bytes of material where {} has {KEY_BYTES}",
+                "{} bytes of material are no key of {} for {} whose public half is the stored one",
                 material.len(),
-                key.spec.name()
+                key.spec.name(),
+                key.usage.name()
             ))
         })?;
         Ok(KeyHandle { generation: self.generation, object: Arc::new(object) })
@@ -66,6 +66,6 @@ impl KeyCustody for SoftwareCustody {
     }
 
     fn canary(&mut self) -> Result<(), ProviderError> {
-        key::self_test()
+        self_test::run()
     }
 }

@@ -1,116 +1,173 @@
-//! A loaded key: the schedules of its two uses, prepared once. Their memory is the library's, which wipes it when it is freed.
+//! Keys of every specification: made, decoded once when they are loaded, and used. To decode a private key costs half as much as
+//! to sign with it.
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-use aws_lc_rs::cmac;
-use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use aws_lc_rs::digest::{self, Digest};
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
+use aws_lc_rs::hmac;
+use aws_lc_rs::rsa::{
+    KeySize, OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, PrivateDecryptingKey,
+};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P256K1_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING,
+    EcdsaKeyPair, EcdsaSigningAlgorithm, KeyPair, RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaEncoding, RsaKeyPair,
+};
 use keymill_core::Sensitive;
-use keymill_core::blob::TAG_BYTES;
-use keymill_core::seam::provider::{JobError, ProviderError};
-use zeroize::Zeroizing;
+use keymill_core::key::{DecryptAlgorithm, KeySpec, KeyUsage, SignAlgorithm};
+use keymill_core::seam::provider::{JobError, ProviderError, PublicKey};
 
-/// Bytes of an AES-256 key.
-pub(crate) const KEY_BYTES: usize = 32;
+use crate::random;
+use crate::symmetric::SymmetricKey;
 
-/// The object behind this provider's handles.
-pub(crate) struct SoftwareKey {
-    aead: LessSafeKey,
-    cmac: cmac::Key,
+/// The object behind this provider's handles: a key, ready for its one usage.
+pub(crate) enum SoftwareKey {
+    Symmetric(SymmetricKey),
+    Mac(Box<hmac::Key>),
+    RsaSigner(RsaKeyPair),
+    RsaOpener(OaepPrivateDecryptingKey),
+    Curve(EcdsaKeyPair),
+}
+
+/// Makes material: bytes of a secret key, or PKCS #8 of a private one and its public half.
+pub(crate) fn generate(spec: KeySpec) -> Result<(Sensitive, Option<PublicKey>), ProviderError> {
+    if let Some(bytes) = spec.material_bytes() {
+        let mut material = Sensitive::zeroed(bytes);
+        random::fill(material.expose_mut())?;
+        return Ok((material, None));
+    }
+    let pair = || {
+        if let Some(size) = size(spec) {
+            let pair = RsaKeyPair::generate(size).ok()?;
+            let private: Pkcs8V1Der<'_> = pair.as_der().ok()?;
+            return Some((Sensitive::copied(private.as_ref()), rsa_public(&pair)?));
+        }
+        let pair = EcdsaKeyPair::generate(curve(spec)?).ok()?;
+        Some((Sensitive::copied(pair.to_pkcs8v1().ok()?.as_ref()), curve_public(&pair)?))
+    };
+    let (private, public) = pair()
+        .ok_or_else(|| ProviderError::Unavailable(format!("no key pair of {} was made", spec.name())))?;
+    Ok((private, Some(public)))
 }
 
 impl SoftwareKey {
-    /// Prepares material; `None` for other than 32 bytes.
-    pub(crate) fn new(material: &Sensitive) -> Option<Self> {
-        Some(Self {
-            aead: LessSafeKey::new(UnboundKey::new(&AES_256_GCM, material.expose()).ok()?),
-            cmac: cmac::Key::new(cmac::AES_256, material.expose()).ok()?,
-        })
-    }
-
-    /// Seals `text` in place and writes its tag behind it; the last 16 bytes of `text_and_tag` are the tag's.
-    pub(crate) fn seal(
-        &self,
-        nonce: [u8; 12],
-        aad: &[u8],
-        text: &mut [u8],
-        tag: &mut [u8; TAG_BYTES],
-    ) -> Result<(), JobError> {
-        let made = self
-            .aead
-            .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(aad), text)
-            .map_err(|_| JobError::Rejected)?;
-        tag.copy_from_slice(made.as_ref());
-        Ok(())
-    }
-
-    /// Opens `text` in place; it is zero where the tag does not fit.
-    pub(crate) fn open(
-        &self,
-        nonce: [u8; 12],
-        aad: &[u8],
-        text: &mut [u8],
-        tag: &[u8; TAG_BYTES],
-    ) -> Result<(), JobError> {
-        let nonce = Nonce::assume_unique_for_key(nonce);
-        match self.aead.open_in_place_separate_tag(nonce, Aad::from(aad), tag, text) {
-            Ok(_) => Ok(()),
-            Err(_) => {
-                text.fill(0);
-                Err(JobError::InvalidCiphertext)
+    /// Decodes material; `None` where it is none of its specification, or its public half is another.
+    pub(crate) fn decode(
+        spec: KeySpec,
+        usage: KeyUsage,
+        material: &Sensitive,
+        public: Option<&PublicKey>,
+    ) -> Option<Self> {
+        if spec.material_bytes().is_some_and(|bytes| bytes != material.len()) {
+            return None;
+        }
+        let (key, derived) = match (spec, usage) {
+            (KeySpec::Aes256 | KeySpec::Aes128, KeyUsage::EncryptDecrypt) => {
+                (Self::Symmetric(SymmetricKey::new(material)?), None)
             }
+            (KeySpec::HmacSha256, KeyUsage::GenerateVerifyMac) => {
+                (Self::Mac(Box::new(hmac::Key::new(hmac::HMAC_SHA256, material.expose()))), None)
+            }
+            (_, KeyUsage::SignVerify) if curve(spec).is_some() => {
+                let pair = EcdsaKeyPair::from_pkcs8(curve(spec)?, material.expose()).ok()?;
+                let public = curve_public(&pair)?;
+                (Self::Curve(pair), Some(public))
+            }
+            (_, KeyUsage::SignVerify) => {
+                let pair = RsaKeyPair::from_pkcs8(material.expose()).ok()?;
+                let public =
+                    rsa_public(&pair).filter(|_| Some(pair.public_modulus_len()) == spec.modulus_bytes())?;
+                (Self::RsaSigner(pair), Some(public))
+            }
+            (_, KeyUsage::EncryptDecrypt) => {
+                let key = PrivateDecryptingKey::from_pkcs8(material.expose()).ok()?;
+                let public: PublicKeyX509Der<'_> = key.public_key().as_der().ok()?;
+                let public = PublicKey::from_der(public.as_ref().to_vec());
+                if Some(key.key_size_bytes()) != spec.modulus_bytes() {
+                    return None;
+                }
+                (Self::RsaOpener(OaepPrivateDecryptingKey::new(key).ok()?), Some(public))
+            }
+            (_, KeyUsage::GenerateVerifyMac) => return None,
+        };
+        (derived.as_ref() == public).then_some(key)
+    }
+
+    /// Returns the AES key that this is.
+    pub(crate) fn symmetric(&self) -> Result<&SymmetricKey, JobError> {
+        match self {
+            Self::Symmetric(key) => Ok(key),
+            _ => Err(JobError::Rejected),
         }
     }
 
-    /// Computes CMAC(K, messages\[0\]) ‖ CMAC(K, messages\[1\]).
-    pub(crate) fn derive(&self, messages: &[[u8; 16]; 2]) -> Result<Sensitive, JobError> {
-        let mut out = Sensitive::zeroed(KEY_BYTES);
-        for (half, message) in out.expose_mut().chunks_exact_mut(16).zip(messages) {
-            half.copy_from_slice(cmac::sign(&self.cmac, message).map_err(|_| JobError::Rejected)?.as_ref());
+    /// Signs a digest, or computes the MAC of a message.
+    pub(crate) fn sign(&self, algorithm: SignAlgorithm, input: &[u8]) -> Result<Vec<u8>, JobError> {
+        let digest = |algorithm| Digest::import_less_safe(input, algorithm).map_err(|_| JobError::Rejected);
+        match (self, algorithm) {
+            (Self::Mac(key), SignAlgorithm::HmacSha256) => Ok(hmac::sign(key, input).as_ref().to_vec()),
+            (Self::RsaSigner(pair), SignAlgorithm::RsaPssSha256 | SignAlgorithm::RsaPkcs1Sha256) => {
+                let padding: &'static dyn RsaEncoding = match algorithm {
+                    SignAlgorithm::RsaPssSha256 => &RSA_PSS_SHA256,
+                    _ => &RSA_PKCS1_SHA256,
+                };
+                let mut signature = vec![0; pair.public_modulus_len()];
+                pair.sign_digest(padding, &digest(&digest::SHA256)?, &mut signature)
+                    .map_err(|_| JobError::Rejected)?;
+                Ok(signature)
+            }
+            (Self::Curve(pair), SignAlgorithm::EcdsaSha256 | SignAlgorithm::EcdsaSha384) => {
+                let kind = match algorithm {
+                    SignAlgorithm::EcdsaSha256 => &digest::SHA256,
+                    _ => &digest::SHA384,
+                };
+                // It refuses a digest of another algorithm than the curve's.
+                let signature = pair.sign_digest(&digest(kind)?).map_err(|_| JobError::Rejected)?;
+                Ok(signature.as_ref().to_vec())
+            }
+            _ => Err(JobError::Rejected),
         }
-        Ok(out)
+    }
+
+    /// Opens what was encrypted under the public half.
+    pub(crate) fn decrypt(
+        &self,
+        algorithm: DecryptAlgorithm,
+        ciphertext: &[u8],
+    ) -> Result<Sensitive, JobError> {
+        let Self::RsaOpener(key) = self else { return Err(JobError::Rejected) };
+        let algorithm = match algorithm {
+            DecryptAlgorithm::RsaesOaepSha256 => &OAEP_SHA256_MGF1SHA256,
+            DecryptAlgorithm::RsaesOaepSha1 => &OAEP_SHA1_MGF1SHA1,
+        };
+        let mut out = Sensitive::zeroed(key.min_output_size());
+        let opened = key.decrypt(algorithm, ciphertext, out.expose_mut(), None);
+        opened.map(|text| Sensitive::copied(text)).map_err(|_| JobError::InvalidCiphertext)
     }
 }
 
-/// Fills `out` with getrandom(2) XOR the library's generator: what a resumed clone of the machine repeats of one, it does not
-/// repeat of the other.
-pub(crate) fn random(out: &mut [u8]) -> Result<(), ProviderError> {
-    let drawn = getrandom::fill(out)
-        .map_err(|_| ProviderError::Unavailable("the operating system gave no random bytes".into()))
-        .and_then(|()| {
-            let mut scratch = Zeroizing::new([0; 512]);
-            out.chunks_mut(scratch.len()).try_for_each(|chunk| {
-                let scratch = &mut scratch[..chunk.len()];
-                SystemRandom::new().fill(scratch).map_err(|_| {
-                    ProviderError::Unavailable("the generator of the cryptographic library failed".into())
-                })?;
-                chunk.iter_mut().zip(scratch.iter()).for_each(|(byte, other)| *byte ^= other);
-                Ok(())
-            })
-        });
-    if drawn.is_err() {
-        out.fill(0);
+fn size(spec: KeySpec) -> Option<KeySize> {
+    match spec {
+        KeySpec::Rsa2048 => Some(KeySize::Rsa2048),
+        KeySpec::Rsa3072 => Some(KeySize::Rsa3072),
+        KeySpec::Rsa4096 => Some(KeySize::Rsa4096),
+        _ => None,
     }
-    drawn
 }
 
-/// Computes what is known: the one-block CMAC example of SP 800-38B, and AES-256-GCM sealed and opened again.
-pub(crate) fn self_test() -> Result<(), ProviderError> {
-    const KEY: [u8; KEY_BYTES] = [
-        0x60, 0x3d, 0xeb, 0x10, 0x15, 0xca, 0x71, 0xbe, 0x2b, 0x73, 0xae, 0xf0, 0x85, 0x7d, 0x77, 0x81, 0x1f,
-        0x35, 0x2c, 0x07, 0x3b, 0x61, 0x08, 0xd7, 0x2d, 0x98, 0x10, 0xa3, 0x09, 0x14, 0xdf, 0xf4,
-    ];
-    const BLOCK: [u8; 16] = 0x6bc1_bee2_2e40_9f96_e93d_7e11_7393_172a_u128.to_be_bytes();
-    const CMAC: [u8; 16] = 0x28a7_023f_452e_8f82_bd4b_f28d_8c37_c35c_u128.to_be_bytes();
-    let wrong = |what: &str| ProviderError::Unavailable(format!("the self-test of {what} failed"));
-    let key = SoftwareKey::new(&Sensitive::copied(&KEY)).ok_or_else(|| wrong("the key schedule"))?;
-    let derived = key.derive(&[BLOCK; 2]).map_err(|_| wrong("CMAC"))?;
-    if derived.expose() != [CMAC; 2].as_flattened() {
-        return Err(wrong("CMAC"));
+fn curve(spec: KeySpec) -> Option<&'static EcdsaSigningAlgorithm> {
+    match spec {
+        KeySpec::EcP256 => Some(&ECDSA_P256_SHA256_ASN1_SIGNING),
+        KeySpec::EcP384 => Some(&ECDSA_P384_SHA384_ASN1_SIGNING),
+        KeySpec::EcP256K => Some(&ECDSA_P256K1_SHA256_ASN1_SIGNING),
+        _ => None,
     }
-    let (mut text, mut tag) = (BLOCK, [0; TAG_BYTES]);
-    let sealed = key.seal([1; 12], &CMAC, &mut text, &mut tag);
-    let differs = text != BLOCK;
-    if sealed.is_err() || !differs || key.open([1; 12], &CMAC, &mut text, &tag).is_err() || text != BLOCK {
-        return Err(wrong("AES-GCM"));
-    }
-    Ok(())
+}
+
+fn rsa_public(pair: &RsaKeyPair) -> Option<PublicKey> {
+    let der: PublicKeyX509Der<'_> = pair.public_key().as_der().ok()?;
+    Some(PublicKey::from_der(der.as_ref().to_vec()))
+}
+
+fn curve_public(pair: &EcdsaKeyPair) -> Option<PublicKey> {
+    let der: PublicKeyX509Der<'_> = pair.public_key().as_der().ok()?;
+    Some(PublicKey::from_der(der.as_ref().to_vec()))
 }

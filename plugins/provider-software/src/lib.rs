@@ -2,14 +2,15 @@
 
 mod custody;
 mod key;
+mod random;
+mod self_test;
 mod session;
+mod symmetric;
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use keymill_core::blob::Algorithm;
-use keymill_core::key::{KeySpec, ProtectionLevel};
+use keymill_core::key::{DecryptAlgorithm, KeySpec, ProtectionLevel, SignAlgorithm};
 use keymill_core::limit;
 use keymill_core::seam::provider::{
     CryptoProvider, CryptoSession, KeyCustody, ProviderError, ProviderProfile,
@@ -28,16 +29,23 @@ pub struct Config {}
 /// [`OpenError`] where there is no randomness, or the library computes wrongly.
 pub fn open(_config: Config) -> Result<SoftwareProvider, OpenError> {
     let mut generation = [0; 8];
-    key::random(&mut generation).map_err(OpenError)?;
-    key::self_test().map_err(OpenError)?;
+    random::fill(&mut generation).map_err(OpenError)?;
+    self_test::run().map_err(OpenError)?;
     Ok(SoftwareProvider {
         generation: u64::from_be_bytes(generation),
-        custody_taken: Arc::default(),
         profile: ProviderProfile {
             name: "software",
             protection: ProtectionLevel::Software,
-            specs: vec![KeySpec::Aes256],
-            algorithms: vec![Algorithm::Aes256Gcm],
+            specs: KeySpec::ALL.to_vec(),
+            algorithms: vec![Algorithm::Aes256Gcm, Algorithm::Aes128Gcm],
+            signatures: vec![
+                SignAlgorithm::RsaPssSha256,
+                SignAlgorithm::RsaPkcs1Sha256,
+                SignAlgorithm::EcdsaSha256,
+                SignAlgorithm::EcdsaSha384,
+                SignAlgorithm::HmacSha256,
+            ],
+            decryptions: vec![DecryptAlgorithm::RsaesOaepSha256, DecryptAlgorithm::RsaesOaepSha1],
             derives: true,
             inline: true,
             max_batch: limit::BATCH_ITEMS,
@@ -54,7 +62,6 @@ pub struct SoftwareProvider {
     profile: ProviderProfile,
     /// Drawn anew at each opening, so that a handle of an earlier one is told apart.
     generation: u64,
-    custody_taken: Arc<AtomicBool>,
 }
 
 impl CryptoProvider for SoftwareProvider {
@@ -67,10 +74,7 @@ impl CryptoProvider for SoftwareProvider {
     }
 
     fn custody(&self) -> Result<Box<dyn KeyCustody>, ProviderError> {
-        if self.custody_taken.swap(true, Ordering::AcqRel) {
-            return Err(ProviderError::Unavailable("the control lane is taken".into()));
-        }
-        Ok(Box::new(SoftwareCustody::new(self.generation, Arc::clone(&self.custody_taken))))
+        Ok(Box::new(SoftwareCustody::new(self.generation)))
     }
 }
 

@@ -2,10 +2,12 @@
 
 use keymill_core::blob::TAG_BYTES;
 use keymill_core::seam::provider::{
-    AeadBatch, CryptoSession, DeriveJob, JobError, KeyHandle, ProviderError, SessionLost,
+    AeadBatch, CryptoSession, DecryptJob, DeriveJob, JobError, KeyHandle, ProviderError, SessionLost, SignJob,
 };
 
-use crate::key::{self, SoftwareKey};
+use crate::key::SoftwareKey;
+use crate::random;
+use crate::symmetric::SymmetricKey;
 
 pub(crate) struct SoftwareSession {
     generation: u64,
@@ -23,37 +25,57 @@ impl SoftwareSession {
             _ => Err(JobError::StaleHandle),
         }
     }
+
+    fn symmetric<'a>(&self, handle: &'a KeyHandle) -> Result<&'a SymmetricKey, JobError> {
+        self.key(handle)?.symmetric()
+    }
 }
 
 /// One direction of AES-256-GCM over a text and the tag behind it.
-type Transform = fn(&SoftwareKey, [u8; 12], &[u8], &mut [u8], &mut [u8; TAG_BYTES]) -> Result<(), JobError>;
+type Transform = fn(&SymmetricKey, [u8; 12], &[u8], &mut [u8], &mut [u8; TAG_BYTES]) -> Result<(), JobError>;
 
 impl CryptoSession for SoftwareSession {
     fn encrypt(&mut self, key: &KeyHandle, batch: &mut AeadBatch) -> Result<(), SessionLost> {
-        each(self.key(key), batch, SoftwareKey::seal);
+        each(self.symmetric(key), batch, SymmetricKey::seal);
         Ok(())
     }
 
     fn decrypt(&mut self, key: &KeyHandle, batch: &mut AeadBatch) -> Result<(), SessionLost> {
-        each(self.key(key), batch, |key, nonce, aad, text, tag| key.open(nonce, aad, text, tag));
+        each(self.symmetric(key), batch, |key, nonce, aad, text, tag| key.open(nonce, aad, text, tag));
         Ok(())
     }
 
     fn derive(&mut self, key: &KeyHandle, jobs: &mut [DeriveJob]) -> Result<(), SessionLost> {
-        let key = self.key(key);
+        let key = self.symmetric(key);
         for job in jobs.iter_mut().filter(|job| job.output.is_none()) {
             job.output = Some(key.and_then(|key| key.derive(&job.messages)));
         }
         Ok(())
     }
 
+    fn sign(&mut self, key: &KeyHandle, jobs: &mut [SignJob]) -> Result<(), SessionLost> {
+        let key = self.key(key);
+        for job in jobs.iter_mut().filter(|job| job.output.is_none()) {
+            job.output = Some(key.and_then(|key| key.sign(job.algorithm, &job.input)));
+        }
+        Ok(())
+    }
+
+    fn decrypt_asymmetric(&mut self, key: &KeyHandle, jobs: &mut [DecryptJob]) -> Result<(), SessionLost> {
+        let key = self.key(key);
+        for job in jobs.iter_mut().filter(|job| job.output.is_none()) {
+            job.output = Some(key.and_then(|key| key.decrypt(job.algorithm, &job.ciphertext)));
+        }
+        Ok(())
+    }
+
     fn random(&mut self, out: &mut [u8]) -> Result<(), ProviderError> {
-        key::random(out)
+        random::fill(out)
     }
 }
 
 /// Does every item that has no outcome yet: one that has was done by a session now lost, and its text has changed.
-fn each(key: Result<&SoftwareKey, JobError>, batch: &mut AeadBatch, transform: Transform) {
+fn each(key: Result<&SymmetricKey, JobError>, batch: &mut AeadBatch, transform: Transform) {
     let AeadBatch { buffer, aad, items } = batch;
     for item in items.iter_mut().filter(|item| item.outcome.is_none()) {
         item.outcome = Some(key.and_then(|key| {
@@ -82,7 +104,7 @@ mod tests {
 
     #[test]
     fn ranges_outside_the_batch_are_rejected_and_leave_the_rest_alone() {
-        let key = SoftwareKey::new(&Sensitive::zeroed(32)).unwrap();
+        let key = SoftwareKey::Symmetric(SymmetricKey::new(&Sensitive::zeroed(32)).unwrap());
         let handle = KeyHandle { generation: 1, object: Arc::new(key) };
         #[allow(clippy::reversed_empty_ranges)]
         let outside = [
@@ -101,7 +123,7 @@ mod tests {
 
     #[test]
     fn an_item_that_has_its_outcome_is_not_sealed_again() {
-        let key = SoftwareKey::new(&Sensitive::zeroed(32)).unwrap();
+        let key = SoftwareKey::Symmetric(SymmetricKey::new(&Sensitive::zeroed(32)).unwrap());
         let handle = KeyHandle { generation: 1, object: Arc::new(key) };
         let mut batch = AeadBatch { buffer: vec![9; 20], aad: vec![], items: vec![item(0..0, 0..4)] };
         let mut session = SoftwareSession::new(1);

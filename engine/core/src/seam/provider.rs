@@ -2,15 +2,17 @@
 
 use std::any::Any;
 use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+mod jobs;
+mod stored;
+
+pub use jobs::{AeadBatch, AeadItem, DecryptJob, DeriveJob, JobError, SignJob};
+pub use stored::{KeyMaterial, PublicKey, StoredKey};
 
 use crate::blob::Algorithm;
 use crate::error::{Error, ErrorKind};
-use crate::key::{BulkMode, KeySpec, ProtectionLevel};
-use crate::sensitive::Sensitive;
+use crate::key::{BulkMode, DecryptAlgorithm, KeySpec, KeyUsage, ProtectionLevel, SignAlgorithm};
 
 /// A token, or this process's memory.
 pub trait CryptoProvider: Send + Sync {
@@ -21,10 +23,11 @@ pub trait CryptoProvider: Send + Sync {
     /// # Errors
     /// [`ProviderError`] where the provider has no session to give.
     fn open_session(&self) -> Result<Box<dyn CryptoSession>, ProviderError>;
-    /// Opens the control lane for the life of keys; there is one at a time.
+    /// Opens a lane for the life of keys. There may be several, and they share what is loaded: one that generates, which can take
+    /// seconds, keeps none of the others from loading.
     ///
     /// # Errors
-    /// [`ProviderError`] where it is taken or the provider is down.
+    /// [`ProviderError`] where the provider is down.
     fn custody(&self) -> Result<Box<dyn KeyCustody>, ProviderError>;
 }
 
@@ -39,6 +42,10 @@ pub struct ProviderProfile {
     pub specs: Vec<KeySpec>,
     /// Algorithms of `encrypt` and `decrypt`.
     pub algorithms: Vec<Algorithm>,
+    /// Algorithms of `sign`, for those keys that have them.
+    pub signatures: Vec<SignAlgorithm>,
+    /// Algorithms of `decrypt_asymmetric`, for those keys that have them.
+    pub decryptions: Vec<DecryptAlgorithm>,
     /// Whether `derive` computes XAES subkeys.
     pub derives: bool,
     /// Whether its sessions compute at once on the caller's thread, so that a lane would cost more than the work.
@@ -49,13 +56,35 @@ pub struct ProviderProfile {
     pub max_sessions: usize,
 }
 
-/// The life of keys; owns the cache of loaded ones.
+impl ProviderProfile {
+    /// Tells whether keys of `spec` are made for `usage`, and something can be done with them then.
+    pub fn offers(&self, spec: KeySpec, usage: KeyUsage) -> bool {
+        let works = match usage {
+            KeyUsage::EncryptDecrypt if spec.is_key_pair() => {
+                self.decryptions.iter().any(|algorithm| spec.decryptions().contains(algorithm))
+            }
+            KeyUsage::EncryptDecrypt => true,
+            KeyUsage::SignVerify | KeyUsage::GenerateVerifyMac => {
+                self.signatures.iter().any(|algorithm| spec.signatures().contains(algorithm))
+            }
+        };
+        works && self.specs.contains(&spec) && spec.usages().contains(&usage)
+    }
+}
+
+/// The life of keys.
 pub trait KeyCustody: Send {
-    /// Generates material of `spec`, and returns it as it is to be stored.
+    /// Generates material of `spec` for one usage, and returns it as it is to be stored.
     ///
     /// # Errors
-    /// `Rejected` for a specification that the profile does not list.
-    fn generate(&mut self, spec: KeySpec, bulk_mode: Option<BulkMode>) -> Result<StoredKey, ProviderError>;
+    /// `Rejected` for a specification that the profile does not list, a usage that it does not have, or a bulk mode that the
+    /// provider does not do.
+    fn generate(
+        &mut self,
+        spec: KeySpec,
+        usage: KeyUsage,
+        bulk_mode: Option<BulkMode>,
+    ) -> Result<StoredKey, ProviderError>;
     /// Makes stored material usable.
     ///
     /// # Errors
@@ -96,49 +125,21 @@ pub trait CryptoSession: Send {
     /// # Errors
     /// [`SessionLost`] where the session is gone.
     fn derive(&mut self, key: &KeyHandle, jobs: &mut [DeriveJob]) -> Result<(), SessionLost>;
+    /// Signs each digest, or computes the MAC of each message.
+    ///
+    /// # Errors
+    /// [`SessionLost`] where the session is gone.
+    fn sign(&mut self, key: &KeyHandle, jobs: &mut [SignJob]) -> Result<(), SessionLost>;
+    /// Opens what was encrypted under the public half of a key.
+    ///
+    /// # Errors
+    /// [`SessionLost`] where the session is gone.
+    fn decrypt_asymmetric(&mut self, key: &KeyHandle, jobs: &mut [DecryptJob]) -> Result<(), SessionLost>;
     /// Fills `out` with random bytes of the provider.
     ///
     /// # Errors
     /// [`ProviderError`] where its generator fails.
     fn random(&mut self, out: &mut [u8]) -> Result<(), ProviderError>;
-}
-
-/// Items of one key and algorithm with 96-bit nonces, as ranges over one owned buffer.
-#[derive(Default)]
-pub struct AeadBatch {
-    /// The texts, each followed by 16 bytes for its tag.
-    pub buffer: Vec<u8>,
-    /// The associated data of all items.
-    pub aad: Vec<u8>,
-    /// The items.
-    pub items: Vec<AeadItem>,
-}
-
-/// One item of an [`AeadBatch`].
-pub struct AeadItem {
-    /// The nonce.
-    pub nonce: [u8; 12],
-    /// Where its associated data stands in `aad`.
-    pub aad: Range<usize>,
-    /// Where its text stands in `buffer`; the 16 bytes behind it are the tag.
-    pub text: Range<usize>,
-    /// What became of it; `None` until it is done.
-    pub outcome: Option<Result<(), JobError>>,
-}
-
-/// One derivation of 32 bytes.
-pub struct DeriveJob {
-    /// The two CMAC inputs, a block each.
-    pub messages: [[u8; 16]; 2],
-    /// What became of it; `None` until it is done.
-    pub output: Option<Result<Sensitive, JobError>>,
-}
-
-impl DeriveJob {
-    /// Makes a job that is yet to be done.
-    pub fn new(messages: [[u8; 16]; 2]) -> Self {
-        Self { messages, output: None }
-    }
 }
 
 /// A loaded key; opaque to all but the provider that made it.
@@ -156,66 +157,11 @@ impl fmt::Debug for KeyHandle {
     }
 }
 
-/// Key material as it is stored.
-#[derive(Serialize, Deserialize)]
-pub struct StoredKey {
-    /// The kind of material.
-    pub spec: KeySpec,
-    /// For an HSM key: where AES-GCM runs.
-    pub bulk_mode: Option<BulkMode>,
-    /// The material.
-    pub material: KeyMaterial,
-}
-
-/// The bytes of a stored key.
-pub enum KeyMaterial {
-    /// Clear bytes of a software key: the engine seals the record they stand in.
-    Clear(Sensitive),
-    /// Bytes that only a token of the domain can unwrap.
-    Wrapped(Vec<u8>),
-}
-
-impl Serialize for KeyMaterial {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        use serde::ser::SerializeTuple;
-        let (kind, bytes) = match self {
-            KeyMaterial::Clear(bytes) => (0u8, bytes.expose()),
-            KeyMaterial::Wrapped(bytes) => (1, bytes.as_slice()),
-        };
-        let mut tuple = serializer.serialize_tuple(2)?;
-        tuple.serialize_element(&kind)?;
-        tuple.serialize_element(&crate::operation::Bin::from(bytes))?;
-        tuple.end()
-    }
-}
-
-impl<'de> Deserialize<'de> for KeyMaterial {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (kind, bytes) = <(u8, crate::operation::Bin<'de>)>::deserialize(deserializer)?;
-        match kind {
-            0 => Ok(KeyMaterial::Clear(Sensitive::copied(&bytes))),
-            1 => Ok(KeyMaterial::Wrapped(bytes.to_vec())),
-            _ => Err(serde::de::Error::custom("unknown kind of key material")),
-        }
-    }
-}
-
 /// The session is gone: close it, open another, and do the unfinished jobs there.
 #[derive(Debug)]
 pub struct SessionLost {
     /// What the provider said, for the log.
     pub reason: String,
-}
-
-/// Why one job failed while its session lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum JobError {
-    /// The ciphertext does not open.
-    InvalidCiphertext,
-    /// The provider refuses the job: blame the job.
-    Rejected,
-    /// The handle belongs to an older generation: load the key again.
-    StaleHandle,
 }
 
 /// Why a provider could not do what it was asked.

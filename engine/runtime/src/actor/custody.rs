@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::AccessKeyId;
-use keymill_core::key::{BulkMode, KeySpec};
+use keymill_core::key::{BulkMode, KeySpec, KeyUsage};
 use keymill_core::seam::provider::StoredKey;
 use tokio::sync::oneshot;
 
@@ -16,6 +16,7 @@ use crate::shared::Shared;
 /// Key material to be generated.
 pub(crate) struct CustodyJob {
     pub(crate) spec: KeySpec,
+    pub(crate) usage: KeyUsage,
     pub(crate) bulk_mode: Option<BulkMode>,
     pub(crate) deadline: Instant,
     pub(crate) reply: oneshot::Sender<Result<StoredKey>>,
@@ -60,7 +61,11 @@ impl CustodyActor {
                 let outcome = if Instant::now() >= job.deadline {
                     Err(Error::new(ErrorKind::Deadline, "not done within the time allowed"))
                 } else {
-                    self.shared.custody.lock().generate(job.spec, job.bulk_mode).map_err(Error::from)
+                    self.shared
+                        .custody
+                        .lock()
+                        .generate(job.spec, job.usage, job.bulk_mode)
+                        .map_err(Error::from)
                 };
                 let _gone = job.reply.send(outcome);
             }

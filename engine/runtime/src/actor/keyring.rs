@@ -10,7 +10,7 @@ use actix::{Actor, AsyncContext, Context, Handler, Message};
 use keymill_core::audit::{KeyTouch, RecordStamp};
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::{AccessKeyId, AliasName, CmkId, KeyVersionId};
-use keymill_core::key::{Cmk, KeyChange, KeyState, KeyUsage, KeyVersion, KeyVersionMaterial, Origin};
+use keymill_core::key::{Cmk, KeyChange, KeyState, KeyVersion, KeyVersionMaterial, Origin};
 use keymill_core::limit;
 use keymill_core::seam::provider::StoredKey;
 use keymill_core::seam::store::{Path, Revision, Write};
@@ -223,7 +223,8 @@ impl KeyringActor {
             .filter(|e| is_exhausted(e.primary().usage.encrypted.load(Ordering::Relaxed)))
             .collect();
         for entry in exhausted {
-            let key = self.shared.custody.lock().generate(entry.cmk.spec, entry.cmk.bulk_mode)?;
+            let key =
+                self.shared.custody.lock().generate(entry.cmk.spec, entry.cmk.usage, entry.cmk.bulk_mode)?;
             let changed = self.rotate(&entry, key)?;
             tracing::warn!(key = %entry.cmk.id, "a new version was made: the last one had sealed its number of messages");
             self.record("RotateKey", "number of messages reached", entry.cmk.id, changed.writes)?;
@@ -425,7 +426,7 @@ impl Handler<CreateCmk> for KeyringActor {
         let cmk = Cmk {
             id,
             spec: key.spec,
-            usage: KeyUsage::EncryptDecrypt,
+            usage: key.usage,
             origin: Origin::AliyunKms,
             protection: self.shared.provider.profile().protection,
             bulk_mode: key.bulk_mode,

@@ -176,7 +176,12 @@ impl Gate {
         let entry = self.find_key(job, key, right)?;
         entry.cmk.state.check_usable()?;
         let version = entry.primary().clone();
-        let algorithm = entry.cmk.algorithm();
+        let algorithm = entry.cmk.algorithm().ok_or_else(|| {
+            Error::new(
+                ErrorKind::InvalidParameter,
+                format!("a key of KeySpec {} does not encrypt", entry.cmk.spec.name()),
+            )
+        })?;
         let header = Header { algorithm, text: false, cmk: entry.cmk.id, version: version.number }.to_bytes();
         Ok(Destination { entry, version, header, algorithm })
     }

@@ -5,7 +5,7 @@ use keymill_core::access::{Grant, Resource, Role};
 use keymill_core::audit::{KeyTouch, Outcome, RecordStamp};
 use keymill_core::error::{Error, ErrorKind, Limit, Result};
 use keymill_core::id::{AccessKeyId, AliasName, CmkId, KeyRef};
-use keymill_core::key::{KeyChange, KeySpec, ProtectionLevel};
+use keymill_core::key::{KeyChange, KeySpec, KeyUsage, ProtectionLevel};
 use keymill_core::limit;
 use keymill_core::operation::*;
 
@@ -84,6 +84,7 @@ impl Gate {
                     ));
                 }
                 let spec = r.key_spec.unwrap_or(KeySpec::Aes256);
+                offered(spec, r.key_usage.unwrap_or_default())?;
                 Ok(Plan::CreateKey { description: describe(r.description.unwrap_or_default())?, spec })
             }
             Request::EnableKey(r) => {
@@ -276,7 +277,7 @@ impl Gate {
         let request_id = call.request_id;
         match plan {
             Plan::CreateKey { description, spec } => {
-                let key = self.generate(call, spec, deadline).await?;
+                let key = self.generate(call, spec, KeyUsage::EncryptDecrypt, deadline).await?;
                 let creator = (*call.principal.access_key).clone();
                 let changed = actors.keyring(CreateCmk { key, description, creator }).await?;
                 let key_metadata = self.metadata(&changed.value);
@@ -306,8 +307,8 @@ impl Gate {
                 Ok(done(reply, changed))
             }
             Plan::Rotate { id } => {
-                let spec = self.0.shared.keyring.cmk(&id).ok_or_else(Error::key_not_found)?.cmk.spec;
-                let key = self.generate(call, spec, deadline).await?;
+                let entry = self.0.shared.keyring.cmk(&id).ok_or_else(Error::key_not_found)?;
+                let key = self.generate(call, entry.cmk.spec, entry.cmk.usage, deadline).await?;
                 let changed = actors.keyring(Rotate { id, key }).await?;
                 let key_version_id = changed.value.primary().id;
                 Ok(done(Reply::RotateKey(RotateKeyReply { key_version_id, request_id }), changed))
@@ -356,10 +357,11 @@ impl Gate {
         &self,
         call: &Call,
         spec: KeySpec,
+        usage: KeyUsage,
         deadline: std::time::Instant,
     ) -> Result<keymill_core::seam::provider::StoredKey> {
         let (reply, generated) = tokio::sync::oneshot::channel();
-        let job = CustodyJob { spec, bulk_mode: None, deadline, reply };
+        let job = CustodyJob { spec, usage, bulk_mode: None, deadline, reply };
         self.0.actors.lane.submit(&call.principal.access_key, 1, job).map_err(|(error, _)| error)?;
         generated.await.map_err(|_| Error::new(ErrorKind::Unavailable, "the software lane is shut down"))?
     }
@@ -367,6 +369,18 @@ impl Gate {
 
 fn done<T>(reply: Reply<'static>, changed: Changed<T>) -> Done {
     (reply, changed.keys, changed.writes)
+}
+
+/// Refuses keys that the engine does nothing with yet, whatever its provider offers.
+fn offered(spec: KeySpec, usage: KeyUsage) -> Result<()> {
+    let refused = |why| Err(Error::new(ErrorKind::Unsupported, why));
+    if spec != KeySpec::Aes256 {
+        return refused(format!("this installation makes no keys of KeySpec {}", spec.name()));
+    }
+    if !spec.usages().contains(&usage) {
+        return refused(format!("a key of KeySpec {} has no KeyUsage {}", spec.name(), usage.name()));
+    }
+    Ok(())
 }
 
 fn describe(text: String) -> Result<String> {

@@ -55,7 +55,9 @@ impl Opener<'_> {
             Ok(usable) => usable,
             Err(fault) => return Err(fault.clone()),
         };
-        if blob.header.algorithm != entry.cmk.algorithm() || blob.header.algorithm != Algorithm::Xaes256Gcm {
+        if Some(blob.header.algorithm) != entry.cmk.algorithm()
+            || blob.header.algorithm != Algorithm::Xaes256Gcm
+        {
             return Err(opaque());
         }
         let prefix: &[u8; PREFIX_BYTES] = blob.nonce[..PREFIX_BYTES].try_into().expect("a nonce of 24 bytes");

@@ -9,7 +9,7 @@ use std::ptr;
 
 use cryptoki_sys::*;
 
-use super::template::{Attribute, Mechanism, Value};
+use super::template::{Attribute, Hash, Mechanism, Value};
 use super::{Failure, Module, Table};
 
 mod admin;
@@ -102,6 +102,27 @@ fn with_mechanism<T>(mechanism: Mechanism<'_>, function: impl FnOnce(*mut CK_MEC
             let parameter = ptr::from_mut(&mut parameter);
             function(&mut plain(CKM_AES_GCM, parameter.cast(), size_of::<CK_GCM_PARAMS>()))
         }
+        Mechanism::RsaPss => {
+            let mut parameter =
+                CK_RSA_PKCS_PSS_PARAMS { hashAlg: CKM_SHA256, mgf: CKG_MGF1_SHA256, sLen: PSS_SALT_BYTES };
+            let parameter = ptr::from_mut(&mut parameter);
+            function(&mut plain(CKM_RSA_PKCS_PSS, parameter.cast(), size_of::<CK_RSA_PKCS_PSS_PARAMS>()))
+        }
+        Mechanism::RsaOaep(hash) => {
+            let (hash, mgf) = match hash {
+                Hash::Sha1 => (CKM_SHA_1, CKG_MGF1_SHA1),
+                Hash::Sha256 => (CKM_SHA256, CKG_MGF1_SHA256),
+            };
+            let mut parameter = CK_RSA_PKCS_OAEP_PARAMS {
+                hashAlg: hash,
+                mgf,
+                source: CKZ_DATA_SPECIFIED,
+                pSourceData: ptr::null_mut(),
+                ulSourceDataLen: 0,
+            };
+            let parameter = ptr::from_mut(&mut parameter);
+            function(&mut plain(CKM_RSA_PKCS_OAEP, parameter.cast(), size_of::<CK_RSA_PKCS_OAEP_PARAMS>()))
+        }
         Mechanism::GcmMessages => {
             let (mut nonce, mut tag) = ([0; 12], [0; 16]);
             let mut parameter = data::message_parameter(&mut nonce, &mut tag);
@@ -113,6 +134,9 @@ fn with_mechanism<T>(mechanism: Mechanism<'_>, function: impl FnOnce(*mut CK_MEC
 
 /// 128 bits, never less and never of a request: one real module takes a tag of no bits.
 const TAG_BITS: CK_ULONG = 128;
+
+/// As long as the digest, as the cloud has it.
+const PSS_SALT_BYTES: CK_ULONG = 32;
 
 static TRUE: CK_BBOOL = CK_TRUE;
 static FALSE: CK_BBOOL = CK_FALSE;

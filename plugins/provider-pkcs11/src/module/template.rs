@@ -71,8 +71,21 @@ pub enum Mechanism<'a> {
         /// The associated data.
         aad: &'a [u8],
     },
+    /// `CKM_RSA_PKCS_PSS` of a SHA-256 digest: MGF1 with SHA-256, a salt of 32 bytes.
+    RsaPss,
+    /// `CKM_RSA_PKCS_OAEP` with no label.
+    RsaOaep(Hash),
     /// `CKM_AES_GCM` for the message interface, which names nonce and tag at each message.
     GcmMessages,
+}
+
+/// The hash of OAEP, and of its MGF1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hash {
+    /// SHA-1.
+    Sha1,
+    /// SHA-256.
+    Sha256,
 }
 
 /// What every object has that unwraps from a stored blob: it stays where it is, dies with its session, and brings no other key out.

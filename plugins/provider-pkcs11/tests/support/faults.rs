@@ -4,6 +4,8 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::OnceLock;
+use std::sync::mpsc::{Receiver, Sender};
+use std::time::Duration;
 
 use cryptoki_sys::*;
 use keymill_provider_pkcs11::module::{Module, Table};
@@ -31,6 +33,7 @@ struct Plan {
     weather: Option<Weather>,
     faults: HashMap<&'static str, Fault>,
     calls: HashMap<&'static str, usize>,
+    held: HashMap<&'static str, (Sender<()>, Receiver<()>)>,
 }
 
 thread_local! {
@@ -42,6 +45,19 @@ static REAL: OnceLock<Table> = OnceLock::new();
 /// Answers `rv` to the next `times` calls of a function on this thread, after `after` more that pass. The real one is not called.
 pub(crate) fn plan(function: &'static str, after: usize, times: usize, rv: CK_RV) {
     PLAN.with_borrow_mut(|plan| plan.faults.insert(function, Fault { rv, after, times }));
+}
+
+/// Has the next call of a function on this thread tell that it has begun, and wait until it may go on.
+pub(crate) fn hold(function: &'static str, began: Sender<()>, go_on: Receiver<()>) {
+    PLAN.with_borrow_mut(|plan| plan.held.insert(function, (began, go_on)));
+}
+
+/// Waits where a call is held; half a minute is longer than any test that goes well.
+fn wait(function: &'static str) {
+    if let Some((began, go_on)) = PLAN.with_borrow_mut(|plan| plan.held.remove(function)) {
+        began.send(()).unwrap();
+        go_on.recv_timeout(Duration::from_secs(30)).unwrap();
+    }
 }
 
 /// Answers one of `codes` to one call in `one_in` on this thread.
@@ -99,6 +115,7 @@ macro_rules! interposed {
         $(
             #[allow(non_snake_case, unsafe_code)]
             unsafe extern "C" fn $Function($($argument: $type),*) -> CK_RV {
+                wait(stringify!($Function));
                 if let Some(rv) = due(stringify!($Function)) {
                     return rv;
                 }
@@ -122,6 +139,9 @@ interposed! {
     C_OpenSession(slot: CK_SLOT_ID, flags: CK_FLAGS, application: *mut std::ffi::c_void, notify: CK_NOTIFY, session: *mut CK_SESSION_HANDLE);
     C_Login(session: CK_SESSION_HANDLE, user: CK_USER_TYPE, pin: *mut CK_UTF8CHAR, len: CK_ULONG);
     C_GenerateKey(session: CK_SESSION_HANDLE, mechanism: *mut CK_MECHANISM, template: *mut CK_ATTRIBUTE, count: CK_ULONG, key: *mut CK_OBJECT_HANDLE);
+    C_GenerateKeyPair(session: CK_SESSION_HANDLE, mechanism: *mut CK_MECHANISM, public: *mut CK_ATTRIBUTE, publics: CK_ULONG, private: *mut CK_ATTRIBUTE, privates: CK_ULONG, public_key: *mut CK_OBJECT_HANDLE, private_key: *mut CK_OBJECT_HANDLE);
+    C_CreateObject(session: CK_SESSION_HANDLE, template: *mut CK_ATTRIBUTE, count: CK_ULONG, object: *mut CK_OBJECT_HANDLE);
+    C_WrapKey(session: CK_SESSION_HANDLE, mechanism: *mut CK_MECHANISM, wrapping: CK_OBJECT_HANDLE, key: CK_OBJECT_HANDLE, wrapped: *mut CK_BYTE, len: *mut CK_ULONG);
     C_UnwrapKey(session: CK_SESSION_HANDLE, mechanism: *mut CK_MECHANISM, unwrapping: CK_OBJECT_HANDLE, wrapped: *mut CK_BYTE, len: CK_ULONG, template: *mut CK_ATTRIBUTE, count: CK_ULONG, key: *mut CK_OBJECT_HANDLE);
     C_DestroyObject(session: CK_SESSION_HANDLE, object: CK_OBJECT_HANDLE);
     C_EncryptInit(session: CK_SESSION_HANDLE, mechanism: *mut CK_MECHANISM, key: CK_OBJECT_HANDLE);
@@ -130,5 +150,7 @@ interposed! {
     C_Decrypt(session: CK_SESSION_HANDLE, bytes: *mut CK_BYTE, len: CK_ULONG, out: *mut CK_BYTE, out_len: *mut CK_ULONG);
     C_SignInit(session: CK_SESSION_HANDLE, mechanism: *mut CK_MECHANISM, key: CK_OBJECT_HANDLE);
     C_Sign(session: CK_SESSION_HANDLE, bytes: *mut CK_BYTE, len: CK_ULONG, out: *mut CK_BYTE, out_len: *mut CK_ULONG);
+    C_VerifyInit(session: CK_SESSION_HANDLE, mechanism: *mut CK_MECHANISM, key: CK_OBJECT_HANDLE);
+    C_Verify(session: CK_SESSION_HANDLE, bytes: *mut CK_BYTE, len: CK_ULONG, signature: *mut CK_BYTE, signature_len: CK_ULONG);
     C_GenerateRandom(session: CK_SESSION_HANDLE, out: *mut CK_BYTE, len: CK_ULONG);
 }

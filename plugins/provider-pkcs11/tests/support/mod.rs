@@ -16,7 +16,7 @@ use keymill_core::key::{BulkMode, KeySpec};
 use keymill_core::seam::provider::{KeyMaterial, StoredKey};
 use keymill_provider_pkcs11::module::{Attribute, Module, Session};
 use keymill_provider_pkcs11::{
-    Config, DOMAIN_KEY_LABEL, Initialize, ModuleProfile, Pkcs11Provider, WRAPPED_BYTES, initialize, open_on,
+    Config, DOMAIN_KEY_LABEL, Initialize, ModuleProfile, Pkcs11Provider, initialize, open_on,
 };
 
 use cryptoki_sys::*;
@@ -151,6 +151,7 @@ pub(crate) fn slot(label: &str) -> CK_SLOT_ID {
 pub(crate) fn bring(
     label: &str,
     profile: &ModuleProfile,
+    spec: KeySpec,
     material: &[u8],
     bulk_mode: Option<BulkMode>,
 ) -> StoredKey {
@@ -159,7 +160,10 @@ pub(crate) fn bring(
     let known = session
         .create_object(&[
             Attribute::number(CKA_CLASS, CKO_SECRET_KEY),
-            Attribute::number(CKA_KEY_TYPE, CKK_AES),
+            Attribute::number(
+                CKA_KEY_TYPE,
+                if spec == KeySpec::HmacSha256 { CKK_GENERIC_SECRET } else { CKK_AES },
+            ),
             Attribute::flag(CKA_TOKEN, false),
             Attribute::flag(CKA_EXTRACTABLE, true),
             Attribute::bytes(CKA_VALUE, material),
@@ -168,9 +172,15 @@ pub(crate) fn bring(
     let mut wrapped = vec![0; 64];
     let len = session.wrap_key(profile.wrap.mechanism(), domain, known, &mut wrapped).unwrap();
     session.destroy_object(known).unwrap();
-    assert_eq!(len, WRAPPED_BYTES);
+    assert_eq!(len, material.len() + 8);
     wrapped.truncate(len);
-    StoredKey { spec: KeySpec::Aes256, bulk_mode, material: KeyMaterial::Wrapped(wrapped) }
+    StoredKey {
+        spec,
+        usage: spec.usages()[0],
+        bulk_mode,
+        material: KeyMaterial::Wrapped(wrapped),
+        public_key: None,
+    }
 }
 
 pub(crate) fn domain_key(session: &Session) -> keymill_provider_pkcs11::module::Object {

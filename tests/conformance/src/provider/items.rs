@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use keymill_core::blob::Algorithm;
+use keymill_core::key::KeySpec;
 use keymill_core::seam::provider::{CryptoSession, DeriveJob, JobError, KeyHandle};
 
 use super::{Fixture, Message, Use, bytes, derive, open, pack, seal, unpack};
@@ -43,8 +45,35 @@ pub fn derivation_does_each_job_that_is_not_done(fixture: &Fixture) {
 
 /// Test case 16 of the GCM submission to NIST (McGrew and Viega, appendix B).
 pub fn sealing_is_the_aes_gcm_of_the_standard(fixture: &Fixture) {
-    let key = [bytes::<16>("feffe9928665731c6d6a8f9467308308"); 2].concat();
+    let key = [bytes::<16>(GCM_KEY); 2].concat();
     let key = fixture.known(&key, Use::Aead);
+    let text = concat!(
+        "522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa",
+        "8cb08e48590dbb3da7b08b1056828838c5f61e6393ba7a0abcc9f662"
+    );
+    seals_as_known(fixture, &key, text, "76fc6ece0f4e1768cddf8853bb2d551b");
+}
+
+/// Test case 4 of the same, where keys of 128 bits are offered; such a key derives nothing.
+pub fn sealing_by_a_key_of_128_bits_is_that_of_the_standard(fixture: &Fixture) {
+    if !fixture.provider.profile().specs.contains(&KeySpec::Aes128) {
+        return;
+    }
+    assert!(fixture.provider.profile().algorithms.contains(&Algorithm::Aes128Gcm));
+    let stored = (fixture.bring)(KeySpec::Aes128, &bytes::<16>(GCM_KEY), fixture.mode(Use::Aead));
+    let key = fixture.load(&stored);
+    let text = concat!(
+        "42831ec2217774244b7221b784d0d49ce3aa212f2c02a4e035c17e2329aca12e",
+        "21d514b25466931c7d8f6a5aac84aa051ba30b396a0aac973d58e091"
+    );
+    seals_as_known(fixture, &key, text, "5bc94fbc3221a5db94fae95ae7121a47");
+    assert_eq!(derive(&mut *fixture.session(), &key, [[1; 16], [2; 16]]), Err(JobError::Rejected));
+}
+
+/// The key of the examples of GCM, once for 128 bits and twice for 256.
+const GCM_KEY: &str = "feffe9928665731c6d6a8f9467308308";
+
+fn seals_as_known(fixture: &Fixture, key: &KeyHandle, text: &str, tag: &str) {
     let plain = Message {
         nonce: bytes("cafebabefacedbaddecaf888"),
         aad: bytes::<20>("feedfacedeadbeeffeedfacedeadbeefabaddad2").into(),
@@ -55,18 +84,10 @@ pub fn sealing_is_the_aes_gcm_of_the_standard(fixture: &Fixture) {
         .into(),
         tag: [0; 16],
     };
-    let sealed = Message {
-        text: bytes::<60>(concat!(
-            "522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa",
-            "8cb08e48590dbb3da7b08b1056828838c5f61e6393ba7a0abcc9f662"
-        ))
-        .into(),
-        tag: bytes("76fc6ece0f4e1768cddf8853bb2d551b"),
-        ..plain.clone()
-    };
+    let sealed = Message { text: bytes::<60>(text).into(), tag: bytes(tag), ..plain.clone() };
     let mut session = fixture.session();
-    assert_eq!(seal(&mut *session, &key, std::slice::from_ref(&plain)), [Ok(sealed.clone())]);
-    assert_eq!(open(&mut *session, &key, &[sealed])[0].as_ref().expect("it opens").text, plain.text);
+    assert_eq!(seal(&mut *session, key, std::slice::from_ref(&plain)), [Ok(sealed.clone())]);
+    assert_eq!(open(&mut *session, key, &[sealed])[0].as_ref().expect("it opens").text, plain.text);
 }
 
 /// Opens what it sealed, of every length, under the same key alone.

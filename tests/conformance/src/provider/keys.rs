@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use keymill_core::Sensitive;
 use keymill_core::blob::Algorithm;
-use keymill_core::key::{BulkMode, KeySpec, ProtectionLevel};
+use keymill_core::key::{BulkMode, KeySpec, KeyUsage, ProtectionLevel};
 use keymill_core::seam::provider::{KeyMaterial, ProviderError, StoredKey};
 
 use super::{Fixture, Use, derive};
@@ -26,12 +26,19 @@ pub fn a_profile_is_filled_in(fixture: &Fixture) {
 pub fn every_listed_specification_is_generated_and_loaded(fixture: &Fixture) {
     let mut custody = fixture.custody();
     for spec in &fixture.provider.profile().specs {
-        for use_ in [Use::Aead, Use::Derive] {
-            let stored = custody.generate(*spec, fixture.mode(use_)).expect("the profile lists it");
-            assert_eq!((stored.spec, stored.bulk_mode), (*spec, fixture.mode(use_)));
+        let usages = spec.usages().iter().filter(|usage| fixture.provider.profile().offers(*spec, **usage));
+        let uses = match spec {
+            KeySpec::Aes256 => vec![fixture.mode(Use::Aead), fixture.mode(Use::Derive)],
+            KeySpec::Aes128 => vec![fixture.mode(Use::Aead)],
+            _ => vec![None],
+        };
+        for (usage, mode) in usages.flat_map(|usage| uses.iter().map(move |mode| (*usage, *mode))) {
+            let stored = custody.generate(*spec, usage, mode).expect("the profile lists it");
+            assert_eq!((stored.spec, stored.usage, stored.bulk_mode), (*spec, usage, mode));
+            assert_eq!(stored.public_key.is_some(), spec.is_key_pair());
             match (&stored.material, fixture.provider.profile().protection) {
                 (KeyMaterial::Clear(clear), ProtectionLevel::Software) => {
-                    assert_eq!(clear.len(), spec.material_bytes());
+                    assert!(spec.material_bytes().is_none_or(|bytes| bytes == clear.len()));
                 }
                 (KeyMaterial::Wrapped(_), ProtectionLevel::Hsm) => {}
                 _ => panic!("material leaves an HSM wrapped, and this process's memory in clear"),
@@ -43,15 +50,27 @@ pub fn every_listed_specification_is_generated_and_loaded(fixture: &Fixture) {
     }
 }
 
-/// Refuses foreign modes and foreign material as the fault of the request.
+/// Refuses foreign specifications, usages, modes and material as the fault of the request.
 pub fn what_the_profile_does_not_list_is_rejected(fixture: &Fixture) {
     let mut custody = fixture.custody();
+    for spec in KeySpec::ALL {
+        for usage in [KeyUsage::EncryptDecrypt, KeyUsage::SignVerify, KeyUsage::GenerateVerifyMac] {
+            if !fixture.provider.profile().offers(spec, usage) {
+                let mode = spec.material_bytes().and_then(|_| fixture.mode(Use::Aead));
+                let refused = custody.generate(spec, usage, mode).err();
+                assert!(
+                    matches!(refused, Some(ProviderError::Rejected(_))),
+                    "{spec:?} {usage:?}: {refused:?}"
+                );
+            }
+        }
+    }
     let unfit = match fixture.provider.profile().protection {
         ProtectionLevel::Software => [Some(BulkMode::InHsm), Some(BulkMode::HsmDerived)],
         ProtectionLevel::Hsm => [None, None],
     };
     for mode in unfit {
-        let refused = custody.generate(KeySpec::Aes256, mode).err();
+        let refused = custody.generate(KeySpec::Aes256, KeyUsage::EncryptDecrypt, mode).err();
         assert!(matches!(refused, Some(ProviderError::Rejected(_))), "{mode:?}: {refused:?}");
     }
     // Material of the other kind can come from a store that another provider served.
@@ -59,7 +78,13 @@ pub fn what_the_profile_does_not_list_is_rejected(fixture: &Fixture) {
         ProtectionLevel::Software => KeyMaterial::Wrapped(vec![7; 40]),
         ProtectionLevel::Hsm => KeyMaterial::Clear(Sensitive::copied(&[7; 32])),
     };
-    let stored = StoredKey { spec: KeySpec::Aes256, bulk_mode: fixture.mode(Use::Derive), material: foreign };
+    let stored = StoredKey {
+        spec: KeySpec::Aes256,
+        usage: KeyUsage::EncryptDecrypt,
+        bulk_mode: fixture.mode(Use::Derive),
+        material: foreign,
+        public_key: None,
+    };
     assert!(matches!(custody.load(&stored).err(), Some(ProviderError::Rejected(_))));
 }
 
@@ -109,25 +134,34 @@ pub fn damaged_material_is_corrupt(fixture: &Fixture) {
         KeyMaterial::Wrapped(wrapped) => wrapped.clone(),
     };
     let longer = [&whole[..], &[0]].concat();
-    for damaged in [&[][..], &whole[..1], &whole[..whole.len() / 2], &whole[..whole.len() - 1], &longer] {
+    for bytes in [&[][..], &whole[..1], &whole[..whole.len() / 2], &whole[..whole.len() - 1], &longer] {
         let material = match &stored.material {
-            KeyMaterial::Clear(_) => KeyMaterial::Clear(Sensitive::copied(damaged)),
-            KeyMaterial::Wrapped(_) => KeyMaterial::Wrapped(damaged.to_vec()),
+            KeyMaterial::Clear(_) => KeyMaterial::Clear(Sensitive::copied(bytes)),
+            KeyMaterial::Wrapped(_) => KeyMaterial::Wrapped(bytes.to_vec()),
         };
-        let refused =
-            custody.load(&StoredKey { spec: stored.spec, bulk_mode: stored.bulk_mode, material }).err();
-        assert!(matches!(refused, Some(ProviderError::Corrupt(_))), "{} bytes: {refused:?}", damaged.len());
+        let damaged = StoredKey {
+            spec: stored.spec,
+            usage: stored.usage,
+            bulk_mode: stored.bulk_mode,
+            material,
+            public_key: None,
+        };
+        let refused = custody.load(&damaged).err();
+        assert!(matches!(refused, Some(ProviderError::Corrupt(_))), "{} bytes: {refused:?}", bytes.len());
     }
     custody.load(&stored).expect("it loads");
 }
 
-/// Has one control lane, and takes it back.
-pub fn the_control_lane_is_given_once_at_a_time(fixture: &Fixture) {
-    let custody = fixture.custody();
-    assert!(matches!(fixture.provider.custody().err(), Some(ProviderError::Unavailable(_))));
-    assert!(fixture.other.custody().is_ok(), "another provider has a lane of its own");
-    drop(custody);
-    assert!(fixture.provider.custody().is_ok());
+/// Gives a lane to those that load and another to those that generate, and what one gives up leaves the other's alone.
+pub fn lanes_of_control_share_what_is_loaded(fixture: &Fixture) {
+    let (mut makes, mut loads) = (fixture.custody(), fixture.custody());
+    let stored = fixture.stored(&mut *makes, Use::Derive);
+    let handle = loads.load(&stored).expect("it loads");
+    let before = derive(&mut *fixture.session(), &handle, MESSAGES).expect("it derives");
+    let other = makes.load(&stored).expect("it loads");
+    makes.unload(other).expect("the provider is up");
+    drop(makes);
+    assert_eq!(derive(&mut *fixture.session(), &handle, MESSAGES), Ok(before));
 }
 
 /// Gives its sign of life, twice.

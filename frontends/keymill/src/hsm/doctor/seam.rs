@@ -4,7 +4,7 @@
 use std::thread;
 use std::time::Instant;
 
-use keymill_core::key::{BulkMode, KeySpec};
+use keymill_core::key::{BulkMode, KeySpec, KeyUsage};
 use keymill_core::seam::provider::{
     AeadBatch, AeadItem, CryptoProvider, CryptoSession, JobError, KeyHandle, ProviderError, SessionLost,
     StoredKey,
@@ -52,7 +52,7 @@ impl From<SessionLost> for Seen {
 /// Generates a key, wraps it, and loads it from what is to be stored.
 pub(super) fn trial(provider: &dyn CryptoProvider) -> Result<Trial<'_>, Seen> {
     let mut custody = provider.custody()?;
-    let stored = custody.generate(KeySpec::Aes256, Some(BulkMode::InHsm))?;
+    let stored = custody.generate(KeySpec::Aes256, KeyUsage::EncryptDecrypt, Some(BulkMode::InHsm))?;
     let key = custody.load(&stored)?;
     Ok(Trial { provider, stored, key, nonces: 0 })
 }

@@ -5,7 +5,9 @@ use std::sync::{Arc, OnceLock};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use keymill_core::key::ProtectionLevel;
-use keymill_core::seam::provider::{DeriveJob, KeyCustody, KeyMaterial, ProviderProfile};
+use keymill_core::seam::provider::{
+    DecryptJob, DeriveJob, KeyCustody, KeyMaterial, ProviderProfile, SignJob,
+};
 
 use super::*;
 use crate::hsm::doctor::check::{Check, Outcome};
@@ -57,6 +59,8 @@ impl CryptoProvider for Fake {
             protection: ProtectionLevel::Hsm,
             specs: Vec::new(),
             algorithms: Vec::new(),
+            signatures: Vec::new(),
+            decryptions: Vec::new(),
             derives: false,
             inline: false,
             max_batch: 256,
@@ -75,8 +79,14 @@ impl CryptoProvider for Fake {
 }
 
 impl KeyCustody for Fake {
-    fn generate(&mut self, spec: KeySpec, bulk_mode: Option<BulkMode>) -> Result<StoredKey, ProviderError> {
-        Ok(StoredKey { spec, bulk_mode, material: KeyMaterial::Wrapped(vec![0; 40]) })
+    fn generate(
+        &mut self,
+        spec: KeySpec,
+        usage: KeyUsage,
+        bulk_mode: Option<BulkMode>,
+    ) -> Result<StoredKey, ProviderError> {
+        let material = KeyMaterial::Wrapped(vec![0; 40]);
+        Ok(StoredKey { spec, usage, bulk_mode, material, public_key: None })
     }
 
     fn load(&mut self, _: &StoredKey) -> Result<KeyHandle, ProviderError> {
@@ -136,6 +146,14 @@ impl CryptoSession for Fake {
 
     fn derive(&mut self, _: &KeyHandle, _: &mut [DeriveJob]) -> Result<(), SessionLost> {
         Err(SessionLost { reason: "nothing is derived here".into() })
+    }
+
+    fn sign(&mut self, _: &KeyHandle, _: &mut [SignJob]) -> Result<(), SessionLost> {
+        Err(SessionLost { reason: "nothing is signed here".into() })
+    }
+
+    fn decrypt_asymmetric(&mut self, _: &KeyHandle, _: &mut [DecryptJob]) -> Result<(), SessionLost> {
+        Err(SessionLost { reason: "no private key decrypts here".into() })
     }
 
     fn random(&mut self, out: &mut [u8]) -> Result<(), ProviderError> {

@@ -1,0 +1,189 @@
+//! Key pairs: their halves belong together, in the store as in use, and the private one opens what the public one encrypts.
+
+use std::collections::HashSet;
+
+use aws_lc_rs::rsa::{
+    OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey, PublicEncryptingKey,
+};
+use keymill_core::Sensitive;
+use keymill_core::key::{DecryptAlgorithm, KeySpec, KeyUsage};
+use keymill_core::seam::provider::{JobError, KeyMaterial, ProviderError, PublicKey, StoredKey};
+
+use super::signatures::{input, own, pairs};
+use super::{Fixture, decrypt, sign, verifies};
+
+/// Draws each pair anew.
+pub fn a_key_pair_has_a_public_half_of_its_own(fixture: &Fixture) {
+    let mut seen = HashSet::new();
+    for (_, stored) in pairs(fixture).into_iter().chain(pairs(fixture)) {
+        let public = stored.public_key.expect("a pair has a public half");
+        assert!(seen.insert(public.as_der().to_vec()));
+    }
+}
+
+/// Gives signatures that the stored public half verifies after each loading.
+pub fn a_stored_pair_signs_alike_each_time_it_is_loaded(fixture: &Fixture) {
+    for (spec, stored) in pairs(fixture) {
+        let algorithm = *own(fixture, spec);
+        let mut custody = fixture.custody();
+        for seed in 0..3 {
+            let handle = custody.load(&stored).expect("it loads");
+            let input = input(algorithm, seed);
+            let signature = sign(&mut *fixture.session(), &handle, algorithm, &input).expect("it signs");
+            let public = stored.public_key.as_ref().expect("a pair has a public half");
+            assert!(verifies(spec, algorithm, public, &input, &signature), "{}", spec.name());
+            custody.unload(handle).expect("the provider is up");
+            custody.destroy(&stored).expect("the provider is up");
+        }
+    }
+}
+
+/// Refuses a private half that stands beside another's public one, or beside none, as a reason to stop.
+pub fn a_pair_whose_halves_do_not_match_is_corrupt(fixture: &Fixture) {
+    for ((spec, one), (_, other)) in pairs(fixture).into_iter().zip(pairs(fixture)) {
+        let mut custody = fixture.custody();
+        let whole = one.public_key.clone().expect("a pair has a public half");
+        let cut = PublicKey::from_der(whole.as_der()[..whole.as_der().len() - 1].to_vec());
+        for public in [other.public_key.clone(), None, Some(cut), Some(PublicKey::from_der(Vec::new()))] {
+            let mixed = StoredKey { public_key: public, ..copy(&one) };
+            let refused = custody.load(&mixed).err();
+            assert!(matches!(refused, Some(ProviderError::Corrupt(_))), "{}: {refused:?}", spec.name());
+        }
+        custody.load(&one).expect("it loads");
+        // Of another usage it is another key.
+        let misused = StoredKey { usage: KeyUsage::GenerateVerifyMac, ..copy(&one) };
+        let refused = custody.load(&misused).err();
+        assert!(matches!(refused, Some(ProviderError::Corrupt(_))), "{}: {refused:?}", spec.name());
+    }
+}
+
+/// Refuses private material that lost, gained or changed bytes, as a reason to stop.
+pub fn damaged_private_material_is_corrupt(fixture: &Fixture) {
+    for (spec, stored) in pairs(fixture) {
+        let mut custody = fixture.custody();
+        let whole = bytes_of(&stored);
+        let mut flipped = whole.clone();
+        flipped[whole.len() / 2] ^= 1;
+        let half = whole[..whole.len() / 2].to_vec();
+        for damaged in [Vec::new(), vec![7], half, whole[..whole.len() - 1].to_vec(), flipped] {
+            let count = damaged.len();
+            let refused =
+                custody.load(&StoredKey { material: like(&stored, damaged), ..copy(&stored) }).err();
+            assert!(
+                matches!(refused, Some(ProviderError::Corrupt(_))),
+                "{}, {count} bytes: {refused:?}",
+                spec.name()
+            );
+        }
+        custody.load(&stored).expect("it loads");
+    }
+}
+
+/// Opens texts of every length that another implementation has encrypted under the public half.
+pub fn what_was_encrypted_elsewhere_decrypts(fixture: &Fixture) {
+    for spec in fixture.offered(KeyUsage::EncryptDecrypt) {
+        let stored = fixture.made(spec, KeyUsage::EncryptDecrypt);
+        let key = fixture.load(&stored);
+        let mut session = fixture.session();
+        for algorithm in decryptions(fixture, spec) {
+            for length in [0, 1, 32, longest(spec, algorithm)] {
+                let text = vec![length as u8 ^ 0x5a; length];
+                let sealed = encrypt(&stored, algorithm, &text);
+                let opened = decrypt(&mut *session, &key, algorithm, &sealed);
+                assert_eq!(opened, Ok(text), "{} {} of {length}", spec.name(), algorithm.name());
+            }
+        }
+    }
+}
+
+/// Answers alike to whatever does not open, and goes on.
+pub fn what_does_not_decrypt_is_opaque(fixture: &Fixture) {
+    for spec in fixture.offered(KeyUsage::EncryptDecrypt).into_iter().take(1) {
+        let stored = fixture.made(spec, KeyUsage::EncryptDecrypt);
+        let other = fixture.made(spec, KeyUsage::EncryptDecrypt);
+        let key = fixture.load(&stored);
+        let mut session = fixture.session();
+        for algorithm in decryptions(fixture, spec) {
+            let good = encrypt(&stored, algorithm, b"text");
+            let mut flipped = good.clone();
+            flipped[100] ^= 1;
+            let longer = [&[0], &good[..]].concat();
+            let foreign = encrypt(&other, algorithm, b"text");
+            let (nothing, zeroes, ones) = (Vec::new(), vec![0; good.len()], vec![0xff; good.len()]);
+            let shorter = good[1..].to_vec();
+            for bad in [flipped, longer, shorter, foreign, nothing, zeroes, ones, vec![7; 100_000]] {
+                let count = bad.len();
+                let refused = decrypt(&mut *session, &key, algorithm, &bad);
+                assert_eq!(
+                    refused,
+                    Err(JobError::InvalidCiphertext),
+                    "{} bytes, {}",
+                    count,
+                    algorithm.name()
+                );
+            }
+            assert_eq!(decrypt(&mut *session, &key, algorithm, &good), Ok(b"text".to_vec()));
+        }
+        // Another hash than it was encrypted with, where both are there.
+        if let [one, another] = decryptions(fixture, spec)[..] {
+            let sealed = encrypt(&stored, one, b"text");
+            assert_eq!(decrypt(&mut *session, &key, another, &sealed), Err(JobError::InvalidCiphertext));
+        }
+        // And an algorithm that is not offered is the job's fault.
+        for lacking in
+            spec.decryptions().iter().filter(|algorithm| !decryptions(fixture, spec).contains(algorithm))
+        {
+            assert_eq!(decrypt(&mut *session, &key, *lacking, &[7; 256]), Err(JobError::Rejected));
+        }
+    }
+}
+
+fn decryptions(fixture: &Fixture, spec: KeySpec) -> Vec<DecryptAlgorithm> {
+    let offered = &fixture.provider.profile().decryptions;
+    spec.decryptions().iter().copied().filter(|algorithm| offered.contains(algorithm)).collect()
+}
+
+/// RFC 8017, 7.1.1: the modulus less two digests and two bytes.
+fn longest(spec: KeySpec, algorithm: DecryptAlgorithm) -> usize {
+    let digest = match algorithm {
+        DecryptAlgorithm::RsaesOaepSha256 => 32,
+        DecryptAlgorithm::RsaesOaepSha1 => 20,
+    };
+    spec.modulus_bytes().expect("RSA has a modulus") - 2 * digest - 2
+}
+
+fn encrypt(stored: &StoredKey, algorithm: DecryptAlgorithm, text: &[u8]) -> Vec<u8> {
+    let public = stored.public_key.as_ref().expect("a pair has a public half");
+    let key = PublicEncryptingKey::from_der(public.as_der()).expect("a public key of RSA");
+    let key = OaepPublicEncryptingKey::new(key).expect("OAEP takes any");
+    let algorithm = match algorithm {
+        DecryptAlgorithm::RsaesOaepSha256 => &OAEP_SHA256_MGF1SHA256,
+        DecryptAlgorithm::RsaesOaepSha1 => &OAEP_SHA1_MGF1SHA1,
+    };
+    let mut out = vec![0; key.ciphertext_size()];
+    key.encrypt(algorithm, text, &mut out, None).expect("a text of a fitting length").to_vec()
+}
+
+fn copy(stored: &StoredKey) -> StoredKey {
+    StoredKey {
+        spec: stored.spec,
+        usage: stored.usage,
+        bulk_mode: stored.bulk_mode,
+        material: like(stored, bytes_of(stored)),
+        public_key: stored.public_key.clone(),
+    }
+}
+
+fn bytes_of(stored: &StoredKey) -> Vec<u8> {
+    match &stored.material {
+        KeyMaterial::Clear(clear) => clear.expose().to_vec(),
+        KeyMaterial::Wrapped(wrapped) => wrapped.clone(),
+    }
+}
+
+fn like(stored: &StoredKey, bytes: Vec<u8>) -> KeyMaterial {
+    match &stored.material {
+        KeyMaterial::Clear(_) => KeyMaterial::Clear(Sensitive::new(bytes)),
+        KeyMaterial::Wrapped(_) => KeyMaterial::Wrapped(bytes),
+    }
+}
