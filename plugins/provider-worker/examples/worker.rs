@@ -15,10 +15,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keymill_core::Sensitive;
-use keymill_core::key::{BulkMode, KeySpec};
+use keymill_core::key::{BulkMode, KeySpec, KeyUsage};
 use keymill_core::seam::provider::{
-    AeadBatch, AeadItem, CryptoProvider, CryptoSession, DeriveJob, KeyCustody, KeyHandle, ProviderError,
-    ProviderProfile, SessionLost, StoredKey,
+    AeadBatch, AeadItem, CryptoProvider, CryptoSession, DecryptJob, DeriveJob, KeyCustody, KeyHandle,
+    ProviderError, ProviderProfile, SessionLost, SignJob, StoredKey,
 };
 use keymill_provider_worker::{Config, Refusal, Served, run};
 use rustix::process::{Signal, getpid, kill_process};
@@ -97,7 +97,7 @@ fn parent() -> ExitCode {
         };
         let provider = keymill_provider_worker::open(config)?;
         let mut custody = provider.custody()?;
-        let stored = custody.generate(KeySpec::Aes256, None)?;
+        let stored = custody.generate(KeySpec::Aes256, KeyUsage::EncryptDecrypt, None)?;
         let key = custody.load(&stored)?;
         let mut session = provider.open_session()?;
         writeln!(io::stdout(), "{}", provider.status().pid.unwrap_or_default())?;
@@ -147,8 +147,13 @@ impl CryptoProvider for Module {
 struct Stuck(Box<dyn KeyCustody>);
 
 impl KeyCustody for Stuck {
-    fn generate(&mut self, spec: KeySpec, bulk_mode: Option<BulkMode>) -> Result<StoredKey, ProviderError> {
-        self.0.generate(spec, bulk_mode)
+    fn generate(
+        &mut self,
+        spec: KeySpec,
+        usage: KeyUsage,
+        bulk_mode: Option<BulkMode>,
+    ) -> Result<StoredKey, ProviderError> {
+        self.0.generate(spec, usage, bulk_mode)
     }
 
     fn load(&mut self, key: &StoredKey) -> Result<KeyHandle, ProviderError> {
@@ -210,6 +215,14 @@ impl CryptoSession for Session {
 
     fn derive(&mut self, key: &KeyHandle, jobs: &mut [DeriveJob]) -> Result<(), SessionLost> {
         self.0.derive(key, jobs)
+    }
+
+    fn sign(&mut self, key: &KeyHandle, jobs: &mut [SignJob]) -> Result<(), SessionLost> {
+        self.0.sign(key, jobs)
+    }
+
+    fn decrypt_asymmetric(&mut self, key: &KeyHandle, jobs: &mut [DecryptJob]) -> Result<(), SessionLost> {
+        self.0.decrypt_asymmetric(key, jobs)
     }
 
     fn random(&mut self, out: &mut [u8]) -> Result<(), ProviderError> {

@@ -15,18 +15,15 @@ pub mod wire;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use keymill_core::seam::provider::{
     CryptoProvider, CryptoSession, KeyCustody, ProviderError, ProviderProfile,
 };
-use parking_lot::Mutex;
 
 pub use config::Config;
 pub use serve::{Refusal, Served, run, serve};
 pub use supervisor::WorkerStatus;
 
-use crate::connection::Connection;
 use crate::custody::WorkerCustody;
 use crate::session::WorkerSession;
 use crate::supervisor::Supervisor;
@@ -45,40 +42,28 @@ pub fn open(config: Config) -> Result<WorkerProvider, OpenError> {
             protection: profile.protection,
             specs: profile.specs,
             algorithms: profile.algorithms,
+            signatures: profile.signatures,
+            decryptions: profile.decryptions,
             derives: profile.derives,
             // Every call waits for another process.
             inline: false,
             max_batch: profile.max_batch,
             max_sessions: profile.max_sessions,
         },
-        shared: Arc::new(Shared {
-            custody_taken: AtomicBool::new(false),
-            lane: Mutex::new(None),
-            supervisor: Arc::new(supervisor),
-        }),
+        supervisor: Arc::new(supervisor),
     })
 }
 
 /// A provider in a process of its own.
 pub struct WorkerProvider {
     profile: ProviderProfile,
-    shared: Arc<Shared>,
-}
-
-/// The control lane to the worker of a generation, once there is one.
-type Lane = Option<(u64, Connection)>;
-
-struct Shared {
-    custody_taken: AtomicBool,
-    /// Stays open from one user to the next. It comes before the supervisor, which waits for the worker's end: that ends its lane first.
-    lane: Mutex<Lane>,
     supervisor: Arc<Supervisor>,
 }
 
 impl WorkerProvider {
     /// Tells how the worker is.
     pub fn status(&self) -> WorkerStatus {
-        self.shared.supervisor.status()
+        self.supervisor.status()
     }
 }
 
@@ -88,14 +73,11 @@ impl CryptoProvider for WorkerProvider {
     }
 
     fn open_session(&self) -> Result<Box<dyn CryptoSession>, ProviderError> {
-        Ok(Box::new(WorkerSession::open(&self.shared.supervisor)?))
+        Ok(Box::new(WorkerSession::open(&self.supervisor)?))
     }
 
     fn custody(&self) -> Result<Box<dyn KeyCustody>, ProviderError> {
-        if self.shared.custody_taken.swap(true, Ordering::AcqRel) {
-            return Err(ProviderError::Unavailable("the control lane is taken".into()));
-        }
-        Ok(Box::new(WorkerCustody::new(Arc::clone(&self.shared))?))
+        Ok(Box::new(WorkerCustody::open(&self.supervisor)?))
     }
 }
 

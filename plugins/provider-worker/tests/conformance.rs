@@ -4,14 +4,15 @@ mod support;
 
 use keymill_conformance::provider::Fixture;
 use keymill_core::Sensitive;
-use keymill_core::key::KeySpec;
 use keymill_core::seam::provider::{KeyMaterial, StoredKey};
 
 fn fixture() -> Fixture {
-    Fixture::new(support::software(), support::software(), |material, bulk_mode| StoredKey {
-        spec: KeySpec::Aes256,
+    Fixture::new(support::software(), support::software(), |spec, material, bulk_mode| StoredKey {
+        spec,
+        usage: spec.usages()[0],
         bulk_mode,
         material: KeyMaterial::Clear(Sensitive::copied(material)),
+        public_key: None,
     })
 }
 

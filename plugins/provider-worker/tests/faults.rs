@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use keymill_core::key::KeySpec;
+use keymill_core::key::{KeySpec, KeyUsage};
 use keymill_core::seam::provider::{AeadBatch, CryptoProvider, JobError, KeyHandle, ProviderError};
 use keymill_provider_worker::{Config, WorkerProvider, open};
 use rustix::process::{Pid, Signal, kill_process};
@@ -106,7 +106,7 @@ fn an_exit_a_panic_and_a_lost_token_lose_what_they_must() {
 fn twenty_kills_are_twenty_starts_and_the_control_lane_goes_on() {
     let provider = software();
     let mut custody = provider.custody().unwrap();
-    let stored = custody.generate(KeySpec::Aes256, None).unwrap();
+    let stored = custody.generate(KeySpec::Aes256, KeyUsage::EncryptDecrypt, None).unwrap();
     for start in 1..=20 {
         let handle = custody.load(&stored).unwrap();
         assert_eq!(seals(&provider, &handle), [Some(Ok(())); 10]);
@@ -176,7 +176,7 @@ fn a_control_lane_that_hangs_has_the_worker_killed() {
         assert_eq!(provider.status().starts, start);
         assert!(matches!(custody.canary(), Err(ProviderError::Unavailable(_))));
         assert_eq!(provider.status().pid, None);
-        custody.generate(KeySpec::Aes256, None).unwrap();
+        custody.generate(KeySpec::Aes256, KeyUsage::EncryptDecrypt, None).unwrap();
     }
 }
 
@@ -289,7 +289,7 @@ fn a_provider_that_is_dropped_leaves_no_process() {
 fn handles_without_a_user_make_room_in_the_table() {
     let provider = open(Config { max_keys: 8, ..config(&["software"]) }).unwrap();
     let mut custody = provider.custody().unwrap();
-    let stored = custody.generate(KeySpec::Aes256, None).unwrap();
+    let stored = custody.generate(KeySpec::Aes256, KeyUsage::EncryptDecrypt, None).unwrap();
     (0..100).for_each(|_| drop(custody.load(&stored).unwrap()));
     let held: Vec<_> = (0..8).map(|_| custody.load(&stored).unwrap()).collect();
     assert!(matches!(custody.load(&stored).err(), Some(ProviderError::Unavailable(_))));

@@ -1,4 +1,4 @@
-//! The control lane of the provider, on the thread of its conversation.
+//! A control lane of the provider, on the thread of its conversation.
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -9,9 +9,8 @@ use zeroize::Zeroizing;
 use super::{Serving, answer_done, answer_failed};
 use crate::wire::{self, ControlRequest, Incoming, Kind, StoredMessage};
 
-/// Opens the control lane and serves it until the parent ends the conversation.
+/// Opens a control lane and serves it until the parent ends the conversation.
 pub(super) fn hold(mut stream: UnixStream, mut incoming: Incoming, tag: u64, serving: &Serving) {
-    let _alone = serving.custody.lock();
     let mut custody = match serving.served.provider.custody() {
         Ok(custody) => custody,
         Err(error) => {
@@ -47,8 +46,8 @@ fn answer(
     out: &mut Vec<u8>,
 ) -> Result<Kind, ProviderError> {
     match request {
-        ControlRequest::Generate(spec, bulk_mode) => {
-            let key = custody.generate(spec, bulk_mode)?;
+        ControlRequest::Generate(spec, usage, bulk_mode) => {
+            let key = custody.generate(spec, usage, bulk_mode)?;
             // Key material is to leave no copies behind, which a vector makes when it grows.
             out.reserve(64 * 1024);
             StoredMessage::encode(&key, out);
@@ -64,8 +63,8 @@ fn answer(
             out.extend(number.to_be_bytes());
             Ok(Kind::Loaded)
         }
-        ControlRequest::Unload(number) => {
-            if let Some(handle) = serving.keys.numbered(number) {
+        ControlRequest::Unload(key) => {
+            if let Ok(handle) = serving.keys.handle(key) {
                 custody.unload(handle)?;
             }
             Ok(Kind::Done)

@@ -90,7 +90,8 @@ pub fn serve(
                     wire::begin(&mut message);
                     ReadyProfile::encode(served.provider.profile(), &mut message);
                     wire::finish(&mut message, Kind::Ready, header.tag, 0);
-                    *place.lock() = Some(Arc::new(Serving { served, keys: Keys::new(generation, max_keys), custody: Mutex::new(()) }));
+                    let keys = Keys::new(generation, max_keys);
+                    *place.lock() = Some(Arc::new(Serving { served, keys }));
                     (&mut &spine).write_all(&message)
                 }
                 Err(Refusal { why, pin_refused }) => {
@@ -130,8 +131,6 @@ pub fn serve(
 struct Serving {
     served: Served,
     keys: Keys,
-    /// Held by the control lane: one that the parent opens anew waits until the last is closed.
-    custody: Mutex<()>,
 }
 
 /// Holds one conversation to its end.

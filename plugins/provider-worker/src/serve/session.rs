@@ -3,12 +3,16 @@
 use std::io::{self, IoSlice, Write};
 use std::os::unix::net::UnixStream;
 
-use keymill_core::seam::provider::{CryptoSession, SessionLost};
+use keymill_core::Sensitive;
+use keymill_core::seam::provider::{
+    CryptoSession, DecryptJob, DeriveJob, JobError, KeyHandle, SessionLost, SignJob,
+};
 use zeroize::Zeroizing;
 
 use super::{Serving, answer_done, answer_failed};
 use crate::wire::{
-    self, AeadAnswer, AeadRequest, DeriveAnswer, DeriveRequest, Garbled, Header, Incoming, Kind, RANDOM_BYTES,
+    self, AeadAnswer, AeadRequest, Garbled, Header, Incoming, Job, JobsAnswer, JobsRequest, Kind, Output,
+    RANDOM_BYTES,
 };
 
 /// Opens a session and serves it until the parent ends the conversation, or the provider loses it.
@@ -57,7 +61,9 @@ impl Talk<'_> {
         let header = self.incoming.receive(&mut self.stream, None).map_err(|_| Over)?;
         match header.kind {
             Kind::Encrypt | Kind::Decrypt => self.aead(header),
-            Kind::Derive => self.derive(header.tag),
+            Kind::Derive => self.jobs::<DeriveJob>(header.tag),
+            Kind::Sign => self.jobs::<SignJob>(header.tag),
+            Kind::DecryptAsymmetric => self.jobs::<DecryptJob>(header.tag),
             Kind::Random => self.random(header.tag),
             _ => Err(Over),
         }
@@ -87,20 +93,18 @@ impl Talk<'_> {
         Ok(lost.is_err())
     }
 
-    fn derive(&mut self, tag: u64) -> Result<bool, Over> {
-        let DeriveRequest { key, mut jobs } = DeriveRequest::decode(self.incoming.body())?;
-        let lost = match self.serving.keys.handle(key) {
-            Ok(key) => self.session.derive(&key, &mut jobs),
-            Err(error) => {
-                jobs.iter_mut().for_each(|job| job.output = Some(Err(error)));
-                Ok(())
-            }
-        };
+    /// Does jobs that have no common buffer.
+    fn jobs<J: Local>(&mut self, tag: u64) -> Result<bool, Over> {
+        let JobsRequest { key, jobs } = JobsRequest::decode(self.incoming.body())?;
+        let mut jobs = jobs.into_iter().map(J::read).collect::<Result<Vec<_>, _>>()?;
+        let mut lost = Ok(());
+        match self.serving.keys.handle(key) {
+            Ok(key) => lost = J::work(&mut *self.session, &key, &mut jobs),
+            Err(error) => jobs.iter_mut().for_each(|job| job.refuse(error)),
+        }
         wire::begin(&mut self.message);
-        // No copies of what is derived: the room is there at once.
-        self.message.reserve(2048 + 64 * jobs.len());
-        DeriveAnswer::encode(lost.as_ref().err(), &jobs, &mut self.message);
-        self.finish(Kind::Derived, tag, lost)
+        JobsAnswer::encode(lost.as_ref().err(), jobs.iter().map(J::output), &mut self.message);
+        self.finish(Kind::Outputs, tag, lost)
     }
 
     fn random(&mut self, tag: u64) -> Result<bool, Over> {
@@ -125,6 +129,72 @@ impl Talk<'_> {
         self.message.fill(0);
         sent?;
         Ok(lost.is_err())
+    }
+}
+
+/// What jobs of all kinds have in common.
+trait Local: Sized {
+    fn read(job: Job<'_>) -> Result<Self, Garbled>;
+    fn work(session: &mut dyn CryptoSession, key: &KeyHandle, jobs: &mut [Self]) -> Result<(), SessionLost>;
+    fn refuse(&mut self, error: JobError);
+    fn output(&self) -> Output<&[u8]>;
+}
+
+impl Local for DeriveJob {
+    fn read(job: Job<'_>) -> Result<Self, Garbled> {
+        let (blocks, rest) = job.input.as_chunks();
+        match <[[u8; 16]; 2]>::try_from(blocks) {
+            Ok(messages) if rest.is_empty() && job.algorithm.is_empty() => Ok(Self::new(messages)),
+            _ => Err(Garbled("a derivation from other than two blocks")),
+        }
+    }
+
+    fn work(session: &mut dyn CryptoSession, key: &KeyHandle, jobs: &mut [Self]) -> Result<(), SessionLost> {
+        session.derive(key, jobs)
+    }
+
+    fn refuse(&mut self, error: JobError) {
+        self.output = Some(Err(error));
+    }
+
+    fn output(&self) -> Output<&[u8]> {
+        self.output.as_ref().map(|output| output.as_ref().map(Sensitive::expose).map_err(|error| *error))
+    }
+}
+
+impl Local for SignJob {
+    fn read(job: Job<'_>) -> Result<Self, Garbled> {
+        Ok(Self::new(wire::unpacked(job.algorithm)?, job.input.to_vec()))
+    }
+
+    fn work(session: &mut dyn CryptoSession, key: &KeyHandle, jobs: &mut [Self]) -> Result<(), SessionLost> {
+        session.sign(key, jobs)
+    }
+
+    fn refuse(&mut self, error: JobError) {
+        self.output = Some(Err(error));
+    }
+
+    fn output(&self) -> Output<&[u8]> {
+        self.output.as_ref().map(|output| output.as_ref().map(Vec::as_slice).map_err(|error| *error))
+    }
+}
+
+impl Local for DecryptJob {
+    fn read(job: Job<'_>) -> Result<Self, Garbled> {
+        Ok(Self::new(wire::unpacked(job.algorithm)?, job.input.to_vec()))
+    }
+
+    fn work(session: &mut dyn CryptoSession, key: &KeyHandle, jobs: &mut [Self]) -> Result<(), SessionLost> {
+        session.decrypt_asymmetric(key, jobs)
+    }
+
+    fn refuse(&mut self, error: JobError) {
+        self.output = Some(Err(error));
+    }
+
+    fn output(&self) -> Output<&[u8]> {
+        self.output.as_ref().map(|output| output.as_ref().map(Sensitive::expose).map_err(|error| *error))
     }
 }
 

@@ -2,11 +2,12 @@
 
 use keymill_core::Sensitive;
 use keymill_core::blob::Algorithm;
-use keymill_core::key::{BulkMode, KeySpec, ProtectionLevel};
+use keymill_core::key::{BulkMode, DecryptAlgorithm, KeySpec, KeyUsage, ProtectionLevel, SignAlgorithm};
 use keymill_core::seam::provider::{KeyMaterial, ProviderProfile, StoredKey};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::items::KeyRef;
 use super::reader::{Reader, put_bytes, put_u32};
 use super::{Garbled, Kind, PROTOCOL};
 
@@ -59,6 +60,10 @@ pub struct ReadyProfile {
     pub specs: Vec<KeySpec>,
     /// Algorithms of `encrypt` and `decrypt`.
     pub algorithms: Vec<Algorithm>,
+    /// Algorithms of `sign`.
+    pub signatures: Vec<SignAlgorithm>,
+    /// Algorithms of `decrypt_asymmetric`.
+    pub decryptions: Vec<DecryptAlgorithm>,
     /// Whether it derives.
     pub derives: bool,
     /// Items that one call takes, at most.
@@ -76,8 +81,9 @@ impl ReadyProfile {
             ProtectionLevel::Software => 0,
             ProtectionLevel::Hsm => 1,
         });
-        put_u32(out, profile.specs.len());
-        profile.specs.iter().for_each(|spec| put_bytes(out, &packed(spec, 0)));
+        put_list(out, &profile.specs);
+        put_list(out, &profile.signatures);
+        put_list(out, &profile.decryptions);
         put_u32(out, profile.algorithms.len());
         out.extend(profile.algorithms.iter().map(|algorithm| *algorithm as u8));
         out.push(u8::from(profile.derives));
@@ -101,8 +107,7 @@ impl ReadyProfile {
             1 => ProtectionLevel::Hsm,
             _ => return Err(Garbled("a protection level that there is not")),
         };
-        let count = listed(&mut reader)?;
-        let specs = (0..count).map(|_| unpacked(reader.bytes()?)).collect::<Result<_, _>>()?;
+        let (specs, signatures, decryptions) = (list(&mut reader)?, list(&mut reader)?, list(&mut reader)?);
         let count = listed(&mut reader)?;
         let algorithms = reader.take(count)?.iter().map(|byte| algorithm(*byte)).collect::<Result<_, _>>()?;
         let derives = match reader.u8()? {
@@ -116,6 +121,8 @@ impl ReadyProfile {
             protection,
             specs,
             algorithms,
+            signatures,
+            decryptions,
             derives,
             max_batch: max_batch.max(1),
             max_sessions: max_sessions.max(1),
@@ -150,11 +157,11 @@ impl Released {
 /// A request on the control lane.
 pub enum ControlRequest {
     /// `generate`.
-    Generate(KeySpec, Option<BulkMode>),
+    Generate(KeySpec, KeyUsage, Option<BulkMode>),
     /// `load`.
     Load(StoredKey),
-    /// `unload`, by the handle's number.
-    Unload(u64),
+    /// `unload`; a key of another generation went with its worker.
+    Unload(KeyRef),
     /// `destroy`.
     Destroy(StoredKey),
     /// `canary`.
@@ -163,8 +170,13 @@ pub enum ControlRequest {
 
 impl ControlRequest {
     /// Writes what asks for a key of `spec`.
-    pub fn encode_generate(spec: KeySpec, bulk_mode: Option<BulkMode>, out: &mut Vec<u8>) {
-        put_bytes(out, &packed(&(spec, bulk_mode), 0));
+    pub fn encode_generate(
+        spec: KeySpec,
+        usage: KeyUsage,
+        bulk_mode: Option<BulkMode>,
+        out: &mut Vec<u8>,
+    ) {
+        put_bytes(out, &packed(&(spec, usage, bulk_mode), 0));
     }
 
     /// Reads the body of a control request, behind the handles that it gives back.
@@ -176,11 +188,11 @@ impl ControlRequest {
         let released = Released::read(&mut reader)?;
         let request = match kind {
             Kind::Generate => {
-                let (spec, bulk_mode) = unpacked(reader.bytes()?)?;
-                ControlRequest::Generate(spec, bulk_mode)
+                let (spec, usage, bulk_mode) = unpacked(reader.bytes()?)?;
+                ControlRequest::Generate(spec, usage, bulk_mode)
             }
             Kind::Load => ControlRequest::Load(unpacked(reader.bytes()?)?),
-            Kind::Unload => ControlRequest::Unload(reader.u64()?),
+            Kind::Unload => ControlRequest::Unload(KeyRef::read(&mut reader)?),
             Kind::Destroy => ControlRequest::Destroy(unpacked(reader.bytes()?)?),
             Kind::Canary => ControlRequest::Canary,
             _ => return Err(Garbled("a message that has no place on the control lane")),
@@ -230,14 +242,23 @@ fn listed(reader: &mut Reader<'_>) -> Result<usize, Garbled> {
     }
 }
 
+fn put_list(out: &mut Vec<u8>, values: &[impl Serialize]) {
+    put_u32(out, values.len());
+    values.iter().for_each(|value| put_bytes(out, &packed(value, 0)));
+}
+
+fn list<'de, T: Deserialize<'de>>(reader: &mut Reader<'de>) -> Result<Vec<T>, Garbled> {
+    (0..listed(reader)?).map(|_| unpacked(reader.bytes()?)).collect()
+}
+
 /// Packs a value that may hold `bytes` bytes of key material: the room is there at once, so that no copies are left behind.
-fn packed(value: &impl Serialize, bytes: usize) -> Zeroizing<Vec<u8>> {
+pub(crate) fn packed(value: &impl Serialize, bytes: usize) -> Zeroizing<Vec<u8>> {
     let mut packed = Zeroizing::new(Vec::with_capacity(bytes + 4096));
     rmp_serde::encode::write(&mut *packed, value).expect("memory takes every value");
     packed
 }
 
-fn unpacked<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Garbled> {
+pub(crate) fn unpacked<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Garbled> {
     rmp_serde::from_slice(bytes).map_err(|_| Garbled("a value that is none"))
 }
 
@@ -258,8 +279,10 @@ mod tests {
         let profile = ProviderProfile {
             name: "some-token",
             protection: ProtectionLevel::Hsm,
-            specs: vec![KeySpec::Aes256],
+            specs: KeySpec::ALL.to_vec(),
             algorithms: vec![Algorithm::Aes256Gcm, Algorithm::Xaes256Gcm],
+            signatures: KeySpec::EcP384.signatures().to_vec(),
+            decryptions: KeySpec::Rsa2048.decryptions().to_vec(),
             derives: true,
             inline: true,
             max_batch: 256,
@@ -270,6 +293,7 @@ mod tests {
         let read = ReadyProfile::decode(&body).unwrap();
         assert_eq!((read.name.as_str(), read.protection), (profile.name, profile.protection));
         assert_eq!((&read.specs, &read.algorithms), (&profile.specs, &profile.algorithms));
+        assert_eq!((&read.signatures, &read.decryptions), (&profile.signatures, &profile.decryptions));
         assert_eq!((read.derives, read.max_batch, read.max_sessions), (true, 256, u32::MAX as usize));
         assert!(read.offers_the_same(&ReadyProfile { max_sessions: 1, ..read.clone() }));
         assert!(!read.offers_the_same(&ReadyProfile { derives: false, ..read.clone() }));

@@ -1,4 +1,4 @@
-//! The use of keys: batches and derivations. Only what is yet to be done travels, one item behind the other, so that no range of
+//! The use of keys: batches of AES-GCM. Only what is yet to be done travels, one item behind the other, so that no range of
 //! the caller's has to be believed on the other side.
 //!
 //! | offset | size | field of a batch |
@@ -12,9 +12,8 @@
 //!
 //! The answer: whether the session lives (1, and 4 + .. for the reason), n, a byte of outcome for each item, and all texts again.
 
-use keymill_core::Sensitive;
 use keymill_core::blob::TAG_BYTES;
-use keymill_core::seam::provider::{AeadBatch, AeadItem, DeriveJob, JobError, SessionLost};
+use keymill_core::seam::provider::{AeadBatch, AeadItem, JobError, SessionLost};
 
 use super::failure::{lost, put_lost};
 use super::reader::{Reader, put_u32};
@@ -24,8 +23,6 @@ use super::{Garbled, HEADER_BYTES};
 pub const TEXT_BYTES: usize = 32 * 1024 * 1024;
 /// Bytes of an item without its texts.
 const ITEM_BYTES: usize = 12 + 4 + 4;
-/// Bytes of a derivation's two messages, and of what comes of them.
-const DERIVED_BYTES: usize = 32;
 
 /// A loaded key as both sides call it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,12 +42,12 @@ impl KeyRef {
         Ok(u64::from_be_bytes(body.try_into().map_err(|_| Garbled("a number that is none"))?))
     }
 
-    fn put(self, out: &mut Vec<u8>) {
+    pub(crate) fn put(self, out: &mut Vec<u8>) {
         out.extend(self.generation.to_be_bytes());
         out.extend(self.number.to_be_bytes());
     }
 
-    fn read(reader: &mut Reader<'_>) -> Result<Self, Garbled> {
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, Garbled> {
         Ok(Self { generation: reader.u64()?, number: reader.u64()? })
     }
 }
@@ -157,86 +154,8 @@ impl<'a> AeadAnswer<'a> {
     }
 }
 
-/// Derivations to be done.
-pub struct DeriveRequest {
-    /// The key.
-    pub key: KeyRef,
-    /// The jobs.
-    pub jobs: Vec<DeriveJob>,
-}
-
-impl DeriveRequest {
-    /// Writes the body of a request.
-    pub fn encode<'a>(key: KeyRef, jobs: impl ExactSizeIterator<Item = &'a DeriveJob>, out: &mut Vec<u8>) {
-        key.put(out);
-        put_u32(out, jobs.len());
-        jobs.for_each(|job| out.extend(job.messages.as_flattened()));
-    }
-
-    /// Reads the body of a request.
-    ///
-    /// # Errors
-    /// [`Garbled`] where it is none.
-    pub fn decode(body: &[u8]) -> Result<Self, Garbled> {
-        let mut reader = Reader::new(body);
-        let key = KeyRef::read(&mut reader)?;
-        let count = reader.count(DERIVED_BYTES)?;
-        let jobs = (0..count)
-            .map(|_| Ok(DeriveJob::new([reader.array()?, reader.array()?])))
-            .collect::<Result<_, Garbled>>()?;
-        reader.finish()?;
-        Ok(Self { key, jobs })
-    }
-}
-
-/// What became of derivations.
-pub struct DeriveAnswer {
-    /// Whether the session is lost.
-    pub lost: Option<SessionLost>,
-    /// The output of each.
-    pub outputs: Vec<Option<Result<Sensitive, JobError>>>,
-}
-
-impl DeriveAnswer {
-    /// Writes the body of an answer: 33 bytes a job, of which all but the first are zero where there is no output.
-    pub fn encode(lost: Option<&SessionLost>, jobs: &[DeriveJob], out: &mut Vec<u8>) {
-        put_lost(out, lost);
-        put_u32(out, jobs.len());
-        for job in jobs {
-            // An output of another length would be no output of this seam.
-            let output = job.output.as_ref().map(|output| match output {
-                Ok(bytes) => <&[u8; DERIVED_BYTES]>::try_from(bytes.expose()).map_err(|_| JobError::Rejected),
-                Err(error) => Err(*error),
-            });
-            out.push(outcome_code(output.map(|output| output.map(|_| ()))));
-            out.extend(output.and_then(Result::ok).unwrap_or(&[0; DERIVED_BYTES]));
-        }
-    }
-
-    /// Reads the answer to a request of `jobs` jobs.
-    ///
-    /// # Errors
-    /// [`Garbled`] where it is not the answer to such.
-    pub fn decode(body: &[u8], jobs: usize) -> Result<Self, Garbled> {
-        let mut reader = Reader::new(body);
-        let lost = lost(&mut reader)?;
-        if reader.count(1 + DERIVED_BYTES)? != jobs {
-            return Err(Garbled("an answer to another number of items"));
-        }
-        let mut outputs = Vec::with_capacity(jobs);
-        for _ in 0..jobs {
-            let outcome = outcome(reader.u8()?)?;
-            let bytes = reader.take(DERIVED_BYTES)?;
-            complete(outcome, lost.as_ref())?;
-            outputs.push(outcome.map(|outcome| outcome.map(|()| Sensitive::copied(bytes))));
-        }
-        reader.finish()?;
-        Ok(Self { lost, outputs })
-    }
-}
-
 /// Returns an outcome as it is written.
-pub fn outcome_code(outcome: Option<Result<(), JobError>>) -> u8 {
+pub(super) fn outcome_code(outcome: Option<Result<(), JobError>>) -> u8 {
     match outcome {
         None => 0,
         Some(Ok(())) => 1,
@@ -247,7 +166,7 @@ pub fn outcome_code(outcome: Option<Result<(), JobError>>) -> u8 {
 }
 
 /// Reads an outcome.
-fn outcome(code: u8) -> Result<Option<Result<(), JobError>>, Garbled> {
+pub(super) fn outcome(code: u8) -> Result<Option<Result<(), JobError>>, Garbled> {
     Ok(match code {
         0 => None,
         1 => Some(Ok(())),
@@ -259,7 +178,10 @@ fn outcome(code: u8) -> Result<Option<Result<(), JobError>>, Garbled> {
 }
 
 /// A session that lives has done every item.
-fn complete(outcome: Option<Result<(), JobError>>, lost: Option<&SessionLost>) -> Result<(), Garbled> {
+pub(super) fn complete(
+    outcome: Option<Result<(), JobError>>,
+    lost: Option<&SessionLost>,
+) -> Result<(), Garbled> {
     if outcome.is_none() && lost.is_none() { Err(Garbled("an item without an outcome")) } else { Ok(()) }
 }
 
@@ -350,25 +272,5 @@ mod tests {
         assert!(AeadAnswer::decode(&alive, 3, 72).is_ok());
         alive[9] = 7;
         assert!(AeadAnswer::decode(&alive, 3, 72).is_err(), "there is no such outcome");
-    }
-
-    #[test]
-    fn derivations_and_their_outputs_arrive() {
-        let mut jobs = [DeriveJob::new([[1; 16], [2; 16]]), DeriveJob::new([[3; 16], [4; 16]])];
-        let mut body = Vec::new();
-        DeriveRequest::encode(KEY, jobs.iter(), &mut body);
-        let request = DeriveRequest::decode(&body).unwrap();
-        assert_eq!(request.key, KEY);
-        assert!(request.jobs.iter().zip(&jobs).all(|(read, job)| read.messages == job.messages));
-        assert!(DeriveRequest::decode(&body[..body.len() - 1]).is_err());
-        jobs[0].output = Some(Ok(Sensitive::copied(&[8; 32])));
-        jobs[1].output = Some(Err(JobError::StaleHandle));
-        let mut body = Vec::new();
-        DeriveAnswer::encode(None, &jobs, &mut body);
-        let DeriveAnswer { lost, outputs } = DeriveAnswer::decode(&body, 2).unwrap();
-        assert!(lost.is_none());
-        let read: Vec<_> = outputs.iter().flatten().map(|output| output.as_ref().map(Sensitive::expose)).collect();
-        assert_eq!(read, [Ok(&[8; 32][..]), Err(&JobError::StaleHandle)]);
-        assert!(DeriveAnswer::decode(&body, 1).is_err());
     }
 }

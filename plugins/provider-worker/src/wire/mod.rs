@@ -13,12 +13,15 @@ mod control;
 mod failure;
 mod incoming;
 mod items;
+mod jobs;
 mod reader;
 
 pub use control::{ControlRequest, Hello, ReadyProfile, Released, StoredMessage};
+pub(crate) use control::{packed, unpacked};
 pub use failure::Failed;
 pub use incoming::{Incoming, ReceiveError};
-pub use items::{AeadAnswer, AeadRequest, DeriveAnswer, DeriveRequest, KeyRef, TEXT_BYTES, outcome_code};
+pub use items::{AeadAnswer, AeadRequest, KeyRef, TEXT_BYTES};
+pub use jobs::{Job, JobsAnswer, JobsRequest, Output};
 
 use std::fmt;
 
@@ -59,6 +62,10 @@ pub enum Kind {
     Derive = 11,
     /// Asks for random bytes.
     Random = 12,
+    /// Signatures and MACs.
+    Sign = 13,
+    /// Decryptions by a private key.
+    DecryptAsymmetric = 14,
     /// The provider is open; its profile.
     Ready = 0x81,
     /// It was not done, and why.
@@ -71,8 +78,8 @@ pub enum Kind {
     Loaded = 0x85,
     /// The outcome of each item, and the texts.
     Outcomes = 0x86,
-    /// The outcome of each derivation, with its bytes.
-    Derived = 0x87,
+    /// The outcome of each job, with its output.
+    Outputs = 0x87,
     /// Random bytes.
     Bytes = 0x88,
 }
@@ -82,7 +89,7 @@ impl Kind {
         use Kind::*;
         [
             Start, OpenSession, OpenCustody, Generate, Load, Unload, Destroy, Canary, Encrypt, Decrypt, Derive,
-            Random, Ready, Failed, Done, Stored, Loaded, Outcomes, Derived, Bytes,
+            Random, Sign, DecryptAsymmetric, Ready, Failed, Done, Stored, Loaded, Outcomes, Outputs, Bytes,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == byte)

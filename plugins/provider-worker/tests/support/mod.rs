@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use keymill_core::Sensitive;
-use keymill_core::key::KeySpec;
+use keymill_core::key::{KeySpec, KeyUsage};
 use keymill_core::seam::provider::{AeadBatch, AeadItem, CryptoProvider, KeyHandle};
 use keymill_provider_worker::{Config, WorkerProvider, open};
 
@@ -33,7 +33,7 @@ pub(crate) fn software() -> WorkerProvider {
 
 pub(crate) fn key(provider: &dyn CryptoProvider) -> KeyHandle {
     let mut custody = provider.custody().unwrap();
-    let stored = custody.generate(KeySpec::Aes256, None).unwrap();
+    let stored = custody.generate(KeySpec::Aes256, KeyUsage::EncryptDecrypt, None).unwrap();
     custody.load(&stored).unwrap()
 }
 
