@@ -1,0 +1,108 @@
+//! The suite for `CryptoProvider`, over workers that serve tokens of SoftHSM, or of the module that `TEST_PKCS11_MODULE` names; and
+//! what a wrong PIN comes to.
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use keymill_conformance::provider::Fixture;
+use keymill_core::seam::provider::{CryptoProvider, KeyMaterial, StoredKey};
+use keymill_provider_worker::{Config, OpenError, WorkerProvider, open};
+
+const LABEL: &str = "token";
+const PIN: &str = "4711-user";
+
+/// A directory of tokens that only the processes that are told of it know.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    /// Makes one with a token.
+    fn new() -> Self {
+        let place = Self(tempfile::tempdir().unwrap());
+        let tokens = place.0.path().join("tokens");
+        fs::create_dir(&tokens).unwrap();
+        let text = format!("directories.tokendir = {}\nlog.level = ERROR\n", tokens.display());
+        fs::write(place.0.path().join("module.conf"), text).unwrap();
+        place.tool(&["new", module(), LABEL, PIN]);
+        place
+    }
+
+    /// Says where the module finds its configuration.
+    fn variable(&self) -> String {
+        format!("SOFTHSM2_CONF={}", self.0.path().join("module.conf").display())
+    }
+
+    /// Runs the tool of these tests, and returns what it prints.
+    fn tool(&self, args: &[&str]) -> String {
+        let tool = support::program().with_file_name("token");
+        let done = Command::new("env").arg(self.variable()).arg(tool).args(args).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8(done.stdout).unwrap().trim().to_owned()
+    }
+
+    /// Opens the token in a worker.
+    fn open(&self, pin: &str) -> Result<WorkerProvider, OpenError> {
+        let Config { program, setup, .. } = support::config(&["token", module(), LABEL, pin]);
+        open(Config {
+            args: vec![self.variable().into(), program.into()],
+            ..Config::new(PathBuf::from("/usr/bin/env"), setup)
+        })
+    }
+}
+
+/// Finds the module under test.
+fn module() -> &'static str {
+    static MODULE: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
+        let usual = [
+            "/usr/lib/softhsm/libsofthsm2.so",
+            "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so",
+            "/usr/lib/aarch64-linux-gnu/softhsm/libsofthsm2.so",
+            "/usr/lib64/pkcs11/libsofthsm2.so",
+            "/usr/local/lib/softhsm/libsofthsm2.so",
+        ];
+        std::env::var("TEST_PKCS11_MODULE")
+            .ok()
+            .or_else(|| usual.into_iter().find(|path| Path::new(path).exists()).map(str::to_owned))
+            .expect("SoftHSM is installed (package softhsm2), or TEST_PKCS11_MODULE names a module")
+    });
+    &MODULE
+}
+
+fn fixture() -> Fixture {
+    let (place, other) = (Place::new(), Place::new());
+    let (provider, stranger) = (place.open(PIN).unwrap(), other.open(PIN).unwrap());
+    Fixture::new(provider, stranger, move |spec, material, bulk_mode| {
+        // Lives as long as the fixture.
+        let _other = &other;
+        let hex: String = material.iter().map(|byte| format!("{byte:02x}")).collect();
+        let wrapped = place.tool(&["bring", module(), LABEL, PIN, spec.name(), &hex]);
+        let bytes = (0..wrapped.len() / 2).map(|at| u8::from_str_radix(&wrapped[2 * at..][..2], 16).unwrap());
+        StoredKey {
+            spec,
+            usage: spec.usages()[0],
+            bulk_mode,
+            material: KeyMaterial::Wrapped(bytes.collect()),
+            public_key: None,
+        }
+    })
+}
+
+keymill_conformance::provider_suite!(fixture);
+
+#[test]
+fn a_wrong_pin_is_told_apart_and_the_right_one_still_opens() {
+    let place = Place::new();
+    let error = place.open("not-the-pin").err().unwrap();
+    assert!(error.pin_refused(), "{error}");
+    let provider = place.open(PIN).unwrap();
+    assert_eq!(provider.profile().name, "hsm");
+    let status = provider.status();
+    assert!(!status.pin_refused && status.starts == 1);
+    // A token that is not there is no matter of the PIN.
+    fs::remove_dir_all(place.0.path().join("tokens")).unwrap();
+    fs::create_dir(place.0.path().join("tokens")).unwrap();
+    let error = place.open(PIN).err().unwrap();
+    assert!(!error.pin_refused(), "{error}");
+}
