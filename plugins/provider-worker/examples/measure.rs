@@ -67,7 +67,9 @@ impl Run {
             let start = batch.buffer.len();
             batch.buffer.resize(start + ITEM_BYTES + 16, at as u8);
             let text = start..start + ITEM_BYTES;
-            batch.items.push(AeadItem { nonce: [at as u8; 12], aad: 0..32, text, outcome: None });
+            let nonce = (at as u128).to_be_bytes();
+            let nonce = *nonce.last_chunk().expect("twelve of sixteen");
+            batch.items.push(AeadItem { nonce, aad: 0..32, text, outcome: None });
         }
         Ok(Self { session: provider.open_session()?, key: custody.load(&stored)?, batch })
     }

@@ -44,7 +44,8 @@ fn open(setup: Sensitive) -> Result<Served, Refusal> {
         ["software"] => software(false),
         ["stuck"] => software(true),
         ["token", module, label, pin] => {
-            let config = keymill_provider_pkcs11::Config::new(module, label, Sensitive::copied(pin.as_bytes()));
+            let config =
+                keymill_provider_pkcs11::Config::new(module, label, Sensitive::copied(pin.as_bytes()));
             let provider = keymill_provider_pkcs11::open(config)
                 .map_err(|error| Refusal { pin_refused: error.pin_refused(), why: error.to_string() })?;
             let provider = Arc::new(provider);

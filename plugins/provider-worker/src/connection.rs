@@ -129,11 +129,7 @@ impl Connection {
     }
 }
 
-fn write_all(
-    to: &mut impl Write,
-    mut slices: &mut [IoSlice<'_>],
-    deadline: Instant,
-) -> Result<(), Trouble> {
+fn write_all(to: &mut impl Write, mut slices: &mut [IoSlice<'_>], deadline: Instant) -> Result<(), Trouble> {
     IoSlice::advance_slices(&mut slices, 0);
     while !slices.is_empty() {
         match to.write_vectored(slices) {

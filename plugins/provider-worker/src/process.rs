@@ -145,11 +145,10 @@ impl Worker {
     pub(crate) fn forget_late_answers(&mut self) {
         self.hung.retain(|stream| {
             let mut byte = [0];
-            let waits = stream
+            stream
                 .set_nonblocking(true)
                 .and_then(|()| io::Read::read(&mut &*stream, &mut byte))
-                .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
-            waits
+                .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
         });
     }
 

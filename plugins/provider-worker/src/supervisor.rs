@@ -94,11 +94,7 @@ impl Supervisor {
     }
 
     /// Opens a conversation with the worker, which is started where there is none, and asks `what` of it.
-    pub(crate) fn converse(
-        &self,
-        what: Kind,
-        timeout: Duration,
-    ) -> Result<(u64, Connection), ProviderError> {
+    pub(crate) fn converse(&self, what: Kind, timeout: Duration) -> Result<(u64, Connection), ProviderError> {
         let unavailable = |why: String| ProviderError::Unavailable(why);
         let (generation, stream) = {
             let mut state = self

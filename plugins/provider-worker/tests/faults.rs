@@ -1,5 +1,8 @@
 //! What a module can do to its process, and what of it the parent sees.
 
+// All of it is test.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::fs;
@@ -129,7 +132,8 @@ fn twenty_kills_are_twenty_starts_and_the_control_lane_goes_on() {
 #[test]
 fn a_hung_call_loses_its_session_and_the_others_go_on_until_too_many_hang() {
     let provider =
-        open(Config { call_timeout: Duration::from_millis(200), max_hung: 2, ..config(&["software"]) }).unwrap();
+        open(Config { call_timeout: Duration::from_millis(200), max_hung: 2, ..config(&["software"]) })
+            .unwrap();
     let key = key(&provider);
     let first = provider.status().pid;
     let mut bystander = provider.open_session().unwrap();
@@ -140,7 +144,13 @@ fn a_hung_call_loses_its_session_and_the_others_go_on_until_too_many_hang() {
     let status = provider.status();
     assert_eq!((status.pid, status.hung, status.sessions), (first, 1, 1));
     lost(&provider, &key, HANGS);
-    assert!(bystander.encrypt(&key, &mut batch(3, 10, &[])).unwrap_err().reason.contains("2 calls did not come back"));
+    assert!(
+        bystander
+            .encrypt(&key, &mut batch(3, 10, &[]))
+            .unwrap_err()
+            .reason
+            .contains("2 calls did not come back")
+    );
     assert_eq!(provider.status().pid, None);
     assert!(provider.open_session().is_ok());
     assert_eq!(provider.status().starts, 2);
@@ -148,7 +158,8 @@ fn a_hung_call_loses_its_session_and_the_others_go_on_until_too_many_hang() {
 
 #[test]
 fn where_the_only_session_hangs_the_worker_is_killed_at_once() {
-    let provider = open(Config { call_timeout: Duration::from_millis(200), ..config(&["software"]) }).unwrap();
+    let provider =
+        open(Config { call_timeout: Duration::from_millis(200), ..config(&["software"]) }).unwrap();
     let key = key(&provider);
     lost(&provider, &key, HANGS);
     let status = provider.status();
@@ -158,7 +169,8 @@ fn where_the_only_session_hangs_the_worker_is_killed_at_once() {
 
 #[test]
 fn a_call_that_comes_back_late_does_not_count_as_hung() {
-    let provider = open(Config { call_timeout: Duration::from_millis(100), ..config(&["software"]) }).unwrap();
+    let provider =
+        open(Config { call_timeout: Duration::from_millis(100), ..config(&["software"]) }).unwrap();
     let key = key(&provider);
     let bystander = provider.open_session().unwrap();
     lost(&provider, &key, IS_SLOW);
@@ -170,7 +182,8 @@ fn a_call_that_comes_back_late_does_not_count_as_hung() {
 
 #[test]
 fn a_control_lane_that_hangs_has_the_worker_killed() {
-    let provider = open(Config { control_timeout: Duration::from_millis(200), ..config(&["stuck"]) }).unwrap();
+    let provider =
+        open(Config { control_timeout: Duration::from_millis(200), ..config(&["stuck"]) }).unwrap();
     let mut custody = provider.custody().unwrap();
     for start in 1..=2 {
         assert_eq!(provider.status().starts, start);
@@ -204,7 +217,9 @@ fn a_worker_that_dies_young_is_not_started_in_a_tight_loop() {
     let key = key(&provider);
     lost(&provider, &key, CRASHES);
     for _ in 0..100 {
-        let Err(ProviderError::Unavailable(why)) = provider.open_session().map(drop) else { panic!("it started") };
+        let Err(ProviderError::Unavailable(why)) = provider.open_session().map(drop) else {
+            panic!("it started")
+        };
         assert!(why.contains("SIGSEGV") && why.contains("started again in"), "{why}");
         assert!(provider.custody().is_err());
     }
@@ -224,7 +239,9 @@ fn a_refused_pin_is_tried_once_and_by_no_later_worker() {
     for _ in 0..10 {
         let _killed = provider.status().pid.map(|_| kill(&provider));
         eventually("it is dead", || provider.status().pid.is_none());
-        let Err(ProviderError::Unavailable(why)) = provider.open_session().map(drop) else { panic!("it opened") };
+        let Err(ProviderError::Unavailable(why)) = provider.open_session().map(drop) else {
+            panic!("it opened")
+        };
         assert!(why.contains("the PIN is wrong"), "{why}");
         assert!(provider.custody().is_err());
     }

@@ -1,6 +1,9 @@
 //! The suite for `CryptoProvider`, over workers that serve tokens of SoftHSM, or of the module that `TEST_PKCS11_MODULE` names; and
 //! what a wrong PIN comes to.
 
+// All of it is test.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::fs;

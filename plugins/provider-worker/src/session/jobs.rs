@@ -163,7 +163,8 @@ impl WorkerSession {
         let answered = connection.ask(J::KIND, [].into_iter());
         let elapsed = asked.elapsed();
         let answer = answered.and_then(|header| {
-            connection.read(header, Kind::Outputs, |body| JobsAnswer::decode(body, jobs.len(), J::OUTPUT_BYTES))
+            connection
+                .read(header, Kind::Outputs, |body| JobsAnswer::decode(body, jobs.len(), J::OUTPUT_BYTES))
         });
         let JobsAnswer { lost, outputs } = match answer {
             Ok(answer) => answer,

@@ -99,7 +99,10 @@ impl ReadyProfile {
         let mut reader = Reader::new(body);
         protocol(&mut reader)?;
         let name = reader.text()?;
-        if name.is_empty() || name.len() > LISTED || name.contains(|c: char| !c.is_ascii_lowercase() && c != '-') {
+        if name.is_empty()
+            || name.len() > LISTED
+            || name.contains(|c: char| !c.is_ascii_lowercase() && c != '-')
+        {
             return Err(Garbled("a name that is none of a provider"));
         }
         let protection = match reader.u8()? {
@@ -170,12 +173,7 @@ pub enum ControlRequest {
 
 impl ControlRequest {
     /// Writes what asks for a key of `spec`.
-    pub fn encode_generate(
-        spec: KeySpec,
-        usage: KeyUsage,
-        bulk_mode: Option<BulkMode>,
-        out: &mut Vec<u8>,
-    ) {
+    pub fn encode_generate(spec: KeySpec, usage: KeyUsage, bulk_mode: Option<BulkMode>, out: &mut Vec<u8>) {
         put_bytes(out, &packed(&(spec, usage, bulk_mode), 0));
     }
 

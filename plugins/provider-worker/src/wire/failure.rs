@@ -102,7 +102,9 @@ mod tests {
         let mut body = Vec::new();
         let text = format!("{}é\nmore", "x".repeat(TEXT_BYTES - 1));
         Failed { error: ProviderError::Corrupt(text), pin_refused: false }.encode(&mut body);
-        let ProviderError::Corrupt(text) = Failed::decode(&body).unwrap().error else { panic!("another kind") };
+        let ProviderError::Corrupt(text) = Failed::decode(&body).unwrap().error else {
+            panic!("another kind")
+        };
         assert_eq!(text, "x".repeat(TEXT_BYTES - 1));
         assert_eq!(shown("a\nb\u{1b}[0m"), "a b [0m");
     }

@@ -41,7 +41,9 @@ impl Incoming {
             let need = header.map(|header| HEADER_BYTES + header.body_bytes);
             match need {
                 Some(need) if self.used == need => return Ok(header.expect("it was read")),
-                Some(need) if self.used > need => return Err(Garbled("two messages in the place of one").into()),
+                Some(need) if self.used > need => {
+                    return Err(Garbled("two messages in the place of one").into());
+                }
                 _ => {}
             }
             if self.used == self.buffer.len() {
@@ -58,7 +60,9 @@ impl Incoming {
                 }
                 Err(_) => return Err(ReceiveError::Ended),
             }
-            if deadline.is_some_and(|deadline| self.used < HEADER_BYTES.max(need.unwrap_or(0)) && Instant::now() > deadline) {
+            if deadline.is_some_and(|deadline| {
+                self.used < HEADER_BYTES.max(need.unwrap_or(0)) && Instant::now() > deadline
+            }) {
                 return Err(ReceiveError::Late);
             }
         }

@@ -42,7 +42,8 @@ impl KeyRef {
         Ok(u64::from_be_bytes(body.try_into().map_err(|_| Garbled("a number that is none"))?))
     }
 
-    pub(crate) fn put(self, out: &mut Vec<u8>) {
+    /// Writes the sixteen bytes.
+    pub fn put(self, out: &mut Vec<u8>) {
         out.extend(self.generation.to_be_bytes());
         out.extend(self.number.to_be_bytes());
     }
@@ -86,12 +87,14 @@ impl AeadRequest {
     /// # Errors
     /// [`Garbled`] where it is none; the message is lost then.
     pub fn decode(message: Vec<u8>, bytes: usize) -> Result<Self, Garbled> {
-        let mut reader = Reader::new(message.get(HEADER_BYTES..bytes).ok_or(Garbled("a message that is cut"))?);
+        let mut reader =
+            Reader::new(message.get(HEADER_BYTES..bytes).ok_or(Garbled("a message that is cut"))?);
         let key = KeyRef::read(&mut reader)?;
         // The second length is counted with the items, so that a count of items is never more than the body has.
         let count = reader.u32()?;
         let aad_bytes = reader.u32()?;
-        let table = reader.take(count.checked_mul(ITEM_BYTES).ok_or(Garbled("a count of more than is there"))?)?;
+        let table =
+            reader.take(count.checked_mul(ITEM_BYTES).ok_or(Garbled("a count of more than is there"))?)?;
         let aad = reader.take(aad_bytes)?.to_vec();
         let texts = bytes - reader.rest().len()..bytes;
         let mut items = Vec::with_capacity(count);

@@ -150,9 +150,15 @@ mod tests {
         let body = encoded(Some(&SessionLost { reason: "gone".into() }), &outputs);
         let read = JobsAnswer::decode(&body, 3, Some(32)).unwrap();
         assert_eq!(read.lost.map(|lost| lost.reason).as_deref(), Some("gone"));
-        let read: Vec<_> =
-            read.outputs.iter().map(|output| output.as_ref().map(|output| output.as_ref().map(Sensitive::expose))).collect();
-        assert_eq!(read, outputs.map(|output| output.map(|output| output.map_err(|_| &JobError::StaleHandle))));
+        let read: Vec<_> = read
+            .outputs
+            .iter()
+            .map(|output| output.as_ref().map(|output| output.as_ref().map(Sensitive::expose)))
+            .collect();
+        assert_eq!(
+            read,
+            outputs.map(|output| output.map(|output| output.map_err(|_| &JobError::StaleHandle)))
+        );
         assert!(JobsAnswer::decode(&body, 2, Some(32)).is_err());
         assert!(JobsAnswer::decode(&body, 3, Some(31)).is_err());
         assert!(JobsAnswer::decode(&body, 3, None).is_ok());

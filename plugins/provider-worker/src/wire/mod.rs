@@ -88,8 +88,28 @@ impl Kind {
     fn from_byte(byte: u8) -> Option<Self> {
         use Kind::*;
         [
-            Start, OpenSession, OpenCustody, Generate, Load, Unload, Destroy, Canary, Encrypt, Decrypt, Derive,
-            Random, Sign, DecryptAsymmetric, Ready, Failed, Done, Stored, Loaded, Outcomes, Outputs, Bytes,
+            Start,
+            OpenSession,
+            OpenCustody,
+            Generate,
+            Load,
+            Unload,
+            Destroy,
+            Canary,
+            Encrypt,
+            Decrypt,
+            Derive,
+            Random,
+            Sign,
+            DecryptAsymmetric,
+            Ready,
+            Failed,
+            Done,
+            Stored,
+            Loaded,
+            Outcomes,
+            Outputs,
+            Bytes,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == byte)
