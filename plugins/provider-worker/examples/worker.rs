@@ -2,10 +2,13 @@
 //! program of its own would do the same with its own configuration, after it has hardened itself.
 //!
 //! The setup is words, a line each: `software`, or `token`, module, label, PIN; `pin`, a file that each try adds a line to and a
-//! file that is there when the PIN is wrong; `stuck`, whose control lane hangs; `babble`; `silent`; `dies`.
+//! file that is there when the PIN is wrong; `stuck`, whose control lane hangs; `silent`, where a file is there; `dies`;
+//! `panics`.
 //!
-//! With the argument `parent` it is a parent instead, with a worker that hangs in a call, until it is killed.
+//! With the argument `babble` it speaks what no parent understands. With `parent` it is a parent instead, with a worker that hangs in a
+//! call, until it is killed.
 
+use std::error::Error;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -24,16 +27,23 @@ use keymill_provider_worker::{Config, Refusal, Served, run};
 use rustix::process::{Signal, getpid, kill_process};
 
 fn main() -> ExitCode {
-    if std::env::args().nth(1).is_some_and(|arg| arg == "parent") {
-        return parent();
-    }
-    match run(open) {
+    let done = match std::env::args().nth(1).as_deref() {
+        Some("parent") => parent(),
+        Some("babble") => babble().map_err(Into::into),
+        _ => run(open).map_err(Into::into),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _told = writeln!(io::stderr(), "a worker is started by its parent: {error}");
+            let _told = writeln!(io::stderr(), "{error}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn babble() -> io::Result<()> {
+    UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?).write_all(&[0x5a; 100])?;
+    hang()
 }
 
 fn open(setup: Sensitive) -> Result<Served, Refusal> {
@@ -60,12 +70,9 @@ fn open(setup: Sensitive) -> Result<Served, Refusal> {
             }
             software(false)
         }
-        ["babble"] => {
-            let spine = io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from);
-            let babbled = spine.and_then(|mut spine| spine.write_all(&[0x5a; 100]));
-            Err(refusal(&format!("{babbled:?}")))
-        }
-        ["silent"] => hang(),
+        ["silent", file] if fs::exists(file).unwrap_or(true) => hang(),
+        ["silent", _] => software(false),
+        ["panics"] => panic!("as told"),
         ["dies"] => die(Signal::SEGV),
         _ => Err(refusal("the setup is none")),
     }
@@ -90,30 +97,21 @@ fn hang() -> ! {
 }
 
 /// Starts a worker, tells its process id, and waits for a call that does not come back.
-fn parent() -> ExitCode {
-    let call = || -> Result<(), Box<dyn std::error::Error>> {
-        let config = Config {
-            call_timeout: Duration::from_secs(600),
-            ..Config::new(std::env::current_exe()?, Sensitive::copied(b"software"))
-        };
-        let provider = keymill_provider_worker::open(config)?;
-        let mut custody = provider.custody()?;
-        let stored = custody.generate(KeySpec::Aes256, KeyUsage::EncryptDecrypt, None)?;
-        let key = custody.load(&stored)?;
-        let mut session = provider.open_session()?;
-        writeln!(io::stdout(), "{}", provider.status().pid.unwrap_or_default())?;
-        let item = AeadItem { nonce: [HANGS; 12], aad: 0..0, text: 0..0, outcome: None };
-        let mut batch = AeadBatch { buffer: vec![0; 16], aad: Vec::new(), items: vec![item] };
-        session.encrypt(&key, &mut batch).map_err(|lost| lost.reason)?;
-        Ok(())
+fn parent() -> Result<(), Box<dyn Error>> {
+    let config = Config {
+        call_timeout: Duration::from_secs(600),
+        ..Config::new(std::env::current_exe()?, Sensitive::copied(b"software"))
     };
-    match call() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _told = writeln!(io::stderr(), "{error}");
-            ExitCode::FAILURE
-        }
-    }
+    let provider = keymill_provider_worker::open(config)?;
+    let mut custody = provider.custody()?;
+    let stored = custody.generate(KeySpec::Aes256, KeyUsage::EncryptDecrypt, None)?;
+    let key = custody.load(&stored)?;
+    let mut session = provider.open_session()?;
+    writeln!(io::stdout(), "{}", provider.status().pid.unwrap_or_default())?;
+    let item = AeadItem { nonce: [HANGS; 12], aad: 0..0, text: 0..0, outcome: None };
+    let mut batch = AeadBatch { buffer: vec![0; 16], aad: Vec::new(), items: vec![item] };
+    session.encrypt(&key, &mut batch).map_err(|lost| lost.reason)?;
+    Ok(())
 }
 
 /// The software provider, with the manners of a bad module: a nonce of twelve such bytes has it misbehave in mid-batch.
@@ -193,7 +191,7 @@ impl Session {
             CRASHES => die(Signal::SEGV),
             EXITS => std::process::exit(3),
             HANGS => hang(),
-            IS_SLOW => std::thread::park_timeout(Duration::from_millis(300)),
+            IS_SLOW => std::thread::park_timeout(Duration::from_millis(1500)),
             PANICS => panic!("as told"),
             _ => {
                 batch.items.extend(left);

@@ -1,6 +1,7 @@
 //! Hands the ends of new connections over the first one. Nothing of them has a name in a file system or elsewhere, so there is
 //! nothing that others could connect to (unix(7), `SCM_RIGHTS`).
 
+use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
@@ -51,12 +52,14 @@ pub(crate) fn accept(over: &UnixStream) -> io::Result<Option<UnixStream>> {
     }
 }
 
-/// Returns the connection that this process was started with as its standard input.
+/// Takes the connection that this process was started with as its standard input. Nothing else can read from it then: neither a module
+/// that asks for a PIN, nor a process that it starts.
 pub(crate) fn inherited() -> io::Result<UnixStream> {
     let descriptor: OwnedFd = io::stdin().as_fd().try_clone_to_owned()?;
     let stream = UnixStream::from(descriptor);
     // Fails where it is no socket of this kind: somebody started a worker by hand.
     stream.peer_addr()?;
+    rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
     Ok(stream)
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use keymill_core::seam::provider::ProviderError;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::backoff::Backoff;
 use crate::config::Config;
@@ -24,10 +24,14 @@ pub(crate) struct Supervisor {
     /// Which start of a worker is the last.
     generation: AtomicU64,
     state: Mutex<State>,
+    /// A start is over, however it went.
+    started: Condvar,
 }
 
 struct State {
     worker: Option<Worker>,
+    /// Somebody is starting one.
+    starting: bool,
     backoff: Backoff,
     /// A PIN was refused. Tokens lock after a few such tries, so there is none until an operator opens the provider again.
     pin_refused: Option<String>,
@@ -62,10 +66,12 @@ impl Supervisor {
             generation: AtomicU64::new(generation),
             state: Mutex::new(State {
                 worker: Some(worker),
+                starting: false,
                 backoff: Backoff::new(config.first_backoff, config.max_backoff),
                 pin_refused: None,
                 last_end: None,
             }),
+            started: Condvar::new(),
             config,
         };
         Ok((supervisor, profile))
@@ -95,78 +101,82 @@ impl Supervisor {
 
     /// Opens a conversation with the worker, which is started where there is none, and asks `what` of it.
     pub(crate) fn converse(&self, what: Kind, timeout: Duration) -> Result<(u64, Connection), ProviderError> {
-        let unavailable = |why: String| ProviderError::Unavailable(why);
-        let (generation, stream) = {
-            let mut state = self
-                .state
-                .try_lock_for(self.config.call_timeout)
-                .ok_or_else(|| unavailable("the worker is being started".into()))?;
-            let worker = self.running(&mut state)?;
-            let generation = worker.generation;
-            match worker.connect() {
-                Ok(stream) => (generation, stream),
-                Err(error) => {
-                    // It is dead or takes nothing, which is the same to us.
-                    state.end(&format!("it takes no connection: {error}"));
-                    return Err(unavailable("the worker has just ended".into()));
-                }
-            }
-        };
+        let (generation, stream) = self.connect().map_err(ProviderError::Unavailable)?;
         let mut connection = Connection::new(stream, timeout)
-            .map_err(|error| unavailable(format!("the socket of a worker fails: {error}")))?;
+            .map_err(|error| ProviderError::Unavailable(format!("the socket of a worker fails: {error}")))?;
         connection.begin();
         match connection.ask_for(what, Kind::Done) {
             Ok(Ok(_)) => {}
             Ok(Err(failed)) => return Err(self.judged(failed)),
             Err(trouble) => {
-                let error = unavailable(self.reason(generation, &trouble, timeout));
+                let reason = self.reason(generation, &trouble, timeout);
                 if matches!(trouble, Trouble::Hung) {
                     self.hung(generation, connection.into_stream(), false);
                 }
-                return Err(error);
+                return Err(ProviderError::Unavailable(reason));
             }
         }
         Ok((generation, connection))
     }
 
-    /// Returns the worker, started where there is none.
-    fn running<'a>(&self, state: &'a mut MutexGuard<'_, State>) -> Result<&'a Worker, ProviderError> {
-        state.notice_end(Duration::ZERO);
-        if state.worker.is_none() {
-            let unavailable = |why: String| Err(ProviderError::Unavailable(why));
-            if let Some(why) = &state.pin_refused {
-                return unavailable(why.clone());
-            }
-            if let Some(wait) = state.backoff.wait(Instant::now()) {
-                let ended = state.last_end.as_deref().unwrap_or("it did not start");
-                return unavailable(format!(
-                    "the worker ended ({ended}) and is started again in {} ms",
-                    wait.as_millis()
-                ));
-            }
-            // Every handle of before is void from here on, whether the start succeeds or not.
-            let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
-            let begun = Instant::now();
-            let started = Worker::start(&self.config, generation).and_then(|(worker, profile)| {
-                if self.profile.offers_the_same(&profile) {
-                    Ok(worker)
-                } else {
-                    Err(StartFailure::new("the worker came back with another provider".into()))
-                }
-            });
-            match started {
-                Ok(worker) => state.worker = Some(worker),
-                Err(StartFailure { why, pin_refused, .. }) => {
-                    state.backoff.ended(begun, begun);
-                    state.last_end = Some(why.clone());
-                    if pin_refused {
-                        state.pin_refused = Some(why.clone());
+    /// Connects to the worker, started where there is none.
+    fn connect(&self) -> Result<(u64, UnixStream), String> {
+        let patience = Instant::now() + self.config.call_timeout;
+        let mut state = self.state.lock();
+        loop {
+            state.notice_end(Duration::ZERO);
+            if let Some(worker) = &state.worker {
+                return match worker.connect() {
+                    Ok(stream) => Ok((worker.generation, stream)),
+                    Err(error) => {
+                        // It is dead or takes nothing, which is the same to us.
+                        state.end(&format!("it takes no connection: {error}"));
+                        Err("the worker has just ended".into())
                     }
-                    return unavailable(why);
-                }
+                };
+            }
+            if !state.starting {
+                break;
+            }
+            if self.started.wait_until(&mut state, patience).timed_out() {
+                return Err("the worker is being started".into());
             }
         }
-        Ok(state.worker.as_ref().expect("it runs, or was just started"))
+        state.may_start(Instant::now())?;
+        state.starting = true;
+        // Not under the lock: a start takes seconds, and whoever has just lost a session is not to wait for it.
+        let started = MutexGuard::unlocked(&mut state, || self.start_again());
+        state.starting = false;
+        self.started.notify_all();
+        match started {
+            Ok((worker, stream)) => {
+                let generation = worker.generation;
+                state.worker = Some(worker);
+                Ok((generation, stream))
+            }
+            Err(StartFailure { why, pin_refused, .. }) => {
+                let now = Instant::now();
+                state.backoff.ended(now, now);
+                state.last_end = Some(why.clone());
+                if pin_refused {
+                    state.pin_refused = Some(why.clone());
+                }
+                Err(why)
+            }
+        }
+    }
+
+    fn start_again(&self) -> Result<(Worker, UnixStream), StartFailure> {
+        // Every handle of before is void from here on, whether the start succeeds or not.
+        let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
+        let (worker, profile) = Worker::start(&self.config, generation)?;
+        if !self.profile.offers_the_same(&profile) {
+            return Err(StartFailure::new("the worker came back with another provider".into()));
+        }
+        let stream = worker
+            .connect()
+            .map_err(|error| StartFailure::new(format!("the worker takes no connection: {error}")))?;
+        Ok((worker, stream))
     }
 
     /// Tells whether the worker of a generation still runs.
@@ -234,6 +244,21 @@ impl State {
     /// Returns the worker, if it is of this generation.
     fn of(&mut self, generation: u64) -> Option<&mut Worker> {
         self.worker.as_mut().filter(|worker| worker.generation == generation)
+    }
+
+    /// Checks that a worker may be started now.
+    fn may_start(&self, now: Instant) -> Result<(), String> {
+        if let Some(why) = &self.pin_refused {
+            return Err(why.clone());
+        }
+        match self.backoff.wait(now) {
+            Some(wait) => {
+                let ended = self.last_end.as_deref().unwrap_or("it did not start");
+                let wait = wait.as_millis();
+                Err(format!("the worker ended ({ended}) and is started again in {wait} ms"))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Notes where the worker has ended, or does within `patience`.

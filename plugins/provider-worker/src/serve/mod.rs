@@ -7,6 +7,7 @@ mod session;
 
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -46,9 +47,12 @@ pub struct Refusal {
 /// module that misbehaves may hinder that: no destructor, no exit handler. The program hardens itself before it calls this.
 ///
 /// # Errors
-/// Where there is no parent to serve; the process is left to the caller then.
+/// Where there is no parent to serve, and nothing has been opened.
 pub fn run(open: impl FnOnce(Sensitive) -> Result<Served, Refusal> + Send + 'static) -> io::Result<()> {
-    serve(&passing::inherited()?, open)?;
+    let spine = passing::inherited()?;
+    let (tag, hello) = greeted(&spine)?;
+    // However it ended, it is over.
+    let _ended = hold(&spine, tag, hello, open);
     kill_process(getpid(), Signal::KILL)?;
     Ok(())
 }
@@ -61,51 +65,49 @@ pub fn serve(
     spine: &UnixStream,
     open: impl FnOnce(Sensitive) -> Result<Served, Refusal> + Send + 'static,
 ) -> io::Result<()> {
+    let (tag, hello) = greeted(spine)?;
+    hold(spine, tag, hello, open)
+}
+
+/// Receives the first message, and its tag.
+fn greeted(spine: &UnixStream) -> io::Result<(u64, Hello)> {
     let mut incoming = Incoming::default();
-    let garbled = || io::Error::from(io::ErrorKind::InvalidData);
-    let header = incoming.receive(&mut &*spine, None).map_err(|_| garbled())?;
-    let Hello { generation, max_keys, setup } = match header.kind {
-        Kind::Start => match Hello::decode(incoming.body()) {
-            Ok(hello) => hello,
-            Err(error) => {
-                // Such as another build of the program: the parent is told.
-                let error = ProviderError::Unavailable(error.to_string());
-                answer_failed(&mut &*spine, header.tag, &Failed { error, pin_refused: false })?;
-                return Err(garbled());
-            }
-        },
-        _ => return Err(garbled()),
-    };
-    drop(incoming);
+    let header = incoming.receive(&mut &*spine, None).map_err(io::Error::other)?;
+    if header.kind != Kind::Start {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    match Hello::decode(incoming.body()) {
+        Ok(hello) => Ok((header.tag, hello)),
+        Err(garbled) => {
+            // Such as another build of the program: the parent is told.
+            let error = ProviderError::Unavailable(garbled.to_string());
+            answer_failed(&mut &*spine, header.tag, &Failed { error, pin_refused: false })?;
+            Err(io::Error::other(garbled))
+        }
+    }
+}
+
+/// Opens the provider, and holds conversations until there is nobody to have them with.
+fn hold(
+    spine: &UnixStream,
+    tag: u64,
+    hello: Hello,
+    open: impl FnOnce(Sensitive) -> Result<Served, Refusal> + Send + 'static,
+) -> io::Result<()> {
     // Every thread holds one end; when all are gone the other says so.
     let (held, gone) = flume::bounded::<()>(0);
-    let place = Arc::new(Mutex::new(None));
+    let place: Arc<Mutex<Option<Arc<Serving>>>> = Arc::default();
     {
         let (place, held, spine) = (Arc::clone(&place), held.clone(), spine.try_clone()?);
         spawn("worker-open", move || {
             let _held = held;
-            let answered = match open(setup) {
-                Ok(served) => {
-                    let mut message = Vec::new();
-                    wire::begin(&mut message);
-                    ReadyProfile::encode(served.provider.profile(), &mut message);
-                    wire::finish(&mut message, Kind::Ready, header.tag, 0);
-                    let keys = Keys::new(generation, max_keys);
-                    *place.lock() = Some(Arc::new(Serving { served, keys }));
-                    (&mut &spine).write_all(&message)
-                }
-                Err(Refusal { why, pin_refused }) => {
-                    let failed = Failed { error: ProviderError::Unavailable(why), pin_refused };
-                    answer_failed(&mut &spine, header.tag, &failed)
-                }
-            };
             // A parent that cannot be written to is gone, which the other thread sees.
-            drop(answered);
+            let _told = opened(&spine, tag, hello, open, &place);
         })?;
     }
     while let Some(stream) = passing::accept(spine)? {
         // The parent asks for nothing before the provider is open.
-        let Some(serving) = place.lock().clone() else { return Err(garbled()) };
+        let Some(serving) = place.lock().clone() else { return Err(io::ErrorKind::InvalidData.into()) };
         // Where there is no place or no thread, the stream closes, and the parent sees that.
         if held.sender_count() <= CONVERSATIONS {
             let held = held.clone();
@@ -125,6 +127,33 @@ pub fn serve(
     });
     let _closed = gone.recv_timeout(GRACE);
     Ok(())
+}
+
+/// Opens the provider and tells the parent of it.
+fn opened(
+    mut spine: &UnixStream,
+    tag: u64,
+    hello: Hello,
+    open: impl FnOnce(Sensitive) -> Result<Served, Refusal>,
+    place: &Mutex<Option<Arc<Serving>>>,
+) -> io::Result<()> {
+    let Hello { generation, max_keys, setup } = hello;
+    // A panic is an answer, too: the parent would wait for its whole patience.
+    let opened = catch_unwind(AssertUnwindSafe(|| open(setup)))
+        .unwrap_or_else(|_| Err(Refusal { why: "the worker panicked".into(), pin_refused: false }));
+    match opened {
+        Ok(served) => {
+            let mut message = Vec::new();
+            wire::begin(&mut message);
+            ReadyProfile::encode(served.provider.profile(), &mut message);
+            wire::finish(&mut message, Kind::Ready, tag, 0);
+            *place.lock() = Some(Arc::new(Serving { served, keys: Keys::new(generation, max_keys) }));
+            spine.write_all(&message)
+        }
+        Err(Refusal { why, pin_refused }) => {
+            answer_failed(&mut spine, tag, &Failed { error: ProviderError::Unavailable(why), pin_refused })
+        }
+    }
 }
 
 /// What all conversations share.
