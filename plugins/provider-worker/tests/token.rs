@@ -1,5 +1,5 @@
-//! The suite for `CryptoProvider`, over workers that serve tokens of SoftHSM, or of the module that `TEST_PKCS11_MODULE` names; and
-//! what a wrong PIN comes to.
+//! The suite for `CryptoProvider`, over workers that serve tokens: of SoftHSM, or of the module that `TEST_PKCS11_MODULE` or, for
+//! Kryoptic, `KEYMILL_KRYOPTIC_MODULE` names; and what a wrong PIN comes to.
 
 // All of it is test.
 #![allow(clippy::unwrap_used)]
@@ -26,7 +26,12 @@ impl Place {
         let place = Self(tempfile::tempdir().unwrap());
         let tokens = place.0.path().join("tokens");
         fs::create_dir(&tokens).unwrap();
-        let text = format!("directories.tokendir = {}\nlog.level = ERROR\n", tokens.display());
+        let tokens = tokens.display();
+        let text = if is_kryoptic() {
+            format!("[[slots]]\nslot = 0\ndbtype = \"sqlite\"\ndbargs = \"{tokens}/token.sql\"\n")
+        } else {
+            format!("directories.tokendir = {tokens}\nlog.level = ERROR\n")
+        };
         fs::write(place.0.path().join("module.conf"), text).unwrap();
         place.tool(&["new", module(), LABEL, PIN]);
         place
@@ -34,7 +39,8 @@ impl Place {
 
     /// Says where the module finds its configuration.
     fn variable(&self) -> String {
-        format!("SOFTHSM2_CONF={}", self.0.path().join("module.conf").display())
+        let name = if is_kryoptic() { "KRYOPTIC_CONF" } else { "SOFTHSM2_CONF" };
+        format!("{name}={}", self.0.path().join("module.conf").display())
     }
 
     /// Runs the tool of these tests, and returns what it prints.
@@ -55,6 +61,10 @@ impl Place {
     }
 }
 
+fn is_kryoptic() -> bool {
+    std::env::var_os("KEYMILL_KRYOPTIC_MODULE").is_some()
+}
+
 /// Finds the module under test.
 fn module() -> &'static str {
     static MODULE: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
@@ -65,8 +75,9 @@ fn module() -> &'static str {
             "/usr/lib64/pkcs11/libsofthsm2.so",
             "/usr/local/lib/softhsm/libsofthsm2.so",
         ];
-        std::env::var("TEST_PKCS11_MODULE")
-            .ok()
+        ["KEYMILL_KRYOPTIC_MODULE", "TEST_PKCS11_MODULE"]
+            .into_iter()
+            .find_map(|name| std::env::var(name).ok())
             .or_else(|| usual.into_iter().find(|path| Path::new(path).exists()).map(str::to_owned))
             .expect("SoftHSM is installed (package softhsm2), or TEST_PKCS11_MODULE names a module")
     });
