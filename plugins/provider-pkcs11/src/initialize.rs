@@ -1,5 +1,5 @@
-//! Makes a token ready for keymill: the token itself where the slot is empty, the PINs, the domain key and the root MAC key, both
-//! generated inside, never to leave.
+//! Makes a token ready for keymill: the token itself where the slot is empty, the PINs, the domain's two keys that wrap and the root MAC
+//! key, all generated inside, never to leave.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use cryptoki_sys::{CK_SLOT_ID, CKM_AES_KEY_GEN, CKR_USER_ALREADY_LOGGED_IN};
 use keymill_core::Sensitive;
 
-use crate::module::template::{domain_key, mac_key};
+use crate::module::template::{domain_key, mac_key, private_domain_key};
 use crate::module::{Failure, Mechanism, Module, TokenInfo, User};
-use crate::{Config, DOMAIN_KEY_LABEL, MAC_KEY_LABEL, OpenError, open_on};
+use crate::{Config, DOMAIN_KEY_LABEL, MAC_KEY_LABEL, OpenError, PRIVATE_DOMAIN_KEY_LABEL, open_on};
 
 /// Bytes of a token's label.
 const LABEL_BYTES: usize = 32;
@@ -33,7 +33,7 @@ pub struct Initialized {
     pub token_made: bool,
     /// The token's serial number.
     pub serial: String,
-    /// Whether the domain key says, through `CKA_UNWRAP_TEMPLATE`, what may come of its unwraps.
+    /// Whether the domain's keys say, through `CKA_UNWRAP_TEMPLATE`, what may come of its unwraps.
     pub unwraps_limited: bool,
 }
 
@@ -103,7 +103,7 @@ fn make_token(
     Ok(slot)
 }
 
-/// Makes the two keys, and tells whether the domain key limits its unwraps.
+/// Makes the three keys, and tells whether those that unwrap limit what comes of it.
 fn make_keys(module: &Module, slot: CK_SLOT_ID, pin: &Sensitive) -> Result<bool, OpenError> {
     use crate::module::Attribute;
     use cryptoki_sys::{CKA_CLASS, CKA_LABEL, CKA_TOKEN, CKO_SECRET_KEY};
@@ -113,7 +113,7 @@ fn make_keys(module: &Module, slot: CK_SLOT_ID, pin: &Sensitive) -> Result<bool,
         Err(failure) if !failure.is(CKR_USER_ALREADY_LOGGED_IN) => return Err(failed("the user")(failure)),
         _ => {}
     }
-    for label in [DOMAIN_KEY_LABEL, MAC_KEY_LABEL] {
+    for label in [DOMAIN_KEY_LABEL, PRIVATE_DOMAIN_KEY_LABEL, MAC_KEY_LABEL] {
         let found = session.find_objects(&[
             Attribute::number(CKA_CLASS, CKO_SECRET_KEY),
             Attribute::flag(CKA_TOKEN, true),
@@ -127,10 +127,16 @@ fn make_keys(module: &Module, slot: CK_SLOT_ID, pin: &Sensitive) -> Result<bool,
     getrandom::fill(&mut id).map_err(|_| OpenError::new("the operating system gave no random bytes"))?;
     let generate =
         |template: &[Attribute<'_>]| session.generate_key(Mechanism::Plain(CKM_AES_KEY_GEN), template);
-    let limited = generate(&domain_key(DOMAIN_KEY_LABEL, &id, true)).is_ok();
-    if !limited {
-        // A module that does not know the attribute: opening it warns.
-        generate(&domain_key(DOMAIN_KEY_LABEL, &id, false)).map_err(failed("the domain key is not made"))?;
+    let mut limited = true;
+    for (label, template) in [
+        (DOMAIN_KEY_LABEL, domain_key as for<'a> fn(&'a str, &'a [u8], bool) -> Vec<Attribute<'a>>),
+        (PRIVATE_DOMAIN_KEY_LABEL, private_domain_key),
+    ] {
+        if generate(&template(label, &id, true)).is_err() {
+            // A module that does not know the attribute: opening it warns.
+            limited = false;
+            generate(&template(label, &id, false)).map_err(failed(format!("the key {label} is not made")))?;
+        }
     }
     generate(&mac_key(MAC_KEY_LABEL, &id)).map_err(failed("the root MAC key is not made"))?;
     Ok(limited)

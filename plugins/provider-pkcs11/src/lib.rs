@@ -6,8 +6,11 @@ mod canary;
 mod config;
 mod connect;
 mod custody;
+mod der;
 mod initialize;
+mod kind;
 pub mod module;
+mod pair;
 mod probe;
 mod profile;
 mod session;
@@ -29,7 +32,7 @@ use keymill_core::seam::provider::{
 
 pub use config::Config;
 pub use initialize::{Initialize, Initialized, initialize};
-pub use profile::{CancelMethod, GcmMethod, ModuleProfile, Overrides, WRAPPED_BYTES, WrapMechanism};
+pub use profile::{CancelMethod, GcmMethod, ModuleProfile, Overrides, WrapMechanism};
 
 use crate::connect::Refusal;
 use crate::custody::Pkcs11Custody;
@@ -37,8 +40,10 @@ use crate::module::{Class, Failure, Mechanism, Module};
 use crate::session::Pkcs11Session;
 use crate::token::Token;
 
-/// The label of the key that wraps all others of a domain.
+/// The label of the key that wraps the secret keys of a domain.
 pub const DOMAIN_KEY_LABEL: &str = "keymill-domain";
+/// The label of the key that wraps the private keys of a domain: no one template fits what unwraps as either.
+pub const PRIVATE_DOMAIN_KEY_LABEL: &str = "keymill-domain-private";
 /// The label of the key that the storage, MAC, fingerprint and audit keys are derived by.
 pub const MAC_KEY_LABEL: &str = "keymill-root-mac";
 
@@ -62,10 +67,10 @@ pub fn open_on(module: Module, config: Config) -> Result<Pkcs11Provider, OpenErr
         profile: ProviderProfile {
             name: "hsm",
             protection: ProtectionLevel::Hsm,
-            specs: vec![KeySpec::Aes256],
-            algorithms: vec![Algorithm::Aes256Gcm],
-            signatures: Vec::new(),
-            decryptions: Vec::new(),
+            specs: token.profile.specs.clone(),
+            algorithms: algorithms(&token.profile.specs),
+            signatures: token.profile.signatures.clone(),
+            decryptions: token.profile.decryptions.clone(),
             derives: token.profile.derives,
             // A call can take as long as the network to the device likes.
             inline: false,
@@ -74,6 +79,13 @@ pub fn open_on(module: Module, config: Config) -> Result<Pkcs11Provider, OpenErr
         },
         token,
     })
+}
+
+fn algorithms(specs: &[KeySpec]) -> Vec<Algorithm> {
+    [(KeySpec::Aes256, Algorithm::Aes256Gcm), (KeySpec::Aes128, Algorithm::Aes128Gcm)]
+        .into_iter()
+        .filter_map(|(spec, algorithm)| specs.contains(&spec).then_some(algorithm))
+        .collect()
 }
 
 /// A token of a PKCS#11 module as a provider.

@@ -6,10 +6,12 @@ use serde::Serialize;
 use super::pin::{PinArgs, SoPinArgs};
 use super::{TokenArgs, check_pin_state, failed, find, load, tokens};
 use crate::failure::{Failure, Result};
-use crate::plugins::pkcs11::{DOMAIN_KEY_LABEL, Initialize, MAC_KEY_LABEL, initialize};
+use crate::plugins::pkcs11::{
+    DOMAIN_KEY_LABEL, Initialize, MAC_KEY_LABEL, PRIVATE_DOMAIN_KEY_LABEL, initialize,
+};
 use crate::{output, process};
 
-/// Make a token ready for keymill: the token where its slot is empty, its PINs, its domain key and root MAC key
+/// Make a token ready for keymill: the token where its slot is empty, its PINs, its domain keys and root MAC key
 ///
 /// Where no token has the label, one is made in the first empty slot, for which the security officer's PIN is needed. Where one has,
 /// it keeps all that is on it, and gets the two keys; its PIN is tried once. Both keys are generated inside and never leave. `keymill
@@ -35,8 +37,9 @@ struct Made {
     /// Whether the token itself was made; else it was there.
     token_made: bool,
     domain_key: &'static str,
+    private_domain_key: &'static str,
     root_mac_key: &'static str,
-    /// Whether the domain key says, through `CKA_UNWRAP_TEMPLATE`, what may come of its unwraps.
+    /// Whether the domain's keys say, through `CKA_UNWRAP_TEMPLATE`, what may come of their unwraps.
     unwraps_limited: bool,
 }
 
@@ -73,6 +76,7 @@ pub(super) fn run(args: InitArgs) -> Result<()> {
         serial: done.serial,
         token_made: done.token_made,
         domain_key: DOMAIN_KEY_LABEL,
+        private_domain_key: PRIVATE_DOMAIN_KEY_LABEL,
         root_mac_key: MAC_KEY_LABEL,
         unwraps_limited: done.unwraps_limited,
     };
@@ -95,7 +99,11 @@ impl Made {
         output::card(&[
             ("token", &format_args!("{}: {token}", self.token)),
             ("serial number", &self.serial),
-            ("domain key", &format_args!("{}: AES-256, made inside; wraps every other key", self.domain_key)),
+            ("domain key", &format_args!("{}: AES-256, made inside; wraps secret keys", self.domain_key)),
+            (
+                "private domain key",
+                &format_args!("{}: AES-256, made inside; wraps private keys", self.private_domain_key),
+            ),
             (
                 "root MAC key",
                 &format_args!("{}: AES-256, made inside; signs the store and the audit", self.root_mac_key),
