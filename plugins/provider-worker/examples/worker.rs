@@ -47,7 +47,7 @@ fn babble() -> io::Result<()> {
 }
 
 fn open(setup: Sensitive) -> Result<Served, Refusal> {
-    let refusal = |why: &str| Refusal { why: why.into(), pin_refused: false };
+    let refusal = |why: &str| Refusal { why: why.into(), needs_operator: false };
     let setup = std::str::from_utf8(setup.expose()).map_err(|_| refusal("the setup is not text"))?;
     let words: Vec<_> = setup.lines().collect();
     match words[..] {
@@ -57,16 +57,21 @@ fn open(setup: Sensitive) -> Result<Served, Refusal> {
             let config =
                 keymill_provider_pkcs11::Config::new(module, label, Sensitive::copied(pin.as_bytes()));
             let provider = keymill_provider_pkcs11::open(config)
-                .map_err(|error| Refusal { pin_refused: error.pin_refused(), why: error.to_string() })?;
+                .map_err(|error| Refusal { needs_operator: error.pin_refused(), why: error.to_string() })?;
             let provider = Arc::new(provider);
             let asked = Arc::clone(&provider);
-            Ok(Served { provider, pin_refused: Box::new(move || asked.pin_refused()) })
+            let derives = Arc::clone(&provider);
+            Ok(Served {
+                answer: Box::new(move |question| derive(&derives, question)),
+                needs_operator: Box::new(move || asked.pin_refused()),
+                ..Served::new(provider)
+            })
         }
         ["pin", tries, wrong] => {
             let file = OpenOptions::new().create(true).append(true).open(tries);
             file.and_then(|mut file| writeln!(file, "tried")).map_err(|error| refusal(&error.to_string()))?;
             if fs::exists(wrong).unwrap_or(true) {
-                return Err(Refusal { why: "the PIN is wrong".into(), pin_refused: true });
+                return Err(Refusal { why: "the PIN is wrong".into(), needs_operator: true });
             }
             software(false)
         }
@@ -78,10 +83,20 @@ fn open(setup: Sensitive) -> Result<Served, Refusal> {
     }
 }
 
+/// Answers two blocks with what derives of them by the token's root MAC key.
+fn derive(
+    provider: &keymill_provider_pkcs11::Pkcs11Provider,
+    question: &[u8],
+) -> Result<Sensitive, ProviderError> {
+    let (blocks, _) = question.as_chunks();
+    let messages = blocks.try_into().map_err(|_| ProviderError::Rejected("other than two blocks".into()))?;
+    provider.root_derive(messages)
+}
+
 fn software(stuck: bool) -> Result<Served, Refusal> {
     let provider = keymill_provider_software::open(keymill_provider_software::Config {})
-        .map_err(|error| Refusal { why: error.to_string(), pin_refused: false })?;
-    Ok(Served { provider: Arc::new(Module { provider, stuck }), pin_refused: Box::new(|| false) })
+        .map_err(|error| Refusal { why: error.to_string(), needs_operator: false })?;
+    Ok(Served::new(Arc::new(Module { provider, stuck })))
 }
 
 fn die(signal: Signal) -> ! {

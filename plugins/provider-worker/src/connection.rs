@@ -107,6 +107,11 @@ impl Connection {
         Trouble::Garbled("an answer of another kind")
     }
 
+    /// Returns the body of the last answer.
+    pub(crate) fn answer(&self) -> &[u8] {
+        self.incoming.body()
+    }
+
     /// Wipes what the last answer left.
     pub(crate) fn wipe(&mut self) {
         self.incoming.wipe();

@@ -31,7 +31,10 @@ impl WorkerCustody {
         self.lane.take_if(|(generation, _)| !supervisor.runs(*generation));
         let lane = match self.lane.take() {
             Some(lane) => lane,
-            None => supervisor.converse(Kind::OpenCustody, supervisor.config.control_timeout)?,
+            None => {
+                let timeout = supervisor.config.control_timeout;
+                supervisor.converse((Kind::OpenCustody, Kind::Done), timeout, &[])?
+            }
         };
         let (generation, connection) = self.lane.insert(lane);
         Ok((*generation, connection))

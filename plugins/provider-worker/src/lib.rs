@@ -16,12 +16,13 @@ pub mod wire;
 use std::fmt;
 use std::sync::Arc;
 
+use keymill_core::Sensitive;
 use keymill_core::seam::provider::{
     CryptoProvider, CryptoSession, KeyCustody, ProviderError, ProviderProfile,
 };
 
 pub use config::Config;
-pub use serve::{Refusal, Served, run, serve};
+pub use serve::{Answer, Refusal, Served, run, serve};
 pub use supervisor::WorkerStatus;
 
 use crate::custody::WorkerCustody;
@@ -34,7 +35,7 @@ use crate::supervisor::Supervisor;
 /// [`OpenError`] where the program does not start, or its provider does not open.
 pub fn open(config: Config) -> Result<WorkerProvider, OpenError> {
     let (supervisor, profile) = Supervisor::start(config)
-        .map_err(|failure| OpenError { why: failure.why, pin_refused: failure.pin_refused })?;
+        .map_err(|failure| OpenError { why: failure.why, needs_operator: failure.needs_operator })?;
     Ok(WorkerProvider {
         profile: ProviderProfile {
             // A few bytes for each provider that is opened, which is once a configured token.
@@ -65,6 +66,19 @@ impl WorkerProvider {
     pub fn status(&self) -> WorkerStatus {
         self.supervisor.status()
     }
+
+    /// Asks the worker's program something that is beside the seam, such as what derives from a root key ([`Served::answer`]).
+    ///
+    /// # Errors
+    /// What the program says, or `Unavailable` where there is no answer within `control_timeout`.
+    pub fn ask(&self, question: &[u8]) -> Result<Sensitive, ProviderError> {
+        self.supervisor.ask(question)
+    }
+
+    /// Replaces what later workers are told: after a change of the PIN, a worker that is started again must not try the old one.
+    pub fn replace_setup(&self, setup: Sensitive) {
+        self.supervisor.replace_setup(setup);
+    }
 }
 
 impl CryptoProvider for WorkerProvider {
@@ -85,13 +99,13 @@ impl CryptoProvider for WorkerProvider {
 #[derive(Debug)]
 pub struct OpenError {
     why: String,
-    pin_refused: bool,
+    needs_operator: bool,
 }
 
 impl OpenError {
-    /// Tells whether a PIN was refused: to open the provider again would be another try.
-    pub fn pin_refused(&self) -> bool {
-        self.pin_refused
+    /// Tells whether an operator must act before there is another try, as when a PIN was refused.
+    pub fn needs_operator(&self) -> bool {
+        self.needs_operator
     }
 }
 

@@ -9,6 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use keymill_core::Sensitive;
 use keymill_core::seam::provider::ProviderError;
 use zeroize::Zeroizing;
 
@@ -38,7 +39,11 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// Starts a worker and has it open its provider.
-    pub(crate) fn start(config: &Config, generation: u64) -> Result<(Self, ReadyProfile), StartFailure> {
+    pub(crate) fn start(
+        config: &Config,
+        setup: &Sensitive,
+        generation: u64,
+    ) -> Result<(Self, ReadyProfile), StartFailure> {
         let failed = |what: &str, error: io::Error| StartFailure::new(format!("{what}: {error}"));
         let (spine, theirs) = UnixStream::pair().map_err(|error| failed("no socket for a worker", error))?;
         let mut command = Command::new(&config.program);
@@ -64,7 +69,7 @@ impl Worker {
             sessions: 0,
             hung: Vec::new(),
         };
-        match worker.greet(&spine, config) {
+        match worker.greet(&spine, config, setup) {
             Ok(profile) => {
                 worker.spine = Some(spine);
                 Ok((worker, profile))
@@ -82,13 +87,18 @@ impl Worker {
         }
     }
 
-    fn greet(&self, spine: &UnixStream, config: &Config) -> Result<ReadyProfile, StartFailure> {
+    fn greet(
+        &self,
+        spine: &UnixStream,
+        config: &Config,
+        setup: &Sensitive,
+    ) -> Result<ReadyProfile, StartFailure> {
         let failed = |error: io::Error| StartFailure::new(format!("the worker takes no message: {error}"));
         spine.set_read_timeout(Some(config.start_timeout)).map_err(failed)?;
         spine.set_write_timeout(Some(config.call_timeout)).map_err(failed)?;
-        let mut message = Zeroizing::new(Vec::with_capacity(wire::HEADER_BYTES + 64 + config.setup.len()));
+        let mut message = Zeroizing::new(Vec::with_capacity(wire::HEADER_BYTES + 64 + setup.len()));
         wire::begin(&mut message);
-        Hello::encode(self.generation, config.max_keys, &config.setup, &mut message);
+        Hello::encode(self.generation, config.max_keys, setup, &mut message);
         wire::finish(&mut message, Kind::Start, self.generation, 0);
         (&mut &*spine).write_all(&message).map_err(failed)?;
         let mut incoming = Incoming::default();
@@ -102,11 +112,11 @@ impl Worker {
         match header.kind {
             Kind::Ready => ReadyProfile::decode(incoming.body()).map_err(garbled),
             Kind::Failed => {
-                let Failed { error, pin_refused } = Failed::decode(incoming.body()).map_err(garbled)?;
+                let Failed { error, needs_operator } = Failed::decode(incoming.body()).map_err(garbled)?;
                 let (ProviderError::Rejected(why)
                 | ProviderError::Unavailable(why)
                 | ProviderError::Corrupt(why)) = error;
-                Err(StartFailure { why, pin_refused, answered: true })
+                Err(StartFailure { why, needs_operator, answered: true })
             }
             _ => Err(StartFailure::new("the worker answered something else".into())),
         }
@@ -178,13 +188,13 @@ impl Drop for Worker {
 #[derive(Debug)]
 pub(crate) struct StartFailure {
     pub(crate) why: String,
-    pub(crate) pin_refused: bool,
+    pub(crate) needs_operator: bool,
     /// Whether the worker said so itself.
     answered: bool,
 }
 
 impl StartFailure {
     pub(crate) fn new(why: String) -> Self {
-        Self { why, pin_refused: false, answered: false }
+        Self { why, needs_operator: false, answered: false }
     }
 }

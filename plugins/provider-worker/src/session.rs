@@ -38,7 +38,7 @@ struct Paces {
 impl WorkerSession {
     pub(crate) fn open(supervisor: &Arc<Supervisor>) -> Result<Self, ProviderError> {
         let timeout = supervisor.config.call_timeout;
-        let (generation, connection) = supervisor.converse(Kind::OpenSession, timeout)?;
+        let (generation, connection) = supervisor.converse((Kind::OpenSession, Kind::Done), timeout, &[])?;
         supervisor.session_opened(generation);
         Ok(Self {
             supervisor: Arc::clone(supervisor),

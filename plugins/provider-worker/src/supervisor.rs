@@ -2,9 +2,11 @@
 //! data path never comes here.
 
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use keymill_core::Sensitive;
 use keymill_core::seam::provider::ProviderError;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
@@ -18,6 +20,8 @@ use crate::wire::{Failed, Kind, ReadyProfile};
 /// The one who owns the worker.
 pub(crate) struct Supervisor {
     pub(crate) config: Config,
+    /// What workers are told; the configuration's went here.
+    setup: Mutex<Arc<Sensitive>>,
     /// Who the handles belong to.
     pub(crate) owner: Owner,
     profile: ReadyProfile,
@@ -33,8 +37,9 @@ struct State {
     /// Somebody is starting one.
     starting: bool,
     backoff: Backoff,
-    /// A PIN was refused. Tokens lock after a few such tries, so there is none until an operator opens the provider again.
-    pin_refused: Option<String>,
+    /// Why no worker is started until an operator opens the provider again: above all a PIN that was refused, since tokens lock after a
+    /// few such tries.
+    needs_operator: Option<String>,
     last_end: Option<String>,
 }
 
@@ -51,16 +56,18 @@ pub struct WorkerStatus {
     pub hung: usize,
     /// How the one before it ended.
     pub last_end: Option<String>,
-    /// Whether it is not started again, since a PIN was refused.
-    pub pin_refused: bool,
+    /// Whether it is not started again before an operator opens the provider anew.
+    pub needs_operator: bool,
 }
 
 impl Supervisor {
     /// Starts the first worker.
-    pub(crate) fn start(config: Config) -> Result<(Self, ReadyProfile), StartFailure> {
+    pub(crate) fn start(mut config: Config) -> Result<(Self, ReadyProfile), StartFailure> {
         let generation = 1;
-        let (worker, profile) = Worker::start(&config, generation)?;
+        let setup = std::mem::replace(&mut config.setup, Sensitive::zeroed(0));
+        let (worker, profile) = Worker::start(&config, &setup, generation)?;
         let supervisor = Self {
+            setup: Mutex::new(Arc::new(setup)),
             owner: Owner::default(),
             profile: profile.clone(),
             generation: AtomicU64::new(generation),
@@ -68,7 +75,7 @@ impl Supervisor {
                 worker: Some(worker),
                 starting: false,
                 backoff: Backoff::new(config.first_backoff, config.max_backoff),
-                pin_refused: None,
+                needs_operator: None,
                 last_end: None,
             }),
             started: Condvar::new(),
@@ -95,17 +102,23 @@ impl Supervisor {
             sessions: worker.map_or(0, |worker| worker.sessions),
             hung: worker.map_or(0, |worker| worker.hung.len()),
             last_end: state.last_end.clone(),
-            pin_refused: state.pin_refused.is_some(),
+            needs_operator: state.needs_operator.is_some(),
         }
     }
 
-    /// Opens a conversation with the worker, which is started where there is none, and asks `what` of it.
-    pub(crate) fn converse(&self, what: Kind, timeout: Duration) -> Result<(u64, Connection), ProviderError> {
+    /// Opens a conversation with the worker, which is started where there is none, by a first question. The answer is `expected`, or
+    /// an error.
+    pub(crate) fn converse(
+        &self,
+        (kind, expected): (Kind, Kind),
+        timeout: Duration,
+        question: &[u8],
+    ) -> Result<(u64, Connection), ProviderError> {
         let (generation, stream) = self.connect().map_err(ProviderError::Unavailable)?;
         let mut connection = Connection::new(stream, timeout)
             .map_err(|error| ProviderError::Unavailable(format!("the socket of a worker fails: {error}")))?;
-        connection.begin();
-        match connection.ask_for(what, Kind::Done) {
+        connection.begin().extend(question);
+        match connection.ask_for(kind, expected) {
             Ok(Ok(_)) => {}
             Ok(Err(failed)) => return Err(self.judged(failed)),
             Err(trouble) => {
@@ -117,6 +130,18 @@ impl Supervisor {
             }
         }
         Ok((generation, connection))
+    }
+
+    /// Asks the worker's program something that is beside the seam.
+    pub(crate) fn ask(&self, question: &[u8]) -> Result<Sensitive, ProviderError> {
+        let kinds = (Kind::Ask, Kind::Bytes);
+        let (_, connection) = self.converse(kinds, self.config.control_timeout, question)?;
+        Ok(Sensitive::copied(connection.answer()))
+    }
+
+    /// Replaces what later workers are told.
+    pub(crate) fn replace_setup(&self, setup: Sensitive) {
+        *self.setup.lock() = Arc::new(setup);
     }
 
     /// Connects to the worker, started where there is none.
@@ -154,12 +179,12 @@ impl Supervisor {
                 state.worker = Some(worker);
                 Ok((generation, stream))
             }
-            Err(StartFailure { why, pin_refused, .. }) => {
+            Err(StartFailure { why, needs_operator, .. }) => {
                 let now = Instant::now();
                 state.backoff.ended(now, now);
                 state.last_end = Some(why.clone());
-                if pin_refused {
-                    state.pin_refused = Some(why.clone());
+                if needs_operator {
+                    state.needs_operator = Some(why.clone());
                 }
                 Err(why)
             }
@@ -169,7 +194,8 @@ impl Supervisor {
     fn start_again(&self) -> Result<(Worker, UnixStream), StartFailure> {
         // Every handle of before is void from here on, whether the start succeeds or not.
         let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
-        let (worker, profile) = Worker::start(&self.config, generation)?;
+        let setup = Arc::clone(&self.setup.lock());
+        let (worker, profile) = Worker::start(&self.config, &setup, generation)?;
         if !self.profile.offers_the_same(&profile) {
             return Err(StartFailure::new("the worker came back with another provider".into()));
         }
@@ -229,12 +255,12 @@ impl Supervisor {
         trouble.reason(timeout)
     }
 
-    /// Returns the error of a request that failed, and remembers where a PIN was refused.
+    /// Returns the error of a request that failed, and remembers where an operator must act.
     pub(crate) fn judged(&self, failed: Failed) -> ProviderError {
-        let Failed { error, pin_refused } = failed;
-        if pin_refused {
+        let Failed { error, needs_operator } = failed;
+        if needs_operator {
             let why = || format!("no worker is started until the provider is opened anew: {error}");
-            self.state.lock().pin_refused.get_or_insert_with(why);
+            self.state.lock().needs_operator.get_or_insert_with(why);
         }
         error
     }
@@ -248,7 +274,7 @@ impl State {
 
     /// Checks that a worker may be started now.
     fn may_start(&self, now: Instant) -> Result<(), String> {
-        if let Some(why) = &self.pin_refused {
+        if let Some(why) = &self.needs_operator {
             return Err(why.clone());
         }
         match self.backoff.wait(now) {

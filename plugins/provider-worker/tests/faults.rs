@@ -207,7 +207,7 @@ fn a_worker_that_does_not_come_up_says_why_and_is_gone() {
     ] {
         let error = open(config).err().expect("it does not come up");
         assert!(error.to_string().contains(why), "{error}");
-        assert!(!error.pin_refused());
+        assert!(!error.needs_operator());
     }
 }
 
@@ -276,14 +276,29 @@ fn a_refused_pin_is_tried_once_and_by_no_later_worker() {
         assert!(provider.custody().is_err());
     }
     assert_eq!(tried(), 2);
-    assert!(provider.status().pin_refused);
+    assert!(provider.status().needs_operator);
     // An operator opens it anew: one more try, which is told apart from other failures.
-    assert!(open(setup(words())).err().unwrap().pin_refused());
+    assert!(open(setup(words())).err().unwrap().needs_operator());
     assert_eq!(tried(), 3);
     fs::remove_file(&wrong).unwrap();
     assert!(open(setup(words())).is_ok());
     assert!(provider.open_session().is_err(), "the old one is not asked to guess");
     assert_eq!(tried(), 4);
+}
+
+#[test]
+fn a_pin_that_was_changed_is_the_one_that_later_workers_are_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let (old, wrong, new) = (path("old"), path("wrong"), path("new"));
+    let provider = open(config(&["pin", old.to_str().unwrap(), wrong.to_str().unwrap()])).unwrap();
+    fs::write(&wrong, "").unwrap();
+    provider.replace_setup(config(&["pin", new.to_str().unwrap(), path("right").to_str().unwrap()]).setup);
+    kill(&provider);
+    eventually("it is dead", || provider.status().pid.is_none());
+    assert!(provider.open_session().is_ok());
+    assert_eq!(fs::read_to_string(old).unwrap().lines().count(), 1, "the old one is not tried again");
+    assert!(matches!(provider.ask(b"anything").err(), Some(ProviderError::Rejected(_))));
 }
 
 #[test]

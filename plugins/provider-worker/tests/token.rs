@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use keymill_conformance::provider::Fixture;
-use keymill_core::seam::provider::{CryptoProvider, KeyMaterial, StoredKey};
+use keymill_core::seam::provider::{CryptoProvider, KeyMaterial, ProviderError, StoredKey};
 use keymill_provider_worker::{Config, OpenError, WorkerProvider, open};
 
 const LABEL: &str = "token";
@@ -109,14 +109,22 @@ keymill_conformance::provider_suite!(fixture);
 fn a_wrong_pin_is_told_apart_and_the_right_one_still_opens() {
     let place = Place::new();
     let error = place.open("not-the-pin").err().unwrap();
-    assert!(error.pin_refused(), "{error}");
+    assert!(error.needs_operator(), "{error}");
     let provider = place.open(PIN).unwrap();
     assert_eq!(provider.profile().name, "hsm");
+    // What is beside the seam: the root MAC key derives alike in every worker.
+    let derived = provider.ask(&[7; 32]).unwrap();
+    assert_eq!(
+        (derived.len(), derived.expose()),
+        (32, place.open(PIN).unwrap().ask(&[7; 32]).unwrap().expose())
+    );
+    assert_ne!(derived.expose(), provider.ask(&[8; 32]).unwrap().expose());
+    assert!(matches!(provider.ask(b"other than two blocks").err(), Some(ProviderError::Rejected(_))));
     let status = provider.status();
-    assert!(!status.pin_refused && status.starts == 1);
+    assert!(!status.needs_operator && status.starts == 1);
     // A token that is not there is no matter of the PIN.
     fs::remove_dir_all(place.0.path().join("tokens")).unwrap();
     fs::create_dir(place.0.path().join("tokens")).unwrap();
     let error = place.open(PIN).err().unwrap();
-    assert!(!error.pin_refused(), "{error}");
+    assert!(!error.needs_operator(), "{error}");
 }

@@ -16,6 +16,7 @@ use keymill_core::Sensitive;
 use keymill_core::seam::provider::{CryptoProvider, ProviderError};
 use parking_lot::Mutex;
 use rustix::process::{Signal, getpid, kill_process};
+use zeroize::Zeroizing;
 
 use crate::passing;
 use crate::serve::keys::Keys;
@@ -30,8 +31,21 @@ const CONVERSATIONS: usize = 4096;
 pub struct Served {
     /// The provider.
     pub provider: Arc<dyn CryptoProvider>,
+    /// Answers questions that are beside the seam, such as what derives from a root key.
+    pub answer: Answer,
     /// Tells whether a PIN was refused, now or before: the parent must then start no other worker to try it again.
-    pub pin_refused: Box<dyn Fn() -> bool + Send + Sync>,
+    pub needs_operator: Box<dyn Fn() -> bool + Send + Sync>,
+}
+
+/// What answers a question of the program's own.
+pub type Answer = Box<dyn Fn(&[u8]) -> Result<Sensitive, ProviderError> + Send + Sync>;
+
+impl Served {
+    /// Serves a provider that no operator is ever needed for, and no questions beside it.
+    pub fn new(provider: Arc<dyn CryptoProvider>) -> Self {
+        let rejected = || ProviderError::Rejected("this worker answers no such questions".into());
+        Self { provider, answer: Box::new(move |_| Err(rejected())), needs_operator: Box::new(|| false) }
+    }
 }
 
 /// Why a worker cannot open its provider.
@@ -39,8 +53,8 @@ pub struct Served {
 pub struct Refusal {
     /// What to tell the operator.
     pub why: String,
-    /// Whether a PIN was refused.
-    pub pin_refused: bool,
+    /// Whether an operator must act before there is another try, as when a PIN was refused.
+    pub needs_operator: bool,
 }
 
 /// Runs the worker process: serves the one that started it, over its standard input, and ends. It ends by SIGKILL, as nothing of a
@@ -81,7 +95,7 @@ fn greeted(spine: &UnixStream) -> io::Result<(u64, Hello)> {
         Err(garbled) => {
             // Such as another build of the program: the parent is told.
             let error = ProviderError::Unavailable(garbled.to_string());
-            answer_failed(&mut &*spine, header.tag, &Failed { error, pin_refused: false })?;
+            answer_failed(&mut &*spine, header.tag, &Failed { error, needs_operator: false })?;
             Err(io::Error::other(garbled))
         }
     }
@@ -140,7 +154,7 @@ fn opened(
     let Hello { generation, max_keys, setup } = hello;
     // A panic is an answer, too: the parent would wait for its whole patience.
     let opened = catch_unwind(AssertUnwindSafe(|| open(setup)))
-        .unwrap_or_else(|_| Err(Refusal { why: "the worker panicked".into(), pin_refused: false }));
+        .unwrap_or_else(|_| Err(Refusal { why: "the worker panicked".into(), needs_operator: false }));
     match opened {
         Ok(served) => {
             let mut message = Vec::new();
@@ -150,8 +164,8 @@ fn opened(
             *place.lock() = Some(Arc::new(Serving { served, keys: Keys::new(generation, max_keys) }));
             spine.write_all(&message)
         }
-        Err(Refusal { why, pin_refused }) => {
-            answer_failed(&mut spine, tag, &Failed { error: ProviderError::Unavailable(why), pin_refused })
+        Err(Refusal { why, needs_operator }) => {
+            answer_failed(&mut spine, tag, &Failed { error: ProviderError::Unavailable(why), needs_operator })
         }
     }
 }
@@ -169,6 +183,14 @@ fn converse(mut stream: UnixStream, serving: &Serving) {
     match header.kind {
         Kind::OpenSession => session::hold(stream, incoming, header.tag, serving),
         Kind::OpenCustody => custody::hold(stream, incoming, header.tag, serving),
+        Kind::Ask => {
+            let told = match (serving.served.answer)(incoming.body()) {
+                Ok(answer) => answer_bytes(&mut stream, header.tag, &answer),
+                Err(error) => answer_failed(&mut stream, header.tag, &serving.failed(error)),
+            };
+            // The parent may be gone, which is the end, too.
+            drop(told);
+        }
         _ => {}
     }
 }
@@ -176,7 +198,7 @@ fn converse(mut stream: UnixStream, serving: &Serving) {
 impl Serving {
     /// Says why something was not done, and whether it is a matter of the PIN.
     fn failed(&self, error: ProviderError) -> Failed {
-        Failed { error, pin_refused: (self.served.pin_refused)() }
+        Failed { error, needs_operator: (self.served.needs_operator)() }
     }
 }
 
@@ -185,6 +207,14 @@ fn answer_failed(to: &mut impl Write, tag: u64, failed: &Failed) -> io::Result<(
     wire::begin(&mut message);
     failed.encode(&mut message);
     wire::finish(&mut message, Kind::Failed, tag, 0);
+    to.write_all(&message)
+}
+
+fn answer_bytes(to: &mut impl Write, tag: u64, bytes: &Sensitive) -> io::Result<()> {
+    let mut message = Zeroizing::new(Vec::with_capacity(wire::HEADER_BYTES + bytes.len()));
+    wire::begin(&mut message);
+    message.extend(bytes.expose());
+    wire::finish(&mut message, Kind::Bytes, tag, 0);
     to.write_all(&message)
 }
 

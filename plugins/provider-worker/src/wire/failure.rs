@@ -1,4 +1,4 @@
-//! Errors on their way to the parent: their kind, their text, and whether a PIN was refused.
+//! Errors on their way to the parent: their kind, their text, and whether an operator must act.
 
 use keymill_core::seam::provider::{ProviderError, SessionLost};
 
@@ -13,8 +13,8 @@ const TEXT_BYTES: usize = 1024;
 pub struct Failed {
     /// The error.
     pub error: ProviderError,
-    /// Whether a PIN was refused: it must not be tried again.
-    pub pin_refused: bool,
+    /// Whether no other try may be made before an operator has acted: a PIN was refused.
+    pub needs_operator: bool,
 }
 
 impl Failed {
@@ -25,7 +25,7 @@ impl Failed {
             ProviderError::Unavailable(text) => (2, text),
             ProviderError::Corrupt(text) => (3, text),
         };
-        out.extend([kind, u8::from(self.pin_refused)]);
+        out.extend([kind, u8::from(self.needs_operator)]);
         put_bytes(out, cut(text).as_bytes());
     }
 
@@ -35,7 +35,7 @@ impl Failed {
     /// [`Garbled`] where it is none.
     pub fn decode(body: &[u8]) -> Result<Self, Garbled> {
         let mut reader = Reader::new(body);
-        let [kind, pin_refused] = reader.array()?;
+        let [kind, needs_operator] = reader.array()?;
         let text = shown(reader.text()?);
         reader.finish()?;
         let error = match kind {
@@ -44,8 +44,8 @@ impl Failed {
             3 => ProviderError::Corrupt(text),
             _ => return Err(Garbled("an error of no kind")),
         };
-        match pin_refused {
-            0 | 1 => Ok(Self { error, pin_refused: pin_refused == 1 }),
+        match needs_operator {
+            0 | 1 => Ok(Self { error, needs_operator: needs_operator == 1 }),
             _ => Err(Garbled("a flag that is neither set nor not")),
         }
     }
@@ -84,13 +84,13 @@ mod tests {
     #[test]
     fn an_error_keeps_its_kind_and_its_text() {
         let text = String::from("token t: said no");
-        for (error, pin_refused) in [
+        for (error, needs_operator) in [
             (ProviderError::Rejected(text.clone()), false),
             (ProviderError::Unavailable(text.clone()), true),
             (ProviderError::Corrupt(text), false),
         ] {
             let mut body = Vec::new();
-            let failed = Failed { error, pin_refused };
+            let failed = Failed { error, needs_operator };
             failed.encode(&mut body);
             assert_eq!(format!("{:?}", Failed::decode(&body).unwrap()), format!("{failed:?}"));
             assert!(Failed::decode(&body[..body.len() - 1]).is_err());
@@ -101,7 +101,7 @@ mod tests {
     fn a_text_is_cut_at_a_character_and_stays_on_its_line() {
         let mut body = Vec::new();
         let text = format!("{}é\nmore", "x".repeat(TEXT_BYTES - 1));
-        Failed { error: ProviderError::Corrupt(text), pin_refused: false }.encode(&mut body);
+        Failed { error: ProviderError::Corrupt(text), needs_operator: false }.encode(&mut body);
         let ProviderError::Corrupt(text) = Failed::decode(&body).unwrap().error else {
             panic!("another kind")
         };

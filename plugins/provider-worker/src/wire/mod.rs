@@ -34,10 +34,27 @@ pub const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
 /// Random bytes in one answer, at most.
 pub const RANDOM_BYTES: usize = 64 * 1024;
 
-/// What a message is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Kind {
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident = $byte:literal,)+) => {
+        /// What a message is.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        pub enum Kind {
+            $($(#[$doc])* $name = $byte,)+
+        }
+
+        impl Kind {
+            fn from_byte(byte: u8) -> Option<Self> {
+                match byte {
+                    $($byte => Some(Kind::$name),)+
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+kinds! {
     /// The first: protocol, generation, limits, and what opens the provider.
     Start = 1,
     /// Asks for a session.
@@ -66,6 +83,8 @@ pub enum Kind {
     Sign = 13,
     /// Decryptions by a private key.
     DecryptAsymmetric = 14,
+    /// A question of the program's own.
+    Ask = 15,
     /// The provider is open; its profile.
     Ready = 0x81,
     /// It was not done, and why.
@@ -80,40 +99,8 @@ pub enum Kind {
     Outcomes = 0x86,
     /// The outcome of each job, with its output.
     Outputs = 0x87,
-    /// Random bytes.
+    /// Random bytes, or the answer to a question.
     Bytes = 0x88,
-}
-
-impl Kind {
-    fn from_byte(byte: u8) -> Option<Self> {
-        use Kind::*;
-        [
-            Start,
-            OpenSession,
-            OpenCustody,
-            Generate,
-            Load,
-            Unload,
-            Destroy,
-            Canary,
-            Encrypt,
-            Decrypt,
-            Derive,
-            Random,
-            Sign,
-            DecryptAsymmetric,
-            Ready,
-            Failed,
-            Done,
-            Stored,
-            Loaded,
-            Outcomes,
-            Outputs,
-            Bytes,
-        ]
-        .into_iter()
-        .find(|kind| *kind as u8 == byte)
-    }
 }
 
 /// The first bytes of a message.

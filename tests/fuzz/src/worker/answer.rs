@@ -121,7 +121,7 @@ pub(crate) fn seeds() -> Vec<Seed> {
         max_batch: 256,
         max_sessions: 16,
     };
-    let failed = Failed { error: ProviderError::Unavailable("no PIN".into()), pin_refused: true };
+    let failed = Failed { error: ProviderError::Unavailable("no PIN".into()), needs_operator: true };
     let stored = StoredKey {
         spec: KeySpec::Aes256,
         usage: KeyUsage::EncryptDecrypt,
