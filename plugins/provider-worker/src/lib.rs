@@ -10,6 +10,7 @@ mod passing;
 mod process;
 mod serve;
 mod session;
+mod state;
 mod supervisor;
 pub mod wire;
 
@@ -23,7 +24,7 @@ use keymill_core::seam::provider::{
 
 pub use config::Config;
 pub use serve::{Answer, Refusal, Served, run, serve};
-pub use supervisor::WorkerStatus;
+pub use state::WorkerStatus;
 
 use crate::custody::WorkerCustody;
 use crate::session::WorkerSession;

@@ -122,12 +122,9 @@ impl Worker {
         }
     }
 
-    /// Hands the worker one end of a new connection, and returns the other.
-    pub(crate) fn connect(&self) -> io::Result<UnixStream> {
-        let spine = self.spine.as_ref().ok_or(io::ErrorKind::NotConnected)?;
-        let (ours, theirs) = UnixStream::pair()?;
-        passing::pass(spine, &theirs)?;
-        Ok(ours)
+    /// Hands the worker one end of a new connection.
+    pub(crate) fn pass(&self, theirs: &UnixStream) -> io::Result<()> {
+        passing::pass(self.spine.as_ref().ok_or(io::ErrorKind::NotConnected)?, theirs)
     }
 
     /// Returns the process id, while it can be that of no other.

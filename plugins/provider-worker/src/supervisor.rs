@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::connection::{Connection, Trouble};
 use crate::key::Owner;
 use crate::process::{LAG, StartFailure, Worker};
+use crate::state::{State, WorkerStatus};
 use crate::wire::{Failed, Kind, ReadyProfile};
 
 /// The one who owns the worker.
@@ -32,34 +33,6 @@ pub(crate) struct Supervisor {
     started: Condvar,
 }
 
-struct State {
-    worker: Option<Worker>,
-    /// Somebody is starting one.
-    starting: bool,
-    backoff: Backoff,
-    /// Why no worker is started until an operator opens the provider again: above all a PIN that was refused, since tokens lock after a
-    /// few such tries.
-    needs_operator: Option<String>,
-    last_end: Option<String>,
-}
-
-/// How a worker is, for those who watch and for tests.
-#[derive(Clone, Debug)]
-pub struct WorkerStatus {
-    /// Its process id, while it lives.
-    pub pid: Option<u32>,
-    /// How many were started.
-    pub starts: u64,
-    /// Its sessions that answer.
-    pub sessions: usize,
-    /// Its sessions with a call that does not come back.
-    pub hung: usize,
-    /// How the one before it ended.
-    pub last_end: Option<String>,
-    /// Whether it is not started again before an operator opens the provider anew.
-    pub needs_operator: bool,
-}
-
 impl Supervisor {
     /// Starts the first worker.
     pub(crate) fn start(mut config: Config) -> Result<(Self, ReadyProfile), StartFailure> {
@@ -71,13 +44,7 @@ impl Supervisor {
             owner: Owner::default(),
             profile: profile.clone(),
             generation: AtomicU64::new(generation),
-            state: Mutex::new(State {
-                worker: Some(worker),
-                starting: false,
-                backoff: Backoff::new(config.first_backoff, config.max_backoff),
-                needs_operator: None,
-                last_end: None,
-            }),
+            state: Mutex::new(State::new(worker, Backoff::new(config.first_backoff, config.max_backoff))),
             started: Condvar::new(),
             config,
         };
@@ -90,20 +57,7 @@ impl Supervisor {
     }
 
     pub(crate) fn status(&self) -> WorkerStatus {
-        let mut state = self.state.lock();
-        state.notice_end(Duration::ZERO);
-        if let Some(worker) = &mut state.worker {
-            worker.forget_late_answers();
-        }
-        let worker = state.worker.as_ref();
-        WorkerStatus {
-            pid: worker.and_then(Worker::pid),
-            starts: self.generation(),
-            sessions: worker.map_or(0, |worker| worker.sessions),
-            hung: worker.map_or(0, |worker| worker.hung.len()),
-            last_end: state.last_end.clone(),
-            needs_operator: state.needs_operator.is_some(),
-        }
+        self.state.lock().status(self.generation())
     }
 
     /// Opens a conversation with the worker, which is started where there is none, by a first question. The answer is `expected`, or
@@ -146,13 +100,16 @@ impl Supervisor {
 
     /// Connects to the worker, started where there is none.
     fn connect(&self) -> Result<(u64, UnixStream), String> {
+        // Where this process has no descriptor left, the worker is not to blame.
+        let (ours, theirs) =
+            UnixStream::pair().map_err(|error| format!("no socket for a worker: {error}"))?;
         let patience = Instant::now() + self.config.call_timeout;
         let mut state = self.state.lock();
         loop {
             state.notice_end(Duration::ZERO);
             if let Some(worker) = &state.worker {
-                return match worker.connect() {
-                    Ok(stream) => Ok((worker.generation, stream)),
+                return match worker.pass(&theirs) {
+                    Ok(()) => Ok((worker.generation, ours)),
                     Err(error) => {
                         // It is dead or takes nothing, which is the same to us.
                         state.end(&format!("it takes no connection: {error}"));
@@ -170,14 +127,14 @@ impl Supervisor {
         state.may_start(Instant::now())?;
         state.starting = true;
         // Not under the lock: a start takes seconds, and whoever has just lost a session is not to wait for it.
-        let started = MutexGuard::unlocked(&mut state, || self.start_again());
+        let started = MutexGuard::unlocked(&mut state, || self.start_again(&theirs));
         state.starting = false;
         self.started.notify_all();
         match started {
-            Ok((worker, stream)) => {
+            Ok(worker) => {
                 let generation = worker.generation;
                 state.worker = Some(worker);
-                Ok((generation, stream))
+                Ok((generation, ours))
             }
             Err(StartFailure { why, needs_operator, .. }) => {
                 let now = Instant::now();
@@ -191,7 +148,8 @@ impl Supervisor {
         }
     }
 
-    fn start_again(&self) -> Result<(Worker, UnixStream), StartFailure> {
+    /// Starts a worker, and hands it one end of its first connection.
+    fn start_again(&self, theirs: &UnixStream) -> Result<Worker, StartFailure> {
         // Every handle of before is void from here on, whether the start succeeds or not.
         let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
         let setup = Arc::clone(&self.setup.lock());
@@ -199,10 +157,10 @@ impl Supervisor {
         if !self.profile.offers_the_same(&profile) {
             return Err(StartFailure::new("the worker came back with another provider".into()));
         }
-        let stream = worker
-            .connect()
+        worker
+            .pass(theirs)
             .map_err(|error| StartFailure::new(format!("the worker takes no connection: {error}")))?;
-        Ok((worker, stream))
+        Ok(worker)
     }
 
     /// Tells whether the worker of a generation still runs.
@@ -263,47 +221,5 @@ impl Supervisor {
             self.state.lock().needs_operator.get_or_insert_with(why);
         }
         error
-    }
-}
-
-impl State {
-    /// Returns the worker, if it is of this generation.
-    fn of(&mut self, generation: u64) -> Option<&mut Worker> {
-        self.worker.as_mut().filter(|worker| worker.generation == generation)
-    }
-
-    /// Checks that a worker may be started now.
-    fn may_start(&self, now: Instant) -> Result<(), String> {
-        if let Some(why) = &self.needs_operator {
-            return Err(why.clone());
-        }
-        match self.backoff.wait(now) {
-            Some(wait) => {
-                let ended = self.last_end.as_deref().unwrap_or("it did not start");
-                let wait = wait.as_millis();
-                Err(format!("the worker ended ({ended}) and is started again in {wait} ms"))
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// Notes where the worker has ended, or does within `patience`.
-    fn notice_end(&mut self, patience: Duration) {
-        if let Some(worker) = &mut self.worker
-            && let Some(status) = worker.wait(patience)
-        {
-            self.last_end = Some(status.to_string());
-            self.backoff.ended(worker.started, Instant::now());
-            self.worker = None;
-        }
-    }
-
-    /// Kills the worker.
-    fn end(&mut self, why: &str) {
-        if let Some(mut worker) = self.worker.take() {
-            worker.kill();
-            self.last_end = Some(format!("killed, since {why}"));
-            self.backoff.ended(worker.started, Instant::now());
-        }
     }
 }

@@ -14,14 +14,16 @@ mod failure;
 mod incoming;
 mod items;
 mod jobs;
+mod profile;
 mod reader;
 
-pub use control::{ControlRequest, Hello, ReadyProfile, Released, StoredMessage};
+pub use control::{ControlRequest, Hello, Released, StoredMessage};
 pub(crate) use control::{packed, unpacked};
 pub use failure::Failed;
 pub use incoming::{Incoming, ReceiveError};
 pub use items::{AeadAnswer, AeadRequest, KeyRef, TEXT_BYTES};
 pub use jobs::{Job, JobsAnswer, JobsRequest, Output};
+pub use profile::ReadyProfile;
 
 use std::fmt;
 
