@@ -12,6 +12,9 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
+#[path = "hsm/ceremony.rs"]
+mod ceremony;
+
 const PIN: &str = "4711-user";
 const SO_PIN: &str = "0815-officer";
 
@@ -43,7 +46,18 @@ impl Ended {
     /// Checks that the command was refused, in these words and with what to do next.
     #[track_caller]
     fn refused(self, words: &str) -> Self {
-        assert_eq!(self.code, Some(1), "{self:?}");
+        self.ended_with(1, words)
+    }
+
+    /// Checks that the command was asked wrongly: for what is not there, or with what does not fit.
+    #[track_caller]
+    fn wrong_use(self, words: &str) -> Self {
+        self.ended_with(2, words)
+    }
+
+    #[track_caller]
+    fn ended_with(self, code: i32, words: &str) -> Self {
+        assert_eq!(self.code, Some(code), "{self:?}");
         assert!(self.err.contains(words) && self.err.contains("next: "), "{self:?}");
         assert!(self.out.is_empty(), "{self:?}");
         self
@@ -80,7 +94,7 @@ impl Hsm {
             let file = hsm.path(&format!("{number}.sql"));
             format!("[[slots]]\nslot = {number}\ndbtype = \"sqlite\"\ndbargs = \"{}\"\n", file.display())
         };
-        fs::write(hsm.path("module.conf"), (0..2).map(slot).collect::<String>()).unwrap();
+        fs::write(hsm.path("kryoptic.conf"), (0..4).map(slot).collect::<String>()).unwrap();
         hsm
     }
 
@@ -111,18 +125,29 @@ impl Hsm {
     }
 
     fn run_with(&self, line: &str, module: &Path, variables: &[(&str, &str)]) -> Ended {
-        let mut words = line.split(' ');
+        // The command, and the one below it where it has such.
+        let at = line.find(" --").unwrap_or(line.len());
+        let (words, flags) = line.split_at(at);
+        self.run_whole(&format!("{words} --module {}{flags}", module.display()), variables)
+    }
+
+    /// Runs `keymill hsm` with every word as it is.
+    fn run_whole(&self, line: &str, variables: &[(&str, &str)]) -> Ended {
+        let output = self.command(line, variables).stdin(Stdio::null()).output().unwrap();
+        self.ended(output)
+    }
+
+    fn command(&self, line: &str, variables: &[(&str, &str)]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_keymill"));
-        command.args(["hsm", words.next().unwrap(), "--module"]).arg(module);
-        while let Some(word) = words.next() {
-            command.arg(word);
-            if word.ends_with("-file") {
-                command.arg(self.path(words.next().unwrap()));
-            }
-        }
-        command.env_clear().envs(variables.iter().copied());
-        command.env("SOFTHSM2_CONF", self.path("module.conf")).env("KRYOPTIC_CONF", self.path("module.conf"));
-        let output = command.current_dir(self.directory.path()).stdin(Stdio::null()).output().unwrap();
+        command.arg("hsm").args(line.split_ascii_whitespace()).env_clear().envs(variables.iter().copied());
+        command
+            .env("SOFTHSM2_CONF", self.path("module.conf"))
+            .env("KRYOPTIC_CONF", self.path("kryoptic.conf"));
+        command.current_dir(self.directory.path());
+        command
+    }
+
+    fn ended(&self, output: std::process::Output) -> Ended {
         let ended = Ended {
             code: output.status.code(),
             out: String::from_utf8(output.stdout).unwrap(),
@@ -334,10 +359,43 @@ fn what_is_not_there_is_told_with_what_to_do() {
     let hsm = Hsm::softhsm();
     let nowhere = hsm.path("nowhere.so");
     for line in ["slots", "init --token night --pin-file pin", "doctor --token night --pin-file pin"] {
-        hsm.run_with(line, &nowhere, &[]).refused("no PKCS#11 module");
-        hsm.run_with(line, &hsm.path("module.conf"), &[]).refused("no PKCS#11 module");
+        hsm.run_with(line, &nowhere, &[]).wrong_use("no PKCS#11 module");
+        hsm.run_with(line, &hsm.path("module.conf"), &[]).wrong_use("no PKCS#11 module");
     }
-    hsm.run("doctor --token elsewhere --pin-file pin").refused("there is no token elsewhere");
+    hsm.run("doctor --token elsewhere --pin-file pin").wrong_use("there is no token elsewhere");
     assert_eq!(hsm.run("slots --token night").code, Some(2));
     assert_eq!(hsm.run(&format!("doctor --token {}", "x".repeat(33))).code, Some(2));
+}
+
+fn changes_its_pin(hsm: &Hsm) {
+    hsm.init("night").done();
+    hsm.write("new-pin", "1147-changed", 0o600);
+    hsm.write("wrong", "4711-wrong", 0o600);
+    let change = |old: &str, new: &str| {
+        hsm.run(&format!("change-pin --token night --pin-file {old} --new-pin-file {new} --json"))
+    };
+    let tried = change("wrong", "new-pin").refused("CKR_PIN_INCORRECT");
+    assert!(tried.err.contains("tried once") && !tried.err.contains("changed"), "{tried:?}");
+    change("pin", "pin").wrong_use("the new PIN is the old one");
+    hsm.write("short", "1", 0o600);
+    // Kryoptic takes any.
+    if !hsm.path("kryoptic.conf").exists() {
+        change("pin", "short").refused("the old one holds");
+    }
+    let done = change("pin", "new-pin").done().json();
+    assert_eq!((&done["verified"], &done["update"]), (&true.into(), &"pin".into()));
+    hsm.run("doctor --token night --pin-file new-pin --json").done();
+    change("pin", "wrong").refused("CKR_PIN_INCORRECT");
+    let line = "change-pin --token night --new-pin-file pin";
+    let told = hsm.run_with(line, &hsm.module, &[("KEYMILL_HSM_PIN", "1147-changed")]).done();
+    assert!(told.out.contains("KEYMILL_HSM_PIN holds the old PIN still"), "{told:?}");
+    hsm.run("doctor --token night --pin-file pin --json").done();
+}
+
+#[test]
+fn a_pin_is_changed_and_verified_and_where_it_stands_is_told() {
+    changes_its_pin(&Hsm::softhsm());
+    if let Some(module) = std::env::var_os("KEYMILL_KRYOPTIC_MODULE") {
+        changes_its_pin(&Hsm::kryoptic(module.into()));
+    }
 }

@@ -1,13 +1,17 @@
 //! The way to a token: found by its label, logged in to with one try, its keys found and looked at.
 
+use std::path::Path;
+
 use cryptoki_sys::{
     CK_SLOT_ID, CKA_CLASS, CKA_EXTRACTABLE, CKA_LABEL, CKA_SENSITIVE, CKA_TOKEN, CKO_SECRET_KEY,
     CKR_USER_ALREADY_LOGGED_IN,
 };
+use keymill_core::Sensitive;
 use keymill_core::seam::provider::ProviderError;
 
 use crate::config::Config;
-use crate::kind::Kind;
+use crate::domain::Domain;
+use crate::error::{OpenError, OpenErrorKind};
 use crate::module::{Attribute, Class, Failure, Module, Object, Session, TokenInfo, User};
 use crate::{DOMAIN_KEY_LABEL, MAC_KEY_LABEL, PRIVATE_DOMAIN_KEY_LABEL};
 
@@ -20,70 +24,70 @@ pub(crate) struct Bare {
     pub(crate) mac_key: Option<Object>,
 }
 
-/// The keys of a domain that wrap.
-#[derive(Clone, Copy)]
-pub(crate) struct Domain {
-    /// Secret keys.
-    pub(crate) secret: Object,
-    /// Private keys, where the token was initialised for them.
-    pub(crate) private: Option<Object>,
-}
-
-impl Domain {
-    /// Returns the key that wraps keys of this kind.
-    pub(crate) fn key(self, kind: Kind) -> Result<Object, Failure> {
-        match kind.spec().is_key_pair() {
-            true => self.private.ok_or(Failure::Missing { call: PRIVATE_DOMAIN_KEY_LABEL }),
-            false => Ok(self.secret),
-        }
-    }
-}
-
 /// Finds the token, opens its two sessions, logs in, finds its keys.
-pub(crate) fn connect(module: &Module, config: &Config) -> Result<Bare, Refusal> {
-    module.initialize()?;
-    let (slot, info) = find_token(module, config)?;
-    let pin = |why: &str| Refusal { why: format!("token {}: {why}", config.token_label), class: Class::Pin };
-    if !info.pin_set {
-        return Err(pin("its PIN has not been set"));
-    }
-    if info.pin_locked {
-        return Err(pin("its PIN is locked"));
-    }
-    if info.pin_final_try {
-        return Err(pin("one more wrong PIN locks it, so none is tried"));
-    }
+pub(crate) fn connect(module: &Module, config: &Config, pin: &Sensitive) -> Result<Bare, Refusal> {
+    start(module)?;
+    let (slot, info) = find_token(module, &config.token_label, config.token_serial.as_deref())?;
+    let label = &config.token_label;
+    check_pin_state(&info)?;
     let anchor = module.open_session(slot, false)?;
     let owner = module.open_session(slot, false)?;
-    match owner.login(User::User, &config.pin) {
+    match owner.login(User::User, pin) {
         Ok(()) => {}
         Err(failure) if failure.is(CKR_USER_ALREADY_LOGGED_IN) => {}
         Err(failure) if failure.class() == Class::Pin => {
-            return Err(pin(&format!("{failure}; it is not tried again until the provider is opened anew")));
+            return Err(Refusal::pin(
+                label,
+                &format!("{failure}; it is not tried again until the provider is opened anew"),
+            ));
         }
         Err(failure) => return Err(failure.into()),
     }
     let domain_key = find_key(&owner, DOMAIN_KEY_LABEL)?.ok_or_else(|| Refusal {
-        why: format!(
-            "token {} has no key {DOMAIN_KEY_LABEL}: it was not initialised for keymill",
-            config.token_label
-        ),
+        why: format!("token {label} has no key {DOMAIN_KEY_LABEL}: it was not initialised for keymill"),
         class: Class::Other,
+        kind: Some(OpenErrorKind::NotInitialized),
     })?;
     let domain = Domain { secret: domain_key, private: find_key(&owner, PRIVATE_DOMAIN_KEY_LABEL)? };
     let mac_key = find_key(&owner, MAC_KEY_LABEL)?;
     Ok(Bare { slot, anchor, owner, domain, mac_key })
 }
 
+/// Loads a module, or says that there is none.
+pub(crate) fn load(path: &Path) -> Result<Module, OpenError> {
+    Module::load(path).map_err(|error| OpenError::new(OpenErrorKind::Module, error.to_string()))
+}
+
+fn start(module: &Module) -> Result<(), Refusal> {
+    module
+        .initialize()
+        .map_err(|failure| Refusal { kind: Some(OpenErrorKind::Module), ..Refusal::from(failure) })
+}
+
+/// Refuses a token whose PIN should not be tried now: a wrong one could lock it.
+pub(crate) fn check_pin_state(info: &TokenInfo) -> Result<(), Refusal> {
+    let refused = |why: &str| Err(Refusal::pin(&info.label, why));
+    match info {
+        TokenInfo { pin_set: false, .. } => refused("its PIN has not been set"),
+        TokenInfo { pin_locked: true, .. } => refused("its PIN is locked"),
+        TokenInfo { pin_final_try: true, .. } => refused("one more wrong PIN locks it, so none is tried"),
+        _ => Ok(()),
+    }
+}
+
 /// Finds the one token of the label, and serial number where one is said.
-fn find_token(module: &Module, config: &Config) -> Result<(CK_SLOT_ID, TokenInfo), Refusal> {
+pub(crate) fn find_token(
+    module: &Module,
+    label: &str,
+    serial: Option<&str>,
+) -> Result<(CK_SLOT_ID, TokenInfo), Refusal> {
     let mut found = Vec::new();
     let mut failed = None;
     for slot in module.slots()? {
         match module.token_info(slot) {
             Ok(info) => {
-                let serial = config.token_serial.as_ref().is_none_or(|serial| *serial == info.serial);
-                if info.initialized && info.label == config.token_label && serial {
+                let serial = serial.is_none_or(|serial| *serial == info.serial);
+                if info.initialized && info.label == label && serial {
                     found.push((slot, info));
                 }
             }
@@ -91,22 +95,25 @@ fn find_token(module: &Module, config: &Config) -> Result<(CK_SLOT_ID, TokenInfo
             Err(failure) => failed = Some(failure),
         }
     }
+    let kind = Some(OpenErrorKind::NoSuchToken);
     match (found.len(), failed) {
         (1, _) => Ok(found.remove(0)),
         (0, Some(failure)) => Err(failure.into()),
         (0, None) => {
-            Err(Refusal { why: format!("there is no token {}", config.token_label), class: Class::TokenGone })
+            let serial = serial.map(|serial| format!(" with serial number {serial}")).unwrap_or_default();
+            Err(Refusal { why: format!("there is no token {label}{serial}"), class: Class::TokenGone, kind })
         }
         (count, _) => Err(Refusal {
-            why: format!("{count} tokens have the label {}: say the serial number", config.token_label),
+            why: format!("{count} tokens have the label {label}: say the serial number"),
             class: Class::Other,
+            kind,
         }),
     }
 }
 
 /// Finds the one key of a label, and refuses it where it could leave the token.
 fn find_key(session: &Session, label: &str) -> Result<Option<Object>, Refusal> {
-    let refused = |why: String| Refusal { why, class: Class::Other };
+    let refused = |why: String| Refusal { why, class: Class::Other, kind: None };
     let found = session.find_objects(&[
         Attribute::number(CKA_CLASS, CKO_SECRET_KEY),
         Attribute::flag(CKA_TOKEN, true),
@@ -148,11 +155,19 @@ pub(crate) fn may_be_data(failure: &Failure) -> bool {
 pub(crate) struct Refusal {
     pub(crate) why: String,
     pub(crate) class: Class,
+    /// What an operator is told, where the class does not say it.
+    pub(crate) kind: Option<OpenErrorKind>,
+}
+
+impl Refusal {
+    fn pin(label: &str, why: &str) -> Self {
+        Self { why: format!("token {label}: {why}"), class: Class::Pin, kind: None }
+    }
 }
 
 impl From<Failure> for Refusal {
     fn from(failure: Failure) -> Self {
-        Self { why: failure.to_string(), class: failure.class() }
+        Self { why: failure.to_string(), class: failure.class(), kind: None }
     }
 }
 

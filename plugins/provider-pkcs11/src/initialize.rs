@@ -1,18 +1,20 @@
-//! Makes a token ready for keymill: the token itself where the slot is empty, the PINs, the domain's two keys that wrap and the root MAC
-//! key, all generated inside, never to leave.
+//! Makes a token ready for keymill: the token itself where the slot is empty, the PINs, and the keys of a domain of its own, generated
+//! inside, never to leave. A run that was cut short is completed by the next: what is there stays, what lacks is made.
 
-use std::fmt;
 use std::path::PathBuf;
 
-use cryptoki_sys::{CK_SLOT_ID, CKM_AES_KEY_GEN, CKR_USER_ALREADY_LOGGED_IN};
+use cryptoki_sys::{CK_SLOT_ID, CKA_ID, CKM_AES_KEY_GEN, CKR_USER_ALREADY_LOGGED_IN};
 use keymill_core::Sensitive;
 
-use crate::module::template::{domain_key, mac_key, private_domain_key};
-use crate::module::{Failure, Mechanism, Module, TokenInfo, User};
-use crate::{Config, DOMAIN_KEY_LABEL, MAC_KEY_LABEL, OpenError, PRIVATE_DOMAIN_KEY_LABEL, open_on};
+use crate::connect::{check_pin_state, find_token, load};
+use crate::domain::{DOMAIN_KEYS, Does, find};
+use crate::module::{Class, Mechanism, Module, Object, Session, User};
+use crate::{Config, DOMAIN_KEY_LABEL, OpenError, OpenErrorKind, ceremony, open_on};
 
 /// Bytes of a token's label.
 const LABEL_BYTES: usize = 32;
+/// Bytes of the id that the keys of one domain share.
+pub(crate) const ID_BYTES: usize = 16;
 
 /// What a token is made with.
 pub struct Initialize {
@@ -20,10 +22,14 @@ pub struct Initialize {
     pub module: PathBuf,
     /// The label that the token has or is to have.
     pub token_label: String,
-    /// The PIN of the security officer, where the token is yet to be made; one that exists is never made anew.
+    /// Its serial number, where two tokens have one label.
+    pub token_serial: Option<String>,
+    /// The PIN of the security officer, where the token or its user's PIN is yet to be made; a token that exists is never made anew.
     pub so_pin: Option<Sensitive>,
     /// The user's PIN.
     pub pin: Sensitive,
+    /// Whether the token gets keys; one that is to join a domain gets them there.
+    pub keys: bool,
 }
 
 /// What was made.
@@ -33,7 +39,16 @@ pub struct Initialized {
     pub token_made: bool,
     /// The token's serial number.
     pub serial: String,
-    /// Whether the domain's keys say, through `CKA_UNWRAP_TEMPLATE`, what may come of its unwraps.
+    /// Its keys, where it was to get them.
+    pub keys: Option<MadeKeys>,
+}
+
+/// The keys of a token that is ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MadeKeys {
+    /// Those that an interrupted run had left there, and that were kept.
+    pub kept: Vec<&'static str>,
+    /// Whether what unwraps can be used, and not read.
     pub unwraps_limited: bool,
 }
 
@@ -42,44 +57,49 @@ pub struct Initialized {
 /// # Errors
 /// [`OpenError`] where it has its keys already, or lacks what keymill needs.
 pub fn initialize(options: Initialize) -> Result<Initialized, OpenError> {
-    let module = Module::load(&options.module).map_err(|error| OpenError::new(error.to_string()))?;
-    let Initialize { module: path, token_label, so_pin, pin } = options;
+    let module = load(&options.module)?;
+    let Initialize { module: path, token_label, token_serial, so_pin, pin, keys } = options;
     if token_label.is_empty() || token_label.len() > LABEL_BYTES {
-        return Err(OpenError::new(format!("a token's label has 1 to {LABEL_BYTES} bytes")));
+        let why = format!("a token's label has 1 to {LABEL_BYTES} bytes");
+        return Err(OpenError::new(OpenErrorKind::Input, why));
     }
-    module.initialize().map_err(failed("the module"))?;
-    let (token_made, slot) = match token(&module, &token_label)? {
-        Some((slot, _)) => (false, slot),
-        None => {
+    module.initialize().map_err(OpenError::because("the module"))?;
+    let no_so_pin = |what: String| OpenError::new(OpenErrorKind::Pin, what);
+    let (token_made, slot) = match find_token(&module, &token_label, token_serial.as_deref()) {
+        Ok((slot, info)) => {
+            if !info.pin_set {
+                // An earlier run ended before it came to that.
+                let so_pin = so_pin.ok_or_else(|| {
+                    no_so_pin(format!(
+                        "token {token_label} has no PIN yet, and there is no security officer's PIN to set it"
+                    ))
+                })?;
+                set_pin(&module, slot, &so_pin, &pin)?;
+            } else {
+                check_pin_state(&info)?;
+            }
+            (false, slot)
+        }
+        // Two of one label, or a serial number that fits none, make no new token.
+        Err(refusal) if refusal.class == Class::TokenGone && token_serial.is_none() => {
             let so_pin = so_pin.ok_or_else(|| {
-                OpenError::new(format!(
+                no_so_pin(format!(
                     "there is no token {token_label}, and no security officer's PIN to make one"
                 ))
             })?;
             (true, make_token(&module, &token_label, &so_pin, &pin)?)
         }
+        Err(refusal) => return Err(refusal.into()),
     };
-    let unwraps_limited = make_keys(&module, slot, &pin)?;
-    let provider = open_on(module.clone(), Config::new(path, token_label, pin))?;
-    let info = module.token_info(slot).map_err(failed("the new token"))?;
-    drop(provider);
-    Ok(Initialized { token_made, serial: info.serial, unwraps_limited })
-}
-
-fn failed(what: impl fmt::Display) -> impl Fn(Failure) -> OpenError {
-    move |failure| OpenError::new(format!("{what}: {failure}"))
-}
-
-/// Finds the token of the label.
-fn token(module: &Module, label: &str) -> Result<Option<(CK_SLOT_ID, TokenInfo)>, OpenError> {
-    let slots = module.slots().map_err(failed("the slots"))?;
-    let tokens = slots.into_iter().filter_map(|slot| Some((slot, module.token_info(slot).ok()?)));
-    let mut found = tokens.filter(|(_, info)| info.initialized && info.label == label);
-    let first = found.next();
-    if found.next().is_some() {
-        return Err(OpenError::new(format!("two tokens have the label {label}")));
+    let serial = module.token_info(slot).map_err(OpenError::because("the new token"))?.serial;
+    if !keys {
+        return Ok(Initialized { token_made, serial, keys: None });
     }
-    Ok(first)
+    let kept = make_keys(&module, slot, &pin)?;
+    let mut config = Config::new(path, token_label, pin);
+    config.token_serial = Some(serial.clone());
+    let unwraps_limited = open_on(module, config)?.module_profile().unwraps_limited();
+    Ok(Initialized { token_made, serial, keys: Some(MadeKeys { kept, unwraps_limited }) })
 }
 
 /// Makes a token in the first slot that has an empty one, and sets its PINs.
@@ -89,55 +109,78 @@ fn make_token(
     so_pin: &Sensitive,
     pin: &Sensitive,
 ) -> Result<CK_SLOT_ID, OpenError> {
-    let slots = module.slots().map_err(failed("the slots"))?;
+    let slots = module.slots().map_err(OpenError::because("the slots"))?;
     let empty = |slot: &CK_SLOT_ID| module.token_info(*slot).is_ok_and(|info| !info.initialized);
-    let slot = slots.into_iter().find(empty).ok_or_else(|| OpenError::new("no slot has an empty token"))?;
-    module.init_token(slot, so_pin, label).map_err(failed("the token is not made"))?;
+    let none = || OpenError::new(OpenErrorKind::NoSuchToken, "no slot has an empty token");
+    let slot = slots.into_iter().find(empty).ok_or_else(none)?;
+    module.init_token(slot, so_pin, label).map_err(OpenError::because("the token is not made"))?;
     // It may have moved.
-    let (slot, _) = token(module, label)?.ok_or_else(|| OpenError::new("the new token is not found"))?;
-    let session = module.open_session(slot, true).map_err(failed("the new token"))?;
-    session.login(User::SecurityOfficer, so_pin).map_err(failed("the security officer"))?;
-    let set = session.init_pin(pin).map_err(failed("the user's PIN"));
-    session.logout().map_err(failed("the security officer"))?;
-    set?;
+    let (slot, _) = find_token(module, label, None)?;
+    set_pin(module, slot, so_pin, pin)?;
     Ok(slot)
 }
 
-/// Makes the three keys, and tells whether those that unwrap limit what comes of it.
-fn make_keys(module: &Module, slot: CK_SLOT_ID, pin: &Sensitive) -> Result<bool, OpenError> {
-    use crate::module::Attribute;
-    use cryptoki_sys::{CKA_CLASS, CKA_LABEL, CKA_TOKEN, CKO_SECRET_KEY};
+fn set_pin(module: &Module, slot: CK_SLOT_ID, so_pin: &Sensitive, pin: &Sensitive) -> Result<(), OpenError> {
+    let session = module.open_session(slot, true).map_err(OpenError::because("the new token"))?;
+    session.login(User::SecurityOfficer, so_pin).map_err(OpenError::because("the security officer"))?;
+    let set = session.init_pin(pin).map_err(OpenError::because("the user's PIN"));
+    session.logout().map_err(OpenError::because("the security officer"))?;
+    set
+}
 
-    let session = module.open_session(slot, true).map_err(failed("the token"))?;
+/// Makes the keys that lack, and returns the labels of those that were there.
+fn make_keys(module: &Module, slot: CK_SLOT_ID, pin: &Sensitive) -> Result<Vec<&'static str>, OpenError> {
+    let session = module.open_session(slot, true).map_err(OpenError::because("the token"))?;
     match session.login(User::User, pin) {
-        Err(failure) if !failure.is(CKR_USER_ALREADY_LOGGED_IN) => return Err(failed("the user")(failure)),
+        Err(failure) if !failure.is(CKR_USER_ALREADY_LOGGED_IN) => {
+            return Err(OpenError::because("the user")(failure));
+        }
         _ => {}
     }
-    for label in [DOMAIN_KEY_LABEL, PRIVATE_DOMAIN_KEY_LABEL, MAC_KEY_LABEL] {
-        let found = session.find_objects(&[
-            Attribute::number(CKA_CLASS, CKO_SECRET_KEY),
-            Attribute::flag(CKA_TOKEN, true),
-            Attribute::bytes(CKA_LABEL, label.as_bytes()),
-        ]);
-        if !found.map_err(failed("the token's keys"))?.is_empty() {
-            return Err(OpenError::new(format!("the token has a key {label} already")));
-        }
+    ceremony::refuse_unfinished(&session)?;
+    let mut found: Vec<(&'static str, Object)> = Vec::new();
+    for key in &DOMAIN_KEYS {
+        let objects = find(&session, key.label).map_err(OpenError::because("the token's keys"))?;
+        found.extend(objects.first().map(|object| (key.label, *object)));
     }
-    let mut id = [0; 16];
-    getrandom::fill(&mut id).map_err(|_| OpenError::new("the operating system gave no random bytes"))?;
-    let generate =
-        |template: &[Attribute<'_>]| session.generate_key(Mechanism::Plain(CKM_AES_KEY_GEN), template);
-    let mut limited = true;
-    for (label, template) in [
-        (DOMAIN_KEY_LABEL, domain_key as for<'a> fn(&'a str, &'a [u8], bool) -> Vec<Attribute<'a>>),
-        (PRIVATE_DOMAIN_KEY_LABEL, private_domain_key),
-    ] {
-        if generate(&template(label, &id, true)).is_err() {
-            // A module that does not know the attribute: opening it warns.
-            limited = false;
-            generate(&template(label, &id, false)).map_err(failed(format!("the key {label} is not made")))?;
-        }
+    // It is made last: where it is, the token may be in use, and one of several, which would have to have whatever is made here, too.
+    if found.iter().any(|(label, _)| *label == DOMAIN_KEY_LABEL) {
+        let why = format!("the token has a key {DOMAIN_KEY_LABEL} already, and may be in use");
+        return Err(OpenError::new(OpenErrorKind::Occupied, why));
     }
-    generate(&mac_key(MAC_KEY_LABEL, &id)).map_err(failed("the root MAC key is not made"))?;
-    Ok(limited)
+    let id = match found.first() {
+        Some((_, object)) => read_id(&session, *object)?,
+        None => fresh_id()?,
+    };
+    let kept: Vec<_> = found.iter().map(|(label, _)| *label).collect();
+    for key in DOMAIN_KEYS.iter().filter(|key| !kept.contains(&key.label)) {
+        let generate = |limited| {
+            let template = (key.template)(key.label, &id, limited);
+            session.generate_key(Mechanism::Plain(CKM_AES_KEY_GEN), &template)
+        };
+        // A module may not know the attribute that limits unwraps: opening the token warns.
+        let made = match generate(true) {
+            Err(failure)
+                if key.does == Does::Wraps
+                    && matches!(failure.class(), Class::Other | Class::Unsupported) =>
+            {
+                generate(false)
+            }
+            other => other,
+        };
+        made.map_err(OpenError::because(format_args!("key {} is not made", key.label)))?;
+    }
+    Ok(kept)
+}
+
+pub(crate) fn fresh_id() -> Result<[u8; ID_BYTES], OpenError> {
+    let mut id = [0; ID_BYTES];
+    getrandom::fill(&mut id).map_err(|_| OpenError::other("the operating system gave no random bytes"))?;
+    Ok(id)
+}
+
+fn read_id(session: &Session, object: Object) -> Result<[u8; ID_BYTES], OpenError> {
+    let mut id = [0; ID_BYTES];
+    session.attribute(object, CKA_ID, &mut id).map_err(OpenError::because("the id of the token's keys"))?;
+    Ok(id)
 }

@@ -3,14 +3,18 @@
 mod births;
 mod cache;
 mod canary;
+mod ceremony;
 mod config;
 mod connect;
 mod custody;
 mod der;
+mod domain;
+mod error;
 mod initialize;
 mod kind;
 pub mod module;
 mod pair;
+mod pin;
 mod probe;
 mod profile;
 mod session;
@@ -18,7 +22,6 @@ mod token;
 mod verdict;
 mod wrapped;
 
-use std::fmt;
 use std::sync::Arc;
 
 use cryptoki_sys::CKM_AES_CMAC;
@@ -30,13 +33,18 @@ use keymill_core::seam::provider::{
     CryptoProvider, CryptoSession, KeyCustody, ProviderError, ProviderProfile,
 };
 
+pub use ceremony::{
+    Ceremony, Cleaned, DomainCopy, Found, KEK_BYTES, MadeDomain, Party, PartyReport, WrappedPair,
+    WrappingKey, clean, join, wrapping_key,
+};
 pub use config::Config;
-pub use initialize::{Initialize, Initialized, initialize};
+pub use error::{OpenError, OpenErrorKind};
+pub use initialize::{Initialize, Initialized, MadeKeys, initialize};
+pub use pin::{ChangedPin, change_pin};
 pub use profile::{CancelMethod, GcmMethod, ModuleProfile, Overrides, WrapMechanism};
 
-use crate::connect::Refusal;
 use crate::custody::Pkcs11Custody;
-use crate::module::{Class, Failure, Mechanism, Module};
+use crate::module::{Failure, Mechanism, Module};
 use crate::session::Pkcs11Session;
 use crate::token::Token;
 
@@ -52,7 +60,7 @@ pub const MAC_KEY_LABEL: &str = "keymill-root-mac";
 /// # Errors
 /// [`OpenError`] where there is no such module or token, the PIN is refused, or something is lacking.
 pub fn open(config: Config) -> Result<Pkcs11Provider, OpenError> {
-    let module = Module::load(&config.module).map_err(|error| OpenError::new(error.to_string()))?;
+    let module = connect::load(&config.module)?;
     open_on(module, config)
 }
 
@@ -75,6 +83,7 @@ pub fn open_on(module: Module, config: Config) -> Result<Pkcs11Provider, OpenErr
             // A call can take as long as the network to the device likes.
             inline: false,
             max_batch,
+            max_item_bytes: token.profile.max_item_bytes,
             max_sessions: token.max_sessions(),
         },
         token,
@@ -155,35 +164,3 @@ impl CryptoProvider for Pkcs11Provider {
         Ok(Box::new(Pkcs11Custody::new(Arc::clone(&self.token))))
     }
 }
-
-/// The token cannot be used.
-#[derive(Debug)]
-pub struct OpenError {
-    why: String,
-    pin_refused: bool,
-}
-
-impl OpenError {
-    fn new(why: impl Into<String>) -> Self {
-        Self { why: why.into(), pin_refused: false }
-    }
-
-    /// Tells whether the PIN was refused, or not even tried: to open the provider again with it could lock the token.
-    pub fn pin_refused(&self) -> bool {
-        self.pin_refused
-    }
-}
-
-impl From<Refusal> for OpenError {
-    fn from(refusal: Refusal) -> Self {
-        Self { pin_refused: refusal.class == Class::Pin, why: refusal.why }
-    }
-}
-
-impl fmt::Display for OpenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the token does not open: {}", self.why)
-    }
-}
-
-impl std::error::Error for OpenError {}

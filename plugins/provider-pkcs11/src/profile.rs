@@ -113,6 +113,11 @@ impl WrapMechanism {
 }
 
 impl ModuleProfile {
+    /// Tells whether nothing that is stored unwraps as a key that can be read.
+    pub fn unwraps_limited(&self) -> bool {
+        self.unwrap_template_honoured && self.private_template_honoured != Some(false)
+    }
+
     /// Checks that the token serves keys of this kind.
     ///
     /// # Errors

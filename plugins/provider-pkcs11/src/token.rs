@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use cryptoki_sys::CK_SLOT_ID;
+use keymill_core::Sensitive;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
-use crate::OpenError;
 use crate::cache::{Cache, Graveyard};
 use crate::canary::Canary;
 use crate::config::Config;
-use crate::connect::{Bare, Domain, Refusal, casts_doubt, connect};
+use crate::connect::{Bare, Refusal, casts_doubt, connect};
+use crate::domain::Domain;
+use crate::error::{OpenError, OpenErrorKind};
 use crate::module::{Attachment, Class, Failure, Module, Object, Session};
 use crate::probe::Probe;
 use crate::profile::ModuleProfile;
@@ -23,6 +25,8 @@ const CANARIES: usize = 3;
 pub(crate) struct Token {
     pub(crate) module: Module,
     pub(crate) config: Config,
+    /// What logs in next: it can be changed while the token is served.
+    pub(crate) pin: Mutex<Sensitive>,
     pub(crate) profile: ModuleProfile,
     state: Mutex<State>,
     /// What the handles of now carry. It starts at random, so that those of another opening are told apart, and grows with
@@ -62,11 +66,12 @@ pub(crate) struct Link {
 
 impl Token {
     /// Connects for the first time, and finds out what the module can do.
-    pub(crate) fn open(module: Module, config: Config) -> Result<Self, OpenError> {
+    pub(crate) fn open(module: Module, mut config: Config) -> Result<Self, OpenError> {
+        let pin = std::mem::replace(&mut config.pin, Sensitive::zeroed(0));
         let mut generation = [0; 8];
         getrandom::fill(&mut generation)
-            .map_err(|_| OpenError::new("the operating system gave no random bytes"))?;
-        let bare = connect(&module, &config)?;
+            .map_err(|_| OpenError::other("the operating system gave no random bytes"))?;
+        let bare = connect(&module, &config, &pin)?;
         let probe = Probe {
             module: &module,
             slot: bare.slot,
@@ -74,14 +79,14 @@ impl Token {
             domain: bare.domain,
             overrides: &config.overrides,
         };
-        let profile = probe.run().map_err(OpenError::new)?;
+        let profile = probe.run().map_err(|why| OpenError::new(OpenErrorKind::Lacking, why))?;
         let generation = u64::from_be_bytes(generation);
-        let link = finish(bare, &profile, &config, generation)
-            .map_err(|failure| OpenError::new(failure.to_string()))?;
+        let link = finish(bare, &profile, &config, generation).map_err(OpenError::because("the canary"))?;
         let state = State { attachment: module.attach(), link: Some(link), pin_refused: None };
         Ok(Self {
             module,
             config,
+            pin: Mutex::new(pin),
             profile,
             state: Mutex::new(state),
             generation: AtomicU64::new(generation),
@@ -166,17 +171,18 @@ impl Token {
             }
         }
         if let Some(why) = &state.pin_refused {
-            return Err(Refusal { why: why.clone(), class: Class::Pin });
+            return Err(Refusal { why: why.clone(), class: Class::Pin, kind: None });
         }
         let _alone = self.using.try_write_for(self.config.quiesce).ok_or_else(|| Refusal {
             why: "calls to the token are under way that do not come back".into(),
             class: Class::Busy,
+            kind: None,
         })?;
         // Every handle of before is void from here on, whether connecting succeeds or not.
         let generation = self.generation.fetch_add(1, Ordering::AcqRel).wrapping_add(1);
         state.link = None;
         state.attachment.set_out(true);
-        let mut connected = connect(&self.module, &self.config);
+        let mut connected = connect(&self.module, &self.config, &self.pin.lock());
         let gone = |refusal: &Refusal| {
             matches!(
                 refusal.class,
@@ -187,7 +193,7 @@ impl Token {
             && connected.as_ref().is_err_and(gone)
             && self.module.restart_if_idle()?
         {
-            connected = connect(&self.module, &self.config);
+            connected = connect(&self.module, &self.config, &self.pin.lock());
         }
         match connected {
             Ok(bare) => {

@@ -37,6 +37,8 @@ fn new(module: &str, label: &str, pin: &str) -> Result<(), Box<dyn Error>> {
     initialize(Initialize {
         module: module.into(),
         token_label: label.into(),
+        token_serial: None,
+        keys: true,
         so_pin: Some(Sensitive::copied(b"0815-officer")),
         pin: Sensitive::copied(pin.as_bytes()),
     })?;

@@ -56,8 +56,10 @@ fn open(setup: Sensitive) -> Result<Served, Refusal> {
         ["token", module, label, pin] => {
             let config =
                 keymill_provider_pkcs11::Config::new(module, label, Sensitive::copied(pin.as_bytes()));
-            let provider = keymill_provider_pkcs11::open(config)
-                .map_err(|error| Refusal { needs_operator: error.pin_refused(), why: error.to_string() })?;
+            let provider = keymill_provider_pkcs11::open(config).map_err(|error| Refusal {
+                needs_operator: error.kind() == keymill_provider_pkcs11::OpenErrorKind::Pin,
+                why: error.to_string(),
+            })?;
             let provider = Arc::new(provider);
             let asked = Arc::clone(&provider);
             let derives = Arc::clone(&provider);

@@ -50,6 +50,7 @@ pub fn open(config: Config) -> Result<WorkerProvider, OpenError> {
             // Every call waits for another process.
             inline: false,
             max_batch: profile.max_batch,
+            max_item_bytes: profile.max_item_bytes,
             max_sessions: profile.max_sessions,
         },
         supervisor: Arc::new(supervisor),

@@ -4,8 +4,9 @@ use clap::Args;
 use serde::Serialize;
 
 use super::pin::{PinArgs, SoPinArgs};
-use super::{TokenArgs, check_pin_state, failed, find, load, tokens};
+use super::{TokenArgs, check_pin_state, load, refused, tokens};
 use crate::failure::{Failure, Result};
+use crate::plugins::pkcs11::module::TokenInfo;
 use crate::plugins::pkcs11::{
     DOMAIN_KEY_LABEL, Initialize, MAC_KEY_LABEL, PRIVATE_DOMAIN_KEY_LABEL, initialize,
 };
@@ -14,7 +15,8 @@ use crate::{output, process};
 /// Make a token ready for keymill: the token where its slot is empty, its PINs, its domain keys and root MAC key
 ///
 /// Where no token has the label, one is made in the first empty slot, for which the security officer's PIN is needed. Where one has,
-/// it keeps all that is on it, and gets the two keys; its PIN is tried once. Both keys are generated inside and never leave. `keymill
+/// it keeps all that is on it, and gets the three keys; its PIN is tried once. They are generated inside and never leave. A run that
+/// was cut short is completed by the next. `keymill
 /// serve` does not drive tokens yet.
 #[derive(Args, Clone, Debug)]
 pub(super) struct InitArgs {
@@ -24,6 +26,9 @@ pub(super) struct InitArgs {
     pin: PinArgs,
     #[command(flatten)]
     so_pin: SoPinArgs,
+    /// Make the token and its PINs, and no keys: `keymill hsm ceremony` gives it those of a domain
+    #[arg(long)]
+    no_keys: bool,
     /// Print what was made as JSON
     #[arg(long)]
     json: bool,
@@ -36,9 +41,17 @@ struct Made {
     serial: String,
     /// Whether the token itself was made; else it was there.
     token_made: bool,
+    #[serde(flatten)]
+    keys: Option<Keys>,
+}
+
+#[derive(Serialize)]
+struct Keys {
     domain_key: &'static str,
     private_domain_key: &'static str,
     root_mac_key: &'static str,
+    /// Keys that an interrupted run had left, and that were kept.
+    kept: Vec<&'static str>,
     /// Whether the domain's keys say, through `CKA_UNWRAP_TEMPLATE`, what may come of their unwraps.
     unwraps_limited: bool,
 }
@@ -46,39 +59,54 @@ struct Made {
 /// Makes it ready.
 pub(super) fn run(args: InitArgs) -> Result<()> {
     process::harden()?;
-    let TokenArgs { module: place, token: label } = args.token;
-    let module = load(&place.module)?;
-    let so_pin = match find(&module, &label)? {
+    let module = load(&args.token.module.module)?;
+    let so_pin = match args.token.find(&module)? {
+        // An earlier run ended before the user had a PIN.
+        Some((_, TokenInfo { pin_set: false, .. })) => Some(args.so_pin.read()?),
         Some((_, info)) => {
             check_pin_state(&info)?;
             None
         }
+        None if args.token.serial.is_some() => return Err(args.token.absent()),
         None => {
             // Before anybody types anything.
             let empty =
                 tokens(&module)?.iter().any(|(_, info)| info.as_ref().is_ok_and(|info| !info.initialized));
             if !empty {
-                return Err(Failure::new(format!("there is no token {label}, and no slot is empty")).next(
-                    format!(
-                        "`keymill hsm slots --module {}` shows the tokens there are",
-                        place.module.display()
-                    ),
-                ));
+                return Err(Failure::new(format!(
+                    "there is no token {}, and no slot is empty",
+                    args.token.token
+                ))
+                .next(format!(
+                    "`keymill hsm slots --module {}` shows the tokens there are",
+                    args.token.module.module.display()
+                )));
             }
             Some(args.so_pin.read()?)
         }
     };
     let pin = args.pin.read(so_pin.is_some())?;
-    let options = Initialize { module: place.module.clone(), token_label: label.clone(), so_pin, pin };
-    let done = initialize(options).map_err(failed)?;
+    let TokenArgs { module: place, token: label, serial: token_serial } = args.token;
+    let options = Initialize {
+        module: place.module.clone(),
+        token_label: label.clone(),
+        token_serial,
+        so_pin,
+        pin,
+        keys: !args.no_keys,
+    };
+    let done = initialize(options).map_err(refused)?;
     let made = Made {
         token: label,
         serial: done.serial,
         token_made: done.token_made,
-        domain_key: DOMAIN_KEY_LABEL,
-        private_domain_key: PRIVATE_DOMAIN_KEY_LABEL,
-        root_mac_key: MAC_KEY_LABEL,
-        unwraps_limited: done.unwraps_limited,
+        keys: done.keys.map(|keys| Keys {
+            domain_key: DOMAIN_KEY_LABEL,
+            private_domain_key: PRIVATE_DOMAIN_KEY_LABEL,
+            root_mac_key: MAC_KEY_LABEL,
+            kept: keys.kept,
+            unwraps_limited: keys.unwraps_limited,
+        }),
     };
     match args.json {
         true => output::json(&made),
@@ -92,32 +120,51 @@ impl Made {
             true => "made, with its PINs",
             false => "was there, and keeps what is on it",
         };
-        let limited = match self.unwraps_limited {
+        let token = format!("{}: {token}", self.token);
+        let Some(keys) = &self.keys else {
+            output::card(&[("token", &token), ("serial number", &self.serial), ("keys", &"none yet")])?;
+            return output::line(format_args!(
+                "\n  next: keymill hsm ceremony --module {module} --token {} …, with the other tokens of its domain",
+                self.token
+            ));
+        };
+        let limited = match keys.unwraps_limited {
             true => "limited by CKA_UNWRAP_TEMPLATE: what unwraps can be used, and not read",
             false => "NOT limited: the module takes no CKA_UNWRAP_TEMPLATE",
         };
+        let made = |label| match keys.kept.contains(&label) {
+            true => "AES-256, left by a run that was cut short, and kept",
+            false => "AES-256, made inside",
+        };
         output::card(&[
-            ("token", &format_args!("{}: {token}", self.token)),
+            ("token", &token),
             ("serial number", &self.serial),
-            ("domain key", &format_args!("{}: AES-256, made inside; wraps secret keys", self.domain_key)),
+            (
+                "domain key",
+                &format_args!("{DOMAIN_KEY_LABEL}: {}; wraps secret keys", made(DOMAIN_KEY_LABEL)),
+            ),
             (
                 "private domain key",
-                &format_args!("{}: AES-256, made inside; wraps private keys", self.private_domain_key),
+                &format_args!(
+                    "{PRIVATE_DOMAIN_KEY_LABEL}: {}; wraps private keys",
+                    made(PRIVATE_DOMAIN_KEY_LABEL)
+                ),
             ),
             (
                 "root MAC key",
-                &format_args!("{}: AES-256, made inside; signs the store and the audit", self.root_mac_key),
+                &format_args!("{MAC_KEY_LABEL}: {}; signs the store and the audit", made(MAC_KEY_LABEL)),
             ),
             ("unwraps", &limited),
         ])?;
-        if !self.unwraps_limited {
+        if !keys.unwraps_limited {
             output::line(
                 "\nWhoever has this token's PIN and a copy of the store can unwrap the keys of the store as readable ones. Guard the two \
                  apart,\nor use a module that honours CKA_UNWRAP_TEMPLATE.",
             )?;
         }
         output::line(format_args!(
-            "\nKeep a copy of the token by the vendor's own means: what it wraps, no other token opens.\n  next: keymill hsm doctor --module {module} --token {}",
+            "\nThis token's keys are its own: what it wraps, no other token opens. Keep a copy of the token by the vendor's own means, or\n\
+             begin with `keymill hsm ceremony`, which gives several tokens the same keys.\n  next: keymill hsm doctor --module {module} --token {}",
             self.token
         ))
     }

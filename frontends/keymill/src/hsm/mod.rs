@@ -1,20 +1,24 @@
 //! `keymill hsm`: what an operator does with a token before keymill uses it: find it, make it ready, examine it. These commands drive
 //! the plugin itself, in this process, and no server.
 
+mod ceremony;
+mod change_pin;
+mod deadline;
 mod doctor;
 mod init;
-mod pin;
+pub(crate) mod pin;
 mod prompt;
 mod slots;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
 use crate::failure::{Failure, Result};
-use crate::plugins::pkcs11::DOMAIN_KEY_LABEL;
 use crate::plugins::pkcs11::module::{Module, TokenInfo, number::CK_SLOT_ID};
+use crate::plugins::pkcs11::{DOMAIN_KEY_LABEL, OpenError, OpenErrorKind};
 
 /// Bytes of a token's label.
 const LABEL_BYTES: usize = 32;
@@ -27,13 +31,18 @@ const LABEL_BYTES: usize = 32;
 pub(crate) struct HsmArgs {
     #[command(subcommand)]
     command: HsmCommand,
+    /// Seconds until a command whose module does not answer is ended; waiting for what you type does not count
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    timeout: u64,
 }
 
 #[derive(Subcommand, Clone, Debug)]
 enum HsmCommand {
     Slots(slots::SlotsArgs),
     Init(init::InitArgs),
+    Ceremony(Box<ceremony::CeremonyArgs>),
     Doctor(doctor::DoctorArgs),
+    ChangePin(change_pin::ChangePinArgs),
 }
 
 /// The flag that names a module.
@@ -52,14 +61,44 @@ struct TokenArgs {
     /// The token's label; slots are numbered anew at whim
     #[arg(long, value_name = "LABEL", value_parser = parse_label)]
     token: String,
+    /// Its serial number, where two tokens have one label
+    #[arg(long, value_name = "NUMBER")]
+    serial: Option<String>,
+}
+
+impl TokenArgs {
+    /// Finds the token, if it is there; two that fit are refused.
+    fn find(&self, module: &Module) -> Result<Option<(CK_SLOT_ID, TokenInfo)>> {
+        find(module, &self.token, self.serial.as_deref())
+    }
+
+    /// Finds the token, and sees that its PIN may be tried.
+    fn present(&self, module: &Module) -> Result<TokenInfo> {
+        let Some((_, info)) = self.find(module)? else { return Err(self.absent()) };
+        check_pin_state(&info)?;
+        Ok(info)
+    }
+
+    /// Makes the failure of a token that is not there.
+    fn absent(&self) -> Failure {
+        let serial =
+            self.serial.as_ref().map(|serial| format!(" with serial number {serial}")).unwrap_or_default();
+        Failure::wrong_use(format!("there is no token {}{serial}", self.token)).next(format!(
+            "`keymill hsm slots --module {}` shows the tokens there are",
+            self.module.module.display()
+        ))
+    }
 }
 
 /// Does what the command says.
 pub(crate) fn run(args: HsmArgs) -> Result<()> {
+    deadline::start(Duration::from_secs(args.timeout));
     match args.command {
         HsmCommand::Slots(args) => slots::run(&args),
         HsmCommand::Init(args) => init::run(args),
+        HsmCommand::Ceremony(args) => ceremony::run(*args),
         HsmCommand::Doctor(args) => doctor::run(args),
+        HsmCommand::ChangePin(args) => change_pin::run(args),
     }
 }
 
@@ -75,7 +114,7 @@ fn parse_label(text: &str) -> Result<String, String> {
 /// Loads a module and initialises it.
 fn load(path: &Path) -> Result<Module> {
     let module = Module::load(path).map_err(|error| {
-        Failure::new(error.to_string())
+        Failure::wrong_use(error.to_string())
             .next("name the library that the HSM's vendor delivers for PKCS#11, such as libsofthsm2.so")
     })?;
     module.initialize().map_err(|failure| {
@@ -93,15 +132,18 @@ fn tokens(module: &Module) -> Result<Vec<(CK_SLOT_ID, Result<TokenInfo>)>> {
     Ok(slots.into_iter().map(|slot| (slot, info(slot))).collect())
 }
 
-/// Finds the token of a label, if there is one; two of one label are refused.
-fn find(module: &Module, label: &str) -> Result<Option<(CK_SLOT_ID, TokenInfo)>> {
+/// Finds the token of a label, and of a serial number where one is said; two that fit are refused.
+fn find(module: &Module, label: &str, serial: Option<&str>) -> Result<Option<(CK_SLOT_ID, TokenInfo)>> {
     let readable = tokens(module)?.into_iter().filter_map(|(slot, info)| Some((slot, info.ok()?)));
-    let mut found = readable.filter(|(_, info)| info.initialized && info.label == label);
+    let fits = |info: &TokenInfo| {
+        info.initialized && info.label == label && serial.is_none_or(|serial| info.serial == serial)
+    };
+    let mut found = readable.filter(|(_, info)| fits(info));
     let first = found.next();
     match found.next() {
         None => Ok(first),
-        Some(_) => Err(Failure::new(format!("two tokens have the label {label}"))
-            .next("give one of them another label with the vendor's tool")),
+        Some(_) => Err(Failure::wrong_use(format!("two tokens have the label {label}"))
+            .next("say which with --serial; `keymill hsm slots` shows serial numbers")),
     }
 }
 
@@ -122,6 +164,41 @@ fn check_pin_state(info: &TokenInfo) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Makes the failure of a token that the plugin refuses, with what to do next.
+fn refused(error: OpenError) -> Failure {
+    let message = error.to_string();
+    let next = match error.kind() {
+        OpenErrorKind::Module => {
+            "name the library that the HSM's vendor delivers for PKCS#11, and check that its own configuration is found"
+        }
+        OpenErrorKind::NoSuchToken => "`keymill hsm slots` shows the tokens there are",
+        OpenErrorKind::NotInitialized => {
+            "`keymill hsm init` makes its keys, and leaves all else on the token as it is"
+        }
+        OpenErrorKind::Occupied => {
+            "the token is in use by keymill: `keymill hsm doctor` examines it, and nothing makes it anew"
+        }
+        OpenErrorKind::Unfinished => {
+            "`keymill hsm ceremony clean` tells what was left on the token, and destroys it"
+        }
+        OpenErrorKind::Input => "check what was given",
+        OpenErrorKind::Pin | OpenErrorKind::Lacking | OpenErrorKind::Other => match next_after(&message) {
+            Some(next) => next,
+            None if error.kind() == OpenErrorKind::Lacking => {
+                "ask the vendor for it, or whether a mode of the HSM (FIPS) forbids it; `keymill hsm doctor` examines the module"
+            }
+            None => "look at the device and its log, and try again",
+        },
+    };
+    let failure = match error.kind() {
+        OpenErrorKind::Module | OpenErrorKind::NoSuchToken | OpenErrorKind::Input => {
+            Failure::wrong_use(message)
+        }
+        _ => Failure::new(message),
+    };
+    failure.next(next)
 }
 
 /// Makes the failure of a token that does not do what it was asked, with what to do next where its reason shows.

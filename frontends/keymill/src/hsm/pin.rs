@@ -1,5 +1,6 @@
 //! Where a PIN comes from: its file, else its variable, else somebody at the terminal. Never an argument, which other users could see.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -7,7 +8,7 @@ use keymill_core::Sensitive;
 
 use super::prompt;
 use crate::failure::{Failure, Result};
-use crate::private;
+use crate::{output, private};
 
 /// The flag of the user's PIN.
 #[derive(Args, Clone, Debug, Default)]
@@ -15,6 +16,14 @@ pub(super) struct PinArgs {
     /// File with the user's PIN, mode 0600; else KEYMILL_HSM_PIN, else it is asked for at the terminal
     #[arg(long, value_name = "FILE")]
     pin_file: Option<PathBuf>,
+}
+
+/// The flag of the PIN that is to come.
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct NewPinArgs {
+    /// File with the new PIN, mode 0600; else KEYMILL_HSM_NEW_PIN, else it is asked for at the terminal, twice
+    #[arg(long, value_name = "FILE")]
+    new_pin_file: Option<PathBuf>,
 }
 
 /// The flag of the security officer's PIN.
@@ -28,7 +37,7 @@ pub(super) struct SoPinArgs {
 
 /// Which PIN, and where it is looked for.
 struct Source<'a> {
-    what: &'static str,
+    what: Cow<'a, str>,
     flag: &'static str,
     variable: &'static str,
     file: Option<&'a Path>,
@@ -37,13 +46,42 @@ struct Source<'a> {
 impl PinArgs {
     /// Reads the PIN; it is asked for twice where it is `new`.
     pub(super) fn read(&self, new: bool) -> Result<Sensitive> {
+        user_pin("user PIN".into(), self.pin_file.as_deref()).read(new)
+    }
+
+    /// Says where the PIN was read from, if not from somebody at the terminal.
+    pub(super) fn place(&self) -> Option<String> {
+        let source = user_pin("user PIN".into(), self.pin_file.as_deref());
+        let set = std::env::var_os(source.variable).is_some_and(|value| !value.is_empty());
+        let file = source.file.map(|path| output::harmless(&path.display().to_string()).into_owned());
+        file.or_else(|| set.then(|| source.variable.to_owned()))
+    }
+
+    /// Reads the PIN of one token of several.
+    pub(super) fn read_of(&self, token: &str) -> Result<Sensitive> {
+        read_of(token, self.pin_file.as_deref())
+    }
+}
+
+/// Reads the PIN of one token of several.
+pub(super) fn read_of(token: &str, file: Option<&Path>) -> Result<Sensitive> {
+    user_pin(format!("user PIN of token {}", output::harmless(token)).into(), file).read(false)
+}
+
+fn user_pin<'a>(what: Cow<'a, str>, file: Option<&'a Path>) -> Source<'a> {
+    Source { what, flag: "--pin-file", variable: "KEYMILL_HSM_PIN", file }
+}
+
+impl NewPinArgs {
+    /// Reads the PIN that a token is to have from now on.
+    pub(super) fn read(&self) -> Result<Sensitive> {
         let source = Source {
-            what: "user PIN",
-            flag: "--pin-file",
-            variable: "KEYMILL_HSM_PIN",
-            file: self.pin_file.as_deref(),
+            what: "new user PIN".into(),
+            flag: "--new-pin-file",
+            variable: "KEYMILL_HSM_NEW_PIN",
+            file: self.new_pin_file.as_deref(),
         };
-        source.read(new)
+        source.read(true)
     }
 }
 
@@ -51,13 +89,27 @@ impl SoPinArgs {
     /// Reads the PIN of a token that is to be made.
     pub(super) fn read(&self) -> Result<Sensitive> {
         let source = Source {
-            what: "security officer's PIN",
+            what: "security officer's PIN".into(),
             flag: "--so-pin-file",
             variable: "KEYMILL_HSM_SO_PIN",
             file: self.so_pin_file.as_deref(),
         };
         source.read(true)
     }
+}
+
+/// Reads the PIN of a token that the configuration names, from its file, else from its variable; nobody is asked.
+pub(crate) fn configured(file: Option<&Path>, variable: Option<&str>) -> Result<Sensitive> {
+    let source = Source {
+        what: "user PIN".into(),
+        flag: "pin_file",
+        variable: "the variable that pin_env names",
+        file,
+    };
+    let value = variable.and_then(std::env::var_os).map(|value| Sensitive::new(value.into_encoded_bytes()));
+    source.given(value)?.ok_or_else(|| {
+        Failure::new("the token's section names no PIN: neither pin_file, nor a pin_env that is set")
+    })
 }
 
 impl Source<'_> {
@@ -71,7 +123,7 @@ impl Source<'_> {
             return Err(Failure::new(format!("no {}, and no terminal to ask for it", self.what))
                 .next(format!("give {} FILE, or set {}", self.flag, self.variable)));
         }
-        self.checked(prompt::ask(self.what, new)?, "what was typed")
+        self.checked(prompt::ask(&self.what, new)?, "what was typed")
     }
 
     /// Takes the PIN from the file, else from the variable's value.
@@ -110,7 +162,8 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     fn given(file: Option<&Path>, variable: Option<&str>) -> Result<Option<Vec<u8>>> {
-        let source = Source { what: "user PIN", flag: "--pin-file", variable: "KEYMILL_HSM_PIN", file };
+        let source =
+            Source { what: "user PIN".into(), flag: "--pin-file", variable: "KEYMILL_HSM_PIN", file };
         let variable = variable.map(|value| Sensitive::copied(value.as_bytes()));
         Ok(source.given(variable)?.map(|pin| pin.expose().to_vec()))
     }

@@ -8,6 +8,7 @@ use std::os::fd::AsFd;
 use keymill_core::Sensitive;
 use nix::sys::termios::{LocalFlags, SetArg, SpecialCharacterIndices, Termios, tcgetattr, tcsetattr};
 
+use super::deadline::Waiting;
 use crate::failure::{Failure, Result};
 
 /// Bytes of a typed secret, at most.
@@ -27,7 +28,21 @@ pub(super) fn ask(what: &str, twice: bool) -> Result<Sensitive> {
     Ok(first)
 }
 
+/// Asks for a line that may be seen.
+pub(super) fn line(question: &str) -> Result<String> {
+    let failed = |error: io::Error| Failure::new(format!("the terminal: {error}"));
+    let _waiting = Waiting::begin();
+    let mut out = io::stderr();
+    write!(out, "{question}: ").and_then(|()| out.flush()).map_err(failed)?;
+    let mut typed = String::new();
+    match io::stdin().read_line(&mut typed).map_err(failed)? {
+        0 => Err(Failure::new("interrupted, and nothing was done")),
+        _ => Ok(typed.trim_end_matches(['\r', '\n']).to_owned()),
+    }
+}
+
 fn ask_once(what: &str) -> Result<Sensitive> {
+    let _waiting = Waiting::begin();
     let failed = |error: io::Error| Failure::new(format!("the terminal: {error}"));
     // A file of its own: standard input's buffer would keep what was typed.
     let terminal = File::from(io::stdin().as_fd().try_clone_to_owned().map_err(failed)?);
@@ -35,7 +50,7 @@ fn ask_once(what: &str) -> Result<Sensitive> {
     let typed = {
         let _quiet = Quiet::make(&terminal).map_err(|errno| failed(errno.into()))?;
         write!(out, "{what}: ").and_then(|()| out.flush()).map_err(failed)?;
-        line(&mut &terminal)
+        keys(&mut &terminal)
     };
     let _ = writeln!(out);
     typed.map_err(|error| match error.kind() {
@@ -71,7 +86,7 @@ impl Drop for Quiet<'_> {
 }
 
 /// Reads keys up to the one that ends the line.
-fn line(keys: &mut impl Read) -> io::Result<Sensitive> {
+fn keys(keys: &mut impl Read) -> io::Result<Sensitive> {
     const INTERRUPT: u8 = 3;
     const END: u8 = 4;
     const BACKSPACE: u8 = 8;
@@ -112,7 +127,7 @@ mod tests {
     use super::*;
 
     fn typed(keys: &[u8]) -> io::Result<Vec<u8>> {
-        line(&mut &keys[..]).map(|line| line.expose().to_vec())
+        super::keys(&mut &keys[..]).map(|line| line.expose().to_vec())
     }
 
     #[test]

@@ -209,24 +209,11 @@ fn a_forked_process_calls_nothing() {
     assert_eq!(faults::calls("C_OpenSession"), calls);
 }
 
-/// Answers as the real function, and says that one more wrong PIN locks the token.
-#[allow(unsafe_code)]
-unsafe extern "C" fn final_try(slot: CK_SLOT_ID, info: *mut CK_TOKEN_INFO) -> CK_RV {
-    let mut real = None;
-    let _ = support::module().with_table(|table| real = table.base.C_GetTokenInfo);
-    // SAFETY: what came in goes on; the caller's structure was filled by then.
-    unsafe {
-        let rv = real.unwrap()(slot, info);
-        (*info).flags |= CKF_USER_PIN_FINAL_TRY;
-        rv
-    }
-}
-
 #[test]
 fn a_pin_on_its_final_try_is_not_tried() {
     let label = support::new_token();
-    let module =
-        faults::interpose(&support::module()).with_table(|table| table.base.C_GetTokenInfo = Some(final_try));
+    let module = faults::interpose(&support::module())
+        .with_table(|table| table.base.C_GetTokenInfo = Some(faults::final_try));
     let logins = faults::calls("C_Login");
     let refused = open_on(module, support::config(&label)).err().unwrap().to_string();
     assert!(refused.contains("locks it"), "{refused}");

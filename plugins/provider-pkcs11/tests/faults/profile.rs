@@ -20,8 +20,10 @@ fn a_token_that_has_its_keys_is_not_initialised_again() {
         initialize(Initialize {
             module: support::module_path(),
             token_label: label.clone(),
+            token_serial: None,
             so_pin: Some(Sensitive::copied(b"0815-officer")),
             pin: Sensitive::copied(pin),
+            keys: true,
         })
     };
     let refused = again(support::PIN).unwrap_err().to_string();

@@ -22,7 +22,7 @@ use keymill_provider_pkcs11::{
 use cryptoki_sys::*;
 
 pub(crate) const PIN: &[u8] = b"4711-user";
-const SO_PIN: &[u8] = b"0815-officer";
+pub(crate) const SO_PIN: &[u8] = b"0815-officer";
 /// Slots that Kryoptic is told of; SoftHSM makes them as needed.
 const SLOTS: usize = 96;
 
@@ -117,6 +117,15 @@ pub(crate) fn new_bare_token(label: &str) {
 
 /// Makes a token ready, and returns its label.
 pub(crate) fn new_token() -> String {
+    make_token(true)
+}
+
+/// Makes a token that has its PINs and no keys, and returns its label.
+pub(crate) fn new_token_without_keys() -> String {
+    make_token(false)
+}
+
+fn make_token(keys: bool) -> String {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     configured();
     let label = format!("token-{}", COUNT.fetch_add(1, Ordering::Relaxed));
@@ -124,8 +133,10 @@ pub(crate) fn new_token() -> String {
     let made = initialize(Initialize {
         module: module_path(),
         token_label: label.clone(),
+        token_serial: None,
         so_pin: Some(Sensitive::copied(SO_PIN)),
         pin: Sensitive::copied(PIN),
+        keys,
     });
     assert!(made.unwrap().token_made);
     label

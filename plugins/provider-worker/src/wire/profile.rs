@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::control::{packed, protocol, unpacked};
 use super::reader::{Reader, put_bytes, put_u32};
-use super::{Garbled, PROTOCOL};
+use super::{Garbled, PROTOCOL, TEXT_BYTES};
 
 /// Specifications or algorithms of a profile, at most.
 const LISTED: usize = 64;
@@ -31,6 +31,8 @@ pub struct ReadyProfile {
     pub derives: bool,
     /// Items that one call takes, at most.
     pub max_batch: usize,
+    /// Bytes of an item, at most.
+    pub max_item_bytes: usize,
     /// Sessions that it gives, at most.
     pub max_sessions: usize,
 }
@@ -51,6 +53,8 @@ impl ReadyProfile {
         out.extend(profile.algorithms.iter().map(|algorithm| *algorithm as u8));
         out.push(u8::from(profile.derives));
         put_u32(out, profile.max_batch.min(u32::MAX as usize));
+        // With as much associated data beside it.
+        put_u32(out, profile.max_item_bytes.min(TEXT_BYTES / 2));
         put_u32(out, profile.max_sessions.min(u32::MAX as usize));
     }
 
@@ -80,7 +84,7 @@ impl ReadyProfile {
             flag @ (0 | 1) => flag == 1,
             _ => return Err(Garbled("a flag that is neither set nor not")),
         };
-        let (max_batch, max_sessions) = (reader.u32()?, reader.u32()?);
+        let (max_batch, max_item_bytes, max_sessions) = (reader.u32()?, reader.u32()?, reader.u32()?);
         reader.finish()?;
         Ok(Self {
             name: name.to_owned(),
@@ -91,6 +95,7 @@ impl ReadyProfile {
             decryptions,
             derives,
             max_batch: max_batch.max(1),
+            max_item_bytes,
             max_sessions: max_sessions.max(1),
         })
     }
@@ -142,6 +147,7 @@ mod tests {
             derives: true,
             inline: true,
             max_batch: 256,
+            max_item_bytes: 65_536,
             max_sessions: usize::MAX,
         };
         let mut body = Vec::new();
@@ -150,7 +156,8 @@ mod tests {
         assert_eq!((read.name.as_str(), read.protection), (profile.name, profile.protection));
         assert_eq!((&read.specs, &read.algorithms), (&profile.specs, &profile.algorithms));
         assert_eq!((&read.signatures, &read.decryptions), (&profile.signatures, &profile.decryptions));
-        assert_eq!((read.derives, read.max_batch, read.max_sessions), (true, 256, u32::MAX as usize));
+        assert_eq!((read.derives, read.max_batch, read.max_item_bytes), (true, 256, 65_536));
+        assert_eq!(read.max_sessions, u32::MAX as usize);
         assert!(read.offers_the_same(&ReadyProfile { max_sessions: 1, ..read.clone() }));
         assert!(!read.offers_the_same(&ReadyProfile { derives: false, ..read.clone() }));
         for cut in 0..body.len() {

@@ -119,6 +119,7 @@ pub(crate) fn seeds() -> Vec<Seed> {
         derives: true,
         inline: false,
         max_batch: 256,
+        max_item_bytes: 65_536,
         max_sessions: 16,
     };
     let failed = Failed { error: ProviderError::Unavailable("no PIN".into()), needs_operator: true };

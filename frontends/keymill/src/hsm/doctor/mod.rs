@@ -14,7 +14,7 @@ use keymill_core::Sensitive;
 
 use super::pin::PinArgs;
 use super::slots::Token;
-use super::{TokenArgs, check_pin_state, failed, find, load, next_after};
+use super::{TokenArgs, check_pin_state, failed, load, next_after};
 use crate::failure::{Failure, Result};
 use crate::plugins::pkcs11::module::{Module, Session, User, number::CK_SLOT_ID};
 use crate::plugins::pkcs11::{
@@ -44,19 +44,16 @@ pub(super) struct DoctorArgs {
 /// Examines, and prints the report.
 pub(super) fn run(args: DoctorArgs) -> Result<()> {
     process::harden()?;
-    let TokenArgs { module: place, token: label } = args.token;
-    let module = load(&place.module)?;
-    let Some((slot, info)) = find(&module, &label)? else {
-        return Err(Failure::new(format!("there is no token {label}")).next(format!(
-            "`keymill hsm slots --module {}` shows the tokens there are",
-            place.module.display()
-        )));
-    };
+    let module = load(&args.token.module.module)?;
+    let Some((slot, info)) = args.token.find(&module)? else { return Err(args.token.absent()) };
+    let TokenArgs { module: place, token: label, serial } = args.token;
     check_pin_state(&info)?;
     let pin = args.pin.read(false)?;
     // One login serves the token's every session of this process, the provider's among them: a wrong PIN is tried once.
     let _login = log_in(&module, slot, &label, &pin)?;
-    let opened = open_on(module.clone(), Config::new(place.module, label, pin));
+    let mut config = Config::new(place.module, label, pin);
+    config.token_serial = serial;
+    let opened = open_on(module.clone(), config);
     let report = examine(opened, &module, slot, Token::new(info));
     match args.json {
         true => output::json(&report)?,
@@ -146,7 +143,7 @@ fn other_kinds(round: &mut Round<'_>, provider: &Pkcs11Provider) {
             format!(
                 "RSA and EC keys are refused: the token has no key {PRIVATE_DOMAIN_KEY_LABEL}, which wraps private keys"
             ),
-            "a token that `keymill hsm init` of this version made ready has it",
+            "a token that `keymill hsm init` or `hsm ceremony` of this version made ready has it",
         );
         round.add("key pairs", seen.optional());
     }

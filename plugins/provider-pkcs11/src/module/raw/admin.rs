@@ -215,6 +215,26 @@ impl Session {
         })
     }
 
+    /// Changes the user's PIN, in a session that writes; the user must be logged in, or the token takes it without.
+    ///
+    /// # Errors
+    /// [`Failure`] of `C_SetPIN`.
+    pub fn set_pin(&self, old: &Sensitive, new: &Sensitive) -> Result<(), Failure> {
+        let (old, new) = (old.expose(), new.expose());
+        self.enter("C_SetPIN", |table| {
+            call!(
+                table.base,
+                C_SetPIN(
+                    self.handle,
+                    old.as_ptr().cast_mut(),
+                    old.len() as CK_ULONG,
+                    new.as_ptr().cast_mut(),
+                    new.len() as CK_ULONG
+                )
+            )
+        })
+    }
+
     /// Logs in, for all sessions of the token in this process.
     ///
     /// # Errors
