@@ -14,7 +14,7 @@ use keymill_core::key::BulkMode;
 use keymill_core::operation::ItemError;
 use keymill_e2e::{Caller, eventually, verified};
 use keymill_harness::{Farm, Live, Setup, Started};
-use keymill_runtime::EngineConfig;
+use keymill_runtime::{EngineConfig, TokenConfig};
 
 /// One call in a hundred of these answers so.
 const FAULTS: &str = r#"{ functions = ["C_Encrypt*", "C_Decrypt*", "C_Message*", "C_Sign*", "C_UnwrapKey", "C_GenerateKey",
@@ -30,14 +30,17 @@ struct Plan {
     hangs: usize,
     hang_ms: u64,
     kills: usize,
+    crashes: usize,
     callers: usize,
 }
 
-fn plan() -> Plan {
-    match std::env::var_os("KEYMILL_TEST_ALL") {
-        Some(_) => Plan { items: 1_000_000, hangs: 20, hang_ms: 5_000, kills: 20, callers: 8 },
-        None => Plan { items: 20_000, hangs: 4, hang_ms: 2_500, kills: 4, callers: 4 },
-    }
+fn plan(isolated: bool) -> Plan {
+    let plan = match std::env::var_os("KEYMILL_TEST_ALL") {
+        Some(_) => Plan { items: 1_000_000, hangs: 20, hang_ms: 5_000, kills: 20, crashes: 0, callers: 8 },
+        None => Plan { items: 20_000, hangs: 4, hang_ms: 2_500, kills: 4, crashes: 0, callers: 4 },
+    };
+    // Each crash of a module is a process that ends.
+    Plan { crashes: if isolated { plan.kills } else { 0 }, ..plan }
 }
 
 /// What all callers did.
@@ -118,39 +121,62 @@ fn work(mut caller: Caller, number: u64, total: u64, tally: &Tally) {
     }
 }
 
-/// Has hangs and kills strike, spread over the items.
+/// What befalls a token.
+#[derive(Clone, Copy)]
+enum Event {
+    Hang,
+    Kill,
+    Crash,
+}
+
+/// Has hangs, kills and crashes strike, spread over the items and over the tokens.
 fn trouble(farm: &Farm, plan: &Plan, tally: &Tally) {
-    let count = plan.hangs + plan.kills;
-    for event in 0..count {
-        let due = plan.items * (event as u64 + 1) / (count as u64 + 1);
+    let most = plan.hangs.max(plan.kills).max(plan.crashes);
+    let events: Vec<Event> = (0..most)
+        .flat_map(|n| {
+            [(n < plan.kills, Event::Kill), (n < plan.hangs, Event::Hang), (n < plan.crashes, Event::Crash)]
+        })
+        .filter_map(|(is_due, event)| is_due.then_some(event))
+        .collect();
+    for (number, event) in events.iter().enumerate() {
+        let due = plan.items * (number as u64 + 1) / (events.len() as u64 + 1);
         while tally.done.load(Ordering::Relaxed) < due {
             if tally.over.load(Ordering::Relaxed) {
                 return;
             }
             std::thread::park_timeout(Duration::from_millis(5));
         }
-        let hsm = &farm.hsms[event % farm.hsms.len()];
-        let is_kill = event % 2 == 0 && event / 2 < plan.kills || event / 2 >= plan.hangs;
-        if is_kill {
-            hsm.control("removed = true");
-            std::thread::park_timeout(Duration::from_millis(700));
-            hsm.control(&format!("slot_shift = {event}\nfaults = [{FAULTS}]"));
-        } else {
-            let hang = format!(
-                "{{ id = \"hang {event}\", functions = [\"C_Encrypt\", \"C_Decrypt\", \"C_EncryptMessage\", \"C_DecryptInit\"], \
-                 next = 1, hang_ms = {} }}",
-                plan.hang_ms
-            );
-            hsm.control(&format!("faults = [{hang}, {FAULTS}]"));
+        let hsm = &farm.hsms[number % farm.hsms.len()];
+        let usual = format!("slot_shift = {number}\nfaults = [{FAULTS}]");
+        let strikes =
+            "functions = [\"C_Encrypt\", \"C_Decrypt\", \"C_EncryptMessage\", \"C_DecryptInit\"], next = 1";
+        match event {
+            Event::Kill => {
+                hsm.control("removed = true");
+                std::thread::park_timeout(Duration::from_millis(700));
+                hsm.control(&usual);
+            }
+            Event::Hang => {
+                let hang = format!("{{ id = \"hang {number}\", {strikes}, hang_ms = {} }}", plan.hang_ms);
+                hsm.control(&format!("faults = [{hang}, {FAULTS}]"));
+            }
+            Event::Crash => {
+                let crash = format!("{{ id = \"crash {number}\", {strikes}, abort = true }}");
+                hsm.control(&format!("faults = [{crash}, {FAULTS}]"));
+                // A process that is started anew would crash anew, as long as this stands there.
+                std::thread::park_timeout(Duration::from_millis(150));
+                hsm.control(&usual);
+            }
         }
     }
 }
 
-fn start(farm: &Farm) -> (Live, Credentials) {
-    let tokens = farm.parts_with(|config| {
+fn start(farm: &Farm, isolated: bool) -> (Live, Credentials) {
+    let set = |config: &mut TokenConfig| {
         config.sessions = 2;
         config.call_timeout = Duration::from_millis(500);
-    });
+    };
+    let tokens = if isolated { farm.isolated_parts_with(set) } else { farm.parts_with(set) };
     let Started { live, credentials } =
         Live::start_with(Setup::new(EngineConfig::default()).with_tokens(tokens));
     (live, credentials)
@@ -158,9 +184,18 @@ fn start(farm: &Farm) -> (Live, Credentials) {
 
 #[test]
 fn nothing_is_lost_or_wrong_while_calls_fail_and_hang_and_tokens_come_and_go() {
-    let plan = plan();
+    soak(false);
+}
+
+#[test]
+fn nothing_is_lost_or_wrong_while_modules_crash_too_each_in_a_process_of_its_own() {
+    soak(true);
+}
+
+fn soak(isolated: bool) {
+    let plan = plan(isolated);
     let farm = Farm::new(4);
-    let (live, credentials) = start(&farm);
+    let (live, credentials) = start(&farm, isolated);
     let mut caller = Caller::new(&live, &credentials);
     eventually("all tokens are up", || {
         caller.tokens().unwrap().iter().all(|token| token.state == "up").then_some(())
@@ -218,12 +253,13 @@ fn nothing_is_lost_or_wrong_while_calls_fail_and_hang_and_tokens_come_and_go() {
     }
     let lost: u64 = tokens.iter().map(|token| token.sessions_lost).sum();
     println!(
-        "{} items encrypted and decrypted in {:.0} s: 0 lost, 0 wrong; {} items came again, {lost} sessions were lost, {} hangs, {} kills",
+        "{} items encrypted and decrypted in {:.0} s: 0 lost, 0 wrong; {} items came again, {lost} sessions were lost, {} hangs, {} kills, {} crashes",
         tally.done.load(Ordering::Relaxed),
         took.as_secs_f64(),
         tally.again.load(Ordering::Relaxed),
         plan.hangs,
-        plan.kills
+        plan.kills,
+        plan.crashes
     );
     drop(caller);
     verified(&live.halt());
