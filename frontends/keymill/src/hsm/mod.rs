@@ -1,6 +1,7 @@
 //! `keymill hsm`: what an operator does with a token before keymill uses it: find it, make it ready, examine it. These commands drive
 //! the plugin itself, in this process, and no server.
 
+mod bench;
 mod ceremony;
 mod change_pin;
 mod deadline;
@@ -43,6 +44,7 @@ enum HsmCommand {
     Ceremony(Box<ceremony::CeremonyArgs>),
     Doctor(doctor::DoctorArgs),
     ChangePin(change_pin::ChangePinArgs),
+    Bench(bench::BenchArgs),
 }
 
 /// The flag that names a module.
@@ -92,13 +94,18 @@ impl TokenArgs {
 
 /// Does what the command says.
 pub(crate) fn run(args: HsmArgs) -> Result<()> {
-    deadline::start(Duration::from_secs(args.timeout));
+    let measures = match &args.command {
+        HsmCommand::Bench(args) => args.measures(),
+        _ => Duration::ZERO,
+    };
+    deadline::start(Duration::from_secs(args.timeout) + measures);
     match args.command {
         HsmCommand::Slots(args) => slots::run(&args),
         HsmCommand::Init(args) => init::run(args),
         HsmCommand::Ceremony(args) => ceremony::run(*args),
         HsmCommand::Doctor(args) => doctor::run(args),
         HsmCommand::ChangePin(args) => change_pin::run(args),
+        HsmCommand::Bench(args) => bench::run(args),
     }
 }
 
