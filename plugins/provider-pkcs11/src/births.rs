@@ -1,12 +1,14 @@
 //! Keys born in the token: one at a time, for modules were seen to starve their data path beside two, and on a session of their own,
 //! for a pair of RSA takes seconds, and the session that loads keys must not wait for it.
 
-use keymill_core::key::BulkMode;
+use keymill_core::seam::provider::PublicKey;
 
-use crate::connect::{Refusal, casts_doubt};
+use crate::connect::{Domain, Refusal, casts_doubt};
+use crate::kind::Kind;
 use crate::module::{Class, Failure, Object, Session};
+use crate::pair::{self, Proof};
 use crate::token::Token;
-use crate::wrapped;
+use crate::wrapped::{self, Born};
 
 /// How often a born key is to be destroyed: it can be taken out of the token until then.
 const TRIES: usize = 3;
@@ -15,17 +17,20 @@ const TRIES: usize = 3;
 struct Ward {
     /// The connection that the rest is of.
     generation: u64,
-    domain_key: Object,
+    domain: Domain,
     /// What is born dies with it, should it not be destroyed before.
     session: Session,
 }
 
-/// Generates a key and returns it as it is to be stored.
-pub(crate) fn generate(token: &Token, mode: BulkMode) -> Result<Vec<u8>, Refusal> {
+/// A key as it is to be stored: wrapped, and the public half of a pair.
+pub(crate) type Stored = (Vec<u8>, Option<PublicKey>);
+
+/// Generates a key.
+pub(crate) fn generate(token: &Token, kind: Kind) -> Result<Stored, Refusal> {
     let _alone = token.births.lock();
     let ward = open(token)?;
-    let failure = match bear(token, &ward, mode) {
-        Ok(wrapped) => return Ok(wrapped),
+    let failure = match bear(token, &ward, kind) {
+        Ok(stored) => return Ok(stored),
         Err(failure) => failure,
     };
     if !casts_doubt(&failure) {
@@ -37,7 +42,7 @@ pub(crate) fn generate(token: &Token, mode: BulkMode) -> Result<Vec<u8>, Refusal
     if anew.generation == ward.generation {
         return Err(failure.into());
     }
-    bear(token, &anew, mode).map_err(Refusal::from)
+    bear(token, &anew, kind).map_err(Refusal::from)
 }
 
 fn open(token: &Token) -> Result<Ward, Refusal> {
@@ -45,23 +50,36 @@ fn open(token: &Token) -> Result<Ward, Refusal> {
         token.bury(link);
         Ok(Ward {
             generation: link.cache.generation,
-            domain_key: link.domain_key,
+            domain: link.domain,
             session: token.module.open_session(link.slot, false)?,
         })
     })
 }
 
-fn bear(token: &Token, ward: &Ward, mode: BulkMode) -> Result<Vec<u8>, Failure> {
+fn bear(token: &Token, ward: &Ward, kind: Kind) -> Result<Stored, Failure> {
     // It can take long, and holds up nobody but the next birth.
-    let born = wrapped::make(&ward.session, mode)?;
+    let born = wrapped::make(&ward.session, kind)?;
     // From here on no connection is made anew, and what the handles name is what they named.
     let _using = token.using.read();
     if token.generation() != ward.generation {
         return Err(Failure::OldHandle { call: "C_WrapKey" });
     }
-    let wrapped = wrapped::wrap(&ward.session, ward.domain_key, born, &token.profile);
-    destroy(token, &ward.session, born);
-    wrapped
+    let stored = store(token, ward, kind, born);
+    born.objects().for_each(|object| destroy(token, &ward.session, object));
+    stored
+}
+
+/// Wraps what was born. A private key is proved to come back from it: one that does not would be lost at its first use.
+fn store(token: &Token, ward: &Ward, kind: Kind, born: Born) -> Result<Stored, Failure> {
+    let (session, profile) = (&ward.session, &token.profile);
+    let wrapped = wrapped::wrap(session, ward.domain, born.key, kind, profile)?;
+    let Some(public) = born.public else { return Ok((wrapped, None)) };
+    let public = pair::public_half(session, public, kind)?;
+    let private = wrapped::unwrap(session, ward.domain, &wrapped, kind, profile)?;
+    let proved = pair::prove(session, kind, private, &public, Proof::Everything, profile);
+    destroy(token, session, private);
+    proved.expect("it was encoded here")?;
+    Ok((wrapped, Some(public)))
 }
 
 /// Destroys what was born; where that fails again and again it is left to the end of its session, which is next.

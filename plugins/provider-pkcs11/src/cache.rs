@@ -4,17 +4,17 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use keymill_core::key::BulkMode;
 use lru::LruCache;
 use parking_lot::Mutex;
 
 use crate::connect;
+use crate::kind::Kind;
 use crate::module::{Class, Object, Session};
 
 /// A loaded key: the object behind this provider's handles.
 pub(crate) struct Loaded {
     pub(crate) object: Object,
-    pub(crate) mode: BulkMode,
+    pub(crate) kind: Kind,
     /// The token knows the object no longer, though its session lives.
     gone: AtomicBool,
     graveyard: Graveyard,
@@ -63,9 +63,17 @@ impl Drop for Loaded {
     }
 }
 
-/// The loaded keys, by wrapped material and use.
+/// What makes a stored key the one that is loaded: its use, its wrapped material, and its public half, which it was proved to have.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Identity {
+    pub(crate) kind: Kind,
+    pub(crate) wrapped: Vec<u8>,
+    pub(crate) public: Option<Vec<u8>>,
+}
+
+/// The loaded keys.
 pub(crate) struct Cache {
-    keys: LruCache<(BulkMode, Vec<u8>), Arc<Loaded>>,
+    keys: LruCache<Identity, Arc<Loaded>>,
     graveyard: Graveyard,
     pub(crate) generation: u64,
 }
@@ -80,25 +88,24 @@ impl Cache {
     }
 
     /// Finds a loaded key.
-    pub(crate) fn find(&mut self, mode: BulkMode, wrapped: &[u8]) -> Option<Arc<Loaded>> {
-        let key = (mode, wrapped.to_vec());
-        let loaded = self.keys.get(&key).map(Arc::clone)?;
+    pub(crate) fn find(&mut self, identity: &Identity) -> Option<Arc<Loaded>> {
+        let loaded = self.keys.get(identity).map(Arc::clone)?;
         if loaded.gone.load(Ordering::Acquire) {
-            self.keys.pop(&key);
+            self.keys.pop(identity);
             return None;
         }
         Some(loaded)
     }
 
     /// Keeps an object that was just unwrapped; the one used longest ago leaves where there is no room.
-    pub(crate) fn keep(&mut self, mode: BulkMode, wrapped: &[u8], object: Object) -> Arc<Loaded> {
+    pub(crate) fn keep(&mut self, identity: &Identity, object: Object) -> Arc<Loaded> {
         let loaded = Arc::new(Loaded {
             object,
-            mode,
+            kind: identity.kind,
             gone: AtomicBool::new(false),
             graveyard: self.graveyard.clone(),
         });
-        self.keys.push((mode, wrapped.to_vec()), Arc::clone(&loaded));
+        self.keys.push(identity.clone(), Arc::clone(&loaded));
         loaded
     }
 
@@ -112,9 +119,9 @@ impl Cache {
 
     /// Puts out whatever has this material.
     pub(crate) fn forget(&mut self, wrapped: &[u8]) {
-        for mode in [BulkMode::InHsm, BulkMode::HsmDerived] {
-            self.keys.pop(&(mode, wrapped.to_vec()));
-        }
+        let same = |key: &&Identity| key.wrapped == wrapped;
+        let gone: Vec<_> = self.keys.iter().map(|(key, _)| key).filter(same).cloned().collect();
+        gone.iter().for_each(|key| drop(self.keys.pop(key)));
     }
 
     /// Puts out half of the keys, and tells whether there was one.

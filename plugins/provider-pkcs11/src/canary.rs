@@ -1,8 +1,8 @@
 //! A key of the token's own whose answer is known: as long as it unwraps and opens its text, failures are the fault of others.
 
-use keymill_core::key::BulkMode;
-
 use crate::cache::Graveyard;
+use crate::connect::Domain;
+use crate::kind::Kind;
 use crate::module::{Failure, Object, Session};
 use crate::profile::ModuleProfile;
 use crate::{probe, wrapped};
@@ -23,14 +23,14 @@ impl Canary {
     /// Makes a key, wraps it, and seals one text under it: the only one ever.
     pub(crate) fn new(
         owner: &Session,
-        domain_key: Object,
+        domain: Domain,
         profile: &ModuleProfile,
         graveyard: Graveyard,
     ) -> Result<Self, Failure> {
         let mut sealed = Vec::new();
         let seal = |born| probe::seal(owner, born, NONCE, SONG).map(|text| sealed = text);
-        let blob = wrapped::generate(owner, domain_key, BulkMode::InHsm, profile, &graveyard, seal)?;
-        let key = wrapped::unwrap(owner, domain_key, &blob, BulkMode::InHsm, profile)?;
+        let blob = wrapped::generate(owner, domain, Kind::AEAD, profile, &graveyard, seal)?;
+        let key = wrapped::unwrap(owner, domain, &blob, Kind::AEAD, profile)?;
         Ok(Self { key, blob, sealed, graveyard })
     }
 
@@ -43,10 +43,10 @@ impl Canary {
     pub(crate) fn unwrap_and_open(
         &self,
         owner: &Session,
-        domain_key: Object,
+        domain: Domain,
         profile: &ModuleProfile,
     ) -> Result<(), Failure> {
-        let key = wrapped::unwrap(owner, domain_key, &self.blob, BulkMode::InHsm, profile)?;
+        let key = wrapped::unwrap(owner, domain, &self.blob, Kind::AEAD, profile)?;
         let heard = Song { key, sealed: self.sealed.clone() }.hear(owner);
         self.graveyard.push(key);
         self.graveyard.bury(owner);

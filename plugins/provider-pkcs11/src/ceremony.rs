@@ -2,35 +2,33 @@
 //! the token's own RSA key, kept there as objects that may not, proved to be the same, and destroyed where they were made. Until it
 //! is finished, all that it made goes away again when it fails.
 
-use cryptoki_sys::{CKM_AES_CMAC, CKM_AES_KEY_GEN};
+use cryptoki_sys::CKM_AES_CMAC;
 use keymill_core::Sensitive;
-use keymill_core::key::BulkMode;
 
 use crate::domain::{DOMAIN_KEYS, Does};
 use crate::error::{OpenError, OpenErrorKind};
 use crate::initialize::{ID_BYTES, fresh_id};
-use crate::module::template::{newborn, unwrapped};
-use crate::module::{Failure, Hash, Mechanism, Module, Object, Session};
-use crate::profile::{ModuleProfile, Overrides, WRAPPED_BYTES};
-use crate::{DOMAIN_KEY_LABEL, MAC_KEY_LABEL, probe};
+use crate::module::{Hash, Mechanism, Module, Object, Session};
+use crate::profile::{ModuleProfile, Overrides};
+use crate::{MAC_KEY_LABEL, probe};
 
 mod clean;
 mod copy;
+mod proof;
 mod rsa;
 mod seat;
 
 pub use clean::{Cleaned, Found, clean};
 pub use copy::{DomainCopy, KEK_BYTES, join};
+pub use proof::{Proof, ProofPair};
 pub use rsa::WrappingKey;
 
-use seat::Seat;
+use seat::{Seat, Wrapping};
 
 /// Bytes of the challenge. More than one block: what the root MAC key computes over single blocks are keys (see `root_derive`), and no
 /// proof may ever be one of them.
 const CHALLENGE_BYTES: usize = 64;
 const CHALLENGE_PREFIX: &[u8; 32] = b"keymill ceremony: proof of a key";
-/// What the proof of the wrap key seals.
-const PROOF_TEXT: &[u8] = b"one domain, one key that wraps";
 
 /// A token that is to take part.
 pub struct Party {
@@ -108,11 +106,7 @@ impl Ceremony {
 
     /// Returns the wrapping keys, for people to compare; the first token's first.
     pub fn wrapping_keys(&self) -> Vec<WrappingKey> {
-        let shown = |seat: &Seat| {
-            let wrapping = seat.wrapping.as_ref()?;
-            Some(wrapping.public.shown(&seat.label, &seat.serial, wrapping.made))
-        };
-        self.seats.iter().filter_map(shown).collect()
+        self.seats.iter().filter_map(|seat| Some(shown(seat, seat.wrapping.as_ref()?))).collect()
     }
 
     /// Draws a key for a copy: whoever cannot guess what the first token drew, or what this machine drew, cannot guess it.
@@ -253,9 +247,9 @@ impl Ceremony {
             for ((from, from_profile), (to, to_profile)) in
                 [((first, first_profile), (seat, profile)), ((seat, profile), (first, first_profile))]
             {
-                let sent = Proof::make(from, from_profile)?;
-                if !sent.holds(to, to_profile) {
-                    return Err(differs(seat, DOMAIN_KEY_LABEL));
+                let sent = Proof::make(from, from_profile, Some(to_profile))?;
+                if let Some(label) = sent.fails(to, to_profile) {
+                    return Err(differs(seat, label));
                 }
             }
         }
@@ -287,7 +281,12 @@ pub fn wrapping_key(party: &Party) -> Result<WrappingKey, OpenError> {
     }
     seat.make_wrapping_key()?;
     let wrapping = seat.wrapping.as_ref().expect("it was made or found just now");
-    Ok(wrapping.public.shown(&seat.label, &seat.serial, wrapping.made))
+    Ok(shown(&seat, wrapping))
+}
+
+fn shown(seat: &Seat, wrapping: &Wrapping) -> WrappingKey {
+    let Wrapping { spki, made, .. } = wrapping;
+    WrappingKey { token: seat.label.clone(), serial: seat.serial.clone(), spki: spki.clone(), made: *made }
 }
 
 /// Refuses a token on which a ceremony is under way.
@@ -338,7 +337,7 @@ fn profile(seat: &Seat) -> Result<ModuleProfile, OpenError> {
         module: &seat.module,
         slot: seat.slot,
         owner: &seat.session,
-        domain_key: seat.made(DOMAIN_KEY_LABEL).expect("it came in before it is tried"),
+        domain: seat.domain(),
         overrides: &Overrides::default(),
     };
     probe.run().map_err(|why| OpenError::new(OpenErrorKind::Lacking, format!("{}: {why}", seat.name())))
@@ -350,44 +349,6 @@ fn seat_report(seat: &Seat, profile: &ModuleProfile) -> PartyReport {
         serial: seat.serial.clone(),
         model: seat.model.clone(),
         oaep: None,
-        unwraps_limited: profile.unwrap_template_honoured,
-    }
-}
-
-/// A text sealed under a key that is wrapped under a domain key: it opens where that key is, too.
-struct Proof {
-    wrapped: Vec<u8>,
-    sealed: Vec<u8>,
-}
-
-impl Proof {
-    fn make(seat: &Seat, profile: &ModuleProfile) -> Result<Self, OpenError> {
-        let session = &seat.session;
-        let domain_key = seat.made(DOMAIN_KEY_LABEL).expect("it came in before it is tried");
-        let made = || {
-            let born = session.generate_key(Mechanism::Plain(CKM_AES_KEY_GEN), &newborn(BulkMode::InHsm))?;
-            let made = probe::seal(session, born, 1, PROOF_TEXT).and_then(|sealed| {
-                let mut wrapped = vec![0; 2 * WRAPPED_BYTES];
-                let len = session.wrap_key(profile.wrap.mechanism(), domain_key, born, &mut wrapped)?;
-                wrapped.truncate(len);
-                Ok(Self { wrapped, sealed })
-            });
-            session.destroy_object(born)?;
-            made
-        };
-        made().map_err(seat.failed("its domain key wraps no key"))
-    }
-
-    fn holds(&self, seat: &Seat, profile: &ModuleProfile) -> bool {
-        let session = &seat.session;
-        let domain_key = seat.made(DOMAIN_KEY_LABEL).expect("it came in before it is tried");
-        let opened = || {
-            let template = unwrapped(BulkMode::InHsm, profile.unwrap_value_len);
-            let key = session.unwrap_key(profile.wrap.mechanism(), domain_key, &self.wrapped, &template)?;
-            let opened = probe::open(session, key, 1, &self.sealed);
-            session.destroy_object(key)?;
-            opened
-        };
-        matches!(opened(), Ok::<_, Failure>(text) if text == PROOF_TEXT)
+        unwraps_limited: profile.unwraps_limited(),
     }
 }

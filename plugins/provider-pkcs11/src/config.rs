@@ -1,6 +1,7 @@
 //! What the provider is told.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use keymill_core::Sensitive;
 
@@ -24,6 +25,8 @@ pub struct Config {
     pub max_sessions: usize,
     /// Whether the module may be finalised and initialised again when none of its tokens serves; some come back by that alone.
     pub restart_module: bool,
+    /// How long connecting again waits for the calls under way; one that hangs keeps the token out for as long as it does.
+    pub quiesce: Duration,
     /// What the operator knows better than the probes.
     pub overrides: Overrides,
 }
@@ -40,6 +43,7 @@ impl Config {
             max_batch: 256,
             max_sessions: 16,
             restart_module: true,
+            quiesce: Duration::from_secs(5),
             overrides: Overrides::default(),
         }
     }

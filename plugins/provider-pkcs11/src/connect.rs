@@ -11,16 +11,36 @@ use keymill_core::seam::provider::ProviderError;
 
 use crate::config::Config;
 use crate::error::{OpenError, OpenErrorKind};
+use crate::kind::Kind;
 use crate::module::{Attribute, Class, Failure, Module, Object, Session, TokenInfo, User};
-use crate::{DOMAIN_KEY_LABEL, MAC_KEY_LABEL};
+use crate::{DOMAIN_KEY_LABEL, MAC_KEY_LABEL, PRIVATE_DOMAIN_KEY_LABEL};
 
 /// A connection that still lacks what the profile says how to make.
 pub(crate) struct Bare {
     pub(crate) slot: CK_SLOT_ID,
     pub(crate) anchor: Session,
     pub(crate) owner: Session,
-    pub(crate) domain_key: Object,
+    pub(crate) domain: Domain,
     pub(crate) mac_key: Option<Object>,
+}
+
+/// The keys of a domain that wrap.
+#[derive(Clone, Copy)]
+pub(crate) struct Domain {
+    /// Secret keys.
+    pub(crate) secret: Object,
+    /// Private keys, where the token was initialised for them.
+    pub(crate) private: Option<Object>,
+}
+
+impl Domain {
+    /// Returns the key that wraps keys of this kind.
+    pub(crate) fn key(self, kind: Kind) -> Result<Object, Failure> {
+        match kind.spec().is_key_pair() {
+            true => self.private.ok_or(Failure::Missing { call: PRIVATE_DOMAIN_KEY_LABEL }),
+            false => Ok(self.secret),
+        }
+    }
 }
 
 /// Finds the token, opens its two sessions, logs in, finds its keys.
@@ -47,8 +67,9 @@ pub(crate) fn connect(module: &Module, config: &Config, pin: &Sensitive) -> Resu
         class: Class::Other,
         kind: Some(OpenErrorKind::NotInitialized),
     })?;
+    let domain = Domain { secret: domain_key, private: find_key(&owner, PRIVATE_DOMAIN_KEY_LABEL)? };
     let mac_key = find_key(&owner, MAC_KEY_LABEL)?;
-    Ok(Bare { slot, anchor, owner, domain_key, mac_key })
+    Ok(Bare { slot, anchor, owner, domain, mac_key })
 }
 
 /// Loads a module, or says that there is none.

@@ -1,16 +1,17 @@
-//! The life of HSM keys: born in the token, wrapped there under the domain key, destroyed; and unwrapped on demand into the owner
+//! The life of HSM keys: born in the token, wrapped there under the domain's keys, destroyed; and unwrapped on demand into the owner
 //! session.
 
 use std::sync::Arc;
 
 use keymill_core::key::{BulkMode, KeySpec, KeyUsage};
-use keymill_core::seam::provider::{KeyCustody, KeyHandle, KeyMaterial, ProviderError, StoredKey};
+use keymill_core::seam::provider::{KeyCustody, KeyHandle, KeyMaterial, ProviderError, PublicKey, StoredKey};
 
 use crate::births;
-use crate::cache::Loaded;
+use crate::cache::{Identity, Loaded};
 use crate::connect;
+use crate::kind::Kind;
 use crate::module::{Class, Failure};
-use crate::profile::WRAPPED_BYTES;
+use crate::pair::{self, Proof};
 use crate::token::{Link, Token};
 use crate::wrapped;
 
@@ -26,25 +27,21 @@ impl Pkcs11Custody {
         Self { token }
     }
 
-    /// Checks that the token can serve a key of `bulk_mode`.
-    fn mode(&self, bulk_mode: Option<BulkMode>) -> Result<BulkMode, ProviderError> {
-        match bulk_mode {
-            None => Err(ProviderError::Rejected("a key of an HSM has a bulk mode".into())),
-            Some(BulkMode::HsmDerived) if !self.token.profile.derives => Err(ProviderError::Rejected(
-                "the token has no AES-CMAC, which bulk mode HsmDerived needs".into(),
-            )),
-            Some(mode) => Ok(mode),
-        }
-    }
-
     /// Unwraps a key, and makes room for it in the token where there is none.
-    fn unwrap(&self, link: &mut Link, mode: BulkMode, wrapped: &[u8]) -> Result<Arc<Loaded>, Failure> {
+    fn unwrap(
+        &self,
+        link: &mut Link,
+        identity: &Identity,
+        public: Option<&PublicKey>,
+    ) -> Result<Arc<Loaded>, Failure> {
         self.token.bury(link);
-        if let Some(loaded) = link.cache.find(mode, wrapped) {
+        if let Some(loaded) = link.cache.find(identity) {
             return Ok(loaded);
         }
-        let unwrap =
-            |link: &Link| wrapped::unwrap(&link.owner, link.domain_key, wrapped, mode, &self.token.profile);
+        let profile = &self.token.profile;
+        let unwrap = |link: &Link| {
+            wrapped::unwrap(&link.owner, link.domain, &identity.wrapped, identity.kind, profile)
+        };
         let object = match unwrap(link) {
             Err(failure) if failure.class() == Class::Busy && link.cache.make_room() => {
                 self.token.bury(link);
@@ -52,11 +49,48 @@ impl Pkcs11Custody {
             }
             other => other?,
         };
-        let loaded = link.cache.keep(mode, wrapped, object);
+        if let Some(public) = public {
+            let proved = self.token.module.open_session(link.slot, false).and_then(|session| {
+                let unlike = Err(Failure::Mismatch { call: "C_CreateObject" });
+                let proved = pair::prove(&session, identity.kind, object, public, Proof::Halves, profile);
+                proved.unwrap_or(unlike)
+            });
+            if let Err(failure) = proved {
+                link.graveyard.push(object);
+                self.token.bury(link);
+                return Err(failure);
+            }
+        }
+        let loaded = link.cache.keep(identity, object);
         // Whatever left for it.
         self.token.bury(link);
         Ok(loaded)
     }
+}
+
+/// Checks what can be seen of stored material without the token, and says what it is to it.
+fn identity(key: &StoredKey) -> Result<Identity, ProviderError> {
+    let KeyMaterial::Wrapped(wrapped) = &key.material else {
+        return Err(ProviderError::Rejected("material in clear belongs to a software provider".into()));
+    };
+    let kind = Kind::new(key.spec, key.usage, key.bulk_mode).map_err(ProviderError::Corrupt)?;
+    // Before the module sees it: one answers to such as to a broken device.
+    if !kind.fits(wrapped.len()) {
+        let (least, most) = kind.wrapped_bytes().into_inner();
+        return Err(ProviderError::Corrupt(format!(
+            "{} bytes of wrapped material where {} has {least} to {most}",
+            wrapped.len(),
+            key.spec.name()
+        )));
+    }
+    if key.public_key.is_some() != key.spec.is_key_pair() {
+        return Err(ProviderError::Corrupt(format!(
+            "a key of {} and its public half are not stored together",
+            key.spec.name()
+        )));
+    }
+    let public = key.public_key.as_ref().map(|public| public.as_der().to_vec());
+    Ok(Identity { kind, wrapped: wrapped.clone(), public })
 }
 
 impl KeyCustody for Pkcs11Custody {
@@ -66,45 +100,31 @@ impl KeyCustody for Pkcs11Custody {
         usage: KeyUsage,
         bulk_mode: Option<BulkMode>,
     ) -> Result<StoredKey, ProviderError> {
-        if !spec.usages().contains(&usage) {
-            let why = format!("a key of {} has no usage {}", spec.name(), usage.name());
-            return Err(ProviderError::Rejected(why));
-        }
-        offered(spec)?;
-        let mode = self.mode(bulk_mode)?;
-        let wrapped = births::generate(&self.token, mode)?;
-        Ok(StoredKey { spec, usage, bulk_mode, material: KeyMaterial::Wrapped(wrapped), public_key: None })
+        let kind = Kind::new(spec, usage, bulk_mode).map_err(ProviderError::Rejected)?;
+        self.token.profile.check(kind).map_err(ProviderError::Rejected)?;
+        let (wrapped, public_key) = births::generate(&self.token, kind)?;
+        Ok(StoredKey { spec, usage, bulk_mode, material: KeyMaterial::Wrapped(wrapped), public_key })
     }
 
     fn load(&mut self, key: &StoredKey) -> Result<KeyHandle, ProviderError> {
-        offered(key.spec)?;
-        let mode = self.mode(key.bulk_mode)?;
-        let KeyMaterial::Wrapped(wrapped) = &key.material else {
-            return Err(ProviderError::Rejected("material in clear belongs to a software provider".into()));
-        };
-        // Before the module sees it: one answers to such as to a broken device.
-        if wrapped.len() != WRAPPED_BYTES {
-            return Err(ProviderError::Corrupt(format!(
-                "{} bytes of wrapped material where {} has {WRAPPED_BYTES}",
-                wrapped.len(),
-                key.spec.name()
-            )));
-        }
+        let identity = identity(key)?;
+        self.token.profile.check(identity.kind).map_err(ProviderError::Rejected)?;
+        let public = key.public_key.as_ref();
         let mut damaged = None;
         let loaded = self.token.with_link(|link| {
-            let mut failure = match self.unwrap(link, mode, wrapped) {
+            let mut failure = match self.unwrap(link, &identity, public) {
                 Ok(loaded) => return Ok((link.cache.generation, loaded)),
                 Err(failure) => failure,
             };
             // The same code can mean a damaged blob or a dead device: the canary, which unwraps too, tells which. And as damage is
             // for good, it must fail each time.
             for _ in 0..RETRIES {
-                let canary =
-                    || link.canary.unwrap_and_open(&link.owner, link.domain_key, &self.token.profile);
-                if !connect::may_be_data(&failure) || canary().is_err() {
+                if !connect::may_be_data(&failure) {
                     return Err(failure);
                 }
-                failure = match self.unwrap(link, mode, wrapped) {
+                // Where it is silent, what it says casts the doubt that mends the connection.
+                link.canary.unwrap_and_open(&link.owner, link.domain, &self.token.profile)?;
+                failure = match self.unwrap(link, &identity, public) {
                     Ok(loaded) => return Ok((link.cache.generation, loaded)),
                     Err(failure) => failure,
                 };
@@ -150,17 +170,8 @@ impl KeyCustody for Pkcs11Custody {
     fn canary(&mut self) -> Result<(), ProviderError> {
         self.token.with_link(|link| {
             self.token.bury(link);
-            link.canary.unwrap_and_open(&link.owner, link.domain_key, &self.token.profile)
+            link.canary.unwrap_and_open(&link.owner, link.domain, &self.token.profile)
         })?;
         Ok(())
-    }
-}
-
-fn offered(spec: KeySpec) -> Result<(), ProviderError> {
-    match spec {
-        KeySpec::Aes256 => Ok(()),
-        _ => {
-            Err(ProviderError::Rejected(format!("no keys of KeySpec {} are held in this token", spec.name())))
-        }
     }
 }

@@ -3,9 +3,9 @@
 
 use cryptoki_sys::{CKA_CLASS, CKA_LABEL, CKA_TOKEN, CKO_SECRET_KEY};
 
-use crate::module::template::{domain_key, mac_key};
+use crate::module::template::{domain_key, mac_key, private_domain_key};
 use crate::module::{Attribute, Failure, Object, Session};
-use crate::{DOMAIN_KEY_LABEL, MAC_KEY_LABEL};
+use crate::{DOMAIN_KEY_LABEL, MAC_KEY_LABEL, PRIVATE_DOMAIN_KEY_LABEL};
 
 /// One of them.
 pub(crate) struct DomainKey {
@@ -25,8 +25,9 @@ pub(crate) enum Does {
 }
 
 /// All of them, the one that completes a token at the end.
-pub(crate) const DOMAIN_KEYS: [DomainKey; 2] = [
+pub(crate) const DOMAIN_KEYS: [DomainKey; 3] = [
     DomainKey { label: MAC_KEY_LABEL, template: |label, id, _| mac_key(label, id), does: Does::Macs },
+    DomainKey { label: PRIVATE_DOMAIN_KEY_LABEL, template: private_domain_key, does: Does::Wraps },
     DomainKey { label: DOMAIN_KEY_LABEL, template: domain_key, does: Does::Wraps },
 ];
 

@@ -98,7 +98,7 @@ pub fn initialize(options: Initialize) -> Result<Initialized, OpenError> {
     let kept = make_keys(&module, slot, &pin)?;
     let mut config = Config::new(path, token_label, pin);
     config.token_serial = Some(serial.clone());
-    let unwraps_limited = open_on(module, config)?.module_profile().unwrap_template_honoured;
+    let unwraps_limited = open_on(module, config)?.module_profile().unwraps_limited();
     Ok(Initialized { token_made, serial, keys: Some(MadeKeys { kept, unwraps_limited }) })
 }
 

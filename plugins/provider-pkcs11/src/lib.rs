@@ -7,10 +7,13 @@ mod ceremony;
 mod config;
 mod connect;
 mod custody;
+mod der;
 mod domain;
 mod error;
 mod initialize;
+mod kind;
 pub mod module;
+mod pair;
 mod pin;
 mod probe;
 mod profile;
@@ -31,22 +34,24 @@ use keymill_core::seam::provider::{
 };
 
 pub use ceremony::{
-    Ceremony, Cleaned, DomainCopy, Found, KEK_BYTES, MadeDomain, Party, PartyReport, WrappingKey, clean,
-    join, wrapping_key,
+    Ceremony, Cleaned, DomainCopy, Found, KEK_BYTES, MadeDomain, Party, PartyReport, Proof, ProofPair,
+    WrappingKey, clean, join, wrapping_key,
 };
 pub use config::Config;
 pub use error::{OpenError, OpenErrorKind};
 pub use initialize::{Initialize, Initialized, MadeKeys, initialize};
 pub use pin::{ChangedPin, change_pin};
-pub use profile::{CancelMethod, GcmMethod, ModuleProfile, Overrides, WRAPPED_BYTES, WrapMechanism};
+pub use profile::{CancelMethod, GcmMethod, ModuleProfile, Overrides, WrapMechanism};
 
 use crate::custody::Pkcs11Custody;
 use crate::module::{Failure, Mechanism, Module};
 use crate::session::Pkcs11Session;
 use crate::token::Token;
 
-/// The label of the key that wraps all others of a domain.
+/// The label of the key that wraps the secret keys of a domain.
 pub const DOMAIN_KEY_LABEL: &str = "keymill-domain";
+/// The label of the key that wraps the private keys of a domain: no one template fits what unwraps as either.
+pub const PRIVATE_DOMAIN_KEY_LABEL: &str = "keymill-domain-private";
 /// The label of the key that the storage, MAC, fingerprint and audit keys are derived by.
 pub const MAC_KEY_LABEL: &str = "keymill-root-mac";
 
@@ -70,10 +75,10 @@ pub fn open_on(module: Module, config: Config) -> Result<Pkcs11Provider, OpenErr
         profile: ProviderProfile {
             name: "hsm",
             protection: ProtectionLevel::Hsm,
-            specs: vec![KeySpec::Aes256],
-            algorithms: vec![Algorithm::Aes256Gcm],
-            signatures: Vec::new(),
-            decryptions: Vec::new(),
+            specs: token.profile.specs.clone(),
+            algorithms: algorithms(&token.profile.specs),
+            signatures: token.profile.signatures.clone(),
+            decryptions: token.profile.decryptions.clone(),
             derives: token.profile.derives,
             // A call can take as long as the network to the device likes.
             inline: false,
@@ -82,6 +87,13 @@ pub fn open_on(module: Module, config: Config) -> Result<Pkcs11Provider, OpenErr
         },
         token,
     })
+}
+
+fn algorithms(specs: &[KeySpec]) -> Vec<Algorithm> {
+    [(KeySpec::Aes256, Algorithm::Aes256Gcm), (KeySpec::Aes128, Algorithm::Aes128Gcm)]
+        .into_iter()
+        .filter_map(|(spec, algorithm)| specs.contains(&spec).then_some(algorithm))
+        .collect()
 }
 
 /// A token of a PKCS#11 module as a provider.

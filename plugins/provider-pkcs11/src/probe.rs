@@ -1,26 +1,30 @@
 //! Finds out what a module can do, by trying on a session when a token is opened: modules say less of it than trying does.
 
 use cryptoki_sys::*;
-use keymill_core::key::BulkMode;
+use keymill_core::key::KeySpec;
 use keymill_core::limit;
 
-use crate::module::template::{newborn, unwrapped};
+use crate::connect::Domain;
+use crate::kind::Kind;
 use crate::module::{Attribute, Failure, Mechanism, Module, Object, Rv, Session};
-use crate::profile::{CancelMethod, GcmMethod, ModuleProfile, Overrides, WRAPPED_BYTES, WrapMechanism};
+use crate::profile::{CancelMethod, GcmMethod, ModuleProfile, Overrides, WrapMechanism};
+use crate::wrapped;
 
 /// What a probe works with.
 pub(crate) struct Probe<'a> {
     pub(crate) module: &'a Module,
     pub(crate) slot: CK_SLOT_ID,
     pub(crate) owner: &'a Session,
-    pub(crate) domain_key: Object,
+    pub(crate) domain: Domain,
     pub(crate) overrides: &'a Overrides,
 }
+
+mod offers;
 
 const TEXT: &[u8] = b"a text that a probe seals and opens";
 const AAD: &[u8] = b"keymill probe";
 
-/// A key that lives as long as the probe.
+/// An object that lives as long as the probe.
 struct Passing<'a> {
     owner: &'a Session,
     object: Object,
@@ -42,12 +46,12 @@ impl<'a> Probe<'a> {
         let info = self.module.token_info(self.slot).map_err(failed("the token says nothing of itself"))?;
         let mechanisms = self.module.mechanisms(self.slot).map_err(failed("the token lists no mechanism"))?;
 
-        let born = self.generate(BulkMode::InHsm).map_err(failed("the token generates no AES-256 key"))?;
+        let born = self.generate().map_err(failed("the token generates no AES-256 key"))?;
         let (wrap, blob) = self.wrap(&mechanisms, born.object)?;
         let unwrap_value_len =
             self.unwrap_value_len(wrap, &blob).map_err(failed("what it wrapped does not unwrap"))?;
-        let unwrap = |mode| self.unwrap(wrap, &blob, &unwrapped(mode, unwrap_value_len));
-        let loaded = unwrap(BulkMode::InHsm).map_err(failed("what it wrapped does not unwrap"))?;
+        let unwrap = |kind: Kind| self.unwrap(wrap, &blob, &kind.unwrapped_saying(unwrap_value_len, false));
+        let loaded = unwrap(Kind::AEAD).map_err(failed("what it wrapped does not unwrap"))?;
 
         let sealed = seal(self.owner, born.object, 1, TEXT)
             .map_err(failed("the token has no AES-GCM with a nonce of ours"))?;
@@ -57,8 +61,10 @@ impl<'a> Probe<'a> {
             Err(failure) => return Err(format!("what it sealed does not open: {failure}")),
         }
         let derives = mechanisms.contains(&CKM_AES_CMAC)
-            && unwrap(BulkMode::HsmDerived).and_then(|key| mac(self.owner, key.object)).is_ok();
-        Ok(ModuleProfile {
+            && unwrap(Kind::DERIVING)
+                .and_then(|key| mac::<16>(self.owner, key.object, Mechanism::Plain(CKM_AES_CMAC)))
+                .is_ok();
+        let mut profile = ModuleProfile {
             model: format!("{} {}", info.manufacturer, info.model),
             unwrap_template_honoured: self.refuses_the_forbidden_unwrap(wrap, &blob),
             gcm: self.overrides.gcm.unwrap_or_else(|| self.gcm(loaded.object)),
@@ -70,12 +76,19 @@ impl<'a> Probe<'a> {
             damaged_blob: self.damaged_blob(wrap, &blob, unwrap_value_len),
             wrap,
             unwrap_value_len,
-        })
+            unwrap_ec_params: false,
+            private_domain: self.domain.private.is_some(),
+            private_template_honoured: None,
+            specs: vec![KeySpec::Aes256],
+            signatures: Vec::new(),
+            decryptions: Vec::new(),
+        };
+        self.offers(&mechanisms, &mut profile);
+        Ok(profile)
     }
 
-    fn generate(&self, mode: BulkMode) -> Result<Passing<'a>, Failure> {
-        let object = self.owner.generate_key(Mechanism::Plain(CKM_AES_KEY_GEN), &newborn(mode))?;
-        Ok(Passing { owner: self.owner, object })
+    fn generate(&self) -> Result<Passing<'a>, Failure> {
+        Ok(Passing { owner: self.owner, object: wrapped::make(self.owner, Kind::AEAD)?.key })
     }
 
     /// Wraps `key` by the first mechanism of RFC 5649 that the token has.
@@ -90,14 +103,14 @@ impl<'a> Probe<'a> {
         };
         let mut said = String::from("it has neither CKM_AES_KEY_WRAP_KWP nor CKM_AES_KEY_WRAP_PAD");
         for wrap in candidates.into_iter().filter(|wrap| mechanisms.contains(&wrap.code())) {
-            let mut blob = vec![0; 2 * WRAPPED_BYTES];
-            match self.owner.wrap_key(wrap.mechanism(), self.domain_key, key, &mut blob) {
+            let mut blob = vec![0; 80];
+            match self.owner.wrap_key(wrap.mechanism(), self.domain.secret, key, &mut blob) {
                 // Another length is another construction, such as one with PKCS#5 padding.
-                Ok(WRAPPED_BYTES) => {
-                    blob.truncate(WRAPPED_BYTES);
+                Ok(len) if Kind::AEAD.fits(len) => {
+                    blob.truncate(len);
                     return Ok((wrap, blob));
                 }
-                Ok(len) => said = format!("{wrap:?} gives {len} bytes, not the {WRAPPED_BYTES} of RFC 5649"),
+                Ok(len) => said = format!("{wrap:?} gives {len} bytes, not the 40 of RFC 5649"),
                 Err(failure) => said = failure.to_string(),
             }
         }
@@ -110,7 +123,7 @@ impl<'a> Probe<'a> {
         blob: &[u8],
         template: &[Attribute<'_>],
     ) -> Result<Passing<'a>, Failure> {
-        let object = self.owner.unwrap_key(wrap.mechanism(), self.domain_key, blob, template)?;
+        let object = self.owner.unwrap_key(wrap.mechanism(), self.domain.secret, blob, template)?;
         Ok(Passing { owner: self.owner, object })
     }
 
@@ -118,9 +131,9 @@ impl<'a> Probe<'a> {
         if let Some(said) = self.overrides.unwrap_value_len {
             return Ok(said);
         }
-        match self.unwrap(wrap, blob, &unwrapped(BulkMode::InHsm, false)) {
+        match self.unwrap(wrap, blob, &Kind::AEAD.unwrapped_saying(false, false)) {
             Ok(_) => Ok(false),
-            Err(_) => self.unwrap(wrap, blob, &unwrapped(BulkMode::InHsm, true)).map(|_| true),
+            Err(_) => self.unwrap(wrap, blob, &Kind::AEAD.unwrapped_saying(true, false)).map(|_| true),
         }
     }
 
@@ -133,7 +146,11 @@ impl<'a> Probe<'a> {
             Attribute::flag(CKA_SENSITIVE, false),
             Attribute::flag(CKA_EXTRACTABLE, true),
         ];
-        match self.unwrap(wrap, blob, &readable) {
+        self.cannot_be_read(self.unwrap(wrap, blob, &readable))
+    }
+
+    fn cannot_be_read(&self, unwrapped: Result<Passing<'_>, Failure>) -> bool {
+        match unwrapped {
             Err(_) => true,
             // It may have obeyed its own template over ours.
             Ok(key) => {
@@ -198,7 +215,7 @@ impl<'a> Probe<'a> {
     fn damaged_blob(&self, wrap: WrapMechanism, blob: &[u8], value_len: bool) -> Option<Rv> {
         let mut damaged = blob.to_vec();
         *damaged.last_mut()? ^= 1;
-        self.unwrap(wrap, &damaged, &unwrapped(BulkMode::InHsm, value_len)).err()?.rv()
+        self.unwrap(wrap, &damaged, &Kind::AEAD.unwrapped_saying(value_len, false)).err()?.rv()
     }
 }
 
@@ -221,11 +238,11 @@ pub(crate) fn open(session: &Session, key: Object, nonce: u8, sealed: &[u8]) -> 
     Ok(text)
 }
 
-fn mac(session: &Session, key: Object) -> Result<[u8; 16], Failure> {
-    session.sign_init(Mechanism::Plain(CKM_AES_CMAC), key)?;
-    let mut mac = [0; 16];
+fn mac<const N: usize>(session: &Session, key: Object, mechanism: Mechanism<'_>) -> Result<[u8; N], Failure> {
+    session.sign_init(mechanism, key)?;
+    let mut mac = [0; N];
     match session.sign(TEXT, &mut mac)? {
-        16 => Ok(mac),
+        bytes if bytes == N => Ok(mac),
         bytes => Err(Failure::Overlong { call: "C_Sign", bytes }),
     }
 }

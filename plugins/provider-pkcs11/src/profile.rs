@@ -1,12 +1,12 @@
 //! What a module can do and how it wants to be asked. Modules differ where the standard leaves them room.
 
 use cryptoki_sys::{CK_MECHANISM_TYPE, CKM_AES_KEY_WRAP_KWP, CKM_AES_KEY_WRAP_PAD};
+use keymill_core::key::{DecryptAlgorithm, KeySpec, KeyUsage, SignAlgorithm};
 use serde::{Deserialize, Serialize};
 
+use crate::PRIVATE_DOMAIN_KEY_LABEL;
+use crate::kind::Kind;
 use crate::module::{Mechanism, Rv};
-
-/// Bytes of an AES-256 key under AES-KWP (RFC 5649): one block of eight more.
-pub const WRAPPED_BYTES: usize = 40;
 
 /// What a module can do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,8 +17,20 @@ pub struct ModuleProfile {
     pub wrap: WrapMechanism,
     /// Whether an unwrap must say the length of the key; one module refuses it.
     pub unwrap_value_len: bool,
+    /// Whether an unwrap of a key on a curve must name the curve; one module refuses it.
+    pub unwrap_ec_params: bool,
     /// Whether the token refuses to unwrap a stored key as one that can be read.
     pub unwrap_template_honoured: bool,
+    /// Whether the token has a domain key for private keys; those that were initialised before there were any have none.
+    pub private_domain: bool,
+    /// The same as of stored keys, of private ones; `None` where none was unwrapped.
+    pub private_template_honoured: Option<bool>,
+    /// Key specifications that it generates, wraps and unwraps.
+    pub specs: Vec<KeySpec>,
+    /// How it signs and computes MACs.
+    pub signatures: Vec<SignAlgorithm>,
+    /// How its RSA keys decrypt.
+    pub decryptions: Vec<DecryptAlgorithm>,
     /// How it seals with a nonce of ours.
     pub gcm: GcmMethod,
     /// Whether it computes AES-CMAC.
@@ -73,6 +85,10 @@ pub struct Overrides {
     pub wrap: Option<WrapMechanism>,
     /// Instead of the attribute found.
     pub unwrap_value_len: Option<bool>,
+    /// Instead of the attribute found.
+    pub unwrap_ec_params: Option<bool>,
+    /// Of the specifications found, these alone.
+    pub specs: Option<Vec<KeySpec>>,
     /// Instead of the method found.
     pub gcm: Option<GcmMethod>,
     /// Instead of the method found.
@@ -97,6 +113,41 @@ impl WrapMechanism {
 }
 
 impl ModuleProfile {
+    /// Tells whether what the domain's keys unwrap can be used, and not read.
+    pub fn unwraps_limited(&self) -> bool {
+        self.unwrap_template_honoured && self.private_template_honoured != Some(false)
+    }
+
+    /// Checks that the token serves keys of this kind.
+    ///
+    /// # Errors
+    /// A sentence that says what it lacks.
+    pub(crate) fn check(&self, kind: Kind) -> Result<(), String> {
+        let (spec, usage) = (kind.spec(), kind.usage());
+        if spec.is_key_pair() && !self.private_domain {
+            return Err(format!(
+                "no keys of {}: the token has no key {PRIVATE_DOMAIN_KEY_LABEL}, which wraps private keys",
+                spec.name()
+            ));
+        }
+        if kind.derives() && !self.derives {
+            return Err("the token has no AES-CMAC, which bulk mode HsmDerived needs".into());
+        }
+        let does = match usage {
+            KeyUsage::EncryptDecrypt if spec.is_key_pair() => {
+                self.decryptions.iter().any(|algorithm| kind.opens(*algorithm))
+            }
+            KeyUsage::EncryptDecrypt => true,
+            KeyUsage::SignVerify | KeyUsage::GenerateVerifyMac => {
+                self.signatures.iter().any(|algorithm| kind.signs(*algorithm))
+            }
+        };
+        if !does || !self.specs.contains(&spec) {
+            return Err(format!("the token does not hold keys of {} for {}", spec.name(), usage.name()));
+        }
+        Ok(())
+    }
+
     /// Returns what an operator must be told of this module.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
@@ -105,6 +156,17 @@ impl ModuleProfile {
                 "the token unwraps stored keys as keys that can be read: whoever has its PIN and the store can read them"
                     .into(),
             );
+        }
+        if self.private_template_honoured == Some(false) {
+            warnings.push(
+                "the token unwraps stored private keys as keys that can be read: whoever has its PIN and the store can read them"
+                    .into(),
+            );
+        }
+        if !self.private_domain {
+            warnings.push(format!(
+                "the token has no key {PRIVATE_DOMAIN_KEY_LABEL}: it was initialised before there were key pairs, and RSA and EC keys are refused"
+            ));
         }
         if !self.derives {
             warnings.push("the token has no AES-CMAC: keys in bulk mode HsmDerived are refused".into());

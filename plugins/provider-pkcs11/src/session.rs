@@ -6,7 +6,6 @@ use std::sync::Arc;
 use cryptoki_sys::CKM_AES_CMAC;
 use keymill_core::Sensitive;
 use keymill_core::blob::TAG_BYTES;
-use keymill_core::key::BulkMode;
 use keymill_core::seam::provider::{
     AeadBatch, AeadItem, CryptoSession, DecryptJob, DeriveJob, JobError, KeyHandle, ProviderError,
     SessionLost, SignJob,
@@ -15,10 +14,13 @@ use zeroize::Zeroizing;
 
 use crate::cache::Loaded;
 use crate::canary::Song;
+use crate::kind::Kind;
 use crate::module::{Class, Failure, Mechanism, Session};
 use crate::profile::{CancelMethod, GcmMethod};
 use crate::token::{Place, Token};
-use crate::verdict::{Direction, Verdict, judge};
+use crate::verdict::{Blame, Verdict, judge};
+
+mod jobs;
 
 /// Doubtful items after which the proof is made in mid-batch: a dead device is not asked 65,536 times.
 const DOUBTS: usize = 16;
@@ -37,6 +39,22 @@ pub(crate) struct Pkcs11Session {
     /// done again elsewhere.
     scratch: Zeroizing<Vec<u8>>,
     _place: Place,
+}
+
+/// What is done to a text.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Encrypt,
+    Decrypt,
+}
+
+impl Direction {
+    fn blame(self) -> Blame {
+        match self {
+            Direction::Encrypt => Blame::JOB,
+            Direction::Decrypt => Blame::CIPHERTEXT,
+        }
+    }
 }
 
 /// A batch under way.
@@ -84,7 +102,7 @@ impl Pkcs11Session {
         let token = Arc::clone(&self.token);
         // Before the handle is looked at: while this is held, no new object can come to have an old number.
         let _using = token.using.read();
-        let key = match loaded(&token, key, BulkMode::InHsm) {
+        let key = match loaded(&token, key, Kind::seals) {
             Ok(key) => key,
             Err(error) => {
                 refuse(items, error);
@@ -139,12 +157,7 @@ impl Pkcs11Session {
             work.messages = false;
             self.clear().map_err(|failure| self.lost(&failure))?;
         }
-        let mut heard = self.song.hear(&self.session);
-        if heard.as_ref().is_err_and(|failure| failure.class() == Class::Active) {
-            self.clear().map_err(|failure| self.lost(&failure))?;
-            heard = self.song.hear(&self.session);
-        }
-        heard.map_err(|failure| self.lost(&failure))?;
+        self.hear()?;
         for at in doubtful.drain(..) {
             let mut verdict = Verdict::Doubtful;
             for _ in 0..RETRIES {
@@ -155,7 +168,7 @@ impl Pkcs11Session {
             }
             work.items[at].outcome = Some(match verdict {
                 Verdict::Outcome(outcome) => outcome,
-                Verdict::Doubtful => Err(work.direction.blame()),
+                Verdict::Doubtful => Err(work.direction.blame().error),
                 Verdict::KeyGone => {
                     work.key.set_gone();
                     Err(JobError::StaleHandle)
@@ -164,6 +177,16 @@ impl Pkcs11Session {
             });
         }
         Ok(())
+    }
+
+    /// Listens to the canary: where it does not sing, the session is lost.
+    fn hear(&mut self) -> Result<(), SessionLost> {
+        let mut heard = self.song.hear(&self.session);
+        if heard.as_ref().is_err_and(|failure| failure.class() == Class::Active) {
+            self.clear().map_err(|failure| self.lost(&failure))?;
+            heard = self.song.hear(&self.session);
+        }
+        heard.map_err(|failure| self.lost(&failure))
     }
 
     fn item(&mut self, work: &mut Work<'_>, at: usize) -> Verdict {
@@ -197,7 +220,7 @@ impl Pkcs11Session {
                 tagged[..written].copy_from_slice(&out[..written]);
                 Verdict::Outcome(Ok(()))
             }
-            Err(failure) => judge(work.direction, failure),
+            Err(failure) => judge(work.direction.blame(), failure),
         };
         self.scratch = scratch;
         verdict
@@ -270,11 +293,15 @@ impl Pkcs11Session {
     }
 }
 
-/// Returns the key of a handle of now, for the one use that it has.
-fn loaded<'a>(token: &Token, handle: &'a KeyHandle, use_: BulkMode) -> Result<&'a Loaded, JobError> {
+/// Returns the key of a handle of now, if it has the use.
+fn loaded<'a>(
+    token: &Token,
+    handle: &'a KeyHandle,
+    has_use: impl FnOnce(Kind) -> bool,
+) -> Result<&'a Loaded, JobError> {
     match handle.object.downcast_ref::<Loaded>() {
         Some(key) if handle.generation == token.generation() => {
-            if key.mode == use_ {
+            if has_use(key.kind) {
                 Ok(key)
             } else {
                 Err(JobError::Rejected)
@@ -305,7 +332,7 @@ impl CryptoSession for Pkcs11Session {
     fn derive(&mut self, key: &KeyHandle, jobs: &mut [DeriveJob]) -> Result<(), SessionLost> {
         let token = Arc::clone(&self.token);
         let _using = token.using.read();
-        let mut key = loaded(&token, key, BulkMode::HsmDerived);
+        let mut key = loaded(&token, key, Kind::derives);
         for job in jobs.iter_mut().filter(|job| job.output.is_none()) {
             let usable = match &key {
                 Ok(usable) => *usable,
@@ -318,7 +345,7 @@ impl CryptoSession for Pkcs11Session {
             let halves = output.expose_mut().chunks_exact_mut(TAG_BYTES);
             let computed =
                 halves.zip(&job.messages).try_for_each(|(half, message)| self.mac(usable, message, half));
-            job.output = match computed.map_err(|failure| judge(Direction::Encrypt, failure)) {
+            job.output = match computed.map_err(|failure| judge(Blame::JOB, failure)) {
                 Ok(()) => Some(Ok(output)),
                 Err(Verdict::KeyGone) => {
                     usable.set_gone();
@@ -337,19 +364,12 @@ impl CryptoSession for Pkcs11Session {
         Ok(())
     }
 
-    fn sign(&mut self, _: &KeyHandle, jobs: &mut [SignJob]) -> Result<(), SessionLost> {
-        // No key that is loaded here signs.
-        for job in jobs.iter_mut().filter(|job| job.output.is_none()) {
-            job.output = Some(Err(JobError::Rejected));
-        }
-        Ok(())
+    fn sign(&mut self, key: &KeyHandle, jobs: &mut [SignJob]) -> Result<(), SessionLost> {
+        self.sign_each(key, jobs)
     }
 
-    fn decrypt_asymmetric(&mut self, _: &KeyHandle, jobs: &mut [DecryptJob]) -> Result<(), SessionLost> {
-        for job in jobs.iter_mut().filter(|job| job.output.is_none()) {
-            job.output = Some(Err(JobError::Rejected));
-        }
-        Ok(())
+    fn decrypt_asymmetric(&mut self, key: &KeyHandle, jobs: &mut [DecryptJob]) -> Result<(), SessionLost> {
+        self.open_each(key, jobs)
     }
 
     fn random(&mut self, out: &mut [u8]) -> Result<(), ProviderError> {

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use cryptoki_sys::CK_SLOT_ID;
 use keymill_core::Sensitive;
@@ -12,14 +11,11 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use crate::cache::{Cache, Graveyard};
 use crate::canary::Canary;
 use crate::config::Config;
-use crate::connect::{Bare, Refusal, casts_doubt, connect};
+use crate::connect::{Bare, Domain, Refusal, casts_doubt, connect};
 use crate::error::{OpenError, OpenErrorKind};
 use crate::module::{Attachment, Class, Failure, Module, Object, Session};
 use crate::probe::Probe;
 use crate::profile::ModuleProfile;
-
-/// How long connecting again waits for the batches under way.
-const QUIESCE: Duration = Duration::from_secs(5);
 
 /// How often the canary is listened to before the connection is given up.
 const CANARIES: usize = 3;
@@ -56,7 +52,7 @@ pub(crate) struct Link {
     pub(crate) cache: Cache,
     pub(crate) canary: Canary,
     pub(crate) graveyard: Graveyard,
-    pub(crate) domain_key: Object,
+    pub(crate) domain: Domain,
     pub(crate) mac_key: Option<Object>,
     pub(crate) slot: CK_SLOT_ID,
     /// Owns every loaded key: they would go with it.
@@ -77,7 +73,7 @@ impl Token {
             module: &module,
             slot: bare.slot,
             owner: &bare.owner,
-            domain_key: bare.domain_key,
+            domain: bare.domain,
             overrides: &config.overrides,
         };
         let profile = probe.run().map_err(|why| OpenError::new(OpenErrorKind::Lacking, why))?;
@@ -142,7 +138,7 @@ impl Token {
     /// Tells whether the canary lives. A device that fails now and then, or is short of memory, is not worth every loaded key.
     fn lives(&self, link: &Link) -> bool {
         for _ in 0..CANARIES {
-            let heard = link.canary.unwrap_and_open(&link.owner, link.domain_key, &self.profile);
+            let heard = link.canary.unwrap_and_open(&link.owner, link.domain, &self.profile);
             match heard.map_err(|failure| failure.class()) {
                 Ok(()) | Err(Class::Busy) => return true,
                 Err(Class::Ambiguous) => {}
@@ -168,7 +164,7 @@ impl Token {
         if let Some(why) = &state.pin_refused {
             return Err(Refusal { why: why.clone(), class: Class::Pin, kind: None });
         }
-        let _alone = self.using.try_write_for(QUIESCE).ok_or_else(|| Refusal {
+        let _alone = self.using.try_write_for(self.config.quiesce).ok_or_else(|| Refusal {
             why: "calls to the token are under way that do not come back".into(),
             class: Class::Busy,
             kind: None,
@@ -211,13 +207,13 @@ fn linked<'a>(state: &'a mut MutexGuard<'_, State>) -> &'a mut Link {
 }
 
 fn finish(bare: Bare, profile: &ModuleProfile, config: &Config, generation: u64) -> Result<Link, Failure> {
-    let Bare { slot, anchor, owner, domain_key, mac_key } = bare;
+    let Bare { slot, anchor, owner, domain, mac_key } = bare;
     let graveyard = Graveyard::default();
     Ok(Link {
-        canary: Canary::new(&owner, domain_key, profile, graveyard.clone())?,
+        canary: Canary::new(&owner, domain, profile, graveyard.clone())?,
         cache: Cache::new(config.cached_keys, generation, graveyard.clone()),
         graveyard,
-        domain_key,
+        domain,
         mac_key,
         slot,
         owner,
@@ -247,9 +243,9 @@ impl Drop for Place {
 
 impl Token {
     /// Returns how many sessions there may be for the use of keys: what the token gives, less the anchor, the owner, one to
-    /// replace a poisoned one with, and one that keys are born on.
+    /// replace a poisoned one with, one that keys are born on, and one that pairs are proved on.
     pub(crate) fn max_sessions(&self) -> usize {
-        let given = self.profile.max_sessions.map_or(usize::MAX, |limit| limit.saturating_sub(4).max(1));
+        let given = self.profile.max_sessions.map_or(usize::MAX, |limit| limit.saturating_sub(5).max(1));
         self.config.max_sessions.min(given)
     }
 }

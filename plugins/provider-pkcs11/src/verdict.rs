@@ -4,21 +4,21 @@ use keymill_core::seam::provider::JobError;
 
 use crate::module::{Class, Failure};
 
-/// What is done to a text.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Direction {
-    Encrypt,
-    Decrypt,
+/// What a job is told that is at fault, and how far a code for bad data is believed.
+#[derive(Clone, Copy)]
+pub(crate) struct Blame {
+    pub(crate) error: JobError,
+    certain: bool,
 }
 
-impl Direction {
-    /// What an item is told that is at fault.
-    pub(crate) fn blame(self) -> JobError {
-        match self {
-            Direction::Encrypt => JobError::Rejected,
-            Direction::Decrypt => JobError::InvalidCiphertext,
-        }
-    }
+impl Blame {
+    /// A job that cannot be done as it is.
+    pub(crate) const JOB: Blame = Blame { error: JobError::Rejected, certain: true };
+    /// A ciphertext that may be forged.
+    pub(crate) const CIPHERTEXT: Blame = Blame { error: JobError::InvalidCiphertext, certain: true };
+    /// A ciphertext for a private key. Whatever is wrong with it must show alike, in time, too (Manger, CRYPTO 2001): a code for bad
+    /// data means no more than any other.
+    pub(crate) const PRIVATE: Blame = Blame { error: JobError::InvalidCiphertext, certain: false };
 }
 
 /// What became of one call.
@@ -32,9 +32,10 @@ pub(crate) enum Verdict {
 }
 
 /// Decides whose fault a failure is.
-pub(crate) fn judge(direction: Direction, failure: Failure) -> Verdict {
+pub(crate) fn judge(blame: Blame, failure: Failure) -> Verdict {
     match failure.class() {
-        Class::Data => Verdict::Outcome(Err(direction.blame())),
+        Class::Data if blame.certain => Verdict::Outcome(Err(blame.error)),
+        Class::Data => Verdict::Doubtful,
         Class::Unsupported => Verdict::Outcome(Err(JobError::Rejected)),
         Class::Ambiguous | Class::Other => match failure {
             Failure::Forked { .. } => Verdict::Lost(failure),
@@ -58,8 +59,8 @@ mod tests {
     use crate::module::Rv;
     use cryptoki_sys::*;
 
-    fn judged(direction: Direction, code: CK_RV) -> &'static str {
-        match judge(direction, Failure::Returned { call: "C_Test", rv: Rv(code) }) {
+    fn judged(blame: Blame, code: CK_RV) -> &'static str {
+        match judge(blame, Failure::Returned { call: "C_Test", rv: Rv(code) }) {
             Verdict::Outcome(Err(JobError::InvalidCiphertext)) => "forged",
             Verdict::Outcome(Err(JobError::Rejected)) => "rejected",
             Verdict::Outcome(_) => "done",
@@ -71,25 +72,28 @@ mod tests {
 
     #[test]
     fn a_code_blames_what_it_is_about() {
-        use Direction::{Decrypt, Encrypt};
-        for (direction, code, verdict) in [
-            (Decrypt, CKR_ENCRYPTED_DATA_INVALID, "forged"),
-            (Decrypt, CKR_AEAD_DECRYPT_FAILED, "forged"),
-            (Encrypt, CKR_DATA_LEN_RANGE, "rejected"),
-            (Decrypt, CKR_MECHANISM_INVALID, "rejected"),
-            (Decrypt, CKR_GENERAL_ERROR, "doubtful"),
-            (Decrypt, CKR_DEVICE_ERROR, "doubtful"),
-            (Encrypt, CKR_FUNCTION_FAILED, "doubtful"),
-            (Decrypt, CKR_VENDOR_DEFINED | 7, "doubtful"),
-            (Decrypt, CKR_KEY_HANDLE_INVALID, "stale"),
-            (Encrypt, CKR_OBJECT_HANDLE_INVALID, "stale"),
-            (Decrypt, CKR_SESSION_HANDLE_INVALID, "lost"),
-            (Decrypt, CKR_DEVICE_REMOVED, "lost"),
-            (Decrypt, CKR_DEVICE_MEMORY, "lost"),
-            (Decrypt, CKR_USER_NOT_LOGGED_IN, "lost"),
-            (Decrypt, CKR_CRYPTOKI_NOT_INITIALIZED, "lost"),
+        for (blame, code, verdict) in [
+            (Blame::CIPHERTEXT, CKR_ENCRYPTED_DATA_INVALID, "forged"),
+            (Blame::CIPHERTEXT, CKR_AEAD_DECRYPT_FAILED, "forged"),
+            (Blame::JOB, CKR_DATA_LEN_RANGE, "rejected"),
+            (Blame::CIPHERTEXT, CKR_MECHANISM_INVALID, "rejected"),
+            (Blame::JOB, CKR_DATA_LEN_RANGE, "rejected"),
+            (Blame::PRIVATE, CKR_ENCRYPTED_DATA_INVALID, "doubtful"),
+            (Blame::PRIVATE, CKR_DATA_LEN_RANGE, "doubtful"),
+            (Blame::PRIVATE, CKR_GENERAL_ERROR, "doubtful"),
+            (Blame::CIPHERTEXT, CKR_GENERAL_ERROR, "doubtful"),
+            (Blame::CIPHERTEXT, CKR_DEVICE_ERROR, "doubtful"),
+            (Blame::JOB, CKR_FUNCTION_FAILED, "doubtful"),
+            (Blame::CIPHERTEXT, CKR_VENDOR_DEFINED | 7, "doubtful"),
+            (Blame::CIPHERTEXT, CKR_KEY_HANDLE_INVALID, "stale"),
+            (Blame::JOB, CKR_OBJECT_HANDLE_INVALID, "stale"),
+            (Blame::CIPHERTEXT, CKR_SESSION_HANDLE_INVALID, "lost"),
+            (Blame::CIPHERTEXT, CKR_DEVICE_REMOVED, "lost"),
+            (Blame::CIPHERTEXT, CKR_DEVICE_MEMORY, "lost"),
+            (Blame::CIPHERTEXT, CKR_USER_NOT_LOGGED_IN, "lost"),
+            (Blame::CIPHERTEXT, CKR_CRYPTOKI_NOT_INITIALIZED, "lost"),
         ] {
-            assert_eq!(judged(direction, code), verdict, "0x{code:x}");
+            assert_eq!(judged(blame, code), verdict, "0x{code:x}");
         }
     }
 
@@ -100,7 +104,7 @@ mod tests {
             Failure::OldHandle { call: "C_Test" },
             Failure::Overlong { call: "C_Test", bytes: 99 },
         ] {
-            assert!(matches!(judge(Direction::Decrypt, failure), Verdict::Lost(_)), "{failure}");
+            assert!(matches!(judge(Blame::CIPHERTEXT, failure), Verdict::Lost(_)), "{failure}");
         }
     }
 }

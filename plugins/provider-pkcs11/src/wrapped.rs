@@ -1,59 +1,78 @@
-//! Keys under the domain key: made and wrapped, and unwrapped for one use.
-
-use cryptoki_sys::CKM_AES_KEY_GEN;
-use keymill_core::key::BulkMode;
+//! Keys under the domain's keys: made and wrapped, and unwrapped for one use.
 
 use crate::cache::Graveyard;
-use crate::module::template::{newborn, unwrapped};
-use crate::module::{Failure, Mechanism, Object, Session};
-use crate::profile::{ModuleProfile, WRAPPED_BYTES};
+use crate::connect::Domain;
+use crate::kind::{Birth, Kind};
+use crate::module::{Failure, Object, Session};
+use crate::profile::ModuleProfile;
 
-/// Makes a key, wraps it under the domain key, and destroys it: it is extractable until then.
+/// What was born: a secret key, or a private one and its public half.
+#[derive(Clone, Copy)]
+pub(crate) struct Born {
+    pub(crate) key: Object,
+    pub(crate) public: Option<Object>,
+}
+
+impl Born {
+    /// Returns the objects that it is.
+    pub(crate) fn objects(self) -> impl Iterator<Item = Object> {
+        [Some(self.key), self.public].into_iter().flatten()
+    }
+}
+
+/// Makes a secret key, wraps it under its domain key, and destroys it: it is extractable until then.
 pub(crate) fn generate(
     owner: &Session,
-    domain_key: Object,
-    mode: BulkMode,
+    domain: Domain,
+    kind: Kind,
     profile: &ModuleProfile,
     graveyard: &Graveyard,
     before: impl FnOnce(Object) -> Result<(), Failure>,
 ) -> Result<Vec<u8>, Failure> {
-    let born = make(owner, mode)?;
-    let wrapped = before(born).and_then(|()| wrap(owner, domain_key, born, profile));
-    graveyard.push(born);
+    let born = make(owner, kind)?;
+    let wrapped = before(born.key).and_then(|()| wrap(owner, domain, born.key, kind, profile));
+    born.objects().for_each(|object| graveyard.push(object));
     graveyard.bury(owner);
     wrapped
 }
 
 /// Makes a key that is extractable: it is to be wrapped and destroyed at once.
-pub(crate) fn make(session: &Session, mode: BulkMode) -> Result<Object, Failure> {
-    session.generate_key(Mechanism::Plain(CKM_AES_KEY_GEN), &newborn(mode))
-}
-
-/// Wraps a key under the domain key.
-pub(crate) fn wrap(
-    owner: &Session,
-    domain_key: Object,
-    key: Object,
-    profile: &ModuleProfile,
-) -> Result<Vec<u8>, Failure> {
-    let mut blob = vec![0; 2 * WRAPPED_BYTES];
-    match owner.wrap_key(profile.wrap.mechanism(), domain_key, key, &mut blob)? {
-        WRAPPED_BYTES => {
-            blob.truncate(WRAPPED_BYTES);
-            Ok(blob)
+pub(crate) fn make(session: &Session, kind: Kind) -> Result<Born, Failure> {
+    match kind.birth() {
+        Birth::Secret(mechanism, template) => {
+            Ok(Born { key: session.generate_key(mechanism, &template)?, public: None })
         }
-        bytes => Err(Failure::Overlong { call: "C_WrapKey", bytes }),
+        Birth::Pair(mechanism, public, private) => {
+            let (public, key) = session.generate_key_pair(mechanism, &public, &private)?;
+            Ok(Born { key, public: Some(public) })
+        }
     }
 }
 
-/// Unwraps a key into an object of the owner session, for one use.
+/// Wraps a key under its domain key.
+pub(crate) fn wrap(
+    session: &Session,
+    domain: Domain,
+    key: Object,
+    kind: Kind,
+    profile: &ModuleProfile,
+) -> Result<Vec<u8>, Failure> {
+    let mut blob = vec![0; *kind.wrapped_bytes().end()];
+    let bytes = session.wrap_key(profile.wrap.mechanism(), domain.key(kind)?, key, &mut blob)?;
+    if !kind.fits(bytes) {
+        return Err(Failure::Overlong { call: "C_WrapKey", bytes });
+    }
+    blob.truncate(bytes);
+    Ok(blob)
+}
+
+/// Unwraps a key into an object of the session, for one use.
 pub(crate) fn unwrap(
-    owner: &Session,
-    domain_key: Object,
+    session: &Session,
+    domain: Domain,
     blob: &[u8],
-    mode: BulkMode,
+    kind: Kind,
     profile: &ModuleProfile,
 ) -> Result<Object, Failure> {
-    let template = unwrapped(mode, profile.unwrap_value_len);
-    owner.unwrap_key(profile.wrap.mechanism(), domain_key, blob, &template)
+    session.unwrap_key(profile.wrap.mechanism(), domain.key(kind)?, blob, &kind.unwrapped(profile))
 }

@@ -7,10 +7,11 @@
 mod support;
 
 use cryptoki_sys::*;
-use keymill_core::key::{BulkMode, KeySpec, KeyUsage};
+use keymill_conformance::provider::verifies;
+use keymill_core::key::{BulkMode, KeySpec, KeyUsage, SignAlgorithm};
 use keymill_core::seam::provider::{
     AeadBatch, AeadItem, CryptoProvider, CryptoSession, DeriveJob, JobError, KeyCustody, KeyHandle,
-    ProviderError, StoredKey,
+    ProviderError, SignJob, StoredKey,
 };
 use keymill_provider_pkcs11::{GcmMethod, Pkcs11Provider, open_on};
 
@@ -64,6 +65,10 @@ impl Caller {
         })
     }
 
+    fn pair(&mut self) -> StoredKey {
+        self.patiently(|caller| caller.custody.generate(KeySpec::EcP256, KeyUsage::SignVerify, None))
+    }
+
     fn load(&mut self, key: &StoredKey) -> KeyHandle {
         self.patiently(|caller| caller.custody.load(key))
     }
@@ -101,6 +106,28 @@ impl Caller {
             }
         }
         panic!("a batch does not end");
+    }
+
+    /// Signs digests until all are signed, and has each verified.
+    fn sign(&mut self, key: &StoredKey, seed: u8) {
+        let mut jobs: Vec<_> =
+            (0..4).map(|i| SignJob::new(SignAlgorithm::EcdsaSha256, vec![seed ^ i; 32])).collect();
+        for _ in 0..1_000 {
+            let handle = self.load(key);
+            self.on_session(|session| session.sign(&handle, &mut jobs).is_ok());
+            for job in jobs.iter_mut().filter(|job| matches!(job.output, Some(Err(JobError::StaleHandle)))) {
+                self.stale += 1;
+                job.output = None;
+            }
+            if jobs.iter().all(|job| job.output.is_some()) {
+                break;
+            }
+        }
+        for job in jobs {
+            let signature = job.output.unwrap().unwrap();
+            let public = key.public_key.as_ref().unwrap();
+            assert!(verifies(key.spec, job.algorithm, public, &job.input, &signature));
+        }
     }
 
     fn derive(&mut self, key: &StoredKey, messages: [[u8; 16]; 2]) -> Vec<u8> {
@@ -143,6 +170,7 @@ fn a_token_that_fails_now_and_then_loses_nothing_and_gets_nothing_wrong() {
     let mut caller = Caller { provider, custody, session: None, lost: 0, stale: 0, unavailable: 0 };
     let keys: Vec<_> = (0..5).map(|_| caller.generate(BulkMode::InHsm)).collect();
     let mac = caller.generate(BulkMode::HsmDerived);
+    let mut pair = caller.pair();
     let derived = caller.derive(&mac, [[1; 16], [2; 16]]);
     // What each key seals is known from fair weather.
     let (rounds, count) = (if std::env::var_os("KEYMILL_TEST_ALL").is_some() { 20_000 } else { 400 }, 50);
@@ -179,6 +207,13 @@ fn a_token_that_fails_now_and_then_loses_nothing_and_gets_nothing_wrong() {
             assert_eq!(caller.derive(&mac, [[1; 16], [2; 16]]), derived);
             faults::weather(round as u64 * 2 + 3, 100, CODES);
         }
+        if round % 4 == 0 {
+            caller.sign(&pair, round as u8);
+        }
+        if round % 40 == 0 {
+            // Born in this weather, too.
+            pair = caller.pair();
+        }
         if round % 10 == 0 {
             assert_eq!(caller.derive(&mac, [[1; 16], [2; 16]]), derived, "round {round}");
         }
@@ -200,10 +235,15 @@ fn a_token_that_fails_now_and_then_loses_nothing_and_gets_nothing_wrong() {
         caller.load(&keys[round % keys.len()]);
         if round % 20 == 0 {
             caller.generate(BulkMode::InHsm);
+            caller.pair();
         }
     }
     faults::clear();
     caller.session = None;
     caller.patiently(|caller| caller.custody.canary());
     assert_eq!(support::session_objects(&label), 3 + 1, "the cache holds three, and the canary is one");
+    let watch = support::module().open_session(support::slot(&label), false).unwrap();
+    for class in [CKO_PRIVATE_KEY, CKO_PUBLIC_KEY] {
+        assert_eq!(support::objects(&watch, class), 0, "what was born is gone");
+    }
 }

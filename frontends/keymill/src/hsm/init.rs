@@ -7,13 +7,15 @@ use super::pin::{PinArgs, SoPinArgs};
 use super::{TokenArgs, check_pin_state, load, refused, tokens};
 use crate::failure::{Failure, Result};
 use crate::plugins::pkcs11::module::TokenInfo;
-use crate::plugins::pkcs11::{DOMAIN_KEY_LABEL, Initialize, MAC_KEY_LABEL, initialize};
+use crate::plugins::pkcs11::{
+    DOMAIN_KEY_LABEL, Initialize, MAC_KEY_LABEL, PRIVATE_DOMAIN_KEY_LABEL, initialize,
+};
 use crate::{output, process};
 
-/// Make a token ready for keymill: the token where its slot is empty, its PINs, its domain key and root MAC key
+/// Make a token ready for keymill: the token where its slot is empty, its PINs, its domain keys and root MAC key
 ///
 /// Where no token has the label, one is made in the first empty slot, for which the security officer's PIN is needed. Where one has,
-/// it keeps all that is on it, and gets the two keys; its PIN is tried once. Both keys are generated inside and never leave. A run that
+/// it keeps all that is on it, and gets the three keys; its PIN is tried once. All of them are generated inside and never leave. A run that
 /// was cut short is completed by the next. `keymill
 /// serve` does not drive tokens yet.
 #[derive(Args, Clone, Debug)]
@@ -46,10 +48,11 @@ struct Made {
 #[derive(Serialize)]
 struct Keys {
     domain_key: &'static str,
+    private_domain_key: &'static str,
     root_mac_key: &'static str,
     /// Keys that an interrupted run had left, and that were kept.
     kept: Vec<&'static str>,
-    /// Whether the domain key says, through `CKA_UNWRAP_TEMPLATE`, what may come of its unwraps.
+    /// Whether the domain's keys say, through `CKA_UNWRAP_TEMPLATE`, what may come of their unwraps.
     unwraps_limited: bool,
 }
 
@@ -99,6 +102,7 @@ pub(super) fn run(args: InitArgs) -> Result<()> {
         token_made: done.token_made,
         keys: done.keys.map(|keys| Keys {
             domain_key: DOMAIN_KEY_LABEL,
+            private_domain_key: PRIVATE_DOMAIN_KEY_LABEL,
             root_mac_key: MAC_KEY_LABEL,
             kept: keys.kept,
             unwraps_limited: keys.unwraps_limited,
@@ -137,7 +141,14 @@ impl Made {
             ("serial number", &self.serial),
             (
                 "domain key",
-                &format_args!("{DOMAIN_KEY_LABEL}: {}; wraps every other key", made(DOMAIN_KEY_LABEL)),
+                &format_args!("{DOMAIN_KEY_LABEL}: {}; wraps secret keys", made(DOMAIN_KEY_LABEL)),
+            ),
+            (
+                "private domain key",
+                &format_args!(
+                    "{PRIVATE_DOMAIN_KEY_LABEL}: {}; wraps private keys",
+                    made(PRIVATE_DOMAIN_KEY_LABEL)
+                ),
             ),
             (
                 "root MAC key",

@@ -10,10 +10,12 @@ use super::{MadeDomain, Party, PartyReport, Proof, answer, profile, seat_report}
 use crate::domain::DOMAIN_KEYS;
 use crate::error::{OpenError, OpenErrorKind};
 use crate::module::{Attribute, Failure, Hash, Object};
-use crate::profile::{ModuleProfile, WRAPPED_BYTES, WrapMechanism};
+use crate::profile::{ModuleProfile, WrapMechanism};
 
 /// Bytes of the key that a copy is wrapped under.
 pub const KEK_BYTES: usize = 32;
+/// Bytes of an AES-256 key under AES-KWP (RFC 5649): one block of eight more.
+const WRAPPED_BYTES: usize = 40;
 
 /// A domain's keys under a key of their custodians; worth nothing without it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,10 +28,8 @@ pub struct DomainCopy {
     pub challenge: Vec<u8>,
     /// What it must answer.
     pub answer: Vec<u8>,
-    /// A key under the domain key.
-    pub wrapped: Vec<u8>,
-    /// A text sealed under that key.
-    pub sealed: Vec<u8>,
+    /// Keys under the keys of the domain, with what they must do.
+    pub proof: Proof,
 }
 
 /// Brings the key into a token, as an object of the session that wraps and unwraps.
@@ -126,14 +126,13 @@ pub(super) fn make(
         way(seat, kek, &blob)?;
         keys.push((key.label.to_owned(), blob));
     }
-    let Proof { wrapped, sealed } = Proof::make(seat, profile)?;
+    let proof = Proof::make(seat, profile, None)?;
     Ok(DomainCopy {
         id: domain.id.to_vec(),
         keys,
         challenge: domain.challenge.clone(),
         answer: domain.answer.to_vec(),
-        wrapped,
-        sealed,
+        proof,
     })
 }
 
@@ -165,8 +164,8 @@ pub fn join(party: &Party, kek: &Sensitive, copy: &DomainCopy) -> Result<PartyRe
             seat.take_in(key, wrap.mechanism(), kek, blob(key.label), &copy.id)?;
         }
         let profile = profile(&seat)?;
-        let proof = Proof { wrapped: copy.wrapped.clone(), sealed: copy.sealed.clone() };
-        if answer(&seat, &copy.challenge)?[..] != copy.answer[..] || !proof.holds(&seat, &profile) {
+        let answered = answer(&seat, &copy.challenge)?[..] == copy.answer[..];
+        if !answered || copy.proof.fails(&seat, &profile).is_some() {
             return Err(damaged("is damaged: its keys do not give the answers that stand beside them"));
         }
         Ok(seat_report(&seat, &profile))

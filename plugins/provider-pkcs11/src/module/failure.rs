@@ -178,6 +178,11 @@ pub enum Failure {
         /// What it claims.
         bytes: usize,
     },
+    /// What a private key made of a text is not what its public half says: they are halves of two pairs.
+    Mismatch {
+        /// The function.
+        call: &'static str,
+    },
     /// Calls are under way that do not come back, or the library is another's, so that it cannot be finalised.
     InUse {
         /// The function.
@@ -192,7 +197,7 @@ impl Failure {
             Failure::Returned { rv, .. } => rv.class(),
             Failure::OldHandle { .. } => Class::ModuleGone,
             Failure::Missing { .. } => Class::Unsupported,
-            Failure::TooLarge { .. } => Class::Data,
+            Failure::TooLarge { .. } | Failure::Mismatch { .. } => Class::Data,
             Failure::InUse { .. } => Class::Busy,
             // A module that counts wrong is not to be trusted with this session any longer.
             Failure::Overlong { .. } => Class::SessionGone,
@@ -231,6 +236,7 @@ impl fmt::Display for Failure {
             Failure::Overlong { call, bytes } => {
                 write!(f, "{call} claims {bytes} bytes, which cannot be")
             }
+            Failure::Mismatch { call } => write!(f, "{call}: the private key belongs to another public key"),
             Failure::InUse { call } => write!(f, "{call} refused: the module is in use"),
         }
     }

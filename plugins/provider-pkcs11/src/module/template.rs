@@ -1,7 +1,6 @@
 //! Attributes and mechanisms as plain values; `raw` alone turns them into what C wants.
 
 use cryptoki_sys::*;
-use keymill_core::key::BulkMode;
 
 /// One attribute of an object.
 #[derive(Clone, Copy, Debug)]
@@ -98,8 +97,31 @@ pub(crate) const UNWRAPPED: [Attribute<'static>; 6] = [
     Attribute::flag(CKA_DERIVE, false),
 ];
 
+/// What every private key has that unwraps. It has no `CKA_WRAP`, and what is no private key has another domain key.
+pub(crate) const UNWRAPPED_PRIVATE: [Attribute<'static>; 6] = [
+    Attribute::number(CKA_CLASS, CKO_PRIVATE_KEY),
+    Attribute::flag(CKA_SENSITIVE, true),
+    Attribute::flag(CKA_EXTRACTABLE, false),
+    Attribute::flag(CKA_TOKEN, false),
+    Attribute::flag(CKA_UNWRAP, false),
+    Attribute::flag(CKA_DERIVE, false),
+];
+
 /// Returns the template of a domain key. `limited` says through `CKA_UNWRAP_TEMPLATE` what may come of its unwraps.
 pub(crate) fn domain_key<'a>(label: &'a str, id: &'a [u8], limited: bool) -> Vec<Attribute<'a>> {
+    wrapping_key(label, id, limited.then_some(&UNWRAPPED))
+}
+
+/// Returns the template of a domain key for private keys.
+pub(crate) fn private_domain_key<'a>(label: &'a str, id: &'a [u8], limited: bool) -> Vec<Attribute<'a>> {
+    wrapping_key(label, id, limited.then_some(&UNWRAPPED_PRIVATE))
+}
+
+fn wrapping_key<'a>(
+    label: &'a str,
+    id: &'a [u8],
+    limit: Option<&'static [Attribute<'static>; 6]>,
+) -> Vec<Attribute<'a>> {
     let mut template = token_key(label, id);
     template.extend([
         Attribute::flag(CKA_WRAP, true),
@@ -109,9 +131,7 @@ pub(crate) fn domain_key<'a>(label: &'a str, id: &'a [u8], limited: bool) -> Vec
         Attribute::flag(CKA_SIGN, false),
         Attribute::flag(CKA_VERIFY, false),
     ]);
-    if limited {
-        template.push(Attribute::template(CKA_UNWRAP_TEMPLATE, &UNWRAPPED));
-    }
+    template.extend(limit.map(|limit| Attribute::template(CKA_UNWRAP_TEMPLATE, limit)));
     template
 }
 
@@ -129,7 +149,7 @@ pub(crate) fn mac_key<'a>(label: &'a str, id: &'a [u8]) -> Vec<Attribute<'a>> {
     template
 }
 
-/// What both keys of a domain have: on the token, never to leave it, never to be changed.
+/// What all keys of a domain have: on the token, never to leave it, never to be changed.
 fn token_key<'a>(label: &'a str, id: &'a [u8]) -> Vec<Attribute<'a>> {
     vec![
         Attribute::number(CKA_CLASS, CKO_SECRET_KEY),
@@ -143,51 +163,6 @@ fn token_key<'a>(label: &'a str, id: &'a [u8]) -> Vec<Attribute<'a>> {
         Attribute::flag(CKA_MODIFIABLE, false),
         Attribute::bytes(CKA_LABEL, label.as_bytes()),
         Attribute::bytes(CKA_ID, id),
-    ]
-}
-
-/// Returns the template of a CMK at birth: extractable, since it is to be wrapped at once, and destroyed then.
-pub(crate) fn newborn(mode: BulkMode) -> Vec<Attribute<'static>> {
-    let mut template = vec![
-        Attribute::number(CKA_CLASS, CKO_SECRET_KEY),
-        Attribute::number(CKA_KEY_TYPE, CKK_AES),
-        Attribute::number(CKA_VALUE_LEN, 32),
-        Attribute::flag(CKA_TOKEN, false),
-        Attribute::flag(CKA_PRIVATE, true),
-        Attribute::flag(CKA_SENSITIVE, true),
-        Attribute::flag(CKA_EXTRACTABLE, true),
-    ];
-    template.extend(usage(mode));
-    template.extend([CKA_WRAP, CKA_UNWRAP, CKA_DERIVE].map(|kind| Attribute::flag(kind, false)));
-    template
-}
-
-/// Returns the template that a stored CMK unwraps with. Some modules want the length said, others refuse it.
-pub(crate) fn unwrapped(mode: BulkMode, value_len: bool) -> Vec<Attribute<'static>> {
-    let mut template = vec![
-        Attribute::number(CKA_CLASS, CKO_SECRET_KEY),
-        Attribute::number(CKA_KEY_TYPE, CKK_AES),
-        Attribute::flag(CKA_PRIVATE, true),
-    ];
-    template.extend(UNWRAPPED);
-    template.extend(usage(mode));
-    if value_len {
-        template.push(Attribute::number(CKA_VALUE_LEN, 32));
-    }
-    template
-}
-
-/// One key, one use: what encrypts never derives, for its keystream could show derived keys.
-fn usage(mode: BulkMode) -> [Attribute<'static>; 4] {
-    let (aead, mac) = match mode {
-        BulkMode::InHsm => (true, false),
-        BulkMode::HsmDerived => (false, true),
-    };
-    [
-        Attribute::flag(CKA_ENCRYPT, aead),
-        Attribute::flag(CKA_DECRYPT, aead),
-        Attribute::flag(CKA_SIGN, mac),
-        Attribute::flag(CKA_VERIFY, false),
     ]
 }
 
@@ -206,37 +181,11 @@ mod tests {
     }
 
     #[test]
-    fn a_key_has_one_use() {
-        for template in [newborn(BulkMode::InHsm), unwrapped(BulkMode::InHsm, false)] {
-            assert_eq!(
-                (flag(&template, CKA_ENCRYPT), flag(&template, CKA_DECRYPT)),
-                (Some(true), Some(true))
-            );
-            assert_eq!(flag(&template, CKA_SIGN), Some(false));
-        }
-        for template in [newborn(BulkMode::HsmDerived), unwrapped(BulkMode::HsmDerived, true)] {
-            assert_eq!(
-                (flag(&template, CKA_ENCRYPT), flag(&template, CKA_DECRYPT)),
-                (Some(false), Some(false))
-            );
-            assert_eq!(flag(&template, CKA_SIGN), Some(true));
-        }
-        for mode in [BulkMode::InHsm, BulkMode::HsmDerived] {
-            for template in [newborn(mode), unwrapped(mode, true)] {
-                for forbidden in [CKA_WRAP, CKA_UNWRAP, CKA_DERIVE, CKA_TOKEN] {
-                    assert_eq!(flag(&template, forbidden), Some(false));
-                }
-                assert_eq!(flag(&template, CKA_SENSITIVE), Some(true));
-            }
-            assert_eq!(flag(&unwrapped(mode, false), CKA_EXTRACTABLE), Some(false));
-        }
-    }
-
-    #[test]
     fn the_keys_of_a_domain_stay_in_the_token_and_do_one_thing() {
         let domain = domain_key("domain", b"1", true);
+        let private = private_domain_key("private", b"3", true);
         let mac = mac_key("mac", b"2");
-        for template in [&domain, &mac] {
+        for template in [&domain, &private, &mac] {
             assert_eq!(flag(template, CKA_TOKEN), Some(true));
             assert_eq!(flag(template, CKA_SENSITIVE), Some(true));
             for forbidden in
@@ -247,11 +196,20 @@ mod tests {
         }
         assert_eq!((flag(&domain, CKA_WRAP), flag(&domain, CKA_SIGN)), (Some(true), Some(false)));
         assert_eq!((flag(&mac, CKA_WRAP), flag(&mac, CKA_SIGN)), (Some(false), Some(true)));
-        let limit = domain.iter().find(|attribute| attribute.kind == CKA_UNWRAP_TEMPLATE).unwrap();
-        let Value::Template(limit) = limit.value else { panic!("a template") };
-        assert_eq!(flag(limit, CKA_SENSITIVE), Some(true));
-        for forbidden in [CKA_EXTRACTABLE, CKA_TOKEN, CKA_WRAP, CKA_UNWRAP, CKA_DERIVE] {
-            assert_eq!(flag(limit, forbidden), Some(false));
+        for (template, class, wraps) in
+            [(&domain, None, Some(false)), (&private, Some(CKO_PRIVATE_KEY), None)]
+        {
+            let limit = template.iter().find(|attribute| attribute.kind == CKA_UNWRAP_TEMPLATE).unwrap();
+            let Value::Template(limit) = limit.value else { panic!("a template") };
+            assert_eq!((flag(limit, CKA_SENSITIVE), flag(limit, CKA_WRAP)), (Some(true), wraps));
+            for forbidden in [CKA_EXTRACTABLE, CKA_TOKEN, CKA_UNWRAP, CKA_DERIVE] {
+                assert_eq!(flag(limit, forbidden), Some(false));
+            }
+            let said = limit.iter().find_map(|attribute| match attribute.value {
+                Value::Number(number) if attribute.kind == CKA_CLASS => Some(number),
+                _ => None,
+            });
+            assert_eq!(said, class);
         }
     }
 

@@ -14,7 +14,7 @@ use std::sync::{Mutex, OnceLock};
 use keymill_core::Sensitive;
 use keymill_core::key::{BulkMode, KeySpec};
 use keymill_core::seam::provider::{KeyMaterial, StoredKey};
-use keymill_provider_pkcs11::module::{Attribute, Module, Session};
+use keymill_provider_pkcs11::module::{Attribute, Module, Object, Session};
 use keymill_provider_pkcs11::{
     Config, DOMAIN_KEY_LABEL, Initialize, ModuleProfile, Pkcs11Provider, initialize, open_on,
 };
@@ -194,19 +194,28 @@ pub(crate) fn bring(
     }
 }
 
-pub(crate) fn domain_key(session: &Session) -> keymill_provider_pkcs11::module::Object {
+pub(crate) fn domain_key(session: &Session) -> Object {
+    token_key(session, DOMAIN_KEY_LABEL)
+}
+
+/// Finds a key of the domain by its label.
+pub(crate) fn token_key(session: &Session, label: &str) -> Object {
     let found = session.find_objects(&[
         Attribute::number(CKA_CLASS, CKO_SECRET_KEY),
-        Attribute::bytes(CKA_LABEL, DOMAIN_KEY_LABEL.as_bytes()),
+        Attribute::bytes(CKA_LABEL, label.as_bytes()),
     ]);
     found.unwrap()[0]
 }
 
 /// Counts the session objects of a token that are secret keys.
 pub(crate) fn session_objects(label: &str) -> usize {
-    let session = module().open_session(slot(label), false).unwrap();
+    objects(&module().open_session(slot(label), false).unwrap(), CKO_SECRET_KEY)
+}
+
+/// Counts the session objects of a class.
+pub(crate) fn objects(session: &Session, class: CK_OBJECT_CLASS) -> usize {
     let found = session
-        .find_objects(&[Attribute::number(CKA_CLASS, CKO_SECRET_KEY), Attribute::flag(CKA_TOKEN, false)])
+        .find_objects(&[Attribute::number(CKA_CLASS, class), Attribute::flag(CKA_TOKEN, false)])
         .unwrap();
     assert!(found.len() < 64, "a search returns no more");
     found.len()

@@ -87,6 +87,9 @@ fn seals_as_known(fixture: &Fixture, key: &KeyHandle, text: &str, tag: &str) {
     let sealed = Message { text: bytes::<60>(text).into(), tag: bytes(tag), ..plain.clone() };
     let mut session = fixture.session();
     assert_eq!(seal(&mut *session, key, std::slice::from_ref(&plain)), [Ok(sealed.clone())]);
+    // Some do a batch of several in another way than one.
+    let twice = [plain.clone(), plain.clone()];
+    assert_eq!(seal(&mut *session, key, &twice), [Ok(sealed.clone()), Ok(sealed.clone())]);
     assert_eq!(open(&mut *session, key, &[sealed])[0].as_ref().expect("it opens").text, plain.text);
 }
 

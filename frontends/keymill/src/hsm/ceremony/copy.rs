@@ -3,12 +3,13 @@
 
 use std::path::Path;
 
+use keymill_core::key::KeySpec;
 use keymill_crypto::digest;
 use serde::{Deserialize, Serialize};
 
 use super::custodians::Custodians;
 use crate::failure::{Failure, Result};
-use crate::plugins::pkcs11::DomainCopy;
+use crate::plugins::pkcs11::{DomainCopy, Proof, ProofPair};
 use crate::private;
 
 const FORMAT: &str = "keymill domain copy 1";
@@ -26,8 +27,24 @@ pub(super) struct CopyFile {
     keys: Vec<WrappedKey>,
     challenge: String,
     answer: String,
-    proof_key: String,
-    proof_text: String,
+    proof: ProofFile,
+}
+
+/// Keys that prove, when they unwrap, that the domain's keys are the right ones.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProofFile {
+    wrapped: String,
+    sealed: String,
+    pair: Option<PairFile>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PairFile {
+    spec: KeySpec,
+    wrapped: String,
+    public: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -52,8 +69,15 @@ impl CopyFile {
                 .collect(),
             challenge: digest::hex(&copy.challenge),
             answer: digest::hex(&copy.answer),
-            proof_key: digest::hex(&copy.wrapped),
-            proof_text: digest::hex(&copy.sealed),
+            proof: ProofFile {
+                wrapped: digest::hex(&copy.proof.wrapped),
+                sealed: digest::hex(&copy.proof.sealed),
+                pair: copy.proof.pair.as_ref().map(|pair| PairFile {
+                    spec: pair.spec,
+                    wrapped: digest::hex(&pair.wrapped),
+                    public: digest::hex(&pair.public),
+                }),
+            },
         }
     }
 
@@ -92,13 +116,20 @@ impl CopyFile {
             })
         };
         let keys = self.keys.iter().map(|key| Ok((key.label.clone(), bytes(&key.wrapped)?)));
+        let pair = self.proof.pair.as_ref().map(|pair| {
+            let PairFile { spec, wrapped, public } = pair;
+            Ok::<_, Failure>(ProofPair { spec: *spec, wrapped: bytes(wrapped)?, public: bytes(public)? })
+        });
         Ok(DomainCopy {
             id: bytes(&self.domain)?,
             keys: keys.collect::<Result<_>>()?,
             challenge: bytes(&self.challenge)?,
             answer: bytes(&self.answer)?,
-            wrapped: bytes(&self.proof_key)?,
-            sealed: bytes(&self.proof_text)?,
+            proof: Proof {
+                wrapped: bytes(&self.proof.wrapped)?,
+                sealed: bytes(&self.proof.sealed)?,
+                pair: pair.transpose()?,
+            },
         })
     }
 }

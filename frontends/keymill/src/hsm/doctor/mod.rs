@@ -2,6 +2,7 @@
 //! whatever keymill needs of it. The report is for the operator at night and for the vendor in the morning.
 
 mod check;
+mod keys;
 mod known;
 mod report;
 mod seam;
@@ -16,7 +17,9 @@ use super::slots::Token;
 use super::{TokenArgs, check_pin_state, failed, load, next_after};
 use crate::failure::{Failure, Result};
 use crate::plugins::pkcs11::module::{Module, Session, User, number::CK_SLOT_ID};
-use crate::plugins::pkcs11::{Config, OpenError, Pkcs11Provider, WrapMechanism, open_on};
+use crate::plugins::pkcs11::{
+    Config, OpenError, PRIVATE_DOMAIN_KEY_LABEL, Pkcs11Provider, WrapMechanism, open_on,
+};
 use crate::{output, process};
 
 use check::{Check, Looked, Seen};
@@ -104,6 +107,8 @@ fn alone(round: &mut Round<'_>, wraps: &[WrapMechanism]) {
     round.on_session("AES-256-GCM, known answer", known::gcm);
     round.on_session("AES-256-GCM, forged tags", known::forged_tag);
     round.on_session("AES-256-CMAC, known answer", known::cmac);
+    round.on_session("AES-128-GCM, known answer", known::gcm_128);
+    round.on_session("HMAC-SHA-256, known answer", known::hmac);
     round.on_session("key wrap (RFC 5649), known answer", |session| known::wrap(session, wraps));
 }
 
@@ -124,9 +129,29 @@ fn through_the_seam(round: &mut Round<'_>, provider: &Pkcs11Provider) -> Vec<Rat
     round.on_session("forbidden unwrap", |session| token::forbidden_unwrap(session, &trial.stored, profile));
     round.check("1,000 forged ciphertexts", || trial.forged());
     round.check("two sessions, one key", || trial.two_sessions());
+    other_kinds(round, provider);
     round.show("speed");
     // A hint, and no check: whatever fails here has failed above.
     trial.rates().unwrap_or_default()
+}
+
+/// Keys of every kind but AES-256.
+fn other_kinds(round: &mut Round<'_>, provider: &Pkcs11Provider) {
+    let pairs = provider.module_profile().private_domain;
+    if !pairs {
+        let seen = Seen::refused(
+            format!(
+                "RSA and EC keys are refused: the token has no key {PRIVATE_DOMAIN_KEY_LABEL}, which wraps private keys"
+            ),
+            "a token that `keymill hsm init` of this version made ready has it",
+        );
+        round.add("key pairs", seen.optional());
+    }
+    for (name, spec, usage) in keys::KINDS {
+        if pairs || !spec.is_key_pair() {
+            round.check(name, || keys::kind(provider, spec, usage));
+        }
+    }
 }
 
 /// The checks made so far. What is under way is shown at the terminal: a module that hangs or crashes leaves no report, but that.

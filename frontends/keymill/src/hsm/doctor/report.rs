@@ -143,7 +143,7 @@ impl Report {
     }
 }
 
-fn profile_pairs(profile: &ModuleProfile) -> [(&'static str, String); 8] {
+fn profile_pairs(profile: &ModuleProfile) -> [(&'static str, String); 11] {
     let wrap = match profile.wrap {
         WrapMechanism::Kwp => "CKM_AES_KEY_WRAP_KWP",
         WrapMechanism::Pad => "CKM_AES_KEY_WRAP_PAD",
@@ -163,12 +163,22 @@ fn profile_pairs(profile: &ModuleProfile) -> [(&'static str, String); 8] {
         ("wraps by", format!("{wrap}; unwraps {length}")),
         ("seals by", gcm.to_owned()),
         ("derives by", derive.to_owned()),
+        ("holds", names(&profile.specs, |spec| spec.name())),
+        ("signs by", names(&profile.signatures, |algorithm| algorithm.name())),
+        ("decrypts by", names(&profile.decryptions, |algorithm| algorithm.name())),
         ("cancels by", cancel.to_owned()),
         ("item", format!("{} bytes at most", grouped(profile.max_item_bytes as u64))),
         ("sessions", limit),
         ("bad tag", format!("answered by {}", or_dash(profile.bad_tag))),
         ("bad key", format!("damaged material, answered by {}", or_dash(profile.damaged_blob))),
     ]
+}
+
+fn names<T: Copy>(what: &[T], name: fn(T) -> &'static str) -> String {
+    match what {
+        [] => "nothing".to_owned(),
+        _ => what.iter().map(|each| name(*each)).collect::<Vec<_>>().join(", "),
+    }
 }
 
 fn sessions(count: usize) -> String {

@@ -76,7 +76,7 @@ pub(super) fn root(provider: &Pkcs11Provider) -> Looked {
         provider.root_derive([[byte; 16], [byte + 1; 16]]).map_err(|error| match error {
             ProviderError::Rejected(why) => Seen::refused(
                 why,
-                "the token was not made ready by `keymill hsm init`, which makes both keys: begin with a new token",
+                "the token was not made ready by `keymill hsm init`, which makes its keys: begin with a new token",
             ),
             other => other.into(),
         })

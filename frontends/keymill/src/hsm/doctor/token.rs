@@ -97,16 +97,10 @@ impl Offer {
 }
 
 /// What nothing of today needs.
-const LATER: [(&str, &str, CK_MECHANISM_TYPE); 10] = [
-    ("RSA keys", "CKM_RSA_PKCS_KEY_PAIR_GEN", CKM_RSA_PKCS_KEY_PAIR_GEN),
-    ("RSA decryption", "CKM_RSA_PKCS_OAEP", CKM_RSA_PKCS_OAEP),
-    ("RSA signatures", "CKM_RSA_PKCS", CKM_RSA_PKCS),
-    ("RSA signatures", "CKM_RSA_PKCS_PSS", CKM_RSA_PKCS_PSS),
-    ("EC keys", "CKM_EC_KEY_PAIR_GEN", CKM_EC_KEY_PAIR_GEN),
-    ("EC signatures", "CKM_ECDSA", CKM_ECDSA),
+const LATER: [(&str, &str, CK_MECHANISM_TYPE); 4] = [
+    ("Ed25519 keys", "CKM_EC_EDWARDS_KEY_PAIR_GEN", CKM_EC_EDWARDS_KEY_PAIR_GEN),
+    ("Ed25519 signatures", "CKM_EDDSA", CKM_EDDSA),
     ("key agreement", "CKM_ECDH1_DERIVE", CKM_ECDH1_DERIVE),
-    ("HMAC keys", "CKM_GENERIC_SECRET_KEY_GEN", CKM_GENERIC_SECRET_KEY_GEN),
-    ("HMAC", "CKM_SHA256_HMAC", CKM_SHA256_HMAC),
     ("import by RSA", "CKM_RSA_AES_KEY_WRAP", CKM_RSA_AES_KEY_WRAP),
 ];
 

@@ -1,0 +1,336 @@
+//! What a key is to a token, by its specification and the one usage that it has: the object that it is born as, the object that
+//! it unwraps as, how long it is between the two, and what it may be asked for.
+
+use std::ops::RangeInclusive;
+
+use cryptoki_sys::*;
+use keymill_core::key::{BulkMode, DecryptAlgorithm, KeySpec, KeyUsage, SignAlgorithm};
+
+use crate::der::{self, EXPONENT};
+use crate::module::template::{UNWRAPPED, UNWRAPPED_PRIVATE};
+use crate::module::{Attribute, Hash, Mechanism};
+use crate::profile::ModuleProfile;
+
+/// A specification and its one use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Kind {
+    spec: KeySpec,
+    usage: KeyUsage,
+    mode: Option<BulkMode>,
+}
+
+/// How a key is born: extractable, since it is to be wrapped at once, and destroyed then.
+pub(crate) enum Birth {
+    Secret(Mechanism<'static>, Vec<Attribute<'static>>),
+    Pair(Mechanism<'static>, Vec<Attribute<'static>>, Vec<Attribute<'static>>),
+}
+
+/// SHA-256 in a `DigestInfo` (RFC 8017, 9.2): what stands before the digest that PKCS #1 v1.5 signs. The padding is the token's.
+const SHA256_INFO: [u8; 19] = [
+    0x30, 0x31, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01, 0x05, 0x00,
+    0x04, 0x20,
+];
+
+impl Kind {
+    /// A key of AES-256 that encrypts in the token.
+    pub(crate) const AEAD: Kind =
+        Kind { spec: KeySpec::Aes256, usage: KeyUsage::EncryptDecrypt, mode: Some(BulkMode::InHsm) };
+    /// A key of AES-256 that subkeys derive from.
+    pub(crate) const DERIVING: Kind = Kind { mode: Some(BulkMode::HsmDerived), ..Kind::AEAD };
+
+    /// Puts a key together.
+    ///
+    /// # Errors
+    /// A sentence that says what does not fit.
+    pub(crate) fn new(spec: KeySpec, usage: KeyUsage, mode: Option<BulkMode>) -> Result<Self, String> {
+        if !spec.usages().contains(&usage) {
+            return Err(format!("a key of {} has no usage {}", spec.name(), usage.name()));
+        }
+        match (spec, mode) {
+            (KeySpec::Aes256 | KeySpec::Aes128, None) => {
+                Err(format!("a key of {} in an HSM has a bulk mode", spec.name()))
+            }
+            (KeySpec::Aes256, Some(_)) | (KeySpec::Aes128, Some(BulkMode::InHsm)) | (_, None) => {
+                Ok(Self { spec, usage, mode })
+            }
+            (_, Some(mode)) => Err(format!("a key of {} has no bulk mode {mode:?}", spec.name())),
+        }
+    }
+
+    /// Makes the kind of a key that has no bulk mode, for its usual use.
+    pub(crate) fn usual(spec: KeySpec) -> Self {
+        let mode = matches!(spec, KeySpec::Aes256 | KeySpec::Aes128).then_some(BulkMode::InHsm);
+        Self { spec, usage: spec.usages()[0], mode }
+    }
+
+    pub(crate) fn spec(self) -> KeySpec {
+        self.spec
+    }
+
+    pub(crate) fn usage(self) -> KeyUsage {
+        self.usage
+    }
+
+    /// Tells whether it encrypts by AES-GCM.
+    pub(crate) fn seals(self) -> bool {
+        self.mode == Some(BulkMode::InHsm)
+    }
+
+    /// Tells whether subkeys derive from it.
+    pub(crate) fn derives(self) -> bool {
+        self.mode == Some(BulkMode::HsmDerived)
+    }
+
+    /// Tells whether it signs, or computes MACs, by `algorithm`.
+    pub(crate) fn signs(self, algorithm: SignAlgorithm) -> bool {
+        self.usage != KeyUsage::EncryptDecrypt && self.spec.signatures().contains(&algorithm)
+    }
+
+    /// Tells whether it opens what was encrypted by `algorithm`.
+    pub(crate) fn opens(self, algorithm: DecryptAlgorithm) -> bool {
+        self.usage == KeyUsage::EncryptDecrypt && self.spec.decryptions().contains(&algorithm)
+    }
+
+    /// Returns the bytes that it may have when wrapped (RFC 5649): a secret key its length and eight more, a private key what PKCS #8
+    /// leaves room for. Eight divides all of them.
+    pub(crate) fn wrapped_bytes(self) -> RangeInclusive<usize> {
+        match (self.spec.material_bytes(), self.spec.modulus_bytes(), der::coordinate_bytes(self.spec)) {
+            (Some(secret), ..) => secret + 8..=secret + 8,
+            // Modulus, exponent, and five numbers of half their length.
+            (_, Some(modulus), _) => modulus * 9 / 2..=modulus * 9 / 2 + 160,
+            // The number, and the point in some.
+            (.., Some(coordinate)) => coordinate + 24..=3 * coordinate + 96,
+            (None, None, None) => 0..=0,
+        }
+    }
+
+    /// Tells whether so many bytes can be such a key.
+    pub(crate) fn fits(self, wrapped: usize) -> bool {
+        wrapped.is_multiple_of(8) && self.wrapped_bytes().contains(&wrapped)
+    }
+
+    /// Returns how it is born.
+    pub(crate) fn birth(self) -> Birth {
+        let mut template = vec![
+            Attribute::flag(CKA_TOKEN, false),
+            Attribute::flag(CKA_PRIVATE, true),
+            Attribute::flag(CKA_SENSITIVE, true),
+            Attribute::flag(CKA_EXTRACTABLE, true),
+        ];
+        template.extend(self.uses());
+        template.extend([CKA_UNWRAP, CKA_DERIVE].map(|kind| Attribute::flag(kind, false)));
+        if let Some(bytes) = self.spec.material_bytes() {
+            template.push(Attribute::flag(CKA_WRAP, false));
+            template.push(Attribute::number(CKA_VALUE_LEN, bytes as CK_ULONG));
+            template.extend(self.class());
+            let mechanism = match self.spec {
+                KeySpec::HmacSha256 => CKM_GENERIC_SECRET_KEY_GEN,
+                _ => CKM_AES_KEY_GEN,
+            };
+            return Birth::Secret(Mechanism::Plain(mechanism), template);
+        }
+        template.extend(self.class());
+        let mut public = vec![
+            Attribute::flag(CKA_TOKEN, false),
+            Attribute::flag(CKA_WRAP, false),
+            Attribute::flag(CKA_ENCRYPT, self.usage == KeyUsage::EncryptDecrypt),
+            Attribute::flag(CKA_VERIFY, self.usage == KeyUsage::SignVerify),
+        ];
+        let mechanism = match (self.spec.modulus_bytes(), der::curve(self.spec)) {
+            (Some(bytes), _) => {
+                public.push(Attribute::number(CKA_MODULUS_BITS, 8 * bytes as CK_ULONG));
+                public.push(Attribute::bytes(CKA_PUBLIC_EXPONENT, &EXPONENT));
+                CKM_RSA_PKCS_KEY_PAIR_GEN
+            }
+            (None, curve) => {
+                public.extend(curve.map(|curve| Attribute::bytes(CKA_EC_PARAMS, curve)));
+                CKM_EC_KEY_PAIR_GEN
+            }
+        };
+        Birth::Pair(Mechanism::Plain(mechanism), public, template)
+    }
+
+    /// Returns the template that it unwraps with, from what is stored. Modules differ in what must be said and what must not.
+    pub(crate) fn unwrapped(self, profile: &ModuleProfile) -> Vec<Attribute<'static>> {
+        self.unwrapped_saying(profile.unwrap_value_len, profile.unwrap_ec_params)
+    }
+
+    /// The same, where it is yet to be found out: with the length of a secret key, and with the curve of a private one.
+    pub(crate) fn unwrapped_saying(self, length: bool, curve: bool) -> Vec<Attribute<'static>> {
+        let mut template = self.class().to_vec();
+        template.push(Attribute::flag(CKA_PRIVATE, true));
+        template.extend(self.uses());
+        match self.spec.material_bytes() {
+            Some(bytes) => {
+                template.extend(UNWRAPPED);
+                if length {
+                    template.push(Attribute::number(CKA_VALUE_LEN, bytes as CK_ULONG));
+                }
+            }
+            None => {
+                // The class stands in it, too.
+                template.extend(UNWRAPPED_PRIVATE.iter().filter(|attribute| attribute.kind != CKA_CLASS));
+                if let Some(name) = der::curve(self.spec).filter(|_| curve) {
+                    template.push(Attribute::bytes(CKA_EC_PARAMS, name));
+                }
+            }
+        }
+        template
+    }
+
+    fn class(self) -> [Attribute<'static>; 2] {
+        let (class, kind) = match self.spec {
+            KeySpec::Aes256 | KeySpec::Aes128 => (CKO_SECRET_KEY, CKK_AES),
+            KeySpec::HmacSha256 => (CKO_SECRET_KEY, CKK_GENERIC_SECRET),
+            KeySpec::Rsa2048 | KeySpec::Rsa3072 | KeySpec::Rsa4096 => (CKO_PRIVATE_KEY, CKK_RSA),
+            KeySpec::EcP256 | KeySpec::EcP384 | KeySpec::EcP256K => (CKO_PRIVATE_KEY, CKK_EC),
+        };
+        [Attribute::number(CKA_CLASS, class), Attribute::number(CKA_KEY_TYPE, kind)]
+    }
+
+    /// One key, one use: what encrypts never derives, for its keystream could show derived keys; what signs decrypts nothing.
+    fn uses(self) -> Vec<Attribute<'static>> {
+        let pair = self.spec.is_key_pair();
+        let (encrypts, decrypts) = match pair {
+            true => (None, self.usage == KeyUsage::EncryptDecrypt),
+            false => (Some(self.seals()), self.seals()),
+        };
+        let signs = self.usage != KeyUsage::EncryptDecrypt || self.derives();
+        let mut uses = vec![Attribute::flag(CKA_DECRYPT, decrypts), Attribute::flag(CKA_SIGN, signs)];
+        uses.extend(encrypts.map(|encrypts| Attribute::flag(CKA_ENCRYPT, encrypts)));
+        // A private key verifies nothing.
+        uses.extend((!pair).then_some(Attribute::flag(CKA_VERIFY, false)));
+        uses
+    }
+}
+
+/// Returns the mechanism that signs by `algorithm`.
+pub(crate) fn signing(algorithm: SignAlgorithm) -> Mechanism<'static> {
+    match algorithm {
+        SignAlgorithm::RsaPssSha256 => Mechanism::RsaPss,
+        SignAlgorithm::RsaPkcs1Sha256 => Mechanism::Plain(CKM_RSA_PKCS),
+        SignAlgorithm::EcdsaSha256 | SignAlgorithm::EcdsaSha384 => Mechanism::Plain(CKM_ECDSA),
+        SignAlgorithm::HmacSha256 => Mechanism::Plain(CKM_SHA256_HMAC),
+    }
+}
+
+/// Returns what the mechanism takes of a digest or message.
+pub(crate) fn signed(algorithm: SignAlgorithm, input: &[u8]) -> std::borrow::Cow<'_, [u8]> {
+    match algorithm {
+        SignAlgorithm::RsaPkcs1Sha256 => [&SHA256_INFO, input].concat().into(),
+        SignAlgorithm::RsaPssSha256
+        | SignAlgorithm::EcdsaSha256
+        | SignAlgorithm::EcdsaSha384
+        | SignAlgorithm::HmacSha256 => input.into(),
+    }
+}
+
+/// Returns the mechanism that opens what was encrypted by `algorithm`.
+pub(crate) fn opening(algorithm: DecryptAlgorithm) -> Mechanism<'static> {
+    match algorithm {
+        DecryptAlgorithm::RsaesOaepSha256 => Mechanism::RsaOaep(Hash::Sha256),
+        DecryptAlgorithm::RsaesOaepSha1 => Mechanism::RsaOaep(Hash::Sha1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::module::Value;
+
+    fn flag(template: &[Attribute<'_>], kind: CK_ATTRIBUTE_TYPE) -> Option<bool> {
+        let mut found = template.iter().filter(|attribute| attribute.kind == kind);
+        let value = found.next().map(|attribute| match attribute.value {
+            Value::Bool(value) => value,
+            _ => panic!("not a truth value"),
+        });
+        assert!(found.next().is_none(), "attribute 0x{kind:x} stands twice");
+        value
+    }
+
+    fn kinds() -> Vec<Kind> {
+        let mut kinds = Vec::new();
+        for spec in KeySpec::ALL {
+            for usage in spec.usages() {
+                for mode in [None, Some(BulkMode::InHsm), Some(BulkMode::HsmDerived)] {
+                    kinds.extend(Kind::new(spec, *usage, mode));
+                }
+            }
+        }
+        kinds
+    }
+
+    #[test]
+    fn a_key_has_one_use() {
+        assert_eq!(kinds().len(), 2 + 1 + 3 * 2 + 3 + 1);
+        for kind in kinds() {
+            let (Birth::Secret(_, born) | Birth::Pair(_, _, born)) = kind.birth();
+            for template in [&born, &kind.unwrapped_saying(true, true)] {
+                let set = [CKA_ENCRYPT, CKA_DECRYPT, CKA_SIGN, CKA_VERIFY].map(|use_| flag(template, use_));
+                let expected = match (kind.spec.is_key_pair(), kind.usage, kind.mode) {
+                    (false, _, Some(BulkMode::InHsm)) => [Some(true), Some(true), Some(false), Some(false)],
+                    (false, ..) => [Some(false), Some(false), Some(true), Some(false)],
+                    (true, KeyUsage::SignVerify, _) => [None, Some(false), Some(true), None],
+                    (true, ..) => [None, Some(true), Some(false), None],
+                };
+                assert_eq!(set, expected, "{kind:?}");
+                for forbidden in [CKA_UNWRAP, CKA_DERIVE, CKA_TOKEN] {
+                    assert_eq!(flag(template, forbidden), Some(false), "{kind:?}");
+                }
+                assert_ne!(flag(template, CKA_WRAP), Some(true), "{kind:?}");
+                assert_eq!(flag(template, CKA_SENSITIVE), Some(true), "{kind:?}");
+            }
+            assert_eq!(flag(&kind.unwrapped_saying(false, false), CKA_EXTRACTABLE), Some(false));
+            if let Birth::Pair(_, public, _) = kind.birth() {
+                let signs = kind.usage == KeyUsage::SignVerify;
+                assert_eq!(
+                    (flag(&public, CKA_VERIFY), flag(&public, CKA_ENCRYPT)),
+                    (Some(signs), Some(!signs))
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_no_key() {
+        for (spec, usage, mode) in [
+            (KeySpec::Aes256, KeyUsage::SignVerify, Some(BulkMode::InHsm)),
+            (KeySpec::Aes256, KeyUsage::EncryptDecrypt, None),
+            (KeySpec::Aes128, KeyUsage::EncryptDecrypt, Some(BulkMode::HsmDerived)),
+            (KeySpec::Rsa2048, KeyUsage::SignVerify, Some(BulkMode::InHsm)),
+            (KeySpec::EcP256, KeyUsage::EncryptDecrypt, None),
+            (KeySpec::HmacSha256, KeyUsage::SignVerify, None),
+        ] {
+            assert!(Kind::new(spec, usage, mode).unwrap_err().contains(spec.name()));
+        }
+    }
+
+    #[test]
+    fn lengths_of_wrapped_keys_are_those_that_modules_give() {
+        // As SoftHSM and Kryoptic have them; one of 12 is none.
+        for (spec, given) in [
+            (KeySpec::Aes256, vec![40]),
+            (KeySpec::Aes128, vec![24]),
+            (KeySpec::HmacSha256, vec![40]),
+            (KeySpec::EcP256, vec![80]),
+            (KeySpec::EcP384, vec![88]),
+            (KeySpec::EcP256K, vec![72]),
+            (KeySpec::Rsa2048, vec![1232]),
+            (KeySpec::Rsa3072, vec![1800, 1808]),
+            (KeySpec::Rsa4096, vec![2384]),
+        ] {
+            let kind = Kind::usual(spec);
+            for bytes in given {
+                assert!(
+                    kind.fits(bytes) && !kind.fits(bytes + 1) && !kind.fits(bytes / 2),
+                    "{}",
+                    spec.name()
+                );
+            }
+        }
+        // And none is taken for another of its family.
+        let rsa = [KeySpec::Rsa2048, KeySpec::Rsa3072, KeySpec::Rsa4096]
+            .map(|spec| Kind::usual(spec).wrapped_bytes());
+        assert!(rsa[0].end() < rsa[1].start() && rsa[1].end() < rsa[2].start());
+    }
+}

@@ -1,0 +1,195 @@
+//! Which keys a token holds, of those that go beyond AES-256: each made, wrapped, unwrapped and used once. But for RSA: a pair takes
+//! seconds, on some devices minutes, and a token is opened often. What its mechanisms say, and whether they take our parameters with
+//! a public key that is brought in, must do; and each pair proves itself when it is born.
+
+use cryptoki_sys::*;
+use keymill_core::key::{DecryptAlgorithm, KeySpec, KeyUsage, SignAlgorithm};
+
+use super::{Passing, Probe, mac, open, seal};
+use crate::kind::{self, Kind};
+use crate::module::{Attribute, Failure, Mechanism, Object};
+use crate::pair::{self, Proof};
+use crate::profile::ModuleProfile;
+use crate::wrapped::{self, Born};
+
+/// The mechanisms of private keys of RSA, and what each must be able to.
+const SIGNATURES: [(SignAlgorithm, CK_MECHANISM_TYPE); 2] =
+    [(SignAlgorithm::RsaPssSha256, CKM_RSA_PKCS_PSS), (SignAlgorithm::RsaPkcs1Sha256, CKM_RSA_PKCS)];
+const RSA: [KeySpec; 3] = [KeySpec::Rsa2048, KeySpec::Rsa3072, KeySpec::Rsa4096];
+
+impl Probe<'_> {
+    /// Finds out which keys the token holds, and what they do.
+    pub(super) fn offers(&self, mechanisms: &[CK_MECHANISM_TYPE], profile: &mut ModuleProfile) {
+        if self.secret(KeySpec::Aes128, profile).is_ok() {
+            profile.specs.push(KeySpec::Aes128);
+        }
+        if mechanisms.contains(&CKM_SHA256_HMAC) && self.secret(KeySpec::HmacSha256, profile).is_ok() {
+            profile.specs.push(KeySpec::HmacSha256);
+            profile.signatures.push(SignAlgorithm::HmacSha256);
+        }
+        if profile.private_domain {
+            for spec in [KeySpec::EcP256, KeySpec::EcP384, KeySpec::EcP256K] {
+                self.curve(spec, profile);
+            }
+            self.rsa(profile);
+        }
+        if let Some(said) = &self.overrides.specs {
+            profile.specs.retain(|spec| said.contains(spec));
+        }
+    }
+
+    /// Makes a secret key, and compares what it does with what comes of its unwrapping.
+    fn secret(&self, spec: KeySpec, profile: &ModuleProfile) -> Result<(), Failure> {
+        let kind = Kind::usual(spec);
+        let born = self.born(kind)?;
+        let blob = wrapped::wrap(self.owner, self.domain, born.0.key, kind, profile)?;
+        let loaded = self.passing(wrapped::unwrap(self.owner, self.domain, &blob, kind, profile)?);
+        let [before, after] = [born.0.key, loaded.object];
+        let same = if kind.seals() {
+            let sealed = seal(self.owner, before, 1, super::TEXT)?;
+            open(self.owner, after, 1, &sealed)? == super::TEXT
+        } else {
+            let hmac = Mechanism::Plain(CKM_SHA256_HMAC);
+            mac::<32>(self.owner, before, hmac)? == mac::<32>(self.owner, after, hmac)?
+        };
+        if same { Ok(()) } else { Err(Failure::Mismatch { call: "C_UnwrapKey" }) }
+    }
+
+    /// Makes a pair on a curve, and proves that its private half comes back.
+    fn curve(&self, spec: KeySpec, profile: &mut ModuleProfile) {
+        let kind = Kind::usual(spec);
+        let algorithm = spec.signatures()[0];
+        // What is to be proved is that it signs so.
+        let mut tried = ModuleProfile { signatures: vec![algorithm], ..profile.clone() };
+        let ways = match self.overrides.unwrap_ec_params {
+            Some(said) => vec![said],
+            None => vec![profile.unwrap_ec_params, !profile.unwrap_ec_params],
+        };
+        for unwrap_ec_params in ways {
+            tried.unwrap_ec_params = unwrap_ec_params;
+            let Ok(honoured) = self.pair(kind, &tried) else { continue };
+            profile.unwrap_ec_params = unwrap_ec_params;
+            profile.private_template_honoured =
+                Some(honoured && profile.private_template_honoured != Some(false));
+            profile.specs.push(spec);
+            if !profile.signatures.contains(&algorithm) {
+                profile.signatures.push(algorithm);
+            }
+            return;
+        }
+    }
+
+    /// Makes a pair, wraps and unwraps it, and proves it; returns whether it refuses to unwrap as one that can be read.
+    fn pair(&self, kind: Kind, profile: &ModuleProfile) -> Result<bool, Failure> {
+        let born = self.born(kind)?;
+        let blob = wrapped::wrap(self.owner, self.domain, born.0.key, kind, profile)?;
+        let public = born.0.public.expect("a pair has a public half");
+        let public = pair::public_half(self.owner, public, kind)?;
+        let private = self.passing(wrapped::unwrap(self.owner, self.domain, &blob, kind, profile)?);
+        let session = self.module.open_session(self.slot, false)?;
+        pair::prove(&session, kind, private.object, &public, Proof::Everything, profile)
+            .expect("it was encoded here")?;
+        Ok(self.refuses_the_forbidden_private_unwrap(kind, &blob, profile))
+    }
+
+    fn refuses_the_forbidden_private_unwrap(&self, kind: Kind, blob: &[u8], profile: &ModuleProfile) -> bool {
+        let readable: Vec<_> = kind
+            .unwrapped(profile)
+            .into_iter()
+            .map(|attribute| match attribute.kind {
+                CKA_SENSITIVE => Attribute::flag(CKA_SENSITIVE, false),
+                CKA_EXTRACTABLE => Attribute::flag(CKA_EXTRACTABLE, true),
+                _ => attribute,
+            })
+            .collect();
+        let unwrapped = self
+            .domain
+            .key(kind)
+            .and_then(|domain| self.owner.unwrap_key(profile.wrap.mechanism(), domain, blob, &readable));
+        self.cannot_be_read(unwrapped.map(|object| self.passing(object)))
+    }
+
+    /// Finds out what keys of RSA do, without one.
+    fn rsa(&self, profile: &mut ModuleProfile) {
+        let Some(sizes) = self.able(CKM_RSA_PKCS_KEY_PAIR_GEN, CKF_GENERATE_KEY_PAIR) else { return };
+        let specs = RSA.into_iter().filter(|spec| {
+            let bits = 8 * spec.modulus_bytes().unwrap_or_default() as CK_ULONG;
+            sizes.contains(&bits)
+        });
+        let specs: Vec<_> = specs.collect();
+        let Some(smallest) = specs.first() else { return };
+        let signatures: Vec<_> = SIGNATURES
+            .into_iter()
+            .filter(|(algorithm, mechanism)| {
+                self.able(*mechanism, CKF_SIGN).is_some()
+                    && self.with_public(*smallest, KeyUsage::SignVerify, |session, public| {
+                        session.verify_init(kind::signing(*algorithm), public)
+                    })
+            })
+            .map(|(algorithm, _)| algorithm)
+            .collect();
+        let decryptions: Vec<_> = smallest
+            .decryptions()
+            .iter()
+            .copied()
+            .filter(|algorithm: &DecryptAlgorithm| {
+                self.able(CKM_RSA_PKCS_OAEP, CKF_DECRYPT).is_some()
+                    && self.with_public(*smallest, KeyUsage::EncryptDecrypt, |session, public| {
+                        session.encrypt_init(kind::opening(*algorithm), public)?;
+                        session.encrypt(b"probe", &mut [0; 512]).map(|_| ())
+                    })
+            })
+            .collect();
+        if !signatures.is_empty() || !decryptions.is_empty() {
+            profile.specs.extend(specs);
+            profile.signatures.extend(signatures);
+            profile.decryptions = decryptions;
+        }
+    }
+
+    /// Returns the sizes of keys that a mechanism takes for `use_`.
+    fn able(
+        &self,
+        mechanism: CK_MECHANISM_TYPE,
+        use_: CK_FLAGS,
+    ) -> Option<std::ops::RangeInclusive<CK_ULONG>> {
+        let info = self.module.mechanism_info(self.slot, mechanism).ok()?;
+        (info.flags & use_ != 0).then_some(info.ulMinKeySize..=info.ulMaxKeySize)
+    }
+
+    /// Tries something with a public key that belongs to nobody, on a session of its own.
+    fn with_public(
+        &self,
+        spec: KeySpec,
+        usage: KeyUsage,
+        work: impl FnOnce(&crate::module::Session, Object) -> Result<(), Failure>,
+    ) -> bool {
+        // A number with its first and last bit set: whether it has two prime factors is of no concern to who encrypts or verifies.
+        let modulus = vec![0xc3; spec.modulus_bytes().unwrap_or_default()];
+        let Ok(kind) = Kind::new(spec, usage, None) else { return false };
+        let tried = self.module.open_session(self.slot, false).and_then(|session| {
+            let public = pair::place(&session, kind, &modulus)?;
+            work(&session, public)
+        });
+        tried.is_ok()
+    }
+
+    fn born(&self, kind: Kind) -> Result<Newborn<'_>, Failure> {
+        Ok(Newborn(wrapped::make(self.owner, kind)?, self.owner))
+    }
+
+    fn passing(&self, object: Object) -> Passing<'_> {
+        Passing { owner: self.owner, object }
+    }
+}
+
+/// What was born for a probe, and goes with it.
+struct Newborn<'a>(Born, &'a crate::module::Session);
+
+impl Drop for Newborn<'_> {
+    fn drop(&mut self) {
+        for object in self.0.objects() {
+            let _ = self.1.destroy_object(object);
+        }
+    }
+}
