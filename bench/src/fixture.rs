@@ -65,7 +65,8 @@ impl Fixture {
             ),
             authenticators: vec![Box::new(authenticator.map_err(BenchError::because("authenticator"))?)],
             audit: Arc::new(keymill_audit_file::open(audit).map_err(BenchError::because("audit log"))?),
-            root: RootKeys::generate().map_err(BenchError::because("root"))?,
+            tokens: Vec::new(),
+            root: RootKeys::generate().map_err(BenchError::because("root"))?.into(),
             node: "bench".into(),
         };
         let (engine, bootstrap) = Engine::start(parts).map_err(BenchError::because("engine"))?;

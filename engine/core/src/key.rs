@@ -40,6 +40,15 @@ pub enum BulkMode {
     HsmDerived,
 }
 
+/// Where the material of an HSM key is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum KeyStorageMechanism {
+    /// In the store, wrapped by the domain key, which never leaves the tokens: any token of the domain serves it.
+    HsmEncryptedDatabase,
+    /// As an object of one token.
+    HsmInternal,
+}
+
 /// The state of a CMK.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum KeyState {

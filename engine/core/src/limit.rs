@@ -34,3 +34,9 @@ pub const MAX_FRAME_BYTES: usize = 16 * 1024 * 1024;
 pub const MAX_IN_FLIGHT: usize = 1_024;
 /// Messages under one AES-256 key by random nonces before it must be replaced, as a power of two (`spec`: 2^45 for XAES).
 pub const XAES_MESSAGES_LOG2: u32 = 45;
+/// Messages under one AES key by random 96-bit nonces that are reserved at a time, before their use (`spec/ciphertext.md`).
+pub const RESERVED_INVOCATIONS: u64 = 1 << 20;
+/// Reserved messages at which a new version of the key is made.
+pub const RENEWED_AT_INVOCATIONS: u64 = 1 << 31;
+/// Messages under one AES key by random 96-bit nonces, at most (SP 800-38D §8.3).
+pub const MAX_INVOCATIONS: u64 = 1 << 32;

@@ -93,6 +93,50 @@ impl EpochSlot {
         self.begin_with(&random::draw, count, now, limits, derive)
     }
 
+    /// Takes `count` messages out of the current epoch, where there is one that holds them; where there is none, the caller has a
+    /// subkey derived for a [`Self::draft`], which takes its time in a token, and comes again.
+    ///
+    /// # Errors
+    /// [`BeginError`]; nothing may be sealed then.
+    pub fn try_begin(
+        &self,
+        count: u32,
+        now: Instant,
+        limits: &EpochLimits,
+    ) -> Result<Option<SealRun>, BeginError<Error>> {
+        if count == 0 || count > RUN_MESSAGES.min(limits.messages) {
+            return Err(BeginError::Count(count));
+        }
+        let Some(epoch) = self.taken(count, now, limits) else { return Ok(None) };
+        let mut batch_value = [0; 16];
+        random::draw(&mut batch_value[4..]).map_err(BeginError::Random)?;
+        Ok(Some(SealRun { epoch, next: u128::from_be_bytes(batch_value), remaining: count }))
+    }
+
+    /// Draws the prefix of an epoch to come.
+    ///
+    /// # Errors
+    /// [`RandomFailed`] where a source of randomness fails.
+    pub fn draft(&self) -> Result<EpochDraft, RandomFailed> {
+        let mut prefix = [0; PREFIX_BYTES];
+        random::draw(&mut prefix)?;
+        Ok(EpochDraft { prefix, clears: self.current.read().clears })
+    }
+
+    /// Begins the epoch of a draft, unless the slot was cleared meanwhile: its key may no longer be used then.
+    ///
+    /// # Errors
+    /// [`WrongLength`] where `subkey` is none.
+    pub fn install(&self, draft: &EpochDraft, subkey: Sensitive, now: Instant) -> Result<(), WrongLength> {
+        let cipher = SubkeyCipher::new(&Subkey::from_sensitive(subkey)?);
+        let epoch = SealingEpoch { prefix: draft.prefix, cipher, started: now, taken: AtomicU32::new(0) };
+        let mut current = self.current.write();
+        if current.clears == draft.clears {
+            current.epoch = Some(Arc::new(epoch));
+        }
+        Ok(())
+    }
+
     /// Forgets the current epoch; its subkey is wiped when the last run under it is dropped, and an epoch that is being
     /// made meanwhile is not kept.
     pub fn clear(&self) {
@@ -149,6 +193,20 @@ impl EpochSlot {
             current.epoch = Some(Arc::clone(&epoch));
         }
         Ok(epoch)
+    }
+}
+
+/// An epoch whose subkey is being derived elsewhere.
+#[derive(Clone, Copy)]
+pub struct EpochDraft {
+    prefix: [u8; PREFIX_BYTES],
+    clears: u64,
+}
+
+impl EpochDraft {
+    /// Returns the two messages that its subkey is the CMACs of.
+    pub fn messages(&self) -> [[u8; 16]; 2] {
+        subkey_messages(&self.prefix)
     }
 }
 
@@ -423,6 +481,25 @@ mod tests {
             assert_eq!(begin(&slot, RUN_MESSAGES, now, &limits).epoch.prefix, first);
         }
         assert_ne!(begin(&slot, 1, now, &limits).epoch.prefix, first);
+    }
+
+    #[test]
+    fn an_epoch_derived_elsewhere_is_begun_by_its_draft_unless_the_slot_was_cleared() {
+        let (slot, now, limits) = (EpochSlot::new(), Instant::now(), EpochLimits::default());
+        assert!(slot.try_begin(1, now, &limits).unwrap().is_none());
+        let stale = slot.draft().unwrap();
+        slot.clear();
+        slot.install(&stale, derive(stale.messages()).unwrap(), now).unwrap();
+        assert!(slot.try_begin(1, now, &limits).unwrap().is_none(), "its key was disabled meanwhile");
+        let draft = slot.draft().unwrap();
+        assert_ne!(draft.prefix, stale.prefix);
+        assert!(slot.install(&draft, Sensitive::zeroed(31), now).is_err());
+        slot.install(&draft, derive(draft.messages()).unwrap(), now).unwrap();
+        let mut run = slot.try_begin(1, now, &limits).unwrap().unwrap();
+        let mut blob = Vec::new();
+        run.seal_with_aad(&[&header()[..], &EMPTY_CANONICAL].concat(), b"text", &mut blob).unwrap();
+        assert_eq!(open(&blob, &EMPTY_CANONICAL).unwrap(), b"text");
+        assert!(slot.try_begin(0, now, &limits).is_err());
     }
 
     #[test]

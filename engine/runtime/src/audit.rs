@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use keymill_core::audit::{AuditRecord, KeyTouch, Outcome, RecordStamp};
 use keymill_core::error::{Error, ErrorKind, Result};
-use keymill_core::id::{AccessKeyId, CmkId, RequestId};
+use keymill_core::id::{AccessKeyId, RequestId};
 use keymill_core::seam::audit::{AuditError, AuditLog, AuditSink, AuditSync};
 use keymill_core::time::Timestamp;
 use keymill_crypto::audit::{ChainHead, ChainKeys, ChainWriter, Note, Opening};
@@ -329,7 +329,7 @@ pub(crate) enum AuditMessage {
     /// Keep a note of records that a crash had kept out of the audit.
     Recovered(Vec<RecordStamp>),
     /// Keep the record of what a timer did to a key.
-    Timer { operation: &'static str, rule: &'static str, cmk: CmkId, writes: Vec<RecordStamp> },
+    Timer { operation: &'static str, rule: &'static str, key: KeyTouch, writes: Vec<RecordStamp> },
     /// Write what there is, close the chain, answer.
     Stop(tokio::sync::oneshot::Sender<()>),
 }

@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 use keymill_core::id::InstanceId;
+use keymill_core::key::{BulkMode, ProtectionLevel};
+
+use crate::pool::PoolConfig;
 
 /// Options of the engine.
 #[derive(Clone, Debug)]
@@ -39,6 +42,12 @@ pub struct EngineConfig {
     pub max_in_flight: usize,
     /// Whether requests are audited; off for measurements alone.
     pub audit: bool,
+    /// The tokens' lanes.
+    pub pool: PoolConfig,
+    /// Where the material of a key lives for which nobody says.
+    pub protection: ProtectionLevel,
+    /// Where AES-GCM of an HSM key runs for which nobody says.
+    pub bulk_mode: BulkMode,
 }
 
 impl Default for EngineConfig {
@@ -60,6 +69,9 @@ impl Default for EngineConfig {
             max_frame_bytes: keymill_core::limit::MAX_FRAME_BYTES,
             max_in_flight: keymill_core::limit::MAX_IN_FLIGHT,
             audit: true,
+            pool: PoolConfig::default(),
+            protection: ProtectionLevel::Software,
+            bulk_mode: BulkMode::InHsm,
         }
     }
 }

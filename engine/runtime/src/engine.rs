@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use actix::Actor;
 use keymill_core::Sensitive;
@@ -26,7 +27,7 @@ use tokio::sync::oneshot;
 
 use crate::actor::keyring::{FlushUsage, KeyringActor};
 use crate::actor::policy::{AddAccessKey, PolicyActor, fresh_access_key};
-use crate::actor::{Actors, AuditActor, CustodyActor};
+use crate::actor::{Actors, AuditActor, CustodyActor, TokenActor};
 use crate::audit::{AuditHub, AuditMessage, DeskChain, MANAGEMENT, ManagementChain, ManagementRecord};
 use crate::clock::Clock;
 use crate::config::EngineConfig;
@@ -35,6 +36,8 @@ use crate::keyring::Keyring;
 use crate::lane::Lane;
 use crate::load;
 use crate::metrics::Metrics;
+use crate::pool::token::Token;
+use crate::pool::{Pool, TokenPart};
 use crate::remember;
 use crate::shared::{RequestIds, Shared};
 use crate::snapshot::Published;
@@ -53,10 +56,38 @@ pub struct Parts {
     pub authenticators: Vec<Box<dyn Authenticator>>,
     /// Where audit chains are kept.
     pub audit: Arc<dyn AuditLog>,
+    /// The tokens, if there are any.
+    pub tokens: Vec<TokenPart>,
     /// The root of trust.
-    pub root: RootKeys,
+    pub root: Root,
     /// The name of this node in the audit.
     pub node: String,
+}
+
+/// The root of trust: what the engine's own keys are derived by.
+pub enum Root {
+    /// Keys in this process.
+    Keys(RootKeys),
+    /// The root MAC key in a token: returns CMAC(key, messages\[0\]) ‖ CMAC(key, messages\[1\]); why not, else.
+    Token(DeriveInToken),
+}
+
+/// Computes two CMACs by the root MAC key of a token.
+pub type DeriveInToken = Box<dyn FnMut([[u8; 16]; 2]) -> std::result::Result<Sensitive, String> + Send>;
+
+impl Root {
+    fn derive(&mut self, messages: [[u8; 16]; 2]) -> std::result::Result<Sensitive, String> {
+        match self {
+            Root::Keys(keys) => Ok(cmac_pair(&keys.mac, messages)),
+            Root::Token(derive) => derive(messages),
+        }
+    }
+}
+
+impl From<RootKeys> for Root {
+    fn from(keys: RootKeys) -> Self {
+        Self::Keys(keys)
+    }
 }
 
 /// The access key that a first start makes; its secret is shown once.
@@ -85,6 +116,9 @@ impl EngineError {
     }
 }
 
+/// How long the threads of tokens may take to end; one in a call that does not return is left behind.
+const POOL_ENDS_WITHIN: Duration = Duration::from_secs(3);
+
 /// A running engine.
 pub struct Engine {
     gate: Gate,
@@ -110,11 +144,9 @@ impl Engine {
         parts: Parts,
         tell: &mut dyn FnMut(&Bootstrap) -> Result<(), String>,
     ) -> Result<(Self, Option<Bootstrap>), EngineError> {
-        let Parts { config, clock, store, provider, authenticators, audit, root, node } = parts;
-        let derived = DerivedKeys::derive(1, &config.instance, &mut |messages| {
-            Ok::<_, std::convert::Infallible>(cmac_pair(&root.mac, messages))
-        })
-        .map_err(|e| EngineError::because("root")(&e))?;
+        let Parts { config, clock, store, provider, authenticators, audit, tokens, mut root, node } = parts;
+        let derived = DerivedKeys::derive(1, &config.instance, &mut |messages| root.derive(messages))
+            .map_err(|e| EngineError::because("root")(&e))?;
         let sealer = RecordSealer::new(&derived.storage).map_err(|e| EngineError::because("root")(&e))?;
         let keys = ChainKeys::new(&derived.audit, &derived.audit_signing)
             .map_err(|e| EngineError::because("audit keys")(&e))?;
@@ -161,6 +193,8 @@ impl Engine {
             request_ids: RequestIds::new(u64::from_be_bytes(random::array().map_err(random("request ids"))?)),
             store_trouble: parking_lot::Mutex::new(None),
             quarantined: loaded.quarantined.len(),
+            pool: Pool::new(config.pool.clone(), tokens),
+            reserver: OnceLock::new(),
             store,
             provider,
             clock,
@@ -185,7 +219,8 @@ impl Engine {
         let keyring_actor = KeyringActor::new(shared.clone(), audit_sender.clone(), loaded.inherited);
         let policy_actor = PolicyActor::new(shared.clone(), loaded.access_stamps, loaded.access_ended);
         let (system, actors, thread) =
-            start_system(keyring_actor, policy_actor, lane, audit_sender).map_err(EngineError)?;
+            start_system(&shared, keyring_actor, policy_actor, lane, audit_sender).map_err(EngineError)?;
+        let _set_once = shared.reserver.set(actors.keyring.clone().recipient());
         threads.push(thread);
         let gate = Gate::new(shared, actors);
         let audit_thread = audit_actor.start(gate.clone());
@@ -263,6 +298,7 @@ impl Engine {
             let _gone = stopped.blocking_recv();
         }
         self.gate.inner().actors.lane.close();
+        self.gate.inner().shared.pool.end(POOL_ENDS_WITHIN);
         self.system.stop();
         for thread in self.threads {
             if thread.join().is_err() {
@@ -274,17 +310,24 @@ impl Engine {
 
 /// Starts the system that the management actors run in, each on an arbiter of its own, since a store blocks.
 fn start_system(
+    shared: &Arc<Shared>,
     keyring: KeyringActor,
     policy: PolicyActor,
     lane: Arc<Lane<Arc<AccessKeyId>, crate::actor::CustodyJob>>,
     audit: flume::Sender<AuditMessage>,
 ) -> Result<(actix::System, Actors, JoinHandle<()>), String> {
     let (sender, started) = flume::bounded(1);
+    let shared = shared.clone();
     let run = move || {
         let runner = actix::System::new();
-        let arbiters = [actix::Arbiter::new(), actix::Arbiter::new(), actix::Arbiter::new()];
-        let [keys, access, control] = &arbiters;
+        let arbiters = std::array::from_fn::<_, 4, _>(|_| actix::Arbiter::new());
+        let [keys, access, control, pool] = &arbiters;
+        let supervise = |token: &Arc<Token>| {
+            let actor = TokenActor::new(shared.clone(), token.clone());
+            TokenActor::start_in_arbiter(&pool.handle(), move |_| actor)
+        };
         let actors = Actors {
+            tokens: shared.pool.tokens.iter().map(supervise).collect(),
             keyring: KeyringActor::start_in_arbiter(&keys.handle(), move |_| keyring),
             policy: PolicyActor::start_in_arbiter(&access.handle(), move |_| policy),
             lane,

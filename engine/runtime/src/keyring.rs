@@ -90,6 +90,50 @@ pub struct VersionEntry {
     pub epoch: EpochSlot,
     /// How much it was used.
     pub usage: Usage,
+    /// For a key whose blobs have random 96-bit nonces: how many more it may seal.
+    pub invocations: Invocations,
+}
+
+/// How many messages a key version may still seal under random 96-bit nonces: what was reserved, durably, and is not used yet.
+#[derive(Default)]
+pub struct Invocations {
+    left: AtomicU64,
+    /// What was reserved in all; never set back.
+    pub reserved: AtomicU64,
+}
+
+impl Invocations {
+    /// Goes on where so many had been reserved: what of them was not used is lost on purpose.
+    pub fn resumed(reserved: u64) -> Self {
+        Self { left: AtomicU64::new(0), reserved: AtomicU64::new(reserved) }
+    }
+
+    /// Stands for a count that cannot be trusted: none may be taken, nor reserved.
+    pub fn unknown() -> Self {
+        Self::resumed(u64::MAX / 2)
+    }
+
+    /// Makes the count one that cannot be trusted.
+    pub fn forget(&self) {
+        self.left.store(0, Ordering::Relaxed);
+        self.reserved.store(u64::MAX / 2, Ordering::Relaxed);
+    }
+
+    /// Takes `count` invocations, all or none.
+    pub fn take(&self, count: u64) -> bool {
+        self.left.try_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(count)).is_ok()
+    }
+
+    /// Returns how many are left.
+    pub fn left(&self) -> u64 {
+        self.left.load(Ordering::Relaxed)
+    }
+
+    /// Gives out what was reserved: `total` in all, `count` of it just now.
+    pub fn grant(&self, total: u64, count: u64) {
+        self.reserved.store(total, Ordering::Relaxed);
+        self.left.fetch_add(count, Ordering::Relaxed);
+    }
 }
 
 /// Use counts of a key version. Encrypt counts are rounded up after a crash, never down.

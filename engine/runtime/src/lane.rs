@@ -5,7 +5,7 @@
 //! reorders and a channel cannot.
 
 use std::hash::Hash;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use keymill_core::error::{Error, ErrorKind};
 use parking_lot::{Condvar, Mutex};
@@ -15,6 +15,9 @@ use crate::ready::{Divisible, ReadyQueue};
 struct State<K, T> {
     queue: ReadyQueue<K, T>,
     closed: bool,
+    sessions: usize,
+    /// Since when there has been no session.
+    bare_since: Instant,
 }
 
 /// A bounded, fair queue in front of sessions.
@@ -22,30 +25,48 @@ pub struct Lane<K, T> {
     state: Mutex<State<K, T>>,
     ready: Condvar,
     capacity: usize,
-    sessions: AtomicUsize,
     max_batch: usize,
+    /// How long jobs wait while there is no session at all; `None`: for ever.
+    patience: Option<Duration>,
+}
+
+/// What came of waiting for jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// There is a batch.
+    Batch,
+    /// Nothing came within the time.
+    Idle,
+    /// The lane is closed and drained.
+    Closed,
 }
 
 impl<K: Clone + Eq + Hash, T: Divisible> Lane<K, T> {
     /// Makes a lane for at most `capacity` waiting jobs, of which a session takes at most `max_batch` in one go.
     pub fn new(capacity: usize, max_batch: usize) -> Self {
-        Self {
-            state: Mutex::new(State { queue: ReadyQueue::new(1), closed: false }),
-            ready: Condvar::new(),
-            capacity,
-            sessions: AtomicUsize::new(0),
-            max_batch,
-        }
+        let state =
+            State { queue: ReadyQueue::new(1), closed: false, sessions: 0, bare_since: Instant::now() };
+        Self { state: Mutex::new(state), ready: Condvar::new(), capacity, max_batch, patience: None }
+    }
+
+    /// Has jobs refused once there has been no session for so long.
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = Some(patience);
+        self
     }
 
     /// Adds a job, or hands it back at once.
     ///
     /// # Errors
-    /// `Busy` where the lane is full, `Unavailable` where it is closed; the job comes back with the error.
+    /// `Busy` where the lane is full, `Unavailable` where it is closed or has had no session for longer than its patience; the job
+    /// comes back with the error.
     pub fn submit(&self, principal: &K, weight: u64, job: T) -> Result<(), (Error, T)> {
         let mut state = self.state.lock();
         if state.closed {
             return Err((Error::new(ErrorKind::Unavailable, "the crypto pool is shut down"), job));
+        }
+        if self.is_down_in(&state) {
+            return Err((down(), job));
         }
         if state.queue.len() >= self.capacity {
             let message = format!("the queue of the crypto pool holds its limit of {} jobs", self.capacity);
@@ -57,26 +78,37 @@ impl<K: Clone + Eq + Hash, T: Divisible> Lane<K, T> {
         Ok(())
     }
 
+    /// Puts a job that a session could not finish before its principal's others, however full the lane is: it was admitted.
+    pub fn restore(&self, principal: &K, weight: u64, job: T) {
+        self.state.lock().queue.put_back(principal, weight, job);
+        self.ready.notify_one();
+    }
+
     /// Waits for jobs and takes a batch; an empty batch means that the lane is closed and drained.
     pub fn take(&self, batch: &mut Vec<T>) {
+        while self.take_within(Duration::from_secs(3600), self.max_batch, batch) == Taken::Idle {}
+    }
+
+    /// Waits so long for jobs, and takes a batch that costs at most about `max_batch`.
+    pub fn take_within(&self, wait: Duration, max_batch: usize, batch: &mut Vec<T>) -> Taken {
         batch.clear();
         let mut state = self.state.lock();
-        while state.queue.is_empty() {
-            if state.closed {
-                return;
-            }
-            self.ready.wait(&mut state);
+        if state.queue.is_empty() && !state.closed {
+            self.ready.wait_for(&mut state, wait);
         }
-        let sessions = self.sessions.load(Ordering::Relaxed).max(1);
-        let fair = (1 + state.queue.len() / sessions).min(self.max_batch);
+        if state.queue.is_empty() {
+            return if state.closed { Taken::Closed } else { Taken::Idle };
+        }
+        let fair = (1 + state.queue.len() / state.sessions.max(1)).min(max_batch).min(self.max_batch);
         let mut parts = Vec::with_capacity(fair);
-        state.queue.take(fair as u64, &mut parts);
+        state.queue.take(fair.max(1) as u64, &mut parts);
         batch.extend(parts.into_iter().map(|(job, _)| job));
         let more = !state.queue.is_empty();
         drop(state);
         if more {
             self.ready.notify_one();
         }
+        Taken::Batch
     }
 
     /// Returns the number of jobs that wait.
@@ -89,14 +121,43 @@ impl<K: Clone + Eq + Hash, T: Divisible> Lane<K, T> {
         self.len() == 0
     }
 
+    /// Returns the number of sessions.
+    pub fn sessions(&self) -> usize {
+        self.state.lock().sessions
+    }
+
     /// Counts a session in; the fair share follows.
     pub fn join(&self) {
-        self.sessions.fetch_add(1, Ordering::Relaxed);
+        self.state.lock().sessions += 1;
     }
 
     /// Counts a session out.
     pub fn leave(&self) {
-        self.sessions.fetch_sub(1, Ordering::Relaxed);
+        let mut state = self.state.lock();
+        state.sessions = state.sessions.saturating_sub(1);
+        if state.sessions == 0 {
+            state.bare_since = Instant::now();
+        }
+    }
+
+    /// Tells whether there has been no session for longer than the lane's patience.
+    pub fn is_down(&self) -> bool {
+        self.is_down_in(&self.state.lock())
+    }
+
+    fn is_down_in(&self, state: &State<K, T>) -> bool {
+        state.sessions == 0 && self.patience.is_some_and(|patience| state.bare_since.elapsed() > patience)
+    }
+
+    /// Takes the jobs of a lane that is down, so that they are refused and need not wait for their deadlines.
+    pub fn take_stranded(&self) -> Vec<T> {
+        let mut state = self.state.lock();
+        if self.is_down_in(&state) { state.queue.drain() } else { Vec::new() }
+    }
+
+    /// Wakes all sessions, so that they look whether they are still wanted.
+    pub fn wake(&self) {
+        self.ready.notify_all();
     }
 
     /// Takes no more jobs; sessions finish those that wait.
@@ -104,6 +165,11 @@ impl<K: Clone + Eq + Hash, T: Divisible> Lane<K, T> {
         self.state.lock().closed = true;
         self.ready.notify_all();
     }
+}
+
+/// Returns what a lane without sessions answers.
+pub fn down() -> Error {
+    Error::new(ErrorKind::Unavailable, "no session of the crypto pool is up").retry_after_ms(500)
 }
 
 #[cfg(test)]
@@ -165,6 +231,34 @@ mod tests {
         let mut batch = Vec::new();
         lane.take(&mut batch);
         assert!(batch.contains(&One("single")), "{batch:?}");
+    }
+
+    #[test]
+    fn a_lane_without_sessions_waits_a_while_and_then_refuses() {
+        let lane = Lane::new(10, 4).with_patience(Duration::from_secs(3600));
+        lane.submit(&"a", 1, One("a")).unwrap();
+        assert!(lane.take_stranded().is_empty(), "a session may come back");
+        let impatient = Lane::new(10, 4).with_patience(Duration::ZERO);
+        impatient.join();
+        impatient.submit(&"a", 1, One("a")).unwrap();
+        impatient.leave();
+        assert_eq!(impatient.take_stranded(), [One("a")]);
+        assert_eq!(impatient.submit(&"a", 1, One("a")).unwrap_err().0.kind(), ErrorKind::Unavailable);
+        impatient.join();
+        impatient.submit(&"a", 1, One("a")).unwrap();
+    }
+
+    #[test]
+    fn what_is_restored_comes_first_and_is_never_refused() {
+        let lane = Lane::new(1, 4);
+        lane.join();
+        lane.submit(&"a", 1, One("second")).unwrap();
+        lane.restore(&"a", 1, One("first"));
+        let mut batch = Vec::new();
+        assert_eq!(lane.take_within(Duration::ZERO, 1, &mut batch), Taken::Batch);
+        assert_eq!(batch, [One("first")]);
+        assert_eq!(lane.take_within(Duration::ZERO, 1, &mut batch), Taken::Batch);
+        assert_eq!(lane.take_within(Duration::ZERO, 1, &mut batch), Taken::Idle);
     }
 
     #[test]

@@ -14,8 +14,8 @@ use keymill_crypto::digest;
 use keymill_crypto::record::{RecordSealer, sequence_of, tag_of};
 
 use crate::actor::keyring::Inherited;
-use crate::keyring::{AliasEntry, CmkEntry, Keyring, Stamp, Usage, VersionEntry};
-use crate::records::{self, AliasRecord, InstallationRecord, Kind, UsageRecord};
+use crate::keyring::{AliasEntry, CmkEntry, Invocations, Keyring, Stamp, Usage, VersionEntry};
+use crate::records::{self, AliasRecord, InstallationRecord, InvocationsRecord, Kind, UsageRecord};
 
 /// What a stored record looks like beside what the audit remembers of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +91,16 @@ pub(crate) fn load(
             Err(error) => loader.reject(&entry, &error.to_string()),
         }
     }
+    let mut invocations: HashMap<CmkId, Option<InvocationsRecord>> = HashMap::new();
+    let mut invocation_stamps = HashMap::new();
+    for entry in fetch("invocations/")? {
+        let Some(id) = last_segment(&entry).and_then(CmkId::parse) else { continue };
+        let opened = loader.open::<InvocationsRecord>(&entry, Kind::Invocations);
+        if let Some((_, stamp)) = &opened {
+            invocation_stamps.insert(id, *stamp);
+        }
+        invocations.insert(id, opened.map(|(record, _)| record));
+    }
     let mut cmks = Vec::new();
     for entry in fetch("cmk/")? {
         let Some(id) = last_segment(&entry).and_then(CmkId::parse) else { continue };
@@ -101,6 +111,7 @@ pub(crate) fn load(
     }
     cmks.sort_by_key(|(cmk, _)| (cmk.created_at, cmk.id));
     for (cmk, stamp) in cmks {
+        let counted = invocations.remove(&cmk.id);
         let usage = usages.remove(&cmk.id).unwrap_or_default();
         let versions = cmk
             .versions
@@ -120,6 +131,13 @@ pub(crate) fn load(
                         decrypted: decrypted.into(),
                         last_ms: last.into(),
                         flushed: (encrypted + decrypted).into(),
+                    },
+                    invocations: match &counted {
+                        None => Invocations::default(),
+                        Some(None) => Invocations::unknown(),
+                        Some(Some(rows)) => Invocations::resumed(
+                            rows.0.iter().find(|row| row.0 == version.number).map_or(0, |row| row.1),
+                        ),
                     },
                 })
             })
@@ -177,6 +195,11 @@ pub(crate) fn load(
             if let Some(id) = path.strip_prefix("cmk/").and_then(CmkId::parse) {
                 keyring.quarantine(id, "the stored record of the key is missing");
             }
+            if let Some(entry) =
+                path.strip_prefix("invocations/").and_then(CmkId::parse).and_then(|id| keyring.cmk(&id))
+            {
+                entry.versions.iter().for_each(|version| version.invocations.forget());
+            }
             let why = "the record is missing, though the audit log says that it was written";
             loader.quarantined.push((path, why.to_owned()));
         }
@@ -185,7 +208,7 @@ pub(crate) fn load(
         access,
         access_stamps,
         access_ended,
-        inherited: Inherited { ended, usage_stamps, installation, installation_stamp },
+        inherited: Inherited { ended, usage_stamps, invocation_stamps, installation, installation_stamp },
         unrecorded: loader.unrecorded,
         quarantined: loader.quarantined,
         needs_bootstrap,

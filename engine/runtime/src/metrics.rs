@@ -3,13 +3,14 @@
 
 use std::time::{Duration, Instant};
 
+use crate::pool::{TokenReport, TokenState};
 use keymill_core::error::{ErrorClass, ErrorKind};
 use keymill_core::operation::Operation;
 use prometheus::core::Collector;
 use prometheus::local::LocalHistogram;
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry,
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry,
 };
 
 const OUTCOMES: [&str; 12] = [
@@ -90,10 +91,77 @@ struct Sampled {
     audit_failures: IntCounter,
     audit_healthy: IntGauge,
     store_healthy: IntGauge,
+    hsm_lane: IntGauge,
+    token: TokenSeries,
+}
+
+/// The series of each token, by the name that the configuration gives it.
+struct TokenSeries {
+    state: IntGaugeVec,
+    sessions: IntGaugeVec,
+    hung: IntGaugeVec,
+    loaded: IntGaugeVec,
+    item_seconds: GaugeVec,
+    lost: IntCounterVec,
+    items: IntCounterVec,
+    lookups: IntCounterVec,
+}
+
+impl TokenSeries {
+    fn make(make: &Maker<'_>) -> Self {
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            make.keep(IntGaugeVec::new(Opts::new(name, help), labels).expect("the name is valid"))
+        };
+        Self {
+            state: gauges(
+                "keymill_hsm_token_state",
+                "1 for the state that the token is in: up, out (being tried), drained, refused (an operator has to act).",
+                &["token", "state"],
+            ),
+            sessions: gauges("keymill_hsm_sessions", "Sessions of the token that take work.", &["token"]),
+            hung: gauges("keymill_hsm_hung_calls", "Calls into the module that do not return.", &["token"]),
+            loaded: gauges("keymill_hsm_loaded_keys", "Keys loaded in the token.", &["token"]),
+            item_seconds: make.keep(
+                GaugeVec::new(
+                    Opts::new(
+                        "keymill_hsm_item_seconds",
+                        "Seconds that one item takes in the token, of late.",
+                    ),
+                    &["token"],
+                )
+                .expect("the name is valid"),
+            ),
+            lost: make.counters("keymill_hsm_sessions_lost_total", "Sessions that were lost.", &["token"]),
+            items: make.counters("keymill_hsm_items_total", "Items done in the token.", &["token"]),
+            lookups: make.counters(
+                "keymill_hsm_key_lookups_total",
+                "Look-ups of loaded keys: a miss is unwrapped.",
+                &["token", "result"],
+            ),
+        }
+    }
+
+    fn set(&self, report: &TokenReport) {
+        let name = report.name.as_str();
+        for state in TokenState::ALL {
+            let is = i64::from(report.state == state);
+            self.state.with_label_values(&[name, state.name()]).set(is);
+        }
+        self.sessions.with_label_values(&[name]).set(report.sessions as i64);
+        self.hung.with_label_values(&[name]).set(report.hung as i64);
+        self.loaded.with_label_values(&[name]).set(report.keys_loaded as i64);
+        self.item_seconds.with_label_values(&[name]).set(report.item_ns as f64 / 1e9);
+        let raise = |counter: IntCounter, to: u64| counter.inc_by(to.saturating_sub(counter.get()));
+        raise(self.lost.with_label_values(&[name]), report.sessions_lost);
+        raise(self.items.with_label_values(&[name]), report.items);
+        for (result, count) in ["hit", "miss"].into_iter().zip(report.key_lookups) {
+            raise(self.lookups.with_label_values(&[name, result]), count);
+        }
+    }
 }
 
 /// A look at the engine, for the gauges.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Sample {
     /// Jobs that wait on arbiters.
     pub queue_depth: usize,
@@ -117,6 +185,10 @@ pub struct Sample {
     pub audit_healthy: bool,
     /// Whether the store takes writes.
     pub store_healthy: bool,
+    /// Chunks that wait for a session of a token.
+    pub hsm_lane_depth: usize,
+    /// How each token is.
+    pub tokens: Vec<TokenReport>,
 }
 
 struct Maker<'r>(&'r Registry);
@@ -206,6 +278,8 @@ impl Default for Metrics {
                 "1 while the audit log can be written, else 0: requests are refused.",
             ),
             store_healthy: make.gauge("keymill_store_healthy", "1 while the store takes writes, else 0."),
+            hsm_lane: make.gauge("keymill_hsm_lane_chunks", "Chunks that wait for a session of a token."),
+            token: TokenSeries::make(&make),
         };
         let process = prometheus::process_collector::ProcessCollector::for_self();
         registry.register(Box::new(process)).expect("every name is registered once");
@@ -307,6 +381,8 @@ impl Metrics {
         raise(&s.audit_failures, sample.audit_counts[2]);
         s.audit_healthy.set(i64::from(sample.audit_healthy));
         s.store_healthy.set(i64::from(sample.store_healthy));
+        s.hsm_lane.set(sample.hsm_lane_depth as i64);
+        sample.tokens.iter().for_each(|report| s.token.set(report));
         prometheus::TextEncoder::new()
             .encode_to_string(&self.registry.gather())
             .expect("what was gathered is well formed")

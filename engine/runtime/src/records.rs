@@ -27,7 +27,13 @@ pub enum Kind {
     AuditHead = 6,
     /// What the installation knows of itself.
     Installation = 7,
+    /// Reserved invocations of a CMK's versions.
+    Invocations = 8,
 }
+
+/// Reserved invocations of a CMK's versions as they are stored: number, reserved in all. Only ever raised (SP 800-38D §8.3).
+#[derive(Serialize, Deserialize, Default, Clone)]
+pub struct InvocationsRecord(pub Vec<(u32, u64)>);
 
 /// Use counts of a CMK's versions as they are stored: number, encrypted, decrypted, milliseconds of the last use.
 #[derive(Serialize, Deserialize, Default)]
@@ -73,6 +79,11 @@ pub fn material_path(id: &CmkId, version: u32) -> Path {
 /// Returns where the use counts of a CMK stand.
 pub fn usage_path(id: &CmkId) -> Path {
     path(format!("usage/{id}"))
+}
+
+/// Returns where the reserved invocations of a CMK stand.
+pub fn invocations_path(id: &CmkId) -> Path {
+    path(format!("invocations/{id}"))
 }
 
 /// Returns where an alias stands: `n` and its characters, but for `/`, which becomes `.` (no alias holds one).

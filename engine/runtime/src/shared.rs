@@ -1,25 +1,29 @@
 //! What every part of one engine shares: snapshots, caches, the audit, the metrics. Nothing here waits for an actor.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use actix::Recipient;
 use keymill_core::access::AccessSnapshot;
 use keymill_core::error::{Error, ErrorKind};
 use keymill_core::id::RequestId;
+use keymill_core::key::ProtectionLevel;
 use keymill_core::seam::auth::Authenticator;
-use keymill_core::seam::provider::{CryptoProvider, KeyCustody, KeyHandle};
+use keymill_core::seam::provider::{CryptoProvider, KeyCustody, KeyHandle, StoredKey};
 use keymill_core::seam::store::Store;
 use keymill_crypto::epoch::EpochLimits;
 use keymill_crypto::opening::SubkeyCache;
 use keymill_crypto::record::RecordSealer;
 use parking_lot::Mutex;
 
+use crate::actor::keyring::Reserve;
 use crate::audit::AuditHub;
 use crate::clock::Clock;
 use crate::config::EngineConfig;
 use crate::keyring::{CmkEntry, Keyring, VersionEntry};
 use crate::metrics::Metrics;
+use crate::pool::Pool;
 use crate::records;
 use crate::snapshot::Published;
 use crate::work::Fault;
@@ -33,8 +37,13 @@ pub(crate) struct Shared {
     pub(crate) access: Published<AccessSnapshot>,
     /// Bumped after each publication of `access`.
     pub(crate) access_version: AtomicU64,
+    /// What computes in this process.
     pub(crate) provider: Arc<dyn CryptoProvider>,
     pub(crate) custody: Mutex<Box<dyn KeyCustody>>,
+    /// The tokens, if there are any.
+    pub(crate) pool: Pool,
+    /// Has invocations of a key version reserved; set once the keyring actor runs.
+    pub(crate) reserver: OnceLock<Recipient<Reserve>>,
     pub(crate) authenticators: HashMap<&'static str, Box<dyn Authenticator>>,
     pub(crate) sealer: RecordSealer,
     pub(crate) subkeys: SubkeyCache,
@@ -51,12 +60,23 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Returns the loaded key of a version, loading it on first use.
+    /// Returns the loaded software key of a version, loading it on first use.
     pub(crate) fn handle(&self, entry: &CmkEntry, version: &VersionEntry) -> Result<KeyHandle, Fault> {
         let mut slot = version.handle.lock();
         if let Some(handle) = &*slot {
             return Ok(handle.clone());
         }
+        let stored = self.stored_key(entry, version)?;
+        let handle = self.custody.lock().load(&stored).map_err(|e| Fault::from(Error::from(e)))?;
+        // A key that was disabled meanwhile is used by nobody, so nothing is kept for it.
+        if entry.is_current() {
+            *slot = Some(handle.clone());
+        }
+        Ok(handle)
+    }
+
+    /// Returns the stored key of a version, whose record was checked by its seal.
+    pub(crate) fn stored_key(&self, entry: &CmkEntry, version: &VersionEntry) -> Result<StoredKey, Fault> {
         let material = records::open_material(&self.sealer, &entry.cmk.id, version.number, &version.sealed)
             .map_err(|error| {
             tracing::error!(key = %entry.cmk.id, version = version.number, %error, "key material is damaged");
@@ -67,16 +87,20 @@ impl Shared {
                 Error::new(ErrorKind::Quarantined, "the stored key material is of another version").into()
             );
         }
-        let handle = self.custody.lock().load(&material.key).map_err(|e| Fault::from(Error::from(e)))?;
-        // A key that was disabled meanwhile is used by nobody, so nothing is kept for it.
-        if entry.is_current() {
-            *slot = Some(handle.clone());
+        Ok(material.key)
+    }
+
+    /// Returns the limits of the sealing epochs of a key.
+    pub(crate) fn epoch_limits(&self, entry: &CmkEntry) -> EpochLimits {
+        match entry.cmk.protection {
+            ProtectionLevel::Software => self.epoch_limits,
+            ProtectionLevel::Hsm => self.pool.epoch_limits(),
         }
-        Ok(handle)
     }
 
     /// Forgets everything that was computed from a key's material.
     pub(crate) fn forget(&self, entry: &CmkEntry) {
+        self.pool.forget(entry);
         for version in &entry.versions {
             version.epoch.clear();
             self.subkeys.evict_version(&version.id);

@@ -28,7 +28,8 @@ impl Site {
             provider: Arc::new(keymill_provider_software::open(Default::default()).unwrap()),
             authenticators: vec![Box::new(keymill_auth_credentials::open(Default::default()).unwrap())],
             audit: Arc::new(keymill_audit_file::open(audit).unwrap()),
-            root: keymill_crypto::root::RootKeys::generate().unwrap(),
+            tokens: Vec::new(),
+            root: keymill_crypto::root::RootKeys::generate().unwrap().into(),
             node: "test".into(),
         })
         .unwrap();

@@ -10,10 +10,11 @@ use keymill_runtime::engine::Bootstrap;
 use keymill_runtime::frontend::Stopper;
 use keymill_runtime::{Engine, Frontend, FrontendError, StopSignal};
 
-use crate::config::{Config, Places};
+use crate::config::{Config, Places, RootKind};
 use crate::failure::{Failure, Result};
 use crate::plugins;
 use crate::root::{self, Existing};
+use crate::tokens::Tokens;
 
 /// A running engine and the threads of its frontends.
 pub(crate) struct Instance {
@@ -52,7 +53,9 @@ pub(crate) struct Taken {
 impl Taken {
     /// Opens the store, whose lock keeps a second process away, and the audit.
     pub(crate) fn take(config: &Config, places: &Places) -> Result<Self> {
-        root::check_apart(&places.root, &places.data)?;
+        if config.root.kind == RootKind::File {
+            root::check_apart(&places.root, &places.data)?;
+        }
         let store = plugins::store(&config.store, &places.data)?;
         let audit = plugins::audit(&config.audit, &places.audit)?;
         let is_unused = store.revision().map_err(Failure::because("store"))?.0 == 0
@@ -70,7 +73,14 @@ impl Instance {
         taken: Taken,
         tell: &mut dyn FnMut(&Bootstrap) -> Result<()>,
     ) -> Result<Started> {
-        let root = root::open_or_make(&places.root, taken.existing)?;
+        let mut tokens = Tokens::of(config)?;
+        let (root, is_new_root) = match config.root.kind {
+            RootKind::File => {
+                let root = root::open_or_make(&places.root, taken.existing)?;
+                (root.keys.into(), root.is_new)
+            }
+            RootKind::Pkcs11 => (tokens.root()?, false),
+        };
         let parts = keymill_runtime::Parts {
             config: config.engine()?,
             clock: keymill_runtime::clock::Clock::default(),
@@ -78,7 +88,8 @@ impl Instance {
             provider: plugins::provider(&config.provider)?,
             authenticators: plugins::authenticators()?,
             audit: taken.audit,
-            root: root.keys,
+            tokens: tokens.parts(),
+            root,
             node: config.engine.node.clone(),
         };
         let mut untold = None;
@@ -94,7 +105,7 @@ impl Instance {
         };
         let (stopper, signal) = Stopper::new();
         let instance = Self { engine, stopper, signal, frontends: Vec::new() };
-        Ok(Started { instance, bootstrap, is_new_root: root.is_new })
+        Ok(Started { instance, bootstrap, is_new_root })
     }
 
     /// Runs a frontend on a thread of its own; its end is told to `ended`.

@@ -17,6 +17,7 @@ mod private;
 mod process;
 mod root;
 mod serve;
+mod tokens;
 
 use std::process::ExitCode;
 

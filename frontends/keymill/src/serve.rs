@@ -14,7 +14,7 @@ use keymill_runtime::FrontendError;
 use keymill_runtime::engine::Bootstrap;
 use serde::Serialize;
 
-use crate::config::{Config, Places};
+use crate::config::{Config, Places, RootKind};
 use crate::credentials::CredentialsFile;
 use crate::failure::{Failure, Result};
 use crate::instance::{Ended, Instance, Started, Taken};
@@ -119,7 +119,9 @@ pub(crate) fn run(args: &ServeArgs) -> Result<()> {
     let replace = taken.existing != Existing::Nothing;
     let mut tell = |bootstrap: &Bootstrap| key_goes.tell(bootstrap, replace);
     let Started { mut instance, is_new_root, .. } = Instance::start(&config, &places, taken, &mut tell)?;
-    tell_of_root(&places, is_new_root);
+    if config.root.kind == RootKind::File {
+        tell_of_root(&places, is_new_root);
+    }
     let served = listeners.serve(&places, &mut instance, &events);
     let outcome = served.and_then(|ready| {
         let outcome = wait(&happened);

@@ -3,7 +3,8 @@
 
 use keymill_core::seam::provider::PublicKey;
 
-use crate::connect::{Domain, Refusal, casts_doubt};
+use crate::connect::{Refusal, casts_doubt};
+use crate::domain::Domain;
 use crate::kind::Kind;
 use crate::module::{Class, Failure, Object, Session};
 use crate::pair::{self, Proof};

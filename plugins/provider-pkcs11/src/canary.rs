@@ -1,7 +1,7 @@
 //! A key of the token's own whose answer is known: as long as it unwraps and opens its text, failures are the fault of others.
 
 use crate::cache::Graveyard;
-use crate::connect::Domain;
+use crate::domain::Domain;
 use crate::kind::Kind;
 use crate::module::{Failure, Object, Session};
 use crate::profile::ModuleProfile;

@@ -5,12 +5,12 @@
 use cryptoki_sys::CKM_AES_CMAC;
 use keymill_core::Sensitive;
 
-use crate::domain::{DOMAIN_KEYS, Does};
+use crate::domain::{DOMAIN_KEYS, Does, Domain};
 use crate::error::{OpenError, OpenErrorKind};
 use crate::initialize::{ID_BYTES, fresh_id};
 use crate::module::{Hash, Mechanism, Module, Object, Session};
 use crate::profile::{ModuleProfile, Overrides};
-use crate::{MAC_KEY_LABEL, probe};
+use crate::{DOMAIN_KEY_LABEL, MAC_KEY_LABEL, PRIVATE_DOMAIN_KEY_LABEL, probe};
 
 mod clean;
 mod copy;
@@ -20,9 +20,10 @@ mod seat;
 
 pub use clean::{Cleaned, Found, clean};
 pub use copy::{DomainCopy, KEK_BYTES, join};
-pub use proof::{Proof, ProofPair};
+pub use proof::WrappedPair;
 pub use rsa::WrappingKey;
 
+use proof::Proof;
 use seat::{Seat, Wrapping};
 
 /// Bytes of the challenge. More than one block: what the root MAC key computes over single blocks are keys (see `root_derive`), and no
@@ -337,7 +338,7 @@ fn profile(seat: &Seat) -> Result<ModuleProfile, OpenError> {
         module: &seat.module,
         slot: seat.slot,
         owner: &seat.session,
-        domain: seat.domain(),
+        domain: domain(seat),
         overrides: &Overrides::default(),
     };
     probe.run().map_err(|why| OpenError::new(OpenErrorKind::Lacking, format!("{}: {why}", seat.name())))
@@ -350,5 +351,13 @@ fn seat_report(seat: &Seat, profile: &ModuleProfile) -> PartyReport {
         model: seat.model.clone(),
         oaep: None,
         unwraps_limited: profile.unwraps_limited(),
+    }
+}
+
+/// Returns the keys that wrap, which came in before anything is tried.
+fn domain(seat: &Seat) -> Domain {
+    Domain {
+        secret: seat.made(DOMAIN_KEY_LABEL).expect("it came in before it is tried"),
+        private: seat.made(PRIVATE_DOMAIN_KEY_LABEL),
     }
 }

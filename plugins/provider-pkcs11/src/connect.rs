@@ -10,8 +10,8 @@ use keymill_core::Sensitive;
 use keymill_core::seam::provider::ProviderError;
 
 use crate::config::Config;
+use crate::domain::Domain;
 use crate::error::{OpenError, OpenErrorKind};
-use crate::kind::Kind;
 use crate::module::{Attribute, Class, Failure, Module, Object, Session, TokenInfo, User};
 use crate::{DOMAIN_KEY_LABEL, MAC_KEY_LABEL, PRIVATE_DOMAIN_KEY_LABEL};
 
@@ -22,25 +22,6 @@ pub(crate) struct Bare {
     pub(crate) owner: Session,
     pub(crate) domain: Domain,
     pub(crate) mac_key: Option<Object>,
-}
-
-/// The keys of a domain that wrap.
-#[derive(Clone, Copy)]
-pub(crate) struct Domain {
-    /// Secret keys.
-    pub(crate) secret: Object,
-    /// Private keys, where the token was initialised for them.
-    pub(crate) private: Option<Object>,
-}
-
-impl Domain {
-    /// Returns the key that wraps keys of this kind.
-    pub(crate) fn key(self, kind: Kind) -> Result<Object, Failure> {
-        match kind.spec().is_key_pair() {
-            true => self.private.ok_or(Failure::Missing { call: PRIVATE_DOMAIN_KEY_LABEL }),
-            false => Ok(self.secret),
-        }
-    }
 }
 
 /// Finds the token, opens its two sessions, logs in, finds its keys.

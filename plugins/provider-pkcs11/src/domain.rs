@@ -3,9 +3,13 @@
 
 use cryptoki_sys::{CKA_CLASS, CKA_LABEL, CKA_TOKEN, CKO_SECRET_KEY};
 
+use crate::kind::Kind;
 use crate::module::template::{domain_key, mac_key, private_domain_key};
 use crate::module::{Attribute, Failure, Object, Session};
 use crate::{DOMAIN_KEY_LABEL, MAC_KEY_LABEL, PRIVATE_DOMAIN_KEY_LABEL};
+
+/// Bytes of any of them, wrapped by RFC 5649: one block of eight more.
+pub(crate) const WRAPPED_BYTES: usize = 40;
 
 /// One of them.
 pub(crate) struct DomainKey {
@@ -30,6 +34,25 @@ pub(crate) const DOMAIN_KEYS: [DomainKey; 3] = [
     DomainKey { label: PRIVATE_DOMAIN_KEY_LABEL, template: private_domain_key, does: Does::Wraps },
     DomainKey { label: DOMAIN_KEY_LABEL, template: domain_key, does: Does::Wraps },
 ];
+
+/// Those that wrap, as objects of a connection.
+#[derive(Clone, Copy)]
+pub(crate) struct Domain {
+    /// Secret keys.
+    pub(crate) secret: Object,
+    /// Private keys; a token that was initialised before there were key pairs has none.
+    pub(crate) private: Option<Object>,
+}
+
+impl Domain {
+    /// Returns the key that wraps keys of this kind.
+    pub(crate) fn key(self, kind: Kind) -> Result<Object, Failure> {
+        match kind.spec().is_key_pair() {
+            true => self.private.ok_or(Failure::Missing { call: PRIVATE_DOMAIN_KEY_LABEL }),
+            false => Ok(self.secret),
+        }
+    }
+}
 
 /// Finds the objects of a label on the token.
 pub(crate) fn find(session: &Session, label: &str) -> Result<Vec<Object>, Failure> {

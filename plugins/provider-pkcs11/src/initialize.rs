@@ -143,8 +143,9 @@ fn make_keys(module: &Module, slot: CK_SLOT_ID, pin: &Sensitive) -> Result<Vec<&
         let objects = find(&session, key.label).map_err(OpenError::because("the token's keys"))?;
         found.extend(objects.first().map(|object| (key.label, *object)));
     }
-    if found.len() == DOMAIN_KEYS.len() {
-        let why = format!("the token has a key {DOMAIN_KEY_LABEL} already, and all others that it needs");
+    // It is made last: where it is, the token may be in use, and one of several, which would have to have whatever is made here, too.
+    if found.iter().any(|(label, _)| *label == DOMAIN_KEY_LABEL) {
+        let why = format!("the token has a key {DOMAIN_KEY_LABEL} already, and may be in use");
         return Err(OpenError::new(OpenErrorKind::Occupied, why));
     }
     let id = match found.first() {

@@ -36,7 +36,7 @@ use keymill_core::seam::provider::{
 
 pub use adopt::Adopt;
 pub use ceremony::{
-    Ceremony, Cleaned, DomainCopy, Found, KEK_BYTES, MadeDomain, Party, PartyReport, Proof, ProofPair,
+    Ceremony, Cleaned, DomainCopy, Found, KEK_BYTES, MadeDomain, Party, PartyReport, WrappedPair,
     WrappingKey, clean, join, wrapping_key,
 };
 pub use config::Config;
@@ -85,6 +85,7 @@ pub fn open_on(module: Module, config: Config) -> Result<Pkcs11Provider, OpenErr
             // A call can take as long as the network to the device likes.
             inline: false,
             max_batch,
+            max_item_bytes: token.profile.max_item_bytes,
             max_sessions: token.max_sessions(),
         },
         token,

@@ -4,7 +4,7 @@ use cryptoki_sys::*;
 use keymill_core::key::KeySpec;
 use keymill_core::limit;
 
-use crate::connect::Domain;
+use crate::domain::Domain;
 use crate::kind::Kind;
 use crate::module::{Attribute, Failure, Mechanism, Module, Object, Rv, Session};
 use crate::profile::{CancelMethod, GcmMethod, ModuleProfile, Overrides, WrapMechanism};

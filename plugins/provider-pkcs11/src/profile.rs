@@ -113,7 +113,7 @@ impl WrapMechanism {
 }
 
 impl ModuleProfile {
-    /// Tells whether what the domain's keys unwrap can be used, and not read.
+    /// Tells whether nothing that is stored unwraps as a key that can be read.
     pub fn unwraps_limited(&self) -> bool {
         self.unwrap_template_honoured && self.private_template_honoured != Some(false)
     }

@@ -1,7 +1,7 @@
 //! Keys under the domain's keys: made and wrapped, and unwrapped for one use.
 
 use crate::cache::Graveyard;
-use crate::connect::Domain;
+use crate::domain::Domain;
 use crate::kind::{Birth, Kind};
 use crate::module::{Failure, Object, Session};
 use crate::profile::ModuleProfile;

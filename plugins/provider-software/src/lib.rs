@@ -49,6 +49,7 @@ pub fn open(_config: Config) -> Result<SoftwareProvider, OpenError> {
             derives: true,
             inline: true,
             max_batch: limit::BATCH_ITEMS,
+            max_item_bytes: usize::MAX,
             max_sessions: MAX_SESSIONS,
         },
     })

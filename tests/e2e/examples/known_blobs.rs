@@ -38,7 +38,8 @@ fn main() {
             keymill_audit_file::open(keymill_audit_file::Config::at(directory.path().join("audit")))
                 .expect("it opens"),
         ),
-        root,
+        tokens: Vec::new(),
+        root: root.into(),
         node: "known-blobs".into(),
     };
     let (engine, bootstrap) = Engine::start(parts).expect("the engine starts");

@@ -7,6 +7,7 @@ use keymill_client::{ClientError, Connection, Credentials, ServerError};
 use keymill_core::access::{AccessKeyStatus, Grant};
 use keymill_core::context::EncryptionContext;
 use keymill_core::id::{AccessKeyId, CmkId, KeyRef, KeyVersionId};
+use keymill_core::key::{BulkMode, KeySpec, ProtectionLevel};
 use keymill_core::operation::*;
 use keymill_harness::Live;
 
@@ -133,6 +134,46 @@ impl Caller {
             timeout_ms: None,
         };
         self.ask(request, take!(CreateKey, reply => reply.key_metadata.key_id))
+    }
+
+    /// Creates a key in an HSM.
+    pub fn create_in_hsm(&mut self, mode: BulkMode) -> Answered<CmkId> {
+        self.create_of(None, Some(mode))
+    }
+
+    /// Creates a key of a specification, in an HSM where a bulk mode is said.
+    pub fn create_of(&mut self, key_spec: Option<KeySpec>, bulk_mode: Option<BulkMode>) -> Answered<CmkId> {
+        let request = CreateKeyRequest {
+            key_spec,
+            key_usage: None,
+            origin: None,
+            protection_level: bulk_mode.map(|_| ProtectionLevel::Hsm),
+            bulk_mode,
+            description: None,
+            timeout_ms: None,
+        };
+        self.ask(request, take!(CreateKey, reply => reply.key_metadata.key_id))
+    }
+
+    /// Lists the tokens.
+    pub fn tokens(&mut self) -> Answered<Vec<TokenRow>> {
+        self.ask(ListTokensRequest::default(), take!(ListTokens, reply => reply.tokens))
+    }
+
+    /// Takes a token out of service.
+    pub fn drain_token(&mut self, name: &str) -> Answered<()> {
+        self.ask(
+            DrainTokenRequest { token_name: name.into(), timeout_ms: None },
+            take!(DrainToken, _reply => ()),
+        )
+    }
+
+    /// Takes a token into service.
+    pub fn enable_token(&mut self, name: &str) -> Answered<()> {
+        self.ask(
+            EnableTokenRequest { token_name: name.into(), timeout_ms: None },
+            take!(EnableToken, _reply => ()),
+        )
     }
 
     /// Describes a key.

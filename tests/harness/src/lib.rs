@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod disk;
+mod farm;
 mod fuse;
 mod live;
 pub mod program;
@@ -8,6 +9,7 @@ mod setup;
 mod site;
 
 pub use disk::Disk;
+pub use farm::{Farm, Simulated};
 pub use fuse::{Fuse, Point};
 pub use live::{Live, Started};
 pub use setup::Setup;

@@ -78,7 +78,8 @@ impl Live {
             provider: Arc::new(provider),
             authenticators: vec![Box::new(authenticator)],
             audit,
-            root: site.root(),
+            tokens: setup.tokens,
+            root: site.root().into(),
             node: "test".into(),
         };
         let (engine, bootstrap) = Engine::start(parts)?;

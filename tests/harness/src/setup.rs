@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use keymill_core::seam::audit::AuditLog;
 use keymill_core::seam::store::Store;
-use keymill_runtime::EngineConfig;
 use keymill_runtime::clock::Clock;
+use keymill_runtime::{EngineConfig, TokenPart};
 
 type Wrap<T> = Box<dyn FnOnce(Arc<T>) -> Arc<T>>;
 
@@ -20,6 +20,7 @@ pub struct Setup {
     pub(crate) hello_timeout: Duration,
     pub(crate) store: Wrap<dyn Store>,
     pub(crate) audit: Wrap<dyn AuditLog>,
+    pub(crate) tokens: Vec<TokenPart>,
 }
 
 impl Setup {
@@ -32,6 +33,7 @@ impl Setup {
             hello_timeout: Duration::from_secs(10),
             store: Box::new(|shipped| shipped),
             audit: Box::new(|shipped| shipped),
+            tokens: Vec::new(),
         }
     }
 
@@ -39,6 +41,11 @@ impl Setup {
     pub fn at_offset_ms(self, offset_ms: i64) -> Self {
         self.clock.jump_to_offset_ms(offset_ms);
         self
+    }
+
+    /// Gives the engine tokens.
+    pub fn with_tokens(self, tokens: Vec<TokenPart>) -> Self {
+        Self { tokens, ..self }
     }
 
     /// Gives the listener so many arbiters; one makes it certain that connections share theirs.

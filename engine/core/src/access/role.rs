@@ -66,6 +66,7 @@ impl Role {
                             | UpdateAlias
                             | DeleteAlias
                             | DescribeLimits
+                            | ListTokens
                     )
             }
             Role::PolicyAdministrator => {
@@ -75,7 +76,7 @@ impl Role {
                         CreateAccessKey | UpdateAccessKey | DeleteAccessKey | DescribeLimits
                     )
             }
-            Role::Auditor => reads_keys || reads_access || operation == DescribeLimits,
+            Role::Auditor => reads_keys || reads_access || matches!(operation, DescribeLimits | ListTokens),
             Role::CryptoServiceKeyUser => matches!(
                 operation,
                 Encrypt

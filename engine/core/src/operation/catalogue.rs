@@ -160,6 +160,9 @@ catalogue! { <'a>
     UpdateAccessKey: Management(UpdateAccessKeyRequest) -> UpdateAccessKeyReply;
     DeleteAccessKey: Management(DeleteAccessKeyRequest) -> DeleteAccessKeyReply;
     DescribeLimits: Read(DescribeLimitsRequest) -> DescribeLimitsReply;
+    ListTokens: Read(ListTokensRequest) -> ListTokensReply;
+    DrainToken: Management(DrainTokenRequest) -> DrainTokenReply;
+    EnableToken: Management(EnableTokenRequest) -> EnableTokenReply;
 }
 
 #[cfg(test)]

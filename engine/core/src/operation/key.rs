@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{AccessKeyId, CmkId, KeyRef, KeyVersionId, RequestId};
-use crate::key::{BulkMode, KeySpec, KeyState, KeyUsage, Origin, ProtectionLevel};
+use crate::key::{BulkMode, KeySpec, KeyState, KeyStorageMechanism, KeyUsage, Origin, ProtectionLevel};
 use crate::time::Timestamp;
 
 /// Creates a CMK with its first version.
@@ -70,6 +70,9 @@ pub struct KeyMetadata {
     /// For an HSM key: where AES-GCM runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bulk_mode: Option<BulkMode>,
+    /// For an HSM key: where its material is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_storage_mechanism: Option<KeyStorageMechanism>,
     /// The version that encrypts.
     pub primary_key_version: KeyVersionId,
     /// When the primary version was made.

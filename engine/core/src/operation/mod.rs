@@ -9,6 +9,7 @@ mod data_key;
 mod key;
 mod limits;
 mod page;
+mod token;
 
 pub use access::*;
 pub use alias::*;
@@ -19,3 +20,4 @@ pub use data_key::*;
 pub use key::*;
 pub use limits::*;
 pub use page::PageRequest;
+pub use token::*;

@@ -52,6 +52,8 @@ pub struct ProviderProfile {
     pub inline: bool,
     /// Items that one call takes, at most.
     pub max_batch: usize,
+    /// Bytes of one item's text, at most: some modules do worse than to refuse a longer one.
+    pub max_item_bytes: usize,
     /// Sessions that it gives, at most.
     pub max_sessions: usize,
 }

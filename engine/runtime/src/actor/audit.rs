@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use keymill_core::audit::{KeyTouch, Outcome, RecordStamp};
 use keymill_core::error::{Error, Result};
-use keymill_core::id::CmkId;
 use keymill_core::seam::store::{Path, Revision, StoreError, Write};
 use keymill_crypto::audit::{ChainHead, Note};
 
@@ -89,8 +88,8 @@ impl AuditActor {
                         records.push(record);
                         waiting.push(reply);
                     }
-                    AuditMessage::Timer { operation, rule, cmk, writes } => {
-                        records.push(self.of_timer(operation, rule, cmk, writes));
+                    AuditMessage::Timer { operation, rule, key, writes } => {
+                        records.push(self.of_timer(operation, rule, key, writes));
                     }
                     AuditMessage::ClockJump { from, to } => {
                         self.chain.chain.note(&Note::ClockJump { from, to });
@@ -141,10 +140,9 @@ impl AuditActor {
         &self,
         operation: &'static str,
         rule: &'static str,
-        cmk: CmkId,
+        key: KeyTouch,
         writes: Vec<RecordStamp>,
     ) -> Box<ManagementRecord> {
-        let protection = self.shared.provider.profile().protection;
         Box::new(ManagementRecord {
             request: self.shared.request_ids.next(),
             principal: None,
@@ -153,7 +151,7 @@ impl AuditActor {
             operation,
             outcome: Outcome::Done,
             rule: rule.into(),
-            keys: vec![KeyTouch { cmk, version: 0, items: 0, protection }],
+            keys: vec![key],
             micros: 0,
             writes,
         })

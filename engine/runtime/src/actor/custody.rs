@@ -19,6 +19,9 @@ pub(crate) struct CustodyJob {
     pub(crate) usage: KeyUsage,
     pub(crate) bulk_mode: Option<BulkMode>,
     pub(crate) deadline: Instant,
+    pub(crate) principal: Arc<AccessKeyId>,
+    /// Sessions that could not do it.
+    pub(crate) attempts: u32,
     pub(crate) reply: oneshot::Sender<Result<StoredKey>>,
 }
 

@@ -1,16 +1,18 @@
 //! The keyring actor: owns CMKs, their versions and aliases. Each change is decided by a pure rule, committed to the store, and
 //! only then published; the timers for use counts and deletions run here, too.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use actix::{Actor, AsyncContext, Context, Handler, Message};
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
 use keymill_core::audit::{KeyTouch, RecordStamp};
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::{AccessKeyId, AliasName, CmkId, KeyVersionId};
-use keymill_core::key::{Cmk, KeyChange, KeyState, KeyVersion, KeyVersionMaterial, Origin};
+use keymill_core::key::{
+    BulkMode, Cmk, KeyChange, KeyState, KeyVersion, KeyVersionMaterial, Origin, ProtectionLevel,
+};
 use keymill_core::limit;
 use keymill_core::seam::provider::StoredKey;
 use keymill_core::seam::store::{Path, Revision, Write};
@@ -18,11 +20,13 @@ use keymill_core::time::Timestamp;
 use keymill_crypto::{digest, random};
 use serde::Serialize;
 
-use super::{Changed, MAILBOX};
+use super::{Changed, CustodyJob, MAILBOX};
 use crate::audit::AuditMessage;
 use crate::keyring::{AliasEntry, CmkEntry, Stamp, Usage, VersionEntry};
-use crate::records::{self, AliasRecord, InstallationRecord, Kind, UsageRecord};
+use crate::pool::chunk::{Home, Return};
+use crate::records::{self, AliasRecord, InstallationRecord, InvocationsRecord, Kind, UsageRecord};
 use crate::shared::Shared;
+use crate::work::Fault;
 
 /// Owns CMKs and aliases.
 pub struct KeyringActor {
@@ -31,6 +35,9 @@ pub struct KeyringActor {
     /// Last sequence numbers of records that were removed: a record that comes again goes on from there.
     ended: HashMap<String, u64>,
     usage_stamps: HashMap<CmkId, Stamp>,
+    invocation_stamps: HashMap<CmkId, Stamp>,
+    /// Keys whose new version is being generated in a token.
+    renewing: HashSet<CmkId>,
     installation: InstallationRecord,
     installation_stamp: Option<Stamp>,
     /// Wall and monotonic time of the last look at the clock.
@@ -41,6 +48,7 @@ pub struct KeyringActor {
 pub(crate) struct Inherited {
     pub(crate) ended: HashMap<String, u64>,
     pub(crate) usage_stamps: HashMap<CmkId, Stamp>,
+    pub(crate) invocation_stamps: HashMap<CmkId, Stamp>,
     pub(crate) installation: InstallationRecord,
     pub(crate) installation_stamp: Option<Stamp>,
 }
@@ -48,6 +56,7 @@ pub(crate) struct Inherited {
 /// Makes a CMK of generated material.
 pub(crate) struct CreateCmk {
     pub(crate) key: StoredKey,
+    pub(crate) protection: ProtectionLevel,
     pub(crate) description: String,
     pub(crate) creator: AccessKeyId,
 }
@@ -69,6 +78,17 @@ pub(crate) struct ChangeDescription {
 pub(crate) struct Rotate {
     pub(crate) id: CmkId,
     pub(crate) key: StoredKey,
+}
+
+/// Reserves invocations of a key version whose blobs have random 96-bit nonces; the answer goes to `home`.
+pub(crate) struct Reserve {
+    pub(crate) cmk: CmkId,
+    pub(crate) version: KeyVersionId,
+    pub(crate) home: Arc<dyn Home>,
+}
+
+impl Message for Reserve {
+    type Result = ();
 }
 
 /// Creates or moves an alias.
@@ -111,8 +131,19 @@ struct Draft {
 impl KeyringActor {
     pub(crate) fn new(shared: Arc<Shared>, audit: flume::Sender<AuditMessage>, inherited: Inherited) -> Self {
         let last_look = (shared.clock.now(), shared.clock.instant());
-        let Inherited { ended, usage_stamps, installation, installation_stamp } = inherited;
-        Self { shared, audit, ended, usage_stamps, installation, installation_stamp, last_look }
+        let Inherited { ended, usage_stamps, invocation_stamps, installation, installation_stamp } =
+            inherited;
+        Self {
+            shared,
+            audit,
+            ended,
+            usage_stamps,
+            invocation_stamps,
+            renewing: HashSet::new(),
+            installation,
+            installation_stamp,
+            last_look,
+        }
     }
 
     fn draft<T: Serialize>(
@@ -183,6 +214,9 @@ impl KeyringActor {
         if let Some(stamp) = self.usage_stamps.get(&id) {
             drafts.push(Self::removal(records::usage_path(&id), *stamp));
         }
+        if let Some(stamp) = self.invocation_stamps.get(&id) {
+            drafts.push(Self::removal(records::invocations_path(&id), *stamp));
+        }
         let aliases = self.shared.keyring.aliases(|cmk| *cmk == id);
         for (name, _) in &aliases {
             if let Some(alias) = self.shared.keyring.alias(name) {
@@ -191,13 +225,14 @@ impl KeyringActor {
         }
         let (_, writes) = self.commit(drafts)?;
         self.usage_stamps.remove(&id);
+        self.invocation_stamps.remove(&id);
         for (name, _) in &aliases {
             self.shared.keyring.remove_alias(name);
         }
         self.shared.forget(entry);
         self.shared.keyring.remove(&id);
         tracing::warn!(key = %id, "the key was deleted: its window is over");
-        self.record("DeleteKey", "deletion window over", id, writes)
+        self.record("DeleteKey", "deletion window over", entry, writes)
     }
 
     /// Has what a timer did recorded.
@@ -205,30 +240,118 @@ impl KeyringActor {
         &self,
         operation: &'static str,
         rule: &'static str,
-        cmk: CmkId,
+        entry: &CmkEntry,
         writes: Vec<RecordStamp>,
     ) -> Result<()> {
-        let recorded = self.audit.send(AuditMessage::Timer { operation, rule, cmk, writes });
+        let key = KeyTouch { cmk: entry.cmk.id, version: 0, items: 0, protection: entry.cmk.protection };
+        let recorded = self.audit.send(AuditMessage::Timer { operation, rule, key, writes });
         recorded.map_err(|_| Error::new(ErrorKind::AuditUnavailable, "the audit log is closed"))
     }
 
     /// Makes a new version of each key whose primary one has sealed as many messages as random nonces allow.
-    fn rotate_exhausted(&mut self) -> Result<()> {
+    fn rotate_exhausted(&mut self, ctx: &mut Context<Self>) -> Result<()> {
         let keyring = &self.shared.keyring;
         let exhausted: Vec<_> = keyring
             .ids()
             .iter()
             .filter_map(|id| keyring.cmk(id))
             .filter(|e| e.cmk.state == KeyState::Enabled)
-            .filter(|e| is_exhausted(e.primary().usage.encrypted.load(Ordering::Relaxed)))
+            .filter(|e| is_exhausted(e))
             .collect();
         for entry in exhausted {
-            let key =
-                self.shared.custody.lock().generate(entry.cmk.spec, entry.cmk.usage, entry.cmk.bulk_mode)?;
-            let changed = self.rotate(&entry, key)?;
-            tracing::warn!(key = %entry.cmk.id, "a new version was made: the last one had sealed its number of messages");
-            self.record("RotateKey", "number of messages reached", entry.cmk.id, changed.writes)?;
+            match entry.cmk.protection {
+                ProtectionLevel::Software => {
+                    let (spec, usage) = (entry.cmk.spec, entry.cmk.usage);
+                    let key = self.shared.custody.lock().generate(spec, usage, entry.cmk.bulk_mode)?;
+                    self.renew(&entry, key)?;
+                }
+                ProtectionLevel::Hsm => self.renew_in_token(&entry, ctx),
+            }
         }
+        Ok(())
+    }
+
+    /// Makes a new version by itself, and has it recorded.
+    fn renew(&mut self, entry: &CmkEntry, key: StoredKey) -> Result<()> {
+        let changed = self.rotate(entry, key)?;
+        tracing::warn!(key = %entry.cmk.id, "a new version was made: the last one had sealed its number of messages");
+        self.record("RotateKey", "number of messages reached", entry, changed.writes)
+    }
+
+    /// Has a token generate a new version; until it has, the old one goes on up to its end.
+    fn renew_in_token(&mut self, entry: &CmkEntry, ctx: &mut Context<Self>) {
+        let id = entry.cmk.id;
+        if !self.renewing.insert(id) {
+            return;
+        }
+        let (reply, generated) = tokio::sync::oneshot::channel();
+        let principal = Arc::new(entry.cmk.creator.clone());
+        let job = CustodyJob {
+            spec: entry.cmk.spec,
+            usage: entry.cmk.usage,
+            bulk_mode: entry.cmk.bulk_mode,
+            deadline: Instant::now() + Duration::from_secs(60),
+            principal: principal.clone(),
+            attempts: 0,
+            reply,
+        };
+        if let Err((error, _)) = self.shared.pool.control.submit(&principal, 1, job) {
+            tracing::error!(key = %id, %error, "a new version that is due cannot be generated");
+            self.renewing.remove(&id);
+            return;
+        }
+        ctx.spawn(generated.into_actor(self).map(move |generated, actor, _| {
+            actor.renewing.remove(&id);
+            let renewed = generated
+                .unwrap_or_else(|_| Err(Error::new(ErrorKind::Unavailable, "the pool is shut down")))
+                .and_then(|key| {
+                    let entry = actor.entry(&id)?;
+                    // Someone may have rotated it meanwhile.
+                    if is_exhausted(&entry) { actor.renew(&entry, key) } else { Ok(()) }
+                });
+            if let Err(error) = renewed {
+                tracing::error!(key = %id, ?error, "a new version that is due could not be made");
+            }
+        }));
+    }
+
+    /// Reserves invocations of a key version: durable before the first of them is used, so that no crash makes one be used twice.
+    fn reserve(&mut self, id: &CmkId, version: &KeyVersionId) -> Result<()> {
+        let entry = self.entry(id)?;
+        let reserved = entry.versions.iter().find(|v| v.id == *version).ok_or_else(Error::key_not_found)?;
+        // Others may have asked for the same.
+        if reserved.invocations.left() >= limit::RESERVED_INVOCATIONS / 4 {
+            return Ok(());
+        }
+        let total = reserved.invocations.reserved.load(Ordering::Relaxed) + limit::RESERVED_INVOCATIONS;
+        if total > limit::MAX_INVOCATIONS {
+            return Err(Error::new(
+                ErrorKind::StateConflict,
+                "the key version has sealed as many messages as it may: rotate the key",
+            ));
+        }
+        let rows = entry.versions.iter().filter_map(|v| {
+            let of_version = match v.id == *version {
+                true => total,
+                false => v.invocations.reserved.load(Ordering::Relaxed),
+            };
+            (of_version > 0).then_some((v.number, of_version))
+        });
+        let record = InvocationsRecord(rows.collect());
+        let path = records::invocations_path(id);
+        let before = match self.invocation_stamps.get(id) {
+            Some(stamp) => Some(*stamp),
+            // One that failed its check at the start is replaced; what it counted is lost, and no version of before seals any more.
+            None => self.shared.store.get(&path)?.map(|stored| Stamp {
+                revision: stored.revision,
+                sequence: keymill_crypto::record::sequence_of(&stored.value).unwrap_or(0),
+            }),
+        };
+        let draft = self.draft(path, Kind::Invocations, before, &record)?;
+        let (revision, writes) = self.commit(vec![draft])?;
+        self.invocation_stamps.insert(*id, Stamp { revision, sequence: writes[0].sequence });
+        self.record("ReserveInvocations", "random nonces are counted", &entry, writes)?;
+        reserved.invocations.grant(total, limit::RESERVED_INVOCATIONS);
         Ok(())
     }
 
@@ -378,6 +501,7 @@ impl KeyringActor {
             handle: Default::default(),
             epoch: Default::default(),
             usage: Usage::default(),
+            invocations: Default::default(),
         };
         Ok((draft, Arc::new(entry)))
     }
@@ -402,9 +526,9 @@ impl Actor for KeyringActor {
                 tracing::error!(?error, "{what} failed");
             }
         };
-        ctx.run_interval(self.shared.config.usage_flush, move |actor, _| {
+        ctx.run_interval(self.shared.config.usage_flush, move |actor, ctx| {
             report("writing use counts", actor.flush_usage());
-            report("making new versions", actor.rotate_exhausted());
+            report("making new versions", actor.rotate_exhausted(ctx));
         });
         ctx.run_interval(self.shared.config.deletion_check, move |actor, _| {
             report("deleting keys whose time has come", actor.delete_due().map(drop));
@@ -418,7 +542,7 @@ impl Handler<CreateCmk> for KeyringActor {
     type Result = Result<Changed<Arc<CmkEntry>>>;
 
     fn handle(&mut self, message: CreateCmk, _: &mut Self::Context) -> Self::Result {
-        let CreateCmk { key, description, creator } = message;
+        let CreateCmk { key, protection, description, creator } = message;
         let now = self.shared.clock.now();
         let id = CmkId::from_random(random::array()?);
         let version =
@@ -428,7 +552,7 @@ impl Handler<CreateCmk> for KeyringActor {
             spec: key.spec,
             usage: key.usage,
             origin: Origin::AliyunKms,
-            protection: self.shared.provider.profile().protection,
+            protection,
             bulk_mode: key.bulk_mode,
             state: KeyState::Enabled,
             description,
@@ -490,6 +614,19 @@ impl Handler<Rotate> for KeyringActor {
     }
 }
 
+impl Handler<Reserve> for KeyringActor {
+    type Result = ();
+
+    fn handle(&mut self, message: Reserve, _: &mut Self::Context) {
+        let Reserve { cmk, version, home } = message;
+        let outcome = self.reserve(&cmk, &version).map_err(|error| {
+            tracing::error!(key = %cmk, ?error, "invocations cannot be reserved");
+            Fault::from(error)
+        });
+        home.returned(vec![Return::Reserved(version, outcome)]);
+    }
+}
+
 impl Handler<PutAlias> for KeyringActor {
     type Result = Result<Changed<()>>;
 
@@ -545,10 +682,26 @@ impl Handler<FlushUsage> for KeyringActor {
     }
 }
 
-/// Tells whether a key version has sealed 2^45 messages: where random 192-bit nonces repeat with a probability of 2^-32
+/// Tells whether the primary version of a key has sealed as many messages as random nonces allow it.
+fn is_exhausted(entry: &CmkEntry) -> bool {
+    let primary = entry.primary();
+    match entry.cmk.bulk_mode {
+        Some(BulkMode::InHsm) => has_used_up_96_bits(primary.invocations.reserved.load(Ordering::Relaxed)),
+        None | Some(BulkMode::HsmDerived) => {
+            has_used_up_192_bits(primary.usage.encrypted.load(Ordering::Relaxed))
+        }
+    }
+}
+
+/// Tells whether so many messages call for a new version under random 192-bit nonces: they repeat with a probability of 2^-32 at 2^45
 /// (`spec/ciphertext.md`).
-fn is_exhausted(encrypted: u64) -> bool {
+fn has_used_up_192_bits(encrypted: u64) -> bool {
     encrypted >= 1 << limit::XAES_MESSAGES_LOG2
+}
+
+/// The same under random 96-bit nonces: at 2^31 reserved ones, half of what SP 800-38D §8.3 allows.
+fn has_used_up_96_bits(reserved: u64) -> bool {
+    reserved >= limit::RENEWED_AT_INVOCATIONS
 }
 
 #[cfg(test)]
@@ -556,8 +709,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_version_is_replaced_at_two_to_the_forty_five_messages() {
-        assert!(!is_exhausted((1 << 45) - 1));
-        assert!(is_exhausted(1 << 45));
+    fn a_version_is_replaced_at_its_number_of_messages() {
+        assert!(!has_used_up_192_bits((1 << 45) - 1) && has_used_up_192_bits(1 << 45));
+        assert!(!has_used_up_96_bits((1 << 31) - 1) && has_used_up_96_bits(1 << 31));
     }
 }

@@ -4,8 +4,11 @@ pub mod keyring;
 pub mod policy;
 
 mod audit;
+mod control;
 mod custody;
+mod session;
 mod software;
+mod token;
 
 use std::sync::Arc;
 
@@ -20,6 +23,7 @@ pub(crate) use audit::AuditActor;
 pub(crate) use custody::{CustodyActor, CustodyJob};
 use keyring::KeyringActor;
 use policy::PolicyActor;
+pub(crate) use token::{Drain, Enable, TokenActor};
 
 use crate::audit::AuditMessage;
 use crate::lane::Lane;
@@ -42,6 +46,8 @@ pub struct Changed<T> {
 pub(crate) struct Actors {
     pub(crate) keyring: Addr<KeyringActor>,
     pub(crate) policy: Addr<PolicyActor>,
+    /// In the order of the pool's tokens.
+    pub(crate) tokens: Vec<Addr<TokenActor>>,
     pub(crate) lane: Arc<Lane<Arc<AccessKeyId>, CustodyJob>>,
     pub(crate) audit: flume::Sender<AuditMessage>,
     /// The arbiter that management operations run on.

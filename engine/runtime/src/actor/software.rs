@@ -1,8 +1,8 @@
 //! The software actor, one an arbiter: does the symmetric work of that arbiter's connections, in slices, fairly between
 //! principals. Waking another thread would cost more than the work.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, WrapFuture};
@@ -10,6 +10,7 @@ use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::AccessKeyId;
 use prometheus::IntGauge;
 
+use crate::pool::chunk::{Home, Return};
 use crate::ready::ReadyQueue;
 use crate::shared::Shared;
 use crate::work::{Desk, DeskKind, Job};
@@ -17,6 +18,8 @@ use crate::work::{Desk, DeskKind, Job};
 /// Nanoseconds of work that a principal gets in its turn while others wait.
 const QUANTUM: u64 = 25_000;
 const TICK_EVERY: Duration = Duration::from_millis(250);
+/// How often jobs that wait for tokens are looked at for their deadlines.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Does the ready software work of one arbiter.
 pub struct SoftwareActor {
@@ -25,6 +28,8 @@ pub struct SoftwareActor {
     budget: u64,
     queued: Arc<AtomicUsize>,
     slicing: bool,
+    /// Whether the jobs that wait for tokens are being looked at.
+    looking: bool,
     parts: Vec<(Box<Job>, crate::ready::Part)>,
     unfinished: Vec<Box<Job>>,
 }
@@ -65,23 +70,28 @@ impl ArbiterHandle {
 impl SoftwareActor {
     pub(crate) fn start_here(shared: &Arc<Shared>) -> Result<ArbiterHandle> {
         let queued = Arc::new(AtomicUsize::new(0));
+        let home = Arc::new(ArbiterHome(OnceLock::new()));
         let actor = Self {
-            desk: Some(Desk::open(shared, DeskKind::Arbiter)?),
+            desk: Some(Desk::open_at(shared, DeskKind::Arbiter, home.clone())?),
             ready: ReadyQueue::new(QUANTUM),
             budget: shared.config.slice.as_nanos() as u64,
             queued: queued.clone(),
             slicing: false,
+            looking: false,
             parts: Vec::new(),
             unfinished: Vec::new(),
         };
         let max_queued = shared.config.max_queued_jobs;
         let in_flight = shared.metrics.in_flight.clone();
-        Ok(ArbiterHandle { addr: actor.start(), queued, max_queued, in_flight })
+        let addr = actor.start();
+        let _set_once = home.0.set(addr.clone());
+        Ok(ArbiterHandle { addr, queued, max_queued, in_flight })
     }
 
     /// Works for one slice, then lets the arbiter look at its connections before the next.
     fn slice(&mut self, ctx: &mut Context<Self>) {
         self.work_once();
+        self.look_after_waiting(ctx);
         if self.ready.is_empty() {
             self.slicing = false;
             return;
@@ -101,11 +111,40 @@ impl SoftwareActor {
         let taken = self.parts.len();
         desk.work(&mut self.parts, &mut self.unfinished);
         self.queued.fetch_sub(taken - self.unfinished.len(), Ordering::Relaxed);
+        self.put_back();
+    }
+
+    fn put_back(&mut self) {
         // Last first, so that each principal's order is kept.
         while let Some(job) = self.unfinished.pop() {
             let principal = job.call().principal.access_key.clone();
             self.ready.put_back(&principal, 1, job);
         }
+    }
+
+    /// Has the jobs that wait for tokens looked at until there is none.
+    fn look_after_waiting(&mut self, ctx: &mut Context<Self>) {
+        if self.looking || !self.desk.as_ref().is_some_and(Desk::awaits) {
+            return;
+        }
+        self.looking = true;
+        ctx.run_later(LOOK_EVERY, |actor, ctx| {
+            actor.looking = false;
+            if let Some(desk) = &mut actor.desk {
+                desk.expire_waiting(&mut actor.unfinished);
+            }
+            actor.go_on(ctx);
+        });
+    }
+
+    /// Takes up jobs that need not wait any longer.
+    fn go_on(&mut self, ctx: &mut Context<Self>) {
+        self.queued.fetch_add(self.unfinished.len(), Ordering::Relaxed);
+        self.put_back();
+        if !self.ready.is_empty() && !self.slicing {
+            self.slice(ctx);
+        }
+        self.look_after_waiting(ctx);
     }
 }
 
@@ -137,6 +176,36 @@ impl Handler<Submit> for SoftwareActor {
         }
         if !self.slicing {
             self.slice_later(ctx);
+        }
+    }
+}
+
+/// What came back from tokens.
+struct Returned(Vec<Return>);
+
+impl Message for Returned {
+    type Result = ();
+}
+
+impl Handler<Returned> for SoftwareActor {
+    type Result = ();
+
+    fn handle(&mut self, Returned(returns): Returned, ctx: &mut Self::Context) {
+        if let Some(desk) = &mut self.desk {
+            desk.returned(returns, &mut self.unfinished);
+        }
+        self.go_on(ctx);
+    }
+}
+
+/// The home of an arbiter's desk.
+struct ArbiterHome(OnceLock<Addr<SoftwareActor>>);
+
+impl Home for ArbiterHome {
+    fn returned(&self, returns: Vec<Return>) {
+        // The mailbox is bounded by the chunks that the desk has out.
+        if let Some(addr) = self.0.get() {
+            addr.do_send(Returned(returns));
         }
     }
 }

@@ -1,11 +1,12 @@
 //! Management operations: one message to the owning actor, recorded durably, then answered. They run to their end whatever
 //! becomes of the caller, so that nothing is changed without a record.
 
+use actix::{Addr, Handler, Message};
 use keymill_core::access::{Grant, Resource, Role};
 use keymill_core::audit::{KeyTouch, Outcome, RecordStamp};
 use keymill_core::error::{Error, ErrorKind, Limit, Result};
 use keymill_core::id::{AccessKeyId, AliasName, CmkId, KeyRef};
-use keymill_core::key::{KeyChange, KeySpec, KeyUsage, ProtectionLevel};
+use keymill_core::key::{BulkMode, Cmk, KeyChange, KeySpec, KeyUsage, ProtectionLevel};
 use keymill_core::limit;
 use keymill_core::operation::*;
 
@@ -15,7 +16,7 @@ use crate::actor::keyring::{
     ChangeDescription, ChangeState, CreateCmk, DeleteAlias as RemoveAlias, PutAlias, Rotate,
 };
 use crate::actor::policy::{AddAccessKey, ChangeAccessKey, RemoveAccessKey, fresh_access_key};
-use crate::actor::{Changed, CustodyJob};
+use crate::actor::{Changed, CustodyJob, Drain, Enable, TokenActor};
 use crate::audit::{AuditMessage, ManagementRecord};
 use crate::work::Job;
 
@@ -34,15 +35,40 @@ pub struct Managed {
 
 /// What is to be done.
 pub(super) enum Plan {
-    CreateKey { description: String, spec: KeySpec },
-    ChangeState { id: CmkId, change: KeyChange, window_days: Option<u32> },
-    Describe { id: CmkId, description: String },
-    Rotate { id: CmkId },
-    PutAlias { name: AliasName, to: CmkId, create: bool },
-    RemoveAlias { name: AliasName },
-    AddAccessKey { description: String, grants: Vec<Grant> },
+    CreateKey {
+        description: String,
+        spec: KeySpec,
+        bulk_mode: Option<BulkMode>,
+    },
+    ChangeState {
+        id: CmkId,
+        change: KeyChange,
+        window_days: Option<u32>,
+    },
+    Describe {
+        id: CmkId,
+        description: String,
+    },
+    Rotate {
+        id: CmkId,
+    },
+    PutAlias {
+        name: AliasName,
+        to: CmkId,
+        create: bool,
+    },
+    RemoveAlias {
+        name: AliasName,
+    },
+    AddAccessKey {
+        description: String,
+        grants: Vec<Grant>,
+    },
     ChangeAccessKey(UpdateAccessKeyRequest),
     RemoveAccessKey(AccessKeyId),
+    /// By its place in the pool.
+    DrainToken(usize),
+    EnableToken(usize),
 }
 
 type Done = (Reply<'static>, Vec<KeyTouch>, Vec<RecordStamp>);
@@ -77,15 +103,14 @@ impl Gate {
         match request {
             Request::CreateKey(r) => {
                 self.require(job, Operation::CreateKey, Resource::Keys)?;
-                if r.protection_level == Some(ProtectionLevel::Hsm) || r.bulk_mode.is_some() {
-                    return Err(Error::new(
-                        ErrorKind::Unsupported,
-                        "no crypto pool of this installation has a hardware security module",
-                    ));
-                }
                 let spec = r.key_spec.unwrap_or(KeySpec::Aes256);
-                offered(spec, r.key_usage.unwrap_or_default())?;
-                Ok(Plan::CreateKey { description: describe(r.description.unwrap_or_default())?, spec })
+                let bulk_mode = self.bulk_mode(r.protection_level, r.bulk_mode)?;
+                offered(spec, r.key_usage.unwrap_or_default(), bulk_mode)?;
+                if let Some(mode) = bulk_mode {
+                    self.0.shared.pool.check(spec, mode)?;
+                }
+                let description = describe(r.description.unwrap_or_default())?;
+                Ok(Plan::CreateKey { description, spec, bulk_mode })
             }
             Request::EnableKey(r) => {
                 self.plan_change(job, &r.key_id, Operation::EnableKey, KeyChange::Enable)
@@ -156,7 +181,37 @@ impl Gate {
                 self.check_target(job, &r.access_key_id)?;
                 Ok(Plan::RemoveAccessKey(r.access_key_id))
             }
+            Request::DrainToken(r) => {
+                self.require(job, Operation::DrainToken, Resource::Nothing)?;
+                self.find_token(&r.token_name).map(Plan::DrainToken)
+            }
+            Request::EnableToken(r) => {
+                self.require(job, Operation::EnableToken, Resource::Nothing)?;
+                self.find_token(&r.token_name).map(Plan::EnableToken)
+            }
             other => Err(Error::internal(format!("{} changes nothing", other.operation().name()))),
+        }
+    }
+
+    fn find_token(&self, name: &str) -> Result<usize> {
+        let found = self.0.shared.pool.tokens.iter().position(|token| token.config.name == name);
+        found
+            .ok_or_else(|| Error::new(ErrorKind::InvalidParameter, "no token of the pool has this TokenName"))
+    }
+
+    /// Returns the bulk mode of a key to be made in a token; `None` for one of software.
+    fn bulk_mode(
+        &self,
+        protection: Option<ProtectionLevel>,
+        mode: Option<BulkMode>,
+    ) -> Result<Option<BulkMode>> {
+        let config = &self.0.shared.config;
+        match (protection.unwrap_or(config.protection), mode) {
+            (ProtectionLevel::Hsm, mode) => Ok(Some(mode.unwrap_or(config.bulk_mode))),
+            (ProtectionLevel::Software, None) => Ok(None),
+            (ProtectionLevel::Software, Some(_)) => {
+                Err(Error::new(ErrorKind::InvalidParameter, "BulkMode is for keys of ProtectionLevel HSM"))
+            }
         }
     }
 
@@ -276,10 +331,14 @@ impl Gate {
         let actors = &self.0.actors;
         let request_id = call.request_id;
         match plan {
-            Plan::CreateKey { description, spec } => {
-                let key = self.generate(call, spec, KeyUsage::EncryptDecrypt, deadline).await?;
+            Plan::CreateKey { description, spec, bulk_mode } => {
+                let key = self.generate(call, spec, KeyUsage::EncryptDecrypt, bulk_mode, deadline).await?;
                 let creator = (*call.principal.access_key).clone();
-                let changed = actors.keyring(CreateCmk { key, description, creator }).await?;
+                let protection = match bulk_mode {
+                    Some(_) => ProtectionLevel::Hsm,
+                    None => ProtectionLevel::Software,
+                };
+                let changed = actors.keyring(CreateCmk { key, protection, description, creator }).await?;
                 let key_metadata = self.metadata(&changed.value);
                 Ok(done(Reply::CreateKey(CreateKeyReply { key_metadata, request_id }), changed))
             }
@@ -308,7 +367,8 @@ impl Gate {
             }
             Plan::Rotate { id } => {
                 let entry = self.0.shared.keyring.cmk(&id).ok_or_else(Error::key_not_found)?;
-                let key = self.generate(call, entry.cmk.spec, entry.cmk.usage, deadline).await?;
+                let Cmk { spec, usage, bulk_mode, .. } = entry.cmk;
+                let key = self.generate(call, spec, usage, bulk_mode, deadline).await?;
                 let changed = actors.keyring(Rotate { id, key }).await?;
                 let key_version_id = changed.value.primary().id;
                 Ok(done(Reply::RotateKey(RotateKeyReply { key_version_id, request_id }), changed))
@@ -345,6 +405,14 @@ impl Gate {
                 let changed = actors.policy(change).await?;
                 Ok((Reply::UpdateAccessKey(UpdateAccessKeyReply { request_id }), Vec::new(), changed.writes))
             }
+            Plan::DrainToken(at) => {
+                ask_token(&actors.tokens[at], Drain).await?;
+                Ok((Reply::DrainToken(DrainTokenReply { request_id }), Vec::new(), Vec::new()))
+            }
+            Plan::EnableToken(at) => {
+                ask_token(&actors.tokens[at], Enable).await?;
+                Ok((Reply::EnableToken(EnableTokenReply { request_id }), Vec::new(), Vec::new()))
+            }
             Plan::RemoveAccessKey(id) => {
                 let changed = actors.policy(RemoveAccessKey { id }).await?;
                 Ok((Reply::DeleteAccessKey(DeleteAccessKeyReply { request_id }), Vec::new(), changed.writes))
@@ -352,19 +420,35 @@ impl Gate {
         }
     }
 
-    /// Has key material generated in the software lane.
+    /// Has key material generated: in a token where the key has a bulk mode, else in the software lane.
     async fn generate(
         &self,
         call: &Call,
         spec: KeySpec,
         usage: KeyUsage,
+        bulk_mode: Option<BulkMode>,
         deadline: std::time::Instant,
     ) -> Result<keymill_core::seam::provider::StoredKey> {
         let (reply, generated) = tokio::sync::oneshot::channel();
-        let job = CustodyJob { spec, usage, bulk_mode: None, deadline, reply };
-        self.0.actors.lane.submit(&call.principal.access_key, 1, job).map_err(|(error, _)| error)?;
-        generated.await.map_err(|_| Error::new(ErrorKind::Unavailable, "the software lane is shut down"))?
+        let principal = call.principal.access_key.clone();
+        let job =
+            CustodyJob { spec, usage, bulk_mode, deadline, principal: principal.clone(), attempts: 0, reply };
+        let lane = match bulk_mode {
+            Some(_) => &self.0.shared.pool.control,
+            None => &*self.0.actors.lane,
+        };
+        lane.submit(&principal, 1, job).map_err(|(error, _)| error)?;
+        generated.await.map_err(|_| Error::new(ErrorKind::Unavailable, "the crypto pool is shut down"))?
     }
+}
+
+async fn ask_token<M>(token: &Addr<TokenActor>, message: M) -> Result<()>
+where
+    M: Message<Result = ()> + Send + 'static,
+    TokenActor: Handler<M>,
+{
+    let gone = |_| Error::new(ErrorKind::Unavailable, "the engine is shutting down");
+    token.send(message).await.map_err(gone)
 }
 
 fn done<T>(reply: Reply<'static>, changed: Changed<T>) -> Done {
@@ -372,10 +456,14 @@ fn done<T>(reply: Reply<'static>, changed: Changed<T>) -> Done {
 }
 
 /// Refuses keys that the engine does nothing with yet, whatever its provider offers.
-fn offered(spec: KeySpec, usage: KeyUsage) -> Result<()> {
+fn offered(spec: KeySpec, usage: KeyUsage, bulk_mode: Option<BulkMode>) -> Result<()> {
     let refused = |why| Err(Error::new(ErrorKind::Unsupported, why));
-    if spec != KeySpec::Aes256 {
-        return refused(format!("this installation makes no keys of KeySpec {}", spec.name()));
+    match (spec, bulk_mode) {
+        (KeySpec::Aes256, _) | (KeySpec::Aes128, Some(BulkMode::InHsm)) => {}
+        (_, None) => return refused(format!("this installation makes no keys of KeySpec {}", spec.name())),
+        (_, Some(mode)) => {
+            return refused(format!("a key of KeySpec {} has no bulk mode {mode:?} here", spec.name()));
+        }
     }
     if !spec.usages().contains(&usage) {
         return refused(format!("a key of KeySpec {} has no KeyUsage {}", spec.name(), usage.name()));

@@ -182,6 +182,8 @@ impl Gate {
             cancel,
             ticket,
             started: None,
+            trip: None,
+            waits: false,
         });
         match self.admit(&mut job, request, frame) {
             Ok(None) => Opened::Job(job),
@@ -251,6 +253,8 @@ impl Gate {
             cancel,
             ticket,
             started: None,
+            trip: None,
+            waits: false,
         })
     }
 
@@ -314,6 +318,8 @@ impl Gate {
             ],
             audit_healthy: shared.audit.is_healthy(),
             store_healthy: shared.store_trouble.lock().is_none(),
+            hsm_lane_depth: shared.pool.lane.len(),
+            tokens: shared.pool.tokens.iter().map(|token| token.report()).collect(),
         };
         drop(arbiters);
         shared.metrics.expose(sample)
@@ -328,6 +334,10 @@ impl Gate {
         }
         if let Some(trouble) = &*shared.store_trouble.lock() {
             troubles.push(format!("the store refuses writes: {trouble}"));
+        }
+        if !shared.pool.is_empty() && shared.pool.lane.is_down() {
+            troubles
+                .push("no token of the crypto pool is up: requests under its keys are refused".to_owned());
         }
         troubles
     }

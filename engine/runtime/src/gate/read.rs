@@ -5,11 +5,13 @@ use std::sync::atomic::Ordering;
 use keymill_core::access::Resource;
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::{AliasName, CmkId, KeyRef};
+use keymill_core::key::KeyStorageMechanism;
 use keymill_core::operation::*;
 use keymill_core::time::Timestamp;
 
 use super::Gate;
 use crate::keyring::{CmkEntry, VersionEntry};
+use crate::pool::TokenReport;
 use crate::work::Job;
 
 impl Gate {
@@ -113,6 +115,12 @@ impl Gate {
                     request_id,
                 }))
             }
+            Request::ListTokens(_) => {
+                self.require(job, Operation::ListTokens, Resource::Nothing)?;
+                let tokens =
+                    self.0.shared.pool.tokens.iter().map(|token| token_row(token.report())).collect();
+                Ok(Reply::ListTokens(ListTokensReply { tokens, request_id }))
+            }
             Request::DescribeLimits(_) => {
                 self.require(job, Operation::DescribeLimits, Resource::Nothing)?;
                 let (frame, in_flight) = (self.max_frame_bytes(), self.max_in_flight());
@@ -163,6 +171,7 @@ impl Gate {
             origin: cmk.origin,
             protection_level: cmk.protection,
             bulk_mode: cmk.bulk_mode,
+            key_storage_mechanism: cmk.bulk_mode.map(|_| KeyStorageMechanism::HsmEncryptedDatabase),
             primary_key_version: cmk.primary().id,
             last_rotation_date: cmk.primary().created_at,
             delete_date: cmk.delete_at.map(|at| at.to_string()).unwrap_or_default(),
@@ -170,6 +179,21 @@ impl Gate {
             last_used_date: used(last_ms),
             use_count: entry.versions.iter().map(|v| v.usage.total()).sum(),
         }
+    }
+}
+
+fn token_row(report: TokenReport) -> TokenRow {
+    TokenRow {
+        token_name: report.name,
+        state: report.state.name().to_owned(),
+        reason: report.reason,
+        sessions: report.sessions as u64,
+        sessions_wanted: report.sessions_wanted as u64,
+        hung_calls: report.hung as u64,
+        sessions_lost: report.sessions_lost,
+        items: report.items,
+        keys_loaded: report.keys_loaded as u64,
+        nanoseconds_per_item: report.item_ns,
     }
 }
 

@@ -10,10 +10,13 @@ use keymill_core::error::{Error, ErrorKind};
 use keymill_core::id::CmkId;
 use keymill_core::seam::provider::CryptoSession;
 
-use super::open::{self, Memo, Opener};
+use super::hsm::{Where, right_of, where_sealed};
+use super::open::Memo;
+use super::trips::Trips;
 use super::{Destination, Fault, Finished, Job, Product, Sealing, Tally, Task, seal};
 use crate::audit::DeskChain;
 use crate::metrics::DeskMetrics;
+use crate::pool::chunk::{Home, Return};
 use crate::ready::Part;
 use crate::shared::Shared;
 use keymill_core::operation::Operation;
@@ -27,18 +30,40 @@ pub enum DeskKind {
     InProcess,
 }
 
+/// How long a desk that waits for tokens does so before it looks at the clock.
+const LOOK_UP: std::time::Duration = std::time::Duration::from_millis(20);
 /// Requests that one line of the audit holds beside its first, at most.
 const MAX_ALIKE: usize = 255;
 
+/// What opening needs, out of a desk.
+macro_rules! opener {
+    ($desk:expr, $principal:expr, $right:expr) => {
+        $crate::work::open::Opener {
+            shared: &$desk.shared,
+            session: &mut *$desk.session,
+            memo: &mut $desk.memo,
+            aad: &mut $desk.aad,
+            plaintext: &mut $desk.plaintext,
+            principal: $principal,
+            right: $right,
+        }
+    };
+}
+pub(super) use opener;
+
 /// What one thread needs to do symmetric work.
 pub struct Desk {
-    shared: Arc<Shared>,
-    session: Box<dyn CryptoSession>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) session: Box<dyn CryptoSession>,
     chain: Option<DeskChain>,
-    metrics: DeskMetrics,
-    memo: Memo,
-    aad: Vec<u8>,
-    plaintext: Vec<u8>,
+    pub(super) metrics: DeskMetrics,
+    pub(super) memo: Memo,
+    pub(super) aad: Vec<u8>,
+    pub(super) plaintext: Vec<u8>,
+    /// Jobs that wait for tokens.
+    pub(super) trips: Trips,
+    /// Where what comes back from tokens arrives, at a desk that waits for it.
+    arrivals: Option<flume::Receiver<Vec<Return>>>,
     touches: Vec<KeyTouch>,
     other_touches: Vec<KeyTouch>,
     alike: Vec<Alike>,
@@ -52,6 +77,17 @@ impl Desk {
     /// # Errors
     /// `Unavailable` where the provider gives no session, `AuditUnavailable` where there is no chain to be had.
     pub(crate) fn open(shared: &Arc<Shared>, kind: DeskKind) -> Result<Self, Error> {
+        let (sender, arrivals) = flume::unbounded();
+        let mut desk = Self::open_at(shared, kind, Arc::new(Waiting(sender)))?;
+        desk.arrivals = Some(arrivals);
+        Ok(desk)
+    }
+
+    /// Opens a desk; what comes back from tokens goes to `home`, and from there to [`Self::returned`].
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(crate) fn open_at(shared: &Arc<Shared>, kind: DeskKind, home: Arc<dyn Home>) -> Result<Self, Error> {
         let name = match kind {
             DeskKind::Arbiter => "data",
             DeskKind::InProcess => "in-process",
@@ -67,6 +103,8 @@ impl Desk {
             memo: Memo::default(),
             aad: Vec::new(),
             plaintext: Vec::new(),
+            trips: Trips::new(shared.clone(), home),
+            arrivals: None,
             touches: Vec::new(),
             other_touches: Vec::new(),
             alike: Vec::new(),
@@ -75,7 +113,8 @@ impl Desk {
         })
     }
 
-    /// Does the parts, in order. What is finished is answered; what is not is pushed to `unfinished`.
+    /// Does the parts, in order. What is finished is answered; what is not is pushed to `unfinished`, but for jobs that wait for tokens:
+    /// those are kept until [`Self::returned`].
     pub fn work(&mut self, parts: &mut Vec<(Box<Job>, Part)>, unfinished: &mut Vec<Box<Job>>) {
         let started = Instant::now();
         for (job, _) in parts.iter_mut() {
@@ -102,46 +141,102 @@ impl Desk {
         self.metrics.worked(started.elapsed());
         let mut done = Vec::with_capacity(parts.len());
         for (job, _) in parts.drain(..) {
-            if job.next < job.len() { unfinished.push(job) } else { done.push(job) }
+            if job.waits && job.next < job.len() {
+                self.trips.park(job);
+            } else if job.next < job.len() {
+                unfinished.push(job);
+            } else {
+                done.push(job);
+            }
         }
         self.finish(done, unfinished);
+    }
+
+    /// Takes what came back from tokens; jobs that can go on are pushed to `ready`.
+    pub(crate) fn returned(&mut self, returns: Vec<Return>, ready: &mut Vec<Box<Job>>) {
+        self.trips.returned(returns, Instant::now(), ready);
+    }
+
+    /// Tells whether any job waits for tokens.
+    pub(crate) fn awaits(&self) -> bool {
+        !self.trips.is_empty()
+    }
+
+    /// Answers jobs that wait for tokens and were called off, or whose time is over: a call may never return.
+    pub(crate) fn expire_waiting(&mut self, unfinished: &mut Vec<Box<Job>>) {
+        let mut due = self.trips.take_due(Instant::now());
+        for job in &mut due {
+            match job.cancel.is_cancelled() {
+                true => job.refuse(Error::new(ErrorKind::Cancelled, "the caller went away")),
+                false => expire(job),
+            }
+        }
+        self.finish(due, unfinished);
     }
 
     /// Does consecutive parts that seal under one key version with one run, or one part of any other kind.
     fn do_group(&mut self, group: &mut [(Box<Job>, Part)], now: Instant, at: keymill_core::Timestamp) {
         let destination = match &group[0].0.task {
-            Task::Seal { to, .. } => Some(to.clone()),
-            Task::Open(_) => None,
+            Task::Seal { to, .. } => to.clone(),
+            Task::Open(_) => {
+                for (job, part) in group {
+                    self.metrics.batch(part.items as u32);
+                    self.open_items(job, part.items, at);
+                }
+                return;
+            }
             Task::Answered(_) | Task::Refused(_) => return,
         };
-        let mut run = destination.as_ref().map(|to| {
-            let count = group.iter().map(|(_, part)| part.items as u32).sum();
-            self.metrics.batch(count);
-            seal::begin(&self.shared, &mut *self.session, to, count, now)
-        });
-        for (job, part) in group {
-            let principal = job.call.principal.clone();
-            let right = match job.operation {
-                Some(Operation::ReEncrypt | Operation::BatchReEncrypt) | None => Operation::Decrypt,
-                Some(operation) => operation,
-            };
-            let mut opener = Opener {
-                shared: &self.shared,
-                session: &mut *self.session,
-                memo: &mut self.memo,
-                aad: &mut self.aad,
-                plaintext: &mut self.plaintext,
-                principal: &principal,
-                right,
-            };
-            match &mut run {
-                Some(run) => seal::seal(job, part.items, run, at, &mut opener),
-                None => {
-                    self.metrics.batch(part.items as u32);
-                    open::open(job, part.items, &mut opener, at);
+        let place = where_sealed(&destination);
+        if place == Where::InToken {
+            for (job, _) in group {
+                match &job.task {
+                    Task::Seal { what: Sealing::Blobs(_), .. } => self.relay(job, now, at),
+                    _ => self.seal_in_token(job, at),
                 }
             }
-            job.next += part.items;
+            return;
+        }
+        let count = group.iter().map(|(_, part)| part.items as u32).sum();
+        self.metrics.batch(count);
+        let mut run = match place {
+            Where::HereByEpochOfToken => {
+                let limits = self.shared.epoch_limits(&destination.entry);
+                let run = destination.version.epoch.try_begin(count, now, &limits);
+                // Where there is no epoch, each job waits for its subkey.
+                run.map_err(|error| Fault::from(Error::from(error))).transpose()
+            }
+            _ => Some(seal::begin(&self.shared, &mut *self.session, &destination, count, now)),
+        };
+        for (job, part) in group {
+            // What was begun with a token is ended that way.
+            if matches!(job.task, Task::Seal { what: Sealing::Blobs(_), .. }) && job.trip.is_some() {
+                self.relay(job, now, at);
+                continue;
+            }
+            let mut own;
+            let run = match &mut run {
+                Some(run) => run,
+                None => match self.begin_by_token(job, &destination, part.items as u32, now) {
+                    Ok(None) => continue,
+                    Ok(Some(run)) => {
+                        own = Ok(run);
+                        &mut own
+                    }
+                    Err(fault) => {
+                        own = Err(fault);
+                        &mut own
+                    }
+                },
+            };
+            let principal = job.call.principal.clone();
+            let right = right_of(job);
+            let mut opener = opener!(self, &principal, right);
+            let sealed = seal::seal(job, part.items, run, at, &mut opener);
+            job.next += sealed;
+            if sealed < part.items {
+                self.relay(job, now, at);
+            }
         }
     }
 
@@ -161,6 +256,7 @@ impl Desk {
                 }
                 Stale::Source(_) => {
                     let mut job = done.remove(i);
+                    self.trips.forget(&mut job);
                     job.restart();
                     unfinished.push(job);
                 }
@@ -211,7 +307,8 @@ impl Desk {
             }
         }
         self.shared.metrics.in_flight.sub(done.len() as i64);
-        for job in done {
+        for mut job in done {
+            self.trips.forget(&mut job);
             let (finished, reply_to) = into_finished(job, now, &mut self.metrics);
             if let Some(reply_to) = reply_to {
                 reply_to.finished(finished);
@@ -246,8 +343,26 @@ impl Desk {
             parts.push((next, part));
             self.work(&mut parts, &mut unfinished);
             job = unfinished.pop();
+            while job.is_none() && self.awaits() {
+                self.await_arrivals(&mut unfinished);
+                job = unfinished.pop();
+            }
         }
         slot.0.lock().take().expect("a job that is done was answered")
+    }
+
+    /// Waits for something to come back from tokens, for a little while.
+    fn await_arrivals(&mut self, ready: &mut Vec<Box<Job>>) {
+        let arrivals = self.arrivals.clone().expect("a desk that performs jobs waits for what comes back");
+        if let Ok(returns) = arrivals.recv_timeout(LOOK_UP) {
+            self.returned(returns, ready);
+            while let Ok(returns) = arrivals.try_recv() {
+                self.returned(returns, ready);
+            }
+        }
+        if ready.is_empty() {
+            self.expire_waiting(ready);
+        }
     }
 
     /// Writes a checkpoint where one is due though no request came.
@@ -264,6 +379,16 @@ impl Desk {
         if let Some(mut chain) = self.chain {
             chain.close();
         }
+    }
+}
+
+/// The home of a desk that waits for what comes back.
+struct Waiting(flume::Sender<Vec<Return>>);
+
+impl Home for Waiting {
+    fn returned(&self, returns: Vec<Return>) {
+        // Bounded by the chunks that the desk has out; a desk that is gone waits for none.
+        let _gone = self.0.send(returns);
     }
 }
 

@@ -38,6 +38,10 @@ pub struct Job {
     /// Whatever the frontend wants back with the answer.
     pub(crate) ticket: u64,
     pub(crate) started: Option<Instant>,
+    /// Under which number its desk keeps what it has under way in tokens.
+    pub(crate) trip: Option<u64>,
+    /// Whether it can do nothing until something of that comes back.
+    pub(crate) waits: bool,
 }
 
 /// Takes finished jobs; called on the arbiter that did them.

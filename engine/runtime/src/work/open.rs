@@ -7,13 +7,16 @@ use keymill_core::access::{Principal, Resource, decide};
 use keymill_core::blob::{Algorithm, Blob};
 use keymill_core::error::{Error, ErrorKind};
 use keymill_core::id::KeyVersionId;
+use keymill_core::key::ProtectionLevel;
 use keymill_core::operation::Operation;
 use keymill_core::seam::provider::{CryptoSession, DeriveJob};
 use keymill_core::time::Timestamp;
 use keymill_crypto::xaes::{PREFIX_BYTES, Subkey, SubkeyCipher, subkey_messages};
 
+use super::away::{Away, Place, Segment};
 use super::seal::too_long;
 use super::{Fault, Job, KeySlot, OpenTask, Task};
+use crate::keyring::{CmkEntry, VersionEntry};
 use crate::shared::Shared;
 
 /// The subkey that the last item was opened with; neighbours mostly share it.
@@ -25,6 +28,8 @@ struct Remembered {
     generation: u64,
     prefix: [u8; PREFIX_BYTES],
     cipher: Arc<SubkeyCipher>,
+    /// No tag has verified under it yet.
+    fresh: bool,
 }
 
 /// What opening needs beside the task.
@@ -42,67 +47,135 @@ pub(super) struct Opener<'d> {
 /// Slots that are searched one by one before a request is told to name fewer keys.
 const MAX_KEYS: usize = 4_096;
 
+/// How an item is opened.
+pub(super) enum Way {
+    /// Under the subkey in the memo; a fresh one is kept once a tag has verified under it.
+    Subkey { slot: usize, fresh: bool },
+    /// By a token, which has done it.
+    Made { slot: usize, chunk: usize, item: usize },
+    /// By a token, or under a subkey that a token has to derive first.
+    Away,
+}
+
 impl Opener<'_> {
-    /// Opens item `i` into `out`, which is as long as [`plaintext_len`] says, and returns the place of its key among the slots.
-    pub(super) fn open(&mut self, task: &mut OpenTask, i: usize, out: &mut [u8]) -> Result<u32, Fault> {
-        let at = self.find(task, i)?;
+    /// Finds out how item `i` is opened, and has its subkey at hand; `head` is what the job has under way.
+    pub(super) fn way(
+        &mut self,
+        task: &mut OpenTask,
+        i: usize,
+        head: Option<&Segment>,
+    ) -> Result<Way, Fault> {
+        let slot = self.find(task, i)?;
         let Some(blob) = Blob::parse(task.items.get(i)) else { return Err(opaque()) };
-        self.aad.clear();
-        self.aad.extend_from_slice(blob.header_bytes);
-        self.aad.extend_from_slice(task.contexts.canonical(i));
-        let slot = &mut task.slots[at];
-        let (entry, version) = match &slot.state {
+        let (entry, version) = match &task.slots[slot].state {
             Ok(usable) => usable,
             Err(fault) => return Err(fault.clone()),
         };
-        if Some(blob.header.algorithm) != entry.cmk.algorithm()
-            || blob.header.algorithm != Algorithm::Xaes256Gcm
-        {
+        if Some(blob.header.algorithm) != entry.cmk.algorithm() {
             return Err(opaque());
         }
-        let prefix: &[u8; PREFIX_BYTES] = blob.nonce[..PREFIX_BYTES].try_into().expect("a nonce of 24 bytes");
-        let nonce = blob.nonce[PREFIX_BYTES..].try_into().expect("a nonce of 24 bytes");
+        let head = head.filter(|segment| segment.range.contains(&i));
+        if blob.header.algorithm != Algorithm::Xaes256Gcm {
+            if entry.cmk.protection != ProtectionLevel::Hsm {
+                return Err(opaque());
+            }
+            return match head.map(|segment| (segment.place(i), segment.is_back())) {
+                None | Some((Place::In { .. }, false)) => Ok(Way::Away),
+                Some((Place::In { chunk, item }, true)) => Ok(Way::Made { slot, chunk: *chunk, item: *item }),
+                Some((Place::Failed(fault), _)) => Err(fault.clone()),
+                Some((Place::Here, _)) => Err(Error::internal("an item was not sent to its token").into()),
+            };
+        }
+        let prefix = prefix_of(&blob);
         let generation = entry.generation;
         if let Memo(Some(last)) = &*self.memo
             && last.prefix == *prefix
             && last.version == version.id
             && last.generation == generation
         {
-            last.cipher.open_to(nonce, self.aad, blob.ciphertext, blob.tag, out).map_err(|_| opaque())?;
-        } else {
-            let known = self.shared.subkeys.lookup(&version.id, prefix, generation);
-            let cipher = match &known {
-                Some(cipher) => cipher.clone(),
-                None => {
-                    let handle = self.shared.handle(entry, version)?;
-                    let mut jobs = [DeriveJob::new(subkey_messages(prefix))];
-                    self.session.derive(&handle, &mut jobs).map_err(|lost| {
-                        Fault::from(
-                            Error::new(ErrorKind::Unavailable, "the crypto session was lost")
-                                .caused_by(lost.reason),
-                        )
-                    })?;
-                    let [job] = jobs;
-                    let Some(Ok(subkey)) = job.output else {
-                        return Err(Error::internal("derivation failed").into());
-                    };
-                    let subkey =
-                        Subkey::from_sensitive(subkey).map_err(|e| Fault::from(Error::internal(e)))?;
-                    Arc::new(SubkeyCipher::new(&subkey))
-                }
-            };
-            cipher.open_to(nonce, self.aad, blob.ciphertext, blob.tag, out).map_err(|_| opaque())?;
-            if known.is_none() && entry.is_current() {
-                self.shared.subkeys.insert_verified(&version.id, prefix, generation, cipher.clone());
-            }
-            *self.memo = Memo(Some(Remembered { version: version.id, generation, prefix: *prefix, cipher }));
+            return Ok(Way::Subkey { slot, fresh: last.fresh });
         }
-        slot.done += 1;
-        Ok(at as u32)
+        let (cipher, fresh) = match self.shared.subkeys.lookup(&version.id, prefix, generation) {
+            Some(cipher) => (cipher, false),
+            None if entry.cmk.protection == ProtectionLevel::Hsm => {
+                match head.and_then(|segment| segment.subkeys.get(&(version.id, *prefix))) {
+                    Some(subkey) => (subkey.clone()?, true),
+                    None if head.is_some_and(Segment::is_back) => {
+                        return Err(Error::internal("a subkey did not come back").into());
+                    }
+                    None => return Ok(Way::Away),
+                }
+            }
+            None => (self.derive(entry, version, prefix)?, true),
+        };
+        *self.memo =
+            Memo(Some(Remembered { version: version.id, generation, prefix: *prefix, cipher, fresh }));
+        Ok(Way::Subkey { slot, fresh })
+    }
+
+    /// Opens item `i` into `out`, which is as long as [`plaintext_len`] says, and returns the place of its key among the slots.
+    pub(super) fn open(
+        &mut self,
+        way: &Way,
+        task: &mut OpenTask,
+        i: usize,
+        head: Option<&Segment>,
+        out: &mut [u8],
+    ) -> Result<u32, Fault> {
+        let slot = match way {
+            Way::Made { slot, chunk, item } => {
+                let made = head.expect("what was made came back").made(*chunk, *item)?;
+                out.copy_from_slice(made.text);
+                *slot
+            }
+            Way::Subkey { slot, fresh } => {
+                let Some(blob) = Blob::parse(task.items.get(i)) else { return Err(opaque()) };
+                self.aad.clear();
+                self.aad.extend_from_slice(blob.header_bytes);
+                self.aad.extend_from_slice(task.contexts.canonical(i));
+                let nonce = blob.nonce[PREFIX_BYTES..].try_into().expect("a nonce of 24 bytes");
+                let Memo(Some(last)) = &mut *self.memo else { return Err(opaque()) };
+                last.cipher.open_to(nonce, self.aad, blob.ciphertext, blob.tag, out).map_err(|_| opaque())?;
+                if *fresh
+                    && let Ok((entry, version)) = &task.slots[*slot].state
+                    && entry.is_current()
+                {
+                    last.fresh = false;
+                    let cipher = last.cipher.clone();
+                    self.shared.subkeys.insert_verified(&version.id, &last.prefix, last.generation, cipher);
+                }
+                *slot
+            }
+            Way::Away => return Err(Error::internal("an item is away").into()),
+        };
+        task.slots[slot].done += 1;
+        Ok(slot as u32)
+    }
+
+    /// Derives a subkey here, of a software key.
+    fn derive(
+        &mut self,
+        entry: &CmkEntry,
+        version: &VersionEntry,
+        prefix: &[u8; PREFIX_BYTES],
+    ) -> Result<Arc<SubkeyCipher>, Fault> {
+        let handle = self.shared.handle(entry, version)?;
+        let mut jobs = [DeriveJob::new(subkey_messages(prefix))];
+        self.session.derive(&handle, &mut jobs).map_err(|lost| {
+            Fault::from(
+                Error::new(ErrorKind::Unavailable, "the crypto session was lost").caused_by(lost.reason),
+            )
+        })?;
+        let [job] = jobs;
+        let Some(Ok(subkey)) = job.output else {
+            return Err(Error::internal("derivation failed").into());
+        };
+        let subkey = Subkey::from_sensitive(subkey).map_err(|e| Fault::from(Error::internal(e)))?;
+        Ok(Arc::new(SubkeyCipher::new(&subkey)))
     }
 
     /// Finds the slot of the key version that item `i` names, making it where it is new.
-    fn find(&mut self, task: &mut OpenTask, i: usize) -> Result<usize, Fault> {
+    pub(super) fn find(&mut self, task: &mut OpenTask, i: usize) -> Result<usize, Fault> {
         let item = task.items.get(i);
         let Some(blob) = Blob::parse(item) else { return Err(opaque()) };
         if blob.ciphertext.len() > task.max_item_bytes {
@@ -150,29 +223,62 @@ impl Opener<'_> {
     }
 }
 
+/// Returns the first half of an XAES nonce.
+pub(super) fn prefix_of<'b>(blob: &Blob<'b>) -> &'b [u8; PREFIX_BYTES] {
+    blob.nonce[..PREFIX_BYTES].try_into().expect("a nonce of 24 bytes")
+}
+
 /// Returns the bytes of plaintext in item `i`; zero for what is too short to hold any.
 pub(super) fn plaintext_len(task: &OpenTask, i: usize) -> usize {
-    task.items.item_len(i).saturating_sub(Algorithm::Xaes256Gcm.overhead())
+    Blob::parse(task.items.get(i)).map_or(0, |blob| blob.ciphertext.len())
 }
 
 /// The one fault of everything that does not open.
-fn opaque() -> Fault {
+pub(super) fn opaque() -> Fault {
     Error::invalid_ciphertext().into()
 }
 
-/// Opens items `next .. next + count` of the job onto its sheet.
-pub(super) fn open(job: &mut Job, count: usize, opener: &mut Opener<'_>, at: Timestamp) {
-    let Task::Open(task) = &mut job.task else { return };
+/// Opens items from `next` on, up to `count`, onto the job's sheet; returns how many: fewer where one has to go to a token first.
+pub(super) fn open(
+    job: &mut Job,
+    count: usize,
+    opener: &mut Opener<'_>,
+    away: Option<&mut Away>,
+    at: Timestamp,
+) -> usize {
+    let Task::Open(task) = &mut job.task else { return count };
     let mut faults = Vec::new();
+    let mut segments = away.map(|away| &mut away.segments);
     let before: Vec<u32> = task.slots.iter().map(|slot| slot.done).collect();
+    let mut done = count;
     for i in job.next..job.next + count {
-        let len = plaintext_len(task, i);
-        match job.sheet.put(len, |out| opener.open(task, i, out)) {
+        let head = segments.as_ref().and_then(|segments| segments.front());
+        let way = opener.way(task, i, head);
+        if matches!(way, Ok(Way::Away)) {
+            done = i - job.next;
+            break;
+        }
+        let opened = match way {
+            Ok(way) => {
+                let len = plaintext_len(task, i);
+                job.sheet.put(len, |out| opener.open(&way, task, i, head, out))
+            }
+            Err(fault) => {
+                job.sheet.absent();
+                Err(fault)
+            }
+        };
+        match opened {
             Ok(slot) => task.index.push(Some(slot)),
             Err(fault) => {
                 task.index.push(None);
                 faults.push((i, fault));
             }
+        }
+        if let Some(segments) = &mut segments
+            && segments.front().is_some_and(|head| head.range.end == i + 1)
+        {
+            segments.pop_front();
         }
     }
     for (n, slot) in task.slots.iter().enumerate() {
@@ -187,4 +293,5 @@ pub(super) fn open(job: &mut Job, count: usize, opener: &mut Opener<'_>, at: Tim
     for (i, fault) in faults {
         job.fail_item(i, fault);
     }
+    done
 }

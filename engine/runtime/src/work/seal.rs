@@ -35,25 +35,26 @@ pub(super) fn begin(
     };
     to.version
         .epoch
-        .begin(count, now, &shared.epoch_limits, &mut derive)
+        .begin(count, now, &shared.epoch_limits(&to.entry), &mut derive)
         .map_err(|error| Fault::from(Error::from(error)))
 }
 
-/// Seals items `next .. next + count` of the job onto its sheet.
+/// Seals items from `next` on, up to `count`, onto the job's sheet; returns how many: fewer where one has to go to a token first.
 pub(super) fn seal(
     job: &mut Job,
     count: usize,
     run: &mut Result<SealRun, Fault>,
     at: Timestamp,
     opener: &mut Opener<'_>,
-) {
-    let Task::Seal { to, contexts, what, done } = &mut job.task else { return };
+) -> usize {
+    let Task::Seal { to, contexts, what, done } = &mut job.task else { return count };
     let mut aad = std::mem::take(opener.aad);
     let overhead = to.algorithm.overhead();
     let mut faults: Vec<(usize, Fault)> = Vec::new();
     let range = job.next..job.next + count;
     let mut sealed = 0u32;
     let mut aad_of = usize::MAX;
+    let mut taken = count;
 
     // None where no data keys are made: to wipe nothing takes longer than to seal a short item (a store of no bytes to an address that is
     // not mapped takes the processor's slow path).
@@ -77,7 +78,7 @@ pub(super) fn seal(
         let run = match run {
             Ok(run) => run,
             Err(fault) => {
-                job.sheet.absent();
+                absent(&mut job.sheet, what);
                 faults.push((i, fault.clone()));
                 continue;
             }
@@ -98,9 +99,16 @@ pub(super) fn seal(
                 }
             }
             Sealing::Blobs(open) => {
+                let way = match opener.way(open, i, None) {
+                    Ok(super::open::Way::Away) => {
+                        taken = i - range.start;
+                        break;
+                    }
+                    way => way,
+                };
                 let mut plaintext = std::mem::take(opener.plaintext);
                 plaintext.resize(super::open::plaintext_len(open, i), 0);
-                let outcome = match opener.open(open, i, &mut plaintext) {
+                let outcome = match way.and_then(|way| opener.open(&way, open, i, None, &mut plaintext)) {
                     Ok(_) => put(&plaintext),
                     Err(fault) => {
                         sheet.absent();
@@ -145,6 +153,16 @@ pub(super) fn seal(
     for (i, fault) in faults {
         job.fail_item(i, fault);
     }
+    taken
+}
+
+/// Writes that an item is absent; one of data keys is a pair.
+pub(super) fn absent(sheet: &mut super::Sheet, what: &Sealing) {
+    if matches!(what, Sealing::DataKeys { .. }) {
+        sheet.pair();
+        sheet.absent();
+    }
+    sheet.absent();
 }
 
 pub(super) fn too_long(bytes: usize, limit: usize) -> Fault {

@@ -46,7 +46,8 @@ impl Site {
             provider: Arc::new(keymill_provider_software::open(Default::default()).unwrap()),
             authenticators: vec![Box::new(authenticator)],
             audit: Arc::new(keymill_audit_file::open(audit).unwrap()),
-            root: RootKeys::generate().unwrap(),
+            tokens: Vec::new(),
+            root: RootKeys::generate().unwrap().into(),
             node: "test".into(),
         })
         .unwrap();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use clap::{Args, Subcommand};
 use keymill_core::id::{AliasName, CmkId, KeyRef};
+use keymill_core::key::{BulkMode, KeySpec, ProtectionLevel};
 use keymill_core::limit;
 use keymill_core::operation::{
     CancelKeyDeletionRequest, CreateAliasRequest, CreateKeyRequest, DescribeKeyRequest, DisableKeyRequest,
@@ -26,15 +27,8 @@ pub(crate) struct KeyArgs {
 
 #[derive(Subcommand, Clone, Debug)]
 enum KeyCommand {
-    /// Create a key of 256 bits for encryption and decryption
-    Create {
-        /// Names the key at once
-        #[arg(long, value_name = "alias/NAME")]
-        alias: Option<AliasName>,
-        /// What it is for, as free text
-        #[arg(long, value_name = "TEXT")]
-        description: Option<String>,
-    },
+    /// Create a key for encryption and decryption
+    Create(CreateArgs),
     /// List the keys that this access key may see
     List,
     /// Show all that is known of a key
@@ -69,6 +63,49 @@ enum KeyCommand {
 }
 
 #[derive(Args, Clone, Debug)]
+struct CreateArgs {
+    /// Names the key at once
+    #[arg(long, value_name = "alias/NAME")]
+    alias: Option<AliasName>,
+    /// What it is for, as free text
+    #[arg(long, value_name = "TEXT")]
+    description: Option<String>,
+    /// Where its material lives: software or hsm [default: as the server's configuration says]
+    #[arg(long, value_name = "LEVEL", value_parser = parse_protection)]
+    protection: Option<ProtectionLevel>,
+    /// Where AES-GCM of an HSM key runs: InHsm, every item in the HSM; HsmDerived, on the server's CPU under subkeys that the HSM derives
+    #[arg(long, value_name = "MODE", value_parser = parse_bulk_mode)]
+    bulk_mode: Option<BulkMode>,
+    /// Aliyun_AES_256, or Aliyun_AES_128 for a key in an HSM [default: Aliyun_AES_256]
+    #[arg(long, value_name = "SPEC", value_parser = parse_spec)]
+    spec: Option<KeySpec>,
+}
+
+fn parse_protection(text: &str) -> Result<ProtectionLevel, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "software" => Ok(ProtectionLevel::Software),
+        "hsm" => Ok(ProtectionLevel::Hsm),
+        _ => Err("it is software or hsm".to_owned()),
+    }
+}
+
+fn parse_bulk_mode(text: &str) -> Result<BulkMode, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "inhsm" | "in-hsm" => Ok(BulkMode::InHsm),
+        "hsmderived" | "hsm-derived" => Ok(BulkMode::HsmDerived),
+        _ => Err("it is InHsm or HsmDerived".to_owned()),
+    }
+}
+
+fn parse_spec(text: &str) -> Result<KeySpec, String> {
+    let known = [KeySpec::Aes256, KeySpec::Aes128];
+    known
+        .into_iter()
+        .find(|spec| spec.name().eq_ignore_ascii_case(text))
+        .ok_or_else(|| "it is Aliyun_AES_256 or Aliyun_AES_128".to_owned())
+}
+
+#[derive(Args, Clone, Debug)]
 struct Named {
     /// Key id, ARN or alias
     #[arg(value_name = "KEY", value_parser = parse_key)]
@@ -81,7 +118,7 @@ pub(crate) fn run(args: KeyArgs) -> Result<()> {
     let id = |named: Named| api.key_id(named.key);
     let timeout_ms = None;
     match args.command {
-        KeyCommand::Create { alias, description } => create(&api, alias, description),
+        KeyCommand::Create(args) => create(&api, args),
         KeyCommand::List => list(&api),
         KeyCommand::Describe(named) => describe(&api, named.key),
         KeyCommand::Enable(named) => {
@@ -119,7 +156,8 @@ pub(crate) fn run(args: KeyArgs) -> Result<()> {
     }
 }
 
-fn create(api: &Api, alias: Option<AliasName>, description: Option<String>) -> Result<()> {
+fn create(api: &Api, args: CreateArgs) -> Result<()> {
+    let CreateArgs { alias, description, protection, bulk_mode, spec } = args;
     if let Some(alias) = &alias {
         // Asked first, so that a taken name leaves no nameless key behind.
         let request = DescribeKeyRequest { key_id: KeyRef::Alias(alias.clone()), timeout_ms: None };
@@ -129,12 +167,14 @@ fn create(api: &Api, alias: Option<AliasName>, description: Option<String>) -> R
                 .next("choose another name, or have it name a new key by `keymill alias update`"));
         }
     }
+    // Who says where AES-GCM runs means a key in an HSM.
+    let protection_level = protection.or(bulk_mode.map(|_| ProtectionLevel::Hsm));
     let request = CreateKeyRequest {
-        key_spec: None,
+        key_spec: spec,
         key_usage: None,
         origin: None,
-        protection_level: None,
-        bulk_mode: None,
+        protection_level,
+        bulk_mode,
         description,
         timeout_ms: None,
     };
@@ -208,13 +248,15 @@ fn card(key: &KeyMetadata, aliases: &[AliasName]) -> Result<()> {
     let aliases = aliases.iter().map(AliasName::as_str).collect::<Vec<_>>().join(", ");
     let (state, protection) = (format!("{:?}", key.key_state), format!("{:?}", key.protection_level));
     let (spec, used, uses) = (key.key_spec.name(), or_dash(key.last_used_date), grouped(key.use_count));
-    let all: [(&str, &dyn std::fmt::Display); 13] = [
+    let mode = key.bulk_mode.map(|mode| format!("{mode:?}")).unwrap_or_default();
+    let all: [(&str, &dyn std::fmt::Display); 14] = [
         ("key id", &key.key_id),
         ("aliases", &aliases),
         ("state", &state),
         ("description", &key.description),
         ("spec", &spec),
         ("protection", &protection),
+        ("bulk mode", &mode),
         ("created", &key.creation_date),
         ("creator", &key.creator),
         ("version", &key.primary_key_version),

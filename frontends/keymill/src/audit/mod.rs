@@ -12,10 +12,11 @@ use keymill_core::seam::audit::AuditLog;
 use keymill_crypto::audit::ChainKeys;
 use keymill_crypto::derived::{DerivedKeys, cmac_pair};
 
-use crate::config::Config;
+use crate::config::{Config, RootKind};
 use crate::failure::{Failure, Result};
 use crate::output::{self, Rows, grouped};
 use crate::serve::PlaceArgs;
+use crate::tokens::Tokens;
 use crate::{plugins, process, root};
 
 use examine::{Findings, Storage, Trust, examine};
@@ -101,12 +102,21 @@ fn existing_audit(config: &Config, directory: &Path) -> Result<Arc<dyn AuditLog>
 }
 
 fn derive(config: &Config, root_file: &Path) -> Result<DerivedKeys> {
-    let root = root::open(root_file)?;
     let instance = config.engine()?.instance;
-    let cmac = &mut |messages| Ok::<_, std::convert::Infallible>(cmac_pair(&root.mac, messages));
-    match DerivedKeys::derive(1, &instance, cmac) {
-        Ok(derived) => Ok(derived),
-        Err(never) => match never {},
+    match config.root.kind {
+        RootKind::File => {
+            let root = root::open(root_file)?;
+            let cmac = &mut |messages| Ok::<_, std::convert::Infallible>(cmac_pair(&root.mac, messages));
+            match DerivedKeys::derive(1, &instance, cmac) {
+                Ok(derived) => Ok(derived),
+                Err(never) => match never {},
+            }
+        }
+        RootKind::Pkcs11 => {
+            let token = Tokens::of(config)?.first()?;
+            let cmac = &mut |messages| token.root_derive(messages);
+            DerivedKeys::derive(1, &instance, cmac).map_err(Failure::because("the root MAC key of the token"))
+        }
     }
 }
 

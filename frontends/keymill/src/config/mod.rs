@@ -3,6 +3,7 @@
 
 mod options;
 mod places;
+mod pool;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use crate::failure::{Failure, Result};
 
 pub(crate) use options::*;
 pub(crate) use places::Places;
+pub(crate) use pool::{KeysConfig, PoolSection, TokenSection};
 
 /// Every option. What is absent has its default, which needs no file at all.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -36,6 +38,10 @@ pub(crate) struct Config {
     pub(crate) audit: AuditConfig,
     /// What computes.
     pub(crate) provider: ProviderConfig,
+    /// The tokens.
+    pub(crate) pool: PoolSection,
+    /// What keys are like of which nobody says it.
+    pub(crate) keys: KeysConfig,
     /// HTTP.
     pub(crate) http: HttpConfig,
     /// MessagePack over TCP.
@@ -74,6 +80,9 @@ impl Config {
             max_frame_bytes: ours.max_frame_bytes,
             max_in_flight: ours.max_in_flight,
             audit: true,
+            pool: self.pool.lanes(),
+            protection: self.keys.protection_level,
+            bulk_mode: self.keys.bulk_mode,
         })
     }
 
@@ -116,6 +125,7 @@ mod tests {
     use toml::{Table, Value};
 
     const EVERY_OPTION: &str = include_str!("../../../../config/keymill.toml");
+    const HSM: &str = include_str!("../../../../config/hsm.toml");
     const DEV: &str = include_str!("../../../../config/dev.toml");
 
     /// The defaults, with something in the place of each option that has none.
@@ -125,6 +135,13 @@ mod tests {
         config.root.file.path = Some("r".into());
         config.store.sqlite.max_pages = Some(1);
         config.audit.file.directory = Some("a".into());
+        config.pool.token = vec![TokenSection {
+            serial: Some("s".into()),
+            pin_file: Some("p".into()),
+            pin_env: Some("e".into()),
+            sessions: Some(1),
+            ..TokenSection::default()
+        }];
         config.http.workers = Some(1);
         config.msgpack.workers = Some(1);
         config
@@ -135,6 +152,9 @@ mod tests {
             let path = format!("{above}{name}");
             match value {
                 Value::Table(table) => names(table, &format!("{path}."), into),
+                Value::Array(rows) if matches!(rows.first(), Some(Value::Table(_))) => {
+                    names(rows[0].as_table().unwrap(), &format!("{path}."), into);
+                }
                 _ => into.push(path),
             }
         }
@@ -158,7 +178,9 @@ mod tests {
         let uncommented: String = EVERY_OPTION
             .lines()
             .map(|line| match line.strip_prefix('#') {
-                Some(option) if option.starts_with(|c: char| c.is_ascii_lowercase()) => format!("{option}\n"),
+                Some(option) if option.starts_with(|c: char| c.is_ascii_lowercase() || c == '[') => {
+                    format!("{option}\n")
+                }
                 _ => format!("{line}\n"),
             })
             .collect();
@@ -170,6 +192,14 @@ mod tests {
     fn the_sample_for_development_loads() {
         let config: Config = toml::from_str(DEV).unwrap();
         assert_eq!((config.store.kind, config.provider.kind), (StoreKind::Sqlite, ProviderKind::Software));
+        config.engine().unwrap();
+    }
+
+    #[test]
+    fn the_sample_for_tokens_loads() {
+        let config: Config = toml::from_str(HSM).unwrap();
+        assert_eq!(config.root.kind, RootKind::Pkcs11);
+        assert_eq!(config.pool.token.len(), 2);
         config.engine().unwrap();
     }
 

@@ -40,6 +40,8 @@ pub(crate) enum RootKind {
     /// In a file.
     #[default]
     File,
+    /// In the tokens of the pool.
+    Pkcs11,
 }
 
 /// Options of the root file.

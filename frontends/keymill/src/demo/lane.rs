@@ -27,8 +27,14 @@ const WINDOW_BATCHES: usize = 128;
 /// Of so many windows, one goes to the bare loop as well.
 const CEILING_EVERY: u64 = 4;
 
-/// Encrypts, decrypts and compares `count` records of `size` bytes.
-pub(super) fn measure(server: &Server, count: u64, size: u32, interrupted: &Interrupted) -> Result<Report> {
+/// Encrypts, decrypts and compares `count` records of `size` bytes; `between` runs after each window.
+pub(super) fn measure(
+    server: &Server,
+    count: u64,
+    size: u32,
+    interrupted: &Interrupted,
+    between: &mut dyn FnMut() -> Result<()>,
+) -> Result<Report> {
     let bytes = size as usize;
     let shape = Shape { size: bytes, batch: (BATCH_BYTES / bytes).clamp(1, BATCH_ITEMS) };
     let address = server.address.parse().map_err(Failure::because("demo"))?;
@@ -50,6 +56,7 @@ pub(super) fn measure(server: &Server, count: u64, size: u32, interrupted: &Inte
         if number % CEILING_EVERY == 0 && ceiling.window(records, shape)? > 0 {
             return Err(Failure::new("the bare loop gave back other records: its rates mean nothing"));
         }
+        between()?;
         done += items;
         progress.set_position(done);
         progress.set_message(format!(

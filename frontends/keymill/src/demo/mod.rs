@@ -2,6 +2,7 @@
 //! encrypted, comes back, goes again to be decrypted, and is compared with what it was, byte for byte.
 
 mod file;
+mod hsm;
 mod lane;
 mod records;
 
@@ -13,6 +14,7 @@ use std::time::Duration;
 use clap::Args;
 use keymill_client::Credentials;
 use keymill_core::id::{AccessKeyId, CmkId};
+use keymill_core::key::{BulkMode, ProtectionLevel};
 use keymill_core::limit;
 use keymill_core::operation::CreateKeyRequest;
 use serde::Serialize;
@@ -46,6 +48,8 @@ pub(crate) struct DemoArgs {
     /// Print the result as one JSON object
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    hsm: hsm::HsmArgs,
 }
 
 /// What was measured, as `--json` prints it.
@@ -70,6 +74,12 @@ struct Report {
     item_bytes: Option<u32>,
     connections: usize,
     key_id: CmkId,
+    /// With a token: what its module does by itself.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    raw_hsm: Option<hsm::RawRates>,
+    /// With a token: the same under a key of bulk mode `HsmDerived`, where this is about one of `InHsm`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hsm_derived: Option<Box<Report>>,
 }
 
 /// Items and the time that they took.
@@ -126,6 +136,9 @@ impl Interrupted {
 
 /// Runs the demo; its instance and files are gone afterwards.
 pub(crate) fn run(args: &DemoArgs) -> Result<()> {
+    if args.hsm.is_wanted() && args.hsm.place().is_none() {
+        return args.hsm.run_in_scratch();
+    }
     process::harden()?;
     log::begin("warn")?;
     let interrupted = Interrupted::default();
@@ -138,6 +151,10 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
     let place = place.map_err(Failure::because("a directory for the demo"))?;
     let mut config = Config { data_dir: Some(place.path().join("data")), ..Config::default() };
     config.msgpack.address.set_port(0);
+    let token = match args.hsm.place() {
+        Some(scratch) => Some(args.hsm.prepare(scratch, &mut config)?),
+        None => None,
+    };
     let places = config.places()?;
     let Started { mut instance, bootstrap, .. } =
         Instance::start(&config, &places, Taken::take(&config, &places)?, &mut |_| Ok(()))?;
@@ -147,13 +164,28 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
         instance.run(msgpack, drop)?;
         let bootstrap = bootstrap.ok_or_else(|| Failure::new("a new instance made no access key"))?;
         let secret = Zeroizing::new(String::from_utf8_lossy(bootstrap.secret.expose()).into_owned());
-        let key_id =
-            create_key(Target::of(&address, Credentials::new(bootstrap.id.clone(), secret.to_string())))?;
-        let server = Server { address, id: bootstrap.id, secret, key_id };
-        match &args.input {
-            Some(input) => file::measure(&server, input, &args.columns, place.path(), args.json),
-            None => lane::measure(&server, args.records, args.size, &interrupted),
-        }
+        let key_id = |mode| {
+            let credentials = Credentials::new(bootstrap.id.clone(), secret.to_string());
+            create_key(Target::of(&address, credentials), mode)
+        };
+        let mode = token.as_ref().map(|_| BulkMode::InHsm);
+        let mut server = Server {
+            key_id: key_id(mode)?,
+            address: address.clone(),
+            id: bootstrap.id.clone(),
+            secret: secret.clone(),
+        };
+        let Some(token) = token else {
+            return match &args.input {
+                Some(input) => file::measure(&server, input, &args.columns, place.path(), args.json),
+                None => lane::measure(&server, args.records, args.size, &interrupted, &mut || Ok(())),
+            };
+        };
+        let mut raw = token.raw(args.size as usize)?;
+        let in_hsm = lane::measure(&server, args.records, args.size, &interrupted, &mut || raw.run())?;
+        server.key_id = key_id(Some(BulkMode::HsmDerived))?;
+        let derived = lane::measure(&server, args.records, args.size, &interrupted, &mut || Ok(()))?;
+        Ok(Report { raw_hsm: Some(raw.rates()), hsm_derived: Some(Box::new(derived)), ..in_hsm })
     })();
     instance.stop();
     place.close().map_err(Failure::because("removing the files of the demo"))?;
@@ -162,7 +194,8 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
         true => output::json(&report)?,
         false => report.print()?,
     }
-    match report.mismatches {
+    let derived = report.hsm_derived.as_ref().map_or(0, |derived| derived.mismatches);
+    match report.mismatches + derived {
         0 => Ok(()),
         wrong => {
             Err(Failure::new(format!("{} of {} items did not come back as they were", wrong, report.items)))
@@ -170,14 +203,14 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
     }
 }
 
-fn create_key(target: Target) -> Result<CmkId> {
+fn create_key(target: Target, bulk_mode: Option<BulkMode>) -> Result<CmkId> {
     let api = Api::to(target, false)?;
     let request = CreateKeyRequest {
         key_spec: None,
         key_usage: None,
         origin: None,
-        protection_level: None,
-        bulk_mode: None,
+        protection_level: bulk_mode.map(|_| ProtectionLevel::Hsm),
+        bulk_mode,
         description: Some("demo".into()),
         timeout_ms: None,
     };
@@ -200,10 +233,44 @@ impl Report {
             item_bytes: None,
             connections: lane::CONNECTIONS,
             key_id,
+            raw_hsm: None,
+            hsm_derived: None,
         }
     }
 
     fn print(&self) -> Result<()> {
+        match (&self.raw_hsm, &self.hsm_derived) {
+            (Some(raw), Some(derived)) => {
+                self.print_rates("every item in the token (InHsm)")?;
+                self.print_raw(*raw)?;
+                output::line("")?;
+                derived.print_rates("subkeys derived in the token (HsmDerived)")?;
+            }
+            _ => self.print_rates("")?,
+        }
+        output::line(format_args!(
+            "\nThe ceiling is a server of a few lines, asked by the same client in the same run: it decodes the same frames, seals\n\
+             with one cached key, encodes and writes. Here: {} connections, CMK {}, audit on.\n\
+             Next: `keymill serve` starts a server that stays.",
+            self.connections, self.key_id
+        ))
+    }
+
+    /// Prints how the server does beside the module's own calls.
+    fn print_raw(&self, raw: hsm::RawRates) -> Result<()> {
+        let mut rows = Rows::new(&["", "items/s", "plain loop", "ratio"]).numbers(&[1, 2, 3]);
+        let whole = |rate: f64| grouped(rate.round() as u64);
+        for (name, rate, plain) in [
+            ("encrypt", self.encrypt_items_per_s, raw.raw_hsm_ops_per_s),
+            ("decrypt", self.decrypt_items_per_s, raw.raw_hsm_decrypt_ops_per_s),
+        ] {
+            rows.add(&[&name, &whole(rate), &whole(plain), &format!("{:.2}", rate / plain)]);
+        }
+        output::line("\nBeside the module driven by a plain loop, with the same sessions, in the same run:")?;
+        rows.print("nothing was measured")
+    }
+
+    fn print_rates(&self, how: &str) -> Result<()> {
         let verdict = match self.mismatches {
             0 => "every one came back as it was".to_owned(),
             wrong => format!("{} did not come back as they were", grouped(wrong)),
@@ -212,8 +279,9 @@ impl Report {
             Some(bytes) => format!("records of {} bytes", grouped(bytes.into())),
             None => "cells".to_owned(),
         };
+        let how = if how.is_empty() { String::new() } else { format!(", {how}") };
         output::line(format_args!(
-            "{} {what} encrypted, decrypted and compared over MessagePack TCP: {verdict}\n",
+            "{} {what} encrypted, decrypted and compared over MessagePack TCP{how}: {verdict}\n",
             grouped(self.items)
         ))?;
         let mut rows = Rows::new(&["", "items/s", "ceiling", "ratio", "seconds"]).numbers(&[1, 2, 3, 4]);
@@ -242,12 +310,6 @@ impl Report {
                 &format!("{seconds:.1}"),
             ]);
         }
-        rows.print("nothing was measured")?;
-        output::line(format_args!(
-            "\nThe ceiling is a server of a few lines, asked by the same client in the same run: it decodes the same frames, seals\n\
-             with one cached key, encodes and writes. Here: {} connections, CMK {}, audit on.\n\
-             Next: `keymill serve` starts a server that stays.",
-            self.connections, self.key_id
-        ))
+        rows.print("nothing was measured")
     }
 }

@@ -15,7 +15,7 @@ use crate::{output, process};
 /// Make a token ready for keymill: the token where its slot is empty, its PINs, its domain keys and root MAC key
 ///
 /// Where no token has the label, one is made in the first empty slot, for which the security officer's PIN is needed. Where one has,
-/// it keeps all that is on it, and gets the three keys; its PIN is tried once. All of them are generated inside and never leave. A run that
+/// it keeps all that is on it, and gets the three keys; its PIN is tried once. They are generated inside and never leave. A run that
 /// was cut short is completed by the next. `keymill
 /// serve` does not drive tokens yet.
 #[derive(Args, Clone, Debug)]

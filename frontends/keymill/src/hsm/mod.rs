@@ -7,7 +7,7 @@ mod change_pin;
 mod deadline;
 mod doctor;
 mod init;
-mod pin;
+pub(crate) mod pin;
 mod prompt;
 mod slots;
 

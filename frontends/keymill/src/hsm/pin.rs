@@ -98,6 +98,20 @@ impl SoPinArgs {
     }
 }
 
+/// Reads the PIN of a token that the configuration names, from its file, else from its variable; nobody is asked.
+pub(crate) fn configured(file: Option<&Path>, variable: Option<&str>) -> Result<Sensitive> {
+    let source = Source {
+        what: "user PIN".into(),
+        flag: "pin_file",
+        variable: "the variable that pin_env names",
+        file,
+    };
+    let value = variable.and_then(std::env::var_os).map(|value| Sensitive::new(value.into_encoded_bytes()));
+    source.given(value)?.ok_or_else(|| {
+        Failure::new("the token's section names no PIN: neither pin_file, nor a pin_env that is set")
+    })
+}
+
 impl Source<'_> {
     fn read(&self, new: bool) -> Result<Sensitive> {
         let variable =

@@ -5,17 +5,16 @@ use cryptoki_sys::*;
 use keymill_core::Sensitive;
 use serde::{Deserialize, Serialize};
 
+use super::proof::{Proof, WrappedPair};
 use super::seat::{self, Failures, Seat, Way, arriving, surely};
-use super::{MadeDomain, Party, PartyReport, Proof, answer, profile, seat_report};
-use crate::domain::DOMAIN_KEYS;
+use super::{MadeDomain, Party, PartyReport, answer, profile, seat_report};
+use crate::domain::{DOMAIN_KEYS, WRAPPED_BYTES};
 use crate::error::{OpenError, OpenErrorKind};
 use crate::module::{Attribute, Failure, Hash, Object};
 use crate::profile::{ModuleProfile, WrapMechanism};
 
 /// Bytes of the key that a copy is wrapped under.
 pub const KEK_BYTES: usize = 32;
-/// Bytes of an AES-256 key under AES-KWP (RFC 5649): one block of eight more.
-const WRAPPED_BYTES: usize = 40;
 
 /// A domain's keys under a key of their custodians; worth nothing without it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,8 +27,12 @@ pub struct DomainCopy {
     pub challenge: Vec<u8>,
     /// What it must answer.
     pub answer: Vec<u8>,
-    /// Keys under the keys of the domain, with what they must do.
-    pub proof: Proof,
+    /// A key under the domain key.
+    pub wrapped: Vec<u8>,
+    /// A text sealed under that key.
+    pub sealed: Vec<u8>,
+    /// A private key under the domain key for those, where the first token holds any.
+    pub pair: Option<WrappedPair>,
 }
 
 /// Brings the key into a token, as an object of the session that wraps and unwraps.
@@ -126,13 +129,15 @@ pub(super) fn make(
         way(seat, kek, &blob)?;
         keys.push((key.label.to_owned(), blob));
     }
-    let proof = Proof::make(seat, profile, None)?;
+    let Proof { wrapped, sealed, pair } = Proof::make(seat, profile, None)?;
     Ok(DomainCopy {
         id: domain.id.to_vec(),
         keys,
         challenge: domain.challenge.clone(),
         answer: domain.answer.to_vec(),
-        proof,
+        wrapped,
+        sealed,
+        pair,
     })
 }
 
@@ -164,8 +169,9 @@ pub fn join(party: &Party, kek: &Sensitive, copy: &DomainCopy) -> Result<PartyRe
             seat.take_in(key, wrap.mechanism(), kek, blob(key.label), &copy.id)?;
         }
         let profile = profile(&seat)?;
-        let answered = answer(&seat, &copy.challenge)?[..] == copy.answer[..];
-        if !answered || copy.proof.fails(&seat, &profile).is_some() {
+        let proof =
+            Proof { wrapped: copy.wrapped.clone(), sealed: copy.sealed.clone(), pair: copy.pair.clone() };
+        if answer(&seat, &copy.challenge)?[..] != copy.answer[..] || proof.fails(&seat, &profile).is_some() {
             return Err(damaged("is damaged: its keys do not give the answers that stand beside them"));
         }
         Ok(seat_report(&seat, &profile))

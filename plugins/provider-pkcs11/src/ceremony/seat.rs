@@ -6,12 +6,11 @@ use cryptoki_sys::*;
 
 use super::Party;
 use super::rsa::{self, Pair, Public, REHEARSAL_BITS};
-use crate::connect::{Domain, check_pin_state, find_token};
+use crate::connect::{check_pin_state, find_token};
 use crate::domain::{self, DOMAIN_KEYS, DomainKey};
 use crate::error::{OpenError, OpenErrorKind};
 use crate::initialize::fresh_id;
 use crate::module::{Attribute, Class, Failure, Hash, Mechanism, Module, Object, Session, User, Value};
-use crate::{DOMAIN_KEY_LABEL, PRIVATE_DOMAIN_KEY_LABEL};
 
 /// A token that takes part.
 pub(super) struct Seat {
@@ -311,12 +310,6 @@ impl Seat {
     /// Returns the key that was made under this label.
     pub(super) fn made(&self, label: &str) -> Option<Object> {
         self.made.iter().find(|(made, _)| *made == label).map(|(_, object)| *object)
-    }
-
-    /// Returns the keys that wrap, once they came in.
-    pub(super) fn domain(&self) -> Domain {
-        let secret = self.made(DOMAIN_KEY_LABEL).expect("it came in before it is used");
-        Domain { secret, private: self.made(PRIVATE_DOMAIN_KEY_LABEL) }
     }
 
     /// Leaves an object of the session to be destroyed.

@@ -19,6 +19,7 @@ pub(crate) struct Settings {
     pub(crate) lazy_control: bool,
 
     pub(crate) module: Option<PathBuf>,
+    pub(crate) env: BTreeMap<String, String>,
     pub(crate) shared_module: bool,
     pub(crate) only_token: Option<String>,
     pub(crate) init_reserved: Option<String>,

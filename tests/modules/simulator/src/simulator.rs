@@ -154,7 +154,11 @@ impl Simulator {
             settings.module.clone().or_else(|| std::env::var_os("KEYMILL_SIM_MODULE").map(PathBuf::from));
         let loaded = path
             .ok_or_else(|| "no module: name it in the control file or in KEYMILL_SIM_MODULE".to_owned())
-            .and_then(|path| Module::load(&path, !settings.shared_module));
+            .and_then(|path| {
+                // Before the module is there to read it.
+                settings.env.iter().for_each(|(name, value)| crate::ffi::set_env(name, value));
+                Module::load(&path, !settings.shared_module)
+            });
         match loaded {
             Ok(module) => Ok(self.module.get_or_init(|| module)),
             Err(error) => {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::custodians::Custodians;
 use crate::failure::{Failure, Result};
-use crate::plugins::pkcs11::{DomainCopy, Proof, ProofPair};
+use crate::plugins::pkcs11::{DomainCopy, WrappedPair};
 use crate::private;
 
 const FORMAT: &str = "keymill domain copy 1";
@@ -27,21 +27,16 @@ pub(super) struct CopyFile {
     keys: Vec<WrappedKey>,
     challenge: String,
     answer: String,
-    proof: ProofFile,
-}
-
-/// Keys that prove, when they unwrap, that the domain's keys are the right ones.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ProofFile {
-    wrapped: String,
-    sealed: String,
-    pair: Option<PairFile>,
+    proof_key: String,
+    proof_text: String,
+    /// A private key under the domain's key for those.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    proof_pair: Option<ProofPair>,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct PairFile {
+struct ProofPair {
     spec: KeySpec,
     wrapped: String,
     public: String,
@@ -69,15 +64,13 @@ impl CopyFile {
                 .collect(),
             challenge: digest::hex(&copy.challenge),
             answer: digest::hex(&copy.answer),
-            proof: ProofFile {
-                wrapped: digest::hex(&copy.proof.wrapped),
-                sealed: digest::hex(&copy.proof.sealed),
-                pair: copy.proof.pair.as_ref().map(|pair| PairFile {
-                    spec: pair.spec,
-                    wrapped: digest::hex(&pair.wrapped),
-                    public: digest::hex(&pair.public),
-                }),
-            },
+            proof_key: digest::hex(&copy.wrapped),
+            proof_text: digest::hex(&copy.sealed),
+            proof_pair: copy.pair.as_ref().map(|pair| ProofPair {
+                spec: pair.spec,
+                wrapped: digest::hex(&pair.wrapped),
+                public: digest::hex(&pair.public),
+            }),
         }
     }
 
@@ -115,21 +108,19 @@ impl CopyFile {
                 Failure::wrong_use("the copy is damaged: it has other digits than hexadecimal ones")
             })
         };
+        let pair = |pair: &ProofPair| {
+            let (wrapped, public) = (bytes(&pair.wrapped)?, bytes(&pair.public)?);
+            Ok::<_, Failure>(WrappedPair { spec: pair.spec, wrapped, public })
+        };
         let keys = self.keys.iter().map(|key| Ok((key.label.clone(), bytes(&key.wrapped)?)));
-        let pair = self.proof.pair.as_ref().map(|pair| {
-            let PairFile { spec, wrapped, public } = pair;
-            Ok::<_, Failure>(ProofPair { spec: *spec, wrapped: bytes(wrapped)?, public: bytes(public)? })
-        });
         Ok(DomainCopy {
             id: bytes(&self.domain)?,
             keys: keys.collect::<Result<_>>()?,
             challenge: bytes(&self.challenge)?,
             answer: bytes(&self.answer)?,
-            proof: Proof {
-                wrapped: bytes(&self.proof.wrapped)?,
-                sealed: bytes(&self.proof.sealed)?,
-                pair: pair.transpose()?,
-            },
+            wrapped: bytes(&self.proof_key)?,
+            sealed: bytes(&self.proof_text)?,
+            pair: self.proof_pair.as_ref().map(pair).transpose()?,
         })
     }
 }

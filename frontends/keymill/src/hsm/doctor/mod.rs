@@ -143,7 +143,7 @@ fn other_kinds(round: &mut Round<'_>, provider: &Pkcs11Provider) {
             format!(
                 "RSA and EC keys are refused: the token has no key {PRIVATE_DOMAIN_KEY_LABEL}, which wraps private keys"
             ),
-            "a token that `keymill hsm init` of this version made ready has it",
+            "a token that `keymill hsm init` or `hsm ceremony` of this version made ready has it",
         );
         round.add("key pairs", seen.optional());
     }

@@ -8,5 +8,5 @@ mod own;
 mod table;
 
 pub(crate) use module::Module;
-pub(crate) use os::{crash, own_file, sleep_precisely};
+pub(crate) use os::{crash, own_file, set_env, sleep_precisely};
 pub(crate) use table::{Function, NAMES};

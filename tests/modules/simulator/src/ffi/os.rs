@@ -25,6 +25,13 @@ pub(crate) fn own_file() -> PathBuf {
     OsStr::from_bytes(name.to_bytes()).into()
 }
 
+/// Sets a variable of the process, for a module that reads it when it is loaded or initialised.
+pub(crate) fn set_env(name: &str, value: &str) {
+    // SAFETY: by the control file's word only, before the module is loaded; who lets it do so in a process of many threads has none
+    // that reads its environment around the standard library.
+    unsafe { std::env::set_var(name, value) };
+}
+
 /// Lets this thread's sleeps end within a microsecond of their time, not the 50 that are usual.
 pub(crate) fn sleep_precisely() {
     thread_local!(static DONE: Cell<bool> = const { Cell::new(false) });

@@ -64,6 +64,7 @@ impl CryptoProvider for Fake {
             derives: false,
             inline: false,
             max_batch: 256,
+            max_item_bytes: 1 << 20,
             max_sessions: 2,
         })
     }

@@ -1,0 +1,145 @@
+//! The control thread of a token: connects it, generates keys, tries an idle token by its canary, unloads what was forgotten. One call at
+//! a time, and spaced: a loop of key generations was seen to stall a real module's data path for eight seconds.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use keymill_core::error::{Error, ErrorKind};
+use keymill_core::seam::provider::{KeyCustody, ProviderError};
+
+use super::CustodyJob;
+use crate::lane::Taken;
+use crate::pool::slot::Slot;
+use crate::pool::token::{Token, TokenState};
+use crate::shared::Shared;
+
+/// How long the thread waits for key generations before it looks after the token.
+const ROUND: Duration = Duration::from_millis(250);
+/// How long it rests after a key generation, at most.
+const MAX_SPACE: Duration = Duration::from_millis(100);
+/// Tokens that one key generation is tried on.
+const TRIES: u32 = 3;
+
+/// The thread that does the control work of a token.
+pub(crate) struct ControlActor {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) token: Arc<Token>,
+    pub(crate) slot: Arc<Slot>,
+}
+
+impl ControlActor {
+    pub(crate) fn start(self, number: usize) -> std::io::Result<std::thread::JoinHandle<()>> {
+        std::thread::Builder::new().name(format!("km-control-{number}")).spawn(move || {
+            let (slot, token) = (self.slot.clone(), self.token.clone());
+            self.run();
+            if slot.is_abandoned() {
+                token.abandoned.fetch_sub(1, Ordering::Relaxed);
+            }
+            slot.set_ended();
+        })
+    }
+
+    /// Does `call` where it is watched; `None` where the thread was given up meanwhile.
+    fn watched<T>(&self, allowed: Duration, call: impl FnOnce() -> T) -> Option<T> {
+        if !self.slot.begin(allowed, Vec::new()) {
+            return None;
+        }
+        let done = call();
+        self.slot.end().then_some(done)
+    }
+
+    fn run(self) {
+        let mut custody: Option<Box<dyn KeyCustody>> = None;
+        let mut batch = Vec::new();
+        let mut probed = Instant::now();
+        let config = &self.token.config;
+        while !self.slot.is_retired() && !self.shared.pool.is_stopped() {
+            // To connect may take longer than a call: modules list slots, log in, and are probed.
+            match self.watched(config.generate_timeout, || self.token.connect()) {
+                None => return,
+                Some(false) => {
+                    self.slot.rest(Duration::from_millis(20));
+                    continue;
+                }
+                Some(true) => {}
+            }
+            if custody.is_none() {
+                let opened = self.token.provider().map(|provider| provider.custody());
+                match opened {
+                    Some(Ok(opened)) => custody = Some(opened),
+                    Some(Err(error)) => {
+                        tracing::warn!(token = %config.name, %error, "the control lane cannot be opened");
+                        self.slot.rest(ROUND);
+                        continue;
+                    }
+                    None => continue,
+                }
+            }
+            let Some(custody) = custody.as_mut() else { continue };
+            if self.watched(config.call_timeout, || self.token.unload_forgotten()).is_none() {
+                return;
+            }
+            if self.token.is_drained() || self.token.report().state != TokenState::Up {
+                self.slot.rest(Duration::from_millis(20));
+                continue;
+            }
+            if probed.elapsed() > config.probe_interval {
+                probed = Instant::now();
+                match self.watched(config.call_timeout, || custody.canary()) {
+                    None => return,
+                    Some(Ok(())) => {}
+                    Some(Err(error)) => {
+                        tracing::warn!(token = %config.name, %error, "the canary of the token failed");
+                    }
+                }
+            }
+            self.shared.pool.control.join();
+            let mut kept = true;
+            if self.shared.pool.control.take_within(ROUND, 1, &mut batch) == Taken::Batch {
+                kept = batch.drain(..).all(|job| self.generate(&mut **custody, job));
+            }
+            self.shared.pool.control.leave();
+            if !kept {
+                return;
+            }
+        }
+    }
+
+    /// Generates a key; false where the thread was given up over it.
+    fn generate(&self, custody: &mut dyn KeyCustody, mut job: CustodyJob) -> bool {
+        // Expired and abandoned jobs are dropped before they reach the module.
+        if job.reply.is_closed() {
+            return true;
+        }
+        let started = Instant::now();
+        if started >= job.deadline {
+            let _gone =
+                job.reply.send(Err(Error::new(ErrorKind::Deadline, "not done within the time allowed")));
+            return true;
+        }
+        let allowed = self.token.config.generate_timeout;
+        let Some(outcome) = self.watched(allowed, || custody.generate(job.spec, job.usage, job.bulk_mode))
+        else {
+            // The key may have come to be in the token: it was not stored, so nobody has it, and it goes with its session.
+            let _gone = job.reply.send(Err(Error::new(
+                ErrorKind::Unavailable,
+                "the token did not answer while the key was generated",
+            )));
+            return false;
+        };
+        match outcome {
+            Err(ProviderError::Unavailable(why)) if job.attempts + 1 < TRIES => {
+                tracing::warn!(token = %self.token.config.name, why, "a key generation goes to another session or token");
+                job.attempts += 1;
+                let principal = job.principal.clone();
+                self.shared.pool.control.restore(&principal, 1, job);
+            }
+            outcome => {
+                let _gone = job.reply.send(outcome.map_err(Error::from));
+            }
+        }
+        self.slot.rest(started.elapsed().min(MAX_SPACE));
+        true
+    }
+}

@@ -1,0 +1,264 @@
+//! A session actor: one session of a token on a thread of its own, since PKCS#11 blocks. It takes batches from the lane, gives back what
+//! it could not finish, and opens another session when its own is lost. It ends when it is retired, drained or given up.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use keymill_core::error::{Error, ErrorKind};
+use keymill_core::seam::provider::{CryptoSession, JobError, KeyHandle, SessionLost};
+
+use crate::lane::Taken;
+use crate::pool::Pool;
+use crate::pool::chunk::{Chunk, Work, send_home};
+use crate::pool::slot::Slot;
+use crate::pool::token::{LoadError, Token, back_off, out_of_sessions};
+use crate::shared::Shared;
+
+/// How long a session waits for work before it shows the network that its connection lives.
+const IDLE: Duration = Duration::from_secs(1);
+/// Idle rounds after which it does.
+const IDLE_ROUNDS: u32 = 30;
+/// Sessions that may be lost over one chunk: one that brings down whatever touches it shall not bring down a farm.
+const ATTEMPTS: u32 = 8;
+/// How often a key is loaded anew for one chunk.
+const LOADS: usize = 3;
+
+/// One session of a token.
+pub(crate) struct SessionActor {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) token: Arc<Token>,
+    pub(crate) slot: Arc<Slot>,
+}
+
+/// Why a session ends.
+enum End {
+    NotWanted,
+    Lost(String),
+}
+
+impl SessionActor {
+    pub(crate) fn start(self, number: usize) -> std::io::Result<std::thread::JoinHandle<()>> {
+        std::thread::Builder::new().name(format!("km-session-{number}")).spawn(move || {
+            let slot = self.slot.clone();
+            let token = self.token.clone();
+            self.run();
+            if slot.is_abandoned() {
+                token.abandoned.fetch_sub(1, Ordering::Relaxed);
+            }
+            slot.set_ended();
+        })
+    }
+
+    fn pool(&self) -> &Pool {
+        &self.shared.pool
+    }
+
+    fn run(self) {
+        let mut failures = 0;
+        while let Some(provider) = self.token.await_provider(&self.slot) {
+            if let Err(wait) = self.token.may_open(Instant::now()) {
+                self.slot.rest(wait);
+                continue;
+            }
+            if !self.slot.begin(self.token.config.call_timeout, Vec::new()) {
+                return;
+            }
+            let opened = provider.open_session();
+            if !self.slot.end() {
+                return;
+            }
+            let mut session = match opened {
+                Ok(session) => session,
+                Err(error) => {
+                    failures += 1;
+                    self.token.open_failed(&error.to_string());
+                    self.slot.rest(back_off(failures));
+                    continue;
+                }
+            };
+            self.token.opened();
+            if self.slot.set_joined(true) {
+                self.pool().lane.join();
+            }
+            let end = self.serve(&mut *session, &mut failures);
+            if self.slot.set_joined(false) {
+                self.pool().lane.leave();
+            }
+            match end {
+                // Given up: whoever did that has counted it out.
+                _ if self.slot.is_abandoned() => return,
+                End::NotWanted => self.token.closed(None),
+                End::Lost(why) => {
+                    tracing::debug!(token = %self.token.config.name, why, "a session was lost");
+                    self.token.closed(Some(&why));
+                    failures += 1;
+                    self.slot.rest(back_off(failures.saturating_sub(1)).min(Duration::from_millis(100)));
+                }
+            }
+        }
+    }
+
+    /// Takes batches until the session is lost or not wanted.
+    fn serve(&self, session: &mut dyn CryptoSession, failures: &mut u32) -> End {
+        let mut batch = Vec::new();
+        let mut idle = 0;
+        loop {
+            if self.slot.is_retired() || self.token.is_drained() {
+                return End::NotWanted;
+            }
+            match self.pool().lane.take_within(IDLE, self.token.batch_items(), &mut batch) {
+                Taken::Closed => {
+                    self.slot.retire();
+                    return End::NotWanted;
+                }
+                Taken::Idle => {
+                    idle += 1;
+                    if idle % IDLE_ROUNDS == 0
+                        && let Some(end) = self.keep_alive(session)
+                    {
+                        return end;
+                    }
+                }
+                Taken::Batch => {
+                    idle = 0;
+                    match self.work(session, &mut batch) {
+                        Some(end) => return end,
+                        None => *failures = 0,
+                    }
+                }
+            }
+        }
+    }
+
+    fn keep_alive(&self, session: &mut dyn CryptoSession) -> Option<End> {
+        if !self.slot.begin(self.token.config.call_timeout, Vec::new()) {
+            return Some(End::NotWanted);
+        }
+        let alive = session.random(&mut [0; 8]);
+        match (self.slot.end(), alive) {
+            (false, _) => Some(End::NotWanted),
+            (true, Ok(())) => None,
+            (true, Err(error)) => Some(End::Lost(error.to_string())),
+        }
+    }
+
+    /// Does a batch; what is done goes home, what is not goes back to the lane.
+    fn work(&self, session: &mut dyn CryptoSession, batch: &mut Vec<Box<Chunk>>) -> Option<End> {
+        let now = Instant::now();
+        // Expired and abandoned chunks are dropped before they reach the module.
+        for chunk in batch.iter_mut() {
+            if chunk.cancel.is_cancelled() || now >= chunk.deadline {
+                let late = Error::new(ErrorKind::Deadline, "not done within the time allowed");
+                chunk.fault = Some(late.into());
+            }
+        }
+        gather(batch);
+        let held = batch.iter().map(|chunk| (Arc::clone(&chunk.home), chunk.tag)).collect();
+        if !self.slot.begin(self.token.config.call_timeout, held) {
+            return Some(End::NotWanted);
+        }
+        let mut lost = None;
+        let mut items = 0;
+        for chunk in batch.iter_mut().filter(|chunk| chunk.fault.is_none()) {
+            match self.do_chunk(session, chunk) {
+                Ok(()) => items += chunk.len(),
+                Err(SessionLost { reason }) => {
+                    chunk.attempts += 1;
+                    lost = Some(reason);
+                    break;
+                }
+            }
+        }
+        if !self.slot.end() {
+            // Given up: the desks know, and have it done elsewhere.
+            batch.clear();
+            return Some(End::NotWanted);
+        }
+        if items > 0 {
+            self.token.timed(items, now.elapsed());
+        }
+        let mut home = Vec::with_capacity(batch.len());
+        for mut chunk in batch.drain(..) {
+            if chunk.fault.is_none() && chunk.is_unfinished() {
+                if chunk.attempts < ATTEMPTS {
+                    let principal = Arc::clone(&chunk.principal);
+                    self.pool().lane.restore(&principal, 1, chunk);
+                    continue;
+                }
+                tracing::error!(token = %self.token.config.name, sessions = ATTEMPTS, "a chunk was given up: every session that took it was lost");
+                chunk.fault = Some(out_of_sessions());
+            }
+            home.push(chunk);
+        }
+        send_home(home);
+        lost.map(End::Lost)
+    }
+
+    fn do_chunk(&self, session: &mut dyn CryptoSession, chunk: &mut Chunk) -> Result<(), SessionLost> {
+        for _ in 0..LOADS {
+            let handle = match self.token.handle(&self.shared, &chunk.entry, &chunk.version) {
+                Ok(handle) => handle,
+                Err(LoadError::Fault(fault)) => {
+                    chunk.fault = Some(fault);
+                    return Ok(());
+                }
+                Err(LoadError::Token(reason)) => return Err(SessionLost { reason }),
+            };
+            self.call(session, &handle, &mut chunk.work)?;
+            if !forget_stale(&mut chunk.work) {
+                return Ok(());
+            }
+            self.token.forget_stale(&chunk.version, &handle);
+        }
+        Err(SessionLost { reason: "a loaded key was gone again and again".into() })
+    }
+
+    fn call(
+        &self,
+        session: &mut dyn CryptoSession,
+        handle: &KeyHandle,
+        work: &mut Work,
+    ) -> Result<(), SessionLost> {
+        match work {
+            Work::Encrypt(batch) => session.encrypt(handle, batch),
+            Work::Decrypt(batch) => session.decrypt(handle, batch),
+            Work::Derive(jobs) => session.derive(handle, jobs),
+        }
+    }
+}
+
+/// Puts chunks of one key version and operation in a row; those that came first stay first.
+fn gather(batch: &mut [Box<Chunk>]) {
+    for i in 1..batch.len() {
+        if !batch[i].is_akin(&batch[i - 1])
+            && let Some(j) = (i + 1..batch.len()).find(|j| batch[*j].is_akin(&batch[i - 1]))
+        {
+            batch.swap(i, j);
+        }
+    }
+}
+
+/// Takes back the outcome of items whose key was gone; tells whether there was one.
+fn forget_stale(work: &mut Work) -> bool {
+    let mut stale = false;
+    match work {
+        Work::Encrypt(batch) | Work::Decrypt(batch) => {
+            for item in &mut batch.items {
+                if item.outcome == Some(Err(JobError::StaleHandle)) {
+                    item.outcome = None;
+                    stale = true;
+                }
+            }
+        }
+        Work::Derive(jobs) => {
+            for job in jobs {
+                if matches!(job.output, Some(Err(JobError::StaleHandle))) {
+                    job.output = None;
+                    stale = true;
+                }
+            }
+        }
+    }
+    stale
+}

@@ -1,0 +1,164 @@
+//! The token actor, one a token: supervises its session threads and its control thread. It never calls into the module itself, so nothing
+//! that hangs there hangs it: it gives such threads up, has their work done elsewhere, and starts others, up to a cap.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use actix::{Actor, AsyncContext, Context, Handler, Message};
+
+use super::control::ControlActor;
+use super::session::SessionActor;
+use crate::pool::chunk::{Return, Tag};
+use crate::pool::slot::{Abandoned, Slot};
+use crate::pool::token::Token;
+use crate::shared::Shared;
+
+/// How often the actor looks at its threads.
+const WATCH: Duration = Duration::from_millis(25);
+
+/// Numbers for the names of threads.
+static THREADS: AtomicUsize = AtomicUsize::new(0);
+
+/// Supervises the threads of one token.
+pub(crate) struct TokenActor {
+    shared: Arc<Shared>,
+    token: Arc<Token>,
+    control: Option<Arc<Slot>>,
+}
+
+/// Takes the token out of service.
+pub(crate) struct Drain;
+
+/// Takes the token into service.
+pub(crate) struct Enable;
+
+impl Message for Drain {
+    type Result = ();
+}
+
+impl Message for Enable {
+    type Result = ();
+}
+
+impl TokenActor {
+    pub(crate) fn new(shared: Arc<Shared>, token: Arc<Token>) -> Self {
+        Self { shared, token, control: None }
+    }
+
+    /// Looks at every thread: those in calls that hang are given up, those that ended are started again.
+    fn watch(&mut self) {
+        let now = Instant::now();
+        let mut slots = std::mem::take(&mut *self.token.slots.lock());
+        for slot in &slots {
+            if let Some(abandoned) = slot.abandon_if_hung(now) {
+                self.give_up(abandoned, true);
+            }
+        }
+        slots.retain(|slot| !slot.is_ended() && !slot.is_abandoned());
+        let room = self.token.config.max_abandoned.saturating_sub(self.token.hung());
+        if self.shared.pool.is_stopped() {
+            *self.token.slots.lock() = slots;
+            return;
+        }
+        while slots.len() < self.token.config.sessions.min(room) {
+            let slot = Arc::new(Slot::new());
+            let session =
+                SessionActor { shared: self.shared.clone(), token: self.token.clone(), slot: slot.clone() };
+            match session.start(THREADS.fetch_add(1, Ordering::Relaxed)) {
+                Ok(_detached) => slots.push(slot),
+                Err(error) => {
+                    tracing::error!(token = %self.token.config.name, %error, "no thread for a session");
+                    break;
+                }
+            }
+        }
+        *self.token.slots.lock() = slots;
+        if let Some(slot) = &self.control
+            && let Some(abandoned) = slot.abandon_if_hung(now)
+        {
+            self.give_up(abandoned, false);
+        }
+        let gone = self.control.as_ref().is_none_or(|slot| slot.is_ended() || slot.is_abandoned());
+        if gone && room > 0 {
+            let slot = Arc::new(Slot::new());
+            let control =
+                ControlActor { shared: self.shared.clone(), token: self.token.clone(), slot: slot.clone() };
+            match control.start(THREADS.fetch_add(1, Ordering::Relaxed)) {
+                Ok(_detached) => self.control = Some(slot),
+                Err(error) => tracing::error!(token = %self.token.config.name, %error, "no control thread"),
+            }
+        }
+        self.refuse_stranded();
+    }
+
+    /// Counts a thread out that is in a call which does not return, and has its chunks done elsewhere.
+    fn give_up(&self, abandoned: Abandoned, is_session: bool) {
+        let Abandoned { held, joined, since } = abandoned;
+        self.token.abandoned.fetch_add(1, Ordering::Relaxed);
+        let hung = self.token.hung();
+        tracing::error!(token = %self.token.config.name, seconds = since.as_secs_f64(), chunks = held.len(), hung,
+            "a call into the module does not return: its thread is given up");
+        if joined {
+            self.shared.pool.lane.leave();
+        }
+        if is_session && joined {
+            self.token.closed(Some("a call did not return in time"));
+        }
+        let mut by_home: Vec<(Arc<dyn crate::pool::chunk::Home>, Vec<Tag>)> = Vec::new();
+        for (home, tag) in held {
+            match by_home.iter_mut().find(|(other, _)| Arc::ptr_eq(other, &home)) {
+                Some((_, tags)) => tags.push(tag),
+                None => by_home.push((home, vec![tag])),
+            }
+        }
+        for (home, tags) in by_home {
+            home.returned(tags.into_iter().map(Return::Lost).collect());
+        }
+    }
+
+    /// Refuses what waits at a lane that has had no session for longer than its patience.
+    fn refuse_stranded(&self) {
+        let stranded = self.shared.pool.lane.take_stranded();
+        if !stranded.is_empty() {
+            let down = crate::lane::down();
+            let refused = stranded.into_iter().map(|mut chunk| {
+                chunk.fault =
+                    Some(keymill_core::error::Error::new(down.kind(), down.message().to_owned()).into());
+                chunk
+            });
+            crate::pool::chunk::send_home(refused.collect());
+        }
+        for job in self.shared.pool.control.take_stranded() {
+            let _gone = job.reply.send(Err(crate::lane::down()));
+        }
+    }
+}
+
+impl Actor for TokenActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.watch();
+        ctx.run_interval(WATCH, |actor, _| actor.watch());
+    }
+}
+
+impl Handler<Drain> for TokenActor {
+    type Result = ();
+
+    fn handle(&mut self, Drain: Drain, _: &mut Self::Context) {
+        tracing::warn!(token = %self.token.config.name, "the token is taken out of service");
+        self.token.drain();
+        self.shared.pool.lane.wake();
+    }
+}
+
+impl Handler<Enable> for TokenActor {
+    type Result = ();
+
+    fn handle(&mut self, Enable: Enable, _: &mut Self::Context) {
+        tracing::info!(token = %self.token.config.name, "the token is taken into service");
+        self.token.enable();
+    }
+}

@@ -1,0 +1,131 @@
+//! A chunk: what of one job goes to a session of a token in one go, under one key version. It owns copies of its inputs, so that it can
+//! be done again by another session; the job stays with the desk that cut it, which puts its results together.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use keymill_core::id::{AccessKeyId, KeyVersionId};
+use keymill_core::seam::provider::{AeadBatch, AeadItem, DeriveJob};
+use zeroize::Zeroize;
+
+use crate::keyring::{CmkEntry, VersionEntry};
+use crate::ready::{Divisible, Part};
+use crate::work::{Cancel, Fault};
+
+/// Which chunk it is, for the desk that cut it: an answer that names none of its own is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Tag {
+    /// Items of a segment of a job.
+    Items { trip: u64, segment: usize, chunk: usize },
+    /// Subkeys that jobs of the desk wait for.
+    Subkeys(u64),
+}
+
+/// What a session is to do.
+pub(crate) enum Work {
+    Encrypt(AeadBatch),
+    Decrypt(AeadBatch),
+    Derive(Vec<DeriveJob>),
+}
+
+/// A part of a job for one session.
+pub(crate) struct Chunk {
+    pub(crate) tag: Tag,
+    pub(crate) principal: Arc<AccessKeyId>,
+    pub(crate) entry: Arc<CmkEntry>,
+    pub(crate) version: Arc<VersionEntry>,
+    pub(crate) work: Work,
+    pub(crate) deadline: Instant,
+    pub(crate) cancel: Cancel,
+    /// Sessions that were lost over it.
+    pub(crate) attempts: u32,
+    pub(crate) home: Arc<dyn Home>,
+    /// Why none of it could be done.
+    pub(crate) fault: Option<Fault>,
+}
+
+/// A desk, as sessions see it.
+pub(crate) trait Home: Send + Sync {
+    /// Takes what comes back; it never waits.
+    fn returned(&self, returns: Vec<Return>);
+}
+
+/// What comes back to a desk.
+pub(crate) enum Return {
+    /// A chunk that was done, or that could not be.
+    Done(Box<Chunk>),
+    /// A chunk that is in the hands of a call that does not return.
+    Lost(Tag),
+    /// Invocations of a key version were reserved, or not.
+    Reserved(KeyVersionId, Result<(), Fault>),
+}
+
+impl Chunk {
+    /// Returns how many items it holds.
+    pub(crate) fn len(&self) -> usize {
+        match &self.work {
+            Work::Encrypt(batch) | Work::Decrypt(batch) => batch.items.len(),
+            Work::Derive(jobs) => jobs.len(),
+        }
+    }
+
+    /// Tells whether an item has no outcome yet.
+    pub(crate) fn is_unfinished(&self) -> bool {
+        match &self.work {
+            Work::Encrypt(batch) | Work::Decrypt(batch) => batch.items.iter().any(|i| i.outcome.is_none()),
+            Work::Derive(jobs) => jobs.iter().any(|job| job.output.is_none()),
+        }
+    }
+
+    /// Tells whether two chunks are the same work under the same key, which a session does best in a row.
+    pub(crate) fn is_akin(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.version, &other.version)
+            && std::mem::discriminant(&self.work) == std::mem::discriminant(&other.work)
+    }
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        if let Work::Encrypt(batch) | Work::Decrypt(batch) = &mut self.work {
+            batch.buffer.zeroize();
+        }
+    }
+}
+
+impl Divisible for Box<Chunk> {
+    fn part(&self, _budget: u64) -> Part {
+        Part { items: 1, cost: self.len() as u64, last: true }
+    }
+}
+
+/// Bytes behind each text for its tag.
+pub(crate) const TAG_BYTES: usize = 16;
+
+/// Adds an item of `text` and its associated data to a batch; `tag` stands behind the text of one that is to be opened.
+pub(crate) fn push(batch: &mut AeadBatch, nonce: [u8; 12], aad: &[&[u8]], text: &[u8], tag: Option<&[u8]>) {
+    let aad_start = batch.aad.len();
+    aad.iter().for_each(|part| batch.aad.extend_from_slice(part));
+    let start = batch.buffer.len();
+    batch.buffer.extend_from_slice(text);
+    let end = batch.buffer.len();
+    match tag {
+        Some(tag) => batch.buffer.extend_from_slice(tag),
+        None => batch.buffer.resize(end + TAG_BYTES, 0),
+    }
+    batch.items.push(AeadItem { nonce, aad: aad_start..batch.aad.len(), text: start..end, outcome: None });
+}
+
+/// Gives returns to their homes, those of one home together.
+pub(crate) fn send_home(chunks: Vec<Box<Chunk>>) {
+    let mut groups: Vec<(Arc<dyn Home>, Vec<Return>)> = Vec::new();
+    for chunk in chunks {
+        let home = Arc::clone(&chunk.home);
+        match groups.iter_mut().find(|(other, _)| Arc::ptr_eq(other, &home)) {
+            Some((_, returns)) => returns.push(Return::Done(chunk)),
+            None => groups.push((home, vec![Return::Done(chunk)])),
+        }
+    }
+    for (home, returns) in groups {
+        home.returned(returns);
+    }
+}

@@ -1,0 +1,166 @@
+//! A crypto pool: tokens, the lane in front of their sessions, the lane of their control work, and what desks need to know of them.
+//! Nothing here calls into a module but [`token::Token`], on the threads of the session actors.
+
+pub(crate) mod chunk;
+pub(crate) mod slot;
+pub(crate) mod token;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use keymill_core::blob::Algorithm;
+use keymill_core::error::{Error, ErrorKind, Result};
+use keymill_core::id::{AccessKeyId, KeyVersionId};
+use keymill_core::key::{BulkMode, KeySpec};
+use keymill_crypto::epoch::EpochLimits;
+
+use crate::actor::CustodyJob;
+use crate::keyring::CmkEntry;
+use crate::lane::Lane;
+use chunk::Chunk;
+use token::Token;
+
+pub use token::{Connect, ConnectError, TokenConfig, TokenPart, TokenReport, TokenState};
+
+/// Options of a pool of tokens.
+#[derive(Clone, Debug)]
+pub struct PoolConfig {
+    /// Chunks that wait for a session, at most.
+    pub queue: usize,
+    /// Key generations that wait, at most.
+    pub control_queue: usize,
+    /// How long requests wait while no session is up, before they are refused at once.
+    pub patience: Duration,
+    /// How long one sealing epoch of an `HsmDerived` key lasts.
+    pub epoch_max_age: Duration,
+    /// Nanoseconds of work that one chunk is cut for, by what items were seen to take.
+    pub chunk: Duration,
+}
+
+impl Default for PoolConfig {
+    fn default() -> Self {
+        Self {
+            queue: 65_536,
+            control_queue: 256,
+            patience: Duration::from_secs(1),
+            epoch_max_age: Duration::from_secs(10),
+            chunk: Duration::from_millis(1),
+        }
+    }
+}
+
+/// Items of one chunk, at most; and prefixes whose subkeys are derived in one go (`spec/ciphertext.md`).
+pub(crate) const MAX_CHUNK: usize = 256;
+
+/// The tokens of an engine and the lanes in front of them.
+pub(crate) struct Pool {
+    pub(crate) config: PoolConfig,
+    pub(crate) lane: Lane<Arc<AccessKeyId>, Box<Chunk>>,
+    pub(crate) control: Lane<Arc<AccessKeyId>, CustodyJob>,
+    pub(crate) tokens: Vec<Arc<Token>>,
+    stopped: AtomicBool,
+}
+
+impl Pool {
+    pub(crate) fn new(config: PoolConfig, parts: Vec<TokenPart>) -> Self {
+        Self {
+            lane: Lane::new(config.queue, MAX_CHUNK).with_patience(config.patience),
+            control: Lane::new(config.control_queue, 1).with_patience(config.patience),
+            tokens: parts.into_iter().map(|part| Arc::new(Token::new(part))).collect(),
+            stopped: AtomicBool::new(false),
+            config,
+        }
+    }
+
+    /// Tells whether there are tokens at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tokens.is_empty()
+    }
+
+    /// Returns the limits of sealing epochs whose subkeys a token derives.
+    pub(crate) fn epoch_limits(&self) -> EpochLimits {
+        EpochLimits { max_age: self.config.epoch_max_age, ..EpochLimits::default() }
+    }
+
+    /// Returns how many items a chunk should hold, so that it takes about as long as one is cut for.
+    pub(crate) fn chunk_items(&self) -> usize {
+        let fastest = self.tokens.iter().map(|token| token.item_ns()).min().unwrap_or(1).max(1);
+        (self.config.chunk.as_nanos() as u64 / fastest).clamp(1, MAX_CHUNK as u64) as usize
+    }
+
+    /// Returns how many chunks of one job may be under way: enough for every session, and one more each while it comes back.
+    pub(crate) fn window(&self) -> usize {
+        (2 * self.lane.sessions() + 2).clamp(4, 1_024)
+    }
+
+    /// Returns the longest text that every token takes, in bytes.
+    pub(crate) fn max_item_bytes(&self) -> usize {
+        self.tokens.iter().filter_map(|token| token.max_item_bytes()).min().unwrap_or(usize::MAX)
+    }
+
+    /// Checks that the tokens can hold a key of this kind.
+    ///
+    /// # Errors
+    /// `Unsupported` where there is no token, or one lacks what it takes; `Unavailable` while none is connected.
+    pub(crate) fn check(&self, spec: KeySpec, mode: BulkMode) -> Result<()> {
+        let unsupported = |what: String| Err(Error::new(ErrorKind::Unsupported, what));
+        if self.is_empty() {
+            return unsupported("no crypto pool of this installation has a hardware security module".into());
+        }
+        // `None` where items are sealed here, under subkeys.
+        let algorithm = match (spec, mode) {
+            (KeySpec::Aes128, BulkMode::InHsm) => Some(Algorithm::Aes128Gcm),
+            (_, BulkMode::InHsm) => Some(Algorithm::Aes256Gcm),
+            (_, BulkMode::HsmDerived) => None,
+        };
+        let mut connected = false;
+        for token in &self.tokens {
+            let Some(profile) = token.profile() else { continue };
+            connected = true;
+            let lacks = match algorithm {
+                Some(algorithm) => !profile.algorithms.contains(&algorithm),
+                None => !profile.derives,
+            } || !profile.specs.contains(&spec);
+            if lacks {
+                return unsupported(format!(
+                    "token {} does not offer {} in bulk mode {mode:?}",
+                    token.config.name,
+                    spec.name()
+                ));
+            }
+        }
+        match connected {
+            true => Ok(()),
+            false => Err(crate::lane::down()),
+        }
+    }
+
+    /// Has every token forget a key that may no longer be used; it is unloaded within a second.
+    pub(crate) fn forget(&self, entry: &CmkEntry) {
+        let versions: Vec<KeyVersionId> = entry.versions.iter().map(|version| version.id).collect();
+        self.tokens.iter().for_each(|token| token.forget(&versions));
+    }
+
+    /// Has sessions and control threads end once the lanes are drained, and waits for them, for a while.
+    pub(crate) fn end(&self, within: Duration) {
+        self.stopped.store(true, Ordering::Release);
+        self.lane.close();
+        self.control.close();
+        let until = Instant::now() + within;
+        for token in &self.tokens {
+            let slots: Vec<_> = token.slots.lock().clone();
+            slots.iter().for_each(|slot| slot.retire());
+            for slot in slots {
+                if !slot.await_end(until) {
+                    tracing::warn!(token = %token.config.name, "a thread in a call that does not return is left behind");
+                }
+            }
+        }
+    }
+
+    /// Tells whether it was told to stop.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,561 @@
+//! One token as the engine sees it: how to connect to it, whether it serves, the keys loaded in it. It is shared by its session threads,
+//! its control thread and its actor; each lock is held for a moment, but for the custody's, which serialises unwrapping.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use keymill_core::error::{Error, ErrorKind};
+use keymill_core::id::KeyVersionId;
+use keymill_core::seam::provider::{CryptoProvider, KeyCustody, KeyHandle, ProviderError, ProviderProfile};
+use lru::LruCache;
+use parking_lot::{Condvar, Mutex};
+use serde::Serialize;
+
+use super::slot::Slot;
+use crate::keyring::{CmkEntry, VersionEntry};
+use crate::shared::Shared;
+use crate::work::Fault;
+
+/// Options of one token.
+#[derive(Clone, Debug)]
+pub struct TokenConfig {
+    /// Its name in metrics, logs and the audit.
+    pub name: String,
+    /// Sessions for the use of keys.
+    pub sessions: usize,
+    /// Keys loaded in it, at most.
+    pub cached_keys: usize,
+    /// How long one call may take before its session is given up.
+    pub call_timeout: Duration,
+    /// How long the generation of a key may take.
+    pub generate_timeout: Duration,
+    /// How often an idle token is tried.
+    pub probe_interval: Duration,
+    /// Threads in calls that do not return, at most: then the token gets no new session until one of them does.
+    pub max_abandoned: usize,
+}
+
+impl TokenConfig {
+    /// Returns the defaults for a token of this name.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            sessions: 4,
+            cached_keys: 1_000,
+            call_timeout: Duration::from_secs(2),
+            generate_timeout: Duration::from_secs(60),
+            probe_interval: Duration::from_secs(5),
+            max_abandoned: 32,
+        }
+    }
+}
+
+/// Why a token cannot be connected.
+#[derive(Debug)]
+pub enum ConnectError {
+    /// It may come back: it is tried again.
+    Unavailable(String),
+    /// An operator has to act first (a refused PIN, another domain's token): it is not tried again until told to.
+    Refused(String),
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ConnectError::Unavailable(why) | ConnectError::Refused(why) => f.write_str(why),
+        }
+    }
+}
+
+/// What connects a token; called on a thread that may wait.
+pub type Connect = Box<dyn Fn() -> Result<Arc<dyn CryptoProvider>, ConnectError> + Send + Sync>;
+
+/// A token as a part of an engine.
+pub struct TokenPart {
+    /// Its options.
+    pub config: TokenConfig,
+    /// What connects it.
+    pub connect: Connect,
+}
+
+/// Whether a token serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenState {
+    /// It is connected and has a session at the lane.
+    Up,
+    /// It is not, and is being tried.
+    Out,
+    /// An operator has taken it out.
+    Drained,
+    /// It refused to be connected; an operator has to act.
+    Refused,
+}
+
+impl TokenState {
+    /// Every state.
+    pub const ALL: [Self; 4] = [Self::Up, Self::Out, Self::Drained, Self::Refused];
+
+    /// Returns the name in metrics and answers.
+    pub fn name(self) -> &'static str {
+        match self {
+            TokenState::Up => "up",
+            TokenState::Out => "out",
+            TokenState::Drained => "drained",
+            TokenState::Refused => "refused",
+        }
+    }
+}
+
+/// How a token is.
+#[derive(Clone, Debug, Serialize)]
+pub struct TokenReport {
+    /// Its name.
+    pub name: String,
+    /// Whether it serves.
+    pub state: TokenState,
+    /// Why it does not, or what went wrong last.
+    pub reason: Option<String>,
+    /// Sessions at the lane.
+    pub sessions: usize,
+    /// Sessions that are wanted.
+    pub sessions_wanted: usize,
+    /// Threads in calls that do not return.
+    pub hung: usize,
+    /// Sessions lost since the start.
+    pub sessions_lost: u64,
+    /// Items done since the start.
+    pub items: u64,
+    /// Keys loaded.
+    pub keys_loaded: usize,
+    /// Look-ups of loaded keys that hit, and that missed.
+    pub key_lookups: [u64; 2],
+    /// Nanoseconds that one item takes, of late.
+    pub item_ns: u64,
+}
+
+struct State {
+    provider: Option<Arc<dyn CryptoProvider>>,
+    refused: Option<String>,
+    drained: bool,
+    /// What went wrong last.
+    reason: Option<String>,
+    /// Sessions that are open.
+    live: usize,
+    /// Until when one thread alone tries a token that is out.
+    claimed_until: Instant,
+    next_try: Instant,
+    failures: u32,
+}
+
+/// Why a key is not loaded.
+pub(crate) enum LoadError {
+    /// The key cannot be used.
+    Fault(Fault),
+    /// The token cannot be used just now.
+    Token(String),
+}
+
+/// One token.
+pub(crate) struct Token {
+    pub(crate) config: TokenConfig,
+    connect: Connect,
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Loads keys; whoever finds one missing takes it, so that each is unwrapped once.
+    custody: Mutex<Option<Box<dyn KeyCustody>>>,
+    handles: Mutex<LruCache<KeyVersionId, KeyHandle>>,
+    /// Handles that are to be unloaded by a thread that may wait.
+    leaving: Mutex<Vec<KeyHandle>>,
+    pub(crate) slots: Mutex<Vec<Arc<Slot>>>,
+    /// Threads in calls that do not return; below nothing for a moment where one ends as it is given up.
+    pub(crate) abandoned: AtomicI64,
+    pub(crate) sessions_lost: AtomicU64,
+    pub(crate) items: AtomicU64,
+    hits: AtomicU64,
+    misses: AtomicU64,
+    item_ns: AtomicU64,
+}
+
+/// How long to wait after so many failures in a row: short, since a token that returns is to serve within a second.
+pub(crate) fn back_off(failures: u32) -> Duration {
+    Duration::from_millis((10 << failures.min(6)).min(400))
+}
+
+impl Token {
+    pub(crate) fn new(part: TokenPart) -> Self {
+        let TokenPart { config, connect } = part;
+        let now = Instant::now();
+        Self {
+            handles: Mutex::new(LruCache::new(
+                NonZeroUsize::new(config.cached_keys).unwrap_or(NonZeroUsize::MIN),
+            )),
+            config,
+            connect,
+            state: Mutex::new(State {
+                provider: None,
+                refused: None,
+                drained: false,
+                reason: None,
+                live: 0,
+                claimed_until: now,
+                next_try: now,
+                failures: 0,
+            }),
+            changed: Condvar::new(),
+            custody: Mutex::new(None),
+            leaving: Mutex::default(),
+            slots: Mutex::default(),
+            abandoned: AtomicI64::new(0),
+            sessions_lost: AtomicU64::new(0),
+            items: AtomicU64::new(0),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+            // A guess until items were timed: slow, so that the first chunks are small.
+            item_ns: AtomicU64::new(500_000),
+        }
+    }
+
+    /// Connects, where nothing is connected and something may be; for the control thread. Tells whether there is a connection.
+    pub(crate) fn connect(&self) -> bool {
+        {
+            let state = self.state.lock();
+            if state.provider.is_some() {
+                return true;
+            }
+            if state.refused.is_some() || state.drained || Instant::now() < state.next_try {
+                return false;
+            }
+        }
+        let connected = (self.connect)().and_then(|provider| {
+            let custody = provider.custody();
+            custody
+                .map(|custody| (provider, custody))
+                .map_err(|error| ConnectError::Unavailable(error.to_string()))
+        });
+        let name = &self.config.name;
+        match connected {
+            Ok((provider, custody)) => {
+                *self.custody.lock() = Some(custody);
+                let mut state = self.state.lock();
+                state.provider = Some(provider);
+                state.failures = 0;
+                state.next_try = Instant::now();
+                drop(state);
+                self.changed.notify_all();
+                tracing::info!(token = name, "the token is connected");
+                true
+            }
+            Err(error) => {
+                let mut state = self.state.lock();
+                let is_news = state.reason.as_deref() != Some(&error.to_string());
+                state.reason = Some(error.to_string());
+                match &error {
+                    ConnectError::Refused(why) => {
+                        state.refused = Some(why.clone());
+                        tracing::error!(
+                            token = name,
+                            why,
+                            "the token is not tried again until an operator enables it"
+                        );
+                    }
+                    ConnectError::Unavailable(why) => {
+                        state.failures += 1;
+                        state.next_try = Instant::now() + back_off(state.failures);
+                        if is_news {
+                            tracing::warn!(token = name, why, "the token cannot be connected");
+                        }
+                    }
+                }
+                false
+            }
+        }
+    }
+
+    /// Waits until there is a provider to open sessions of; `None`: the thread is not wanted any more.
+    pub(crate) fn await_provider(&self, slot: &Slot) -> Option<Arc<dyn CryptoProvider>> {
+        let mut state = self.state.lock();
+        loop {
+            if slot.is_retired() {
+                return None;
+            }
+            if !state.drained
+                && let Some(provider) = &state.provider
+            {
+                return Some(Arc::clone(provider));
+            }
+            self.changed.wait_for(&mut state, Duration::from_millis(500));
+        }
+    }
+
+    /// Tells whether a session may be opened now, or how long to wait: while a token is out, one thread tries for all.
+    pub(crate) fn may_open(&self, now: Instant) -> Result<(), Duration> {
+        let mut state = self.state.lock();
+        if state.live > 0 {
+            return Ok(());
+        }
+        let from = state.next_try.max(state.claimed_until);
+        if now < from {
+            return Err((from - now).min(Duration::from_millis(100)));
+        }
+        state.claimed_until = now + self.config.call_timeout;
+        Ok(())
+    }
+
+    /// Says that a session was opened.
+    pub(crate) fn opened(&self) {
+        let mut state = self.state.lock();
+        state.live += 1;
+        state.failures = 0;
+        let now = Instant::now();
+        (state.claimed_until, state.next_try) = (now, now);
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Says that no session could be opened.
+    pub(crate) fn open_failed(&self, why: &str) {
+        let mut state = self.state.lock();
+        if state.live == 0 {
+            if state.failures == 0 {
+                tracing::error!(token = %self.config.name, why, "the token is out");
+            }
+            state.failures += 1;
+            let now = Instant::now();
+            state.claimed_until = now;
+            state.next_try = now + back_off(state.failures);
+        }
+        state.reason = Some(why.to_owned());
+    }
+
+    /// Says that a session is closed, and why if it was lost.
+    pub(crate) fn closed(&self, lost: Option<&str>) {
+        let mut state = self.state.lock();
+        state.live = state.live.saturating_sub(1);
+        if let Some(why) = lost {
+            state.reason = Some(why.to_owned());
+            self.sessions_lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes the token out of service: sessions finish what they have.
+    pub(crate) fn drain(&self) {
+        self.state.lock().drained = true;
+        self.changed.notify_all();
+    }
+
+    /// Takes the token into service again; one that was refused is connected anew.
+    pub(crate) fn enable(&self) {
+        let mut state = self.state.lock();
+        state.drained = false;
+        state.refused = None;
+        state.failures = 0;
+        state.next_try = Instant::now();
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Tells whether sessions should end: the token is drained.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.state.lock().drained
+    }
+
+    /// Returns what the token can do, once it was connected.
+    pub(crate) fn profile(&self) -> Option<ProviderProfile> {
+        self.state.lock().provider.as_ref().map(|provider| provider.profile().clone())
+    }
+
+    /// Returns the provider, once it was connected.
+    pub(crate) fn provider(&self) -> Option<Arc<dyn CryptoProvider>> {
+        self.state.lock().provider.clone()
+    }
+
+    /// Returns the longest text that it takes, in bytes, once it was connected.
+    pub(crate) fn max_item_bytes(&self) -> Option<usize> {
+        self.state.lock().provider.as_ref().map(|provider| provider.profile().max_item_bytes)
+    }
+
+    /// Returns the handle of a key version in this token, loading it where it is not: its record's seal is checked before.
+    pub(crate) fn handle(
+        &self,
+        shared: &Shared,
+        entry: &CmkEntry,
+        version: &VersionEntry,
+    ) -> Result<KeyHandle, LoadError> {
+        if let Some(handle) = self.handles.lock().get(&version.id) {
+            self.hits.fetch_add(1, Ordering::Relaxed);
+            return Ok(handle.clone());
+        }
+        let mut custody = self.custody.lock();
+        if let Some(handle) = self.handles.lock().get(&version.id) {
+            self.hits.fetch_add(1, Ordering::Relaxed);
+            return Ok(handle.clone());
+        }
+        self.misses.fetch_add(1, Ordering::Relaxed);
+        let Some(custody) = custody.as_mut() else {
+            return Err(LoadError::Token("the token is not connected".into()));
+        };
+        let stored = shared.stored_key(entry, version).map_err(LoadError::Fault)?;
+        let handle = custody.load(&stored).map_err(|error| match error {
+            ProviderError::Unavailable(why) => LoadError::Token(why),
+            other => {
+                tracing::error!(key = %entry.cmk.id, version = version.number, token = %self.config.name, error = %other,
+                    "a stored key does not load");
+                LoadError::Fault(Error::from(other).into())
+            }
+        })?;
+        // A key that was disabled meanwhile is used by nobody, so nothing is kept for it.
+        if entry.is_current()
+            && let Some((id, evicted)) = self.handles.lock().push(version.id, handle.clone())
+            && id != version.id
+            && let Err(error) = custody.unload(evicted)
+        {
+            tracing::debug!(%error, token = %self.config.name, "unloading a key failed");
+        }
+        Ok(handle)
+    }
+
+    /// Forgets a handle that the token did not know any more.
+    pub(crate) fn forget_stale(&self, version: &VersionEntry, stale: &KeyHandle) {
+        let mut handles = self.handles.lock();
+        let same = |kept: &KeyHandle| {
+            kept.generation == stale.generation && Arc::ptr_eq(&kept.object, &stale.object)
+        };
+        if handles.peek(&version.id).is_some_and(same) {
+            handles.pop(&version.id);
+        }
+    }
+
+    /// Forgets keys that may no longer be used.
+    pub(crate) fn forget(&self, versions: &[KeyVersionId]) {
+        let mut handles = self.handles.lock();
+        let left: Vec<KeyHandle> = versions.iter().filter_map(|version| handles.pop(version)).collect();
+        drop(handles);
+        if !left.is_empty() {
+            self.leaving.lock().extend(left);
+        }
+    }
+
+    /// Unloads what was forgotten; for the control thread.
+    pub(crate) fn unload_forgotten(&self) {
+        if self.leaving.lock().is_empty() {
+            return;
+        }
+        let mut custody = self.custody.lock();
+        let Some(custody) = custody.as_mut() else { return };
+        let leaving = std::mem::take(&mut *self.leaving.lock());
+        for handle in leaving {
+            if let Err(error) = custody.unload(handle) {
+                tracing::debug!(%error, token = %self.config.name, "unloading a key failed");
+            }
+        }
+    }
+
+    /// Notes how long so many items took.
+    pub(crate) fn timed(&self, items: usize, took: Duration) {
+        self.items.fetch_add(items as u64, Ordering::Relaxed);
+        let each = took.as_nanos() as u64 / items.max(1) as u64;
+        // An exponential mean over some eight batches; that two threads lose one another's is no harm.
+        let before = self.item_ns.load(Ordering::Relaxed);
+        self.item_ns.store((before * 7 + each) / 8, Ordering::Relaxed);
+    }
+
+    /// Returns the nanoseconds that one item takes, of late.
+    pub(crate) fn item_ns(&self) -> u64 {
+        self.item_ns.load(Ordering::Relaxed)
+    }
+
+    /// Returns how many items a session should take in one go: some two milliseconds' worth.
+    pub(crate) fn batch_items(&self) -> usize {
+        (2_000_000 / self.item_ns().max(1)).clamp(1, 2 * super::MAX_CHUNK as u64) as usize
+    }
+
+    /// Returns the number of threads in calls that do not return.
+    pub(crate) fn hung(&self) -> usize {
+        self.abandoned.load(Ordering::Relaxed).max(0) as usize
+    }
+
+    /// Tells how the token is.
+    pub(crate) fn report(&self) -> TokenReport {
+        let state = self.state.lock();
+        let now = match () {
+            () if state.drained => TokenState::Drained,
+            () if state.refused.is_some() => TokenState::Refused,
+            () if state.live > 0 => TokenState::Up,
+            () => TokenState::Out,
+        };
+        TokenReport {
+            name: self.config.name.clone(),
+            state: now,
+            reason: state.reason.clone(),
+            sessions: state.live,
+            sessions_wanted: self.config.sessions,
+            hung: self.hung(),
+            sessions_lost: self.sessions_lost.load(Ordering::Relaxed),
+            items: self.items.load(Ordering::Relaxed),
+            keys_loaded: self.handles.lock().len(),
+            key_lookups: [self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed)],
+            item_ns: self.item_ns(),
+        }
+    }
+}
+
+/// Returns the fault of items that no session could do.
+pub(crate) fn out_of_sessions() -> Fault {
+    Error::new(ErrorKind::Unavailable, "no session of the crypto pool could do it").retry_after_ms(500).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token() -> Token {
+        Token::new(TokenPart {
+            config: TokenConfig::new("t"),
+            connect: Box::new(|| Err(ConnectError::Refused("wrong PIN".into()))),
+        })
+    }
+
+    #[test]
+    fn a_refused_token_is_tried_once_until_an_operator_enables_it() {
+        use std::sync::atomic::AtomicU32;
+        let tries = Arc::new(AtomicU32::new(0));
+        let counted = tries.clone();
+        let token = Token::new(TokenPart {
+            config: TokenConfig::new("t"),
+            connect: Box::new(move || {
+                counted.fetch_add(1, Ordering::Relaxed);
+                Err(ConnectError::Refused("wrong PIN".into()))
+            }),
+        });
+        assert!((0..100).all(|_| !token.connect()));
+        assert_eq!(tries.load(Ordering::Relaxed), 1);
+        assert_eq!(token.report().state, TokenState::Refused);
+        token.enable();
+        assert!(!token.connect());
+        assert_eq!(tries.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn while_a_token_is_out_one_thread_tries_and_the_rest_wait() {
+        let token = token();
+        let now = Instant::now() + Duration::from_secs(1);
+        assert!(token.may_open(now).is_ok());
+        assert!(token.may_open(now).is_err());
+        // One that hangs there does not keep the others away for ever.
+        assert!(token.may_open(now + token.config.call_timeout).is_ok());
+        token.opened();
+        assert!(token.may_open(now).is_ok() && token.may_open(now).is_ok());
+        token.closed(Some("gone"));
+        assert_eq!((token.report().sessions_lost, token.report().state), (1, TokenState::Out));
+    }
+
+    #[test]
+    fn a_token_that_returns_is_tried_within_a_second_however_long_it_was_gone() {
+        assert!((0..100).all(|failures| back_off(failures) <= Duration::from_millis(400)));
+        assert!(back_off(0) < back_off(3));
+    }
+}

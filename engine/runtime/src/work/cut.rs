@@ -1,0 +1,384 @@
+//! Cutting: what of a job goes to tokens, as chunks. Chunks are cut for about a millisecond of a session's time, so that a large batch is
+//! done by many sessions at once and a lost session loses little.
+
+use std::sync::Arc;
+
+use keymill_core::Sensitive;
+use keymill_core::blob::{Algorithm, Blob};
+use keymill_core::error::Error;
+use keymill_core::key::ProtectionLevel;
+use keymill_core::seam::provider::AeadBatch;
+use keymill_crypto::random;
+use keymill_crypto::xaes::PREFIX_BYTES;
+
+use super::away::{Away, Place, Segment};
+use super::open::{Opener, prefix_of};
+use super::seal::too_long;
+use super::trips::Trips;
+use super::{Destination, Fault, Job, OpenTask, Sealing, Task};
+use crate::keyring::{CmkEntry, VersionEntry};
+use crate::pool::MAX_CHUNK;
+use crate::pool::chunk::{Tag, Work, push};
+use crate::shared::Shared;
+
+/// Bytes of text in one chunk, at most, but for an item that is longer by itself.
+const MAX_CHUNK_BYTES: usize = 256 * 1024;
+/// Items of one segment of a job that opens, at least: what is opened here needs no token.
+const MIN_OPENED: usize = 32;
+/// Items that are re-encrypted at a time.
+pub(super) const RELAYED: usize = 256;
+/// How often chunks of one segment are sent out again that a call did not return.
+const HANGS: u32 = 8;
+
+/// What came of cutting.
+pub(super) enum Cut {
+    Done,
+    /// Invocations of the key have to be reserved first.
+    Reserve,
+}
+
+/// What of a segment goes out under one key version.
+struct Parcel {
+    slot: usize,
+    batches: Vec<(usize, AeadBatch)>,
+    prefixes: Vec<[u8; PREFIX_BYTES]>,
+}
+
+/// Cuts segments of ciphertexts until enough is under way.
+pub(super) fn open(job: &mut Job, away: &mut Away, trips: &mut Trips, opener: &mut Opener<'_>) {
+    let total = job.len();
+    while away.cut_to < total && (away.out < opener.shared.pool.window() || away.segments.is_empty()) {
+        let items = opener.shared.pool.chunk_items().clamp(MIN_OPENED, MAX_CHUNK);
+        let end = total.min(away.cut_to + items);
+        open_segment(job, away, trips, opener, end);
+    }
+}
+
+/// Cuts one segment of ciphertexts, up to `end`.
+pub(super) fn open_segment(
+    job: &mut Job,
+    away: &mut Away,
+    trips: &mut Trips,
+    opener: &mut Opener<'_>,
+    end: usize,
+) {
+    let shared = opener.shared;
+    let mut segment = Segment::new(away.cut_to..end);
+    let mut parcels: Vec<Parcel> = Vec::new();
+    let Some(task) = open_task(&mut job.task) else { return };
+    for i in segment.range.clone() {
+        let place = sort(task, i, opener, &mut parcels, &mut segment);
+        segment.places.push(place);
+    }
+    let keys: Vec<_> = parcels
+        .iter()
+        .map(|parcel| match &task.slots[parcel.slot].state {
+            Ok((entry, version)) => (entry.clone(), version.clone()),
+            Err(_) => unreachable!("nothing goes out under a key that is refused"),
+        })
+        .collect();
+    let trip = job.trip.expect("a job that is cut has a number");
+    let start = segment.range.start;
+    let each = (shared.pool.chunk_items() / 2).max(1);
+    for (parcel, (entry, version)) in parcels.into_iter().zip(&keys) {
+        for (number, batch) in parcel.batches {
+            let work = Work::Decrypt(batch);
+            send(job, away, trips, &mut segment, (entry, version), number, work);
+        }
+        if !parcel.prefixes.is_empty() {
+            let prefixes = parcel.prefixes.clone();
+            match trips.derive(job, (trip, start), (entry, version), prefixes, each) {
+                Ok(waiting) => segment.waiting += waiting,
+                Err(fault) => segment
+                    .subkeys
+                    .extend(parcel.prefixes.iter().map(|p| ((version.id, *p), Err(fault.clone())))),
+            }
+        }
+    }
+    away.cut_to = end;
+    away.segments.push_back(segment);
+}
+
+/// Puts an item into the parcel that it goes out with, or says that it stays.
+fn sort(
+    task: &mut OpenTask,
+    i: usize,
+    opener: &mut Opener<'_>,
+    parcels: &mut Vec<Parcel>,
+    segment: &mut Segment,
+) -> Place {
+    let shared = opener.shared;
+    // What is refused here is refused again, in its turn, and told then.
+    let Ok(slot) = opener.find(task, i) else { return Place::Here };
+    let Some(blob) = Blob::parse(task.items.get(i)) else { return Place::Here };
+    let Ok((entry, version)) = &task.slots[slot].state else { return Place::Here };
+    if entry.cmk.protection != ProtectionLevel::Hsm || Some(blob.header.algorithm) != entry.cmk.algorithm() {
+        return Place::Here;
+    }
+    let parcel = match parcels.iter().position(|parcel| parcel.slot == slot) {
+        Some(at) => &mut parcels[at],
+        None => {
+            parcels.push(Parcel { slot, batches: Vec::new(), prefixes: Vec::new() });
+            parcels.last_mut().expect("it was just pushed")
+        }
+    };
+    if blob.header.algorithm == Algorithm::Xaes256Gcm {
+        let id = (version.id, *prefix_of(&blob));
+        if segment.subkeys.contains_key(&id) || parcel.prefixes.contains(&id.1) {
+            return Place::Here;
+        }
+        match shared.subkeys.lookup(&id.0, &id.1, entry.generation) {
+            // Held for its turn: it could leave the cache until then.
+            Some(cipher) => drop(segment.subkeys.insert(id, Ok(cipher))),
+            None => parcel.prefixes.push(id.1),
+        }
+        return Place::Here;
+    }
+    let max = shared.pool.max_item_bytes();
+    if blob.ciphertext.len() > max {
+        return Place::Failed(too_long(blob.ciphertext.len(), max));
+    }
+    let items = shared.pool.chunk_items();
+    if parcel
+        .batches
+        .last()
+        .is_none_or(|(_, batch)| batch.items.len() >= items || batch.buffer.len() >= MAX_CHUNK_BYTES)
+    {
+        parcel.batches.push((segment.chunks.len(), AeadBatch::default()));
+        segment.chunks.push(None);
+    }
+    let (chunk, batch) = parcel.batches.last_mut().expect("there is one now");
+    let item = batch.items.len();
+    take_in(batch, &blob, task.contexts.canonical(i));
+    Place::In { chunk: *chunk, item }
+}
+
+fn take_in(batch: &mut AeadBatch, blob: &Blob<'_>, context: &[u8]) {
+    let nonce = blob.nonce.try_into().expect("a nonce of 12 bytes");
+    push(batch, nonce, &[blob.header_bytes, context], blob.ciphertext, Some(blob.tag));
+}
+
+/// Cuts segments of plaintexts or data keys until enough is under way.
+pub(super) fn seal(job: &mut Job, away: &mut Away, trips: &mut Trips, shared: &Shared) -> Result<Cut, Fault> {
+    let total = job.len();
+    while away.cut_to < total && (away.out < shared.pool.window() || away.segments.is_empty()) {
+        if let Cut::Reserve = seal_segment(job, away, trips, shared, total)? {
+            return Ok(Cut::Reserve);
+        }
+    }
+    Ok(Cut::Done)
+}
+
+/// Cuts one segment, of one chunk, to be sealed; it ends before `end` at the latest.
+pub(super) fn seal_segment(
+    job: &mut Job,
+    away: &mut Away,
+    trips: &mut Trips,
+    shared: &Shared,
+    end: usize,
+) -> Result<Cut, Fault> {
+    let start = away.cut_to;
+    let Task::Seal { to, what, .. } = &job.task else { return Ok(Cut::Done) };
+    let to = to.clone();
+    let most = end.min(start + shared.pool.chunk_items());
+    let mut bytes = 0;
+    let stop = (start..most).find(|i| {
+        bytes += text_len(what, away, *i);
+        bytes > MAX_CHUNK_BYTES
+    });
+    let range = start..stop.map_or(most, |stop| stop.max(start + 1));
+    let count = range.len() as u64;
+    if !to.version.invocations.take(count) {
+        return Ok(Cut::Reserve);
+    }
+    let mut segment = Segment::new(range.clone());
+    if let Sealing::DataKeys { bytes, .. } = what {
+        let mut fresh = Sensitive::zeroed(*bytes * range.len());
+        random::draw(fresh.expose_mut()).map_err(Error::from)?;
+        segment.secrets = Some(fresh);
+    }
+    let mut batch = AeadBatch::default();
+    batch.buffer.reserve_exact(bytes + count as usize * crate::pool::chunk::TAG_BYTES);
+    fill(&mut batch, job, away, &mut segment, &to, shared, None)?;
+    if !batch.items.is_empty() {
+        segment.chunks.push(None);
+        let work = Work::Encrypt(batch);
+        send(job, away, trips, &mut segment, (&to.entry, &to.version), 0, work);
+    }
+    away.cut_to = range.end;
+    away.segments.push_back(segment);
+    Ok(Cut::Done)
+}
+
+/// Fills a batch with the texts of a segment, each under a nonce of its own; `again`: the places are known, of this chunk.
+fn fill(
+    batch: &mut AeadBatch,
+    job: &Job,
+    away: &Away,
+    segment: &mut Segment,
+    to: &Destination,
+    shared: &Shared,
+    again: Option<usize>,
+) -> Result<(), Fault> {
+    let Task::Seal { contexts, what, .. } = &job.task else { return Ok(()) };
+    let mut nonces = vec![0; 12 * segment.range.len()];
+    random::draw(&mut nonces).map_err(Error::from)?;
+    let max = shared.pool.max_item_bytes();
+    for (i, nonce) in segment.range.clone().zip(nonces.chunks_exact(12)) {
+        let text = match what {
+            Sealing::Plaintexts { items, max_item_bytes } => match items.item_len(i) {
+                len if len > max.min(*max_item_bytes) => Err(too_long(len, max.min(*max_item_bytes))),
+                _ => Ok(items.get(i)),
+            },
+            Sealing::DataKeys { bytes, .. } => {
+                let at = (i - segment.range.start) * *bytes;
+                let secrets = segment.secrets.as_ref().expect("drawn for data keys");
+                Ok(&secrets.expose()[at..at + *bytes])
+            }
+            Sealing::Blobs(_) => {
+                let relay = away.relay.as_ref().expect("opened before it is sealed");
+                match &relay.texts[i - relay.range.start] {
+                    Ok(place) if place.len() > max => Err(too_long(place.len(), max)),
+                    Ok(place) => Ok(&relay.buffer[place.clone()]),
+                    Err(fault) => Err(fault.clone()),
+                }
+            }
+        };
+        let place = match text {
+            Ok(text) => {
+                let nonce = nonce.try_into().expect("chunks of 12 bytes");
+                let item = batch.items.len();
+                push(batch, nonce, &[&to.header, contexts.canonical(i)], text, None);
+                Place::In { chunk: 0, item }
+            }
+            Err(fault) => Place::Failed(fault),
+        };
+        if again.is_none() {
+            segment.places.push(place);
+        }
+    }
+    Ok(())
+}
+
+fn text_len(what: &Sealing, away: &Away, i: usize) -> usize {
+    match what {
+        Sealing::Plaintexts { items, .. } => items.item_len(i),
+        Sealing::DataKeys { bytes, .. } => *bytes,
+        Sealing::Blobs(_) => away
+            .relay
+            .as_ref()
+            .map_or(0, |relay| relay.texts[i - relay.range.start].as_ref().map_or(0, std::ops::Range::len)),
+    }
+}
+
+/// Cuts anew what is in the hands of calls that do not return.
+pub(super) fn again(job: &mut Job, away: &mut Away, trips: &mut Trips, shared: &Shared) -> Result<(), Fault> {
+    for at in 0..away.segments.len() {
+        if away.segments[at].lost.is_empty() {
+            continue;
+        }
+        let mut segment = std::mem::replace(&mut away.segments[at], Segment::new(0..0));
+        let recut = recut(job, away, trips, &mut segment, shared);
+        away.segments[at] = segment;
+        recut?;
+    }
+    Ok(())
+}
+
+fn recut(
+    job: &mut Job,
+    away: &mut Away,
+    trips: &mut Trips,
+    segment: &mut Segment,
+    shared: &Shared,
+) -> Result<(), Fault> {
+    for number in std::mem::take(&mut segment.lost) {
+        segment.hangs += 1;
+        let mut batch = AeadBatch::default();
+        let (keys, work) = match open_or_seal(job, away) {
+            Side::Opens(task) => {
+                let mut of = None;
+                for (i, place) in segment.range.clone().zip(&segment.places) {
+                    if matches!(place, Place::In { chunk, .. } if *chunk == number)
+                        && let Some(blob) = Blob::parse(task.items.get(i))
+                    {
+                        take_in(&mut batch, &blob, task.contexts.canonical(i));
+                        let same = |slot: &&super::KeySlot| {
+                            slot.cmk == blob.header.cmk && slot.version_number == blob.header.version
+                        };
+                        of = task.slots.iter().find(same).and_then(|slot| slot.state.clone().ok());
+                    }
+                }
+                let Some(of) = of else { continue };
+                (of, Work::Decrypt(batch))
+            }
+            Side::Seals(to) => {
+                // Under other nonces: both may come to be used. Those of before are counted as used.
+                if !to.version.invocations.take(segment.range.len() as u64) {
+                    return Err(crate::pool::token::out_of_sessions());
+                }
+                fill(&mut batch, job, away, segment, &to, shared, Some(number))?;
+                ((to.entry.clone(), to.version.clone()), Work::Encrypt(batch))
+            }
+        };
+        segment.waiting -= 1;
+        away.out -= 1;
+        if segment.hangs > HANGS {
+            let tag = Tag::Items {
+                trip: job.trip.expect("it has a number"),
+                segment: segment.range.start,
+                chunk: number,
+            };
+            let mut chunk = trips.chunk(job, tag, &keys.0, &keys.1, work);
+            chunk.fault = Some(crate::pool::token::out_of_sessions());
+            segment.chunks[number] = Some(chunk);
+        } else {
+            send(job, away, trips, segment, (&keys.0, &keys.1), number, work);
+        }
+    }
+    Ok(())
+}
+
+/// Sends a chunk out, or puts it back at once with the reason why the lane did not take it.
+fn send(
+    job: &Job,
+    away: &mut Away,
+    trips: &Trips,
+    segment: &mut Segment,
+    (entry, version): (&Arc<CmkEntry>, &Arc<VersionEntry>),
+    number: usize,
+    work: Work,
+) {
+    let trip = job.trip.expect("a job that is cut has a number");
+    let tag = Tag::Items { trip, segment: segment.range.start, chunk: number };
+    match trips.send(trips.chunk(job, tag, entry, version, work)) {
+        Ok(()) => {
+            segment.waiting += 1;
+            away.out += 1;
+        }
+        Err(chunk) => segment.chunks[number] = Some(chunk),
+    }
+}
+
+/// Whether what a job has under way is being opened or sealed.
+enum Side<'j> {
+    Opens(&'j mut OpenTask),
+    Seals(Destination),
+}
+
+fn open_or_seal<'j>(job: &'j mut Job, away: &Away) -> Side<'j> {
+    match &mut job.task {
+        Task::Open(task) => Side::Opens(task),
+        Task::Seal { what: Sealing::Blobs(task), .. } if away.relay.is_none() => Side::Opens(task),
+        Task::Seal { to, .. } => Side::Seals(to.clone()),
+        Task::Answered(_) | Task::Refused(_) => unreachable!("only data operations go to tokens"),
+    }
+}
+
+fn open_task(task: &mut Task) -> Option<&mut OpenTask> {
+    match task {
+        Task::Open(task) => Some(task),
+        Task::Seal { what: Sealing::Blobs(task), .. } => Some(task),
+        _ => None,
+    }
+}

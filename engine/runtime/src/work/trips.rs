@@ -1,0 +1,417 @@
+//! A desk's dealings with the pool: jobs that wait for what they have under way in tokens, and what several of them wait for together: a
+//! subkey is derived once for all jobs of the desk, however many ask for it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::dev::SendError;
+use keymill_core::error::{Error, ErrorKind};
+use keymill_core::id::{AccessKeyId, KeyVersionId};
+use keymill_core::limit;
+use keymill_core::seam::provider::DeriveJob;
+use keymill_crypto::epoch::EpochDraft;
+use keymill_crypto::xaes::{PREFIX_BYTES, Subkey, SubkeyCipher, subkey_messages};
+
+use super::away::{Away, SubkeyId, job_fault};
+use super::{Cancel, Fault, Job};
+use crate::actor::keyring::Reserve;
+use crate::keyring::{CmkEntry, VersionEntry};
+use crate::pool::chunk::{Chunk, Home, Return, Tag, Work};
+use crate::shared::Shared;
+
+/// How often work is sent out again that was in the hands of a call which does not return.
+const HANGS: u32 = 4;
+
+/// The jobs of one desk that are away.
+pub(super) struct Trips {
+    shared: Arc<Shared>,
+    home: Arc<dyn Home>,
+    next: u64,
+    away: HashMap<u64, Away>,
+    parked: HashMap<u64, Box<Job>>,
+    derivations: HashMap<u64, Derivation>,
+    /// Which derivation brings a subkey.
+    deriving: HashMap<SubkeyId, u64>,
+    epochs: HashMap<KeyVersionId, u64>,
+    reserving: HashMap<KeyVersionId, Vec<u64>>,
+}
+
+/// Subkeys that are being derived.
+struct Derivation {
+    entry: Arc<CmkEntry>,
+    version: Arc<VersionEntry>,
+    principal: Arc<AccessKeyId>,
+    deadline: Instant,
+    what: Subkeys,
+    hangs: u32,
+}
+
+enum Subkeys {
+    /// Of a sealing epoch; these jobs wait for it.
+    Epoch { draft: EpochDraft, trips: Vec<u64> },
+    /// For opening, with the segments that wait for each.
+    Prefixes(Vec<([u8; PREFIX_BYTES], Vec<(u64, usize)>)>),
+}
+
+impl Trips {
+    pub(super) fn new(shared: Arc<Shared>, home: Arc<dyn Home>) -> Self {
+        Self {
+            shared,
+            home,
+            next: 1,
+            away: HashMap::new(),
+            parked: HashMap::new(),
+            derivations: HashMap::new(),
+            deriving: HashMap::new(),
+            epochs: HashMap::new(),
+            reserving: HashMap::new(),
+        }
+    }
+
+    /// Tells whether any job is parked.
+    pub(super) fn is_empty(&self) -> bool {
+        self.parked.is_empty()
+    }
+
+    /// Takes what a job has under way, to work on it; a job that had nothing gets a number.
+    pub(super) fn open(&mut self, job: &mut Job) -> Away {
+        let trip = *job.trip.get_or_insert_with(|| {
+            self.next += 1;
+            self.next
+        });
+        let mut away = self.away.remove(&trip).unwrap_or_default();
+        away.cut_to = away.cut_to.max(job.next);
+        away
+    }
+
+    /// Keeps what a job has under way until it is worked on again.
+    pub(super) fn close(&mut self, job: &Job, away: Away) {
+        if let Some(trip) = job.trip {
+            self.away.insert(trip, away);
+        }
+    }
+
+    /// Sets a job aside until something comes back for it.
+    pub(super) fn park(&mut self, job: Box<Job>) {
+        let trip = job.trip.expect("a job that waits has a number");
+        self.parked.insert(trip, job);
+    }
+
+    /// Forgets what a job has under way; what comes back of it is dropped.
+    pub(super) fn forget(&mut self, job: &mut Job) {
+        if let Some(trip) = job.trip.take() {
+            self.away.remove(&trip);
+        }
+        job.waits = false;
+    }
+
+    /// Takes the parked jobs that were called off, or whose time is over.
+    pub(super) fn take_due(&mut self, now: Instant) -> Vec<Box<Job>> {
+        let due = |job: &Box<Job>| now >= job.deadline || job.cancel.is_cancelled();
+        let trips: Vec<u64> = self.parked.iter().filter(|(_, job)| due(job)).map(|(trip, _)| *trip).collect();
+        trips.iter().filter_map(|trip| self.parked.remove(trip)).collect()
+    }
+
+    /// Makes a chunk of a job's.
+    pub(super) fn chunk(
+        &self,
+        job: &Job,
+        tag: Tag,
+        entry: &Arc<CmkEntry>,
+        version: &Arc<VersionEntry>,
+        work: Work,
+    ) -> Box<Chunk> {
+        Box::new(Chunk {
+            tag,
+            principal: job.call.principal.access_key.clone(),
+            entry: entry.clone(),
+            version: version.clone(),
+            work,
+            deadline: job.deadline,
+            cancel: job.cancel.clone(),
+            attempts: 0,
+            home: self.home.clone(),
+            fault: None,
+        })
+    }
+
+    /// Sends a chunk out; one that the lane does not take comes back with the lane's fault.
+    pub(super) fn send(&self, chunk: Box<Chunk>) -> Result<(), Box<Chunk>> {
+        let principal = chunk.principal.clone();
+        self.shared.pool.lane.submit(&principal, 1, chunk).map_err(|(error, mut chunk)| {
+            chunk.fault = Some(error.into());
+            chunk
+        })
+    }
+
+    /// Has subkeys of a key version derived for a segment, but for those that are on their way already; returns how many it waits for.
+    pub(super) fn derive(
+        &mut self,
+        job: &Job,
+        (trip, segment): (u64, usize),
+        (entry, version): (&Arc<CmkEntry>, &Arc<VersionEntry>),
+        prefixes: Vec<[u8; PREFIX_BYTES]>,
+        each: usize,
+    ) -> Result<usize, Fault> {
+        let waiting = prefixes.len();
+        let mut missing = Vec::new();
+        for prefix in prefixes {
+            match self.deriving.get(&(version.id, prefix)).and_then(|number| self.derivations.get_mut(number))
+            {
+                Some(Derivation { what: Subkeys::Prefixes(rows), .. }) => {
+                    if let Some((_, waiters)) = rows.iter_mut().find(|(other, _)| *other == prefix) {
+                        waiters.push((trip, segment));
+                    }
+                }
+                _ => missing.push(prefix),
+            }
+        }
+        for some in missing.chunks(each.max(1)) {
+            let rows = some.iter().map(|prefix| (*prefix, vec![(trip, segment)])).collect();
+            let number = self.begin(job, entry, version, Subkeys::Prefixes(rows))?;
+            for prefix in some {
+                self.deriving.insert((version.id, *prefix), number);
+            }
+        }
+        Ok(waiting)
+    }
+
+    /// Has the subkey of the next sealing epoch derived, unless it is on its way; the job waits for it.
+    pub(super) fn derive_epoch(
+        &mut self,
+        job: &Job,
+        entry: &Arc<CmkEntry>,
+        version: &Arc<VersionEntry>,
+    ) -> Result<(), Fault> {
+        let trip = job.trip.expect("a job that waits has a number");
+        let under_way = self.epochs.get(&version.id).and_then(|number| self.derivations.get_mut(number));
+        if let Some(Derivation { what: Subkeys::Epoch { trips, .. }, .. }) = under_way {
+            trips.push(trip);
+            return Ok(());
+        }
+        let draft = version.epoch.draft().map_err(Error::from)?;
+        let number = self.begin(job, entry, version, Subkeys::Epoch { draft, trips: vec![trip] })?;
+        self.epochs.insert(version.id, number);
+        Ok(())
+    }
+
+    fn begin(
+        &mut self,
+        job: &Job,
+        entry: &Arc<CmkEntry>,
+        version: &Arc<VersionEntry>,
+        what: Subkeys,
+    ) -> Result<u64, Fault> {
+        self.next += 1;
+        let number = self.next;
+        let derivation = Derivation {
+            entry: entry.clone(),
+            version: version.clone(),
+            principal: job.call.principal.access_key.clone(),
+            // Others may come to wait for it, who have more time.
+            deadline: Instant::now() + Duration::from_millis(limit::DEFAULT_TIMEOUT_MS),
+            what,
+            hangs: 0,
+        };
+        self.send(self.derivation_chunk(number, &derivation))
+            .map_err(|chunk| chunk.fault.clone().expect("the lane says why it took no chunk"))?;
+        self.derivations.insert(number, derivation);
+        Ok(number)
+    }
+
+    fn derivation_chunk(&self, number: u64, derivation: &Derivation) -> Box<Chunk> {
+        let jobs = match &derivation.what {
+            Subkeys::Epoch { draft, .. } => vec![DeriveJob::new(draft.messages())],
+            Subkeys::Prefixes(rows) => {
+                rows.iter().map(|(prefix, _)| DeriveJob::new(subkey_messages(prefix))).collect()
+            }
+        };
+        Box::new(Chunk {
+            tag: Tag::Subkeys(number),
+            principal: derivation.principal.clone(),
+            entry: derivation.entry.clone(),
+            version: derivation.version.clone(),
+            work: Work::Derive(jobs),
+            deadline: derivation.deadline,
+            cancel: Cancel::default(),
+            attempts: 0,
+            home: self.home.clone(),
+            fault: None,
+        })
+    }
+
+    /// Has invocations of a key version reserved; the job waits for them.
+    pub(super) fn reserve(
+        &mut self,
+        job: &Job,
+        entry: &CmkEntry,
+        version: &VersionEntry,
+    ) -> Result<(), Fault> {
+        let trip = job.trip.expect("a job that waits has a number");
+        let waiters = self.reserving.entry(version.id).or_default();
+        waiters.push(trip);
+        if waiters.len() > 1 {
+            return Ok(());
+        }
+        let message = Reserve { cmk: entry.cmk.id, version: version.id, home: self.home.clone() };
+        let sent = match self.shared.reserver.get() {
+            Some(reserver) => reserver.try_send(message),
+            None => Err(SendError::Closed(message)),
+        };
+        sent.map_err(|refused| {
+            self.reserving.remove(&version.id);
+            let kind = match refused {
+                SendError::Full(_) => ErrorKind::Busy,
+                SendError::Closed(_) => ErrorKind::Unavailable,
+            };
+            Error::new(kind, "no invocations of the key could be reserved").retry_after_ms(50).into()
+        })
+    }
+
+    /// Takes what came back, and appends the jobs that can go on to `ready`.
+    pub(super) fn returned(&mut self, returns: Vec<Return>, now: Instant, ready: &mut Vec<Box<Job>>) {
+        for one in returns {
+            match one {
+                Return::Done(chunk) => match chunk.tag {
+                    Tag::Items { trip, segment, chunk: number } => {
+                        self.came_back(trip, segment, number, chunk, ready);
+                    }
+                    Tag::Subkeys(number) => self.derived(number, chunk, now, ready),
+                },
+                Return::Lost(Tag::Items { trip, segment, chunk }) => {
+                    self.lost_items(trip, segment, chunk, ready);
+                }
+                Return::Lost(Tag::Subkeys(number)) => self.lost_subkeys(number, ready),
+                Return::Reserved(version, outcome) => {
+                    for trip in self.reserving.remove(&version).unwrap_or_default() {
+                        if let (Err(fault), Some(away)) = (&outcome, self.away.get_mut(&trip)) {
+                            away.refused = Some(fault.clone());
+                        }
+                        self.resume(trip, ready);
+                    }
+                }
+            }
+        }
+    }
+
+    fn resume(&mut self, trip: u64, ready: &mut Vec<Box<Job>>) {
+        if let Some(mut job) = self.parked.remove(&trip) {
+            job.waits = false;
+            ready.push(job);
+        }
+    }
+
+    fn came_back(
+        &mut self,
+        trip: u64,
+        segment: usize,
+        number: usize,
+        chunk: Box<Chunk>,
+        ready: &mut Vec<Box<Job>>,
+    ) {
+        let Some(away) = self.away.get_mut(&trip) else { return };
+        let Some(of) = away.segments.iter_mut().find(|other| other.range.start == segment) else { return };
+        // A chunk that was given up for lost and sent out again may come back twice.
+        if of.chunks.get(number).is_none_or(Option::is_some) {
+            return;
+        }
+        of.chunks[number] = Some(chunk);
+        of.waiting -= 1;
+        away.out -= 1;
+        self.resume_if_useful(trip, ready);
+    }
+
+    /// Has a job go on whose first segment is back, or that could send out more.
+    fn resume_if_useful(&mut self, trip: u64, ready: &mut Vec<Box<Job>>) {
+        let Some(away) = self.away.get(&trip) else { return };
+        let is_head_back = away.segments.front().is_some_and(|head| head.is_back());
+        let is_low = self.parked.get(&trip).is_some_and(|job| away.cut_to < job.len())
+            && away.relay.is_none()
+            && away.out * 2 < self.shared.pool.window();
+        if is_head_back || is_low {
+            self.resume(trip, ready);
+        }
+    }
+
+    fn derived(&mut self, number: u64, mut chunk: Box<Chunk>, now: Instant, ready: &mut Vec<Box<Job>>) {
+        let Some(Derivation { version, what, .. }) = self.derivations.remove(&number) else { return };
+        let fault = chunk.fault.take();
+        let Work::Derive(jobs) = &mut chunk.work else { return };
+        let mut subkeys = jobs.iter_mut().map(|job| match (&fault, job.output.take()) {
+            (Some(fault), _) => Err(fault.clone()),
+            (None, Some(Ok(subkey))) => Ok(subkey),
+            (None, Some(Err(error))) => Err(job_fault(error)),
+            (None, None) => Err(Error::internal("a derivation came back undone").into()),
+        });
+        match what {
+            Subkeys::Epoch { draft, trips } => {
+                self.epochs.remove(&version.id);
+                let installed = subkeys.next().expect("an epoch is one derivation").and_then(|subkey| {
+                    version.epoch.install(&draft, subkey, now).map_err(|e| Fault::from(Error::internal(e)))
+                });
+                for trip in trips {
+                    if let (Err(fault), Some(away)) = (&installed, self.away.get_mut(&trip)) {
+                        away.refused = Some(fault.clone());
+                    }
+                    self.resume(trip, ready);
+                }
+            }
+            Subkeys::Prefixes(rows) => {
+                let mut touched = Vec::new();
+                for ((prefix, waiters), subkey) in rows.into_iter().zip(subkeys) {
+                    self.deriving.remove(&(version.id, prefix));
+                    let cipher = subkey.and_then(|subkey| {
+                        let subkey =
+                            Subkey::from_sensitive(subkey).map_err(|e| Fault::from(Error::internal(e)))?;
+                        Ok(Arc::new(SubkeyCipher::new(&subkey)))
+                    });
+                    for (trip, segment) in waiters {
+                        let Some(away) = self.away.get_mut(&trip) else { continue };
+                        let of = away.segments.iter_mut().find(|other| other.range.start == segment);
+                        let Some(of) = of else { continue };
+                        of.subkeys.insert((version.id, prefix), cipher.clone());
+                        of.waiting -= 1;
+                        if !touched.contains(&trip) {
+                            touched.push(trip);
+                        }
+                    }
+                }
+                for trip in touched {
+                    self.resume_if_useful(trip, ready);
+                }
+            }
+        }
+    }
+
+    /// Sends items out again that are in the hands of a call which does not return.
+    fn lost_items(&mut self, trip: u64, segment: usize, number: usize, ready: &mut Vec<Box<Job>>) {
+        let Some(away) = self.away.get_mut(&trip) else { return };
+        let Some(of) = away.segments.iter_mut().find(|other| other.range.start == segment) else { return };
+        if of.chunks.get(number).is_none_or(Option::is_some) {
+            return;
+        }
+        // What went out is remembered by the job; it is cut anew from there.
+        of.lost.push(number);
+        self.resume(trip, ready);
+    }
+
+    fn lost_subkeys(&mut self, number: u64, ready: &mut Vec<Box<Job>>) {
+        let Some(derivation) = self.derivations.get_mut(&number) else { return };
+        derivation.hangs += 1;
+        let derivation = &self.derivations[&number];
+        let chunk = self.derivation_chunk(number, derivation);
+        let refused = match derivation.hangs > HANGS {
+            false => self.send(chunk).err(),
+            true => Some(given_up(chunk)),
+        };
+        if let Some(chunk) = refused {
+            self.derived(number, chunk, Instant::now(), ready);
+        }
+    }
+}
+
+fn given_up(mut chunk: Box<Chunk>) -> Box<Chunk> {
+    chunk.fault = Some(crate::pool::token::out_of_sessions());
+    chunk
+}

@@ -1,0 +1,251 @@
+//! A farm of simulated HSMs: copies of the simulator, each over a module of its own, with a token of one domain each. A test sets latency
+//! and limits, lets faults strike, takes tokens away and brings them back, and reads what was called.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use keymill_core::Sensitive;
+use keymill_core::seam::provider::CryptoProvider;
+use keymill_provider_pkcs11::module::Module;
+use keymill_provider_pkcs11::{Ceremony, Config, Initialize, OpenErrorKind, Party, initialize};
+use keymill_runtime::{ConnectError, TokenConfig, TokenPart};
+use tempfile::TempDir;
+
+const PIN: &[u8] = b"user-pin";
+const SO_PIN: &[u8] = b"officer-pin";
+
+/// Tokens of one domain, each in an HSM of its own.
+pub struct Farm {
+    /// The HSMs.
+    pub hsms: Vec<Arc<Simulated>>,
+    _scratch: TempDir,
+}
+
+/// One simulated HSM with one token.
+pub struct Simulated {
+    /// The label of its token, and the name of its file.
+    pub name: String,
+    library: PathBuf,
+    fixed: String,
+    revision: AtomicU64,
+    options: Mutex<String>,
+}
+
+/// Returns the module that simulated HSMs stand in front of, and whether it is Kryoptic.
+fn backend() -> (PathBuf, bool) {
+    match std::env::var_os("KEYMILL_KRYOPTIC_MODULE") {
+        Some(kryoptic) => (kryoptic.into(), true),
+        None => (built("softhsm"), false),
+    }
+}
+
+/// Builds what a test needs of the modules, and returns its path; quick where it is there.
+fn built(what: &str) -> PathBuf {
+    static PATHS: Mutex<Vec<(String, PathBuf)>> = Mutex::new(Vec::new());
+    let mut paths = PATHS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, path)) = paths.iter().find(|(name, _)| name == what) {
+        return path.clone();
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../modules/build");
+    let output = Command::new(script).arg(what).output().expect("tests/modules/build runs");
+    assert!(
+        output.status.success(),
+        "tests/modules/build {what}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let path = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+    paths.push((what.to_owned(), path.clone()));
+    path
+}
+
+/// Returns the directory that holds SoftHSM's tokens and its configuration: one for the process, as its environment is.
+fn softhsm_configuration() -> &'static Path {
+    static PLACE: OnceLock<PathBuf> = OnceLock::new();
+    PLACE.get_or_init(|| {
+        let place =
+            tempfile::Builder::new().prefix("keymill-softhsm-").tempdir().expect("a scratch directory");
+        // Modules are in use to the very end of the process, so nobody could remove it: what is of dead processes goes.
+        let place = place.keep();
+        sweep(place.parent().expect("it is somewhere"));
+        std::fs::write(place.join("pid"), std::process::id().to_string()).expect("a file");
+        std::fs::create_dir(place.join("tokens")).expect("a directory");
+        let text = format!(
+            "directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\n",
+            place.join("tokens").display()
+        );
+        std::fs::write(place.join("softhsm2.conf"), text).expect("a file");
+        place
+    })
+}
+
+fn sweep(parent: &Path) {
+    for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+        let is_ours = entry.file_name().to_string_lossy().starts_with("keymill-softhsm-");
+        let pid = std::fs::read_to_string(entry.path().join("pid")).unwrap_or_default();
+        if is_ours && !pid.is_empty() && !Path::new("/proc").join(pid.trim()).exists() {
+            let _in_use = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+impl Farm {
+    /// Makes so many HSMs, whose tokens share one domain.
+    pub fn new(count: usize) -> Self {
+        Self::with(count, "")
+    }
+
+    /// Makes so many HSMs; `options` are lines of the control file that hold for each.
+    pub fn with(count: usize, options: &str) -> Self {
+        static FARMS: AtomicUsize = AtomicUsize::new(0);
+        // Two makers at once would take one another's uninitialised slots.
+        static MAKING: Mutex<()> = Mutex::new(());
+        let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+        let farm = FARMS.fetch_add(1, Ordering::Relaxed);
+        let scratch =
+            tempfile::Builder::new().prefix("keymill-farm-").tempdir().expect("a scratch directory");
+        let hsms: Vec<_> = (0..count)
+            .map(|number| Arc::new(Simulated::make(scratch.path(), farm, number, options)))
+            .collect();
+        if let [only] = &hsms[..] {
+            only.initialize(true);
+        } else {
+            hsms.iter().for_each(|hsm| hsm.initialize(false));
+            let parties: Vec<Party> = hsms.iter().map(|hsm| hsm.party()).collect();
+            let mut ceremony = Ceremony::begin(&parties).expect("the ceremony begins");
+            ceremony.make_domain(None).expect("the domain is made");
+            ceremony.finish().expect("the ceremony is finished");
+        }
+        Self { hsms, _scratch: scratch }
+    }
+
+    /// Returns the parts for an engine.
+    pub fn parts(&self, sessions: usize) -> Vec<TokenPart> {
+        self.parts_with(|config| config.sessions = sessions)
+    }
+
+    /// Returns the parts for an engine, with other options than the defaults.
+    pub fn parts_with(&self, set: impl Fn(&mut TokenConfig)) -> Vec<TokenPart> {
+        let part = |hsm: &Arc<Simulated>| {
+            let mut config = TokenConfig::new(hsm.name.clone());
+            set(&mut config);
+            let (hsm, options) = (Arc::clone(hsm), config.clone());
+            TokenPart { config, connect: Box::new(move || hsm.connect(&options, PIN)) }
+        };
+        self.hsms.iter().map(part).collect()
+    }
+
+    /// Writes the control file of each anew.
+    pub fn control(&self, options: &str) {
+        self.hsms.iter().for_each(|hsm| hsm.control(options));
+    }
+}
+
+impl Simulated {
+    fn make(scratch: &Path, farm: usize, number: usize, options: &str) -> Self {
+        let name = format!("hsm-{farm}-{number}");
+        let library = scratch.join(format!("{name}.so"));
+        std::fs::copy(built("simulator"), &library).expect("the simulator can be copied");
+        let (module, is_kryoptic) = backend();
+        let place = match is_kryoptic {
+            true => {
+                let configuration = scratch.join(format!("{name}.kryoptic"));
+                let text = format!(
+                    "[[slots]]\nslot = {number}\ndbtype = \"sqlite\"\ndbargs = \"{}\"\n",
+                    scratch.join(format!("{name}.sql")).display()
+                );
+                std::fs::write(&configuration, text).expect("a file");
+                format!("init_reserved = \"kryoptic_conf={}\"", configuration.display())
+            }
+            false => format!(
+                "env = {{ SOFTHSM2_CONF = \"{}\" }}",
+                softhsm_configuration().join("softhsm2.conf").display()
+            ),
+        };
+        let fixed =
+            format!("[{name}]\nmodule = \"{}\"\nonly_token = \"{name}\"\n{place}\n", module.display());
+        let hsm = Self { name, library, fixed, revision: AtomicU64::new(0), options: Mutex::default() };
+        hsm.control(options);
+        hsm
+    }
+
+    /// Writes the control file anew; the next call into the module sees it.
+    pub fn control(&self, options: &str) {
+        *self.options.lock().unwrap_or_else(PoisonError::into_inner) = options.to_owned();
+        self.write();
+    }
+
+    fn write(&self) -> u64 {
+        let options = self.options.lock().unwrap_or_else(PoisonError::into_inner);
+        let revision = self.revision.fetch_add(1, Ordering::Relaxed) + 1;
+        let text = format!("{}revision = {revision}\n{options}\n", self.fixed);
+        let fresh = self.library.with_extension("fresh");
+        std::fs::write(&fresh, text).expect("a file");
+        std::fs::rename(fresh, self.library.with_extension("toml")).expect("a file can be renamed");
+        revision
+    }
+
+    /// Returns the statistics as of now.
+    pub fn stats(&self) -> serde_json::Value {
+        let revision = self.write();
+        let file = format!("{}.toml.{}.{}.stats", self.name, self.name, std::process::id());
+        let file = self.library.with_file_name(file);
+        let patience = Instant::now() + Duration::from_secs(10);
+        loop {
+            let read = std::fs::read_to_string(&file).ok();
+            match read.and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok()) {
+                Some(stats) if stats["revision"] == revision => return stats,
+                _ => assert!(Instant::now() < patience, "{} has no statistics", self.name),
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Returns how often a function was called, whatever it answered.
+    pub fn calls(&self, function: &str) -> u64 {
+        let stats = self.stats();
+        stats["calls"][function]
+            .as_object()
+            .into_iter()
+            .flat_map(|codes| codes.values())
+            .filter_map(|n| n.as_u64())
+            .sum()
+    }
+
+    /// Opens its token with a PIN.
+    pub fn connect(&self, config: &TokenConfig, pin: &[u8]) -> Result<Arc<dyn CryptoProvider>, ConnectError> {
+        let options = Config {
+            cached_keys: config.cached_keys,
+            max_sessions: config.sessions + config.max_abandoned,
+            ..Config::new(&self.library, &self.name, Sensitive::copied(pin))
+        };
+        match keymill_provider_pkcs11::open(options) {
+            Ok(provider) => Ok(Arc::new(provider)),
+            Err(error) if error.kind() == OpenErrorKind::Pin => Err(ConnectError::Refused(error.to_string())),
+            Err(error) => Err(ConnectError::Unavailable(error.to_string())),
+        }
+    }
+
+    fn initialize(&self, keys: bool) {
+        initialize(Initialize {
+            module: self.library.clone(),
+            token_label: self.name.clone(),
+            token_serial: None,
+            so_pin: Some(Sensitive::copied(SO_PIN)),
+            pin: Sensitive::copied(PIN),
+            keys,
+        })
+        .expect("a token is made ready");
+    }
+
+    fn party(&self) -> Party {
+        Party {
+            module: Module::load(&self.library).expect("the simulator loads"),
+            token_label: self.name.clone(),
+            token_serial: None,
+            pin: Sensitive::copied(PIN),
+        }
+    }
+}
