@@ -470,3 +470,12 @@ fn tokens_of_one_label_are_told_apart_by_their_serial_numbers() {
     let made = hsm.run(&format!("init --token night --serial {other} --pin-file pin --json")).done().json();
     assert_eq!((&made["serial"], &made["token_made"]), (&other.into(), &false.into()));
 }
+
+#[test]
+fn a_module_that_does_not_answer_ends_the_command_at_its_deadline() {
+    let hsm = Hsm::softhsm();
+    // The module waits for a configuration that nobody writes.
+    fs::remove_file(hsm.path("module.conf")).unwrap();
+    nix::unistd::mkfifo(&hsm.path("module.conf"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    hsm.run("slots --timeout 1").refused("no end after 1 s");
+}

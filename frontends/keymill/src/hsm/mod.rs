@@ -26,8 +26,7 @@ const LABEL_BYTES: usize = 32;
 
 /// Find, prepare and examine tokens of a PKCS#11 module
 ///
-/// These commands load the module themselves; they need no server, and `keymill serve` does not drive tokens yet: its keys are software
-/// keys. PINs come from a file of mode 0600, the environment or a prompt, never from the command line, where other users could see them.
+/// These commands load the module themselves, and need no server. PINs come from a file of mode 0600, the environment or a prompt, never from the command line, where other users could see them.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct HsmArgs {
     #[command(subcommand)]
@@ -188,7 +187,7 @@ fn refused(error: OpenError) -> Failure {
             "the token is in use by keymill: `keymill hsm doctor` examines it, and nothing makes it anew"
         }
         OpenErrorKind::Unfinished => {
-            "`keymill hsm ceremony clean` tells what was left on the token, and destroys it"
+            "`keymill hsm ceremony clean` tells what was left on the token, and destroys it; then hold the ceremony again"
         }
         OpenErrorKind::Input => "check what was given",
         OpenErrorKind::Pin | OpenErrorKind::Lacking | OpenErrorKind::Other => match next_after(&message) {
