@@ -6,7 +6,7 @@ use crate::admin::{access_key, alias, key, login};
 use crate::batch::{self, BatchArgs, Direction};
 use crate::credentials::{ServerArgs, Target};
 use crate::failure::{Failure, Result};
-use crate::{audit, demo, hsm, output, serve};
+use crate::{audit, demo, hsm, output, serve, tokens};
 
 /// A self-hosted key management service and crypto engine
 ///
@@ -37,6 +37,9 @@ enum Command {
     ///
     /// Exits 1 where a target is missed. What each row means: bench/README.md.
     Bench(keymill_bench::BenchArgs),
+    /// Serve a PKCS#11 module to the server that started this
+    #[command(hide = true)]
+    HsmWorker,
     /// Print the version
     Version,
 }
@@ -83,6 +86,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
             BatchDirection::Decrypt(args) => run_batch(Direction::Decrypt, &server, &args),
         },
         Command::Audit(AuditCommand { command: AuditAction::Verify(args) }) => audit::run(&args),
+        Command::HsmWorker => tokens::run_worker(),
         Command::Hsm(args) => hsm::run(args),
         Command::Bench(args) => run_bench(&args),
         Command::Version => output::line(format_args!("keymill {}", env!("CARGO_PKG_VERSION"))),

@@ -8,8 +8,10 @@ use keymill_core::seam::auth::Authenticator;
 use keymill_core::seam::provider::CryptoProvider;
 use keymill_core::seam::store::Store;
 
-/// Tokens, whose commands drive the plugin itself: there is no configuration that opens it yet.
+/// Tokens: `tokens.rs` opens them by the configuration, and the commands of `hsm` drive the plugin itself.
 pub(crate) use keymill_provider_pkcs11 as pkcs11;
+/// Tokens whose module is in a process of its own.
+pub(crate) use keymill_provider_worker as worker;
 
 use crate::config::{AuditConfig, AuditKind, ProviderConfig, ProviderKind, StoreConfig, StoreKind};
 use crate::failure::{Failure, Result};

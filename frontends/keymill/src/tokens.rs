@@ -2,18 +2,21 @@
 //! of the store and the audit are derived.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use keymill_core::Sensitive;
-use keymill_core::seam::provider::CryptoProvider;
+use keymill_core::seam::provider::{CryptoProvider, ProviderError};
 use keymill_crypto::digest;
 use keymill_runtime::pool::Connect;
 use keymill_runtime::{ConnectError, TokenPart};
 use parking_lot::Mutex;
 
-use crate::config::{Config, TokenSection};
+use crate::config::{Config, Isolation, TokenSection};
 use crate::failure::{Failure, Result};
 use crate::hsm::pin;
-use crate::plugins::pkcs11::{self, OpenErrorKind, Pkcs11Provider};
+use crate::plugins::pkcs11::{self, OpenError, OpenErrorKind, Pkcs11Provider};
+use crate::plugins::worker::{self, Refusal, Served, WorkerProvider};
+use crate::process::{self, EndSignals};
 
 /// What two tokens of one domain answer alike; no key of the engine is derived from it.
 const DOMAIN_PROBE: [[u8; 16]; 2] = [*b"keymill domain 1", *b"keymill domain 2"];
@@ -24,7 +27,33 @@ pub(crate) struct Tokens {
     /// What every token has to answer to the probe; that of the first that was connected.
     domain: Arc<Mutex<Option<[u8; 32]>>>,
     /// One that was connected already, by its place.
-    connected: Option<(usize, Arc<Pkcs11Provider>)>,
+    connected: Option<(usize, Driver)>,
+}
+
+/// What drives a token: its module in this process, or in one of its own.
+#[derive(Clone)]
+pub(crate) enum Driver {
+    /// In this process.
+    Here(Arc<Pkcs11Provider>),
+    /// In a worker.
+    Worker(Arc<WorkerProvider>),
+}
+
+impl Driver {
+    /// Computes two CMACs by the root MAC key of the token.
+    pub(crate) fn derive(&self, messages: [[u8; 16]; 2]) -> std::result::Result<Sensitive, ProviderError> {
+        match self {
+            Driver::Here(provider) => provider.root_derive(messages),
+            Driver::Worker(provider) => provider.ask(messages.as_flattened()),
+        }
+    }
+
+    fn provider(self) -> Arc<dyn CryptoProvider> {
+        match self {
+            Driver::Here(provider) => provider,
+            Driver::Worker(provider) => provider,
+        }
+    }
 }
 
 impl Tokens {
@@ -57,14 +86,14 @@ impl Tokens {
 
     /// Connects the first token that can be had, and returns what derives by its root MAC key.
     pub(crate) fn root(&mut self) -> Result<keymill_runtime::engine::Root> {
-        let provider = self.first()?;
+        let token = self.first()?;
         Ok(keymill_runtime::engine::Root::Token(Box::new(move |messages| {
-            provider.root_derive(messages).map_err(|error| error.to_string())
+            token.derive(messages).map_err(|error| error.to_string())
         })))
     }
 
     /// Connects the first token that can be had.
-    pub(crate) fn first(&mut self) -> Result<Arc<Pkcs11Provider>> {
+    pub(crate) fn first(&mut self) -> Result<Driver> {
         if self.sections.is_empty() {
             return Err(Failure::wrong_use("root.kind is pkcs11, and the pool has no token")
                 .next("add a [[pool.token]] section to the configuration"));
@@ -96,39 +125,45 @@ impl Tokens {
 }
 
 /// Connects a token whenever the engine asks; the first time it may be connected already.
-fn reconnect(
-    section: TokenSection,
-    domain: Arc<Mutex<Option<[u8; 32]>>>,
-    ready: Option<Arc<Pkcs11Provider>>,
-) -> Connect {
+fn reconnect(section: TokenSection, domain: Arc<Mutex<Option<[u8; 32]>>>, ready: Option<Driver>) -> Connect {
     let ready = Mutex::new(ready);
     Box::new(move || {
         if let Some(provider) = ready.lock().take() {
-            return Ok(provider as Arc<dyn CryptoProvider>);
+            return Ok(provider.provider());
         }
-        connect(&section, &domain).map(|provider| provider as Arc<dyn CryptoProvider>)
+        connect(&section, &domain).map(Driver::provider)
     })
 }
 
 fn connect(
     section: &TokenSection,
     domain: &Mutex<Option<[u8; 32]>>,
-) -> std::result::Result<Arc<Pkcs11Provider>, ConnectError> {
+) -> std::result::Result<Driver, ConnectError> {
     // A file of the PIN that is missing now may be there once its disk is mounted.
     let pin = pin::configured(section.pin_file.as_deref(), section.pin_env.as_deref())
         .map_err(|failure| ConnectError::Unavailable(failure.to_string()))?;
-    let provider = pkcs11::open(options(section, pin)).map_err(|error| {
-        let text = error.to_string();
-        match error.kind() {
-            // No try of these helps before somebody has acted; and tokens lock after a few wrong PINs.
-            OpenErrorKind::Pin
-            | OpenErrorKind::NotInitialized
-            | OpenErrorKind::Unfinished
-            | OpenErrorKind::Lacking => ConnectError::Refused(text),
-            _ => ConnectError::Unavailable(text),
+    let token = match section.isolation {
+        Isolation::None => {
+            let provider = pkcs11::open(options(section, pin)).map_err(|error| {
+                let text = error.to_string();
+                match needs_operator(&error) {
+                    true => ConnectError::Refused(text),
+                    false => ConnectError::Unavailable(text),
+                }
+            })?;
+            Driver::Here(Arc::new(provider))
         }
-    })?;
-    let answer = provider.root_derive(DOMAIN_PROBE).map_err(|e| ConnectError::Unavailable(e.to_string()))?;
+        Isolation::Process => {
+            let options = worker_options(section, &pin)
+                .map_err(|failure| ConnectError::Unavailable(failure.to_string()))?;
+            let provider = worker::open(options).map_err(|error| match error.needs_operator() {
+                true => ConnectError::Refused(error.to_string()),
+                false => ConnectError::Unavailable(error.to_string()),
+            })?;
+            Driver::Worker(Arc::new(provider))
+        }
+    };
+    let answer = token.derive(DOMAIN_PROBE).map_err(|e| ConnectError::Unavailable(e.to_string()))?;
     let answer = digest::sha256(answer.expose());
     let mut domain = domain.lock();
     match *domain {
@@ -140,7 +175,72 @@ fn connect(
         }
         _ => *domain = Some(answer),
     }
-    Ok(Arc::new(provider))
+    Ok(token)
+}
+
+/// Tells whether another try helps nobody before somebody has acted; tokens lock after a few wrong PINs.
+fn needs_operator(error: &OpenError) -> bool {
+    matches!(
+        error.kind(),
+        OpenErrorKind::Pin
+            | OpenErrorKind::NotInitialized
+            | OpenErrorKind::Unfinished
+            | OpenErrorKind::Lacking
+    )
+}
+
+/// The command that is the worker of a module; nobody types it.
+pub(crate) const WORKER: &str = "hsm-worker";
+
+fn worker_options(section: &TokenSection, pin: &Sensitive) -> Result<worker::Config> {
+    let program = std::env::current_exe().map_err(Failure::because("the program's own path"))?;
+    // A line of JSON, and the PIN behind it: it goes over a socket that only the worker has.
+    let mut setup = serde_json::to_vec(section).map_err(Failure::because("the worker's setup"))?;
+    setup.push(b'\n');
+    setup.reserve_exact(pin.expose().len());
+    setup.extend_from_slice(pin.expose());
+    let theirs = worker::Config::new(program, Sensitive::new(setup));
+    let engine = section.engine();
+    Ok(worker::Config {
+        args: vec![WORKER.into()],
+        withheld_variables: section.pin_env.iter().map(Into::into).collect(),
+        call_timeout: Duration::from_millis(section.call_timeout_ms),
+        control_timeout: engine.generate_timeout,
+        // Keys in the hands of batches stay until those are done.
+        max_keys: engine.cached_keys + 1_024,
+        max_backoff: Duration::from_millis(400),
+        ..theirs
+    })
+}
+
+/// Serves a module to the process that started this one, until that is gone.
+pub(crate) fn run_worker() -> Result<()> {
+    process::harden()?;
+    // Whoever asks a whole group to end means the parent, which drains, and then closes its socket.
+    let _blocked = EndSignals::block()?;
+    worker::run(open_in_worker).map_err(Failure::because("the worker"))
+}
+
+fn open_in_worker(setup: Sensitive) -> std::result::Result<Served, Refusal> {
+    let refusal = |why: String| Refusal { why, needs_operator: false };
+    let bytes = setup.expose();
+    let end = bytes.iter().position(|byte| *byte == b'\n').ok_or_else(|| refusal("no setup".into()))?;
+    let section: TokenSection =
+        serde_json::from_slice(&bytes[..end]).map_err(|error| refusal(error.to_string()))?;
+    let pin = Sensitive::copied(&bytes[end + 1..]);
+    let provider = pkcs11::open(options(&section, pin))
+        .map_err(|error| Refusal { needs_operator: needs_operator(&error), why: error.to_string() })?;
+    let provider = Arc::new(provider);
+    let (derives, refused) = (provider.clone(), provider.clone());
+    Ok(Served {
+        answer: Box::new(move |question| {
+            let (blocks, _) = question.as_chunks();
+            let messages = blocks.try_into().map_err(|_| ProviderError::Rejected("no two blocks".into()))?;
+            derives.root_derive(messages)
+        }),
+        needs_operator: Box::new(move || refused.pin_refused()),
+        ..Served::new(provider)
+    })
 }
 
 fn options(section: &TokenSection, pin: Sensitive) -> pkcs11::Config {

@@ -111,6 +111,11 @@ impl Pkcs11Provider {
         &self.token.profile
     }
 
+    /// Tells whether the PIN was refused when the token was connected again: it is not tried until the provider is opened anew.
+    pub fn pin_refused(&self) -> bool {
+        self.token.pin_refused()
+    }
+
     /// Returns the module.
     pub fn module(&self) -> &Module {
         &self.token.module

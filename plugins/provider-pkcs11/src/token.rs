@@ -39,6 +39,8 @@ pub(crate) struct Token {
     /// Something failed in a way that casts doubt on more than one session.
     suspect: AtomicBool,
     pub(crate) sessions: AtomicUsize,
+    /// What the state says of the PIN, for those who must not wait for it.
+    pin_refused: AtomicBool,
 }
 
 struct State {
@@ -92,12 +94,18 @@ impl Token {
             births: Mutex::new(()),
             suspect: AtomicBool::new(false),
             sessions: AtomicUsize::new(0),
+            pin_refused: AtomicBool::new(false),
         })
     }
 
     /// Returns what the handles of now carry.
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
+    }
+
+    /// Tells whether the PIN was refused.
+    pub(crate) fn pin_refused(&self) -> bool {
+        self.pin_refused.load(Ordering::Acquire)
     }
 
     /// Says that a failure casts doubt on the connection: it is tried before its next use.
@@ -196,6 +204,7 @@ impl Token {
             Err(refusal) => {
                 if refusal.class == Class::Pin {
                     state.pin_refused = Some(refusal.why.clone());
+                    self.pin_refused.store(true, Ordering::Release);
                 }
                 Err(refusal)
             }

@@ -16,6 +16,7 @@ mod root;
 mod stream;
 mod target;
 mod wire;
+mod worker;
 
 use std::path::Path;
 use std::sync::OnceLock;

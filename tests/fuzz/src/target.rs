@@ -2,7 +2,7 @@
 
 use keymill_core::{Error, ErrorKind};
 
-use crate::{audit, authorization, batch, blob, context, http, names, record, root, stream, wire};
+use crate::{audit, authorization, batch, blob, context, http, names, record, root, stream, wire, worker};
 
 /// Good input to start from: a name, and the bytes.
 pub(crate) type Seed = (&'static str, Vec<u8>);
@@ -34,6 +34,8 @@ pub(crate) const ALL: &[Target] = &[
     Target { name: "record", check: record::check, seeds: record::seeds },
     Target { name: "payload", check: record::payload::check, seeds: record::payload::seeds },
     Target { name: "root", check: root::check, seeds: root::seeds },
+    Target { name: "worker-request", check: worker::request::check, seeds: worker::request::seeds },
+    Target { name: "worker-answer", check: worker::answer::check, seeds: worker::answer::seeds },
     Target { name: "batch", check: batch::check, seeds: batch::seeds },
 ];
 

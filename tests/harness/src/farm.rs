@@ -126,6 +126,19 @@ impl Farm {
         self.parts_with(|config| config.sessions = sessions)
     }
 
+    /// Returns the parts for an engine, each module in a process of its own.
+    pub fn isolated_parts_with(&self, set: impl Fn(&mut TokenConfig)) -> Vec<TokenPart> {
+        let part = |hsm: &Arc<Simulated>| {
+            let mut config = TokenConfig::new(hsm.name.clone());
+            set(&mut config);
+            let (hsm, options) = (Arc::clone(hsm), config.clone());
+            // The worker ends calls that hang by itself; the thread that asked is given up only where it does not.
+            config.call_timeout += Duration::from_secs(1);
+            TokenPart { config, connect: Box::new(move || hsm.connect_isolated(&options)) }
+        };
+        self.hsms.iter().map(part).collect()
+    }
+
     /// Returns the parts for an engine, with other options than the defaults.
     pub fn parts_with(&self, set: impl Fn(&mut TokenConfig)) -> Vec<TokenPart> {
         let part = |hsm: &Arc<Simulated>| {
@@ -224,6 +237,31 @@ impl Simulated {
         match keymill_provider_pkcs11::open(options) {
             Ok(provider) => Ok(Arc::new(provider)),
             Err(error) if error.kind() == OpenErrorKind::Pin => Err(ConnectError::Refused(error.to_string())),
+            Err(error) => Err(ConnectError::Unavailable(error.to_string())),
+        }
+    }
+
+    /// Opens its token in a worker: the program itself, as `isolation = "process"` has it.
+    fn connect_isolated(&self, config: &TokenConfig) -> Result<Arc<dyn CryptoProvider>, ConnectError> {
+        let section = serde_json::json!({
+            "name": self.name,
+            "module": self.library,
+            "label": self.name,
+            "sessions": config.sessions,
+            "cached_keys": config.cached_keys,
+        });
+        let mut setup = section.to_string().into_bytes();
+        setup.push(b'\n');
+        setup.extend_from_slice(PIN);
+        let options = keymill_provider_worker::Config {
+            args: vec!["hsm-worker".into()],
+            call_timeout: config.call_timeout,
+            max_backoff: Duration::from_millis(400),
+            ..keymill_provider_worker::Config::new(crate::program::program(), Sensitive::new(setup))
+        };
+        match keymill_provider_worker::open(options) {
+            Ok(provider) => Ok(Arc::new(provider)),
+            Err(error) if error.needs_operator() => Err(ConnectError::Refused(error.to_string())),
             Err(error) => Err(ConnectError::Unavailable(error.to_string())),
         }
     }

@@ -11,6 +11,6 @@ mod site;
 pub use disk::Disk;
 pub use farm::{Farm, Simulated};
 pub use fuse::{Fuse, Point};
-pub use live::{Live, Started};
+pub use live::{Live, Started, overhead};
 pub use setup::Setup;
 pub use site::Site;

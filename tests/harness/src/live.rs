@@ -2,17 +2,19 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use keymill_client::{Connection, Credentials, Options};
+use keymill_core::key::{BulkMode, ProtectionLevel};
 use keymill_core::seam::audit::AuditLog;
 use keymill_core::seam::store::Store;
 use keymill_runtime::clock::Clock;
 use keymill_runtime::frontend::Stopper;
 use keymill_runtime::{Engine, EngineConfig, EngineError, Frontend, Gate, Parts};
 
-use crate::{Setup, Site};
+use crate::{Farm, Setup, Site};
 
 /// A running engine with a MessagePack listener.
 pub struct Live {
@@ -25,6 +27,33 @@ pub struct Live {
     pub clock: Clock,
     site: Option<Site>,
     bootstrap: Option<(keymill_core::id::AccessKeyId, String)>,
+}
+
+/// Has keys in a token, of which nobody says where they are, where `KEYMILL_TEST_HSM` names a bulk mode: what holds for software keys
+/// then has to hold for those.
+fn in_tokens(setup: &mut Setup) {
+    static FARM: OnceLock<Farm> = OnceLock::new();
+    let mode = match std::env::var("KEYMILL_TEST_HSM").as_deref() {
+        Ok("InHsm") => BulkMode::InHsm,
+        Ok("HsmDerived") => BulkMode::HsmDerived,
+        Ok(other) => panic!("KEYMILL_TEST_HSM is {other}, and not InHsm or HsmDerived"),
+        Err(_) => return,
+    };
+    if setup.tokens.is_empty() {
+        setup.tokens = FARM.get_or_init(|| Farm::new(1)).parts(1);
+        setup.config.protection = ProtectionLevel::Hsm;
+        setup.config.bulk_mode = mode;
+        // A first request does not find the token connected yet.
+        setup.config.pool.patience = Duration::from_secs(10);
+    }
+}
+
+/// Returns how much longer the blobs of keys are of which nobody says where they are.
+pub fn overhead() -> usize {
+    match std::env::var("KEYMILL_TEST_HSM").as_deref() {
+        Ok("InHsm") => 22 + 12 + 16,
+        _ => 22 + 24 + 16,
+    }
 }
 
 /// A first start, with the access key that it made.
@@ -59,7 +88,8 @@ impl Live {
         self.site.take().expect("a live engine has its site")
     }
 
-    pub(crate) fn over(site: Site, setup: Setup) -> Result<Self, EngineError> {
+    pub(crate) fn over(site: Site, mut setup: Setup) -> Result<Self, EngineError> {
+        in_tokens(&mut setup);
         let store = keymill_store_sqlite::open(keymill_store_sqlite::Config::new(site.data()))
             .map_err(|error| EngineError(error.to_string()))?;
         let audit = keymill_audit_file::open(keymill_audit_file::Config::at(site.audit()))

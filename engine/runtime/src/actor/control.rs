@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use keymill_core::error::{Error, ErrorKind};
-use keymill_core::seam::provider::{KeyCustody, ProviderError};
+use keymill_core::seam::provider::{CryptoProvider, KeyCustody, ProviderError};
 
 use super::CustodyJob;
 use crate::lane::Taken;
@@ -50,7 +50,8 @@ impl ControlActor {
     }
 
     fn run(self) {
-        let mut custody: Option<Box<dyn KeyCustody>> = None;
+        // With the provider that it is of: a token that is enabled anew has another.
+        let mut custody: Option<(Arc<dyn CryptoProvider>, Box<dyn KeyCustody>)> = None;
         let mut batch = Vec::new();
         let mut probed = Instant::now();
         let config = &self.token.config;
@@ -59,24 +60,24 @@ impl ControlActor {
             match self.watched(config.generate_timeout, || self.token.connect()) {
                 None => return,
                 Some(false) => {
+                    custody = None;
                     self.slot.rest(Duration::from_millis(20));
                     continue;
                 }
                 Some(true) => {}
             }
-            if custody.is_none() {
-                let opened = self.token.provider().map(|provider| provider.custody());
-                match opened {
-                    Some(Ok(opened)) => custody = Some(opened),
-                    Some(Err(error)) => {
+            let Some(provider) = self.token.provider() else { continue };
+            if custody.as_ref().is_none_or(|(of, _)| !Arc::ptr_eq(of, &provider)) {
+                match provider.custody() {
+                    Ok(opened) => custody = Some((provider, opened)),
+                    Err(error) => {
                         tracing::warn!(token = %config.name, %error, "the control lane cannot be opened");
                         self.slot.rest(ROUND);
                         continue;
                     }
-                    None => continue,
                 }
             }
-            let Some(custody) = custody.as_mut() else { continue };
+            let Some((_, custody)) = custody.as_mut() else { continue };
             if self.watched(config.call_timeout, || self.token.unload_forgotten()).is_none() {
                 return;
             }

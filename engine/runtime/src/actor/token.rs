@@ -24,7 +24,6 @@ static THREADS: AtomicUsize = AtomicUsize::new(0);
 pub(crate) struct TokenActor {
     shared: Arc<Shared>,
     token: Arc<Token>,
-    control: Option<Arc<Slot>>,
 }
 
 /// Takes the token out of service.
@@ -43,7 +42,7 @@ impl Message for Enable {
 
 impl TokenActor {
     pub(crate) fn new(shared: Arc<Shared>, token: Arc<Token>) -> Self {
-        Self { shared, token, control: None }
+        Self { shared, token }
     }
 
     /// Looks at every thread: those in calls that hang are given up, those that ended are started again.
@@ -74,22 +73,27 @@ impl TokenActor {
             }
         }
         *self.token.slots.lock() = slots;
-        if let Some(slot) = &self.control
-            && let Some(abandoned) = slot.abandon_if_hung(now)
-        {
+        self.watch_control(now, room);
+        self.refuse_stranded();
+    }
+
+    /// Looks at the control thread, and starts one where there is none.
+    fn watch_control(&self, now: Instant, room: usize) {
+        let mut control = self.token.control.lock();
+        if let Some(abandoned) = control.as_ref().and_then(|slot| slot.abandon_if_hung(now)) {
             self.give_up(abandoned, false);
         }
-        let gone = self.control.as_ref().is_none_or(|slot| slot.is_ended() || slot.is_abandoned());
-        if gone && room > 0 {
-            let slot = Arc::new(Slot::new());
-            let control =
-                ControlActor { shared: self.shared.clone(), token: self.token.clone(), slot: slot.clone() };
-            match control.start(THREADS.fetch_add(1, Ordering::Relaxed)) {
-                Ok(_detached) => self.control = Some(slot),
-                Err(error) => tracing::error!(token = %self.token.config.name, %error, "no control thread"),
-            }
+        let gone = control.as_ref().is_none_or(|slot| slot.is_ended() || slot.is_abandoned());
+        if !gone || room == 0 {
+            return;
         }
-        self.refuse_stranded();
+        let slot = Arc::new(Slot::new());
+        let actor =
+            ControlActor { shared: self.shared.clone(), token: self.token.clone(), slot: slot.clone() };
+        match actor.start(THREADS.fetch_add(1, Ordering::Relaxed)) {
+            Ok(_detached) => *control = Some(slot),
+            Err(error) => tracing::error!(token = %self.token.config.name, %error, "no control thread"),
+        }
     }
 
     /// Counts a thread out that is in a call which does not return, and has its chunks done elsewhere.

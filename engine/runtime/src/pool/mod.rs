@@ -99,10 +99,10 @@ impl Pool {
         self.tokens.iter().filter_map(|token| token.max_item_bytes()).min().unwrap_or(usize::MAX)
     }
 
-    /// Checks that the tokens can hold a key of this kind.
+    /// Checks that the tokens can hold a key of this kind; one that is not connected yet says so when it is to make the key.
     ///
     /// # Errors
-    /// `Unsupported` where there is no token, or one lacks what it takes; `Unavailable` while none is connected.
+    /// `Unsupported` where there is no token, or one lacks what it takes.
     pub(crate) fn check(&self, spec: KeySpec, mode: BulkMode) -> Result<()> {
         let unsupported = |what: String| Err(Error::new(ErrorKind::Unsupported, what));
         if self.is_empty() {
@@ -114,10 +114,8 @@ impl Pool {
             (_, BulkMode::InHsm) => Some(Algorithm::Aes256Gcm),
             (_, BulkMode::HsmDerived) => None,
         };
-        let mut connected = false;
         for token in &self.tokens {
             let Some(profile) = token.profile() else { continue };
-            connected = true;
             let lacks = match algorithm {
                 Some(algorithm) => !profile.algorithms.contains(&algorithm),
                 None => !profile.derives,
@@ -130,10 +128,7 @@ impl Pool {
                 ));
             }
         }
-        match connected {
-            true => Ok(()),
-            false => Err(crate::lane::down()),
-        }
+        Ok(())
     }
 
     /// Has every token forget a key that may no longer be used; it is unloaded within a second.
@@ -149,7 +144,8 @@ impl Pool {
         self.control.close();
         let until = Instant::now() + within;
         for token in &self.tokens {
-            let slots: Vec<_> = token.slots.lock().clone();
+            let control = token.control.lock().clone();
+            let slots: Vec<_> = token.slots.lock().iter().cloned().chain(control).collect();
             slots.iter().for_each(|slot| slot.retire());
             for slot in slots {
                 if !slot.await_end(until) {

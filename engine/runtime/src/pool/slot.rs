@@ -99,7 +99,7 @@ impl Slot {
     /// Waits for so long, or until retired.
     pub(crate) fn rest(&self, time: Duration) {
         let mut state = self.state.lock();
-        if !state.retired {
+        if !state.retired && !time.is_zero() {
             self.changed.wait_for(&mut state, time);
         }
     }

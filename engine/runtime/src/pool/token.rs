@@ -171,6 +171,7 @@ pub(crate) struct Token {
     /// Handles that are to be unloaded by a thread that may wait.
     leaving: Mutex<Vec<KeyHandle>>,
     pub(crate) slots: Mutex<Vec<Arc<Slot>>>,
+    pub(crate) control: Mutex<Option<Arc<Slot>>>,
     /// Threads in calls that do not return; below nothing for a moment where one ends as it is given up.
     pub(crate) abandoned: AtomicI64,
     pub(crate) sessions_lost: AtomicU64,
@@ -209,6 +210,7 @@ impl Token {
             custody: Mutex::new(None),
             leaving: Mutex::default(),
             slots: Mutex::default(),
+            control: Mutex::default(),
             abandoned: AtomicI64::new(0),
             sessions_lost: AtomicU64::new(0),
             items: AtomicU64::new(0),
@@ -239,6 +241,9 @@ impl Token {
         let name = &self.config.name;
         match connected {
             Ok((provider, custody)) => {
+                // Handles of another provider mean nothing to this one.
+                self.handles.lock().clear();
+                self.leaving.lock().clear();
                 *self.custody.lock() = Some(custody);
                 let mut state = self.state.lock();
                 state.provider = Some(provider);
@@ -347,10 +352,13 @@ impl Token {
         self.changed.notify_all();
     }
 
-    /// Takes the token into service again; one that was refused is connected anew.
+    /// Takes the token into service again; one that was refused, or is out, is connected anew, by its PIN as it is set now.
     pub(crate) fn enable(&self) {
         let mut state = self.state.lock();
         state.drained = false;
+        if state.live == 0 {
+            state.provider = None;
+        }
         state.refused = None;
         state.failures = 0;
         state.next_try = Instant::now();

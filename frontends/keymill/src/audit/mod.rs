@@ -114,7 +114,7 @@ fn derive(config: &Config, root_file: &Path) -> Result<DerivedKeys> {
         }
         RootKind::Pkcs11 => {
             let token = Tokens::of(config)?.first()?;
-            let cmac = &mut |messages| token.root_derive(messages);
+            let cmac = &mut |messages| token.derive(messages);
             DerivedKeys::derive(1, &instance, cmac).map_err(Failure::because("the root MAC key of the token"))
         }
     }

@@ -16,7 +16,7 @@ use crate::failure::{Failure, Result};
 
 pub(crate) use options::*;
 pub(crate) use places::Places;
-pub(crate) use pool::{KeysConfig, PoolSection, TokenSection};
+pub(crate) use pool::{Isolation, KeysConfig, PoolSection, TokenSection};
 
 /// Every option. What is absent has its default, which needs no file at all.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

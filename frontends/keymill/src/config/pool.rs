@@ -55,6 +55,19 @@ pub(crate) struct TokenSection {
     pub(crate) max_hung: usize,
     /// Whether the module may be finalised and initialised again when none of its tokens serves.
     pub(crate) restart_module: bool,
+    /// Which process the module is loaded into.
+    pub(crate) isolation: Isolation,
+}
+
+/// Which process a module is loaded into.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Isolation {
+    /// The server's.
+    #[default]
+    None,
+    /// One of its own.
+    Process,
 }
 
 /// What keys are like of which nobody says it.
@@ -84,10 +97,15 @@ impl TokenSection {
     /// Returns the options that the engine has for the token.
     pub(crate) fn engine(&self) -> TokenConfig {
         let theirs = TokenConfig::new(self.name.clone());
+        // A worker ends calls that hang by itself, and says so; only where it does not, the thread that asked is given up.
+        let grace = match self.isolation {
+            Isolation::None => Duration::ZERO,
+            Isolation::Process => Duration::from_secs(1),
+        };
         TokenConfig {
             sessions: self.sessions.unwrap_or(theirs.sessions),
             cached_keys: self.cached_keys,
-            call_timeout: Duration::from_millis(self.call_timeout_ms),
+            call_timeout: Duration::from_millis(self.call_timeout_ms) + grace,
             generate_timeout: Duration::from_millis(self.generate_timeout_ms),
             probe_interval: Duration::from_millis(self.probe_interval_ms),
             max_abandoned: self.max_hung,
@@ -127,6 +145,7 @@ impl Default for TokenSection {
             probe_interval_ms: theirs.probe_interval.as_millis() as u64,
             max_hung: theirs.max_abandoned,
             restart_module: true,
+            isolation: Isolation::None,
         }
     }
 }

@@ -8,6 +8,7 @@ mod deadline;
 mod doctor;
 mod init;
 pub(crate) mod pin;
+mod pool;
 mod prompt;
 mod slots;
 
@@ -42,6 +43,9 @@ enum HsmCommand {
     Init(init::InitArgs),
     Ceremony(Box<ceremony::CeremonyArgs>),
     Doctor(doctor::DoctorArgs),
+    Status(pool::StatusArgs),
+    Drain(pool::DrainArgs),
+    Enable(pool::EnableArgs),
     ChangePin(change_pin::ChangePinArgs),
     Bench(bench::BenchArgs),
 }
@@ -103,6 +107,9 @@ pub(crate) fn run(args: HsmArgs) -> Result<()> {
         HsmCommand::Init(args) => init::run(args),
         HsmCommand::Ceremony(args) => ceremony::run(*args),
         HsmCommand::Doctor(args) => doctor::run(args),
+        HsmCommand::Status(args) => pool::status(&args),
+        HsmCommand::Drain(args) => pool::drain(args),
+        HsmCommand::Enable(args) => pool::enable(args),
         HsmCommand::ChangePin(args) => change_pin::run(args),
         HsmCommand::Bench(args) => bench::run(args),
     }

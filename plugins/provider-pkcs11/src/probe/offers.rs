@@ -15,6 +15,26 @@ use crate::wrapped::{self, Born};
 /// The mechanisms of private keys of RSA, and what each must be able to.
 const SIGNATURES: [(SignAlgorithm, CK_MECHANISM_TYPE); 2] =
     [(SignAlgorithm::RsaPssSha256, CKM_RSA_PKCS_PSS), (SignAlgorithm::RsaPkcs1Sha256, CKM_RSA_PKCS)];
+/// RSA-2048 of the RSA Factoring Challenge: a modulus as good as any, and nobody is known to have its private half. One made up would have
+/// small factors, which some modules look for.
+const NOBODYS: [u128; 16] = [
+    0xc7970cee_dcc3b075_4490201a_7aa613cd,
+    0x73911081_c790f5f1_a8726f46_3550bb5b,
+    0x7ff0db8e_1ea1189e_c72f93d1_650011bd,
+    0x721aeeac_c2acde32_a04107f0_648c2813,
+    0xa31f5b0b_7765ff8b_44b4b6ff_c93384b6,
+    0x46eb09c7_cf5e8592_d40ea33c_80039f35,
+    0xb4f14a04_b51f7bfd_781be4d1_673164ba,
+    0x8eb991c2_c4d730bb_be35f592_bdef524a,
+    0xf7e8daef_d26c66fc_02c479af_89d64d37,
+    0x3f442709_439de66c_eb955f3e_a37d5159,
+    0xf6135809_f85334b5_cb1813ad_dc80cd05,
+    0x609f10ac_6a95ad65_872c9095_25bdad32,
+    0xbc729592_642920f2_4c61dc5b_3c3b7923,
+    0xe56b16a4_d9d373d8_721f24a3_fc0f1b31,
+    0x31f55615_172866bc_cc30f950_54c824e7,
+    0x33a5eb68_17f7bc16_399d48c6_361cc7e5,
+];
 const RSA: [KeySpec; 3] = [KeySpec::Rsa2048, KeySpec::Rsa3072, KeySpec::Rsa4096];
 
 impl Probe<'_> {
@@ -117,24 +137,26 @@ impl Probe<'_> {
             sizes.contains(&bits)
         });
         let specs: Vec<_> = specs.collect();
-        let Some(smallest) = specs.first() else { return };
+        if specs.is_empty() {
+            return;
+        }
         let signatures: Vec<_> = SIGNATURES
             .into_iter()
             .filter(|(algorithm, mechanism)| {
                 self.able(*mechanism, CKF_SIGN).is_some()
-                    && self.with_public(*smallest, KeyUsage::SignVerify, |session, public| {
+                    && self.with_public(KeyUsage::SignVerify, |session, public| {
                         session.verify_init(kind::signing(*algorithm), public)
                     })
             })
             .map(|(algorithm, _)| algorithm)
             .collect();
-        let decryptions: Vec<_> = smallest
+        let decryptions: Vec<_> = KeySpec::Rsa2048
             .decryptions()
             .iter()
             .copied()
             .filter(|algorithm: &DecryptAlgorithm| {
                 self.able(CKM_RSA_PKCS_OAEP, CKF_DECRYPT).is_some()
-                    && self.with_public(*smallest, KeyUsage::EncryptDecrypt, |session, public| {
+                    && self.with_public(KeyUsage::EncryptDecrypt, |session, public| {
                         session.encrypt_init(kind::opening(*algorithm), public)?;
                         session.encrypt(b"probe", &mut [0; 512]).map(|_| ())
                     })
@@ -160,13 +182,11 @@ impl Probe<'_> {
     /// Tries something with a public key that belongs to nobody, on a session of its own.
     fn with_public(
         &self,
-        spec: KeySpec,
         usage: KeyUsage,
         work: impl FnOnce(&crate::module::Session, Object) -> Result<(), Failure>,
     ) -> bool {
-        // A number with its first and last bit set: whether it has two prime factors is of no concern to who encrypts or verifies.
-        let modulus = vec![0xc3; spec.modulus_bytes().unwrap_or_default()];
-        let Ok(kind) = Kind::new(spec, usage, None) else { return false };
+        let modulus: Vec<u8> = NOBODYS.iter().flat_map(|part| part.to_be_bytes()).collect();
+        let Ok(kind) = Kind::new(KeySpec::Rsa2048, usage, None) else { return false };
         let tried = self.module.open_session(self.slot, false).and_then(|session| {
             let public = pair::place(&session, kind, &modulus)?;
             work(&session, public)

@@ -1,0 +1,126 @@
+//! The parent's side of the control lane. It outlives workers: each request goes to the one that runs, started where there is none.
+
+use std::sync::Arc;
+
+use keymill_core::key::{BulkMode, KeySpec, KeyUsage};
+use keymill_core::seam::provider::{KeyCustody, KeyHandle, ProviderError, StoredKey};
+
+use crate::connection::{Connection, Trouble};
+use crate::supervisor::Supervisor;
+use crate::wire::{ControlRequest, Garbled, KeyRef, Kind, Released, StoredMessage};
+
+/// Room for a control message: key material is to leave no copies behind, which a vector makes when it grows.
+const MESSAGE_BYTES: usize = 64 * 1024;
+
+pub(crate) struct WorkerCustody {
+    supervisor: Arc<Supervisor>,
+    /// The conversation with the worker of a generation.
+    lane: Option<(u64, Connection)>,
+}
+
+impl WorkerCustody {
+    pub(crate) fn open(supervisor: &Arc<Supervisor>) -> Result<Self, ProviderError> {
+        let mut custody = Self { supervisor: Arc::clone(supervisor), lane: None };
+        custody.connection()?;
+        Ok(custody)
+    }
+
+    /// Returns a conversation with the worker that runs.
+    fn connection(&mut self) -> Result<(u64, &mut Connection), ProviderError> {
+        let supervisor = &self.supervisor;
+        self.lane.take_if(|(generation, _)| !supervisor.runs(*generation));
+        let lane = match self.lane.take() {
+            Some(lane) => lane,
+            None => {
+                let timeout = supervisor.config.control_timeout;
+                supervisor.converse((Kind::OpenCustody, Kind::Done), timeout, &[])?
+            }
+        };
+        let (generation, connection) = self.lane.insert(lane);
+        Ok((*generation, connection))
+    }
+
+    /// Asks one thing of the worker, and gives back handles that have no user with it.
+    fn ask<T>(
+        &mut self,
+        kind: Kind,
+        expected: Kind,
+        encode: impl FnOnce(&mut Vec<u8>),
+        decode: impl FnOnce(&[u8]) -> Result<T, Garbled>,
+    ) -> Result<(u64, T), ProviderError> {
+        let supervisor = Arc::clone(&self.supervisor);
+        let (generation, connection) = self.connection()?;
+        let message = connection.begin();
+        message.reserve(MESSAGE_BYTES);
+        let mut dropped = supervisor.owner.take_dropped(generation);
+        Released::encode(&mut dropped, message);
+        supervisor.owner.put_back(generation, dropped);
+        encode(message);
+        let answer = match connection.ask_for(kind, expected) {
+            Ok(Ok(body)) => decode(body).map_err(|garbled| Trouble::Garbled(garbled.0)),
+            Ok(Err(failed)) => return Err(supervisor.judged(failed)),
+            Err(trouble) => Err(trouble),
+        };
+        match answer {
+            Ok(answer) => {
+                connection.wipe();
+                Ok((generation, answer))
+            }
+            Err(trouble) => {
+                let reason = supervisor.reason(generation, &trouble, connection.timeout());
+                let lane = self.lane.take();
+                if let (Trouble::Hung, Some((_, connection))) = (&trouble, lane) {
+                    // Keys are made apart; whatever else hangs holds what all loading needs, so nothing more comes of this worker.
+                    supervisor.hung(generation, connection.into_stream(), kind != Kind::Generate);
+                }
+                Err(ProviderError::Unavailable(reason))
+            }
+        }
+    }
+}
+
+impl KeyCustody for WorkerCustody {
+    fn generate(
+        &mut self,
+        spec: KeySpec,
+        usage: KeyUsage,
+        bulk_mode: Option<BulkMode>,
+    ) -> Result<StoredKey, ProviderError> {
+        let encode = |out: &mut Vec<u8>| ControlRequest::encode_generate(spec, usage, bulk_mode, out);
+        Ok(self.ask(Kind::Generate, Kind::Stored, encode, StoredMessage::decode)?.1)
+    }
+
+    fn load(&mut self, key: &StoredKey) -> Result<KeyHandle, ProviderError> {
+        let encode = |out: &mut Vec<u8>| StoredMessage::encode(key, out);
+        let (generation, number) = self.ask(Kind::Load, Kind::Loaded, encode, KeyRef::decode_number)?;
+        Ok(self.supervisor.owner.handle(KeyRef { generation, number }))
+    }
+
+    fn unload(&mut self, key: KeyHandle) -> Result<(), ProviderError> {
+        let Ok(known) = self.supervisor.owner.key(&key) else { return Ok(()) };
+        // A handle of before went with its worker.
+        if self.supervisor.runs(known.generation) {
+            let encode = |out: &mut Vec<u8>| known.put(out);
+            self.ask(Kind::Unload, Kind::Done, encode, |_| Ok(()))?;
+        }
+        Ok(())
+    }
+
+    fn destroy(&mut self, key: &StoredKey) -> Result<(), ProviderError> {
+        self.ask(Kind::Destroy, Kind::Done, |out| StoredMessage::encode(key, out), |_| Ok(()))?;
+        Ok(())
+    }
+
+    fn canary(&mut self) -> Result<(), ProviderError> {
+        self.ask(Kind::Canary, Kind::Done, |_| (), |_| Ok(()))?;
+        Ok(())
+    }
+}
+
+impl Drop for WorkerCustody {
+    fn drop(&mut self) {
+        if let Some((_, connection)) = &mut self.lane {
+            connection.close();
+        }
+    }
+}
