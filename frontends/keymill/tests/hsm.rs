@@ -399,3 +399,83 @@ fn a_pin_is_changed_and_verified_and_where_it_stands_is_told() {
         changes_its_pin(&Hsm::kryoptic(module.into()));
     }
 }
+
+fn is_measured(hsm: &Hsm) -> Value {
+    hsm.init("night").done();
+    let line = "bench --token night --pin-file pin --seconds 1 --sessions 2";
+    let person = hsm.run(line).done();
+    assert!(person.out.contains("session") && person.out.contains("/s"), "{}", person.out);
+    let report = hsm.run(&format!("{line} --json")).done().json();
+    assert_eq!(report["sessions"], serde_json::json!([1, 2]));
+    for row in report["operations"].as_array().unwrap() {
+        if row["failure"].is_null() {
+            assert_eq!(row["raw"].as_array().unwrap().len(), 2, "{row}");
+            assert!(row["best"]["per_s"].as_f64() > Some(50.0), "{row}");
+        }
+    }
+    // Nothing of it stays on the token.
+    hsm.run("doctor --token night --pin-file pin --json").done();
+    report
+}
+
+#[test]
+fn a_token_is_measured_raw_and_through_the_provider() {
+    let row = |report: &Value, name: &str| {
+        let rows = report["operations"].as_array().unwrap();
+        rows.iter().find(|row| row["operation"] == name).unwrap().clone()
+    };
+    let report = is_measured(&Hsm::softhsm());
+    assert!(row(&report, "seal-1k")["ratio"].as_f64() > Some(0.1), "{report}");
+    assert!(row(&report, "unwrap-destroy-aes-256")["seam"].as_array().unwrap().len() == 1);
+    if std::env::var_os("TEST_PKCS11_MODULE").is_none() {
+        assert!(
+            row(&report, "seal-message-1k")["failure"].as_str().unwrap().contains("no message interface")
+        );
+    }
+    if let Some(module) = std::env::var_os("KEYMILL_KRYOPTIC_MODULE") {
+        let report = is_measured(&Hsm::kryoptic(module.into()));
+        assert!(row(&report, "seal-message-1k")["ratio"].as_f64() > Some(0.1), "{report}");
+    }
+}
+
+#[test]
+fn a_token_without_keys_is_not_measured() {
+    let hsm = Hsm::softhsm();
+    hsm.run("init --no-keys --token night --pin-file pin --so-pin-file so-pin").done();
+    hsm.run("bench --token night --pin-file pin").refused("not initialised for keymill");
+    assert_eq!(hsm.run("bench --token night --pin-file pin --seconds 0").code, Some(2));
+    assert_eq!(hsm.run("bench --token night --pin-file pin --sessions 0").code, Some(2));
+}
+
+/// A second token of one label is found by its serial number alone.
+#[test]
+fn tokens_of_one_label_are_told_apart_by_their_serial_numbers() {
+    let hsm = Hsm::softhsm();
+    let made = hsm.init("night").done().json();
+    hsm.softhsm_util(&["--init-token", "--free", "--label", "night", "--so-pin", SO_PIN, "--pin", PIN]);
+    for command in ["doctor --token night --pin-file pin", "init --token night --pin-file pin"] {
+        hsm.run(command).wrong_use("two tokens have the label night");
+    }
+    let serial = made["serial"].as_str().unwrap();
+    hsm.run(&format!("doctor --token night --serial {serial} --pin-file pin --json")).done();
+    hsm.run(&format!("init --token night --serial {serial} --pin-file pin")).refused("already");
+    hsm.run("doctor --token night --serial 1234 --pin-file pin").wrong_use("with serial number 1234");
+    let slots = hsm.run("slots --json").done().json();
+    let other = slots
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|slot| slot["label"] == "night" && slot["initialized"] == true && slot["serial"] != serial);
+    let other = other.unwrap()["serial"].as_str().unwrap();
+    let made = hsm.run(&format!("init --token night --serial {other} --pin-file pin --json")).done().json();
+    assert_eq!((&made["serial"], &made["token_made"]), (&other.into(), &false.into()));
+}
+
+#[test]
+fn a_module_that_does_not_answer_ends_the_command_at_its_deadline() {
+    let hsm = Hsm::softhsm();
+    // The module waits for a configuration that nobody writes.
+    fs::remove_file(hsm.path("module.conf")).unwrap();
+    nix::unistd::mkfifo(&hsm.path("module.conf"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    hsm.run("slots --timeout 1").refused("no end after 1 s");
+}

@@ -15,6 +15,8 @@ use crate::module::{Class, Object, Session};
 pub(crate) struct Loaded {
     pub(crate) object: Object,
     pub(crate) kind: Kind,
+    /// Whether the object is the token's own: it is never destroyed for want of a user.
+    on_token: bool,
     /// The token knows the object no longer, though its session lives.
     gone: AtomicBool,
     graveyard: Graveyard,
@@ -57,7 +59,7 @@ impl Loaded {
 impl Drop for Loaded {
     fn drop(&mut self) {
         // The handle of one that is gone may name another object by now.
-        if !self.gone.load(Ordering::Acquire) {
+        if !self.on_token && !self.gone.load(Ordering::Acquire) {
             self.graveyard.push(self.object);
         }
     }
@@ -67,7 +69,9 @@ impl Drop for Loaded {
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Identity {
     pub(crate) kind: Kind,
+    /// The wrapped material; for an object that is the token's own, what it is known by.
     pub(crate) wrapped: Vec<u8>,
+    pub(crate) on_token: bool,
     pub(crate) public: Option<Vec<u8>>,
 }
 
@@ -97,11 +101,12 @@ impl Cache {
         Some(loaded)
     }
 
-    /// Keeps an object that was just unwrapped; the one used longest ago leaves where there is no room.
+    /// Keeps an object that was just unwrapped or found; the one used longest ago leaves where there is no room.
     pub(crate) fn keep(&mut self, identity: &Identity, object: Object) -> Arc<Loaded> {
         let loaded = Arc::new(Loaded {
             object,
             kind: identity.kind,
+            on_token: identity.on_token,
             gone: AtomicBool::new(false),
             graveyard: self.graveyard.clone(),
         });

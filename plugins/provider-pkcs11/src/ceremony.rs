@@ -24,7 +24,7 @@ pub use proof::WrappedPair;
 pub use rsa::WrappingKey;
 
 use proof::Proof;
-use seat::Seat;
+use seat::{Seat, Wrapping};
 
 /// Bytes of the challenge. More than one block: what the root MAC key computes over single blocks are keys (see `root_derive`), and no
 /// proof may ever be one of them.
@@ -107,11 +107,7 @@ impl Ceremony {
 
     /// Returns the wrapping keys, for people to compare; the first token's first.
     pub fn wrapping_keys(&self) -> Vec<WrappingKey> {
-        let shown = |seat: &Seat| {
-            let wrapping = seat.wrapping.as_ref()?;
-            Some(wrapping.public.shown(&seat.label, &seat.serial, wrapping.made))
-        };
-        self.seats.iter().filter_map(shown).collect()
+        self.seats.iter().filter_map(|seat| Some(shown(seat, seat.wrapping.as_ref()?))).collect()
     }
 
     /// Draws a key for a copy: whoever cannot guess what the first token drew, or what this machine drew, cannot guess it.
@@ -286,7 +282,12 @@ pub fn wrapping_key(party: &Party) -> Result<WrappingKey, OpenError> {
     }
     seat.make_wrapping_key()?;
     let wrapping = seat.wrapping.as_ref().expect("it was made or found just now");
-    Ok(wrapping.public.shown(&seat.label, &seat.serial, wrapping.made))
+    Ok(shown(&seat, wrapping))
+}
+
+fn shown(seat: &Seat, wrapping: &Wrapping) -> WrappingKey {
+    let Wrapping { spki, made, .. } = wrapping;
+    WrappingKey { token: seat.label.clone(), serial: seat.serial.clone(), spki: spki.clone(), made: *made }
 }
 
 /// Refuses a token on which a ceremony is under way.

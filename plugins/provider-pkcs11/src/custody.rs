@@ -4,8 +4,11 @@
 use std::sync::Arc;
 
 use keymill_core::key::{BulkMode, KeySpec, KeyUsage};
-use keymill_core::seam::provider::{KeyCustody, KeyHandle, KeyMaterial, ProviderError, PublicKey, StoredKey};
+use keymill_core::seam::provider::{
+    KeyCustody, KeyHandle, KeyMaterial, ProviderError, StoredKey, TokenObject,
+};
 
+use crate::adopt;
 use crate::births;
 use crate::cache::{Identity, Loaded};
 use crate::connect;
@@ -27,15 +30,53 @@ impl Pkcs11Custody {
         Self { token }
     }
 
-    /// Unwraps a key, and makes room for it in the token where there is none.
-    fn unwrap(
-        &self,
-        link: &mut Link,
-        identity: &Identity,
-        public: Option<&PublicKey>,
-    ) -> Result<Arc<Loaded>, Failure> {
+    /// Refuses a key that stays in another token.
+    fn bound_here(&self, key: &StoredKey) -> Result<(), ProviderError> {
+        let KeyMaterial::TokenObject(object) = &key.material else { return Ok(()) };
+        let token = &self.token;
+        let serial = token.with_link(|link| Ok(token.module.token_info(link.slot)?.serial))?;
+        match serial == object.serial {
+            true => Ok(()),
+            false => Err(ProviderError::Rejected(format!(
+                "key {} stays in the token of serial number {}, and this is {serial}",
+                object.label, object.serial
+            ))),
+        }
+    }
+
+    /// Destroys a key that stays in the token: the very one, or none. Another that has its id by now is somebody else's.
+    fn destroy_on_token(&mut self, key: &StoredKey, object: &TokenObject) -> Result<(), ProviderError> {
+        let identity = identity(key)?;
+        self.bound_here(key)?;
+        let gone = self.token.with_link(|link| {
+            link.cache.forget(&identity.wrapped);
+            adopt::is_gone(&self.token, link, identity.kind, object)
+        })?;
+        if gone {
+            return Ok(());
+        }
+        // With all the doubts that loading has.
+        drop(self.load(key)?);
+        self.token.with_link(|link| {
+            let found =
+                adopt::found_again(&self.token, link, identity.kind, object, key.public_key.as_ref())?;
+            link.cache.forget(&identity.wrapped);
+            adopt::destroy(&self.token, link, found)
+        })?;
+        Ok(())
+    }
+
+    /// Unwraps a key, and makes room for it in the token where there is none; one that stays in the token is found.
+    fn unwrap(&self, link: &mut Link, identity: &Identity, key: &StoredKey) -> Result<Arc<Loaded>, Failure> {
+        let public = key.public_key.as_ref();
         self.token.bury(link);
         if let Some(loaded) = link.cache.find(identity) {
+            return Ok(loaded);
+        }
+        if let KeyMaterial::TokenObject(stored) = &key.material {
+            let object = adopt::found_again(&self.token, link, identity.kind, stored, public)?;
+            let loaded = link.cache.keep(identity, object);
+            self.token.bury(link);
             return Ok(loaded);
         }
         let profile = &self.token.profile;
@@ -70,12 +111,16 @@ impl Pkcs11Custody {
 
 /// Checks what can be seen of stored material without the token, and says what it is to it.
 fn identity(key: &StoredKey) -> Result<Identity, ProviderError> {
-    let KeyMaterial::Wrapped(wrapped) = &key.material else {
-        return Err(ProviderError::Rejected("material in clear belongs to a software provider".into()));
-    };
     let kind = Kind::new(key.spec, key.usage, key.bulk_mode).map_err(ProviderError::Corrupt)?;
+    let (wrapped, on_token) = match &key.material {
+        KeyMaterial::Wrapped(wrapped) => (wrapped.clone(), false),
+        KeyMaterial::TokenObject(object) => ([&object.id[..], &object.check].concat(), true),
+        KeyMaterial::Clear(_) => {
+            return Err(ProviderError::Rejected("material in clear belongs to a software provider".into()));
+        }
+    };
     // Before the module sees it: one answers to such as to a broken device.
-    if !kind.fits(wrapped.len()) {
+    if !on_token && !kind.fits(wrapped.len()) {
         let (least, most) = kind.wrapped_bytes().into_inner();
         return Err(ProviderError::Corrupt(format!(
             "{} bytes of wrapped material where {} has {least} to {most}",
@@ -90,7 +135,7 @@ fn identity(key: &StoredKey) -> Result<Identity, ProviderError> {
         )));
     }
     let public = key.public_key.as_ref().map(|public| public.as_der().to_vec());
-    Ok(Identity { kind, wrapped: wrapped.clone(), public })
+    Ok(Identity { kind, wrapped, on_token, public })
 }
 
 impl KeyCustody for Pkcs11Custody {
@@ -108,11 +153,13 @@ impl KeyCustody for Pkcs11Custody {
 
     fn load(&mut self, key: &StoredKey) -> Result<KeyHandle, ProviderError> {
         let identity = identity(key)?;
-        self.token.profile.check(identity.kind).map_err(ProviderError::Rejected)?;
-        let public = key.public_key.as_ref();
+        if !identity.on_token {
+            self.token.profile.check(identity.kind).map_err(ProviderError::Rejected)?;
+        }
+        self.bound_here(key)?;
         let mut damaged = None;
         let loaded = self.token.with_link(|link| {
-            let mut failure = match self.unwrap(link, &identity, public) {
+            let mut failure = match self.unwrap(link, &identity, key) {
                 Ok(loaded) => return Ok((link.cache.generation, loaded)),
                 Err(failure) => failure,
             };
@@ -124,7 +171,7 @@ impl KeyCustody for Pkcs11Custody {
                 }
                 // Where it is silent, what it says casts the doubt that mends the connection.
                 link.canary.unwrap_and_open(&link.owner, link.domain, &self.token.profile)?;
-                failure = match self.unwrap(link, &identity, public) {
+                failure = match self.unwrap(link, &identity, key) {
                     Ok(loaded) => return Ok((link.cache.generation, loaded)),
                     Err(failure) => failure,
                 };
@@ -134,9 +181,12 @@ impl KeyCustody for Pkcs11Custody {
         });
         match (loaded, damaged) {
             (Ok((generation, loaded)), _) => Ok(KeyHandle { generation, object: loaded }),
-            (Err(_), Some(failure)) => {
-                Err(ProviderError::Corrupt(format!("the material does not unwrap: {failure}")))
-            }
+            (Err(_), Some(failure)) => Err(ProviderError::Corrupt(match &key.material {
+                KeyMaterial::TokenObject(object) => {
+                    format!("the token has no key {} that is the one of before: {failure}", object.label)
+                }
+                _ => format!("the material does not unwrap: {failure}"),
+            })),
             (Err(refusal), None) => Err(refusal.into()),
         }
     }
@@ -156,6 +206,9 @@ impl KeyCustody for Pkcs11Custody {
     }
 
     fn destroy(&mut self, key: &StoredKey) -> Result<(), ProviderError> {
+        if let KeyMaterial::TokenObject(object) = &key.material {
+            return self.destroy_on_token(key, object);
+        }
         // Nothing stays on the token: the record is the key, and what is loaded of it leaves.
         if let KeyMaterial::Wrapped(wrapped) = &key.material {
             self.token.with_link(|link| {

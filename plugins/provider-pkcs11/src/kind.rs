@@ -178,7 +178,18 @@ impl Kind {
         template
     }
 
-    fn class(self) -> [Attribute<'static>; 2] {
+    /// Returns what an object must be that is such a key and stays on the token: one use, never to leave, and bringing no key out.
+    /// Whether it verifies, too, gives nothing away.
+    pub(crate) fn on_token(self) -> Vec<Attribute<'static>> {
+        let mut wanted: Vec<_> =
+            self.uses().into_iter().filter(|attribute| attribute.kind != CKA_VERIFY).collect();
+        wanted.extend([CKA_TOKEN, CKA_SENSITIVE].map(|kind| Attribute::flag(kind, true)));
+        wanted.extend([CKA_EXTRACTABLE, CKA_UNWRAP, CKA_DERIVE].map(|kind| Attribute::flag(kind, false)));
+        wanted.extend((!self.spec.is_key_pair()).then_some(Attribute::flag(CKA_WRAP, false)));
+        wanted
+    }
+
+    pub(crate) fn class(self) -> [Attribute<'static>; 2] {
         let (class, kind) = match self.spec {
             KeySpec::Aes256 | KeySpec::Aes128 => (CKO_SECRET_KEY, CKK_AES),
             KeySpec::HmacSha256 => (CKO_SECRET_KEY, CKK_GENERIC_SECRET),

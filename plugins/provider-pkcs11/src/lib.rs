@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod adopt;
 mod births;
 mod cache;
 mod canary;
@@ -33,6 +34,7 @@ use keymill_core::seam::provider::{
     CryptoProvider, CryptoSession, KeyCustody, ProviderError, ProviderProfile,
 };
 
+pub use adopt::Adopt;
 pub use ceremony::{
     Ceremony, Cleaned, DomainCopy, Found, KEK_BYTES, MadeDomain, Party, PartyReport, WrappedPair,
     WrappingKey, clean, join, wrapping_key,

@@ -8,7 +8,7 @@ mod jobs;
 mod stored;
 
 pub use jobs::{AeadBatch, AeadItem, DecryptJob, DeriveJob, JobError, SignJob};
-pub use stored::{KeyMaterial, PublicKey, StoredKey};
+pub use stored::{KeyMaterial, PublicKey, StoredKey, TokenObject};
 
 use crate::blob::Algorithm;
 use crate::error::{Error, ErrorKind};

@@ -16,8 +16,7 @@ use crate::{output, process};
 ///
 /// Where no token has the label, one is made in the first empty slot, for which the security officer's PIN is needed. Where one has,
 /// it keeps all that is on it, and gets the three keys; its PIN is tried once. They are generated inside and never leave. A run that
-/// was cut short is completed by the next. `keymill
-/// serve` does not drive tokens yet.
+/// was cut short is completed by the next.
 #[derive(Args, Clone, Debug)]
 pub(super) struct InitArgs {
     #[command(flatten)]

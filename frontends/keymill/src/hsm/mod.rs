@@ -1,6 +1,7 @@
 //! `keymill hsm`: what an operator does with a token before keymill uses it: find it, make it ready, examine it. These commands drive
 //! the plugin itself, in this process, and no server.
 
+mod bench;
 mod ceremony;
 mod change_pin;
 mod deadline;
@@ -26,8 +27,7 @@ const LABEL_BYTES: usize = 32;
 
 /// Find, prepare and examine tokens of a PKCS#11 module
 ///
-/// These commands load the module themselves; they need no server, and `keymill serve` does not drive tokens yet: its keys are software
-/// keys. PINs come from a file of mode 0600, the environment or a prompt, never from the command line, where other users could see them.
+/// These commands load the module themselves, and need no server. PINs come from a file of mode 0600, the environment or a prompt, never from the command line, where other users could see them.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct HsmArgs {
     #[command(subcommand)]
@@ -47,6 +47,7 @@ enum HsmCommand {
     Drain(pool::DrainArgs),
     Enable(pool::EnableArgs),
     ChangePin(change_pin::ChangePinArgs),
+    Bench(bench::BenchArgs),
 }
 
 /// The flag that names a module.
@@ -96,7 +97,11 @@ impl TokenArgs {
 
 /// Does what the command says.
 pub(crate) fn run(args: HsmArgs) -> Result<()> {
-    deadline::start(Duration::from_secs(args.timeout));
+    let measures = match &args.command {
+        HsmCommand::Bench(args) => args.measures(),
+        _ => Duration::ZERO,
+    };
+    deadline::start(Duration::from_secs(args.timeout) + measures);
     match args.command {
         HsmCommand::Slots(args) => slots::run(&args),
         HsmCommand::Init(args) => init::run(args),
@@ -106,6 +111,7 @@ pub(crate) fn run(args: HsmArgs) -> Result<()> {
         HsmCommand::Drain(args) => pool::drain(args),
         HsmCommand::Enable(args) => pool::enable(args),
         HsmCommand::ChangePin(args) => change_pin::run(args),
+        HsmCommand::Bench(args) => bench::run(args),
     }
 }
 
@@ -188,7 +194,7 @@ fn refused(error: OpenError) -> Failure {
             "the token is in use by keymill: `keymill hsm doctor` examines it, and nothing makes it anew"
         }
         OpenErrorKind::Unfinished => {
-            "`keymill hsm ceremony clean` tells what was left on the token, and destroys it"
+            "`keymill hsm ceremony clean` tells what was left on the token, and destroys it; then hold the ceremony again"
         }
         OpenErrorKind::Input => "check what was given",
         OpenErrorKind::Pin | OpenErrorKind::Lacking | OpenErrorKind::Other => match next_after(&message) {

@@ -250,6 +250,38 @@ fn what_an_unfinished_ceremony_left_is_told_and_cleaned() {
     site.doctor_finds_good("two", true);
 }
 
+/// Keys that are all there beside the mark of a ceremony: only the operator knows whether the other tokens have them.
+#[test]
+fn what_becomes_of_complete_keys_is_for_the_operator_to_say() {
+    let site = Site::new();
+    let slots = site.on(false, "slots --json").done().json();
+    let serial = super::slot_of(&slots, "one").unwrap()["serial"].as_str().unwrap().to_owned();
+    fs::write(site.hsm.path("key"), [7; 32]).unwrap();
+    let key = site.hsm.path("key");
+    let leave = || {
+        site.on(false, "ceremony wrapping-key --token one --pin-file pin").done();
+        let words =
+            ["--aes", "--label", "keymill-domain", "--id", "01", "--token", "one", "--pin", super::PIN];
+        site.hsm.softhsm_util(&[&["--import", key.to_str().unwrap()], &words[..]].concat());
+    };
+    let clean = |rest: &str| {
+        site.on(false, &format!("ceremony clean --token one --pin-file pin --confirm {serial} {rest}"))
+    };
+    leave();
+    let told = clean("").wrong_use("all keys of a domain");
+    assert!(told.err.contains("--keep-keys") && told.err.contains("nothing was destroyed"), "{told:?}");
+    assert_eq!(clean("--keep-keys --destroy-keys").code, Some(2));
+    let done = clean("--destroy-keys --json").done().json();
+    assert_eq!(done["destroyed"], serde_json::json!(["keymill-domain"]));
+    leave();
+    let done = clean("--keep-keys --json").done().json();
+    assert_eq!(
+        (&done["wrapping_halves"], &done["kept"]),
+        (&2.into(), &serde_json::json!(["keymill-domain"]))
+    );
+    clean("--destroy-keys").refused("may be in use");
+}
+
 /// With a terminal: the fingerprint's last characters are asked for and not shown, and shares are shown one by one.
 #[test]
 fn an_operator_types_what_was_read_and_custodians_see_their_shares_once() {

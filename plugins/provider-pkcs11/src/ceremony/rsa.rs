@@ -2,8 +2,10 @@
 //! token, and people compare its fingerprint on the way.
 
 use cryptoki_sys::*;
+use keymill_core::key::KeySpec;
 
 use super::Party;
+use crate::der::{self, EXPONENT};
 use crate::module::{Attribute, Failure, Mechanism, Object, Session};
 
 /// The label of a wrapping key. As long as a token has one, a ceremony is under way, or was cut short.
@@ -13,7 +15,6 @@ pub(super) const BITS: CK_ULONG = 3072;
 /// Bits of the key that a rehearsal makes and throws away.
 pub(super) const REHEARSAL_BITS: CK_ULONG = 2048;
 
-const EXPONENT: &[u8] = &[1, 0, 1];
 /// Bytes of a modulus, with room for a sign.
 const MODULUS_BYTES: usize = 520;
 
@@ -37,11 +38,8 @@ pub(super) struct Pair {
     pub(super) private: Object,
 }
 
-/// The numbers of a public key.
-pub(super) struct Public {
-    modulus: Vec<u8>,
-    exponent: Vec<u8>,
-}
+/// A public key: its modulus. The exponent is that of all pairs made here.
+pub(super) struct Public(Vec<u8>);
 
 /// Makes a pair that wraps and unwraps, and nothing else.
 pub(super) fn generate(
@@ -58,7 +56,7 @@ pub(super) fn generate(
         Attribute::flag(CKA_ENCRYPT, false),
         Attribute::flag(CKA_VERIFY, false),
         Attribute::number(CKA_MODULUS_BITS, bits),
-        Attribute::bytes(CKA_PUBLIC_EXPONENT, EXPONENT),
+        Attribute::bytes(CKA_PUBLIC_EXPONENT, &EXPONENT),
         label,
         Attribute::bytes(CKA_ID, id),
     ];
@@ -97,10 +95,14 @@ impl Public {
             let mut bytes = vec![0; MODULUS_BYTES];
             let len = session.attribute(key, kind, &mut bytes)?;
             bytes.truncate(len);
-            let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
-            Ok::<_, Failure>(bytes.split_off(zeros))
+            // Some fill it up in front.
+            let zeroes = bytes.iter().take_while(|byte| **byte == 0).count();
+            Ok::<_, Failure>(bytes.split_off(zeroes))
         };
-        Ok(Self { modulus: number(CKA_MODULUS)?, exponent: number(CKA_PUBLIC_EXPONENT)? })
+        match number(CKA_PUBLIC_EXPONENT)?[..] == EXPONENT {
+            true => Ok(Self(number(CKA_MODULUS)?)),
+            false => Err(Failure::Mismatch { call: "C_GetAttributeValue" }),
+        }
     }
 
     /// Takes the key into another token, as an object of the session.
@@ -113,31 +115,14 @@ impl Public {
             Attribute::flag(CKA_WRAP, true),
             Attribute::flag(CKA_ENCRYPT, false),
             Attribute::flag(CKA_VERIFY, false),
-            Attribute::bytes(CKA_MODULUS, &self.modulus),
-            Attribute::bytes(CKA_PUBLIC_EXPONENT, &self.exponent),
+            Attribute::bytes(CKA_MODULUS, &self.0),
+            Attribute::bytes(CKA_PUBLIC_EXPONENT, &EXPONENT),
         ])
     }
 
-    /// Tells whether it has as many bits as a ceremony wants, and the exponent that keys are made with.
-    pub(super) fn is_ours(&self) -> bool {
-        let bytes = usize::try_from(BITS / 8).expect("a few hundred");
-        self.modulus.len() == bytes && self.modulus[0] >= 0x80 && self.exponent == EXPONENT
-    }
-
-    /// Writes the key as a SubjectPublicKeyInfo: `SEQUENCE { SEQUENCE { OID rsaEncryption, NULL }, BIT STRING { SEQUENCE { n, e } } }`
-    /// (RFC 5280 §4.1, RFC 8017 §A.1.1).
-    pub(super) fn spki(&self) -> Vec<u8> {
-        const ALGORITHM: &[u8] =
-            &[0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00];
-        let key = der(0x30, &[integer(&self.modulus), integer(&self.exponent)].concat());
-        // No unused bits.
-        let bits = der(0x03, &[&[0][..], &key].concat());
-        der(0x30, &[ALGORITHM, &bits].concat())
-    }
-
-    /// The key as people compare it.
-    pub(super) fn shown(&self, token: &str, serial: &str, made: bool) -> WrappingKey {
-        WrappingKey { token: token.to_owned(), serial: serial.to_owned(), spki: self.spki(), made }
+    /// Returns the key as a SubjectPublicKeyInfo; `None` where it has not as many bits as a ceremony wants.
+    pub(super) fn spki(&self) -> Option<Vec<u8>> {
+        der::public_key(KeySpec::Rsa3072, &self.0)
     }
 }
 
@@ -145,49 +130,5 @@ impl Party {
     /// How the token is called in sentences.
     pub(super) fn name(&self) -> String {
         format!("token {}", self.token_label)
-    }
-}
-
-fn integer(bytes: &[u8]) -> Vec<u8> {
-    // A leading zero keeps it positive.
-    let zero: &[u8] = if bytes.first().is_none_or(|byte| *byte >= 0x80) { &[0] } else { &[] };
-    der(0x02, &[zero, bytes].concat())
-}
-
-fn der(tag: u8, content: &[u8]) -> Vec<u8> {
-    let mut out = vec![tag];
-    match content.len() {
-        len @ 0..0x80 => out.push(len as u8),
-        len => {
-            let bytes = len.to_be_bytes();
-            let bytes = &bytes[bytes.iter().take_while(|byte| **byte == 0).count()..];
-            out.push(0x80 | bytes.len() as u8);
-            out.extend(bytes);
-        }
-    }
-    out.extend(content);
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Of `openssl rsa -pubout -outform DER` for a key of 512 bits: the lengths need one byte, two, and a leading zero.
-    #[test]
-    fn a_public_key_is_written_as_its_info_in_der() {
-        let public = Public { modulus: vec![0x80; 64], exponent: EXPONENT.to_vec() };
-        let spki = public.spki();
-        let mut expected = vec![0x30, 0x5c, 0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d];
-        expected.extend([0x01, 0x01, 0x01, 0x05, 0x00, 0x03, 0x4b, 0x00, 0x30, 0x48, 0x02, 0x41, 0x00]);
-        expected.extend([0x80; 64]);
-        expected.extend([0x02, 0x03, 0x01, 0x00, 0x01]);
-        assert_eq!(spki, expected);
-        let long = Public { modulus: vec![0xc1; 384], exponent: EXPONENT.to_vec() };
-        assert!(long.is_ours());
-        assert_eq!(long.spki()[..4], [0x30, 0x82, 0x01, 0xa2]);
-        assert!(!public.is_ours(), "too short");
-        assert!(!Public { modulus: vec![0x7f; 384], exponent: EXPONENT.to_vec() }.is_ours());
-        assert!(!Public { modulus: vec![0xc1; 384], exponent: vec![3] }.is_ours());
     }
 }

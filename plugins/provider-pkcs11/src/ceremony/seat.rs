@@ -34,6 +34,8 @@ pub(super) struct Seat {
 pub(super) struct Wrapping {
     pub(super) pair: Pair,
     pub(super) public: Public,
+    /// The public half, as its fingerprint is taken.
+    pub(super) spki: Vec<u8>,
     pub(super) made: bool,
 }
 
@@ -151,14 +153,16 @@ impl Seat {
                 let pair = Pair { public, private };
                 let public = Public::read(&self.session, public).map_err(self.failed("its wrapping key"))?;
                 let flag = |kind| self.session.flag(private, kind).map_err(self.failed("its wrapping key"));
-                if !public.is_ours() || flag(CKA_EXTRACTABLE)? || !flag(CKA_SENSITIVE)? {
-                    return refused(
+                match public.spki() {
+                    Some(spki) if !flag(CKA_EXTRACTABLE)? && flag(CKA_SENSITIVE)? => {
+                        self.wrapping = Some(Wrapping { pair, public, spki, made: false });
+                        Ok(())
+                    }
+                    _ => refused(
                         OpenErrorKind::Unfinished,
                         "its wrapping key is not as keymill makes them, or could be taken out of it".into(),
-                    );
+                    ),
                 }
-                self.wrapping = Some(Wrapping { pair, public, made: false });
-                Ok(())
             }
             _ => refused(
                 OpenErrorKind::Unfinished,
@@ -259,16 +263,13 @@ impl Seat {
         let id = fresh_id()?;
         let pair = rsa::generate(&self.session, rsa::BITS, true, &id)
             .map_err(self.failed("it makes no RSA-3072 key"))?;
-        // From here on it is to be destroyed, whatever becomes of it.
-        self.wrapping = Some(Wrapping {
-            pair,
-            public: Public::read(&self.session, pair.public)
-                .map_err(self.failed("its wrapping key"))
-                .inspect_err(|_| {
-                    let _ = destroy_pair(&self.session, pair);
-                })?,
-            made: true,
-        });
+        let read = surely(|| Public::read(&self.session, pair.public));
+        let mismatch = Failure::Mismatch { call: "C_GenerateKeyPair" };
+        let read = read.and_then(|public| Ok((public.spki().ok_or(mismatch)?, public)));
+        let (spki, public) = read.map_err(self.failed("its wrapping key")).inspect_err(|_| {
+            let _ = destroy_pair(&self.session, pair);
+        })?;
+        self.wrapping = Some(Wrapping { pair, public, spki, made: true });
         Ok(())
     }
 

@@ -236,7 +236,7 @@ impl fmt::Display for Failure {
             Failure::Overlong { call, bytes } => {
                 write!(f, "{call} claims {bytes} bytes, which cannot be")
             }
-            Failure::Mismatch { call } => write!(f, "{call}: the private key belongs to another public key"),
+            Failure::Mismatch { call } => write!(f, "{call} shows another key than the stored one"),
             Failure::InUse { call } => write!(f, "{call} refused: the module is in use"),
         }
     }

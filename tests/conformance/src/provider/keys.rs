@@ -132,12 +132,14 @@ pub fn damaged_material_is_corrupt(fixture: &Fixture) {
     let whole = match &stored.material {
         KeyMaterial::Clear(clear) => clear.expose().to_vec(),
         KeyMaterial::Wrapped(wrapped) => wrapped.clone(),
+        KeyMaterial::TokenObject(_) => panic!("what is generated is stored outside the token"),
     };
     let longer = [&whole[..], &[0]].concat();
     for bytes in [&[][..], &whole[..1], &whole[..whole.len() / 2], &whole[..whole.len() - 1], &longer] {
         let material = match &stored.material {
             KeyMaterial::Clear(_) => KeyMaterial::Clear(Sensitive::copied(bytes)),
             KeyMaterial::Wrapped(_) => KeyMaterial::Wrapped(bytes.to_vec()),
+            KeyMaterial::TokenObject(_) => panic!("what is generated is stored outside the token"),
         };
         let damaged = StoredKey {
             spec: stored.spec,

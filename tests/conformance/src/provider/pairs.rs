@@ -178,6 +178,7 @@ fn bytes_of(stored: &StoredKey) -> Vec<u8> {
     match &stored.material {
         KeyMaterial::Clear(clear) => clear.expose().to_vec(),
         KeyMaterial::Wrapped(wrapped) => wrapped.clone(),
+        KeyMaterial::TokenObject(_) => panic!("what is generated is stored outside the token"),
     }
 }
 
@@ -185,5 +186,6 @@ fn like(stored: &StoredKey, bytes: Vec<u8>) -> KeyMaterial {
     match &stored.material {
         KeyMaterial::Clear(_) => KeyMaterial::Clear(Sensitive::new(bytes)),
         KeyMaterial::Wrapped(_) => KeyMaterial::Wrapped(bytes),
+        KeyMaterial::TokenObject(_) => panic!("what is generated is stored outside the token"),
     }
 }

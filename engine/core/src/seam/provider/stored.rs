@@ -29,14 +29,63 @@ pub enum KeyMaterial {
     Clear(Sensitive),
     /// Bytes that only a token of the domain can unwrap.
     Wrapped(Vec<u8>),
+    /// An object that stays in its token (`HsmInternal`): no other token has it.
+    TokenObject(TokenObject),
+}
+
+/// Where a key lives that stays in its token, and how it is known again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenObject {
+    /// The serial number of the token.
+    pub serial: String,
+    /// The label that the key had when it was taken over, for people.
+    pub label: String,
+    /// The id that it is found by.
+    pub id: Vec<u8>,
+    /// What it must do to be the same key; the provider's own.
+    pub check: Vec<u8>,
+}
+
+/// The version of [`TokenObject`] in bytes.
+const TOKEN_OBJECT_VERSION: u8 = 1;
+
+impl TokenObject {
+    /// Writes version, then serial number, label, id and check, each behind its length in two bytes.
+    fn to_bytes(&self) -> Option<Vec<u8>> {
+        let mut out = vec![TOKEN_OBJECT_VERSION];
+        for field in [self.serial.as_bytes(), self.label.as_bytes(), &self.id, &self.check] {
+            out.extend(u16::try_from(field.len()).ok()?.to_be_bytes());
+            out.extend(field);
+        }
+        Some(out)
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let mut rest = bytes.strip_prefix(&[TOKEN_OBJECT_VERSION])?;
+        let mut field = || {
+            let (length, behind) = rest.split_first_chunk()?;
+            let (field, behind) = behind.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+            rest = behind;
+            Some(field.to_vec())
+        };
+        let (serial, label, id, check) = (field()?, field()?, field()?, field()?);
+        let (serial, label) = (String::from_utf8(serial).ok()?, String::from_utf8(label).ok()?);
+        rest.is_empty().then_some(Self { serial, label, id, check })
+    }
 }
 
 impl Serialize for KeyMaterial {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeTuple;
+        let object;
         let (kind, bytes) = match self {
             KeyMaterial::Clear(bytes) => (0u8, bytes.expose()),
             KeyMaterial::Wrapped(bytes) => (1, bytes.as_slice()),
+            KeyMaterial::TokenObject(token_object) => {
+                let too_long = || serde::ser::Error::custom("a field of a token object is too long");
+                object = token_object.to_bytes().ok_or_else(too_long)?;
+                (2, object.as_slice())
+            }
         };
         let mut tuple = serializer.serialize_tuple(2)?;
         tuple.serialize_element(&kind)?;
@@ -51,6 +100,9 @@ impl<'de> Deserialize<'de> for KeyMaterial {
         match kind {
             0 => Ok(KeyMaterial::Clear(Sensitive::copied(&bytes))),
             1 => Ok(KeyMaterial::Wrapped(bytes.to_vec())),
+            2 => TokenObject::from_bytes(&bytes)
+                .map(KeyMaterial::TokenObject)
+                .ok_or_else(|| serde::de::Error::custom("no token object of a known version")),
             _ => Err(serde::de::Error::custom("unknown kind of key material")),
         }
     }
@@ -107,5 +159,28 @@ mod tests {
         };
         let again: StoredKey = serde_json::from_str(&serde_json::to_string(&key).unwrap()).unwrap();
         assert_eq!((again.usage, again.public_key), (KeyUsage::SignVerify, public_key));
+    }
+
+    #[test]
+    fn a_token_object_is_the_same_when_it_is_read_again_and_no_piece_of_it_is_one() {
+        let object = TokenObject {
+            serial: "0123".into(),
+            label: "payments".into(),
+            id: vec![7; 16],
+            check: vec![1, 2, 3],
+        };
+        let bytes = object.to_bytes().unwrap();
+        assert_eq!(bytes[..7], [1, 0, 4, b'0', b'1', b'2', b'3']);
+        assert_eq!(TokenObject::from_bytes(&bytes).unwrap(), object);
+        for length in 0..bytes.len() {
+            assert!(TokenObject::from_bytes(&bytes[..length]).is_none(), "{length} bytes");
+        }
+        assert!(TokenObject::from_bytes(&[&bytes[..], &[0]].concat()).is_none());
+        assert!(TokenObject::from_bytes(&[&[2], &bytes[1..]].concat()).is_none());
+        let text = serde_json::to_string(&KeyMaterial::TokenObject(object.clone())).unwrap();
+        let again: KeyMaterial = serde_json::from_str(&text).unwrap();
+        assert!(matches!(again, KeyMaterial::TokenObject(again) if again == object));
+        let long = TokenObject { id: vec![0; 0x1_0000], ..object };
+        assert!(serde_json::to_string(&KeyMaterial::TokenObject(long)).is_err());
     }
 }

@@ -12,14 +12,18 @@ use crate::{output, process};
 
 /// Destroy what an unfinished ceremony left on a token: its wrapping key, and keys that are not all there
 ///
-/// Keys that are all there may be in use, and stay; only the wrapping key goes then. If the ceremony's other tokens did not get the
-/// same keys, they are of no use to a domain, and --destroy-keys destroys them, too. Whatever those keys wrapped is lost then.
+/// Where the token has all of a domain's keys, say what becomes of them: --keep-keys if every token of that ceremony has them (`keymill
+/// hsm doctor` opens each), so that only the wrapping key goes; --destroy-keys if one has not, so that the ceremony can be held
+/// again. Whatever those keys wrapped is lost then.
 #[derive(Args, Clone, Debug)]
 pub(super) struct CleanArgs {
     #[command(flatten)]
     token: TokenArgs,
     #[command(flatten)]
     pin: PinArgs,
+    /// Keep the domain's keys where they are all there
+    #[arg(long, conflicts_with = "destroy_keys")]
+    keep_keys: bool,
     /// Destroy the domain's keys even where they are all there; only where an unfinished ceremony left its wrapping key beside them
     #[arg(long)]
     destroy_keys: bool,
@@ -53,7 +57,10 @@ pub(super) fn run(args: CleanArgs) -> Result<()> {
         if found.wrapping_halves == 0 && (found.keys.is_empty() || found.complete) {
             return false;
         }
-        asked = confirmed(found, args.destroy_keys, args.confirm.as_deref());
+        asked = match found.complete && !args.keep_keys && !args.destroy_keys {
+            true => Err(undecided(found)),
+            false => confirmed(found, args.destroy_keys, args.confirm.as_deref()),
+        };
         asked.is_ok()
     })
     .map_err(refused)?;
@@ -76,6 +83,16 @@ pub(super) fn run(args: CleanArgs) -> Result<()> {
         ("keys destroyed", &list(&done.destroyed)),
         ("keys kept", &list(&done.kept)),
     ])
+}
+
+/// Asks for what nobody but the operator knows.
+fn undecided(found: &Found) -> Failure {
+    Failure::wrong_use(format!(
+        "token {} has the wrapping key of an unfinished ceremony, and all keys of a domain: {}; nothing was destroyed",
+        found.token,
+        found.keys.join(", ")
+    ))
+    .next("--keep-keys if every token of that ceremony has all of them, --destroy-keys if one has not")
 }
 
 /// Says what is there and what will go, and asks for the serial number.

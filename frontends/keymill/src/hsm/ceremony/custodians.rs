@@ -260,7 +260,7 @@ mod tests {
         let (start, rest) = line.split_at(50);
         let typed = format!(" {} {}\n", start.to_ascii_uppercase(), rest);
         assert_eq!(Share::parse(&typed, "typed").unwrap().number(), 1);
-        assert_eq!(shares[4].line().len(), 111, "fits a line of print");
+        assert!(shares[4].line().len() <= 120, "fits a line of print");
     }
 
     #[test]

@@ -1,0 +1,96 @@
+//! How fast something goes: workers that do it side by side for a moment, and the median of several such moments.
+
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+/// Moments of which the median counts.
+pub(super) const RUNS: usize = 3;
+/// How long a worker goes on before it looks at the clock again.
+const SLICE: Duration = Duration::from_millis(1);
+
+/// A rate, by the number of sessions.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Rate {
+    pub(super) sessions: usize,
+    pub(super) per_s: f64,
+    /// The slowest and the fastest run.
+    pub(super) least: f64,
+    pub(super) most: f64,
+}
+
+impl Rate {
+    /// Takes the median of several runs.
+    pub(super) fn of(sessions: usize, mut runs: Vec<f64>) -> Self {
+        runs.sort_by(f64::total_cmp);
+        Self { sessions, per_s: runs[runs.len() / 2], least: runs[0], most: runs[runs.len() - 1] }
+    }
+}
+
+/// Has each worker do `work` again and again for about `moment`, all at once, and returns how many were done a second. `work` returns
+/// how many it did.
+pub(super) fn rate<W: Send, E: Send>(
+    workers: &mut [W],
+    moment: Duration,
+    work: impl Fn(&mut W) -> Result<u64, E> + Sync,
+) -> Result<f64, E> {
+    let start = Barrier::new(workers.len());
+    let (start, work) = (&start, &work);
+    thread::scope(|scope| {
+        let threads: Vec<_> = workers
+            .iter_mut()
+            .map(|worker| {
+                scope.spawn(move || {
+                    start.wait();
+                    let began = Instant::now();
+                    let (mut done, mut at_once, mut looked) = (0, 1u32, began);
+                    loop {
+                        for _ in 0..at_once {
+                            done += work(worker)?;
+                        }
+                        let now = Instant::now();
+                        if now - began >= moment {
+                            return Ok(done as f64 / (now - began).as_secs_f64());
+                        }
+                        // The clock costs a twentieth of the fastest call.
+                        if now - looked < SLICE / 2 && at_once < 1 << 16 {
+                            at_once *= 2;
+                        }
+                        looked = now;
+                    }
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().expect("a worker does not panic")).sum()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_worker_counts_and_a_failure_is_told() {
+        let mut workers = [0u64; 3];
+        let counted = rate(&mut workers, Duration::from_millis(20), |done| {
+            *done += 2;
+            Ok::<_, ()>(2)
+        })
+        .unwrap();
+        let done: u64 = workers.iter().sum();
+        assert!(workers.iter().all(|done| *done > 0) && counted > 0.0 && done > 100, "{workers:?} {counted}");
+        let failed = rate(&mut workers, Duration::from_secs(60), |done| match *done {
+            0 => Ok(1),
+            _ => Err("full"),
+        });
+        assert_eq!(failed, Err("full"));
+    }
+
+    #[test]
+    fn the_median_of_runs_counts() {
+        let rate = Rate::of(2, vec![3.0, 1.0, 9.0]);
+        assert_eq!((rate.sessions, rate.per_s, rate.least, rate.most), (2, 3.0, 1.0, 9.0));
+    }
+}

@@ -1,0 +1,267 @@
+//! Keys that stay in their token: taken over by label or id from whoever made them, found again by id, and known again by what they do.
+//! A check value is never read: it is the encryption of zeroes, and a part of what GCM keeps secret.
+
+use cryptoki_sys::*;
+use keymill_core::key::{BulkMode, KeySpec, KeyUsage};
+use keymill_core::seam::provider::{KeyMaterial, ProviderError, PublicKey, StoredKey, TokenObject};
+
+use crate::domain::DOMAIN_KEYS;
+use crate::kind::{self, Kind};
+use crate::module::{Attribute, Failure, Mechanism, Object, Session, Value};
+use crate::pair::{self, Proof};
+use crate::token::{Link, Token};
+use crate::{Pkcs11Provider, der};
+
+/// What a key must do to be known again. More than one block: what a key computes over single blocks may be keys (see `derive`).
+const TEXT: &[u8; 64] = b"keymill knows this key again by what it makes of this very text.";
+/// The nonce of the check: no epoch and no counter comes to it, and always with the same text.
+const NONCE: [u8; 12] = [0xff; 12];
+/// Bytes of an id, at most.
+const ID_BYTES: usize = 255;
+/// Bytes of a label, at most.
+const LABEL_BYTES: usize = 255;
+
+/// A key to be taken over.
+#[derive(Clone, Debug)]
+pub struct Adopt {
+    /// What it is.
+    pub spec: KeySpec,
+    /// The one usage that it is to have, which must be the only one that it has.
+    pub usage: KeyUsage,
+    /// For an AES key: where AES-GCM runs.
+    pub bulk_mode: Option<BulkMode>,
+    /// Its label, where it is named by that.
+    pub label: Option<String>,
+    /// Its id, where it is named by that.
+    pub id: Option<Vec<u8>>,
+}
+
+impl Pkcs11Provider {
+    /// Takes over a key that is on the token: finds it, sees that it can neither leave nor do more than one thing, and pins it by what
+    /// it does. Nothing is changed on the token. The key is bound to it: no other token has it.
+    ///
+    /// # Errors
+    /// `Rejected` where there is no such key or more than one, or it is not as a key must be.
+    pub fn adopt(&self, wanted: &Adopt) -> Result<StoredKey, ProviderError> {
+        let Adopt { spec, usage, bulk_mode, .. } = *wanted;
+        let kind = Kind::new(spec, usage, bulk_mode).map_err(ProviderError::Rejected)?;
+        if wanted.label.is_none() && wanted.id.is_none() {
+            return Err(ProviderError::Rejected("a key is named by its label or its id".into()));
+        }
+        let mut refused = None;
+        let taken = self.token.with_link(|link| {
+            refused = None;
+            let taken = take(&self.token, link, kind, wanted)?;
+            Ok(taken.map_err(|why| refused = Some(why)).ok())
+        })?;
+        match (taken, refused) {
+            (Some((object, public_key)), _) => Ok(StoredKey {
+                spec,
+                usage,
+                bulk_mode,
+                material: KeyMaterial::TokenObject(object),
+                public_key,
+            }),
+            (None, why) => Err(ProviderError::Rejected(why.unwrap_or_default())),
+        }
+    }
+}
+
+type Taken = Result<(TokenObject, Option<PublicKey>), String>;
+
+fn take(token: &Token, link: &Link, kind: Kind, wanted: &Adopt) -> Result<Taken, Failure> {
+    let session = token.module.open_session(link.slot, false)?;
+    let name = match (&wanted.label, &wanted.id) {
+        (Some(label), _) => format!("label {label}"),
+        (None, id) => format!("id {}", hex(id.as_deref().unwrap_or_default())),
+    };
+    let mut template = kind.class().to_vec();
+    template.push(Attribute::flag(CKA_TOKEN, true));
+    template.extend(wanted.label.as_ref().map(|label| Attribute::bytes(CKA_LABEL, label.as_bytes())));
+    template.extend(wanted.id.as_ref().map(|id| Attribute::bytes(CKA_ID, id)));
+    let found = session.find_objects(&template)?;
+    let &[object] = &found[..] else {
+        return Ok(Err(format!("{} keys of {} have the {name}", found.len(), kind.spec().name())));
+    };
+    let id = bytes(&session, object, CKA_ID, ID_BYTES)?;
+    if id.is_empty() {
+        return Ok(Err(format!(
+            "the key of {name} has no id to be found by: give it one with the vendor's tool"
+        )));
+    }
+    let label = String::from_utf8_lossy(&bytes(&session, object, CKA_LABEL, LABEL_BYTES)?).into_owned();
+    if DOMAIN_KEYS.iter().any(|key| key.label == label) {
+        return Ok(Err(format!("key {label} is the domain's own, and serves nobody else")));
+    }
+    let same_id = by_id(&session, kind, &id)?.len();
+    if same_id != 1 {
+        return Ok(Err(format!("{same_id} keys have the id {}", hex(&id))));
+    }
+    if let Some(why) = unlike(&session, object, kind)? {
+        return Ok(Err(format!("key {label}: {why}")));
+    }
+    let public = match kind.spec().is_key_pair() {
+        false => None,
+        true => match public_half(&session, object, kind, &id)? {
+            Some(public) => Some(public),
+            None => return Ok(Err(format!("key {label}: its public half is not on the token"))),
+        },
+    };
+    let check = match &public {
+        // It is known by its public half.
+        Some(_) => Vec::new(),
+        None => answer(&session, object, kind)?,
+    };
+    if let Some(public) = &public {
+        let proved = pair::prove(&session, kind, object, public, Proof::Everything, &token.profile);
+        match proved {
+            None => {
+                return Ok(Err(format!("key {label}: its public half is none of {}", kind.spec().name())));
+            }
+            Some(proved) => proved?,
+        }
+    }
+    let serial = token.module.token_info(link.slot)?.serial;
+    Ok(Ok((TokenObject { serial, label, id, check }, public)))
+}
+
+/// Finds the key again, by its id, and sees that it is the same: another that has its id is refused (it is `Mismatch`, as is none).
+pub(crate) fn found_again(
+    token: &Token,
+    link: &Link,
+    kind: Kind,
+    stored: &TokenObject,
+    public: Option<&PublicKey>,
+) -> Result<Object, Failure> {
+    let other = |call| Failure::Mismatch { call };
+    // What a failure leaves under way goes with it.
+    let session = token.module.open_session(link.slot, false)?;
+    let &[object] = &by_id(&session, kind, &stored.id)?[..] else { return Err(other("C_FindObjects")) };
+    if unlike(&session, object, kind)?.is_some() {
+        return Err(other("C_GetAttributeValue"));
+    }
+    match public {
+        Some(public) => pair::prove(&session, kind, object, public, Proof::Halves, &token.profile)
+            .unwrap_or(Err(other("C_Sign")))?,
+        None => {
+            if answer(&session, object, kind)? != stored.check {
+                return Err(other("C_Sign"));
+            }
+        }
+    }
+    Ok(object)
+}
+
+/// Tells whether no key has its id any more.
+pub(crate) fn is_gone(token: &Token, link: &Link, kind: Kind, stored: &TokenObject) -> Result<bool, Failure> {
+    Ok(by_id(&token.module.open_session(link.slot, false)?, kind, &stored.id)?.is_empty())
+}
+
+/// Destroys the key, once it is known to be the one.
+pub(crate) fn destroy(token: &Token, link: &Link, object: Object) -> Result<(), Failure> {
+    token.module.open_session(link.slot, true)?.destroy_object(object)
+}
+
+fn by_id(session: &Session, kind: Kind, id: &[u8]) -> Result<Vec<Object>, Failure> {
+    let mut template = kind.class()[..1].to_vec();
+    template.extend([Attribute::flag(CKA_TOKEN, true), Attribute::bytes(CKA_ID, id)]);
+    session.find_objects(&template)
+}
+
+/// Says in what an object is not as such a key must be.
+fn unlike(session: &Session, object: Object, kind: Kind) -> Result<Option<String>, Failure> {
+    for wanted in kind.on_token() {
+        let Value::Bool(wanted_flag) = wanted.value else { continue };
+        // What a module does not know of a key it cannot do with it.
+        let flag = match session.flag(object, wanted.kind) {
+            Err(failure) if failure.is(CKR_ATTRIBUTE_TYPE_INVALID) => false,
+            other => other?,
+        };
+        if flag != wanted_flag {
+            return Ok(Some(format!("its {} is {flag}", name(wanted.kind))));
+        }
+    }
+    let mut length = [0; size_of::<CK_ULONG>()];
+    if let Some(bytes) = kind.spec().material_bytes()
+        && let Ok(read) = session.attribute(object, CKA_VALUE_LEN, &mut length)
+        && read == length.len()
+    {
+        // One module says 0 of keys that were unwrapped.
+        let length = CK_ULONG::from_ne_bytes(length);
+        if length != 0 && length != bytes as CK_ULONG {
+            return Ok(Some(format!("it has {length} bytes, and {} has {bytes}", kind.spec().name())));
+        }
+    }
+    Ok(None)
+}
+
+/// Has a secret key do what it is known by.
+fn answer(session: &Session, object: Object, kind: Kind) -> Result<Vec<u8>, Failure> {
+    if kind.seals() {
+        let mut sealed = vec![0; TEXT.len() + 16];
+        session.encrypt_init(Mechanism::Gcm { nonce: &NONCE, aad: &[] }, object)?;
+        let len = session.encrypt(TEXT, &mut sealed)?;
+        sealed.truncate(len);
+        return Ok(sealed);
+    }
+    let mechanism = match kind.derives() {
+        true => Mechanism::Plain(CKM_AES_CMAC),
+        false => kind::signing(keymill_core::key::SignAlgorithm::HmacSha256),
+    };
+    let mut mac = vec![0; 64];
+    session.sign_init(mechanism, object)?;
+    let len = session.sign(TEXT, &mut mac)?;
+    mac.truncate(len);
+    Ok(mac)
+}
+
+/// Reads the public half of a private key, from the object of its id, or, of RSA, from the private key itself.
+fn public_half(
+    session: &Session,
+    private: Object,
+    kind: Kind,
+    id: &[u8],
+) -> Result<Option<PublicKey>, Failure> {
+    let found = session.find_objects(&[
+        Attribute::number(CKA_CLASS, CKO_PUBLIC_KEY),
+        Attribute::flag(CKA_TOKEN, true),
+        Attribute::bytes(CKA_ID, id),
+    ])?;
+    let from = match (&found[..], der::curve(kind.spec())) {
+        (&[public], _) => public,
+        (_, None) => private,
+        _ => return Ok(None),
+    };
+    pair::public_half(session, from, kind).map(Some)
+}
+
+fn bytes(
+    session: &Session,
+    object: Object,
+    kind: CK_ATTRIBUTE_TYPE,
+    limit: usize,
+) -> Result<Vec<u8>, Failure> {
+    let mut read = vec![0; limit];
+    let len = session.attribute(object, kind, &mut read)?;
+    read.truncate(len);
+    Ok(read)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn name(kind: CK_ATTRIBUTE_TYPE) -> &'static str {
+    match kind {
+        CKA_TOKEN => "CKA_TOKEN",
+        CKA_SENSITIVE => "CKA_SENSITIVE",
+        CKA_EXTRACTABLE => "CKA_EXTRACTABLE",
+        CKA_ENCRYPT => "CKA_ENCRYPT",
+        CKA_DECRYPT => "CKA_DECRYPT",
+        CKA_SIGN => "CKA_SIGN",
+        CKA_WRAP => "CKA_WRAP",
+        CKA_UNWRAP => "CKA_UNWRAP",
+        CKA_DERIVE => "CKA_DERIVE",
+        _ => "attribute",
+    }
+}
