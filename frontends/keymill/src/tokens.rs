@@ -251,6 +251,7 @@ fn options(section: &TokenSection, pin: Sensitive) -> pkcs11::Config {
         // Sessions that hang are replaced, and give their places back when they return.
         max_sessions: section.engine().sessions + section.max_hung,
         restart_module: section.restart_module,
+        overrides: section.profile.clone(),
         ..theirs
     }
 }
