@@ -100,6 +100,8 @@ impl<K: Clone + Eq + Hash, T: Divisible> Lane<K, T> {
             return if state.closed { Taken::Closed } else { Taken::Idle };
         }
         let fair = (1 + state.queue.len() / state.sessions.max(1)).min(max_batch).min(self.max_batch);
+        // A turn is worth half of what a session takes in one go, so that two who load the lane share it, however their jobs are cut.
+        state.queue.set_quantum(max_batch.min(self.max_batch).div_ceil(2) as u64);
         let mut parts = Vec::with_capacity(fair);
         state.queue.take(fair.max(1) as u64, &mut parts);
         batch.extend(parts.into_iter().map(|(job, _)| job));
@@ -231,6 +233,35 @@ mod tests {
         let mut batch = Vec::new();
         lane.take(&mut batch);
         assert!(batch.contains(&One("single")), "{batch:?}");
+    }
+
+    #[derive(Debug, PartialEq)]
+    struct Large(&'static str, u64);
+
+    impl Divisible for Large {
+        fn part(&self, _budget: u64) -> Part {
+            Part { items: 1, cost: self.1, last: true }
+        }
+    }
+
+    #[test]
+    fn many_single_calls_get_as_much_of_a_session_as_one_bulk_load() {
+        let lane = Lane::new(10_000, 256);
+        lane.join();
+        for _ in 0..100 {
+            lane.submit(&"bulk", 1, Large("bulk", 100)).unwrap();
+        }
+        for _ in 0..5_000 {
+            lane.submit(&"singles", 1, Large("single", 1)).unwrap();
+        }
+        let (mut batch, mut bulk, mut singles) = (Vec::new(), 0, 0);
+        while bulk < 2_000 {
+            assert_eq!(lane.take_within(Duration::ZERO, 200, &mut batch), Taken::Batch);
+            for Large(whose, cost) in &batch {
+                *(if *whose == "bulk" { &mut bulk } else { &mut singles }) += cost;
+            }
+        }
+        assert!(singles * 2 > bulk, "{singles} beside {bulk}");
     }
 
     #[test]
