@@ -116,6 +116,7 @@ impl StoredMessage {
         let bytes = match &key.material {
             KeyMaterial::Clear(clear) => clear.len(),
             KeyMaterial::Wrapped(wrapped) => wrapped.len(),
+            KeyMaterial::TokenObject(object) => object.id.len() + object.check.len(),
         };
         put_bytes(out, &packed(key, bytes));
     }
