@@ -321,26 +321,17 @@ impl Seat {
             .unwrap_key(mechanism, unwrapping, blob, &template)
             .map_err(self.failed(&format!("key {} does not come in", key.label)))?;
         self.made.push((key.label, object));
-        // What a token gives must be what it was asked for, and no more (it may not know an attribute, and cannot do what that says).
-        for attribute in &template {
-            let Value::Bool(wanted) = attribute.value else { continue };
-            let flag = match self.session.flag(object, attribute.kind) {
-                Err(failure) if failure.is(CKR_ATTRIBUTE_TYPE_INVALID) => false,
-                other => other.map_err(self.failed(key.label))?,
-            };
-            if flag != wanted {
-                return Err(OpenError::new(
-                    OpenErrorKind::Lacking,
-                    format!(
-                        "{}: attribute 0x{:x} of key {} is {flag}, which it was not to be",
-                        self.name(),
-                        attribute.kind,
-                        key.label
-                    ),
-                ));
-            }
+        match domain::unlike(&self.session, object, &template).map_err(self.failed(key.label))? {
+            None => Ok(()),
+            Some(kind) => Err(OpenError::new(
+                OpenErrorKind::Lacking,
+                format!(
+                    "{}: attribute 0x{kind:x} of key {} is not as it was asked for",
+                    self.name(),
+                    key.label
+                ),
+            )),
         }
-        Ok(())
     }
 
     /// Returns the key that was made under this label.
