@@ -9,11 +9,12 @@ use std::time::Duration;
 use keymill_client::{Client, Config, Connection, Credentials, Options};
 use keymill_core::access::{Effect, Grant, Principal, ResourcePattern, Role};
 use keymill_core::id::{AccessKeyId, CmkId, KeyRef};
+use keymill_core::key::{BulkMode, ProtectionLevel};
 use keymill_core::operation::{CreateAccessKeyRequest, CreateKeyRequest, Reply};
 use keymill_crypto::root::RootKeys;
 use keymill_runtime::clock::Clock;
 use keymill_runtime::frontend::Stopper;
-use keymill_runtime::{Engine, EngineConfig, Frontend, Gate, Parts};
+use keymill_runtime::{Engine, EngineConfig, Frontend, Gate, Parts, TokenPart};
 
 use crate::error::{BenchError, Result};
 
@@ -39,7 +40,7 @@ impl Fixture {
     /// # Errors
     /// [`BenchError`] where a part does not start.
     pub fn start() -> Result<Self> {
-        Self::start_with(EngineConfig::default())
+        Self::start_with(EngineConfig::default(), Vec::new())
     }
 
     /// Starts one without an audit, to be measured against.
@@ -47,10 +48,22 @@ impl Fixture {
     /// # Errors
     /// [`BenchError`] where a part does not start.
     pub fn start_without_audit() -> Result<Self> {
-        Self::start_with(EngineConfig { audit: false, ..EngineConfig::default() })
+        Self::start_with(EngineConfig { audit: false, ..EngineConfig::default() }, Vec::new())
     }
 
-    fn start_with(config: EngineConfig) -> Result<Self> {
+    /// Starts one whose CMK is in tokens.
+    ///
+    /// # Errors
+    /// [`BenchError`] where a part does not start, or no token makes the key.
+    pub fn start_in_tokens(tokens: Vec<TokenPart>, bulk_mode: BulkMode) -> Result<Self> {
+        let mut config =
+            EngineConfig { protection: ProtectionLevel::Hsm, bulk_mode, ..EngineConfig::default() };
+        // Tokens are connected while the engine starts.
+        config.pool.patience = Duration::from_secs(30);
+        Self::start_with(config, tokens)
+    }
+
+    fn start_with(config: EngineConfig, tokens: Vec<TokenPart>) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let store = keymill_store_sqlite::Config::new(directory.path().join("data"));
         let audit = keymill_audit_file::Config::at(directory.path().join("audit"));
@@ -65,7 +78,7 @@ impl Fixture {
             ),
             authenticators: vec![Box::new(authenticator.map_err(BenchError::because("authenticator"))?)],
             audit: Arc::new(keymill_audit_file::open(audit).map_err(BenchError::because("audit log"))?),
-            tokens: Vec::new(),
+            tokens,
             root: RootKeys::generate().map_err(BenchError::because("root"))?.into(),
             node: "bench".into(),
         };

@@ -53,6 +53,9 @@ pub(crate) struct Simulator {
     running: RwLock<bool>,
     module: OnceLock<Module>,
     loading: Mutex<()>,
+    /// The module's slot of the one token that shows, once it was found. SoftHSM aborts where two threads list its slots at once, so they
+    /// take turns here, and mostly need not.
+    own_slot: Mutex<Option<CK_SLOT_ID>>,
     ticker: OnceLock<()>,
 }
 
@@ -67,6 +70,7 @@ pub(crate) fn simulator() -> &'static Simulator {
         running: RwLock::new(false),
         module: OnceLock::new(),
         loading: Mutex::default(),
+        own_slot: Mutex::default(),
         ticker: OnceLock::new(),
     })
 }
@@ -305,12 +309,19 @@ impl Simulator {
         module: &Module,
         with_token: CK_BBOOL,
     ) -> Result<Vec<CK_SLOT_ID>, CK_RV> {
+        let mut own_slot = self.own_slot.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(label) = &now.settings.only_token else { return module.slots(with_token) };
+        if let Some(slot) = *own_slot {
+            return Ok(vec![slot]);
+        }
         let slots = module.slots(with_token)?;
-        let Some(label) = &now.settings.only_token else { return Ok(slots) };
         let tokens: Vec<_> =
             slots.iter().filter_map(|slot| Some((*slot, module.token(*slot).ok()?))).collect();
         let own = tokens.iter().filter(|(_, (name, initialised))| *initialised && name == label);
         let own: Vec<_> = own.map(|(slot, _)| *slot).collect();
+        if let [slot] = own[..] {
+            *own_slot = Some(slot);
+        }
         if !own.is_empty() {
             return Ok(own);
         }
@@ -353,6 +364,7 @@ impl Simulator {
         }
         let code = self.module()?.finalize();
         if code == CKR_OK {
+            *self.own_slot.lock().unwrap_or_else(PoisonError::into_inner) = None;
             let mut device = self.device();
             for session in device.sessions.values() {
                 *session.open.write().unwrap_or_else(PoisonError::into_inner) = false;
