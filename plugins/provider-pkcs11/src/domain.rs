@@ -1,11 +1,13 @@
 //! The keys that every token of a domain has. They are made in this order, and the key that a token is known by comes last: one that
 //! lacks it was never in use, so that whatever else an interrupted run left there can go or be completed.
 
-use cryptoki_sys::{CKA_CLASS, CKA_LABEL, CKA_TOKEN, CKO_SECRET_KEY};
+use cryptoki_sys::{
+    CK_ATTRIBUTE_TYPE, CKA_CLASS, CKA_LABEL, CKA_TOKEN, CKO_SECRET_KEY, CKR_ATTRIBUTE_TYPE_INVALID,
+};
 
 use crate::kind::Kind;
 use crate::module::template::{domain_key, mac_key, private_domain_key};
-use crate::module::{Attribute, Failure, Object, Session};
+use crate::module::{Attribute, Failure, Object, Session, Value};
 use crate::{DOMAIN_KEY_LABEL, MAC_KEY_LABEL, PRIVATE_DOMAIN_KEY_LABEL};
 
 /// Bytes of any of them, wrapped by RFC 5649: one block of eight more.
@@ -52,6 +54,26 @@ impl Domain {
             false => Ok(self.secret),
         }
     }
+}
+
+/// Reads a new key back, and returns the attribute in which the token gave another than it was asked for. What a token does not know
+/// of a key it cannot do with it.
+pub(crate) fn unlike(
+    session: &Session,
+    key: Object,
+    template: &[Attribute<'_>],
+) -> Result<Option<CK_ATTRIBUTE_TYPE>, Failure> {
+    for attribute in template {
+        let Value::Bool(wanted) = attribute.value else { continue };
+        let flag = match session.flag(key, attribute.kind) {
+            Err(failure) if failure.is(CKR_ATTRIBUTE_TYPE_INVALID) => false,
+            other => other?,
+        };
+        if flag != wanted {
+            return Ok(Some(attribute.kind));
+        }
+    }
+    Ok(None)
 }
 
 /// Finds the objects of a label on the token.

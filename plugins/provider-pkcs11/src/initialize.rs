@@ -7,8 +7,8 @@ use cryptoki_sys::{CK_SLOT_ID, CKA_ID, CKM_AES_KEY_GEN, CKR_USER_ALREADY_LOGGED_
 use keymill_core::Sensitive;
 
 use crate::connect::{check_pin_state, find_token, load};
-use crate::domain::{DOMAIN_KEYS, Does, find};
-use crate::module::{Class, Mechanism, Module, Object, Session, User};
+use crate::domain::{DOMAIN_KEYS, Does, find, unlike};
+use crate::module::{Class, Failure, Mechanism, Module, Object, Session, User};
 use crate::{Config, DOMAIN_KEY_LABEL, OpenError, OpenErrorKind, ceremony, open_on};
 
 /// Bytes of a token's label.
@@ -156,7 +156,8 @@ fn make_keys(module: &Module, slot: CK_SLOT_ID, pin: &Sensitive) -> Result<Vec<&
     for key in DOMAIN_KEYS.iter().filter(|key| !kept.contains(&key.label)) {
         let generate = |limited| {
             let template = (key.template)(key.label, &id, limited);
-            session.generate_key(Mechanism::Plain(CKM_AES_KEY_GEN), &template)
+            let made = session.generate_key(Mechanism::Plain(CKM_AES_KEY_GEN), &template)?;
+            Ok::<_, Failure>((made, template))
         };
         // A module may not know the attribute that limits unwraps: opening the token warns.
         let made = match generate(true) {
@@ -168,7 +169,15 @@ fn make_keys(module: &Module, slot: CK_SLOT_ID, pin: &Sensitive) -> Result<Vec<&
             }
             other => other,
         };
-        made.map_err(OpenError::because(format_args!("key {} is not made", key.label)))?;
+        let (made, template) =
+            made.map_err(OpenError::because(format_args!("key {} is not made", key.label)))?;
+        if let Some(kind) = unlike(&session, made, &template).map_err(OpenError::because(key.label))? {
+            session
+                .destroy_object(made)
+                .map_err(OpenError::because(format_args!("key {} stays", key.label)))?;
+            let why = format!("attribute 0x{kind:x} of key {} is not as it was asked for", key.label);
+            return Err(OpenError::new(OpenErrorKind::Lacking, why));
+        }
     }
     Ok(kept)
 }

@@ -282,6 +282,26 @@ fn what_becomes_of_complete_keys_is_for_the_operator_to_say() {
     clean("--destroy-keys").refused("may be in use");
 }
 
+/// Whoever brings a wrapping key into a token has its private half, and would have the domain's keys.
+#[test]
+fn a_wrapping_key_that_was_brought_into_the_token_is_refused() {
+    use aws_lc_rs::encoding::AsDer;
+    use base64::Engine;
+    let site = Site::new();
+    let pair = aws_lc_rs::rsa::KeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa3072).unwrap();
+    let der: aws_lc_rs::encoding::Pkcs8V1Der<'_> = pair.as_der().unwrap();
+    let text = base64::engine::general_purpose::STANDARD.encode(der.as_ref());
+    let lines: Vec<&str> = (0..text.len()).step_by(64).map(|at| &text[at..text.len().min(at + 64)]).collect();
+    let pem = format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", lines.join("\n"));
+    fs::write(site.hsm.path("key.pem"), pem).unwrap();
+    let file = site.hsm.path("key.pem");
+    let words = ["--label", "keymill-ceremony", "--id", "01", "--token", "one", "--pin", super::PIN];
+    site.hsm.softhsm_util(&[&["--import", file.to_str().unwrap()], &words[..]].concat());
+    site.on(false, "ceremony wrapping-key --token one --pin-file pin").refused("was not made in it");
+    let (serial, last) = site.read_at_two();
+    site.hold(&format!("--yes --confirm {serial}={last}")).refused("was not made in it");
+}
+
 /// With a terminal: the fingerprint's last characters are asked for and not shown, and shares are shown one by one.
 #[test]
 fn an_operator_types_what_was_read_and_custodians_see_their_shares_once() {

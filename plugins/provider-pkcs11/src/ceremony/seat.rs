@@ -152,15 +152,14 @@ impl Seat {
             (&[public], &[private]) => {
                 let pair = Pair { public, private };
                 let public = Public::read(&self.session, public).map_err(self.failed("its wrapping key"))?;
-                let flag = |kind| self.session.flag(private, kind).map_err(self.failed("its wrapping key"));
                 match public.spki() {
-                    Some(spki) if !flag(CKA_EXTRACTABLE)? && flag(CKA_SENSITIVE)? => {
+                    Some(spki) if self.stays(private).map_err(self.failed("its wrapping key"))? => {
                         self.wrapping = Some(Wrapping { pair, public, spki, made: false });
                         Ok(())
                     }
                     _ => refused(
                         OpenErrorKind::Unfinished,
-                        "its wrapping key is not as keymill makes them, or could be taken out of it".into(),
+                        "its wrapping key was not made in it as keymill makes them, or could be taken out of it".into(),
                     ),
                 }
             }
@@ -169,6 +168,28 @@ impl Seat {
                 format!("it has {} halves of wrapping keys, not two", publics.len() + privates.len()),
             ),
         }
+    }
+
+    /// Tells whether a private key was born in the token and has never been able to leave it: whoever brought it there has it still.
+    fn stays(&self, private: Object) -> Result<bool, Failure> {
+        for (kind, wanted) in [
+            (CKA_EXTRACTABLE, false),
+            (CKA_SENSITIVE, true),
+            (CKA_LOCAL, true),
+            (CKA_NEVER_EXTRACTABLE, true),
+            (CKA_ALWAYS_SENSITIVE, true),
+        ] {
+            match self.session.flag(private, kind) {
+                // The last three are the token's to tell, and some tell nothing.
+                Err(failure)
+                    if failure.is(CKR_ATTRIBUTE_TYPE_INVALID)
+                        && kind != CKA_EXTRACTABLE
+                        && kind != CKA_SENSITIVE => {}
+                flag if flag? == wanted => {}
+                _ => return Ok(false),
+            }
+        }
+        Ok(true)
     }
 
     /// Returns the labels of the domain's keys that are on the token, once for each key.
@@ -265,7 +286,10 @@ impl Seat {
             .map_err(self.failed("it makes no RSA-3072 key"))?;
         let read = surely(|| Public::read(&self.session, pair.public));
         let mismatch = Failure::Mismatch { call: "C_GenerateKeyPair" };
-        let read = read.and_then(|public| Ok((public.spki().ok_or(mismatch)?, public)));
+        let read = read.and_then(|public| match self.stays(pair.private)? {
+            true => Ok((public.spki().ok_or(mismatch)?, public)),
+            false => Err(mismatch),
+        });
         let (spki, public) = read.map_err(self.failed("its wrapping key")).inspect_err(|_| {
             let _ = destroy_pair(&self.session, pair);
         })?;
@@ -297,14 +321,17 @@ impl Seat {
             .unwrap_key(mechanism, unwrapping, blob, &template)
             .map_err(self.failed(&format!("key {} does not come in", key.label)))?;
         self.made.push((key.label, object));
-        let flag = |kind| self.session.flag(object, kind).map_err(self.failed(key.label));
-        if flag(CKA_EXTRACTABLE)? || !flag(CKA_SENSITIVE)? || !flag(CKA_TOKEN)? {
-            return Err(OpenError::new(
+        match domain::unlike(&self.session, object, &template).map_err(self.failed(key.label))? {
+            None => Ok(()),
+            Some(kind) => Err(OpenError::new(
                 OpenErrorKind::Lacking,
-                format!("{}: key {} came in with other attributes than asked for", self.name(), key.label),
-            ));
+                format!(
+                    "{}: attribute 0x{kind:x} of key {} is not as it was asked for",
+                    self.name(),
+                    key.label
+                ),
+            )),
         }
-        Ok(())
     }
 
     /// Returns the key that was made under this label.
