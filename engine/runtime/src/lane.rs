@@ -133,6 +133,11 @@ impl<K: Clone + Eq + Hash, T: Divisible> Lane<K, T> {
         self.state.lock().sessions += 1;
     }
 
+    /// Says that a session is about to join: patience begins anew.
+    pub fn expect(&self) {
+        self.state.lock().bare_since = Instant::now();
+    }
+
     /// Counts a session out.
     pub fn leave(&self) {
         let mut state = self.state.lock();
@@ -274,6 +279,11 @@ mod tests {
         impatient.submit(&"a", 1, One("a")).unwrap();
         impatient.leave();
         assert_eq!(impatient.take_stranded(), [One("a")]);
+        let brief = Lane::<&str, One>::new(10, 4).with_patience(Duration::from_secs(5));
+        brief.state.lock().bare_since -= Duration::from_secs(10);
+        assert!(brief.is_down());
+        brief.expect();
+        assert!(!brief.is_down());
         assert_eq!(impatient.submit(&"a", 1, One("a")).unwrap_err().0.kind(), ErrorKind::Unavailable);
         impatient.join();
         impatient.submit(&"a", 1, One("a")).unwrap();

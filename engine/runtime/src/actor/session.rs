@@ -72,6 +72,10 @@ impl SessionActor {
                     continue;
                 }
             };
+            if self.pool().control.sessions() == 0 {
+                // The control thread sees a moment after others that the token is up.
+                self.pool().control.expect();
+            }
             self.token.opened();
             if self.slot.set_joined(true) {
                 self.pool().lane.join();
