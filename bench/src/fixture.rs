@@ -173,6 +173,7 @@ impl Fixture {
             origin: None,
             protection_level: None,
             bulk_mode: None,
+            fallback: None,
             description: Some("bench".into()),
             timeout_ms: None,
         };

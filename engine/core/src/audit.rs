@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ErrorKind;
 use crate::id::{AccessKeyId, CmkId, RequestId};
-use crate::key::ProtectionLevel;
+use crate::key::{Fallback, ProtectionLevel};
 use crate::time::Timestamp;
 
 /// One request as the audit keeps it.
@@ -40,6 +40,9 @@ pub struct AuditRecord<'a> {
     /// source, `>`, and that of the destination.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub context: Option<Cow<'a, str>>,
+    /// Why software copies of HSM keys did some of it, where they did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<Fallback>,
     /// Microseconds from the request's admission to its answer.
     pub micros: u64,
     /// Requests that came beside this one and differ from it in nothing but these.

@@ -49,6 +49,36 @@ pub enum KeyStorageMechanism {
     HsmInternal,
 }
 
+/// When a software copy of an HSM key may stand in for the HSM. Each allows what those before it do, so that the least of two is
+/// what both allow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fallback {
+    /// Never: there is no copy.
+    #[default]
+    Never,
+    /// While no session of the HSM is up.
+    Unavailable,
+    /// Also while its queue is full.
+    Saturated,
+}
+
+impl Fallback {
+    /// Tells whether there is none.
+    pub fn is_never(&self) -> bool {
+        *self == Fallback::Never
+    }
+
+    /// Returns the name in requests, metrics and audit records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Fallback::Never => "never",
+            Fallback::Unavailable => "unavailable",
+            Fallback::Saturated => "saturated",
+        }
+    }
+}
+
 /// The state of a CMK.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum KeyState {
@@ -127,6 +157,9 @@ pub struct Cmk {
     pub protection: ProtectionLevel,
     /// For an HSM key: where AES-GCM runs.
     pub bulk_mode: Option<BulkMode>,
+    /// For an HSM key: when its software copy may stand in; it has one where that is not never.
+    #[serde(default, skip_serializing_if = "Fallback::is_never")]
+    pub fallback: Fallback,
     /// The state.
     pub state: KeyState,
     /// Free text.
@@ -187,11 +220,33 @@ pub struct KeyVersionMaterial {
     pub id: KeyVersionId,
     /// The material as the provider wants it back.
     pub key: StoredKey,
+    /// Of an HSM key that may fall back: the same material as a software provider wants it back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy: Option<StoredKey>,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_least_of_two_fallbacks_is_what_both_allow() {
+        use Fallback::*;
+        assert_eq!((Saturated.min(Never), Saturated.min(Unavailable)), (Never, Unavailable));
+        for fallback in [Never, Unavailable, Saturated] {
+            let name = format!("\"{}\"", fallback.name());
+            assert_eq!(serde_json::to_string(&fallback).unwrap(), name);
+            assert_eq!(serde_json::from_str::<Fallback>(&name).unwrap(), fallback);
+        }
+    }
+
+    #[test]
+    fn material_of_before_there_were_copies_has_none() {
+        let old = r#"{"id":"00000000-0000-4000-8000-000000000000","key":
+            {"spec":"Aliyun_AES_256","bulk_mode":"InHsm","material":[1,"AQID"]}}"#;
+        let material: KeyVersionMaterial = serde_json::from_str(old).unwrap();
+        assert!(material.copy.is_none());
+    }
 
     /// Rows: Enabled, Disabled, PendingDeletion, PendingImport, as `state` in the cloud's table of operations.
     #[test]

@@ -357,6 +357,7 @@ impl ManagementChain {
                 items: 0,
                 failed: 0,
                 context: None,
+                fallback: None,
                 micros: record.micros,
                 alike: &[],
                 writes: &record.writes,

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::pool::{TokenReport, TokenState};
 use keymill_core::error::{ErrorClass, ErrorKind};
+use keymill_core::key::Fallback;
 use keymill_core::operation::Operation;
 use prometheus::core::Collector;
 use prometheus::local::LocalHistogram;
@@ -65,6 +66,8 @@ pub struct Metrics {
     items_failed: IntCounter,
     stages: [Histogram; 3],
     batch_items: Histogram,
+    /// Done by software copies of HSM keys: while the HSM was unavailable, and while its queue was full.
+    fallback_items: [IntCounter; 2],
     authentication_failures: IntCounterVec,
     /// Connections, by frontend.
     pub connections: IntGaugeVec,
@@ -74,6 +77,9 @@ pub struct Metrics {
     pub moved_bytes: IntCounter,
     sampled: Sampled,
 }
+
+/// What software stands in for an HSM for.
+const FALLBACKS: [Fallback; 2] = [Fallback::Unavailable, Fallback::Saturated];
 
 /// Gauges that are set when they are looked at.
 struct Sampled {
@@ -292,6 +298,14 @@ impl Default for Metrics {
             items_failed: items.with_label_values(&["failed"]),
             stages: ["queue", "crypto", "encode"].map(|stage| stages.with_label_values(&[stage])),
             batch_items: batch.with_label_values::<&str>(&[]),
+            fallback_items: {
+                let items = make.counters(
+                    "keymill_fallback_items_total",
+                    "Items and subkeys under HSM keys that their software copies did, by what kept the HSM from it.",
+                    &["reason"],
+                );
+                FALLBACKS.map(|reason| items.with_label_values(&[reason.name()]))
+            },
             authentication_failures: {
                 let failures = make.counters(
                     "keymill_authentication_failures_total",
@@ -329,6 +343,12 @@ impl Metrics {
     pub(crate) fn answered(&self, operation: Option<Operation>, kind: Option<ErrorKind>, received: Instant) {
         self.requests[row(operation)][outcome(kind)].inc();
         self.durations[row(operation)].observe(received.elapsed().as_secs_f64());
+    }
+
+    /// Counts items that software did for an HSM.
+    pub(crate) fn fell_back(&self, reason: Fallback, items: usize) {
+        let of_reason = FALLBACKS.iter().zip(&self.fallback_items).filter(|(other, _)| **other == reason);
+        of_reason.for_each(|(_, counter)| counter.inc_by(items as u64));
     }
 
     /// Counts a caller who was not let in.

@@ -8,7 +8,7 @@ use actix::Recipient;
 use keymill_core::access::AccessSnapshot;
 use keymill_core::error::{Error, ErrorKind};
 use keymill_core::id::RequestId;
-use keymill_core::key::ProtectionLevel;
+use keymill_core::key::{KeyVersionMaterial, ProtectionLevel};
 use keymill_core::seam::auth::Authenticator;
 use keymill_core::seam::provider::{CryptoProvider, KeyCustody, KeyHandle, StoredKey};
 use keymill_core::seam::store::Store;
@@ -60,13 +60,21 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Returns the loaded software key of a version, loading it on first use.
+    /// Returns the loaded software key of a version, or the software copy of one in a token, loading it on first use.
     pub(crate) fn handle(&self, entry: &CmkEntry, version: &VersionEntry) -> Result<KeyHandle, Fault> {
         let mut slot = version.handle.lock();
         if let Some(handle) = &*slot {
             return Ok(handle.clone());
         }
-        let stored = self.stored_key(entry, version)?;
+        let material = self.material(entry, version)?;
+        let stored = match entry.cmk.protection {
+            ProtectionLevel::Software => material.key,
+            // Asked here once more: whatever led here, a key that does not allow it is not served by software.
+            ProtectionLevel::Hsm => match material.copy.filter(|_| !entry.cmk.fallback.is_never()) {
+                Some(copy) => copy,
+                None => return Err(Error::internal("a key of the tokens has no software copy").into()),
+            },
+        };
         let handle = self.custody.lock().load(&stored).map_err(|e| Fault::from(Error::from(e)))?;
         // A key that was disabled meanwhile is used by nobody, so nothing is kept for it.
         if entry.is_current() {
@@ -77,6 +85,10 @@ impl Shared {
 
     /// Returns the stored key of a version, whose record was checked by its seal.
     pub(crate) fn stored_key(&self, entry: &CmkEntry, version: &VersionEntry) -> Result<StoredKey, Fault> {
+        self.material(entry, version).map(|material| material.key)
+    }
+
+    fn material(&self, entry: &CmkEntry, version: &VersionEntry) -> Result<KeyVersionMaterial, Fault> {
         let material = records::open_material(&self.sealer, &entry.cmk.id, version.number, &version.sealed)
             .map_err(|error| {
             tracing::error!(key = %entry.cmk.id, version = version.number, %error, "key material is damaged");
@@ -87,7 +99,7 @@ impl Shared {
                 Error::new(ErrorKind::Quarantined, "the stored key material is of another version").into()
             );
         }
-        Ok(material.key)
+        Ok(material)
     }
 
     /// Returns the limits of the sealing epochs of a key.

@@ -60,6 +60,7 @@ fn create_key() -> CreateKeyRequest {
         origin: None,
         protection_level: None,
         bulk_mode: None,
+        fallback: None,
         description: None,
         timeout_ms: None,
     }

@@ -24,6 +24,7 @@ fn create_key(connection: &mut Connection) -> CmkId {
         origin: None,
         protection_level: None,
         bulk_mode: None,
+        fallback: None,
         description: Some("people".into()),
         timeout_ms: None,
     };

@@ -1,6 +1,7 @@
 //! Keys born in the token: one at a time, for modules were seen to starve their data path beside two, and on a session of their own,
 //! for a pair of RSA takes seconds, and the session that loads keys must not wait for it.
 
+use keymill_core::Sensitive;
 use keymill_core::seam::provider::PublicKey;
 
 use crate::connect::{Refusal, casts_doubt};
@@ -28,9 +29,19 @@ pub(crate) type Stored = (Vec<u8>, Option<PublicKey>);
 
 /// Generates a key.
 pub(crate) fn generate(token: &Token, kind: Kind) -> Result<Stored, Refusal> {
+    born(token, kind, None)
+}
+
+/// Takes in a secret key that was made elsewhere: an object of the session, wrapped and destroyed at once like one that is born. The
+/// host has made it, so nothing is lost in that it passes through the module in clear.
+pub(crate) fn import(token: &Token, kind: Kind, material: &Sensitive) -> Result<Stored, Refusal> {
+    born(token, kind, Some(material))
+}
+
+fn born(token: &Token, kind: Kind, material: Option<&Sensitive>) -> Result<Stored, Refusal> {
     let _alone = token.births.lock();
     let ward = open(token)?;
-    let failure = match bear(token, &ward, kind) {
+    let failure = match bear(token, &ward, kind, material) {
         Ok(stored) => return Ok(stored),
         Err(failure) => failure,
     };
@@ -43,7 +54,7 @@ pub(crate) fn generate(token: &Token, kind: Kind) -> Result<Stored, Refusal> {
     if anew.generation == ward.generation {
         return Err(failure.into());
     }
-    bear(token, &anew, kind).map_err(Refusal::from)
+    bear(token, &anew, kind, material).map_err(Refusal::from)
 }
 
 fn open(token: &Token) -> Result<Ward, Refusal> {
@@ -57,9 +68,12 @@ fn open(token: &Token) -> Result<Ward, Refusal> {
     })
 }
 
-fn bear(token: &Token, ward: &Ward, kind: Kind) -> Result<Stored, Failure> {
+fn bear(token: &Token, ward: &Ward, kind: Kind, material: Option<&Sensitive>) -> Result<Stored, Failure> {
     // It can take long, and holds up nobody but the next birth.
-    let born = wrapped::make(&ward.session, kind)?;
+    let born = match material {
+        None => wrapped::make(&ward.session, kind)?,
+        Some(material) => wrapped::take_in(&ward.session, kind, material)?,
+    };
     // From here on no connection is made anew, and what the handles name is what they named.
     let _using = token.using.read();
     if token.generation() != ward.generation {

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use keymill_core::Sensitive;
 use keymill_core::key::{BulkMode, KeySpec, KeyUsage};
 use keymill_core::seam::provider::{
     KeyCustody, KeyHandle, KeyMaterial, ProviderError, StoredKey, TokenObject,
@@ -148,6 +149,29 @@ impl KeyCustody for Pkcs11Custody {
         let kind = Kind::new(spec, usage, bulk_mode).map_err(ProviderError::Rejected)?;
         self.token.profile.check(kind).map_err(ProviderError::Rejected)?;
         let (wrapped, public_key) = births::generate(&self.token, kind)?;
+        Ok(StoredKey { spec, usage, bulk_mode, material: KeyMaterial::Wrapped(wrapped), public_key })
+    }
+
+    fn import(
+        &mut self,
+        spec: KeySpec,
+        usage: KeyUsage,
+        bulk_mode: Option<BulkMode>,
+        material: &Sensitive,
+    ) -> Result<StoredKey, ProviderError> {
+        let kind = Kind::new(spec, usage, bulk_mode).map_err(ProviderError::Rejected)?;
+        self.token.profile.check(kind).map_err(ProviderError::Rejected)?;
+        if spec.material_bytes() != Some(material.len()) {
+            let why = format!("{} bytes are no secret key of {}", material.len(), spec.name());
+            return Err(ProviderError::Rejected(why));
+        }
+        let (wrapped, public_key) =
+            births::import(&self.token, kind, material).map_err(|refusal| match refusal.class {
+                Class::Other | Class::Data | Class::Unsupported => {
+                    ProviderError::Rejected(format!("the token takes no key from outside: {}", refusal.why))
+                }
+                _ => refusal.into(),
+            })?;
         Ok(StoredKey { spec, usage, bulk_mode, material: KeyMaterial::Wrapped(wrapped), public_key })
     }
 

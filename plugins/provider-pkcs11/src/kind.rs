@@ -111,14 +111,7 @@ impl Kind {
 
     /// Returns how it is born.
     pub(crate) fn birth(self) -> Birth {
-        let mut template = vec![
-            Attribute::flag(CKA_TOKEN, false),
-            Attribute::flag(CKA_PRIVATE, true),
-            Attribute::flag(CKA_SENSITIVE, true),
-            Attribute::flag(CKA_EXTRACTABLE, true),
-        ];
-        template.extend(self.uses());
-        template.extend([CKA_UNWRAP, CKA_DERIVE].map(|kind| Attribute::flag(kind, false)));
+        let mut template = self.passing();
         if let Some(bytes) = self.spec.material_bytes() {
             template.push(Attribute::flag(CKA_WRAP, false));
             template.push(Attribute::number(CKA_VALUE_LEN, bytes as CK_ULONG));
@@ -148,6 +141,28 @@ impl Kind {
             }
         };
         Birth::Pair(Mechanism::Plain(mechanism), public, template)
+    }
+
+    /// Returns the template of a secret key that comes from outside, which is wrapped and destroyed like one that is born.
+    pub(crate) fn arrival(self, material: &[u8]) -> Vec<Attribute<'_>> {
+        let mut template = self.passing();
+        template.push(Attribute::flag(CKA_WRAP, false));
+        template.extend(self.class());
+        // Its length follows: to say it beside the value is an error (PKCS#11 3.0, 2.8.2).
+        template.push(Attribute::bytes(CKA_VALUE, material));
+        template
+    }
+
+    fn passing<'a>(self) -> Vec<Attribute<'a>> {
+        let mut template = vec![
+            Attribute::flag(CKA_TOKEN, false),
+            Attribute::flag(CKA_PRIVATE, true),
+            Attribute::flag(CKA_SENSITIVE, true),
+            Attribute::flag(CKA_EXTRACTABLE, true),
+        ];
+        template.extend(self.uses());
+        template.extend([CKA_UNWRAP, CKA_DERIVE].map(|kind| Attribute::flag(kind, false)));
+        template
     }
 
     /// Returns the template that it unwraps with, from what is stored. Modules differ in what must be said and what must not.

@@ -1,5 +1,7 @@
 //! Keys under the domain's keys: made and wrapped, and unwrapped for one use.
 
+use keymill_core::Sensitive;
+
 use crate::cache::Graveyard;
 use crate::domain::Domain;
 use crate::kind::{Birth, Kind};
@@ -47,6 +49,12 @@ pub(crate) fn make(session: &Session, kind: Kind) -> Result<Born, Failure> {
             Ok(Born { key, public: Some(public) })
         }
     }
+}
+
+/// Makes an object of material that was made elsewhere; as it is with those that are made here, it is extractable.
+pub(crate) fn take_in(session: &Session, kind: Kind, material: &Sensitive) -> Result<Born, Failure> {
+    let template = kind.arrival(material.expose());
+    Ok(Born { key: session.create_object(&template)?, public: None })
 }
 
 /// Wraps a key under its domain key.

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use keymill_core::Sensitive;
 use keymill_core::key::{BulkMode, KeySpec, KeyUsage};
 use keymill_core::seam::provider::{KeyCustody, KeyHandle, KeyMaterial, ProviderError, StoredKey};
 
@@ -19,6 +20,18 @@ impl SoftwareCustody {
     }
 }
 
+/// Refuses what no software key is like.
+fn check(spec: KeySpec, usage: KeyUsage, bulk_mode: Option<BulkMode>) -> Result<(), ProviderError> {
+    if let Some(mode) = bulk_mode {
+        return Err(ProviderError::Rejected(format!("bulk mode {mode:?} is for keys of an HSM")));
+    }
+    if !spec.usages().contains(&usage) {
+        let why = format!("a key of {} has no usage {}", spec.name(), usage.name());
+        return Err(ProviderError::Rejected(why));
+    }
+    Ok(())
+}
+
 impl KeyCustody for SoftwareCustody {
     fn generate(
         &mut self,
@@ -26,15 +39,25 @@ impl KeyCustody for SoftwareCustody {
         usage: KeyUsage,
         bulk_mode: Option<BulkMode>,
     ) -> Result<StoredKey, ProviderError> {
-        if let Some(mode) = bulk_mode {
-            return Err(ProviderError::Rejected(format!("bulk mode {mode:?} is for keys of an HSM")));
-        }
-        if !spec.usages().contains(&usage) {
-            let why = format!("a key of {} has no usage {}", spec.name(), usage.name());
-            return Err(ProviderError::Rejected(why));
-        }
+        check(spec, usage, bulk_mode)?;
         let (material, public_key) = key::generate(spec)?;
         Ok(StoredKey { spec, usage, bulk_mode, material: KeyMaterial::Clear(material), public_key })
+    }
+
+    fn import(
+        &mut self,
+        spec: KeySpec,
+        usage: KeyUsage,
+        bulk_mode: Option<BulkMode>,
+        material: &Sensitive,
+    ) -> Result<StoredKey, ProviderError> {
+        check(spec, usage, bulk_mode)?;
+        if spec.material_bytes() != Some(material.len()) {
+            let why = format!("{} bytes are no key of {}", material.len(), spec.name());
+            return Err(ProviderError::Rejected(why));
+        }
+        let material = KeyMaterial::Clear(Sensitive::copied(material.expose()));
+        Ok(StoredKey { spec, usage, bulk_mode, material, public_key: None })
     }
 
     fn load(&mut self, key: &StoredKey) -> Result<KeyHandle, ProviderError> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use keymill_core::Sensitive;
 use keymill_core::key::{BulkMode, KeySpec, KeyUsage};
 use keymill_core::seam::provider::{KeyCustody, KeyHandle, ProviderError, StoredKey};
 
@@ -71,7 +72,11 @@ impl WorkerCustody {
                 let lane = self.lane.take();
                 if let (Trouble::Hung, Some((_, connection))) = (&trouble, lane) {
                     // Keys are made apart; whatever else hangs holds what all loading needs, so nothing more comes of this worker.
-                    supervisor.hung(generation, connection.into_stream(), kind != Kind::Generate);
+                    supervisor.hung(
+                        generation,
+                        connection.into_stream(),
+                        !matches!(kind, Kind::Generate | Kind::Import),
+                    );
                 }
                 Err(ProviderError::Unavailable(reason))
             }
@@ -88,6 +93,17 @@ impl KeyCustody for WorkerCustody {
     ) -> Result<StoredKey, ProviderError> {
         let encode = |out: &mut Vec<u8>| ControlRequest::encode_generate(spec, usage, bulk_mode, out);
         Ok(self.ask(Kind::Generate, Kind::Stored, encode, StoredMessage::decode)?.1)
+    }
+
+    fn import(
+        &mut self,
+        spec: KeySpec,
+        usage: KeyUsage,
+        bulk_mode: Option<BulkMode>,
+        material: &Sensitive,
+    ) -> Result<StoredKey, ProviderError> {
+        let encode = |out: &mut Vec<u8>| ControlRequest::encode_import(spec, usage, bulk_mode, material, out);
+        Ok(self.ask(Kind::Import, Kind::Stored, encode, StoredMessage::decode)?.1)
     }
 
     fn load(&mut self, key: &StoredKey) -> Result<KeyHandle, ProviderError> {

@@ -28,6 +28,8 @@ macro_rules! provider_suite {
             a_stored_key_is_the_same_key_each_time_it_is_loaded
             an_unloaded_handle_leaves_the_others
             generated_keys_differ
+            an_imported_key_is_the_one_that_was_made_elsewhere
+            what_is_no_key_of_its_specification_is_not_imported
             damaged_material_is_corrupt
             lanes_of_control_share_what_is_loaded
             the_canary_lives

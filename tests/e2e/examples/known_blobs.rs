@@ -106,6 +106,7 @@ fn create_key(gate: &Gate, principal: &Principal) -> CmkId {
         origin: None,
         protection_level: None,
         bulk_mode: None,
+        fallback: None,
         description: None,
         timeout_ms: None,
     };

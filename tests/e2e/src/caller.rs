@@ -7,7 +7,7 @@ use keymill_client::{ClientError, Connection, Credentials, ServerError};
 use keymill_core::access::{AccessKeyStatus, Grant};
 use keymill_core::context::EncryptionContext;
 use keymill_core::id::{AccessKeyId, CmkId, KeyRef, KeyVersionId};
-use keymill_core::key::{BulkMode, KeySpec, ProtectionLevel};
+use keymill_core::key::{BulkMode, Fallback, KeySpec, ProtectionLevel};
 use keymill_core::operation::*;
 use keymill_harness::Live;
 
@@ -130,6 +130,7 @@ impl Caller {
             origin: None,
             protection_level: None,
             bulk_mode: None,
+            fallback: None,
             description: Some(description.to_owned()),
             timeout_ms: None,
         };
@@ -143,16 +144,31 @@ impl Caller {
 
     /// Creates a key of a specification, in an HSM where a bulk mode is said.
     pub fn create_of(&mut self, key_spec: Option<KeySpec>, bulk_mode: Option<BulkMode>) -> Answered<CmkId> {
+        self.create(key_spec, bulk_mode, None)
+    }
+
+    fn create(
+        &mut self,
+        key_spec: Option<KeySpec>,
+        bulk_mode: Option<BulkMode>,
+        fallback: Option<Fallback>,
+    ) -> Answered<CmkId> {
         let request = CreateKeyRequest {
             key_spec,
             key_usage: None,
             origin: None,
             protection_level: bulk_mode.map(|_| ProtectionLevel::Hsm),
             bulk_mode,
+            fallback,
             description: None,
             timeout_ms: None,
         };
         self.ask(request, take!(CreateKey, reply => reply.key_metadata.key_id))
+    }
+
+    /// Creates a key in an HSM that may fall back to software.
+    pub fn create_with(&mut self, mode: BulkMode, fallback: Option<Fallback>) -> Answered<CmkId> {
+        self.create(None, Some(mode), fallback)
     }
 
     /// Lists the tokens.

@@ -39,6 +39,7 @@ fn create_key(connection: &mut Connection) -> Option<(CmkId, RequestId)> {
         origin: None,
         protection_level: None,
         bulk_mode: None,
+        fallback: None,
         description: None,
         timeout_ms: None,
     };

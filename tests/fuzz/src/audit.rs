@@ -35,6 +35,7 @@ fn record(ms: u64) -> AuditRecord<'static> {
         items: 256,
         failed: 1,
         context: None,
+        fallback: None,
         micros: 88,
         alike: &[],
         writes: &[],

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{AccessKeyId, CmkId, KeyRef, KeyVersionId, RequestId};
-use crate::key::{BulkMode, KeySpec, KeyState, KeyStorageMechanism, KeyUsage, Origin, ProtectionLevel};
+use crate::key::{
+    BulkMode, Fallback, KeySpec, KeyState, KeyStorageMechanism, KeyUsage, Origin, ProtectionLevel,
+};
 use crate::time::Timestamp;
 
 /// Creates a CMK with its first version.
@@ -25,6 +27,9 @@ pub struct CreateKeyRequest {
     /// For an HSM key: where AES-GCM runs; `InHsm` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bulk_mode: Option<BulkMode>,
+    /// For an HSM key: when a software copy of it may stand in; never if absent, and at most what the pool allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<Fallback>,
     /// Free text of up to 8,192 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
@@ -70,6 +75,9 @@ pub struct KeyMetadata {
     /// For an HSM key: where AES-GCM runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bulk_mode: Option<BulkMode>,
+    /// For an HSM key: when its software copy may stand in, where the pool allows it, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<Fallback>,
     /// For an HSM key: where its material is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_storage_mechanism: Option<KeyStorageMechanism>,

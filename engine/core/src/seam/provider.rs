@@ -13,6 +13,7 @@ pub use stored::{KeyMaterial, PublicKey, StoredKey, TokenObject};
 use crate::blob::Algorithm;
 use crate::error::{Error, ErrorKind};
 use crate::key::{BulkMode, DecryptAlgorithm, KeySpec, KeyUsage, ProtectionLevel, SignAlgorithm};
+use crate::sensitive::Sensitive;
 
 /// A token, or this process's memory.
 pub trait CryptoProvider: Send + Sync {
@@ -87,6 +88,21 @@ pub trait KeyCustody: Send {
         usage: KeyUsage,
         bulk_mode: Option<BulkMode>,
     ) -> Result<StoredKey, ProviderError>;
+    /// Takes material that was made elsewhere, the bytes of a secret key, and returns it as it is to be stored. A provider that does not
+    /// say how takes none.
+    ///
+    /// # Errors
+    /// `Rejected` as of [`Self::generate`], and where the provider takes no such key from outside.
+    fn import(
+        &mut self,
+        spec: KeySpec,
+        usage: KeyUsage,
+        bulk_mode: Option<BulkMode>,
+        material: &Sensitive,
+    ) -> Result<StoredKey, ProviderError> {
+        let _unused = (usage, bulk_mode, material);
+        Err(ProviderError::Rejected(format!("no key of {} is taken from outside", spec.name())))
+    }
     /// Makes stored material usable.
     ///
     /// # Errors

@@ -47,6 +47,10 @@ pub(super) fn write_record(record: &AuditRecord<'_>, out: &mut Vec<u8>) {
         out.extend_from_slice(b",\"context\":");
         json::text(out, context);
     }
+    if let Some(fallback) = record.fallback {
+        out.extend_from_slice(b",\"fallback\":");
+        json::text(out, fallback.name());
+    }
     out.extend_from_slice(b",\"micros\":");
     json::number(out, record.micros);
     if !record.alike.is_empty() {

@@ -32,6 +32,7 @@ fn record<'a>(ms: u64, outcome: Outcome, writes: &'a [RecordStamp]) -> AuditReco
         items: 1,
         failed: 0,
         context: None,
+        fallback: None,
         micros: ms,
         alike: &[],
         writes,

@@ -181,7 +181,7 @@ mod tests {
     use keymill_core::audit::{Alike, AuditRecord, KeyTouch, Outcome, RecordStamp};
     use keymill_core::error::{ErrorKind, Limit};
     use keymill_core::id::{CmkId, RequestId};
-    use keymill_core::key::ProtectionLevel;
+    use keymill_core::key::{Fallback, ProtectionLevel};
     use keymill_core::{Sensitive, Timestamp};
     use serde_json::{Value, json};
 
@@ -212,6 +212,7 @@ mod tests {
             items: 256,
             failed: 1,
             context: None,
+            fallback: None,
             micros: 88,
             alike: &[],
             writes: &[],
@@ -236,6 +237,7 @@ mod tests {
             outcome: Outcome::Failed(ErrorKind::LimitExceeded(Limit::BatchItems)),
             keys: &keys,
             context: Some("00112233".into()),
+            fallback: Some(Fallback::Saturated),
             alike: &[
                 Alike(RequestId::from_bytes([3; 16]), 0),
                 Alike(RequestId::from_bytes([4; 16]), u64::MAX),

@@ -122,20 +122,18 @@ impl ControlActor {
     /// Generates a key; false where the thread was given up over it.
     fn generate(&self, custody: &mut dyn KeyCustody, mut job: CustodyJob) -> bool {
         // Expired and abandoned jobs are dropped before they reach the module.
-        if job.reply.is_closed() {
+        if job.is_abandoned() {
             return true;
         }
         let started = Instant::now();
         if started >= job.deadline {
-            let _gone =
-                job.reply.send(Err(Error::new(ErrorKind::Deadline, "not done within the time allowed")));
+            job.answer(Err(Error::new(ErrorKind::Deadline, "not done within the time allowed")));
             return true;
         }
         let allowed = self.token.config.generate_timeout;
-        let Some(outcome) = self.watched(allowed, || custody.generate(job.spec, job.usage, job.bulk_mode))
-        else {
+        let Some(outcome) = self.watched(allowed, || job.make(custody)) else {
             // The key may have come to be in the token: it was not stored, so nobody has it, and it goes with its session.
-            let _gone = job.reply.send(Err(Error::new(
+            job.answer(Err(Error::new(
                 ErrorKind::Unavailable,
                 "the token did not answer while the key was generated",
             )));
@@ -148,9 +146,7 @@ impl ControlActor {
                 let principal = job.principal.clone();
                 self.shared.pool.control.restore(&principal, 1, job);
             }
-            outcome => {
-                let _gone = job.reply.send(outcome.map_err(Error::from));
-            }
+            outcome => job.answer(outcome.map_err(Error::from)),
         }
         self.slot.rest(started.elapsed().min(MAX_SPACE));
         true

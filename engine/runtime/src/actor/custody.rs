@@ -5,24 +5,86 @@ use std::time::Instant;
 
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::AccessKeyId;
-use keymill_core::key::{BulkMode, KeySpec, KeyUsage};
-use keymill_core::seam::provider::StoredKey;
+use keymill_core::key::{BulkMode, Fallback, KeySpec, KeyUsage};
+use keymill_core::seam::provider::{KeyCustody, KeyMaterial, ProviderError, StoredKey};
 use tokio::sync::oneshot;
 
 use crate::lane::Lane;
 use crate::ready::{Divisible, Part};
 use crate::shared::Shared;
 
-/// Key material to be generated.
-pub(crate) struct CustodyJob {
+/// What a key is to be like whose material is to be made.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted {
     pub(crate) spec: KeySpec,
     pub(crate) usage: KeyUsage,
+    /// Of a key in a token.
     pub(crate) bulk_mode: Option<BulkMode>,
+    pub(crate) fallback: Fallback,
+}
+
+/// Key material to be made.
+pub(crate) struct CustodyJob {
+    wanted: Wanted,
     pub(crate) deadline: Instant,
     pub(crate) principal: Arc<AccessKeyId>,
     /// Sessions that could not do it.
     pub(crate) attempts: u32,
-    pub(crate) reply: oneshot::Sender<Result<StoredKey>>,
+    /// For a key that may fall back to software: the material, made there, which a token is to take in.
+    copy: Option<StoredKey>,
+    reply: oneshot::Sender<Result<Made>>,
+}
+
+/// Key material as it was made.
+pub(crate) struct Made {
+    pub(crate) key: StoredKey,
+    /// The same in software, of a key in a token that may fall back to it.
+    pub(crate) copy: Option<StoredKey>,
+}
+
+impl CustodyJob {
+    /// Puts a job together; the material of a key that may fall back to software is made on the spot.
+    ///
+    /// # Errors
+    /// What the software provider says of that.
+    pub(crate) fn new(
+        shared: &Shared,
+        wanted: Wanted,
+        deadline: Instant,
+        principal: Arc<AccessKeyId>,
+    ) -> Result<(Self, oneshot::Receiver<Result<Made>>)> {
+        let copy = match wanted.bulk_mode.is_none() || wanted.fallback.is_never() {
+            true => None,
+            false => Some(shared.custody.lock().generate(wanted.spec, wanted.usage, None)?),
+        };
+        let (reply, made) = oneshot::channel();
+        Ok((Self { wanted, deadline, principal, attempts: 0, copy, reply }, made))
+    }
+
+    /// Does it: the material is made there, or taken in.
+    ///
+    /// # Errors
+    /// What the provider says.
+    pub(crate) fn make(&self, custody: &mut dyn KeyCustody) -> Result<StoredKey, ProviderError> {
+        let Wanted { spec, usage, bulk_mode, .. } = self.wanted;
+        match &self.copy {
+            None => custody.generate(spec, usage, bulk_mode),
+            Some(StoredKey { material: KeyMaterial::Clear(material), .. }) => {
+                custody.import(spec, usage, bulk_mode, material)
+            }
+            Some(_) => Err(ProviderError::Rejected("a software copy is material in clear".into())),
+        }
+    }
+
+    /// Tells whether nobody waits for it any more.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.reply.is_closed()
+    }
+
+    /// Answers it.
+    pub(crate) fn answer(self, made: Result<StoredKey>) {
+        let _gone = self.reply.send(made.map(|key| Made { key, copy: self.copy }));
+    }
 }
 
 impl Divisible for CustodyJob {
@@ -58,19 +120,15 @@ impl CustodyActor {
             }
             for job in batch.drain(..) {
                 // Expired and abandoned jobs are dropped before they reach the provider.
-                if job.reply.is_closed() {
+                if job.is_abandoned() {
                     continue;
                 }
                 let outcome = if Instant::now() >= job.deadline {
                     Err(Error::new(ErrorKind::Deadline, "not done within the time allowed"))
                 } else {
-                    self.shared
-                        .custody
-                        .lock()
-                        .generate(job.spec, job.usage, job.bulk_mode)
-                        .map_err(Error::from)
+                    job.make(&mut **self.shared.custody.lock()).map_err(Error::from)
                 };
-                let _gone = job.reply.send(outcome);
+                job.answer(outcome);
             }
         }
     }

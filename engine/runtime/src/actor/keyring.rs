@@ -11,16 +11,15 @@ use keymill_core::audit::{KeyTouch, RecordStamp};
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::{AccessKeyId, AliasName, CmkId, KeyVersionId};
 use keymill_core::key::{
-    BulkMode, Cmk, KeyChange, KeyState, KeyVersion, KeyVersionMaterial, Origin, ProtectionLevel,
+    BulkMode, Cmk, Fallback, KeyChange, KeyState, KeyVersion, KeyVersionMaterial, Origin, ProtectionLevel,
 };
 use keymill_core::limit;
-use keymill_core::seam::provider::StoredKey;
 use keymill_core::seam::store::{Path, Revision, Write};
 use keymill_core::time::Timestamp;
 use keymill_crypto::{digest, random};
 use serde::Serialize;
 
-use super::{Changed, CustodyJob, MAILBOX};
+use super::{Changed, CustodyJob, MAILBOX, Made, Wanted};
 use crate::audit::AuditMessage;
 use crate::keyring::{AliasEntry, CmkEntry, Stamp, Usage, VersionEntry};
 use crate::pool::chunk::{Home, Return};
@@ -55,8 +54,9 @@ pub(crate) struct Inherited {
 
 /// Makes a CMK of generated material.
 pub(crate) struct CreateCmk {
-    pub(crate) key: StoredKey,
+    pub(crate) made: Made,
     pub(crate) protection: ProtectionLevel,
+    pub(crate) fallback: Fallback,
     pub(crate) description: String,
     pub(crate) creator: AccessKeyId,
 }
@@ -77,7 +77,7 @@ pub(crate) struct ChangeDescription {
 /// Makes a new version of a CMK the primary one.
 pub(crate) struct Rotate {
     pub(crate) id: CmkId,
-    pub(crate) key: StoredKey,
+    pub(crate) made: Made,
 }
 
 /// Reserves invocations of a key version whose blobs have random 96-bit nonces; the answer goes to `home`.
@@ -263,7 +263,7 @@ impl KeyringActor {
                 ProtectionLevel::Software => {
                     let (spec, usage) = (entry.cmk.spec, entry.cmk.usage);
                     let key = self.shared.custody.lock().generate(spec, usage, entry.cmk.bulk_mode)?;
-                    self.renew(&entry, key)?;
+                    self.renew(&entry, Made { key, copy: None })?;
                 }
                 ProtectionLevel::Hsm => self.renew_in_token(&entry, ctx),
             }
@@ -272,8 +272,8 @@ impl KeyringActor {
     }
 
     /// Makes a new version by itself, and has it recorded.
-    fn renew(&mut self, entry: &CmkEntry, key: StoredKey) -> Result<()> {
-        let changed = self.rotate(entry, key)?;
+    fn renew(&mut self, entry: &CmkEntry, made: Made) -> Result<()> {
+        let changed = self.rotate(entry, made)?;
         tracing::warn!(key = %entry.cmk.id, "a new version was made: the last one had sealed its number of messages");
         self.record("RotateKey", "number of messages reached", entry, changed.writes)
     }
@@ -284,30 +284,31 @@ impl KeyringActor {
         if !self.renewing.insert(id) {
             return;
         }
-        let (reply, generated) = tokio::sync::oneshot::channel();
         let principal = Arc::new(entry.cmk.creator.clone());
-        let job = CustodyJob {
-            spec: entry.cmk.spec,
-            usage: entry.cmk.usage,
-            bulk_mode: entry.cmk.bulk_mode,
-            deadline: Instant::now() + Duration::from_secs(60),
-            principal: principal.clone(),
-            attempts: 0,
-            reply,
+        let Cmk { spec, usage, bulk_mode, fallback, .. } = entry.cmk;
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let wanted = Wanted { spec, usage, bulk_mode, fallback };
+        let sent =
+            CustodyJob::new(&self.shared, wanted, deadline, principal.clone()).and_then(|(job, made)| {
+                let sent = self.shared.pool.control.submit(&principal, 1, job);
+                sent.map(|()| made).map_err(|(error, _)| error)
+            });
+        let generated = match sent {
+            Ok(generated) => generated,
+            Err(error) => {
+                tracing::error!(key = %id, %error, "a new version that is due cannot be generated");
+                self.renewing.remove(&id);
+                return;
+            }
         };
-        if let Err((error, _)) = self.shared.pool.control.submit(&principal, 1, job) {
-            tracing::error!(key = %id, %error, "a new version that is due cannot be generated");
-            self.renewing.remove(&id);
-            return;
-        }
         ctx.spawn(generated.into_actor(self).map(move |generated, actor, _| {
             actor.renewing.remove(&id);
             let renewed = generated
                 .unwrap_or_else(|_| Err(Error::new(ErrorKind::Unavailable, "the pool is shut down")))
-                .and_then(|key| {
+                .and_then(|made| {
                     let entry = actor.entry(&id)?;
                     // Someone may have rotated it meanwhile.
-                    if is_exhausted(&entry) { actor.renew(&entry, key) } else { Ok(()) }
+                    if is_exhausted(&entry) { actor.renew(&entry, made) } else { Ok(()) }
                 });
             if let Err(error) = renewed {
                 tracing::error!(key = %id, ?error, "a new version that is due could not be made");
@@ -356,7 +357,7 @@ impl KeyringActor {
     }
 
     /// Commits a new version of a key and publishes it as the primary one.
-    fn rotate(&mut self, before: &CmkEntry, key: StoredKey) -> Result<Changed<Arc<CmkEntry>>> {
+    fn rotate(&mut self, before: &CmkEntry, made: Made) -> Result<Changed<Arc<CmkEntry>>> {
         let id = before.cmk.id;
         let mut cmk = before.cmk.clone();
         let version = KeyVersion {
@@ -365,7 +366,7 @@ impl KeyringActor {
             created_at: self.shared.clock.now(),
         };
         cmk.versions.push(version.clone());
-        let (material, version) = self.material(&id, &version, key)?;
+        let (material, version) = self.material(&id, &version, made)?;
         let drafts = vec![self.draft(records::cmk_path(&id), Kind::Cmk, Some(before.stamp), &cmk)?, material];
         let (revision, writes) = self.commit(drafts)?;
         let mut versions = before.versions.clone();
@@ -488,9 +489,9 @@ impl KeyringActor {
         &self,
         id: &CmkId,
         version: &KeyVersion,
-        key: StoredKey,
+        Made { key, copy }: Made,
     ) -> Result<(Draft, Arc<VersionEntry>)> {
-        let record = KeyVersionMaterial { id: version.id, key };
+        let record = KeyVersionMaterial { id: version.id, key, copy };
         let path = records::material_path(id, version.number);
         let draft = self.draft(path, Kind::Material, None, &record)?;
         let sealed = draft.write.value.clone().expect("a draft of a record has its bytes").into();
@@ -542,18 +543,19 @@ impl Handler<CreateCmk> for KeyringActor {
     type Result = Result<Changed<Arc<CmkEntry>>>;
 
     fn handle(&mut self, message: CreateCmk, _: &mut Self::Context) -> Self::Result {
-        let CreateCmk { key, protection, description, creator } = message;
+        let CreateCmk { made, protection, fallback, description, creator } = message;
         let now = self.shared.clock.now();
         let id = CmkId::from_random(random::array()?);
         let version =
             KeyVersion { number: 1, id: KeyVersionId::from_random(random::array()?), created_at: now };
         let cmk = Cmk {
             id,
-            spec: key.spec,
-            usage: key.usage,
+            spec: made.key.spec,
+            usage: made.key.usage,
             origin: Origin::AliyunKms,
             protection,
-            bulk_mode: key.bulk_mode,
+            bulk_mode: made.key.bulk_mode,
+            fallback,
             state: KeyState::Enabled,
             description,
             creator,
@@ -561,7 +563,7 @@ impl Handler<CreateCmk> for KeyringActor {
             delete_at: None,
             versions: vec![version.clone()],
         };
-        let (material, version) = self.material(&id, &version, key)?;
+        let (material, version) = self.material(&id, &version, made)?;
         let drafts = vec![self.draft(records::cmk_path(&id), Kind::Cmk, None, &cmk)?, material];
         let (revision, writes) = self.commit(drafts)?;
         let entry = Arc::new(CmkEntry {
@@ -610,7 +612,7 @@ impl Handler<Rotate> for KeyringActor {
     fn handle(&mut self, message: Rotate, _: &mut Self::Context) -> Self::Result {
         let before = self.entry(&message.id)?;
         before.cmk.state.check_usable()?;
-        self.rotate(&before, message.key)
+        self.rotate(&before, message.made)
     }
 }
 

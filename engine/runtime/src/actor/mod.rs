@@ -20,7 +20,7 @@ use keymill_core::id::AccessKeyId;
 pub use software::{ArbiterHandle, SoftwareActor};
 
 pub(crate) use audit::AuditActor;
-pub(crate) use custody::{CustodyActor, CustodyJob};
+pub(crate) use custody::{CustodyActor, CustodyJob, Made, Wanted};
 use keyring::KeyringActor;
 use policy::PolicyActor;
 pub(crate) use token::{Drain, Enable, TokenActor};

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use keymill_core::error::{Error, ErrorKind};
-use keymill_core::seam::provider::{CryptoSession, JobError, KeyHandle, SessionLost};
+use keymill_core::seam::provider::{CryptoSession, JobError, SessionLost};
 
 use super::token::{Lane, watch_over};
 use crate::lane::Taken;
 use crate::pool::Pool;
-use crate::pool::chunk::{Chunk, Work, send_home};
+use crate::pool::chunk::{Chunk, Work, call, send_home};
 use crate::pool::slot::Slot;
 use crate::pool::token::{LoadError, Token, back_off, out_of_sessions};
 use crate::shared::Shared;
@@ -229,26 +229,13 @@ impl SessionActor {
                     return Ok(());
                 }
             };
-            self.call(session, &handle, &mut chunk.work)?;
+            call(session, &handle, &mut chunk.work)?;
             if !forget_stale(&mut chunk.work) {
                 return Ok(());
             }
             self.token.forget_stale(&chunk.version, &handle);
         }
         Err(SessionLost { reason: "a loaded key was gone again and again".into() })
-    }
-
-    fn call(
-        &self,
-        session: &mut dyn CryptoSession,
-        handle: &KeyHandle,
-        work: &mut Work,
-    ) -> Result<(), SessionLost> {
-        match work {
-            Work::Encrypt(batch) => session.encrypt(handle, batch),
-            Work::Decrypt(batch) => session.decrypt(handle, batch),
-            Work::Derive(jobs) => session.derive(handle, jobs),
-        }
     }
 }
 

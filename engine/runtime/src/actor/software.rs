@@ -92,7 +92,7 @@ impl SoftwareActor {
     fn slice(&mut self, ctx: &mut Context<Self>) {
         self.work_once();
         self.look_after_waiting(ctx);
-        if self.ready.is_empty() {
+        if self.is_idle() {
             self.slicing = false;
             return;
         }
@@ -112,6 +112,18 @@ impl SoftwareActor {
         desk.work(&mut self.parts, &mut self.unfinished);
         self.queued.fetch_sub(taken - self.unfinished.len(), Ordering::Relaxed);
         self.put_back();
+        if let Some(desk) = &mut self.desk
+            && desk.is_behind()
+        {
+            desk.catch_up(&mut self.unfinished);
+            self.queued.fetch_add(self.unfinished.len(), Ordering::Relaxed);
+            self.put_back();
+        }
+    }
+
+    /// Tells whether there is nothing to do, be it that jobs wait for tokens.
+    fn is_idle(&self) -> bool {
+        self.ready.is_empty() && !self.desk.as_ref().is_some_and(Desk::is_behind)
     }
 
     fn put_back(&mut self) {
@@ -141,7 +153,7 @@ impl SoftwareActor {
     fn go_on(&mut self, ctx: &mut Context<Self>) {
         self.queued.fetch_add(self.unfinished.len(), Ordering::Relaxed);
         self.put_back();
-        if !self.ready.is_empty() && !self.slicing {
+        if !self.is_idle() && !self.slicing {
             self.slice(ctx);
         }
         self.look_after_waiting(ctx);
@@ -220,7 +232,7 @@ impl Handler<Stop> for SoftwareActor {
     type Result = ();
 
     fn handle(&mut self, Stop: Stop, _: &mut Self::Context) {
-        while !self.ready.is_empty() {
+        while !self.is_idle() {
             self.work_once();
         }
         if let Some(mut desk) = self.desk.take() {

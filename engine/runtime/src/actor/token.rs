@@ -122,7 +122,7 @@ impl TokenActor {
             crate::pool::chunk::send_home(refused.collect());
         }
         for job in self.shared.pool.control.take_stranded() {
-            let _gone = job.reply.send(Err(crate::lane::down()));
+            job.answer(Err(crate::lane::down()));
         }
     }
 }

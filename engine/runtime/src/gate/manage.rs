@@ -6,7 +6,7 @@ use keymill_core::access::{Grant, Resource, Role};
 use keymill_core::audit::{KeyTouch, Outcome, RecordStamp};
 use keymill_core::error::{Error, ErrorKind, Limit, Result};
 use keymill_core::id::{AccessKeyId, AliasName, CmkId, KeyRef};
-use keymill_core::key::{BulkMode, Cmk, KeyChange, KeySpec, KeyUsage, ProtectionLevel};
+use keymill_core::key::{BulkMode, Cmk, Fallback, KeyChange, KeySpec, KeyUsage, ProtectionLevel};
 use keymill_core::limit;
 use keymill_core::operation::*;
 
@@ -16,7 +16,7 @@ use crate::actor::keyring::{
     ChangeDescription, ChangeState, CreateCmk, DeleteAlias as RemoveAlias, PutAlias, Rotate,
 };
 use crate::actor::policy::{AddAccessKey, ChangeAccessKey, RemoveAccessKey, fresh_access_key};
-use crate::actor::{Changed, CustodyJob, Drain, Enable, TokenActor};
+use crate::actor::{Changed, CustodyJob, Drain, Enable, Made, TokenActor, Wanted};
 use crate::audit::{AuditMessage, ManagementRecord};
 use crate::work::Job;
 
@@ -39,6 +39,7 @@ pub(super) enum Plan {
         description: String,
         spec: KeySpec,
         bulk_mode: Option<BulkMode>,
+        fallback: Fallback,
     },
     ChangeState {
         id: CmkId,
@@ -105,12 +106,13 @@ impl Gate {
                 self.require(job, Operation::CreateKey, Resource::Keys)?;
                 let spec = r.key_spec.unwrap_or(KeySpec::Aes256);
                 let bulk_mode = self.bulk_mode(r.protection_level, r.bulk_mode)?;
+                let fallback = self.fallback(bulk_mode, r.fallback)?;
                 offered(spec, r.key_usage.unwrap_or_default(), bulk_mode)?;
                 if let Some(mode) = bulk_mode {
                     self.0.shared.pool.check(spec, mode)?;
                 }
                 let description = describe(r.description.unwrap_or_default())?;
-                Ok(Plan::CreateKey { description, spec, bulk_mode })
+                Ok(Plan::CreateKey { description, spec, bulk_mode, fallback })
             }
             Request::EnableKey(r) => {
                 self.plan_change(job, &r.key_id, Operation::EnableKey, KeyChange::Enable)
@@ -212,6 +214,22 @@ impl Gate {
             (ProtectionLevel::Software, Some(_)) => {
                 Err(Error::new(ErrorKind::InvalidParameter, "BulkMode is for keys of ProtectionLevel HSM"))
             }
+        }
+    }
+
+    /// Returns when a key to be made may fall back to software: only where it is asked for, and at most when the pool does.
+    fn fallback(&self, bulk_mode: Option<BulkMode>, asked: Option<Fallback>) -> Result<Fallback> {
+        let invalid = |why: String| Err(Error::new(ErrorKind::InvalidParameter, why));
+        let allowed = self.0.shared.config.pool.fallback;
+        match (bulk_mode, asked) {
+            (_, None) => Ok(Fallback::Never),
+            (None, Some(_)) => invalid("Fallback is for keys of ProtectionLevel HSM".into()),
+            (Some(_), Some(fallback)) if fallback > allowed => invalid(format!(
+                "Fallback of {} is more than the pool allows, which is {}",
+                fallback.name(),
+                allowed.name()
+            )),
+            (Some(_), Some(fallback)) => Ok(fallback),
         }
     }
 
@@ -331,14 +349,16 @@ impl Gate {
         let actors = &self.0.actors;
         let request_id = call.request_id;
         match plan {
-            Plan::CreateKey { description, spec, bulk_mode } => {
-                let key = self.generate(call, spec, KeyUsage::EncryptDecrypt, bulk_mode, deadline).await?;
+            Plan::CreateKey { description, spec, bulk_mode, fallback } => {
+                let wanted = Wanted { spec, usage: KeyUsage::EncryptDecrypt, bulk_mode, fallback };
+                let made = self.generate(call, wanted, deadline).await?;
                 let creator = (*call.principal.access_key).clone();
                 let protection = match bulk_mode {
                     Some(_) => ProtectionLevel::Hsm,
                     None => ProtectionLevel::Software,
                 };
-                let changed = actors.keyring(CreateCmk { key, protection, description, creator }).await?;
+                let changed =
+                    actors.keyring(CreateCmk { made, protection, fallback, description, creator }).await?;
                 let key_metadata = self.metadata(&changed.value);
                 Ok(done(Reply::CreateKey(CreateKeyReply { key_metadata, request_id }), changed))
             }
@@ -367,9 +387,9 @@ impl Gate {
             }
             Plan::Rotate { id } => {
                 let entry = self.0.shared.keyring.cmk(&id).ok_or_else(Error::key_not_found)?;
-                let Cmk { spec, usage, bulk_mode, .. } = entry.cmk;
-                let key = self.generate(call, spec, usage, bulk_mode, deadline).await?;
-                let changed = actors.keyring(Rotate { id, key }).await?;
+                let Cmk { spec, usage, bulk_mode, fallback, .. } = entry.cmk;
+                let made = self.generate(call, Wanted { spec, usage, bulk_mode, fallback }, deadline).await?;
+                let changed = actors.keyring(Rotate { id, made }).await?;
                 let key_version_id = changed.value.primary().id;
                 Ok(done(Reply::RotateKey(RotateKeyReply { key_version_id, request_id }), changed))
             }
@@ -421,19 +441,10 @@ impl Gate {
     }
 
     /// Has key material generated: in a token where the key has a bulk mode, else in the software lane.
-    async fn generate(
-        &self,
-        call: &Call,
-        spec: KeySpec,
-        usage: KeyUsage,
-        bulk_mode: Option<BulkMode>,
-        deadline: std::time::Instant,
-    ) -> Result<keymill_core::seam::provider::StoredKey> {
-        let (reply, generated) = tokio::sync::oneshot::channel();
+    async fn generate(&self, call: &Call, wanted: Wanted, deadline: std::time::Instant) -> Result<Made> {
         let principal = call.principal.access_key.clone();
-        let job =
-            CustodyJob { spec, usage, bulk_mode, deadline, principal: principal.clone(), attempts: 0, reply };
-        let lane = match bulk_mode {
+        let (job, generated) = CustodyJob::new(&self.0.shared, wanted, deadline, principal.clone())?;
+        let lane = match wanted.bulk_mode {
             Some(_) => &self.0.shared.pool.control,
             None => &*self.0.actors.lane,
         };

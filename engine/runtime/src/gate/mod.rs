@@ -184,6 +184,7 @@ impl Gate {
             started: None,
             trip: None,
             waits: false,
+            fallback: None,
         });
         match self.admit(&mut job, request, frame) {
             Ok(None) => Opened::Job(job),
@@ -255,6 +256,7 @@ impl Gate {
             started: None,
             trip: None,
             waits: false,
+            fallback: None,
         })
     }
 

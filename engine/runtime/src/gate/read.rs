@@ -171,6 +171,7 @@ impl Gate {
             origin: cmk.origin,
             protection_level: cmk.protection,
             bulk_mode: cmk.bulk_mode,
+            fallback: cmk.bulk_mode.map(|_| cmk.fallback),
             key_storage_mechanism: cmk.bulk_mode.map(|_| KeyStorageMechanism::HsmEncryptedDatabase),
             primary_key_version: cmk.primary().id,
             last_rotation_date: cmk.primary().created_at,

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use keymill_core::id::{AccessKeyId, KeyVersionId};
-use keymill_core::seam::provider::{AeadBatch, AeadItem, DeriveJob};
+use keymill_core::key::Fallback;
+use keymill_core::seam::provider::{AeadBatch, AeadItem, CryptoSession, DeriveJob, KeyHandle, SessionLost};
 use zeroize::Zeroize;
 
 use crate::keyring::{CmkEntry, VersionEntry};
@@ -42,6 +43,8 @@ pub(crate) struct Chunk {
     pub(crate) home: Arc<dyn Home>,
     /// Why none of it could be done.
     pub(crate) fault: Option<Fault>,
+    /// Why it is software's to do, where it is.
+    pub(crate) fallback: Option<Fallback>,
 }
 
 /// A desk, as sessions see it.
@@ -103,6 +106,22 @@ impl Drop for Chunk {
 impl Divisible for Box<Chunk> {
     fn part(&self, _budget: u64) -> Part {
         Part { items: 1, cost: self.operations() as u64, last: true }
+    }
+}
+
+/// Does a chunk in a session, under the key's handle there.
+///
+/// # Errors
+/// [`SessionLost`] where the session is gone.
+pub(crate) fn call(
+    session: &mut dyn CryptoSession,
+    handle: &KeyHandle,
+    work: &mut Work,
+) -> Result<(), SessionLost> {
+    match work {
+        Work::Encrypt(batch) => session.encrypt(handle, batch),
+        Work::Decrypt(batch) => session.decrypt(handle, batch),
+        Work::Derive(jobs) => session.derive(handle, jobs),
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use keymill_core::blob::Algorithm;
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::{AccessKeyId, KeyVersionId};
-use keymill_core::key::{BulkMode, KeySpec};
+use keymill_core::key::{BulkMode, Cmk, Fallback, KeySpec};
 use keymill_crypto::epoch::EpochLimits;
 
 use crate::actor::CustodyJob;
@@ -36,6 +36,8 @@ pub struct PoolConfig {
     pub epoch_max_age: Duration,
     /// Nanoseconds of work that one chunk is cut for, by what items were seen to take.
     pub chunk: Duration,
+    /// When software may stand in for the tokens, for keys that allow it, too.
+    pub fallback: Fallback,
 }
 
 impl Default for PoolConfig {
@@ -46,6 +48,7 @@ impl Default for PoolConfig {
             patience: Duration::from_secs(1),
             epoch_max_age: Duration::from_secs(10),
             chunk: Duration::from_millis(1),
+            fallback: Fallback::Never,
         }
     }
 }
@@ -131,6 +134,16 @@ impl Pool {
             }
         }
         Ok(())
+    }
+
+    /// Tells whether software stands in for tokens that did not take work under `cmk`, and what for; pool and key must both allow it.
+    pub(crate) fn fallback(&self, cmk: &Cmk, refusal: ErrorKind) -> Option<Fallback> {
+        let reason = match refusal {
+            ErrorKind::Unavailable => Fallback::Unavailable,
+            ErrorKind::Busy => Fallback::Saturated,
+            _ => return None,
+        };
+        (self.config.fallback.min(cmk.fallback) >= reason).then_some(reason)
     }
 
     /// Has every token forget a key that may no longer be used; it is unloaded within a second.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use keymill_core::Sensitive;
 use keymill_core::error::{Error, ErrorKind};
 use keymill_core::id::KeyVersionId;
+use keymill_core::key::Fallback;
 use keymill_core::seam::provider::{AeadItem, JobError};
 use keymill_crypto::xaes::{PREFIX_BYTES, SubkeyCipher};
 use zeroize::Zeroizing;
@@ -30,6 +31,8 @@ pub(super) struct Away {
     pub(super) relay: Option<Relay>,
     /// Why what the job waited for beside its chunks (a sealing epoch, invocations) was not to be had.
     pub(super) refused: Option<Fault>,
+    /// Why software did some of it, where it did.
+    pub(super) fallback: Option<Fallback>,
 }
 
 /// Consecutive items of a job that went out together.

@@ -19,6 +19,7 @@ use super::{Destination, Fault, Job, OpenTask, Sealing, Task};
 use crate::keyring::{CmkEntry, VersionEntry};
 use crate::pool::MAX_CHUNK;
 use crate::pool::chunk::{Tag, Work, push};
+use crate::pool::token::out_of_sessions;
 use crate::shared::Shared;
 
 /// Bytes of text in one chunk, at most, but for an item that is longer by itself.
@@ -318,7 +319,7 @@ fn recut(
             Side::Seals(to) => {
                 // Under other nonces: both may come to be used. Those of before are counted as used.
                 if !to.version.invocations.take(segment.range.len() as u64) {
-                    return Err(crate::pool::token::out_of_sessions());
+                    return Err(out_of_sessions());
                 }
                 if let Task::Seal { what, .. } = &job.task {
                     // At once: a buffer that grows leaves copies of plaintexts behind.
@@ -331,18 +332,7 @@ fn recut(
         };
         segment.waiting -= 1;
         away.out -= 1;
-        if segment.hangs > HANGS {
-            let tag = Tag::Items {
-                trip: job.trip.expect("it has a number"),
-                segment: segment.range.start,
-                chunk: number,
-            };
-            let mut chunk = trips.chunk(job, tag, &keys.0, &keys.1, work);
-            chunk.fault = Some(crate::pool::token::out_of_sessions());
-            segment.chunks[number] = Some(chunk);
-        } else {
-            send(job, away, trips, segment, (&keys.0, &keys.1), number, work);
-        }
+        send(job, away, trips, segment, (&keys.0, &keys.1), number, work);
     }
     Ok(())
 }
@@ -351,7 +341,7 @@ fn recut(
 fn send(
     job: &Job,
     away: &mut Away,
-    trips: &Trips,
+    trips: &mut Trips,
     segment: &mut Segment,
     (entry, version): (&Arc<CmkEntry>, &Arc<VersionEntry>),
     number: usize,
@@ -359,7 +349,12 @@ fn send(
 ) {
     let trip = job.trip.expect("a job that is cut has a number");
     let tag = Tag::Items { trip, segment: segment.range.start, chunk: number };
-    match trips.send(trips.chunk(job, tag, entry, version, work)) {
+    let chunk = trips.chunk(job, tag, entry, version, work);
+    let sent = match segment.hangs > HANGS {
+        false => trips.send(chunk),
+        true => trips.fall_back(chunk, out_of_sessions()),
+    };
+    match sent {
         Ok(()) => {
             segment.waiting += 1;
             away.out += 1;

@@ -16,7 +16,7 @@ use super::trips::Trips;
 use super::{Destination, Fault, Finished, Job, Product, Sealing, Tally, Task, seal};
 use crate::audit::DeskChain;
 use crate::metrics::DeskMetrics;
-use crate::pool::chunk::{Home, Return};
+use crate::pool::chunk::{Chunk, Home, Return, call};
 use crate::ready::Part;
 use crate::shared::Shared;
 use keymill_core::operation::Operation;
@@ -155,6 +155,40 @@ impl Desk {
     /// Takes what came back from tokens; jobs that can go on are pushed to `ready`.
     pub(crate) fn returned(&mut self, returns: Vec<Return>, ready: &mut Vec<Box<Job>>) {
         self.trips.returned(returns, Instant::now(), ready);
+    }
+
+    /// Tells whether software is to do what tokens did not.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.trips.has_fallen()
+    }
+
+    /// Has software do what tokens did not, for about a slice; jobs that can go on are pushed to `ready`.
+    pub(crate) fn catch_up(&mut self, ready: &mut Vec<Box<Job>>) {
+        let started = Instant::now();
+        while let Some(mut chunk) = self.trips.take_fallen() {
+            if chunk.cancel.is_cancelled() || started >= chunk.deadline {
+                chunk.fault =
+                    Some(Error::new(ErrorKind::Deadline, "not done within the time allowed").into());
+            } else if let Err(fault) = self.do_fallen(&mut chunk) {
+                chunk.fault = Some(fault);
+            }
+            self.returned(vec![Return::Done(chunk)], ready);
+            if started.elapsed() >= self.shared.config.slice {
+                break;
+            }
+        }
+        self.metrics.worked(started.elapsed());
+    }
+
+    fn do_fallen(&mut self, chunk: &mut Chunk) -> Result<(), Fault> {
+        let handle = self.shared.handle(&chunk.entry, &chunk.version)?;
+        call(&mut *self.session, &handle, &mut chunk.work).map_err(|lost| {
+            Error::new(ErrorKind::Unavailable, "the crypto session was lost").caused_by(lost.reason)
+        })?;
+        if let Some(reason) = chunk.fallback {
+            self.shared.metrics.fell_back(reason, chunk.len());
+        }
+        Ok(())
     }
 
     /// Tells whether any job waits for tokens.
@@ -353,7 +387,10 @@ impl Desk {
             self.work(&mut parts, &mut unfinished);
             job = unfinished.pop();
             while job.is_none() && self.awaits() {
-                self.await_arrivals(&mut unfinished);
+                match self.is_behind() {
+                    true => self.catch_up(&mut unfinished),
+                    false => self.await_arrivals(&mut unfinished),
+                }
                 job = unfinished.pop();
             }
         }
@@ -491,6 +528,7 @@ fn is_alike(a: &Job, b: &Job) -> bool {
         && a.len() == b.len()
         && a.errors.len() == b.errors.len()
         && a.context_digest == b.context_digest
+        && a.fallback == b.fallback
         && outcome(a) == outcome(b)
 }
 
@@ -509,6 +547,7 @@ fn record(job: &Job, time: keymill_core::Timestamp, now: Instant) -> AuditRecord
         items: job.len() as u32,
         failed: job.errors.len() as u32,
         context: job.context_digest.as_deref().map(std::borrow::Cow::Borrowed),
+        fallback: job.fallback,
         micros: micros(job, now),
         alike: &[],
         writes: &[],

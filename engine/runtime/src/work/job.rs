@@ -11,6 +11,7 @@ use keymill_core::blob::{Algorithm, HEADER_BYTES};
 use keymill_core::context::{EMPTY_CANONICAL, EncryptionContext};
 use keymill_core::error::{Error, ErrorKind};
 use keymill_core::id::{CmkId, KeyVersionId};
+use keymill_core::key::Fallback;
 use keymill_core::operation::{ItemError, Operation, Reply};
 
 use super::{Items, Sheet};
@@ -42,6 +43,8 @@ pub struct Job {
     pub(crate) trip: Option<u64>,
     /// Whether it can do nothing until something of that comes back.
     pub(crate) waits: bool,
+    /// Why software copies of HSM keys did some of it, where they did.
+    pub(crate) fallback: Option<Fallback>,
 }
 
 /// Takes finished jobs; called on the arbiter that did them.

@@ -1,7 +1,7 @@
 //! A desk's dealings with the pool: jobs that wait for what they have under way in tokens, and what several of them wait for together: a
 //! subkey is derived once for all jobs of the desk, however many ask for it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ use super::{Cancel, Fault, Job};
 use crate::actor::keyring::Reserve;
 use crate::keyring::{CmkEntry, VersionEntry};
 use crate::pool::chunk::{Chunk, Home, Return, Tag, Work};
+use crate::pool::token::out_of_sessions;
 use crate::shared::Shared;
 
 /// How often work is sent out again that was in the hands of a call which does not return.
@@ -35,6 +36,8 @@ pub(super) struct Trips {
     deriving: HashMap<SubkeyId, u64>,
     epochs: HashMap<KeyVersionId, u64>,
     reserving: HashMap<KeyVersionId, Vec<u64>>,
+    /// What no token did and software is to do, in the order that it came.
+    fallen: VecDeque<Box<Chunk>>,
 }
 
 /// Subkeys that are being derived.
@@ -57,7 +60,7 @@ enum Subkeys {
 /// A subkey that is being derived for opening, and the segments that wait for it.
 struct Row {
     prefix: [u8; PREFIX_BYTES],
-    waiters: Vec<(u64, usize)>,
+    waiters: Waiters,
 }
 
 /// What came of asking for subkeys.
@@ -71,6 +74,9 @@ pub(super) struct Asked {
     pub(super) refused: Vec<([u8; PREFIX_BYTES], Fault)>,
 }
 
+/// Jobs by their numbers, and segments of theirs by where they start.
+type Waiters = Vec<(u64, usize)>;
+
 impl Trips {
     pub(super) fn new(shared: Arc<Shared>, home: Arc<dyn Home>) -> Self {
         Self {
@@ -83,6 +89,7 @@ impl Trips {
             deriving: HashMap::new(),
             epochs: HashMap::new(),
             reserving: HashMap::new(),
+            fallen: VecDeque::new(),
         }
     }
 
@@ -99,6 +106,7 @@ impl Trips {
         });
         let mut away = self.away.remove(&trip).unwrap_or_default();
         away.cut_to = away.cut_to.max(job.next);
+        job.fallback = job.fallback.max(away.fallback);
         away
     }
 
@@ -155,16 +163,44 @@ impl Trips {
             attempts: 0,
             home: self.home.clone(),
             fault: None,
+            fallback: None,
         })
     }
 
-    /// Sends a chunk out; one that the lane does not take comes back with the lane's fault.
-    pub(super) fn send(&self, chunk: Box<Chunk>) -> Result<(), Box<Chunk>> {
+    /// Sends a chunk out; one that the lane does not take is software's where that may be, and else comes back with the lane's fault.
+    pub(super) fn send(&mut self, chunk: Box<Chunk>) -> Result<(), Box<Chunk>> {
         let principal = chunk.principal.clone();
-        self.shared.pool.lane.submit(&principal, 1, chunk).map_err(|(error, mut chunk)| {
-            chunk.fault = Some(error.into());
-            chunk
-        })
+        match self.shared.pool.lane.submit(&principal, 1, chunk) {
+            Ok(()) => Ok(()),
+            Err((error, chunk)) => self.fall_back(chunk, error.into()),
+        }
+    }
+
+    /// Has software do a chunk, where pool and key allow it; else it comes back with the fault.
+    pub(super) fn fall_back(&mut self, mut chunk: Box<Chunk>, fault: Fault) -> Result<(), Box<Chunk>> {
+        match self.shared.pool.fallback(&chunk.entry.cmk, fault.kind) {
+            // Once: software's own faults are final.
+            Some(reason) if chunk.fallback.is_none() => {
+                chunk.fault = None;
+                chunk.fallback = Some(reason);
+                self.fallen.push_back(chunk);
+                Ok(())
+            }
+            _ => {
+                chunk.fault = Some(fault);
+                Err(chunk)
+            }
+        }
+    }
+
+    /// Takes the next chunk that software is to do; [`Self::returned`] is to be told when it is done.
+    pub(super) fn take_fallen(&mut self) -> Option<Box<Chunk>> {
+        self.fallen.pop_front()
+    }
+
+    /// Tells whether software is to do any.
+    pub(super) fn has_fallen(&self) -> bool {
+        !self.fallen.is_empty()
     }
 
     /// Has subkeys of a key version derived for a segment, but for those that are on their way already.
@@ -267,6 +303,7 @@ impl Trips {
             attempts: 0,
             home: self.home.clone(),
             fault: None,
+            fallback: None,
         })
     }
 
@@ -308,12 +345,21 @@ impl Trips {
     pub(super) fn returned(&mut self, returns: Vec<Return>, now: Instant, ready: &mut Vec<Box<Job>>) {
         for one in returns {
             match one {
-                Return::Done(chunk) => match chunk.tag {
-                    Tag::Items { trip, segment, chunk: number } => {
-                        self.came_back(trip, segment, number, chunk, ready);
+                Return::Done(mut chunk) => {
+                    let chunk = match chunk.fault.take() {
+                        None => chunk,
+                        Some(fault) => match self.fall_back(chunk, fault) {
+                            Ok(()) => continue,
+                            Err(chunk) => chunk,
+                        },
+                    };
+                    match chunk.tag {
+                        Tag::Items { trip, segment, chunk: number } => {
+                            self.came_back(trip, segment, number, chunk, ready);
+                        }
+                        Tag::Subkeys(number) => self.derived(number, chunk, now, ready),
                     }
-                    Tag::Subkeys(number) => self.derived(number, chunk, now, ready),
-                },
+                }
                 Return::Lost(Tag::Items { trip, segment, chunk }) => {
                     self.lost_items(trip, segment, chunk, ready);
                 }
@@ -333,6 +379,7 @@ impl Trips {
     fn resume(&mut self, trip: u64, ready: &mut Vec<Box<Job>>) {
         if let Some(mut job) = self.parked.remove(&trip) {
             job.waits = false;
+            job.fallback = job.fallback.max(self.away.get(&trip).and_then(|away| away.fallback));
             ready.push(job);
         }
     }
@@ -351,6 +398,7 @@ impl Trips {
         if of.chunks.get(number).is_none_or(Option::is_some) {
             return;
         }
+        away.fallback = away.fallback.max(chunk.fallback);
         of.chunks[number] = Some(chunk);
         of.waiting -= 1;
         away.out -= 1;
@@ -371,7 +419,7 @@ impl Trips {
 
     fn derived(&mut self, number: u64, mut chunk: Box<Chunk>, now: Instant, ready: &mut Vec<Box<Job>>) {
         let Some(Derivation { version, what, .. }) = self.derivations.remove(&number) else { return };
-        let fault = chunk.fault.take();
+        let (fault, fallback) = (chunk.fault.take(), chunk.fallback);
         let Work::Derive(jobs) = &mut chunk.work else { return };
         let mut subkeys = jobs.iter_mut().map(|job| match (&fault, job.output.take()) {
             (Some(fault), _) => Err(fault.clone()),
@@ -386,8 +434,9 @@ impl Trips {
                     version.epoch.install(&draft, subkey, now).map_err(|e| Fault::from(Error::internal(e)))
                 });
                 for trip in trips {
-                    if let (Err(fault), Some(away)) = (&installed, self.away.get_mut(&trip)) {
-                        away.refused = Some(fault.clone());
+                    if let Some(away) = self.away.get_mut(&trip) {
+                        away.fallback = away.fallback.max(fallback);
+                        away.refused = installed.as_ref().err().cloned().or(away.refused.take());
                     }
                     self.resume(trip, ready);
                 }
@@ -407,6 +456,7 @@ impl Trips {
                     });
                     for (trip, segment) in waiters {
                         let Some(away) = self.away.get_mut(&trip) else { continue };
+                        away.fallback = away.fallback.max(fallback);
                         let of = away.segments.iter_mut().find(|other| other.range.start == segment);
                         let Some(of) = of else { continue };
                         of.subkeys.insert((version.id, prefix), cipher.clone());
@@ -440,17 +490,12 @@ impl Trips {
         derivation.hangs += 1;
         let derivation = &self.derivations[&number];
         let chunk = self.derivation_chunk(number, derivation);
-        let refused = match derivation.hangs > HANGS {
-            false => self.send(chunk).err(),
-            true => Some(given_up(chunk)),
+        let sent = match derivation.hangs > HANGS {
+            false => self.send(chunk),
+            true => self.fall_back(chunk, out_of_sessions()),
         };
-        if let Some(chunk) = refused {
+        if let Err(chunk) = sent {
             self.derived(number, chunk, Instant::now(), ready);
         }
     }
-}
-
-fn given_up(mut chunk: Box<Chunk>) -> Box<Chunk> {
-    chunk.fault = Some(crate::pool::token::out_of_sessions());
-    chunk
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use clap::{Args, Subcommand};
 use keymill_core::id::{AliasName, CmkId, KeyRef};
-use keymill_core::key::{BulkMode, KeySpec, ProtectionLevel};
+use keymill_core::key::{BulkMode, Fallback, KeySpec, ProtectionLevel};
 use keymill_core::limit;
 use keymill_core::operation::{
     CancelKeyDeletionRequest, CreateAliasRequest, CreateKeyRequest, DescribeKeyRequest, DisableKeyRequest,
@@ -76,6 +76,10 @@ struct CreateArgs {
     /// Where AES-GCM of an HSM key runs: InHsm, every item in the HSM; HsmDerived, on the server's CPU under subkeys that the HSM derives
     #[arg(long, value_name = "MODE", value_parser = parse_bulk_mode)]
     bulk_mode: Option<BulkMode>,
+    /// When a software copy of an HSM key may stand in for the HSM: never, unavailable, saturated (also while its queue is full); the
+    /// server's pool must allow it [default: never]
+    #[arg(long, value_name = "WHEN", value_parser = parse_fallback)]
+    fallback: Option<Fallback>,
     /// Aliyun_AES_256, or Aliyun_AES_128 for a key in an HSM [default: Aliyun_AES_256]
     #[arg(long, value_name = "SPEC", value_parser = parse_spec)]
     spec: Option<KeySpec>,
@@ -95,6 +99,13 @@ fn parse_bulk_mode(text: &str) -> Result<BulkMode, String> {
         "hsmderived" | "hsm-derived" => Ok(BulkMode::HsmDerived),
         _ => Err("it is InHsm or HsmDerived".to_owned()),
     }
+}
+
+fn parse_fallback(text: &str) -> Result<Fallback, String> {
+    let all = [Fallback::Never, Fallback::Unavailable, Fallback::Saturated];
+    all.into_iter()
+        .find(|fallback| fallback.name() == text.to_ascii_lowercase())
+        .ok_or_else(|| "it is never, unavailable or saturated".to_owned())
 }
 
 fn parse_spec(text: &str) -> Result<KeySpec, String> {
@@ -157,7 +168,7 @@ pub(crate) fn run(args: KeyArgs) -> Result<()> {
 }
 
 fn create(api: &Api, args: CreateArgs) -> Result<()> {
-    let CreateArgs { alias, description, protection, bulk_mode, spec } = args;
+    let CreateArgs { alias, description, protection, bulk_mode, fallback, spec } = args;
     if let Some(alias) = &alias {
         // Asked first, so that a taken name leaves no nameless key behind.
         let request = DescribeKeyRequest { key_id: KeyRef::Alias(alias.clone()), timeout_ms: None };
@@ -167,14 +178,16 @@ fn create(api: &Api, args: CreateArgs) -> Result<()> {
                 .next("choose another name, or have it name a new key by `keymill alias update`"));
         }
     }
-    // Who says where AES-GCM runs means a key in an HSM.
-    let protection_level = protection.or(bulk_mode.map(|_| ProtectionLevel::Hsm));
+    // Who says where AES-GCM runs, or what stands in for the HSM, means a key in one.
+    let is_of_hsm = bulk_mode.is_some() || fallback.is_some();
+    let protection_level = protection.or(is_of_hsm.then_some(ProtectionLevel::Hsm));
     let request = CreateKeyRequest {
         key_spec: spec,
         key_usage: None,
         origin: None,
         protection_level,
         bulk_mode,
+        fallback,
         description,
         timeout_ms: None,
     };
@@ -249,7 +262,8 @@ fn card(key: &KeyMetadata, aliases: &[AliasName]) -> Result<()> {
     let (state, protection) = (format!("{:?}", key.key_state), format!("{:?}", key.protection_level));
     let (spec, used, uses) = (key.key_spec.name(), or_dash(key.last_used_date), grouped(key.use_count));
     let mode = key.bulk_mode.map(|mode| format!("{mode:?}")).unwrap_or_default();
-    let all: [(&str, &dyn std::fmt::Display); 14] = [
+    let fallback = key.fallback.map(Fallback::name).unwrap_or_default();
+    let all: [(&str, &dyn std::fmt::Display); 15] = [
         ("key id", &key.key_id),
         ("aliases", &aliases),
         ("state", &state),
@@ -257,6 +271,7 @@ fn card(key: &KeyMetadata, aliases: &[AliasName]) -> Result<()> {
         ("spec", &spec),
         ("protection", &protection),
         ("bulk mode", &mode),
+        ("fallback", &fallback),
         ("created", &key.creation_date),
         ("creator", &key.creator),
         ("version", &key.primary_key_version),

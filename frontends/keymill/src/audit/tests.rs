@@ -43,6 +43,7 @@ fn used() -> (tempfile::TempDir, Config, Places) {
         origin: None,
         protection_level: None,
         bulk_mode: None,
+        fallback: None,
         description: None,
         timeout_ms: None,
     };

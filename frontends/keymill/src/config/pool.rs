@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use keymill_core::key::{BulkMode, ProtectionLevel};
+use keymill_core::key::{BulkMode, Fallback, ProtectionLevel};
 use keymill_runtime::{EngineConfig, PoolConfig, TokenConfig};
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +23,8 @@ pub(crate) struct PoolSection {
     pub(crate) epoch_max_age_s: u64,
     /// Microseconds of a session's time that one chunk is cut for.
     pub(crate) chunk_us: u64,
+    /// When software copies of keys may stand in for the tokens.
+    pub(crate) fallback: Fallback,
     /// The tokens.
     pub(crate) token: Vec<TokenSection>,
 }
@@ -93,6 +95,7 @@ impl PoolSection {
             patience: Duration::from_millis(self.patience_ms),
             epoch_max_age: Duration::from_secs(self.epoch_max_age_s),
             chunk: Duration::from_micros(self.chunk_us),
+            fallback: self.fallback,
         }
     }
 }
@@ -127,6 +130,7 @@ impl Default for PoolSection {
             patience_ms: theirs.patience.as_millis() as u64,
             epoch_max_age_s: theirs.epoch_max_age.as_secs(),
             chunk_us: theirs.chunk.as_micros() as u64,
+            fallback: theirs.fallback,
             token: Vec::new(),
         }
     }

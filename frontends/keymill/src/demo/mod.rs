@@ -211,6 +211,7 @@ fn create_key(target: Target, bulk_mode: Option<BulkMode>) -> Result<CmkId> {
         origin: None,
         protection_level: bulk_mode.map(|_| ProtectionLevel::Hsm),
         bulk_mode,
+        fallback: None,
         description: Some("demo".into()),
         timeout_ms: None,
     };

@@ -53,6 +53,12 @@ fn answer(
             StoredMessage::encode(&key, out);
             Ok(Kind::Stored)
         }
+        ControlRequest::Import(spec, usage, bulk_mode, material) => {
+            let key = custody.import(spec, usage, bulk_mode, &material)?;
+            out.reserve(64 * 1024);
+            StoredMessage::encode(&key, out);
+            Ok(Kind::Stored)
+        }
         ControlRequest::Load(key) => {
             let handle = custody.load(&key)?;
             let number = serving.keys.enter(handle.clone());

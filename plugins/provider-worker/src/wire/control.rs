@@ -68,6 +68,8 @@ impl Released {
 pub enum ControlRequest {
     /// `generate`.
     Generate(KeySpec, KeyUsage, Option<BulkMode>),
+    /// `import`.
+    Import(KeySpec, KeyUsage, Option<BulkMode>, Sensitive),
     /// `load`.
     Load(StoredKey),
     /// `unload`; a key of another generation went with its worker.
@@ -84,6 +86,18 @@ impl ControlRequest {
         put_bytes(out, &packed(&(spec, usage, bulk_mode), 0));
     }
 
+    /// Writes what brings in a key of `spec`.
+    pub fn encode_import(
+        spec: KeySpec,
+        usage: KeyUsage,
+        bulk_mode: Option<BulkMode>,
+        material: &Sensitive,
+        out: &mut Vec<u8>,
+    ) {
+        Self::encode_generate(spec, usage, bulk_mode, out);
+        put_bytes(out, material.expose());
+    }
+
     /// Reads the body of a control request, behind the handles that it gives back.
     ///
     /// # Errors
@@ -95,6 +109,10 @@ impl ControlRequest {
             Kind::Generate => {
                 let (spec, usage, bulk_mode) = unpacked(reader.bytes()?)?;
                 ControlRequest::Generate(spec, usage, bulk_mode)
+            }
+            Kind::Import => {
+                let (spec, usage, bulk_mode) = unpacked(reader.bytes()?)?;
+                ControlRequest::Import(spec, usage, bulk_mode, Sensitive::copied(reader.bytes()?))
             }
             Kind::Load => ControlRequest::Load(unpacked(reader.bytes()?)?),
             Kind::Unload => ControlRequest::Unload(KeyRef::read(&mut reader)?),

@@ -28,7 +28,7 @@ pub use profile::ReadyProfile;
 use std::fmt;
 
 /// Which format the messages have; raised with each change of it.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 /// Bytes of a header.
 pub const HEADER_BYTES: usize = 16;
 /// Bytes of a body, at most.
@@ -87,6 +87,8 @@ kinds! {
     DecryptAsymmetric = 14,
     /// A question of the program's own.
     Ask = 15,
+    /// Brings in a key.
+    Import = 16,
     /// The provider is open; its profile.
     Ready = 0x81,
     /// It was not done, and why.

@@ -7,7 +7,7 @@ use keymill_core::blob::Algorithm;
 use keymill_core::key::{BulkMode, KeySpec, KeyUsage, ProtectionLevel};
 use keymill_core::seam::provider::{KeyMaterial, ProviderError, StoredKey};
 
-use super::{Fixture, Use, derive};
+use super::{Fixture, Message, Use, derive, open, seal};
 
 const MESSAGES: [[u8; 16]; 2] = [[1; 16], [2; 16]];
 
@@ -123,6 +123,61 @@ pub fn generated_keys_differ(fixture: &Fixture) {
         .map(|_| derive(&mut *session, &fixture.fresh(Use::Derive), MESSAGES).expect("it derives"))
         .collect();
     assert_eq!(outputs.len(), 8);
+}
+
+/// Takes in material of every symmetric key that encrypts, hands it out as it hands out its own, and computes with it as others do.
+pub fn an_imported_key_is_the_one_that_was_made_elsewhere(fixture: &Fixture) {
+    let mut custody = fixture.custody();
+    let mut session = fixture.session();
+    let material = std::array::from_fn::<u8, 32, _>(|i| i as u8 * 7);
+    let usage = KeyUsage::EncryptDecrypt;
+    let mut import = |spec, bytes: &[u8], use_| {
+        let mode = fixture.mode(use_);
+        let stored = custody.import(spec, usage, mode, &Sensitive::copied(bytes)).expect("it is taken in");
+        assert_eq!((stored.spec, stored.usage, stored.bulk_mode), (spec, usage, mode));
+        match (&stored.material, fixture.provider.profile().protection) {
+            (KeyMaterial::Clear(clear), ProtectionLevel::Software) => assert_eq!(clear.expose(), bytes),
+            (KeyMaterial::Wrapped(wrapped), ProtectionLevel::Hsm) => {
+                assert!(!wrapped.windows(8).any(|part| bytes.windows(8).any(|own| own == part)));
+            }
+            _ => panic!("material leaves an HSM wrapped, and this process's memory in clear"),
+        }
+        // It is the stored form that lasts.
+        custody.load(&stored).expect("it loads")
+    };
+    let derives = import(KeySpec::Aes256, &material, Use::Derive);
+    let known = fixture.known(&material, Use::Derive);
+    let expected = derive(&mut *session, &known, MESSAGES);
+    assert!(expected.is_ok());
+    assert_eq!(derive(&mut *session, &derives, MESSAGES), expected);
+    let mut messages =
+        vec![Message { nonce: [9; 12], aad: b"aad".to_vec(), text: b"text".to_vec(), tag: [0; 16] }];
+    let seals = import(KeySpec::Aes256, &material, Use::Aead);
+    let sealed = seal(&mut *session, &seals, &messages);
+    assert_eq!(sealed, seal(&mut *session, &fixture.known(&material, Use::Aead), &messages));
+    if fixture.provider.profile().specs.contains(&KeySpec::Aes128) {
+        let seals = import(KeySpec::Aes128, &material[..16], Use::Aead);
+        messages =
+            seal(&mut *session, &seals, &messages).into_iter().map(|item| item.expect("it seals")).collect();
+        assert_ne!(Ok(messages[0].clone()), sealed[0]);
+        assert_eq!(open(&mut *session, &seals, &messages)[0].as_ref().expect("it opens").text, b"text");
+    }
+}
+
+/// Refuses material of another length, and private keys, as the fault of the request.
+pub fn what_is_no_key_of_its_specification_is_not_imported(fixture: &Fixture) {
+    let mut custody = fixture.custody();
+    let mode = fixture.mode(Use::Aead);
+    for (spec, usage, bytes) in [
+        (KeySpec::Aes256, KeyUsage::EncryptDecrypt, 0),
+        (KeySpec::Aes256, KeyUsage::EncryptDecrypt, 16),
+        (KeySpec::Aes256, KeyUsage::EncryptDecrypt, 33),
+        (KeySpec::Aes256, KeyUsage::SignVerify, 32),
+        (KeySpec::EcP256, KeyUsage::SignVerify, 32),
+    ] {
+        let refused = custody.import(spec, usage, mode, &Sensitive::zeroed(bytes)).err();
+        assert!(matches!(refused, Some(ProviderError::Rejected(_))), "{spec:?} {bytes}: {refused:?}");
+    }
 }
 
 /// Refuses material that lost or gained bytes, as a reason to stop.

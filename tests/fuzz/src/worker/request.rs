@@ -76,6 +76,9 @@ fn written(released: &mut Vec<u64>, request: &ControlRequest) -> Vec<u8> {
         ControlRequest::Generate(spec, usage, bulk_mode) => {
             ControlRequest::encode_generate(*spec, *usage, *bulk_mode, &mut out);
         }
+        ControlRequest::Import(spec, usage, bulk_mode, material) => {
+            ControlRequest::encode_import(*spec, *usage, *bulk_mode, material, &mut out);
+        }
         ControlRequest::Load(key) | ControlRequest::Destroy(key) => StoredMessage::encode(key, &mut out),
         ControlRequest::Unload(key) => key.put(&mut out),
         ControlRequest::Canary => {}
