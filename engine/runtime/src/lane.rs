@@ -100,6 +100,8 @@ impl<K: Clone + Eq + Hash, T: Divisible> Lane<K, T> {
             return if state.closed { Taken::Closed } else { Taken::Idle };
         }
         let fair = (1 + state.queue.len() / state.sessions.max(1)).min(max_batch).min(self.max_batch);
+        // A turn is worth half of what a session takes in one go, so that two who load the lane share it, however their jobs are cut.
+        state.queue.set_quantum(max_batch.min(self.max_batch).div_ceil(2) as u64);
         let mut parts = Vec::with_capacity(fair);
         state.queue.take(fair.max(1) as u64, &mut parts);
         batch.extend(parts.into_iter().map(|(job, _)| job));
@@ -129,6 +131,11 @@ impl<K: Clone + Eq + Hash, T: Divisible> Lane<K, T> {
     /// Counts a session in; the fair share follows.
     pub fn join(&self) {
         self.state.lock().sessions += 1;
+    }
+
+    /// Says that a session is about to join: patience begins anew.
+    pub fn expect(&self) {
+        self.state.lock().bare_since = Instant::now();
     }
 
     /// Counts a session out.
@@ -233,6 +240,35 @@ mod tests {
         assert!(batch.contains(&One("single")), "{batch:?}");
     }
 
+    #[derive(Debug, PartialEq)]
+    struct Large(&'static str, u64);
+
+    impl Divisible for Large {
+        fn part(&self, _budget: u64) -> Part {
+            Part { items: 1, cost: self.1, last: true }
+        }
+    }
+
+    #[test]
+    fn many_single_calls_get_as_much_of_a_session_as_one_bulk_load() {
+        let lane = Lane::new(10_000, 256);
+        lane.join();
+        for _ in 0..100 {
+            lane.submit(&"bulk", 1, Large("bulk", 100)).unwrap();
+        }
+        for _ in 0..5_000 {
+            lane.submit(&"singles", 1, Large("single", 1)).unwrap();
+        }
+        let (mut batch, mut bulk, mut singles) = (Vec::new(), 0, 0);
+        while bulk < 2_000 {
+            assert_eq!(lane.take_within(Duration::ZERO, 200, &mut batch), Taken::Batch);
+            for Large(whose, cost) in &batch {
+                *(if *whose == "bulk" { &mut bulk } else { &mut singles }) += cost;
+            }
+        }
+        assert!(singles * 2 > bulk, "{singles} beside {bulk}");
+    }
+
     #[test]
     fn a_lane_without_sessions_waits_a_while_and_then_refuses() {
         let lane = Lane::new(10, 4).with_patience(Duration::from_secs(3600));
@@ -243,6 +279,11 @@ mod tests {
         impatient.submit(&"a", 1, One("a")).unwrap();
         impatient.leave();
         assert_eq!(impatient.take_stranded(), [One("a")]);
+        let brief = Lane::<&str, One>::new(10, 4).with_patience(Duration::from_secs(5));
+        brief.state.lock().bare_since -= Duration::from_secs(10);
+        assert!(brief.is_down());
+        brief.expect();
+        assert!(!brief.is_down());
         assert_eq!(impatient.submit(&"a", 1, One("a")).unwrap_err().0.kind(), ErrorKind::Unavailable);
         impatient.join();
         impatient.submit(&"a", 1, One("a")).unwrap();

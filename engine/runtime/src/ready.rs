@@ -48,6 +48,11 @@ impl<K: Clone + Eq + Hash, T: Divisible> ReadyQueue<K, T> {
         Self { flows: NameMap::default(), ring: VecDeque::new(), in_hand: Vec::new(), quantum, len: 0 }
     }
 
+    /// Has principals get so much in each turn that begins from now on.
+    pub fn set_quantum(&mut self, quantum: u64) {
+        self.quantum = quantum.max(1);
+    }
+
     /// Returns the number of jobs that wait.
     pub fn len(&self) -> usize {
         self.len

@@ -178,15 +178,10 @@ fn connect(
     Ok(token)
 }
 
-/// Tells whether another try helps nobody before somebody has acted; tokens lock after a few wrong PINs.
+/// Tells whether there must be no other try before somebody has acted: tokens lock after a few wrong PINs. Whatever else is wrong may right
+/// itself (what a module seems to lack may have failed just then), and to try again costs nothing.
 fn needs_operator(error: &OpenError) -> bool {
-    matches!(
-        error.kind(),
-        OpenErrorKind::Pin
-            | OpenErrorKind::NotInitialized
-            | OpenErrorKind::Unfinished
-            | OpenErrorKind::Lacking
-    )
+    error.kind() == OpenErrorKind::Pin
 }
 
 /// The command that is the worker of a module; nobody types it.
@@ -251,6 +246,7 @@ fn options(section: &TokenSection, pin: Sensitive) -> pkcs11::Config {
         // Sessions that hang are replaced, and give their places back when they return.
         max_sessions: section.engine().sessions + section.max_hung,
         restart_module: section.restart_module,
+        overrides: section.profile.clone(),
         ..theirs
     }
 }

@@ -1,7 +1,7 @@
 //! The fault soak: many items through four tokens of which one call in a hundred fails, calls hang, and tokens are taken away and brought
 //! back. Nothing is lost, nothing comes back wrong, no key is made twice, and nothing has to be restarted. A short one by default;
 //! with `KEYMILL_TEST_ALL` a million items, twenty hangs of five seconds and twenty tokens killed.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
 use std::collections::HashSet;
 use std::sync::Mutex;

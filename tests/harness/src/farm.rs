@@ -200,6 +200,11 @@ impl Simulated {
         revision
     }
 
+    /// Returns the file of its module.
+    pub fn library(&self) -> &Path {
+        &self.library
+    }
+
     /// Returns the statistics as of now.
     pub fn stats(&self) -> serde_json::Value {
         let revision = self.write();

@@ -2,13 +2,13 @@
 //! a time, and spaced: a loop of key generations was seen to stall a real module's data path for eight seconds.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use keymill_core::error::{Error, ErrorKind};
 use keymill_core::seam::provider::{CryptoProvider, KeyCustody, ProviderError};
 
 use super::CustodyJob;
+use super::token::{Lane, watch_over};
 use crate::lane::Taken;
 use crate::pool::slot::Slot;
 use crate::pool::token::{Token, TokenState};
@@ -31,12 +31,8 @@ pub(crate) struct ControlActor {
 impl ControlActor {
     pub(crate) fn start(self, number: usize) -> std::io::Result<std::thread::JoinHandle<()>> {
         std::thread::Builder::new().name(format!("km-control-{number}")).spawn(move || {
-            let (slot, token) = (self.slot.clone(), self.token.clone());
-            self.run();
-            if slot.is_abandoned() {
-                token.abandoned.fetch_sub(1, Ordering::Relaxed);
-            }
-            slot.set_ended();
+            let (shared, token, slot) = (self.shared.clone(), self.token.clone(), self.slot.clone());
+            watch_over(&shared, &token, &slot, Lane::Control, || self.run());
         })
     }
 
@@ -57,10 +53,17 @@ impl ControlActor {
         let config = &self.token.config;
         while !self.slot.is_retired() && !self.shared.pool.is_stopped() {
             // To connect may take longer than a call: modules list slots, log in, and are probed.
-            match self.watched(config.generate_timeout, || self.token.connect()) {
+            let connected = self.watched(config.generate_timeout, || {
+                let connected = self.token.connect();
+                if !connected {
+                    // Maybe the last of its provider, which closes its sessions then.
+                    custody = None;
+                }
+                connected
+            });
+            match connected {
                 None => return,
                 Some(false) => {
-                    custody = None;
                     self.slot.rest(Duration::from_millis(20));
                     continue;
                 }
@@ -68,9 +71,14 @@ impl ControlActor {
             }
             let Some(provider) = self.token.provider() else { continue };
             if custody.as_ref().is_none_or(|(of, _)| !Arc::ptr_eq(of, &provider)) {
-                match provider.custody() {
-                    Ok(opened) => custody = Some((provider, opened)),
-                    Err(error) => {
+                let opened = self.watched(config.generate_timeout, || {
+                    custody = None;
+                    provider.custody()
+                });
+                match opened {
+                    None => return,
+                    Some(Ok(opened)) => custody = Some((provider, opened)),
+                    Some(Err(error)) => {
                         tracing::warn!(token = %config.name, %error, "the control lane cannot be opened");
                         self.slot.rest(ROUND);
                         continue;
@@ -95,12 +103,16 @@ impl ControlActor {
                     }
                 }
             }
-            self.shared.pool.control.join();
+            if self.slot.set_joined(true) {
+                self.shared.pool.control.join();
+            }
             let mut kept = true;
             if self.shared.pool.control.take_within(ROUND, 1, &mut batch) == Taken::Batch {
                 kept = batch.drain(..).all(|job| self.generate(&mut **custody, job));
             }
-            self.shared.pool.control.leave();
+            if self.slot.set_joined(false) {
+                self.shared.pool.control.leave();
+            }
             if !kept {
                 return;
             }

@@ -2,12 +2,12 @@
 //! it could not finish, and opens another session when its own is lost. It ends when it is retired, drained or given up.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use keymill_core::error::{Error, ErrorKind};
 use keymill_core::seam::provider::{CryptoSession, JobError, KeyHandle, SessionLost};
 
+use super::token::{Lane, watch_over};
 use crate::lane::Taken;
 use crate::pool::Pool;
 use crate::pool::chunk::{Chunk, Work, send_home};
@@ -19,7 +19,7 @@ use crate::shared::Shared;
 const IDLE: Duration = Duration::from_secs(1);
 /// Idle rounds after which it does.
 const IDLE_ROUNDS: u32 = 30;
-/// Sessions that may be lost over one chunk: one that brings down whatever touches it shall not bring down a farm.
+/// Sessions that may be lost over one chunk, or find its key not to be had: one that brings down whatever touches it shall not bring down a farm.
 const ATTEMPTS: u32 = 8;
 /// How often a key is loaded anew for one chunk.
 const LOADS: usize = 3;
@@ -40,13 +40,8 @@ enum End {
 impl SessionActor {
     pub(crate) fn start(self, number: usize) -> std::io::Result<std::thread::JoinHandle<()>> {
         std::thread::Builder::new().name(format!("km-session-{number}")).spawn(move || {
-            let slot = self.slot.clone();
-            let token = self.token.clone();
-            self.run();
-            if slot.is_abandoned() {
-                token.abandoned.fetch_sub(1, Ordering::Relaxed);
-            }
-            slot.set_ended();
+            let (shared, token, slot) = (self.shared.clone(), self.token.clone(), self.slot.clone());
+            watch_over(&shared, &token, &slot, Lane::Data, || self.run());
         })
     }
 
@@ -77,6 +72,10 @@ impl SessionActor {
                     continue;
                 }
             };
+            if self.pool().control.sessions() == 0 {
+                // The control thread sees a moment after others that the token is up.
+                self.pool().control.expect();
+            }
             self.token.opened();
             if self.slot.set_joined(true) {
                 self.pool().lane.join();
@@ -85,16 +84,29 @@ impl SessionActor {
             if self.slot.set_joined(false) {
                 self.pool().lane.leave();
             }
+            // Given up: whoever did that has counted it out.
+            if self.slot.is_abandoned() {
+                return;
+            }
+            let lost = matches!(end, End::Lost(_));
             match end {
-                // Given up: whoever did that has counted it out.
-                _ if self.slot.is_abandoned() => return,
                 End::NotWanted => self.token.closed(None),
                 End::Lost(why) => {
                     tracing::debug!(token = %self.token.config.name, why, "a session was lost");
                     self.token.closed(Some(&why));
-                    failures += 1;
-                    self.slot.rest(back_off(failures.saturating_sub(1)).min(Duration::from_millis(100)));
                 }
+            }
+            // To close a session is a call, too, and of one that was lost the likeliest not to return.
+            if !self.slot.begin(self.token.config.call_timeout, Vec::new()) {
+                return;
+            }
+            drop((session, provider));
+            if !self.slot.end() {
+                return;
+            }
+            if lost {
+                failures += 1;
+                self.slot.rest(back_off(failures.saturating_sub(1)).min(Duration::from_millis(100)));
             }
         }
     }
@@ -146,23 +158,30 @@ impl SessionActor {
     /// Does a batch; what is done goes home, what is not goes back to the lane.
     fn work(&self, session: &mut dyn CryptoSession, batch: &mut Vec<Box<Chunk>>) -> Option<End> {
         let now = Instant::now();
-        // Expired and abandoned chunks are dropped before they reach the module.
-        for chunk in batch.iter_mut() {
-            if chunk.cancel.is_cancelled() || now >= chunk.deadline {
-                let late = Error::new(ErrorKind::Deadline, "not done within the time allowed");
-                chunk.fault = Some(late.into());
-            }
-        }
         gather(batch);
         let held = batch.iter().map(|chunk| (Arc::clone(&chunk.home), chunk.tag)).collect();
         if !self.slot.begin(self.token.config.call_timeout, held) {
             return Some(End::NotWanted);
         }
         let mut lost = None;
-        let mut items = 0;
-        for chunk in batch.iter_mut().filter(|chunk| chunk.fault.is_none()) {
+        let (mut items, mut operations) = (0, 0);
+        for chunk in batch.iter_mut() {
+            // Expired and abandoned chunks are dropped before they reach the module.
+            if chunk.cancel.is_cancelled() || Instant::now() >= chunk.deadline {
+                let late = Error::new(ErrorKind::Deadline, "not done within the time allowed");
+                chunk.fault = Some(late.into());
+                continue;
+            }
+            // Each has its own time: a batch of keys that are yet to be loaded takes long, and yet nothing hangs.
+            if !self.slot.go_on(self.token.allowed(chunk.operations())) {
+                break;
+            }
             match self.do_chunk(session, chunk) {
-                Ok(()) => items += chunk.len(),
+                Ok(()) if chunk.is_unfinished() => {}
+                Ok(()) => {
+                    items += chunk.len();
+                    operations += chunk.operations();
+                }
                 Err(SessionLost { reason }) => {
                     chunk.attempts += 1;
                     lost = Some(reason);
@@ -176,7 +195,7 @@ impl SessionActor {
             return Some(End::NotWanted);
         }
         if items > 0 {
-            self.token.timed(items, now.elapsed());
+            self.token.timed(items, operations, now.elapsed());
         }
         let mut home = Vec::with_capacity(batch.len());
         for mut chunk in batch.drain(..) {
@@ -186,7 +205,7 @@ impl SessionActor {
                     self.pool().lane.restore(&principal, 1, chunk);
                     continue;
                 }
-                tracing::error!(token = %self.token.config.name, sessions = ATTEMPTS, "a chunk was given up: every session that took it was lost");
+                tracing::error!(token = %self.token.config.name, sessions = ATTEMPTS, "a chunk was given up: no session that took it could do it");
                 chunk.fault = Some(out_of_sessions());
             }
             home.push(chunk);
@@ -204,6 +223,11 @@ impl SessionActor {
                     return Ok(());
                 }
                 Err(LoadError::Token(reason)) => return Err(SessionLost { reason }),
+                // It goes back, maybe to another token; the session goes on with what is loaded.
+                Err(LoadError::Busy) => {
+                    chunk.attempts += 1;
+                    return Ok(());
+                }
             };
             self.call(session, &handle, &mut chunk.work)?;
             if !forget_stale(&mut chunk.work) {

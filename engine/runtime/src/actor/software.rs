@@ -223,7 +223,8 @@ impl Handler<Stop> for SoftwareActor {
         while !self.ready.is_empty() {
             self.work_once();
         }
-        if let Some(desk) = self.desk.take() {
+        if let Some(mut desk) = self.desk.take() {
+            desk.refuse_waiting();
             desk.close();
         }
     }

@@ -9,7 +9,7 @@ use actix::{Actor, AsyncContext, Context, Handler, Message};
 
 use super::control::ControlActor;
 use super::session::SessionActor;
-use crate::pool::chunk::{Return, Tag};
+use crate::pool::chunk::{Home, Return, Tag};
 use crate::pool::slot::{Abandoned, Slot};
 use crate::pool::token::Token;
 use crate::shared::Shared;
@@ -51,7 +51,14 @@ impl TokenActor {
         let mut slots = std::mem::take(&mut *self.token.slots.lock());
         for slot in &slots {
             if let Some(abandoned) = slot.abandon_if_hung(now) {
-                self.give_up(abandoned, true);
+                give_up(
+                    &self.shared,
+                    &self.token,
+                    abandoned,
+                    Lane::Data,
+                    "a call into the module does not return",
+                );
+                self.token.seems_slower();
             }
         }
         slots.retain(|slot| !slot.is_ended() && !slot.is_abandoned());
@@ -81,7 +88,13 @@ impl TokenActor {
     fn watch_control(&self, now: Instant, room: usize) {
         let mut control = self.token.control.lock();
         if let Some(abandoned) = control.as_ref().and_then(|slot| slot.abandon_if_hung(now)) {
-            self.give_up(abandoned, false);
+            give_up(
+                &self.shared,
+                &self.token,
+                abandoned,
+                Lane::Control,
+                "a call into the module does not return",
+            );
         }
         let gone = control.as_ref().is_none_or(|slot| slot.is_ended() || slot.is_abandoned());
         if !gone || room == 0 {
@@ -93,31 +106,6 @@ impl TokenActor {
         match actor.start(THREADS.fetch_add(1, Ordering::Relaxed)) {
             Ok(_detached) => *control = Some(slot),
             Err(error) => tracing::error!(token = %self.token.config.name, %error, "no control thread"),
-        }
-    }
-
-    /// Counts a thread out that is in a call which does not return, and has its chunks done elsewhere.
-    fn give_up(&self, abandoned: Abandoned, is_session: bool) {
-        let Abandoned { held, joined, since } = abandoned;
-        self.token.abandoned.fetch_add(1, Ordering::Relaxed);
-        let hung = self.token.hung();
-        tracing::error!(token = %self.token.config.name, seconds = since.as_secs_f64(), chunks = held.len(), hung,
-            "a call into the module does not return: its thread is given up");
-        if joined {
-            self.shared.pool.lane.leave();
-        }
-        if is_session && joined {
-            self.token.closed(Some("a call did not return in time"));
-        }
-        let mut by_home: Vec<(Arc<dyn crate::pool::chunk::Home>, Vec<Tag>)> = Vec::new();
-        for (home, tag) in held {
-            match by_home.iter_mut().find(|(other, _)| Arc::ptr_eq(other, &home)) {
-                Some((_, tags)) => tags.push(tag),
-                None => by_home.push((home, vec![tag])),
-            }
-        }
-        for (home, tags) in by_home {
-            home.returned(tags.into_iter().map(Return::Lost).collect());
         }
     }
 
@@ -136,6 +124,61 @@ impl TokenActor {
         for job in self.shared.pool.control.take_stranded() {
             let _gone = job.reply.send(Err(crate::lane::down()));
         }
+    }
+}
+
+/// Which lane a thread of a token serves.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lane {
+    Data,
+    Control,
+}
+
+/// Runs a thread of a token to its end, and sets right what it leaves behind: one that panicked is given up like one that hangs.
+pub(super) fn watch_over(
+    shared: &Arc<Shared>,
+    token: &Arc<Token>,
+    slot: &Slot,
+    lane: Lane,
+    run: impl FnOnce(),
+) {
+    // What the thread shared is behind locks that are not poisoned, and consistent between calls.
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
+    if outcome.is_err()
+        && let Some(abandoned) = slot.abandon()
+    {
+        give_up(shared, token, abandoned, lane, "a thread of the token panicked");
+    }
+    if slot.is_abandoned() {
+        token.abandoned.fetch_sub(1, Ordering::Relaxed);
+    }
+    slot.set_ended();
+}
+
+/// Counts a thread out that is in a call which does not return, and has its chunks done elsewhere.
+fn give_up(shared: &Arc<Shared>, token: &Arc<Token>, abandoned: Abandoned, lane: Lane, why: &str) {
+    let Abandoned { held, joined, since } = abandoned;
+    token.abandoned.fetch_add(1, Ordering::Relaxed);
+    let hung = token.hung();
+    tracing::error!(token = %token.config.name, seconds = since.as_secs_f64(), chunks = held.len(), hung,
+        "{why}: its thread is given up");
+    match lane {
+        Lane::Data if joined => {
+            shared.pool.lane.leave();
+            token.closed(Some(why));
+        }
+        Lane::Control if joined => shared.pool.control.leave(),
+        _ => {}
+    }
+    let mut by_home: Vec<(Arc<dyn Home>, Vec<Tag>)> = Vec::new();
+    for (home, tag) in held {
+        match by_home.iter_mut().find(|(other, _)| Arc::ptr_eq(other, &home)) {
+            Some((_, tags)) => tags.push(tag),
+            None => by_home.push((home, vec![tag])),
+        }
+    }
+    for (home, tags) in by_home {
+        home.returned(tags.into_iter().map(Return::Lost).collect());
     }
 }
 

@@ -69,6 +69,14 @@ impl Chunk {
         }
     }
 
+    /// Returns how many operations of the token it takes: a subkey takes two.
+    pub(crate) fn operations(&self) -> usize {
+        match &self.work {
+            Work::Encrypt(batch) | Work::Decrypt(batch) => batch.items.len(),
+            Work::Derive(jobs) => 2 * jobs.len(),
+        }
+    }
+
     /// Tells whether an item has no outcome yet.
     pub(crate) fn is_unfinished(&self) -> bool {
         match &self.work {
@@ -94,7 +102,7 @@ impl Drop for Chunk {
 
 impl Divisible for Box<Chunk> {
     fn part(&self, _budget: u64) -> Part {
-        Part { items: 1, cost: self.len() as u64, last: true }
+        Part { items: 1, cost: self.operations() as u64, last: true }
     }
 }
 

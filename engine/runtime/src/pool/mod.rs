@@ -64,9 +64,11 @@ pub(crate) struct Pool {
 
 impl Pool {
     pub(crate) fn new(config: PoolConfig, parts: Vec<TokenPart>) -> Self {
+        // Without a token nobody ever comes, nor is there an actor to refuse what waits.
+        let patience = if parts.is_empty() { Duration::ZERO } else { config.patience };
         Self {
-            lane: Lane::new(config.queue, MAX_CHUNK).with_patience(config.patience),
-            control: Lane::new(config.control_queue, 1).with_patience(config.patience),
+            lane: Lane::new(config.queue, MAX_CHUNK).with_patience(patience),
+            control: Lane::new(config.control_queue, 1).with_patience(patience),
             tokens: parts.into_iter().map(|part| Arc::new(Token::new(part))).collect(),
             stopped: AtomicBool::new(false),
             config,

@@ -29,6 +29,20 @@ struct Busy {
     held: Vec<(Arc<dyn Home>, Tag)>,
 }
 
+impl State {
+    fn abandon(&mut self, now: Instant) -> Option<Abandoned> {
+        if std::mem::replace(&mut self.abandoned, true) {
+            return None;
+        }
+        let joined = std::mem::take(&mut self.joined);
+        let (since, held) = match self.busy.take() {
+            Some(busy) => (now.saturating_duration_since(busy.since), busy.held),
+            None => (Duration::ZERO, Vec::new()),
+        };
+        Some(Abandoned { held, joined, since })
+    }
+}
+
 /// What an abandoned thread held.
 pub(crate) struct Abandoned {
     /// Chunks that are to be done elsewhere.
@@ -52,6 +66,15 @@ impl Slot {
         !state.abandoned
     }
 
+    /// Says that another part of the call begins, which may take so long. False: the thread was given up.
+    pub(crate) fn go_on(&self, allowed: Duration) -> bool {
+        let mut state = self.state.lock();
+        if let Some(busy) = &mut state.busy {
+            (busy.since, busy.allowed) = (Instant::now(), allowed);
+        }
+        !state.abandoned
+    }
+
     /// Says that the call has returned. False: the thread was given up meanwhile, and what it brings is dropped.
     pub(crate) fn end(&self) -> bool {
         let mut state = self.state.lock();
@@ -69,14 +92,12 @@ impl Slot {
     pub(crate) fn abandon_if_hung(&self, now: Instant) -> Option<Abandoned> {
         let mut state = self.state.lock();
         let busy = state.busy.as_ref()?;
-        let since = now.saturating_duration_since(busy.since);
-        if state.abandoned || since <= busy.allowed {
-            return None;
-        }
-        let busy = state.busy.take()?;
-        state.abandoned = true;
-        let joined = std::mem::take(&mut state.joined);
-        Some(Abandoned { held: busy.held, joined, since })
+        (now.saturating_duration_since(busy.since) > busy.allowed).then(|| state.abandon(now)).flatten()
+    }
+
+    /// Gives the thread up whatever it does: it panicked.
+    pub(crate) fn abandon(&self) -> Option<Abandoned> {
+        self.state.lock().abandon(Instant::now())
     }
 
     /// Tells the thread that it is not wanted any more.

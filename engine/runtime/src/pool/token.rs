@@ -149,7 +149,12 @@ struct State {
     claimed_until: Instant,
     next_try: Instant,
     failures: u32,
+    /// Whether it is to be connected anew, though there is a provider.
+    anew: bool,
 }
+
+/// What loads keys, for one thread at a time.
+type Custody = Arc<Mutex<Box<dyn KeyCustody>>>;
 
 /// Why a key is not loaded.
 pub(crate) enum LoadError {
@@ -157,6 +162,8 @@ pub(crate) enum LoadError {
     Fault(Fault),
     /// The token cannot be used just now.
     Token(String),
+    /// Another thread is loading one, and takes its time.
+    Busy,
 }
 
 /// One token.
@@ -166,7 +173,7 @@ pub(crate) struct Token {
     state: Mutex<State>,
     changed: Condvar,
     /// Loads keys; whoever finds one missing takes it, so that each is unwrapped once.
-    custody: Mutex<Option<Box<dyn KeyCustody>>>,
+    custody: Mutex<Option<Custody>>,
     handles: Mutex<LruCache<KeyVersionId, KeyHandle>>,
     /// Handles that are to be unloaded by a thread that may wait.
     leaving: Mutex<Vec<KeyHandle>>,
@@ -186,14 +193,16 @@ pub(crate) fn back_off(failures: u32) -> Duration {
     Duration::from_millis((10 << failures.min(6)).min(400))
 }
 
+fn no_handles(config: &TokenConfig) -> LruCache<KeyVersionId, KeyHandle> {
+    LruCache::new(NonZeroUsize::new(config.cached_keys).unwrap_or(NonZeroUsize::MIN))
+}
+
 impl Token {
     pub(crate) fn new(part: TokenPart) -> Self {
         let TokenPart { config, connect } = part;
         let now = Instant::now();
         Self {
-            handles: Mutex::new(LruCache::new(
-                NonZeroUsize::new(config.cached_keys).unwrap_or(NonZeroUsize::MIN),
-            )),
+            handles: Mutex::new(no_handles(&config)),
             config,
             connect,
             state: Mutex::new(State {
@@ -205,6 +214,7 @@ impl Token {
                 claimed_until: now,
                 next_try: now,
                 failures: 0,
+                anew: false,
             }),
             changed: Condvar::new(),
             custody: Mutex::new(None),
@@ -223,8 +233,13 @@ impl Token {
 
     /// Connects, where nothing is connected and something may be; for the control thread. Tells whether there is a connection.
     pub(crate) fn connect(&self) -> bool {
+        // Dropped at the end, without a lock: the last of a provider closes its sessions, which may take its time.
+        let mut stale = None;
         {
-            let state = self.state.lock();
+            let mut state = self.state.lock();
+            if std::mem::take(&mut state.anew) && state.live == 0 {
+                stale = state.provider.take();
+            }
             if state.provider.is_some() {
                 return true;
             }
@@ -241,21 +256,30 @@ impl Token {
         let name = &self.config.name;
         match connected {
             Ok((provider, custody)) => {
-                // Handles of another provider mean nothing to this one.
-                self.handles.lock().clear();
-                self.leaving.lock().clear();
-                *self.custody.lock() = Some(custody);
                 let mut state = self.state.lock();
+                if state.provider.is_some() {
+                    // The thread was given up meanwhile, and another has connected.
+                    return true;
+                }
+                // Another lock than before: whoever is in a call that does not return may hold that one for ever. Handles of another
+                // provider mean nothing to this one, and none are added once its custody stands there.
+                let custody = self.custody.lock().replace(Arc::new(Mutex::new(custody)));
+                let handles = std::mem::replace(&mut *self.handles.lock(), no_handles(&self.config));
+                let leaving = std::mem::take(&mut *self.leaving.lock());
                 state.provider = Some(provider);
                 state.failures = 0;
                 state.next_try = Instant::now();
                 drop(state);
                 self.changed.notify_all();
                 tracing::info!(token = name, "the token is connected");
+                drop((handles, leaving, custody, stale));
                 true
             }
             Err(error) => {
                 let mut state = self.state.lock();
+                if state.provider.is_some() {
+                    return true;
+                }
                 let is_news = state.reason.as_deref() != Some(&error.to_string());
                 state.reason = Some(error.to_string());
                 match &error {
@@ -356,9 +380,8 @@ impl Token {
     pub(crate) fn enable(&self) {
         let mut state = self.state.lock();
         state.drained = false;
-        if state.live == 0 {
-            state.provider = None;
-        }
+        // By the control thread: to drop a provider calls into its module.
+        state.anew = state.live == 0;
         state.refused = None;
         state.failures = 0;
         state.next_try = Instant::now();
@@ -397,15 +420,18 @@ impl Token {
             self.hits.fetch_add(1, Ordering::Relaxed);
             return Ok(handle.clone());
         }
-        let mut custody = self.custody.lock();
+        let Some(current) = self.custody.lock().clone() else {
+            return Err(LoadError::Token("the token is not connected".into()));
+        };
+        // Whoever holds it may be in a call that does not return: keys that are loaded are used all the same.
+        let Some(mut custody) = current.try_lock_for(self.config.call_timeout / 2) else {
+            return Err(LoadError::Busy);
+        };
         if let Some(handle) = self.handles.lock().get(&version.id) {
             self.hits.fetch_add(1, Ordering::Relaxed);
             return Ok(handle.clone());
         }
         self.misses.fetch_add(1, Ordering::Relaxed);
-        let Some(custody) = custody.as_mut() else {
-            return Err(LoadError::Token("the token is not connected".into()));
-        };
         let stored = shared.stored_key(entry, version).map_err(LoadError::Fault)?;
         let handle = custody.load(&stored).map_err(|error| match error {
             ProviderError::Unavailable(why) => LoadError::Token(why),
@@ -415,10 +441,19 @@ impl Token {
                 LoadError::Fault(Error::from(other).into())
             }
         })?;
-        // A key that was disabled meanwhile is used by nobody, so nothing is kept for it.
-        if entry.is_current()
-            && let Some((id, evicted)) = self.handles.lock().push(version.id, handle.clone())
-            && id != version.id
+        let evicted = {
+            let mut handles = self.handles.lock();
+            // A key that was disabled meanwhile is used by nobody, so nothing is kept for it. Asked under the lock: whoever disables a key
+            // has it forgotten after that.
+            match entry.is_current()
+                && self.custody.lock().as_ref().is_some_and(|now| Arc::ptr_eq(now, &current))
+            {
+                true => handles.push(version.id, handle.clone()).filter(|(id, _)| *id != version.id),
+                false => None,
+            }
+        };
+        // The lock is given back before the module is called, which may not return: whoever only looks takes it, too.
+        if let Some((_, evicted)) = evicted
             && let Err(error) = custody.unload(evicted)
         {
             tracing::debug!(%error, token = %self.config.name, "unloading a key failed");
@@ -452,8 +487,8 @@ impl Token {
         if self.leaving.lock().is_empty() {
             return;
         }
-        let mut custody = self.custody.lock();
-        let Some(custody) = custody.as_mut() else { return };
+        let Some(current) = self.custody.lock().clone() else { return };
+        let Some(mut custody) = current.try_lock_for(self.config.call_timeout / 2) else { return };
         let leaving = std::mem::take(&mut *self.leaving.lock());
         for handle in leaving {
             if let Err(error) = custody.unload(handle) {
@@ -462,13 +497,24 @@ impl Token {
         }
     }
 
-    /// Notes how long so many items took.
-    pub(crate) fn timed(&self, items: usize, took: Duration) {
+    /// Notes how long so many items took, of so many operations.
+    pub(crate) fn timed(&self, items: usize, operations: usize, took: Duration) {
         self.items.fetch_add(items as u64, Ordering::Relaxed);
-        let each = took.as_nanos() as u64 / items.max(1) as u64;
+        let each = took.as_nanos() as u64 / operations.max(1) as u64;
         // An exponential mean over some eight batches; that two threads lose one another's is no harm.
         let before = self.item_ns.load(Ordering::Relaxed);
         self.item_ns.store((before * 7 + each) / 8, Ordering::Relaxed);
+    }
+
+    /// Notes that a call was given up: it may be slow rather than dead, and is to have more time then.
+    pub(crate) fn seems_slower(&self) {
+        let more = self.item_ns().saturating_mul(4).min(100_000_000);
+        self.item_ns.fetch_max(more, Ordering::Relaxed);
+    }
+
+    /// Returns how long a call may take that does so many operations.
+    pub(crate) fn allowed(&self, operations: usize) -> Duration {
+        self.config.call_timeout + Duration::from_nanos(2 * self.item_ns() * operations as u64)
     }
 
     /// Returns the nanoseconds that one item takes, of late.
@@ -488,6 +534,7 @@ impl Token {
 
     /// Tells how the token is.
     pub(crate) fn report(&self) -> TokenReport {
+        let keys_loaded = self.handles.lock().len();
         let state = self.state.lock();
         let now = match () {
             () if state.drained => TokenState::Drained,
@@ -504,7 +551,7 @@ impl Token {
             hung: self.hung(),
             sessions_lost: self.sessions_lost.load(Ordering::Relaxed),
             items: self.items.load(Ordering::Relaxed),
-            keys_loaded: self.handles.lock().len(),
+            keys_loaded,
             key_lookups: [self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed)],
             item_ns: self.item_ns(),
         }

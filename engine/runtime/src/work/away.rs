@@ -73,6 +73,13 @@ pub(super) struct Made<'a> {
     pub(super) text: &'a [u8],
 }
 
+impl Away {
+    /// Tells whether more may be cut, where so many chunks may be out: as many segments, too, for some wait for chunks of other jobs.
+    pub(super) fn has_room(&self, window: usize) -> bool {
+        self.segments.is_empty() || self.out < window && self.segments.len() < window
+    }
+}
+
 impl Segment {
     pub(super) fn new(range: Range<usize>) -> Self {
         Self {

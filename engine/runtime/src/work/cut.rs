@@ -47,7 +47,7 @@ struct Parcel {
 /// Cuts segments of ciphertexts until enough is under way.
 pub(super) fn open(job: &mut Job, away: &mut Away, trips: &mut Trips, opener: &mut Opener<'_>) {
     let total = job.len();
-    while away.cut_to < total && (away.out < opener.shared.pool.window() || away.segments.is_empty()) {
+    while away.cut_to < total && away.has_room(opener.shared.pool.window()) {
         let items = opener.shared.pool.chunk_items().clamp(MIN_OPENED, MAX_CHUNK);
         let end = total.min(away.cut_to + items);
         open_segment(job, away, trips, opener, end);
@@ -86,13 +86,11 @@ pub(super) fn open_segment(
             send(job, away, trips, &mut segment, (entry, version), number, work);
         }
         if !parcel.prefixes.is_empty() {
-            let prefixes = parcel.prefixes.clone();
-            match trips.derive(job, (trip, start), (entry, version), prefixes, each) {
-                Ok(waiting) => segment.waiting += waiting,
-                Err(fault) => segment
-                    .subkeys
-                    .extend(parcel.prefixes.iter().map(|p| ((version.id, *p), Err(fault.clone())))),
-            }
+            let asked = trips.derive(job, (trip, start), (entry, version), parcel.prefixes, each);
+            segment.waiting += asked.waiting;
+            away.out += asked.chunks;
+            let refused = asked.refused.into_iter();
+            segment.subkeys.extend(refused.map(|(prefix, fault)| ((version.id, prefix), Err(fault))));
         }
     }
     away.cut_to = end;
@@ -161,7 +159,7 @@ fn take_in(batch: &mut AeadBatch, blob: &Blob<'_>, context: &[u8]) {
 /// Cuts segments of plaintexts or data keys until enough is under way.
 pub(super) fn seal(job: &mut Job, away: &mut Away, trips: &mut Trips, shared: &Shared) -> Result<Cut, Fault> {
     let total = job.len();
-    while away.cut_to < total && (away.out < shared.pool.window() || away.segments.is_empty()) {
+    while away.cut_to < total && away.has_room(shared.pool.window()) {
         if let Cut::Reserve = seal_segment(job, away, trips, shared, total)? {
             return Ok(Cut::Reserve);
         }
@@ -224,7 +222,12 @@ fn fill(
     let mut nonces = vec![0; 12 * segment.range.len()];
     random::draw(&mut nonces).map_err(Error::from)?;
     let max = shared.pool.max_item_bytes();
+    // Cut anew, the chunk holds the same items in the same places, whatever the tokens take by now.
+    let max = if again.is_some() { usize::MAX } else { max };
     for (i, nonce) in segment.range.clone().zip(nonces.chunks_exact(12)) {
+        if again.is_some() && !matches!(segment.place(i), Place::In { .. }) {
+            continue;
+        }
         let text = match what {
             Sealing::Plaintexts { items, max_item_bytes } => match items.item_len(i) {
                 len if len > max.min(*max_item_bytes) => Err(too_long(len, max.min(*max_item_bytes))),
@@ -316,6 +319,11 @@ fn recut(
                 // Under other nonces: both may come to be used. Those of before are counted as used.
                 if !to.version.invocations.take(segment.range.len() as u64) {
                     return Err(crate::pool::token::out_of_sessions());
+                }
+                if let Task::Seal { what, .. } = &job.task {
+                    // At once: a buffer that grows leaves copies of plaintexts behind.
+                    let bytes: usize = segment.range.clone().map(|i| text_len(what, away, i)).sum();
+                    batch.buffer.reserve_exact(bytes + segment.range.len() * crate::pool::chunk::TAG_BYTES);
                 }
                 fill(&mut batch, job, away, segment, &to, shared, Some(number))?;
                 ((to.entry.clone(), to.version.clone()), Work::Encrypt(batch))

@@ -174,6 +174,15 @@ impl Desk {
         self.finish(due, unfinished);
     }
 
+    /// Answers all jobs that wait for tokens, for nobody will be here to take what comes back.
+    pub(crate) fn refuse_waiting(&mut self) {
+        let mut waiting = self.trips.take_all();
+        for job in &mut waiting {
+            job.refuse(Error::new(ErrorKind::Unavailable, "the engine is shutting down"));
+        }
+        self.finish(waiting, &mut Vec::new());
+    }
+
     /// Does consecutive parts that seal under one key version with one run, or one part of any other kind.
     fn do_group(&mut self, group: &mut [(Box<Job>, Part)], now: Instant, at: keymill_core::Timestamp) {
         let destination = match &group[0].0.task {

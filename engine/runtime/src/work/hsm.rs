@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use keymill_core::Timestamp;
-use keymill_core::error::Error;
+use keymill_core::error::{Error, ErrorKind};
 use keymill_core::key::{BulkMode, ProtectionLevel};
 use keymill_core::limit;
 use keymill_core::operation::Operation;
@@ -60,6 +60,10 @@ impl Desk {
         self.trips.close(job, away);
         if let Some(fault) = refused {
             return Err(fault);
+        }
+        if !to.entry.is_current() {
+            // No subkey of a key that may no longer be used: what the caller is told of that is found out at the end.
+            return Err(Error::new(ErrorKind::Conflict, "the key was changed meanwhile").into());
         }
         self.trips.derive_epoch(job, &to.entry, &to.version)?;
         job.waits = true;
@@ -140,7 +144,7 @@ impl Desk {
             }
             if to.version.invocations.left() < limit::RESERVED_INVOCATIONS / 4 {
                 // Ahead of need; where it fails now, it is told when they are needed.
-                let _later = self.trips.reserve(job, &to.entry, &to.version);
+                let _later = self.trips.reserve_ahead(&to.entry, &to.version);
             }
             if !away.segments.front().is_some_and(Segment::is_back) {
                 job.waits = true;
@@ -167,7 +171,7 @@ impl Desk {
     ) -> Result<(), Fault> {
         let Task::Seal { to, .. } = &job.task else { return Ok(()) };
         let to = to.clone();
-        while job.next < job.len() {
+        if job.next < job.len() {
             if let Some(fault) = away.refused.take() {
                 return Err(fault);
             }
@@ -210,6 +214,7 @@ impl Desk {
             job.next = range.end;
             away.cut_to = range.end;
         }
+        // The rest in its next turn: others wait for theirs.
         Ok(())
     }
 

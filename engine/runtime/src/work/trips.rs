@@ -50,8 +50,25 @@ struct Derivation {
 enum Subkeys {
     /// Of a sealing epoch; these jobs wait for it.
     Epoch { draft: EpochDraft, trips: Vec<u64> },
-    /// For opening, with the segments that wait for each.
-    Prefixes(Vec<([u8; PREFIX_BYTES], Vec<(u64, usize)>)>),
+    /// For opening; among what `owner` has out, though others may have come to wait, too.
+    Prefixes { owner: u64, rows: Vec<Row> },
+}
+
+/// A subkey that is being derived for opening, and the segments that wait for it.
+struct Row {
+    prefix: [u8; PREFIX_BYTES],
+    waiters: Vec<(u64, usize)>,
+}
+
+/// What came of asking for subkeys.
+#[derive(Default)]
+pub(super) struct Asked {
+    /// Subkeys that are waited for.
+    pub(super) waiting: usize,
+    /// Chunks that went out for them.
+    pub(super) chunks: usize,
+    /// Subkeys that are not on their way, and why.
+    pub(super) refused: Vec<([u8; PREFIX_BYTES], Fault)>,
 }
 
 impl Trips {
@@ -108,9 +125,14 @@ impl Trips {
 
     /// Takes the parked jobs that were called off, or whose time is over.
     pub(super) fn take_due(&mut self, now: Instant) -> Vec<Box<Job>> {
-        let due = |job: &Box<Job>| now >= job.deadline || job.cancel.is_cancelled();
+        let due = |job: &Job| now >= job.deadline || job.cancel.is_cancelled();
         let trips: Vec<u64> = self.parked.iter().filter(|(_, job)| due(job)).map(|(trip, _)| *trip).collect();
         trips.iter().filter_map(|trip| self.parked.remove(trip)).collect()
+    }
+
+    /// Takes all parked jobs.
+    pub(super) fn take_all(&mut self) -> Vec<Box<Job>> {
+        self.parked.drain().map(|(_, job)| job).collect()
     }
 
     /// Makes a chunk of a job's.
@@ -145,7 +167,7 @@ impl Trips {
         })
     }
 
-    /// Has subkeys of a key version derived for a segment, but for those that are on their way already; returns how many it waits for.
+    /// Has subkeys of a key version derived for a segment, but for those that are on their way already.
     pub(super) fn derive(
         &mut self,
         job: &Job,
@@ -153,28 +175,35 @@ impl Trips {
         (entry, version): (&Arc<CmkEntry>, &Arc<VersionEntry>),
         prefixes: Vec<[u8; PREFIX_BYTES]>,
         each: usize,
-    ) -> Result<usize, Fault> {
-        let waiting = prefixes.len();
+    ) -> Asked {
+        let mut asked = Asked::default();
         let mut missing = Vec::new();
         for prefix in prefixes {
-            match self.deriving.get(&(version.id, prefix)).and_then(|number| self.derivations.get_mut(number))
-            {
-                Some(Derivation { what: Subkeys::Prefixes(rows), .. }) => {
-                    if let Some((_, waiters)) = rows.iter_mut().find(|(other, _)| *other == prefix) {
-                        waiters.push((trip, segment));
+            let under_way = self.deriving.get(&(version.id, prefix));
+            match under_way.and_then(|number| self.derivations.get_mut(number)) {
+                Some(Derivation { what: Subkeys::Prefixes { rows, .. }, .. }) => {
+                    if let Some(row) = rows.iter_mut().find(|row| row.prefix == prefix) {
+                        row.waiters.push((trip, segment));
+                        asked.waiting += 1;
                     }
                 }
                 _ => missing.push(prefix),
             }
         }
         for some in missing.chunks(each.max(1)) {
-            let rows = some.iter().map(|prefix| (*prefix, vec![(trip, segment)])).collect();
-            let number = self.begin(job, entry, version, Subkeys::Prefixes(rows))?;
-            for prefix in some {
-                self.deriving.insert((version.id, *prefix), number);
+            let row = |prefix: &[u8; PREFIX_BYTES]| Row { prefix: *prefix, waiters: vec![(trip, segment)] };
+            let what = Subkeys::Prefixes { owner: trip, rows: some.iter().map(row).collect() };
+            match self.begin(job, entry, version, what) {
+                Ok(number) => {
+                    asked.waiting += some.len();
+                    asked.chunks += 1;
+                    self.deriving.extend(some.iter().map(|prefix| ((version.id, *prefix), number)));
+                }
+                // Those that went out before it are on their way all the same, and come back.
+                Err(fault) => asked.refused.extend(some.iter().map(|prefix| (*prefix, fault.clone()))),
             }
         }
-        Ok(waiting)
+        asked
     }
 
     /// Has the subkey of the next sealing epoch derived, unless it is on its way; the job waits for it.
@@ -223,8 +252,8 @@ impl Trips {
     fn derivation_chunk(&self, number: u64, derivation: &Derivation) -> Box<Chunk> {
         let jobs = match &derivation.what {
             Subkeys::Epoch { draft, .. } => vec![DeriveJob::new(draft.messages())],
-            Subkeys::Prefixes(rows) => {
-                rows.iter().map(|(prefix, _)| DeriveJob::new(subkey_messages(prefix))).collect()
+            Subkeys::Prefixes { rows, .. } => {
+                rows.iter().map(|row| DeriveJob::new(subkey_messages(&row.prefix))).collect()
             }
         };
         Box::new(Chunk {
@@ -249,11 +278,17 @@ impl Trips {
         version: &VersionEntry,
     ) -> Result<(), Fault> {
         let trip = job.trip.expect("a job that waits has a number");
-        let waiters = self.reserving.entry(version.id).or_default();
-        waiters.push(trip);
-        if waiters.len() > 1 {
+        self.reserve_ahead(entry, version)?;
+        self.reserving.entry(version.id).or_default().push(trip);
+        Ok(())
+    }
+
+    /// Has invocations of a key version reserved, unless some are on their way; nobody waits for them yet.
+    pub(super) fn reserve_ahead(&mut self, entry: &CmkEntry, version: &VersionEntry) -> Result<(), Fault> {
+        if self.reserving.contains_key(&version.id) {
             return Ok(());
         }
+        self.reserving.insert(version.id, Vec::new());
         let message = Reserve { cmk: entry.cmk.id, version: version.id, home: self.home.clone() };
         let sent = match self.shared.reserver.get() {
             Some(reserver) => reserver.try_send(message),
@@ -328,7 +363,7 @@ impl Trips {
         let is_head_back = away.segments.front().is_some_and(|head| head.is_back());
         let is_low = self.parked.get(&trip).is_some_and(|job| away.cut_to < job.len())
             && away.relay.is_none()
-            && away.out * 2 < self.shared.pool.window();
+            && away.has_room(self.shared.pool.window() / 2);
         if is_head_back || is_low {
             self.resume(trip, ready);
         }
@@ -357,9 +392,13 @@ impl Trips {
                     self.resume(trip, ready);
                 }
             }
-            Subkeys::Prefixes(rows) => {
+            Subkeys::Prefixes { owner, rows } => {
                 let mut touched = Vec::new();
-                for ((prefix, waiters), subkey) in rows.into_iter().zip(subkeys) {
+                if let Some(away) = self.away.get_mut(&owner) {
+                    away.out -= 1;
+                    touched.push(owner);
+                }
+                for (Row { prefix, waiters }, subkey) in rows.into_iter().zip(subkeys) {
                     self.deriving.remove(&(version.id, prefix));
                     let cipher = subkey.and_then(|subkey| {
                         let subkey =

@@ -122,10 +122,19 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plugins::pkcs11::{CancelMethod, GcmMethod, Overrides, WrapMechanism};
     use toml::{Table, Value};
 
     const EVERY_OPTION: &str = include_str!("../../../../config/keymill.toml");
     const HSM: &str = include_str!("../../../../config/hsm.toml");
+    const VENDORS: [&str; 6] = [
+        include_str!("../../../../config/hsm/softhsm.toml"),
+        include_str!("../../../../config/hsm/kryoptic.toml"),
+        include_str!("../../../../config/hsm/luna.toml"),
+        include_str!("../../../../config/hsm/cloudhsm.toml"),
+        include_str!("../../../../config/hsm/nshield.toml"),
+        include_str!("../../../../config/hsm/utimaco.toml"),
+    ];
     const DEV: &str = include_str!("../../../../config/dev.toml");
 
     /// The defaults, with something in the place of each option that has none.
@@ -140,6 +149,15 @@ mod tests {
             pin_file: Some("p".into()),
             pin_env: Some("e".into()),
             sessions: Some(1),
+            profile: Overrides {
+                wrap: Some(WrapMechanism::Kwp),
+                unwrap_value_len: Some(true),
+                unwrap_ec_params: Some(true),
+                specs: Some(Vec::new()),
+                gcm: Some(GcmMethod::Classic),
+                cancel: Some(CancelMethod::ReplaceSession),
+                max_item_bytes: Some(1),
+            },
             ..TokenSection::default()
         }];
         config.http.workers = Some(1);
@@ -201,6 +219,15 @@ mod tests {
         assert_eq!(config.root.kind, RootKind::Pkcs11);
         assert_eq!(config.pool.token.len(), 2);
         config.engine().unwrap();
+    }
+
+    #[test]
+    fn the_samples_for_each_vendor_load() {
+        for text in VENDORS {
+            let config: Config = toml::from_str(text).unwrap();
+            assert_eq!((config.root.kind, config.pool.token.len()), (RootKind::Pkcs11, 1), "{text}");
+            config.engine().unwrap();
+        }
     }
 
     #[test]

@@ -7,6 +7,8 @@ use keymill_core::key::{BulkMode, ProtectionLevel};
 use keymill_runtime::{EngineConfig, PoolConfig, TokenConfig};
 use serde::{Deserialize, Serialize};
 
+use crate::plugins::pkcs11::Overrides;
+
 /// The tokens, and the lanes in front of them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -57,6 +59,8 @@ pub(crate) struct TokenSection {
     pub(crate) restart_module: bool,
     /// Which process the module is loaded into.
     pub(crate) isolation: Isolation,
+    /// What the operator knows better of the module than the probes find.
+    pub(crate) profile: Overrides,
 }
 
 /// Which process a module is loaded into.
@@ -146,6 +150,7 @@ impl Default for TokenSection {
             max_hung: theirs.max_abandoned,
             restart_module: true,
             isolation: Isolation::None,
+            profile: Overrides::default(),
         }
     }
 }
