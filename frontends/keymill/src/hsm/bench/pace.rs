@@ -7,26 +7,44 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 /// Moments of which the median counts.
-pub(super) const RUNS: usize = 3;
+pub(super) const RUNS: usize = 5;
 /// How long a worker goes on before it looks at the clock again.
 const SLICE: Duration = Duration::from_millis(1);
 
 /// A rate, by the number of sessions.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct Rate {
     pub(super) sessions: usize,
+    /// The median of the runs.
     pub(super) per_s: f64,
-    /// The slowest and the fastest run.
-    pub(super) least: f64,
-    pub(super) most: f64,
+    /// Each run, in their order.
+    pub(super) runs: Vec<f64>,
 }
 
 impl Rate {
     /// Takes the median of several runs.
-    pub(super) fn of(sessions: usize, mut runs: Vec<f64>) -> Self {
-        runs.sort_by(f64::total_cmp);
-        Self { sessions, per_s: runs[runs.len() / 2], least: runs[0], most: runs[runs.len() - 1] }
+    pub(super) fn of(sessions: usize, runs: Vec<f64>) -> Self {
+        Self { sessions, per_s: median(&runs), runs }
     }
+
+    /// Returns by how much the slowest run falls short of the fastest.
+    pub(super) fn spread(&self) -> f64 {
+        let least = self.runs.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = self.runs.iter().copied().fold(0.0, f64::max);
+        if most > 0.0 { 1.0 - least / most } else { 0.0 }
+    }
+
+    /// Returns this rate by another that was measured in turn with it: what else went on met both runs of a pair.
+    pub(super) fn by(&self, other: &Self) -> f64 {
+        let pairs: Vec<f64> = self.runs.iter().zip(&other.runs).map(|(run, other)| run / other).collect();
+        median(&pairs)
+    }
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
 }
 
 /// Has each worker do `work` again and again for about `moment`, all at once, and returns how many were done a second. `work` returns
@@ -90,7 +108,9 @@ mod tests {
 
     #[test]
     fn the_median_of_runs_counts() {
-        let rate = Rate::of(2, vec![3.0, 1.0, 9.0]);
-        assert_eq!((rate.sessions, rate.per_s, rate.least, rate.most), (2, 3.0, 1.0, 9.0));
+        let rate = Rate::of(2, vec![3.0, 1.0, 10.0]);
+        assert_eq!((rate.sessions, rate.per_s, rate.spread()), (2, 3.0, 0.9));
+        // Run by run: whatever slowed one run down slowed down the other of its pair.
+        assert_eq!(rate.by(&Rate::of(2, vec![6.0, 2.0, 10.0])), 0.5);
     }
 }

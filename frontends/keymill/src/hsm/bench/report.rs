@@ -10,6 +10,9 @@ use crate::output::{self, Rows, grouped, or_dash};
 /// What is better by less than this is not better: the noise of a quiet machine.
 const NOISE: f64 = 1.05;
 
+/// Runs of one thing that differ by more are of a machine that does something else.
+const NOISY: f64 = 0.15;
+
 #[derive(Serialize)]
 pub(super) struct Report {
     pub(super) token: String,
@@ -36,8 +39,9 @@ pub(super) struct Row {
     /// The same through the provider's batches, where it has them.
     seam: Vec<Rate>,
     best: Option<Best>,
-    /// The best of the provider by the best of the plain loop.
+    /// The provider by the plain loop, with as many sessions as are best for that, or as the provider takes.
     ratio: Option<f64>,
+    ratio_sessions: Option<usize>,
     /// Why there are no rates, or no more of them.
     failure: Option<String>,
     #[serde(skip)]
@@ -61,8 +65,14 @@ impl Row {
         failure: Option<String>,
     ) -> Self {
         let best = best(&raw);
-        let ratio = best.as_ref().zip(self::best(&seam)).map(|(raw, seam)| seam.per_s / raw.per_s);
-        Self { operation: operation.id(), raw, seam, best, ratio, failure, name: operation.name() }
+        let most = best.as_ref().map_or(0, |best| best.sessions);
+        let ours = seam.iter().rev().find(|rate| rate.sessions <= most);
+        let pair =
+            ours.and_then(|ours| Some((ours, raw.iter().find(|rate| rate.sessions == ours.sessions)?)));
+        let (ratio, ratio_sessions) =
+            (pair.map(|(ours, raw)| ours.by(raw)), pair.map(|(ours, _)| ours.sessions));
+        let name = operation.name();
+        Self { operation: operation.id(), raw, seam, best, ratio, ratio_sessions, failure, name }
     }
 }
 
@@ -98,13 +108,13 @@ impl Report {
             self.token, self.model, self.serial, self.library
         ))?;
         output::line(format_args!(
-            "calls a second, the median of {} runs, by sessions; keymill: the same through the provider, {} at a time\n",
+            "calls a second by sessions, the median of {} runs; keymill: the same through the provider, {} at a time; ratio: keymill by raw\n",
             self.runs, self.batch_items
         ))?;
         let heads: Vec<String> = self.sessions.iter().map(ToString::to_string).collect();
         let mut head = vec!["operation", ""];
         head.extend(heads.iter().map(String::as_str));
-        head.push("of raw");
+        head.push("ratio");
         let numbers: Vec<usize> = (2..head.len()).collect();
         let mut rows = Rows::new(&head).numbers(&numbers);
         for row in &self.operations {
@@ -147,6 +157,17 @@ impl Report {
                 (None, None) => {}
             }
         }
+        let spreads =
+            self.operations.iter().flat_map(|row| row.raw.iter().chain(&row.seam)).map(Rate::spread);
+        let mut spreads: Vec<f64> = spreads.collect();
+        spreads.sort_by(f64::total_cmp);
+        // Of most rows: a single one may have met something.
+        if let Some(spread) = spreads.get(spreads.len() / 2).filter(|spread| **spread > NOISY) {
+            output::line(format_args!(
+                "\nRuns differ by {:.0} % and more: something else uses the machine or the token; measure again when it is quiet.",
+                100.0 * spread
+            ))?;
+        }
         if self.unoptimised {
             output::line(
                 "\nThis program was built without optimisation: the figures of keymill are too low.",
@@ -182,9 +203,14 @@ mod tests {
     }
 
     #[test]
-    fn the_ratio_is_of_the_best_by_the_best() {
-        let row = Row::new(Operation::Seal, rates(&[100.0, 80.0]), rates(&[70.0, 90.0]), None);
-        assert!((row.ratio.unwrap() - 0.9).abs() < 1e-9);
-        assert_eq!(Row::new(Operation::Wrap, rates(&[100.0]), Vec::new(), None).ratio, None);
+    fn the_ratio_is_that_of_the_same_number_of_sessions() {
+        let ratio = |raw: &[f64], seam: &[f64]| {
+            let row = Row::new(Operation::Seal, rates(raw), rates(seam), None);
+            row.ratio_sessions.zip(row.ratio)
+        };
+        assert_eq!(ratio(&[100.0, 80.0], &[50.0, 90.0]), Some((1, 0.5)));
+        assert_eq!(ratio(&[100.0, 200.0], &[50.0, 150.0]), Some((2, 0.75)));
+        assert_eq!(ratio(&[100.0, 200.0], &[50.0]), Some((1, 0.5)), "custody has one lane");
+        assert_eq!(ratio(&[100.0], &[]), None);
     }
 }
