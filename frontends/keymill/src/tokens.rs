@@ -1,6 +1,7 @@
 //! From the tokens of a configuration to the parts of an engine: how each is connected, and the root MAC key in them, by which the keys
 //! of the store and the audit are derived.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use parking_lot::Mutex;
 use crate::config::{Config, Isolation, TokenSection};
 use crate::failure::{Failure, Result};
 use crate::hsm::pin;
-use crate::plugins::pkcs11::{self, OpenError, OpenErrorKind, Pkcs11Provider};
+use crate::plugins::pkcs11::{self, OpenError, OpenErrorKind, PinSource, Pkcs11Provider};
 use crate::plugins::worker::{self, Refusal, Served, WorkerProvider};
 use crate::process::{self, EndSignals};
 
@@ -222,7 +223,12 @@ fn open_in_worker(setup: Sensitive) -> std::result::Result<Served, Refusal> {
     let end = bytes.iter().position(|byte| *byte == b'\n').ok_or_else(|| refusal("no setup".into()))?;
     let section: TokenSection =
         serde_json::from_slice(&bytes[..end]).map_err(|error| refusal(error.to_string()))?;
-    let pin = Sensitive::copied(&bytes[end + 1..]);
+    // A worker that is started again is told what the first one was; the file knows better.
+    let pin = section
+        .pin_file
+        .clone()
+        .and_then(|file| reader(file)())
+        .unwrap_or_else(|| Sensitive::copied(&bytes[end + 1..]));
     let provider = pkcs11::open(options(&section, pin))
         .map_err(|error| Refusal { needs_operator: needs_operator(&error), why: error.to_string() })?;
     let provider = Arc::new(provider);
@@ -238,6 +244,11 @@ fn open_in_worker(setup: Sensitive) -> std::result::Result<Served, Refusal> {
     })
 }
 
+/// Reads the file of a PIN anew, so that a token is connected again by the PIN that was set meanwhile.
+fn reader(file: PathBuf) -> PinSource {
+    Box::new(move || pin::configured(Some(&file), None).ok())
+}
+
 fn options(section: &TokenSection, pin: Sensitive) -> pkcs11::Config {
     let theirs = pkcs11::Config::new(&section.module, &section.label, pin);
     pkcs11::Config {
@@ -246,6 +257,7 @@ fn options(section: &TokenSection, pin: Sensitive) -> pkcs11::Config {
         // Sessions that hang are replaced, and give their places back when they return.
         max_sessions: section.engine().sessions + section.max_hung,
         restart_module: section.restart_module,
+        pin_again: section.pin_file.clone().map(reader),
         overrides: section.profile.clone(),
         ..theirs
     }

@@ -7,6 +7,9 @@ use keymill_core::Sensitive;
 
 use crate::profile::Overrides;
 
+/// Reads a PIN.
+pub type PinSource = Box<dyn Fn() -> Option<Sensitive> + Send + Sync>;
+
 /// Options of the PKCS#11 provider.
 pub struct Config {
     /// The module's file.
@@ -17,6 +20,9 @@ pub struct Config {
     pub token_serial: Option<String>,
     /// The user's PIN.
     pub pin: Sensitive,
+    /// Reads the PIN again where the token has to be connected anew, so that one that was changed meanwhile is known, and none is tried
+    /// that was refused; `None`, or where it gives nothing: the one that is known stays.
+    pub pin_again: Option<PinSource>,
     /// Keys held loaded in the token, at most.
     pub cached_keys: usize,
     /// Items that one call takes, at most.
@@ -39,6 +45,7 @@ impl Config {
             token_label: token_label.into(),
             token_serial: None,
             pin,
+            pin_again: None,
             cached_keys: 1000,
             max_batch: 256,
             max_sessions: 16,

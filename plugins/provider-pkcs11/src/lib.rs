@@ -39,7 +39,7 @@ pub use ceremony::{
     Ceremony, Cleaned, DomainCopy, Found, KEK_BYTES, MadeDomain, Party, PartyReport, WrappedPair,
     WrappingKey, clean, join, wrapping_key,
 };
-pub use config::Config;
+pub use config::{Config, PinSource};
 pub use error::{OpenError, OpenErrorKind};
 pub use initialize::{Initialize, Initialized, MadeKeys, initialize};
 pub use pin::{ChangedPin, change_pin};

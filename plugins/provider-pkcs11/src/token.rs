@@ -157,6 +157,17 @@ impl Token {
         false
     }
 
+    /// Takes the PIN as it is set now; where it is another than the one that was refused, an operator has acted.
+    fn read_pin_again(&self, state: &mut MutexGuard<'_, State>) {
+        let Some(now) = self.config.pin_again.as_ref().and_then(|read| read()) else { return };
+        let mut pin = self.pin.lock();
+        if pin.expose() != now.expose() {
+            *pin = now;
+            state.pin_refused = None;
+            self.pin_refused.store(false, Ordering::Release);
+        }
+    }
+
     /// Sees to it that there is a connection that works.
     fn ready(&self, state: &mut MutexGuard<'_, State>) -> Result<(), Refusal> {
         if let Some(link) = &mut state.link {
@@ -170,6 +181,7 @@ impl Token {
                 return Ok(());
             }
         }
+        self.read_pin_again(state);
         if let Some(why) = &state.pin_refused {
             return Err(Refusal { why: why.clone(), class: Class::Pin, kind: None });
         }

@@ -10,6 +10,7 @@ use keymill_core::key::{BulkMode, KeySpec, KeyUsage};
 use keymill_core::seam::provider::{CryptoProvider, ProviderError};
 use keymill_provider_pkcs11::module::number::CKR_PIN_LEN_RANGE;
 use keymill_provider_pkcs11::{Config, OpenErrorKind, Party, change_pin, open_on};
+use std::sync::{Arc, Mutex};
 use support::faults;
 
 const NEW: &[u8] = b"1147-changed";
@@ -111,4 +112,37 @@ fn a_served_token_goes_on_and_reconnects_with_the_new_pin() {
     custody.canary().unwrap();
     drop((custody, provider, session));
     assert!(opens(&label, NEW));
+}
+
+#[test]
+fn a_pin_that_was_changed_elsewhere_is_read_again_and_a_refused_one_is_not_tried_twice() {
+    let label = support::new_token();
+    let set = Arc::new(Mutex::new(pin(support::PIN)));
+    let read = Arc::clone(&set);
+    let config = Config {
+        pin_again: Some(Box::new(move || Some(pin(read.lock().unwrap().expose())))),
+        ..support::config(&label)
+    };
+    let provider = open_on(faults::interpose(&support::module()), config).unwrap();
+    let reconnected = || {
+        // Somebody else logs everybody out.
+        let session = support::module().open_session(support::slot(&label), false).unwrap();
+        session.logout().unwrap();
+        provider.custody().unwrap().canary()
+    };
+    // Which logs everybody out, too.
+    change_pin(&party(&label, support::PIN), &pin(NEW)).unwrap();
+    *set.lock().unwrap() = pin(NEW);
+    provider.custody().unwrap().canary().unwrap();
+    assert!(!provider.pin_refused());
+    // One that is wrong is tried once, and another once it is set.
+    *set.lock().unwrap() = pin(b"9999-wrong");
+    let logins = faults::calls("C_Login");
+    assert!(reconnected().is_err());
+    assert!((0..5).all(|_| provider.custody().unwrap().canary().is_err()));
+    assert_eq!(faults::calls("C_Login") - logins, 1);
+    assert!(provider.pin_refused());
+    *set.lock().unwrap() = pin(NEW);
+    provider.custody().unwrap().canary().unwrap();
+    assert!(!provider.pin_refused());
 }
