@@ -147,13 +147,14 @@ impl<K: Clone + Eq + Hash, T: Divisible> Lane<K, T> {
         }
     }
 
-    /// Tells whether there has been no session for longer than the lane's patience.
+    /// Tells whether there has been no session for longer than the lane's patience, or will be none any more.
     pub fn is_down(&self) -> bool {
         self.is_down_in(&self.state.lock())
     }
 
     fn is_down_in(&self, state: &State<K, T>) -> bool {
-        state.sessions == 0 && self.patience.is_some_and(|patience| state.bare_since.elapsed() > patience)
+        let is_over = |patience| state.closed || state.bare_since.elapsed() > patience;
+        state.sessions == 0 && self.patience.is_some_and(is_over)
     }
 
     /// Takes the jobs of a lane that is down, so that they are refused and need not wait for their deadlines.
@@ -274,6 +275,8 @@ mod tests {
         let lane = Lane::new(10, 4).with_patience(Duration::from_secs(3600));
         lane.submit(&"a", 1, One("a")).unwrap();
         assert!(lane.take_stranded().is_empty(), "a session may come back");
+        lane.close();
+        assert_eq!(lane.take_stranded(), [One("a")], "nobody comes back to a lane that is closed");
         let impatient = Lane::new(10, 4).with_patience(Duration::ZERO);
         impatient.join();
         impatient.submit(&"a", 1, One("a")).unwrap();

@@ -27,9 +27,13 @@ pub(crate) struct Tokens {
     sections: Vec<TokenSection>,
     /// What every token has to answer to the probe; that of the first that was connected.
     domain: Arc<Mutex<Option<[u8; 32]>>>,
-    /// One that was connected already, by its place.
-    connected: Option<(usize, Driver)>,
+    /// What came of those that were tried already, each by its place: the engine goes on from there, so that a PIN which was refused is
+    /// not tried again.
+    tried: Vec<(usize, Tried)>,
 }
+
+/// What came of connecting a token: the token, or why an operator has to act first.
+type Tried = std::result::Result<Driver, String>;
 
 /// What drives a token: its module in this process, or in one of its own.
 #[derive(Clone)]
@@ -82,7 +86,7 @@ impl Tokens {
                 )));
             }
         }
-        Ok(Self { sections, domain: Arc::default(), connected: None })
+        Ok(Self { sections, domain: Arc::default(), tried: Vec::new() })
     }
 
     /// Connects the first token that can be had, and returns what derives by its root MAC key.
@@ -101,12 +105,26 @@ impl Tokens {
         }
         let mut told = Vec::new();
         for (at, section) in self.sections.iter().enumerate() {
-            match connect(section, &self.domain) {
+            let before = self.tried.iter().find(|(of, _)| *of == at).map(|(_, tried)| tried.clone());
+            let outcome = match before {
+                Some(Ok(provider)) => return Ok(provider),
+                Some(Err(why)) => {
+                    told.push(format!("{}: {why}", section.name));
+                    continue;
+                }
+                None => connect(section, &self.domain),
+            };
+            match outcome {
                 Ok(provider) => {
-                    self.connected = Some((at, provider.clone()));
+                    self.tried.push((at, Ok(provider.clone())));
                     return Ok(provider);
                 }
-                Err(error) => told.push(format!("{}: {error}", section.name)),
+                Err(error) => {
+                    told.push(format!("{}: {error}", section.name));
+                    if let ConnectError::Refused(why) = error {
+                        self.tried.push((at, Err(why)));
+                    }
+                }
             }
         }
         Err(Failure::new(format!("no token of the pool can be connected: {}", told.join("; ")))
@@ -115,22 +133,21 @@ impl Tokens {
 
     /// Returns the parts for the engine.
     pub(crate) fn parts(self) -> Vec<TokenPart> {
-        let Self { sections, domain, connected } = self;
-        let mut connected = connected;
+        let Self { sections, domain, mut tried } = self;
         let parts = sections.into_iter().enumerate().map(|(at, section)| {
-            let ready = connected.take_if(|(first, _)| *first == at).map(|(_, provider)| provider);
-            TokenPart { config: section.engine(), connect: reconnect(section, domain.clone(), ready) }
+            let first = tried.iter().position(|(of, _)| *of == at).map(|i| tried.swap_remove(i).1);
+            TokenPart { config: section.engine(), connect: reconnect(section, domain.clone(), first) }
         });
         parts.collect()
     }
 }
 
-/// Connects a token whenever the engine asks; the first time it may be connected already.
-fn reconnect(section: TokenSection, domain: Arc<Mutex<Option<[u8; 32]>>>, ready: Option<Driver>) -> Connect {
-    let ready = Mutex::new(ready);
+/// Connects a token whenever the engine asks; the first time it may have been tried already.
+fn reconnect(section: TokenSection, domain: Arc<Mutex<Option<[u8; 32]>>>, first: Option<Tried>) -> Connect {
+    let first = Mutex::new(first);
     Box::new(move || {
-        if let Some(provider) = ready.lock().take() {
-            return Ok(provider.provider());
+        if let Some(tried) = first.lock().take() {
+            return tried.map(Driver::provider).map_err(ConnectError::Refused);
         }
         connect(&section, &domain).map(Driver::provider)
     })
@@ -260,5 +277,25 @@ fn options(section: &TokenSection, pin: Sensitive) -> pkcs11::Config {
         pin_again: section.pin_file.clone().map(reader),
         overrides: section.profile.clone(),
         ..theirs
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_whose_pin_was_refused_while_the_root_was_sought_is_not_tried_again_by_the_engine() {
+        let section =
+            TokenSection { name: "one".into(), module: "/nowhere/module.so".into(), ..Default::default() };
+        let tokens = Tokens {
+            sections: vec![section],
+            domain: Arc::default(),
+            tried: vec![(0, Err("its PIN was refused".into()))],
+        };
+        let part = tokens.parts().remove(0);
+        assert!(matches!((part.connect)(), Err(ConnectError::Refused(why)) if why == "its PIN was refused"));
+        // An operator who enables the token has it tried.
+        assert!(matches!((part.connect)(), Err(ConnectError::Unavailable(_))));
     }
 }

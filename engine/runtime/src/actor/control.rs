@@ -31,8 +31,8 @@ pub(crate) struct ControlActor {
 impl ControlActor {
     pub(crate) fn start(self, number: usize) -> std::io::Result<std::thread::JoinHandle<()>> {
         std::thread::Builder::new().name(format!("km-control-{number}")).spawn(move || {
-            let (shared, token, slot) = (self.shared.clone(), self.token.clone(), self.slot.clone());
-            watch_over(&shared, &token, &slot, Lane::Control, || self.run());
+            let of = (self.shared.clone(), self.token.clone(), self.slot.clone());
+            watch_over(of, Lane::Control, || self.run());
         })
     }
 
@@ -86,8 +86,12 @@ impl ControlActor {
                 }
             }
             let Some((_, custody)) = custody.as_mut() else { continue };
-            if self.watched(config.call_timeout, || self.token.unload_forgotten()).is_none() {
-                return;
+            loop {
+                match self.watched(config.call_timeout, || self.token.unload_forgotten()) {
+                    None => return,
+                    Some(true) => {}
+                    Some(false) => break,
+                }
             }
             if self.token.is_drained() || self.token.report().state != TokenState::Up {
                 self.slot.rest(Duration::from_millis(20));

@@ -40,8 +40,8 @@ enum End {
 impl SessionActor {
     pub(crate) fn start(self, number: usize) -> std::io::Result<std::thread::JoinHandle<()>> {
         std::thread::Builder::new().name(format!("km-session-{number}")).spawn(move || {
-            let (shared, token, slot) = (self.shared.clone(), self.token.clone(), self.slot.clone());
-            watch_over(&shared, &token, &slot, Lane::Data, || self.run());
+            let of = (self.shared.clone(), self.token.clone(), self.slot.clone());
+            watch_over(of, Lane::Data, || self.run());
         })
     }
 

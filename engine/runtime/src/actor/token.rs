@@ -81,7 +81,7 @@ impl TokenActor {
         }
         *self.token.slots.lock() = slots;
         self.watch_control(now, room);
-        self.refuse_stranded();
+        self.shared.pool.refuse_stranded();
     }
 
     /// Looks at the control thread, and starts one where there is none.
@@ -108,23 +108,6 @@ impl TokenActor {
             Err(error) => tracing::error!(token = %self.token.config.name, %error, "no control thread"),
         }
     }
-
-    /// Refuses what waits at a lane that has had no session for longer than its patience.
-    fn refuse_stranded(&self) {
-        let stranded = self.shared.pool.lane.take_stranded();
-        if !stranded.is_empty() {
-            let down = crate::lane::down();
-            let refused = stranded.into_iter().map(|mut chunk| {
-                chunk.fault =
-                    Some(keymill_core::error::Error::new(down.kind(), down.message().to_owned()).into());
-                chunk
-            });
-            crate::pool::chunk::send_home(refused.collect());
-        }
-        for job in self.shared.pool.control.take_stranded() {
-            job.answer(Err(crate::lane::down()));
-        }
-    }
 }
 
 /// Which lane a thread of a token serves.
@@ -136,9 +119,7 @@ pub(super) enum Lane {
 
 /// Runs a thread of a token to its end, and sets right what it leaves behind: one that panicked is given up like one that hangs.
 pub(super) fn watch_over(
-    shared: &Arc<Shared>,
-    token: &Arc<Token>,
-    slot: &Slot,
+    (shared, token, slot): (Arc<Shared>, Arc<Token>, Arc<Slot>),
     lane: Lane,
     run: impl FnOnce(),
 ) {
@@ -147,11 +128,13 @@ pub(super) fn watch_over(
     if outcome.is_err()
         && let Some(abandoned) = slot.abandon()
     {
-        give_up(shared, token, abandoned, lane, "a thread of the token panicked");
+        give_up(&shared, &token, abandoned, lane, "a thread of the token panicked");
     }
     if slot.is_abandoned() {
         token.abandoned.fetch_sub(1, Ordering::Relaxed);
     }
+    // Maybe the last of them, which end the provider: before it is said that the thread is gone, since the process may end then.
+    drop((shared, token));
     slot.set_ended();
 }
 

@@ -168,6 +168,20 @@ impl Pool {
                 }
             }
         }
+        // Threads of the host program may wait for it.
+        self.refuse_stranded();
+    }
+
+    /// Refuses what waits at lanes that are down.
+    pub(crate) fn refuse_stranded(&self) {
+        let mut stranded = self.lane.take_stranded();
+        for chunk in &mut stranded {
+            chunk.fault = Some(crate::lane::down().into());
+        }
+        chunk::send_home(stranded);
+        for job in self.control.take_stranded() {
+            job.answer(Err(crate::lane::down()));
+        }
     }
 
     /// Tells whether it was told to stop.

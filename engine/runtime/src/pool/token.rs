@@ -188,6 +188,9 @@ pub(crate) struct Token {
     item_ns: AtomicU64,
 }
 
+/// Keys that are unloaded in one go.
+const UNLOADED: usize = 16;
+
 /// How long to wait after so many failures in a row: short, since a token that returns is to serve within a second.
 pub(crate) fn back_off(failures: u32) -> Duration {
     Duration::from_millis((10 << failures.min(6)).min(400))
@@ -482,19 +485,25 @@ impl Token {
         }
     }
 
-    /// Unloads what was forgotten; for the control thread.
-    pub(crate) fn unload_forgotten(&self) {
+    /// Unloads some of what was forgotten, and tells whether there is more; for the control thread. Not all at once: a thousand keys take
+    /// a slow token longer than a call may, and others want to load theirs.
+    pub(crate) fn unload_forgotten(&self) -> bool {
         if self.leaving.lock().is_empty() {
-            return;
+            return false;
         }
-        let Some(current) = self.custody.lock().clone() else { return };
-        let Some(mut custody) = current.try_lock_for(self.config.call_timeout / 2) else { return };
-        let leaving = std::mem::take(&mut *self.leaving.lock());
+        let Some(current) = self.custody.lock().clone() else { return false };
+        let Some(mut custody) = current.try_lock_for(self.config.call_timeout / 2) else { return false };
+        let (leaving, more) = {
+            let mut leaving = self.leaving.lock();
+            let kept = leaving.len().saturating_sub(UNLOADED);
+            (leaving.split_off(kept), kept > 0)
+        };
         for handle in leaving {
             if let Err(error) = custody.unload(handle) {
                 tracing::debug!(%error, token = %self.config.name, "unloading a key failed");
             }
         }
+        more
     }
 
     /// Notes how long so many items took, of so many operations.
