@@ -2,6 +2,8 @@
 //! process. `cargo run --release -p keymill-bench --example farm [SECONDS]`; the simulator and SoftHSM are built and found by
 //! `tests/modules/build`.
 
+#![allow(clippy::print_stdout, reason = "its table")]
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 

@@ -3,6 +3,8 @@
 //! keymill-bench --example hsm [PAIRS]`; SoftHSM, or Kryoptic where `KEYMILL_KRYOPTIC_MODULE` names it. Both sides pass through the
 //! simulator of `tests/modules`, which adds nothing here.
 
+#![allow(clippy::print_stdout, reason = "its table")]
+
 use std::time::{Duration, Instant};
 
 use keymill_bench::Fixture;
