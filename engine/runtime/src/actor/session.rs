@@ -19,7 +19,7 @@ use crate::shared::Shared;
 const IDLE: Duration = Duration::from_secs(1);
 /// Idle rounds after which it does.
 const IDLE_ROUNDS: u32 = 30;
-/// Sessions that may be lost over one chunk, or find its key not to be had: one that brings down whatever touches it shall not bring down a farm.
+/// Sessions that may be lost over one chunk: one that brings down whatever touches it shall not bring down a farm.
 const ATTEMPTS: u32 = 8;
 /// How often a key is loaded anew for one chunk.
 const LOADS: usize = 3;
@@ -205,7 +205,7 @@ impl SessionActor {
                     self.pool().lane.restore(&principal, 1, chunk);
                     continue;
                 }
-                tracing::error!(token = %self.token.config.name, sessions = ATTEMPTS, "a chunk was given up: no session that took it could do it");
+                tracing::error!(token = %self.token.config.name, sessions = ATTEMPTS, "a chunk was given up: every session that took it was lost");
                 chunk.fault = Some(out_of_sessions());
             }
             home.push(chunk);
@@ -223,11 +223,8 @@ impl SessionActor {
                     return Ok(());
                 }
                 Err(LoadError::Token(reason)) => return Err(SessionLost { reason }),
-                // It goes back, maybe to another token; the session goes on with what is loaded.
-                Err(LoadError::Busy) => {
-                    chunk.attempts += 1;
-                    return Ok(());
-                }
+                // It goes back, maybe to another token, up to its deadline; the session goes on with what is loaded.
+                Err(LoadError::Busy) => return Ok(()),
             };
             call(session, &handle, &mut chunk.work)?;
             if !forget_stale(&mut chunk.work) {
