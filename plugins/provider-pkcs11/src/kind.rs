@@ -291,7 +291,12 @@ mod tests {
         assert_eq!(kinds().len(), 2 + 1 + 3 * 2 + 3 + 1);
         for kind in kinds() {
             let (Birth::Secret(_, born) | Birth::Pair(_, _, born)) = kind.birth();
-            for template in [&born, &kind.unwrapped_saying(true, true)] {
+            // A private key does not come from outside.
+            let arrived = match kind.spec.is_key_pair() {
+                true => born.clone(),
+                false => kind.arrival(&[7; 32]),
+            };
+            for template in [&born, &arrived, &kind.unwrapped_saying(true, true)] {
                 let set = [CKA_ENCRYPT, CKA_DECRYPT, CKA_SIGN, CKA_VERIFY].map(|use_| flag(template, use_));
                 let expected = match (kind.spec.is_key_pair(), kind.usage, kind.mode) {
                     (false, _, Some(BulkMode::InHsm)) => [Some(true), Some(true), Some(false), Some(false)],

@@ -247,6 +247,24 @@ fn a_key_may_ask_for_at_most_what_the_pool_allows() {
     }
 }
 
+#[test]
+fn a_token_that_takes_no_key_from_outside_makes_none_that_could_fall_back() {
+    let farm = Farm::new(1);
+    let (_live, _, mut caller) = begin(&farm, allowing(Fallback::Saturated));
+    create(&mut caller, MODES[0], None).unwrap();
+    // The probes of the connection ask for some, too.
+    let before = farm.hsms[0].calls("C_CreateObject");
+    for code in ["CKR_TEMPLATE_INCONSISTENT", "CKR_FUNCTION_NOT_SUPPORTED", "CKR_ATTRIBUTE_VALUE_INVALID"] {
+        farm.control(&format!("faults = [{{ functions = [\"C_CreateObject\"], answer = \"{code}\" }}]"));
+        for mode in MODES {
+            let refused = create(&mut caller, mode, Some(Fallback::Unavailable)).unwrap_err();
+            assert!(refused.code.starts_with("Unsupported"), "{code}: {refused:?}");
+            create(&mut caller, mode, Some(Fallback::Never)).unwrap();
+        }
+    }
+    assert_eq!(farm.hsms[0].calls("C_CreateObject") - before, 6, "each is asked for once");
+}
+
 /// Whatever the pool is set to, a key of before that never had a copy has nothing to be served from, and one whose pool allows less
 /// than it did is not served.
 #[test]
