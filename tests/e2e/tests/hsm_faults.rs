@@ -182,6 +182,20 @@ fn a_key_whose_loading_hangs_does_not_stop_those_that_are_loaded() {
     eventually("the other is loaded", || caller.encrypt(other, b"text", &[]).ok());
 }
 
+/// Failure 1: many idle sessions died at once, and each is found out by use; the one request that finds them all is answered.
+#[test]
+fn a_request_that_finds_every_session_dead_is_answered_all_the_same() {
+    let farm = Farm::new(1);
+    let (_live, _, mut caller) = begin(&farm, |config| config.sessions = 24);
+    eventually("all sessions are open", || (caller.tokens().unwrap()[0].sessions == 24).then_some(()));
+    let key = caller.create_in_hsm(BulkMode::InHsm).unwrap();
+    let blob = caller.encrypt(key, b"text", &[]).unwrap();
+    for round in 1..=3 {
+        farm.control(&format!("lose_sessions = {round}"));
+        assert_eq!(caller.decrypt(&blob, &[]).unwrap(), b"text");
+    }
+}
+
 /// A driver that panics a few times.
 struct Panicking {
     inner: Arc<dyn CryptoProvider>,

@@ -115,6 +115,7 @@ impl SessionActor {
     fn serve(&self, session: &mut dyn CryptoSession, failures: &mut u32) -> End {
         let mut batch = Vec::new();
         let mut idle = 0;
+        let mut proved = Instant::now();
         loop {
             if self.slot.is_retired() || self.token.is_drained() {
                 return End::NotWanted;
@@ -134,9 +135,9 @@ impl SessionActor {
                 }
                 Taken::Batch => {
                     idle = 0;
-                    match self.work(session, &mut batch) {
+                    match self.work(session, &mut batch, proved) {
                         Some(end) => return end,
-                        None => *failures = 0,
+                        None => (*failures, proved) = (0, Instant::now()),
                     }
                 }
             }
@@ -155,8 +156,13 @@ impl SessionActor {
         }
     }
 
-    /// Does a batch; what is done goes home, what is not goes back to the lane.
-    fn work(&self, session: &mut dyn CryptoSession, batch: &mut Vec<Box<Chunk>>) -> Option<End> {
+    /// Does a batch; what is done goes home, what is not goes back to the lane. `proved`: when the session was last known to live.
+    fn work(
+        &self,
+        session: &mut dyn CryptoSession,
+        batch: &mut Vec<Box<Chunk>>,
+        proved: Instant,
+    ) -> Option<End> {
         let now = Instant::now();
         gather(batch);
         let held = batch.iter().map(|chunk| (Arc::clone(&chunk.home), chunk.tag)).collect();
@@ -183,7 +189,8 @@ impl SessionActor {
                     operations += chunk.operations();
                 }
                 Err(SessionLost { reason }) => {
-                    chunk.attempts += 1;
+                    // All sessions of a token may have died long ago, and each is found dead by a chunk: not the chunk's doing.
+                    chunk.attempts += u32::from(proved >= chunk.since);
                     lost = Some(reason);
                     break;
                 }

@@ -38,7 +38,9 @@ pub(crate) struct Chunk {
     pub(crate) work: Work,
     pub(crate) deadline: Instant,
     pub(crate) cancel: Cancel,
-    /// Sessions that were lost over it.
+    /// When it was cut.
+    pub(crate) since: Instant,
+    /// Sessions that were lost over it, though they had lived since it was cut.
     pub(crate) attempts: u32,
     pub(crate) home: Arc<dyn Home>,
     /// Why none of it could be done.
