@@ -172,12 +172,16 @@ fn connect(
             Driver::Here(Arc::new(provider))
         }
         Isolation::Process => {
-            let options = worker_options(section, &pin)
-                .map_err(|failure| ConnectError::Unavailable(failure.to_string()))?;
+            let unavailable = |failure: Failure| ConnectError::Unavailable(failure.to_string());
+            let options = worker_options(section, &pin).map_err(unavailable)?;
             let provider = worker::open(options).map_err(|error| match error.needs_operator() {
                 true => ConnectError::Refused(error.to_string()),
                 false => ConnectError::Unavailable(error.to_string()),
             })?;
+            // Later workers are told what the first found out: to try it all again takes seconds, and beside a device that fails now and
+            // then it would find something else each time.
+            let profile = provider.ask(PROFILE).map_err(|e| ConnectError::Unavailable(e.to_string()))?;
+            provider.replace_setup(setup(section, profile.expose(), &pin).map_err(unavailable)?);
             Driver::Worker(Arc::new(provider))
         }
     };
@@ -207,12 +211,7 @@ pub(crate) const WORKER: &str = "hsm-worker";
 
 fn worker_options(section: &TokenSection, pin: &Sensitive) -> Result<worker::Config> {
     let program = std::env::current_exe().map_err(Failure::because("the program's own path"))?;
-    // A line of JSON, and the PIN behind it: it goes over a socket that only the worker has.
-    let mut setup = serde_json::to_vec(section).map_err(Failure::because("the worker's setup"))?;
-    setup.push(b'\n');
-    setup.reserve_exact(pin.expose().len());
-    setup.extend_from_slice(pin.expose());
-    let theirs = worker::Config::new(program, Sensitive::new(setup));
+    let theirs = worker::Config::new(program, setup(section, b"", pin)?);
     let engine = section.engine();
     Ok(worker::Config {
         args: vec![WORKER.into()],
@@ -226,6 +225,20 @@ fn worker_options(section: &TokenSection, pin: &Sensitive) -> Result<worker::Con
     })
 }
 
+/// What a worker is asked for its module's profile, in JSON.
+const PROFILE: &[u8] = b"profile";
+
+/// Returns what opens a token in a worker: a line with its section and one with its profile, both in JSON, the second empty where it is yet
+/// to be found; and the PIN behind them. It goes over a socket that only the worker has.
+fn setup(section: &TokenSection, profile: &[u8], pin: &Sensitive) -> Result<Sensitive> {
+    let section = serde_json::to_vec(section).map_err(Failure::because("the worker's setup"))?;
+    let mut setup = Vec::with_capacity(section.len() + profile.len() + pin.expose().len() + 2);
+    for part in [&section[..], b"\n", profile, b"\n", pin.expose()] {
+        setup.extend_from_slice(part);
+    }
+    Ok(Sensitive::new(setup))
+}
+
 /// Serves a module to the process that started this one, until that is gone.
 pub(crate) fn run_worker() -> Result<()> {
     process::harden()?;
@@ -236,22 +249,32 @@ pub(crate) fn run_worker() -> Result<()> {
 
 fn open_in_worker(setup: Sensitive) -> std::result::Result<Served, Refusal> {
     let refusal = |why: String| Refusal { why, needs_operator: false };
-    let bytes = setup.expose();
-    let end = bytes.iter().position(|byte| *byte == b'\n').ok_or_else(|| refusal("no setup".into()))?;
+    let mut parts = setup.expose().splitn(3, |byte| *byte == b'\n');
+    let (Some(section), Some(profile), Some(given)) = (parts.next(), parts.next(), parts.next()) else {
+        return Err(refusal("no setup".into()));
+    };
     let section: TokenSection =
-        serde_json::from_slice(&bytes[..end]).map_err(|error| refusal(error.to_string()))?;
+        serde_json::from_slice(section).map_err(|error| refusal(error.to_string()))?;
+    let known_profile = match profile {
+        [] => None,
+        _ => Some(serde_json::from_slice(profile).map_err(|error| refusal(error.to_string()))?),
+    };
     // A worker that is started again is told what the first one was; the file knows better.
     let pin = section
         .pin_file
         .clone()
         .and_then(|file| reader(file)())
-        .unwrap_or_else(|| Sensitive::copied(&bytes[end + 1..]));
-    let provider = pkcs11::open(options(&section, pin))
+        .unwrap_or_else(|| Sensitive::copied(given));
+    let provider = pkcs11::open(pkcs11::Config { known_profile, ..options(&section, pin) })
         .map_err(|error| Refusal { needs_operator: needs_operator(&error), why: error.to_string() })?;
     let provider = Arc::new(provider);
     let (derives, refused) = (provider.clone(), provider.clone());
     Ok(Served {
         answer: Box::new(move |question| {
+            if question == PROFILE {
+                let profile = serde_json::to_vec(derives.module_profile());
+                return profile.map(Sensitive::new).map_err(|error| ProviderError::Rejected(error.to_string()));
+            }
             let (blocks, _) = question.as_chunks();
             let messages = blocks.try_into().map_err(|_| ProviderError::Rejected("no two blocks".into()))?;
             derives.root_derive(messages)

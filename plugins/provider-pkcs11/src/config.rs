@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use keymill_core::Sensitive;
 
-use crate::profile::Overrides;
+use crate::profile::{ModuleProfile, Overrides};
 
 /// Reads a PIN.
 pub type PinSource = Box<dyn Fn() -> Option<Sensitive> + Send + Sync>;
@@ -35,6 +35,9 @@ pub struct Config {
     pub quiesce: Duration,
     /// What the operator knows better than the probes.
     pub overrides: Overrides,
+    /// What the probes found of this token earlier; they are not made again then: beside a device that fails now and then they would find
+    /// something else each time.
+    pub known_profile: Option<ModuleProfile>,
 }
 
 impl Config {
@@ -52,6 +55,7 @@ impl Config {
             restart_module: true,
             quiesce: Duration::from_secs(5),
             overrides: Overrides::default(),
+            known_profile: None,
         }
     }
 }

@@ -68,6 +68,7 @@ impl Token {
     /// Connects for the first time, and finds out what the module can do.
     pub(crate) fn open(module: Module, mut config: Config) -> Result<Self, OpenError> {
         let pin = std::mem::replace(&mut config.pin, Sensitive::zeroed(0));
+        let known = config.known_profile.take();
         let mut generation = [0; 8];
         getrandom::fill(&mut generation)
             .map_err(|_| OpenError::other("the operating system gave no random bytes"))?;
@@ -79,7 +80,7 @@ impl Token {
             domain: bare.domain,
             overrides: &config.overrides,
         };
-        let profile = probe.run().map_err(|why| OpenError::new(OpenErrorKind::Lacking, why))?;
+        let profile = match known { Some(known) => Ok(known), None => probe.run() }.map_err(|why| OpenError::new(OpenErrorKind::Lacking, why))?;
         let generation = u64::from_be_bytes(generation);
         let link = finish(bare, &profile, &config, generation).map_err(OpenError::because("the canary"))?;
         let state = State { attachment: module.attach(), link: Some(link), pin_refused: None };

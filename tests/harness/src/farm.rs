@@ -255,17 +255,22 @@ impl Simulated {
             "sessions": config.sessions,
             "cached_keys": config.cached_keys,
         });
-        let mut setup = section.to_string().into_bytes();
-        setup.push(b'\n');
-        setup.extend_from_slice(PIN);
+        let setup = |profile: &[u8]| {
+            Sensitive::new([section.to_string().as_bytes(), b"\n", profile, b"\n", PIN].concat())
+        };
         let options = keymill_provider_worker::Config {
             args: vec!["hsm-worker".into()],
             call_timeout: config.call_timeout,
             max_backoff: Duration::from_millis(400),
-            ..keymill_provider_worker::Config::new(crate::program::program(), Sensitive::new(setup))
+            ..keymill_provider_worker::Config::new(crate::program::program(), setup(b""))
         };
         match keymill_provider_worker::open(options) {
-            Ok(provider) => Ok(Arc::new(provider)),
+            Ok(provider) => {
+                // As the program does it: later workers need not find everything out again.
+                let profile = provider.ask(b"profile").map_err(|e| ConnectError::Unavailable(e.to_string()))?;
+                provider.replace_setup(setup(profile.expose()));
+                Ok(Arc::new(provider))
+            }
             Err(error) if error.needs_operator() => Err(ConnectError::Refused(error.to_string())),
             Err(error) => Err(ConnectError::Unavailable(error.to_string())),
         }
