@@ -138,6 +138,15 @@ pub(crate) fn seeds() -> Vec<Seed> {
             }),
         ),
         (
+            "import",
+            seed(Kind::Import, &|out| {
+                Released::encode(&mut Vec::new(), out);
+                let (mode, material) = (Some(BulkMode::InHsm), Sensitive::copied(&[6; 32]));
+                let usage = KeyUsage::EncryptDecrypt;
+                ControlRequest::encode_import(KeySpec::Aes256, usage, mode, &material, out);
+            }),
+        ),
+        (
             "load",
             seed(Kind::Load, &|out| {
                 Released::encode(&mut Vec::new(), out);
