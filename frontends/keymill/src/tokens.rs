@@ -260,11 +260,8 @@ fn open_in_worker(setup: Sensitive) -> std::result::Result<Served, Refusal> {
         _ => Some(serde_json::from_slice(profile).map_err(|error| refusal(error.to_string()))?),
     };
     // A worker that is started again is told what the first one was; the file knows better.
-    let pin = section
-        .pin_file
-        .clone()
-        .and_then(|file| reader(file)())
-        .unwrap_or_else(|| Sensitive::copied(given));
+    let pin =
+        section.pin_file.clone().and_then(|file| reader(file)()).unwrap_or_else(|| Sensitive::copied(given));
     let provider = pkcs11::open(pkcs11::Config { known_profile, ..options(&section, pin) })
         .map_err(|error| Refusal { needs_operator: needs_operator(&error), why: error.to_string() })?;
     let provider = Arc::new(provider);
@@ -273,7 +270,9 @@ fn open_in_worker(setup: Sensitive) -> std::result::Result<Served, Refusal> {
         answer: Box::new(move |question| {
             if question == PROFILE {
                 let profile = serde_json::to_vec(derives.module_profile());
-                return profile.map(Sensitive::new).map_err(|error| ProviderError::Rejected(error.to_string()));
+                return profile
+                    .map(Sensitive::new)
+                    .map_err(|error| ProviderError::Rejected(error.to_string()));
             }
             let (blocks, _) = question.as_chunks();
             let messages = blocks.try_into().map_err(|_| ProviderError::Rejected("no two blocks".into()))?;

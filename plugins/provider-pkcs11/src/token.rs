@@ -80,7 +80,11 @@ impl Token {
             domain: bare.domain,
             overrides: &config.overrides,
         };
-        let profile = match known { Some(known) => Ok(known), None => probe.run() }.map_err(|why| OpenError::new(OpenErrorKind::Lacking, why))?;
+        let profile = match known {
+            Some(known) => Ok(known),
+            None => probe.run(),
+        }
+        .map_err(|why| OpenError::new(OpenErrorKind::Lacking, why))?;
         let generation = u64::from_be_bytes(generation);
         let link = finish(bare, &profile, &config, generation).map_err(OpenError::because("the canary"))?;
         let state = State { attachment: module.attach(), link: Some(link), pin_refused: None };

@@ -267,7 +267,8 @@ impl Simulated {
         match keymill_provider_worker::open(options) {
             Ok(provider) => {
                 // As the program does it: later workers need not find everything out again.
-                let profile = provider.ask(b"profile").map_err(|e| ConnectError::Unavailable(e.to_string()))?;
+                let profile =
+                    provider.ask(b"profile").map_err(|e| ConnectError::Unavailable(e.to_string()))?;
                 provider.replace_setup(setup(profile.expose()));
                 Ok(Arc::new(provider))
             }
