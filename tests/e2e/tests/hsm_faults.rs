@@ -99,8 +99,7 @@ fn a_token_that_does_not_destroy_an_object_holds_up_nobody_who_looks() {
     let began = Instant::now();
     // It puts the other key out.
     let _late = caller.encrypt(keys[1], b"text", &[]);
-    let shown = caller.tokens().unwrap();
-    assert_eq!(shown[0].hung_calls, 1, "{shown:?}");
+    eventually("the call is missed", || (caller.tokens().unwrap()[0].hung_calls >= 1).then_some(()));
     let _scraped = metric(&live, "keymill_requests_in_flight");
     caller.disable(keys[0]).unwrap();
     caller.enable(keys[0]).unwrap();
@@ -167,7 +166,7 @@ fn a_key_whose_loading_hangs_does_not_stop_those_that_are_loaded() {
     let farm = Farm::new(1);
     let (_live, _, mut caller) = begin(&farm, |config| {
         config.sessions = 3;
-        config.call_timeout = Duration::from_millis(400);
+        config.call_timeout = Duration::from_secs(1);
         config.probe_interval = Duration::from_secs(3600);
     });
     let [loaded, other] = [0; 2].map(|_| caller.create_in_hsm(BulkMode::InHsm).unwrap());
