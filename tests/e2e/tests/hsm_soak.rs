@@ -197,9 +197,12 @@ fn soak(isolated: bool) {
     let farm = Farm::new(4);
     let (live, credentials) = start(&farm, isolated);
     let mut caller = Caller::new(&live, &credentials);
-    eventually("all tokens are up", || {
-        caller.tokens().unwrap().iter().all(|token| token.state == "up").then_some(())
-    });
+    // Each worker finds out what its module can do, which takes seconds by itself, and four of them share the machine.
+    let patience = Instant::now() + Duration::from_secs(90);
+    while !caller.tokens().unwrap().iter().all(|token| token.state == "up") {
+        assert!(Instant::now() < patience, "{:?}", caller.tokens());
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
     let tally = Tally::default();
     let mut create = |mode| {
         let key = eventually("a key is made", || caller.create_in_hsm(mode).ok());
