@@ -262,17 +262,7 @@ pub(crate) fn opening(algorithm: DecryptAlgorithm) -> Mechanism<'static> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::module::Value;
-
-    fn flag(template: &[Attribute<'_>], kind: CK_ATTRIBUTE_TYPE) -> Option<bool> {
-        let mut found = template.iter().filter(|attribute| attribute.kind == kind);
-        let value = found.next().map(|attribute| match attribute.value {
-            Value::Bool(value) => value,
-            _ => panic!("not a truth value"),
-        });
-        assert!(found.next().is_none(), "attribute 0x{kind:x} stands twice");
-        value
-    }
+    use crate::module::template::flag;
 
     fn kinds() -> Vec<Kind> {
         let mut kinds = Vec::new();

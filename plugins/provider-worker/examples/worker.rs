@@ -172,6 +172,16 @@ impl KeyCustody for Stuck {
         self.0.generate(spec, usage, bulk_mode)
     }
 
+    fn import(
+        &mut self,
+        spec: KeySpec,
+        usage: KeyUsage,
+        bulk_mode: Option<BulkMode>,
+        material: &Sensitive,
+    ) -> Result<StoredKey, ProviderError> {
+        self.0.import(spec, usage, bulk_mode, material)
+    }
+
     fn load(&mut self, key: &StoredKey) -> Result<KeyHandle, ProviderError> {
         self.0.load(key)
     }

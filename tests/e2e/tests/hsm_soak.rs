@@ -24,6 +24,8 @@ const FAULTS: &str = r#"{ functions = ["C_Encrypt*", "C_Decrypt*", "C_Message*",
     "CKR_SESSION_COUNT", "0x80000042"] }"#;
 const BATCH: usize = 64;
 const TEXT_BYTES: usize = 100;
+/// How long one batch may take before the soak has failed.
+const STUCK: Duration = Duration::from_secs(60);
 
 struct Plan {
     items: u64,
@@ -66,12 +68,17 @@ fn come_again(errors: &[ItemError], tally: &Tally) -> HashSet<usize> {
         assert!(retryable.contains(&&*error.1), "{error:?}");
     }
     tally.again.fetch_add(errors.len() as u64, Ordering::Relaxed);
+    if !errors.is_empty() {
+        // As a client would: a pool that is down is not asked as fast as it can refuse.
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
     errors.iter().map(|error| error.0 as usize).collect()
 }
 
 /// Encrypts and decrypts batches until as many items are done as the plan says.
 fn work(mut caller: Caller, number: u64, total: u64, tally: &Tally) {
     let mut batch = 0u64;
+    let mut patience = Instant::now();
     while tally.done.load(Ordering::Relaxed) < total {
         batch += 1;
         let keys = tally.keys.lock().unwrap().clone();
@@ -80,6 +87,7 @@ fn work(mut caller: Caller, number: u64, total: u64, tally: &Tally) {
         let mut open: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
         let mut left: Vec<Vec<u8>> = (0..BATCH as u64).map(|i| text(first + i)).collect();
         while !left.is_empty() {
+            assert!(patience.elapsed() < STUCK, "nothing was done for {STUCK:?}: {:?}", caller.tokens());
             let request = keymill_e2e::batch_encrypt(key, &left);
             let answer = caller.ask(request, |reply| match reply {
                 keymill_core::operation::Reply::BatchEncrypt(reply) => (
@@ -104,6 +112,7 @@ fn work(mut caller: Caller, number: u64, total: u64, tally: &Tally) {
         }
         let mut left = open;
         while !left.is_empty() {
+            assert!(patience.elapsed() < STUCK, "nothing was done for {STUCK:?}: {:?}", caller.tokens());
             let blobs: Vec<Vec<u8>> = left.iter().map(|(_, blob)| blob.clone()).collect();
             let opened = caller.batch_decrypt(&blobs).unwrap();
             let again = come_again(&opened.errors, tally);
@@ -118,6 +127,7 @@ fn work(mut caller: Caller, number: u64, total: u64, tally: &Tally) {
                 .collect();
         }
         tally.done.fetch_add(BATCH as u64, Ordering::Relaxed);
+        patience = Instant::now();
     }
 }
 

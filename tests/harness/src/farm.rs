@@ -177,8 +177,10 @@ impl Simulated {
                 softhsm_configuration().join("softhsm2.conf").display()
             ),
         };
-        let fixed =
-            format!("[{name}]\nmodule = \"{}\"\nonly_token = \"{name}\"\n{place}\n", module.display());
+        let fixed = format!(
+            "[{name}]\nmodule = \"{}\"\nonly_token = \"{name}\"\nseed_by_process = true\n{place}\n",
+            module.display()
+        );
         let hsm = Self { name, library, fixed, revision: AtomicU64::new(0), options: Mutex::default() };
         hsm.control(options);
         hsm

@@ -88,8 +88,7 @@ pub trait KeyCustody: Send {
         usage: KeyUsage,
         bulk_mode: Option<BulkMode>,
     ) -> Result<StoredKey, ProviderError>;
-    /// Takes material that was made elsewhere, the bytes of a secret key, and returns it as it is to be stored. A provider that does not
-    /// say how takes none.
+    /// Takes material that was made elsewhere, the bytes of a secret key, and returns it as it is to be stored.
     ///
     /// # Errors
     /// `Rejected` as of [`Self::generate`], and where the provider takes no such key from outside.
@@ -99,10 +98,7 @@ pub trait KeyCustody: Send {
         usage: KeyUsage,
         bulk_mode: Option<BulkMode>,
         material: &Sensitive,
-    ) -> Result<StoredKey, ProviderError> {
-        let _unused = (usage, bulk_mode, material);
-        Err(ProviderError::Rejected(format!("no key of {} is taken from outside", spec.name())))
-    }
+    ) -> Result<StoredKey, ProviderError>;
     /// Makes stored material usable.
     ///
     /// # Errors

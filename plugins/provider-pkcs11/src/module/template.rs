@@ -166,19 +166,21 @@ fn token_key<'a>(label: &'a str, id: &'a [u8]) -> Vec<Attribute<'a>> {
     ]
 }
 
+/// Returns a truth value of a template; none where it is not there.
+#[cfg(test)]
+pub(crate) fn flag(template: &[Attribute<'_>], kind: CK_ATTRIBUTE_TYPE) -> Option<bool> {
+    let mut found = template.iter().filter(|attribute| attribute.kind == kind);
+    let value = found.next().map(|attribute| match attribute.value {
+        Value::Bool(value) => value,
+        _ => panic!("not a truth value"),
+    });
+    assert!(found.next().is_none(), "attribute 0x{kind:x} stands twice");
+    value
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn flag(template: &[Attribute<'_>], kind: CK_ATTRIBUTE_TYPE) -> Option<bool> {
-        let mut found = template.iter().filter(|attribute| attribute.kind == kind);
-        let value = found.next().map(|attribute| match attribute.value {
-            Value::Bool(value) => value,
-            _ => panic!("not a truth value"),
-        });
-        assert!(found.next().is_none(), "attribute 0x{kind:x} stands twice");
-        value
-    }
 
     #[test]
     fn the_keys_of_a_domain_stay_in_the_token_and_do_one_thing() {

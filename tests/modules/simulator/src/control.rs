@@ -16,6 +16,7 @@ use crate::faults::Fault;
 pub(crate) struct Settings {
     pub(crate) revision: u64,
     pub(crate) seed: u64,
+    pub(crate) seed_by_process: bool,
     pub(crate) lazy_control: bool,
 
     pub(crate) module: Option<PathBuf>,
@@ -71,6 +72,12 @@ impl Settings {
         let settings: Self = merged.try_into().map_err(|e: toml::de::Error| e.to_string())?;
         settings.faults.iter().try_for_each(Fault::check)?;
         Ok(settings)
+    }
+
+    /// Returns the seed of the chances.
+    pub(crate) fn seed(&self) -> u64 {
+        let process = if self.seed_by_process { u64::from(std::process::id()) } else { 0 };
+        self.seed.wrapping_add(process)
     }
 
     /// Returns whether a call of the function costs neither latency nor an engine.
@@ -156,6 +163,13 @@ mod tests {
             let error = Settings::read(text, "a").unwrap_err();
             assert!(error.contains(reason), "{text:?}: {error}");
         }
+    }
+
+    #[test]
+    fn processes_draw_alike_unless_told_otherwise() {
+        assert_eq!(Settings::read("[a]\nseed = 7", "a").unwrap().seed(), 7);
+        let apart = Settings::read("[a]\nseed = 7\nseed_by_process = true", "a").unwrap().seed();
+        assert_eq!(apart, 7 + u64::from(std::process::id()));
     }
 
     #[test]

@@ -69,7 +69,7 @@ impl Watch {
             .and_then(|text| Settings::read(&text, &self.instance));
         let new = match read {
             Ok(settings) => {
-                let faults = current.faults.replaced(&settings.faults, settings.seed);
+                let faults = current.faults.replaced(&settings.faults, settings.seed());
                 Current { seen, ever_read: true, error: None, settings, faults }
             }
             // What was understood last goes on to hold.
@@ -84,7 +84,7 @@ impl Watch {
                     ever_read: current.ever_read,
                     error: Some(error),
                     settings: current.settings.clone(),
-                    faults: current.faults.replaced(&current.settings.faults, current.settings.seed),
+                    faults: current.faults.replaced(&current.settings.faults, current.settings.seed()),
                 }
             }
         };

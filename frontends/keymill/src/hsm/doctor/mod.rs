@@ -29,7 +29,8 @@ use seam::Rate;
 /// Examine a token and its module: each operation that keymill needs, with known answers; exit code 1 if one is missing
 ///
 /// On a token without keymill's keys (`keymill hsm init` makes them) it examines the module alone. Nothing is changed: what the checks
-/// make are session objects, which go with the command. The PIN is tried once. It takes some seconds, and may run beside other users of the token. `keymill serve` does not drive tokens yet.
+/// make are session objects, which go with the command. The PIN is tried once. It takes some seconds, and may run beside other users of
+/// the token.
 #[derive(Args, Clone, Debug)]
 pub(super) struct DoctorArgs {
     #[command(flatten)]

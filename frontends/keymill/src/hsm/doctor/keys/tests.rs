@@ -67,6 +67,16 @@ impl KeyCustody for BentCustody {
         self.0.generate(spec, usage, None)
     }
 
+    fn import(
+        &mut self,
+        spec: KeySpec,
+        usage: KeyUsage,
+        _: Option<BulkMode>,
+        material: &Sensitive,
+    ) -> Result<StoredKey, ProviderError> {
+        self.0.import(spec, usage, None, material)
+    }
+
     fn load(&mut self, key: &StoredKey) -> Result<KeyHandle, ProviderError> {
         self.0.load(key)
     }

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use keymill_core::Sensitive;
 use keymill_core::key::ProtectionLevel;
 use keymill_core::seam::provider::{
     DecryptJob, DeriveJob, KeyCustody, KeyMaterial, ProviderProfile, SignJob,
@@ -88,6 +89,16 @@ impl KeyCustody for Fake {
     ) -> Result<StoredKey, ProviderError> {
         let material = KeyMaterial::Wrapped(vec![0; 40]);
         Ok(StoredKey { spec, usage, bulk_mode, material, public_key: None })
+    }
+
+    fn import(
+        &mut self,
+        spec: KeySpec,
+        usage: KeyUsage,
+        bulk_mode: Option<BulkMode>,
+        _: &Sensitive,
+    ) -> Result<StoredKey, ProviderError> {
+        self.generate(spec, usage, bulk_mode)
     }
 
     fn load(&mut self, _: &StoredKey) -> Result<KeyHandle, ProviderError> {
