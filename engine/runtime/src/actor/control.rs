@@ -10,8 +10,9 @@ use keymill_core::seam::provider::{CryptoProvider, KeyCustody, ProviderError};
 use super::CustodyJob;
 use super::token::{Lane, watch_over};
 use crate::lane::Taken;
+use crate::pool::TokenState;
 use crate::pool::slot::Slot;
-use crate::pool::token::{Token, TokenState};
+use crate::pool::token::Token;
 use crate::shared::Shared;
 
 /// How long the thread waits for key generations before it looks after the token.

@@ -56,7 +56,7 @@ impl SessionActor {
                 self.slot.rest(wait);
                 continue;
             }
-            if !self.slot.begin(self.token.config.call_timeout, Vec::new()) {
+            if !self.slot.begin(self.token.config.open_timeout, Vec::new()) {
                 return;
             }
             let opened = provider.open_session();

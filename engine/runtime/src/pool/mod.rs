@@ -1,7 +1,8 @@
 //! A crypto pool: tokens, the lane in front of their sessions, the lane of their control work, and what desks need to know of them.
-//! Nothing here calls into a module but [`token::Token`], on the threads of the session actors.
+//! Nothing here calls into a module but `Token`, on the threads of the session actors.
 
 pub(crate) mod chunk;
+mod part;
 pub(crate) mod slot;
 pub(crate) mod token;
 
@@ -21,7 +22,7 @@ use crate::lane::Lane;
 use chunk::Chunk;
 use token::Token;
 
-pub use token::{Connect, ConnectError, TokenConfig, TokenPart, TokenReport, TokenState};
+pub use part::{Connect, ConnectError, TokenConfig, TokenPart, TokenReport, TokenState};
 
 /// Options of a pool of tokens.
 #[derive(Clone, Debug)]

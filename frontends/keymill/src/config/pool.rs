@@ -51,6 +51,8 @@ pub(crate) struct TokenSection {
     pub(crate) cached_keys: usize,
     /// Milliseconds that one call may take before its session is given up.
     pub(crate) call_timeout_ms: u64,
+    /// Milliseconds that the opening of a session may take.
+    pub(crate) open_timeout_ms: u64,
     /// Milliseconds that the generation of a key may take.
     pub(crate) generate_timeout_ms: u64,
     /// Milliseconds between two tries of an idle token.
@@ -113,6 +115,7 @@ impl TokenSection {
             sessions: self.sessions.unwrap_or(theirs.sessions),
             cached_keys: self.cached_keys,
             call_timeout: Duration::from_millis(self.call_timeout_ms) + grace,
+            open_timeout: Duration::from_millis(self.open_timeout_ms),
             generate_timeout: Duration::from_millis(self.generate_timeout_ms),
             probe_interval: Duration::from_millis(self.probe_interval_ms),
             max_abandoned: self.max_hung,
@@ -149,6 +152,7 @@ impl Default for TokenSection {
             sessions: None,
             cached_keys: theirs.cached_keys,
             call_timeout_ms: theirs.call_timeout.as_millis() as u64,
+            open_timeout_ms: theirs.open_timeout.as_millis() as u64,
             generate_timeout_ms: theirs.generate_timeout.as_millis() as u64,
             probe_interval_ms: theirs.probe_interval.as_millis() as u64,
             max_hung: theirs.max_abandoned,

@@ -1,31 +1,33 @@
 //! The keyring actor: owns CMKs, their versions and aliases. Each change is decided by a pure rule, committed to the store, and
 //! only then published; the timers for use counts and deletions run here, too.
 
+mod invocations;
+mod timers;
+
+pub(crate) use invocations::Reserve;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
+use actix::{Actor, AsyncContext, Context, Handler, Message};
 use keymill_core::audit::{KeyTouch, RecordStamp};
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::{AccessKeyId, AliasName, CmkId, KeyVersionId};
 use keymill_core::key::{
-    BulkMode, Cmk, Fallback, KeyChange, KeyState, KeyVersion, KeyVersionMaterial, Origin, ProtectionLevel,
+    Cmk, Fallback, KeyChange, KeyState, KeyVersion, KeyVersionMaterial, Origin, ProtectionLevel,
 };
-use keymill_core::limit;
 use keymill_core::seam::store::{Path, Revision, Write};
 use keymill_core::time::Timestamp;
 use keymill_crypto::{digest, random};
 use serde::Serialize;
 
-use super::{Changed, CustodyJob, MAILBOX, Made, Wanted};
+use super::{Changed, MAILBOX, Made};
 use crate::audit::AuditMessage;
 use crate::keyring::{AliasEntry, CmkEntry, Stamp, Usage, VersionEntry};
-use crate::pool::chunk::{Home, Return};
-use crate::records::{self, AliasRecord, InstallationRecord, InvocationsRecord, Kind, UsageRecord};
+use crate::records::{self, AliasRecord, InstallationRecord, Kind};
 use crate::shared::Shared;
-use crate::work::Fault;
 
 /// Owns CMKs and aliases.
 pub struct KeyringActor {
@@ -78,17 +80,6 @@ pub(crate) struct ChangeDescription {
 pub(crate) struct Rotate {
     pub(crate) id: CmkId,
     pub(crate) made: Made,
-}
-
-/// Reserves invocations of a key version whose blobs have random 96-bit nonces; the answer goes to `home`.
-pub(crate) struct Reserve {
-    pub(crate) cmk: CmkId,
-    pub(crate) version: KeyVersionId,
-    pub(crate) home: Arc<dyn Home>,
-}
-
-impl Message for Reserve {
-    type Result = ();
 }
 
 /// Creates or moves an alias.
@@ -201,40 +192,6 @@ impl KeyringActor {
         Ok(Changed { keys: touched(&entry), value: entry, writes })
     }
 
-    fn delete(&mut self, entry: &CmkEntry) -> Result<()> {
-        let id = entry.cmk.id;
-        let mut drafts = vec![Self::removal(records::cmk_path(&id), entry.stamp)];
-        for version in &entry.versions {
-            let path = records::material_path(&id, version.number);
-            if let Some(stored) = self.shared.store.get(&path)? {
-                let sequence = keymill_crypto::record::sequence_of(&stored.value).unwrap_or(0);
-                drafts.push(Self::removal(path, Stamp { revision: stored.revision, sequence }));
-            }
-        }
-        if let Some(stamp) = self.usage_stamps.get(&id) {
-            drafts.push(Self::removal(records::usage_path(&id), *stamp));
-        }
-        if let Some(stamp) = self.invocation_stamps.get(&id) {
-            drafts.push(Self::removal(records::invocations_path(&id), *stamp));
-        }
-        let aliases = self.shared.keyring.aliases(|cmk| *cmk == id);
-        for (name, _) in &aliases {
-            if let Some(alias) = self.shared.keyring.alias(name) {
-                drafts.push(Self::removal(records::alias_path(name), alias.stamp));
-            }
-        }
-        let (_, writes) = self.commit(drafts)?;
-        self.usage_stamps.remove(&id);
-        self.invocation_stamps.remove(&id);
-        for (name, _) in &aliases {
-            self.shared.keyring.remove_alias(name);
-        }
-        self.shared.forget(entry);
-        self.shared.keyring.remove(&id);
-        tracing::warn!(key = %id, "the key was deleted: its window is over");
-        self.record("DeleteKey", "deletion window over", entry, writes)
-    }
-
     /// Has what a timer did recorded.
     fn record(
         &self,
@@ -246,114 +203,6 @@ impl KeyringActor {
         let key = KeyTouch { cmk: entry.cmk.id, version: 0, items: 0, protection: entry.cmk.protection };
         let recorded = self.audit.send(AuditMessage::Timer { operation, rule, key, writes });
         recorded.map_err(|_| Error::new(ErrorKind::AuditUnavailable, "the audit log is closed"))
-    }
-
-    /// Makes a new version of each key whose primary one has sealed as many messages as random nonces allow.
-    fn rotate_exhausted(&mut self, ctx: &mut Context<Self>) -> Result<()> {
-        let keyring = &self.shared.keyring;
-        let exhausted: Vec<_> = keyring
-            .ids()
-            .iter()
-            .filter_map(|id| keyring.cmk(id))
-            .filter(|e| e.cmk.state == KeyState::Enabled)
-            .filter(|e| is_exhausted(e))
-            .collect();
-        for entry in exhausted {
-            match entry.cmk.protection {
-                ProtectionLevel::Software => {
-                    let (spec, usage) = (entry.cmk.spec, entry.cmk.usage);
-                    let key = self.shared.custody.lock().generate(spec, usage, entry.cmk.bulk_mode)?;
-                    self.renew(&entry, Made { key, copy: None })?;
-                }
-                ProtectionLevel::Hsm => self.renew_in_token(&entry, ctx),
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes a new version by itself, and has it recorded.
-    fn renew(&mut self, entry: &CmkEntry, made: Made) -> Result<()> {
-        let changed = self.rotate(entry, made)?;
-        tracing::warn!(key = %entry.cmk.id, "a new version was made: the last one had sealed its number of messages");
-        self.record("RotateKey", "number of messages reached", entry, changed.writes)
-    }
-
-    /// Has a token generate a new version; until it has, the old one goes on up to its end.
-    fn renew_in_token(&mut self, entry: &CmkEntry, ctx: &mut Context<Self>) {
-        let id = entry.cmk.id;
-        if !self.renewing.insert(id) {
-            return;
-        }
-        let principal = Arc::new(entry.cmk.creator.clone());
-        let Cmk { spec, usage, bulk_mode, fallback, .. } = entry.cmk;
-        let deadline = Instant::now() + Duration::from_secs(60);
-        let wanted = Wanted { spec, usage, bulk_mode, fallback };
-        let sent =
-            CustodyJob::new(&self.shared, wanted, deadline, principal.clone()).and_then(|(job, made)| {
-                let sent = self.shared.pool.control.submit(&principal, 1, job);
-                sent.map(|()| made).map_err(|(error, _)| error)
-            });
-        let generated = match sent {
-            Ok(generated) => generated,
-            Err(error) => {
-                tracing::error!(key = %id, %error, "a new version that is due cannot be generated");
-                self.renewing.remove(&id);
-                return;
-            }
-        };
-        ctx.spawn(generated.into_actor(self).map(move |generated, actor, _| {
-            actor.renewing.remove(&id);
-            let renewed = generated
-                .unwrap_or_else(|_| Err(Error::new(ErrorKind::Unavailable, "the pool is shut down")))
-                .and_then(|made| {
-                    let entry = actor.entry(&id)?;
-                    // Someone may have rotated it meanwhile.
-                    if is_exhausted(&entry) { actor.renew(&entry, made) } else { Ok(()) }
-                });
-            if let Err(error) = renewed {
-                tracing::error!(key = %id, ?error, "a new version that is due could not be made");
-            }
-        }));
-    }
-
-    /// Reserves invocations of a key version: durable before the first of them is used, so that no crash makes one be used twice.
-    fn reserve(&mut self, id: &CmkId, version: &KeyVersionId) -> Result<()> {
-        let entry = self.entry(id)?;
-        let reserved = entry.versions.iter().find(|v| v.id == *version).ok_or_else(Error::key_not_found)?;
-        // Others may have asked for the same.
-        if reserved.invocations.left() >= limit::RESERVED_INVOCATIONS / 4 {
-            return Ok(());
-        }
-        let total = reserved.invocations.reserved.load(Ordering::Relaxed) + limit::RESERVED_INVOCATIONS;
-        if total > limit::MAX_INVOCATIONS {
-            return Err(Error::new(
-                ErrorKind::StateConflict,
-                "the key version has sealed as many messages as it may: rotate the key",
-            ));
-        }
-        let rows = entry.versions.iter().filter_map(|v| {
-            let of_version = match v.id == *version {
-                true => total,
-                false => v.invocations.reserved.load(Ordering::Relaxed),
-            };
-            (of_version > 0).then_some((v.number, of_version))
-        });
-        let record = InvocationsRecord(rows.collect());
-        let path = records::invocations_path(id);
-        let before = match self.invocation_stamps.get(id) {
-            Some(stamp) => Some(*stamp),
-            // One that failed its check at the start is replaced; what it counted is lost, and no version of before seals any more.
-            None => self.shared.store.get(&path)?.map(|stored| Stamp {
-                revision: stored.revision,
-                sequence: keymill_crypto::record::sequence_of(&stored.value).unwrap_or(0),
-            }),
-        };
-        let draft = self.draft(path, Kind::Invocations, before, &record)?;
-        let (revision, writes) = self.commit(vec![draft])?;
-        self.invocation_stamps.insert(*id, Stamp { revision, sequence: writes[0].sequence });
-        self.record("ReserveInvocations", "random nonces are counted", &entry, writes)?;
-        reserved.invocations.grant(total, limit::RESERVED_INVOCATIONS);
-        Ok(())
     }
 
     /// Commits a new version of a key and publishes it as the primary one.
@@ -380,108 +229,6 @@ impl KeyringActor {
         });
         self.shared.keyring.publish(entry.clone());
         Ok(Changed { keys: touched(&entry), value: entry, writes })
-    }
-
-    /// Looks at the clock; a jump of wall time against monotonic time is recorded, and deletions rest for a while.
-    fn look_at_clock(&mut self) -> Timestamp {
-        let (now, instant) = (self.shared.clock.now(), self.shared.clock.instant());
-        let (last_wall, last_instant) = self.last_look;
-        let expected = last_wall.plus(instant.saturating_duration_since(last_instant));
-        let off = now.since(expected).max(expected.since(now));
-        if off > self.shared.config.clock_jump {
-            self.jumped(expected, now);
-        }
-        self.last_look = (now, instant);
-        now
-    }
-
-    fn jumped(&mut self, expected: Timestamp, now: Timestamp) {
-        tracing::error!(%expected, %now, "the clock jumped: deletions rest");
-        let _closed = self.audit.send(AuditMessage::ClockJump { from: expected, to: now });
-        self.installation.rest_until_ms = now.plus(self.shared.config.clock_jump_rest).as_ms();
-    }
-
-    /// Compares the clock at the start with the time when this store was last seen: time does not pass backwards while stopped.
-    fn look_at_last_seen(&mut self) {
-        let (seen, now) = (Timestamp::from_ms(self.installation.seen_ms), self.last_look.0);
-        if seen.since(now) > self.shared.config.clock_jump {
-            self.jumped(seen, now);
-        }
-    }
-
-    fn keep_installation(&mut self, now: Timestamp) -> Result<()> {
-        self.installation.seen_ms = now.as_ms();
-        let draft = self.draft(
-            records::installation_path(),
-            Kind::Installation,
-            self.installation_stamp,
-            &self.installation,
-        )?;
-        let (revision, stamps) = self.commit(vec![draft])?;
-        self.installation_stamp = Some(Stamp { revision, sequence: stamps[0].sequence });
-        Ok(())
-    }
-
-    fn delete_due(&mut self) -> Result<usize> {
-        let now = self.look_at_clock();
-        // Deletions need their record; without an audit log they wait.
-        if self.shared.audit.check().is_err() {
-            return Ok(0);
-        }
-        self.keep_installation(now)?;
-        if now.as_ms() < self.installation.rest_until_ms {
-            return Ok(0);
-        }
-        let due: Vec<_> = self
-            .shared
-            .keyring
-            .ids()
-            .iter()
-            .filter_map(|id| self.shared.keyring.cmk(id))
-            .filter(|e| {
-                e.cmk.state == KeyState::PendingDeletion && e.cmk.delete_at.is_some_and(|at| at <= now)
-            })
-            .collect();
-        for entry in &due {
-            self.delete(entry)?;
-        }
-        Ok(due.len())
-    }
-
-    fn flush_usage(&mut self) -> Result<()> {
-        let mut drafts = Vec::new();
-        let mut flushed = Vec::new();
-        for entry in self.shared.keyring.ids().iter().filter_map(|id| self.shared.keyring.cmk(id)) {
-            let changed =
-                entry.versions.iter().any(|v| v.usage.total() != v.usage.flushed.load(Ordering::Relaxed));
-            if !changed {
-                continue;
-            }
-            let totals: Vec<u64> = entry.versions.iter().map(|v| v.usage.total()).collect();
-            let rows = entry
-                .versions
-                .iter()
-                .map(|v| {
-                    let load = |n: &AtomicU64| n.load(Ordering::Relaxed);
-                    (v.number, load(&v.usage.encrypted), load(&v.usage.decrypted), load(&v.usage.last_ms))
-                })
-                .collect();
-            let id = entry.cmk.id;
-            let before = self.usage_stamps.get(&id).copied();
-            drafts.push(self.draft(records::usage_path(&id), Kind::Usage, before, &UsageRecord(rows))?);
-            flushed.push((entry, totals));
-        }
-        if drafts.is_empty() {
-            return Ok(());
-        }
-        let (revision, stamps) = self.commit(drafts)?;
-        for ((entry, totals), stamp) in flushed.into_iter().zip(stamps) {
-            self.usage_stamps.insert(entry.cmk.id, Stamp { revision, sequence: stamp.sequence });
-            for (version, total) in entry.versions.iter().zip(totals) {
-                version.usage.flushed.store(total, Ordering::Relaxed);
-            }
-        }
-        Ok(())
     }
 
     /// Drafts the material of a new version.
@@ -616,19 +363,6 @@ impl Handler<Rotate> for KeyringActor {
     }
 }
 
-impl Handler<Reserve> for KeyringActor {
-    type Result = ();
-
-    fn handle(&mut self, message: Reserve, _: &mut Self::Context) {
-        let Reserve { cmk, version, home } = message;
-        let outcome = self.reserve(&cmk, &version).map_err(|error| {
-            tracing::error!(key = %cmk, ?error, "invocations cannot be reserved");
-            Fault::from(error)
-        });
-        home.returned(vec![Return::Reserved(version, outcome)]);
-    }
-}
-
 impl Handler<PutAlias> for KeyringActor {
     type Result = Result<Changed<()>>;
 
@@ -681,38 +415,5 @@ impl Handler<FlushUsage> for KeyringActor {
         self.flush_usage()?;
         let now = self.look_at_clock();
         self.keep_installation(now)
-    }
-}
-
-/// Tells whether the primary version of a key has sealed as many messages as random nonces allow it.
-fn is_exhausted(entry: &CmkEntry) -> bool {
-    let primary = entry.primary();
-    match entry.cmk.bulk_mode {
-        Some(BulkMode::InHsm) => has_used_up_96_bits(primary.invocations.reserved.load(Ordering::Relaxed)),
-        None | Some(BulkMode::HsmDerived) => {
-            has_used_up_192_bits(primary.usage.encrypted.load(Ordering::Relaxed))
-        }
-    }
-}
-
-/// Tells whether so many messages call for a new version under random 192-bit nonces: they repeat with a probability of 2^-32 at 2^45
-/// (`spec/ciphertext.md`).
-fn has_used_up_192_bits(encrypted: u64) -> bool {
-    encrypted >= 1 << limit::XAES_MESSAGES_LOG2
-}
-
-/// The same under random 96-bit nonces: at 2^31 reserved ones, half of what SP 800-38D §8.3 allows.
-fn has_used_up_96_bits(reserved: u64) -> bool {
-    reserved >= limit::RENEWED_AT_INVOCATIONS
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_version_is_replaced_at_its_number_of_messages() {
-        assert!(!has_used_up_192_bits((1 << 45) - 1) && has_used_up_192_bits(1 << 45));
-        assert!(!has_used_up_96_bits((1 << 31) - 1) && has_used_up_96_bits(1 << 31));
     }
 }

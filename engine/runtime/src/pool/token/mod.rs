@@ -1,7 +1,10 @@
 //! One token as the engine sees it: how to connect to it, whether it serves, the keys loaded in it. It is shared by its session threads,
 //! its control thread and its actor; each lock is held for a moment, but for the custody's, which serialises unwrapping.
 
-use std::fmt;
+mod keys;
+
+pub(crate) use keys::LoadError;
+
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -9,133 +12,13 @@ use std::time::{Duration, Instant};
 
 use keymill_core::error::{Error, ErrorKind};
 use keymill_core::id::KeyVersionId;
-use keymill_core::seam::provider::{CryptoProvider, KeyCustody, KeyHandle, ProviderError, ProviderProfile};
+use keymill_core::seam::provider::{CryptoProvider, KeyCustody, KeyHandle, ProviderProfile};
 use lru::LruCache;
 use parking_lot::{Condvar, Mutex};
-use serde::Serialize;
 
+use super::part::{Connect, ConnectError, TokenConfig, TokenPart, TokenReport, TokenState};
 use super::slot::Slot;
-use crate::keyring::{CmkEntry, VersionEntry};
-use crate::shared::Shared;
 use crate::work::Fault;
-
-/// Options of one token.
-#[derive(Clone, Debug)]
-pub struct TokenConfig {
-    /// Its name in metrics, logs and the audit.
-    pub name: String,
-    /// Sessions for the use of keys.
-    pub sessions: usize,
-    /// Keys loaded in it, at most.
-    pub cached_keys: usize,
-    /// How long one call may take before its session is given up.
-    pub call_timeout: Duration,
-    /// How long the generation of a key may take.
-    pub generate_timeout: Duration,
-    /// How often an idle token is tried.
-    pub probe_interval: Duration,
-    /// Threads in calls that do not return, at most: then the token gets no new session until one of them does.
-    pub max_abandoned: usize,
-}
-
-impl TokenConfig {
-    /// Returns the defaults for a token of this name.
-    pub fn new(name: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            sessions: 4,
-            cached_keys: 1_000,
-            call_timeout: Duration::from_secs(2),
-            generate_timeout: Duration::from_secs(60),
-            probe_interval: Duration::from_secs(5),
-            max_abandoned: 32,
-        }
-    }
-}
-
-/// Why a token cannot be connected.
-#[derive(Debug)]
-pub enum ConnectError {
-    /// It may come back: it is tried again.
-    Unavailable(String),
-    /// An operator has to act first (a refused PIN, another domain's token): it is not tried again until told to.
-    Refused(String),
-}
-
-impl fmt::Display for ConnectError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ConnectError::Unavailable(why) | ConnectError::Refused(why) => f.write_str(why),
-        }
-    }
-}
-
-/// What connects a token; called on a thread that may wait.
-pub type Connect = Box<dyn Fn() -> Result<Arc<dyn CryptoProvider>, ConnectError> + Send + Sync>;
-
-/// A token as a part of an engine.
-pub struct TokenPart {
-    /// Its options.
-    pub config: TokenConfig,
-    /// What connects it.
-    pub connect: Connect,
-}
-
-/// Whether a token serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TokenState {
-    /// It is connected and has a session at the lane.
-    Up,
-    /// It is not, and is being tried.
-    Out,
-    /// An operator has taken it out.
-    Drained,
-    /// It refused to be connected; an operator has to act.
-    Refused,
-}
-
-impl TokenState {
-    /// Every state.
-    pub const ALL: [Self; 4] = [Self::Up, Self::Out, Self::Drained, Self::Refused];
-
-    /// Returns the name in metrics and answers.
-    pub fn name(self) -> &'static str {
-        match self {
-            TokenState::Up => "up",
-            TokenState::Out => "out",
-            TokenState::Drained => "drained",
-            TokenState::Refused => "refused",
-        }
-    }
-}
-
-/// How a token is.
-#[derive(Clone, Debug, Serialize)]
-pub struct TokenReport {
-    /// Its name.
-    pub name: String,
-    /// Whether it serves.
-    pub state: TokenState,
-    /// Why it does not, or what went wrong last.
-    pub reason: Option<String>,
-    /// Sessions at the lane.
-    pub sessions: usize,
-    /// Sessions that are wanted.
-    pub sessions_wanted: usize,
-    /// Threads in calls that do not return.
-    pub hung: usize,
-    /// Sessions lost since the start.
-    pub sessions_lost: u64,
-    /// Items done since the start.
-    pub items: u64,
-    /// Keys loaded.
-    pub keys_loaded: usize,
-    /// Look-ups of loaded keys that hit, and that missed.
-    pub key_lookups: [u64; 2],
-    /// Nanoseconds that one item takes, of late.
-    pub item_ns: u64,
-}
 
 struct State {
     provider: Option<Arc<dyn CryptoProvider>>,
@@ -155,16 +38,6 @@ struct State {
 
 /// What loads keys, for one thread at a time.
 type Custody = Arc<Mutex<Box<dyn KeyCustody>>>;
-
-/// Why a key is not loaded.
-pub(crate) enum LoadError {
-    /// The key cannot be used.
-    Fault(Fault),
-    /// The token cannot be used just now.
-    Token(String),
-    /// Another thread is loading one, and takes its time.
-    Busy,
-}
 
 /// One token.
 pub(crate) struct Token {
@@ -187,9 +60,6 @@ pub(crate) struct Token {
     misses: AtomicU64,
     item_ns: AtomicU64,
 }
-
-/// Keys that are unloaded in one go.
-const UNLOADED: usize = 16;
 
 /// How long to wait after so many failures in a row: short, since a token that returns is to serve within a second.
 pub(crate) fn back_off(failures: u32) -> Duration {
@@ -333,7 +203,7 @@ impl Token {
         if now < from {
             return Err((from - now).min(Duration::from_millis(100)));
         }
-        state.claimed_until = now + self.config.call_timeout;
+        state.claimed_until = now + self.config.open_timeout;
         Ok(())
     }
 
@@ -410,100 +280,6 @@ impl Token {
     /// Returns the longest text that it takes, in bytes, once it was connected.
     pub(crate) fn max_item_bytes(&self) -> Option<usize> {
         self.state.lock().provider.as_ref().map(|provider| provider.profile().max_item_bytes)
-    }
-
-    /// Returns the handle of a key version in this token, loading it where it is not: its record's seal is checked before.
-    pub(crate) fn handle(
-        &self,
-        shared: &Shared,
-        entry: &CmkEntry,
-        version: &VersionEntry,
-    ) -> Result<KeyHandle, LoadError> {
-        if let Some(handle) = self.handles.lock().get(&version.id) {
-            self.hits.fetch_add(1, Ordering::Relaxed);
-            return Ok(handle.clone());
-        }
-        let Some(current) = self.custody.lock().clone() else {
-            return Err(LoadError::Token("the token is not connected".into()));
-        };
-        // Whoever holds it may be in a call that does not return: keys that are loaded are used all the same.
-        let Some(mut custody) = current.try_lock_for(self.config.call_timeout / 2) else {
-            return Err(LoadError::Busy);
-        };
-        if let Some(handle) = self.handles.lock().get(&version.id) {
-            self.hits.fetch_add(1, Ordering::Relaxed);
-            return Ok(handle.clone());
-        }
-        self.misses.fetch_add(1, Ordering::Relaxed);
-        let stored = shared.stored_key(entry, version).map_err(LoadError::Fault)?;
-        let handle = custody.load(&stored).map_err(|error| match error {
-            ProviderError::Unavailable(why) => LoadError::Token(why),
-            other => {
-                tracing::error!(key = %entry.cmk.id, version = version.number, token = %self.config.name, error = %other,
-                    "a stored key does not load");
-                LoadError::Fault(Error::from(other).into())
-            }
-        })?;
-        let evicted = {
-            let mut handles = self.handles.lock();
-            // A key that was disabled meanwhile is used by nobody, so nothing is kept for it. Asked under the lock: whoever disables a key
-            // has it forgotten after that.
-            match entry.is_current()
-                && self.custody.lock().as_ref().is_some_and(|now| Arc::ptr_eq(now, &current))
-            {
-                true => handles.push(version.id, handle.clone()).filter(|(id, _)| *id != version.id),
-                false => None,
-            }
-        };
-        // The lock is given back before the module is called, which may not return: whoever only looks takes it, too.
-        if let Some((_, evicted)) = evicted
-            && let Err(error) = custody.unload(evicted)
-        {
-            tracing::debug!(%error, token = %self.config.name, "unloading a key failed");
-        }
-        Ok(handle)
-    }
-
-    /// Forgets a handle that the token did not know any more.
-    pub(crate) fn forget_stale(&self, version: &VersionEntry, stale: &KeyHandle) {
-        let mut handles = self.handles.lock();
-        let same = |kept: &KeyHandle| {
-            kept.generation == stale.generation && Arc::ptr_eq(&kept.object, &stale.object)
-        };
-        if handles.peek(&version.id).is_some_and(same) {
-            handles.pop(&version.id);
-        }
-    }
-
-    /// Forgets keys that may no longer be used.
-    pub(crate) fn forget(&self, versions: &[KeyVersionId]) {
-        let mut handles = self.handles.lock();
-        let left: Vec<KeyHandle> = versions.iter().filter_map(|version| handles.pop(version)).collect();
-        drop(handles);
-        if !left.is_empty() {
-            self.leaving.lock().extend(left);
-        }
-    }
-
-    /// Unloads some of what was forgotten, and tells whether there is more; for the control thread. Not all at once: a thousand keys take
-    /// a slow token longer than a call may, and others want to load theirs.
-    pub(crate) fn unload_forgotten(&self) -> bool {
-        if self.leaving.lock().is_empty() {
-            return false;
-        }
-        let Some(current) = self.custody.lock().clone() else { return false };
-        let Some(mut custody) = current.try_lock_for(self.config.call_timeout / 2) else { return false };
-        let (leaving, more) = {
-            let mut leaving = self.leaving.lock();
-            let kept = leaving.len().saturating_sub(UNLOADED);
-            (leaving.split_off(kept), kept > 0)
-        };
-        for handle in leaving {
-            if let Err(error) = custody.unload(handle) {
-                tracing::debug!(%error, token = %self.config.name, "unloading a key failed");
-            }
-        }
-        more
     }
 
     /// Notes how long so many items took, of so many operations.
@@ -610,7 +386,7 @@ mod tests {
         assert!(token.may_open(now).is_ok());
         assert!(token.may_open(now).is_err());
         // One that hangs there does not keep the others away for ever.
-        assert!(token.may_open(now + token.config.call_timeout).is_ok());
+        assert!(token.may_open(now + token.config.open_timeout).is_ok());
         token.opened();
         assert!(token.may_open(now).is_ok() && token.may_open(now).is_ok());
         token.closed(Some("gone"));

@@ -1,0 +1,185 @@
+//! How often a key version may seal: invocations are reserved before they are used, and a version that has used up its own is replaced.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use actix::{ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
+use keymill_core::error::{Error, ErrorKind, Result};
+use keymill_core::id::{CmkId, KeyVersionId};
+use keymill_core::key::{BulkMode, Cmk, KeyState, ProtectionLevel};
+use keymill_core::limit;
+
+use super::KeyringActor;
+use crate::actor::{CustodyJob, Made, Wanted};
+use crate::keyring::{CmkEntry, Stamp};
+use crate::pool::chunk::{Home, Return};
+use crate::records::{self, InvocationsRecord, Kind};
+use crate::work::Fault;
+
+/// Reserves invocations of a key version whose blobs have random 96-bit nonces; the answer goes to `home`.
+pub(crate) struct Reserve {
+    pub(crate) cmk: CmkId,
+    pub(crate) version: KeyVersionId,
+    pub(crate) home: Arc<dyn Home>,
+}
+
+impl Message for Reserve {
+    type Result = ();
+}
+
+impl KeyringActor {
+    /// Makes a new version of each key whose primary one has sealed as many messages as random nonces allow.
+    pub(super) fn rotate_exhausted(&mut self, ctx: &mut Context<Self>) -> Result<()> {
+        let keyring = &self.shared.keyring;
+        let exhausted: Vec<_> = keyring
+            .ids()
+            .iter()
+            .filter_map(|id| keyring.cmk(id))
+            .filter(|e| e.cmk.state == KeyState::Enabled)
+            .filter(|e| is_exhausted(e))
+            .collect();
+        for entry in exhausted {
+            match entry.cmk.protection {
+                ProtectionLevel::Software => {
+                    let (spec, usage) = (entry.cmk.spec, entry.cmk.usage);
+                    let key = self.shared.custody.lock().generate(spec, usage, entry.cmk.bulk_mode)?;
+                    self.renew(&entry, Made { key, copy: None })?;
+                }
+                ProtectionLevel::Hsm => self.renew_in_token(&entry, ctx),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a new version by itself, and has it recorded.
+    fn renew(&mut self, entry: &CmkEntry, made: Made) -> Result<()> {
+        let changed = self.rotate(entry, made)?;
+        tracing::warn!(key = %entry.cmk.id, "a new version was made: the last one had sealed its number of messages");
+        self.record("RotateKey", "number of messages reached", entry, changed.writes)
+    }
+
+    /// Has a token generate a new version; until it has, the old one goes on up to its end.
+    fn renew_in_token(&mut self, entry: &CmkEntry, ctx: &mut Context<Self>) {
+        let id = entry.cmk.id;
+        if !self.renewing.insert(id) {
+            return;
+        }
+        let principal = Arc::new(entry.cmk.creator.clone());
+        let Cmk { spec, usage, bulk_mode, fallback, .. } = entry.cmk;
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let wanted = Wanted { spec, usage, bulk_mode, fallback };
+        let sent =
+            CustodyJob::new(&self.shared, wanted, deadline, principal.clone()).and_then(|(job, made)| {
+                let sent = self.shared.pool.control.submit(&principal, 1, job);
+                sent.map(|()| made).map_err(|(error, _)| error)
+            });
+        let generated = match sent {
+            Ok(generated) => generated,
+            Err(error) => {
+                tracing::error!(key = %id, %error, "a new version that is due cannot be generated");
+                self.renewing.remove(&id);
+                return;
+            }
+        };
+        ctx.spawn(generated.into_actor(self).map(move |generated, actor, _| {
+            actor.renewing.remove(&id);
+            let renewed = generated
+                .unwrap_or_else(|_| Err(Error::new(ErrorKind::Unavailable, "the pool is shut down")))
+                .and_then(|made| {
+                    let entry = actor.entry(&id)?;
+                    // Someone may have rotated it meanwhile.
+                    if is_exhausted(&entry) { actor.renew(&entry, made) } else { Ok(()) }
+                });
+            if let Err(error) = renewed {
+                tracing::error!(key = %id, ?error, "a new version that is due could not be made");
+            }
+        }));
+    }
+
+    /// Reserves invocations of a key version: durable before the first of them is used, so that no crash makes one be used twice.
+    fn reserve(&mut self, id: &CmkId, version: &KeyVersionId) -> Result<()> {
+        let entry = self.entry(id)?;
+        let reserved = entry.versions.iter().find(|v| v.id == *version).ok_or_else(Error::key_not_found)?;
+        // Others may have asked for the same.
+        if reserved.invocations.left() >= limit::RESERVED_INVOCATIONS / 4 {
+            return Ok(());
+        }
+        let total = reserved.invocations.reserved.load(Ordering::Relaxed) + limit::RESERVED_INVOCATIONS;
+        if total > limit::MAX_INVOCATIONS {
+            return Err(Error::new(
+                ErrorKind::StateConflict,
+                "the key version has sealed as many messages as it may: rotate the key",
+            ));
+        }
+        let rows = entry.versions.iter().filter_map(|v| {
+            let of_version = match v.id == *version {
+                true => total,
+                false => v.invocations.reserved.load(Ordering::Relaxed),
+            };
+            (of_version > 0).then_some((v.number, of_version))
+        });
+        let record = InvocationsRecord(rows.collect());
+        let path = records::invocations_path(id);
+        let before = match self.invocation_stamps.get(id) {
+            Some(stamp) => Some(*stamp),
+            // One that failed its check at the start is replaced; what it counted is lost, and no version of before seals any more.
+            None => self.shared.store.get(&path)?.map(|stored| Stamp {
+                revision: stored.revision,
+                sequence: keymill_crypto::record::sequence_of(&stored.value).unwrap_or(0),
+            }),
+        };
+        let draft = self.draft(path, Kind::Invocations, before, &record)?;
+        let (revision, writes) = self.commit(vec![draft])?;
+        self.invocation_stamps.insert(*id, Stamp { revision, sequence: writes[0].sequence });
+        self.record("ReserveInvocations", "random nonces are counted", &entry, writes)?;
+        reserved.invocations.grant(total, limit::RESERVED_INVOCATIONS);
+        Ok(())
+    }
+}
+
+impl Handler<Reserve> for KeyringActor {
+    type Result = ();
+
+    fn handle(&mut self, message: Reserve, _: &mut Self::Context) {
+        let Reserve { cmk, version, home } = message;
+        let outcome = self.reserve(&cmk, &version).map_err(|error| {
+            tracing::error!(key = %cmk, ?error, "invocations cannot be reserved");
+            Fault::from(error)
+        });
+        home.returned(vec![Return::Reserved(version, outcome)]);
+    }
+}
+
+/// Tells whether the primary version of a key has sealed as many messages as random nonces allow it.
+fn is_exhausted(entry: &CmkEntry) -> bool {
+    let primary = entry.primary();
+    match entry.cmk.bulk_mode {
+        Some(BulkMode::InHsm) => has_used_up_96_bits(primary.invocations.reserved.load(Ordering::Relaxed)),
+        None | Some(BulkMode::HsmDerived) => {
+            has_used_up_192_bits(primary.usage.encrypted.load(Ordering::Relaxed))
+        }
+    }
+}
+
+/// Tells whether so many messages call for a new version under random 192-bit nonces: they repeat with a probability of 2^-32 at 2^45
+/// (`spec/ciphertext.md`).
+fn has_used_up_192_bits(encrypted: u64) -> bool {
+    encrypted >= 1 << limit::XAES_MESSAGES_LOG2
+}
+
+/// The same under random 96-bit nonces: at 2^31 reserved ones, half of what SP 800-38D §8.3 allows.
+fn has_used_up_96_bits(reserved: u64) -> bool {
+    reserved >= limit::RENEWED_AT_INVOCATIONS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_replaced_at_its_number_of_messages() {
+        assert!(!has_used_up_192_bits((1 << 45) - 1) && has_used_up_192_bits(1 << 45));
+        assert!(!has_used_up_96_bits((1 << 31) - 1) && has_used_up_96_bits(1 << 31));
+    }
+}

@@ -1,0 +1,150 @@
+//! What the keyring does by the clock: use counts are written, keys deleted whose time has come; a clock that jumps makes deletions rest.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use keymill_core::error::Result;
+use keymill_core::key::KeyState;
+use keymill_core::time::Timestamp;
+
+use super::KeyringActor;
+use crate::audit::AuditMessage;
+use crate::keyring::{CmkEntry, Stamp};
+use crate::records::{self, Kind, UsageRecord};
+
+impl KeyringActor {
+    fn delete(&mut self, entry: &CmkEntry) -> Result<()> {
+        let id = entry.cmk.id;
+        let mut drafts = vec![Self::removal(records::cmk_path(&id), entry.stamp)];
+        for version in &entry.versions {
+            let path = records::material_path(&id, version.number);
+            if let Some(stored) = self.shared.store.get(&path)? {
+                let sequence = keymill_crypto::record::sequence_of(&stored.value).unwrap_or(0);
+                drafts.push(Self::removal(path, Stamp { revision: stored.revision, sequence }));
+            }
+        }
+        if let Some(stamp) = self.usage_stamps.get(&id) {
+            drafts.push(Self::removal(records::usage_path(&id), *stamp));
+        }
+        if let Some(stamp) = self.invocation_stamps.get(&id) {
+            drafts.push(Self::removal(records::invocations_path(&id), *stamp));
+        }
+        let aliases = self.shared.keyring.aliases(|cmk| *cmk == id);
+        for (name, _) in &aliases {
+            if let Some(alias) = self.shared.keyring.alias(name) {
+                drafts.push(Self::removal(records::alias_path(name), alias.stamp));
+            }
+        }
+        let (_, writes) = self.commit(drafts)?;
+        self.usage_stamps.remove(&id);
+        self.invocation_stamps.remove(&id);
+        for (name, _) in &aliases {
+            self.shared.keyring.remove_alias(name);
+        }
+        self.shared.forget(entry);
+        self.shared.keyring.remove(&id);
+        tracing::warn!(key = %id, "the key was deleted: its window is over");
+        self.record("DeleteKey", "deletion window over", entry, writes)
+    }
+
+    /// Looks at the clock; a jump of wall time against monotonic time is recorded, and deletions rest for a while.
+    pub(super) fn look_at_clock(&mut self) -> Timestamp {
+        let (now, instant) = (self.shared.clock.now(), self.shared.clock.instant());
+        let (last_wall, last_instant) = self.last_look;
+        let expected = last_wall.plus(instant.saturating_duration_since(last_instant));
+        let off = now.since(expected).max(expected.since(now));
+        if off > self.shared.config.clock_jump {
+            self.jumped(expected, now);
+        }
+        self.last_look = (now, instant);
+        now
+    }
+
+    fn jumped(&mut self, expected: Timestamp, now: Timestamp) {
+        tracing::error!(%expected, %now, "the clock jumped: deletions rest");
+        let _closed = self.audit.send(AuditMessage::ClockJump { from: expected, to: now });
+        self.installation.rest_until_ms = now.plus(self.shared.config.clock_jump_rest).as_ms();
+    }
+
+    /// Compares the clock at the start with the time when this store was last seen: time does not pass backwards while stopped.
+    pub(super) fn look_at_last_seen(&mut self) {
+        let (seen, now) = (Timestamp::from_ms(self.installation.seen_ms), self.last_look.0);
+        if seen.since(now) > self.shared.config.clock_jump {
+            self.jumped(seen, now);
+        }
+    }
+
+    pub(super) fn keep_installation(&mut self, now: Timestamp) -> Result<()> {
+        self.installation.seen_ms = now.as_ms();
+        let draft = self.draft(
+            records::installation_path(),
+            Kind::Installation,
+            self.installation_stamp,
+            &self.installation,
+        )?;
+        let (revision, stamps) = self.commit(vec![draft])?;
+        self.installation_stamp = Some(Stamp { revision, sequence: stamps[0].sequence });
+        Ok(())
+    }
+
+    pub(super) fn delete_due(&mut self) -> Result<usize> {
+        let now = self.look_at_clock();
+        // Deletions need their record; without an audit log they wait.
+        if self.shared.audit.check().is_err() {
+            return Ok(0);
+        }
+        self.keep_installation(now)?;
+        if now.as_ms() < self.installation.rest_until_ms {
+            return Ok(0);
+        }
+        let due: Vec<_> = self
+            .shared
+            .keyring
+            .ids()
+            .iter()
+            .filter_map(|id| self.shared.keyring.cmk(id))
+            .filter(|e| {
+                e.cmk.state == KeyState::PendingDeletion && e.cmk.delete_at.is_some_and(|at| at <= now)
+            })
+            .collect();
+        for entry in &due {
+            self.delete(entry)?;
+        }
+        Ok(due.len())
+    }
+
+    pub(super) fn flush_usage(&mut self) -> Result<()> {
+        let mut drafts = Vec::new();
+        let mut flushed = Vec::new();
+        for entry in self.shared.keyring.ids().iter().filter_map(|id| self.shared.keyring.cmk(id)) {
+            let changed =
+                entry.versions.iter().any(|v| v.usage.total() != v.usage.flushed.load(Ordering::Relaxed));
+            if !changed {
+                continue;
+            }
+            let totals: Vec<u64> = entry.versions.iter().map(|v| v.usage.total()).collect();
+            let rows = entry
+                .versions
+                .iter()
+                .map(|v| {
+                    let load = |n: &AtomicU64| n.load(Ordering::Relaxed);
+                    (v.number, load(&v.usage.encrypted), load(&v.usage.decrypted), load(&v.usage.last_ms))
+                })
+                .collect();
+            let id = entry.cmk.id;
+            let before = self.usage_stamps.get(&id).copied();
+            drafts.push(self.draft(records::usage_path(&id), Kind::Usage, before, &UsageRecord(rows))?);
+            flushed.push((entry, totals));
+        }
+        if drafts.is_empty() {
+            return Ok(());
+        }
+        let (revision, stamps) = self.commit(drafts)?;
+        for ((entry, totals), stamp) in flushed.into_iter().zip(stamps) {
+            self.usage_stamps.insert(entry.cmk.id, Stamp { revision, sequence: stamp.sequence });
+            for (version, total) in entry.versions.iter().zip(totals) {
+                version.usage.flushed.store(total, Ordering::Relaxed);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,227 @@
+//! The end of jobs at a desk: they are looked at once more, recorded, and only then answered.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use keymill_core::audit::{Alike, AuditRecord, Outcome};
+use keymill_core::error::{Error, ErrorKind};
+use keymill_core::id::CmkId;
+use keymill_core::operation::Operation;
+
+use super::Desk;
+use crate::metrics::DeskMetrics;
+use crate::work::{Destination, Finished, Job, KeySlot, Product, ReplyTo, Sealing, Tally, Task};
+
+/// Requests that one line of the audit holds beside its first, at most.
+const MAX_ALIKE: usize = 255;
+
+impl Desk {
+    /// Checks, records and answers jobs that are done.
+    pub(super) fn finish(&mut self, mut done: Vec<Box<Job>>, unfinished: &mut Vec<Box<Job>>) {
+        if done.is_empty() {
+            return;
+        }
+        let mut i = 0;
+        while i < done.len() {
+            match stale(&done[i].task) {
+                Stale::No => i += 1,
+                Stale::Destination(cmk) => {
+                    let error = self.unusable(cmk);
+                    done[i].refuse(error);
+                    i += 1;
+                }
+                Stale::Source(_) => {
+                    let mut job = done.remove(i);
+                    self.trips.forget(&mut job);
+                    job.restart();
+                    unfinished.push(job);
+                }
+            }
+        }
+        let (at, now) = (self.shared.clock.now(), Instant::now());
+        if let Some(chain) = &mut self.chain {
+            let mut jobs = done.iter().peekable();
+            while let Some(job) = jobs.next() {
+                self.touches.clear();
+                Tally::of(&job.task, &mut self.touches);
+                self.alike.clear();
+                while let Some(next) = jobs.peek()
+                    && self.alike.len() < MAX_ALIKE
+                    && is_alike(job, next)
+                {
+                    self.other_touches.clear();
+                    Tally::of(&next.task, &mut self.other_touches);
+                    if self.other_touches != self.touches {
+                        break;
+                    }
+                    self.alike.push(Alike(next.call.request_id, micros(next, now)));
+                    jobs.next();
+                }
+                // Neighbours are mostly let in by one rule; its text is made once.
+                if self.rule.0 != job.rule {
+                    self.rule = (job.rule, job.rule.map_or("none".into(), |rule| rule.to_string().into()));
+                }
+                let (keys, alike) = (&self.touches, &self.alike);
+                chain.append(&AuditRecord {
+                    rule: (&*self.rule.1).into(),
+                    keys,
+                    alike,
+                    ..record(job, at, now)
+                });
+            }
+            if let Err(error) = chain.flush() {
+                for job in &mut done {
+                    job.refuse(Error::new(error.kind(), error.message().to_owned()));
+                }
+            }
+        }
+        // A key may have been disabled while the log was written: what is recorded as done is then not given out all the same.
+        for job in &mut done {
+            if let Stale::Destination(cmk) | Stale::Source(cmk) = stale(&job.task) {
+                let error = self.unusable(cmk);
+                job.refuse(error);
+            }
+        }
+        self.shared.metrics.in_flight.sub(done.len() as i64);
+        for mut job in done {
+            self.trips.forget(&mut job);
+            let (finished, reply_to) = into_finished(job, now, &mut self.metrics);
+            if let Some(reply_to) = reply_to {
+                reply_to.finished(finished);
+            }
+        }
+        self.metrics.flush();
+    }
+
+    /// Returns why a key that was in use a moment ago no longer is.
+    fn unusable(&self, cmk: CmkId) -> Error {
+        match self.shared.keyring.cmk(&cmk) {
+            Some(entry) => entry
+                .cmk
+                .state
+                .check_usable()
+                .err()
+                .unwrap_or_else(|| Error::new(ErrorKind::Conflict, "the key was changed meanwhile")),
+            None => Error::key_not_found(),
+        }
+    }
+}
+
+enum Stale {
+    No,
+    Destination(CmkId),
+    Source(CmkId),
+}
+
+/// Tells whether a key was disabled, or worse, since the job was admitted: nothing of it may be released then.
+fn stale(task: &Task) -> Stale {
+    let source = |slots: &[KeySlot]| {
+        let stale = slots.iter().find(|slot| matches!(&slot.state, Ok((entry, _)) if !entry.is_current()));
+        stale.map_or(Stale::No, |slot| Stale::Source(slot.cmk))
+    };
+    match task {
+        Task::Seal { to: Destination { entry, .. }, .. } if !entry.is_current() => {
+            Stale::Destination(entry.cmk.id)
+        }
+        Task::Seal { what: Sealing::Blobs(open), .. } => source(&open.slots),
+        Task::Open(open) => source(&open.slots),
+        _ => Stale::No,
+    }
+}
+
+fn outcome(job: &Job) -> Outcome {
+    match (&job.task, &job.first_fault) {
+        (Task::Refused(error), _) => Outcome::Failed(error.kind()),
+        (_, Some(fault)) if job.is_single() => Outcome::Failed(fault.kind),
+        _ => Outcome::Done,
+    }
+}
+
+fn micros(job: &Job, now: Instant) -> u64 {
+    now.saturating_duration_since(job.call.received).as_micros() as u64
+}
+
+/// Tells whether the records of two jobs differ in nothing but their ids and times, the keys that they touched left aside.
+fn is_alike(a: &Job, b: &Job) -> bool {
+    a.operation == b.operation
+        && a.rule == b.rule
+        && a.call.principal == b.call.principal
+        && a.call.source == b.call.source
+        && a.call.frontend == b.call.frontend
+        && a.len() == b.len()
+        && a.errors.len() == b.errors.len()
+        && a.context_digest == b.context_digest
+        && a.fallback == b.fallback
+        && outcome(a) == outcome(b)
+}
+
+/// Returns the record of a job, but for its rule and its keys.
+fn record(job: &Job, time: keymill_core::Timestamp, now: Instant) -> AuditRecord<'_> {
+    AuditRecord {
+        time,
+        request: job.call.request_id,
+        principal: Some(&job.call.principal.access_key),
+        source: job.call.source,
+        frontend: job.call.frontend,
+        operation: job.operation.map_or("unknown", Operation::name),
+        outcome: outcome(job),
+        rule: "".into(),
+        keys: &[],
+        items: job.len() as u32,
+        failed: job.errors.len() as u32,
+        context: job.context_digest.as_deref().map(std::borrow::Cow::Borrowed),
+        fallback: job.fallback,
+        micros: micros(job, now),
+        alike: &[],
+        writes: &[],
+    }
+}
+
+#[allow(clippy::boxed_local, reason = "it is taken apart in its box, not moved out first")]
+fn into_finished(
+    job: Box<Job>,
+    now: Instant,
+    metrics: &mut DeskMetrics,
+) -> (Finished, Option<Arc<dyn ReplyTo>>) {
+    let single = job.is_single();
+    let items = job.len();
+    let failed = job.errors.len();
+    let Job { call, operation, task, mut sheet, errors, first_fault, reply_to, ticket, .. } = *job;
+    let result = match (task, first_fault) {
+        (Task::Refused(error), _) => Err(error),
+        (_, Some(fault)) if single => {
+            sheet.wipe();
+            Err(fault.into())
+        }
+        (Task::Answered(reply), _) => Ok(Product::Reply(reply)),
+        (Task::Seal { to, .. }, _) => {
+            Ok(Product::Sealed { key: to.entry.cmk.id, version: to.version.id, errors })
+        }
+        (Task::Open(open), _) => {
+            // Several versions of one key are one row of the answer.
+            let mut keys = Vec::new();
+            let place: Vec<Option<u32>> = open
+                .slots
+                .iter()
+                .map(|slot| {
+                    let (entry, version) = slot.state.as_ref().ok().filter(|_| slot.done > 0)?;
+                    let at = keys.iter().position(|(id, _)| *id == entry.cmk.id).unwrap_or_else(|| {
+                        keys.push((entry.cmk.id, version.id));
+                        keys.len() - 1
+                    });
+                    Some(at as u32)
+                })
+                .collect();
+            let mut index = open.index;
+            if keys.len() != open.slots.len() {
+                for slot in index.iter_mut() {
+                    *slot = slot.and_then(|at| place[at as usize]);
+                }
+            }
+            Ok(Product::Opened { keys, index, errors })
+        }
+    };
+    let took = now.saturating_duration_since(call.received);
+    metrics.answered(operation, result.as_ref().err().map(Error::kind), items, failed, took);
+    (Finished { ticket, call, operation, result, sheet }, reply_to)
+}
