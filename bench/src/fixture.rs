@@ -174,6 +174,7 @@ impl Fixture {
             protection_level: None,
             bulk_mode: None,
             fallback: None,
+            key_storage_mechanism: None,
             description: Some("bench".into()),
             timeout_ms: None,
         };

@@ -39,7 +39,7 @@ impl LaneHop {
         let lane = Arc::new(Lane::new(2 * MAX_IN_FLIGHT, 64));
         let (reply, replies) = mpsc::sync_channel(MAX_IN_FLIGHT);
         let jobs = Arc::clone(&lane);
-        jobs.join();
+        jobs.join(0);
         let worker = std::thread::Builder::new().name("bench-lane".into()).spawn(move || {
             let mut batch = Vec::new();
             loop {
@@ -60,7 +60,7 @@ impl LaneHop {
     pub fn rounds(&self, rounds: u64, in_flight: usize) -> Result<()> {
         for _ in 0..rounds {
             for _ in 0..in_flight.min(MAX_IN_FLIGHT) {
-                self.lane.submit(&self.principal, 1, Ping).map_err(|(error, _)| error)?;
+                self.lane.submit(&self.principal, None, Ping).map_err(|(error, _)| error)?;
             }
             let mut answered = 0;
             while answered < in_flight {

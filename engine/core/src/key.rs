@@ -18,6 +18,19 @@ pub enum Origin {
     /// Generated here.
     #[serde(rename = "Aliyun_KMS")]
     AliyunKms,
+    /// Made by somebody else, in the token where it stays (beyond the cloud).
+    #[serde(rename = "ADOPTED")]
+    Adopted,
+}
+
+impl Origin {
+    /// Returns the name in requests and answers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Origin::AliyunKms => "Aliyun_KMS",
+            Origin::Adopted => "ADOPTED",
+        }
+    }
 }
 
 /// Where key material lives in clear.
@@ -160,6 +173,9 @@ pub struct Cmk {
     /// For an HSM key: when its software copy may stand in; it has one where that is not never.
     #[serde(default, skip_serializing_if = "Fallback::is_never")]
     pub fallback: Fallback,
+    /// For a key whose material stays in one token (`HsmInternal`): the serial number of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_serial: Option<String>,
     /// The state.
     pub state: KeyState,
     /// Free text.
@@ -189,6 +205,15 @@ impl Cmk {
     /// Returns the version that encrypts.
     pub fn primary(&self) -> &KeyVersion {
         self.versions.last().expect("a CMK is created with its first version")
+    }
+
+    /// Returns where its material is kept; `None` for a key of software.
+    pub fn storage(&self) -> Option<KeyStorageMechanism> {
+        match (self.protection, &self.token_serial) {
+            (ProtectionLevel::Software, _) => None,
+            (ProtectionLevel::Hsm, None) => Some(KeyStorageMechanism::HsmEncryptedDatabase),
+            (ProtectionLevel::Hsm, Some(_)) => Some(KeyStorageMechanism::HsmInternal),
+        }
     }
 
     /// Returns how blobs of this key are sealed; `None` where it seals none.

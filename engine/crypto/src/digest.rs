@@ -29,6 +29,14 @@ pub fn hex(bytes: &[u8]) -> String {
     text
 }
 
+/// Reads hexadecimal digits of either case, two a byte; `None` for any other text.
+pub fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: &u8| char::from(*byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    let bytes = pairs.iter().map(|[high, low]| Some((digit(high)? << 4) | digit(low)?)).collect();
+    if rest.is_empty() { bytes } else { None }
+}
+
 fn fixed(bytes: &[u8]) -> [u8; 32] {
     bytes.try_into().expect("SHA-256 gives 32 bytes")
 }
@@ -46,6 +54,13 @@ mod tests {
             hex(&hmac_sha256(b"Jefe", b"what do ya want for nothing?")),
             "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
         );
+    }
+
+    #[test]
+    fn hexadecimal_is_read_as_it_was_written_and_nothing_else_is() {
+        assert_eq!(unhex(&hex(&[0, 0x1f, 0xff])), Some(vec![0, 0x1f, 0xff]));
+        assert_eq!((unhex("aB"), unhex("")), (Some(vec![0xab]), Some(Vec::new())));
+        assert!(["a", "0x", "+1", "a b", "é"].iter().all(|text| unhex(text).is_none()));
     }
 
     #[test]

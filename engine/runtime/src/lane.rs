@@ -12,18 +12,32 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::ready::{Divisible, ReadyQueue};
 
-struct State<K, T> {
-    queue: ReadyQueue<K, T>,
-    closed: bool,
+/// Jobs that wait for the same sessions.
+struct Queue<K, T> {
+    jobs: ReadyQueue<K, T>,
+    /// Sessions that take of it.
     sessions: usize,
-    /// Since when there has been no session.
+    /// Since when there has been none.
     bare_since: Instant,
 }
 
-/// A bounded, fair queue in front of sessions.
+struct State<K, T> {
+    /// What any session does.
+    shared: Queue<K, T>,
+    /// What is bound to the sessions of one berth, by its number.
+    bound: Vec<Queue<K, T>>,
+    /// Whether the next turn of a berth's session is for what is bound to it, where there is both.
+    bound_next: Vec<bool>,
+    closed: bool,
+    /// How often all sessions were woken to look whether they are still wanted.
+    wakes: u64,
+}
+
+/// A bounded, fair queue in front of sessions. Sessions stand at berths, a token's at one; a job may be bound to a berth.
 pub struct Lane<K, T> {
     state: Mutex<State<K, T>>,
     ready: Condvar,
+    /// Jobs that wait for any session, at most, and so many more for those of each berth.
     capacity: usize,
     max_batch: usize,
     /// How long jobs wait while there is no session at all; `None`: for ever.
@@ -41,11 +55,56 @@ pub enum Taken {
     Closed,
 }
 
+impl<K: Clone + Eq + Hash, T: Divisible> Queue<K, T> {
+    fn new() -> Self {
+        Self { jobs: ReadyQueue::new(1), sessions: 0, bare_since: Instant::now() }
+    }
+
+    fn joined(&mut self) {
+        self.sessions += 1;
+    }
+
+    fn left(&mut self) {
+        self.sessions = self.sessions.saturating_sub(1);
+        if self.sessions == 0 {
+            self.bare_since = Instant::now();
+        }
+    }
+}
+
+impl<K: Clone + Eq + Hash, T: Divisible> State<K, T> {
+    fn queue(&mut self, berth: Option<usize>) -> &mut Queue<K, T> {
+        match berth {
+            Some(berth) => &mut self.bound[berth],
+            None => &mut self.shared,
+        }
+    }
+
+    /// Tells which queue a session at `berth` takes of next; `None` where neither has a job.
+    fn next(&mut self, berth: usize) -> Option<Option<usize>> {
+        let bound = self.bound.get(berth).is_some_and(|queue| !queue.jobs.is_empty());
+        let take_bound = match (bound, !self.shared.jobs.is_empty()) {
+            (false, false) => return None,
+            (true, true) => {
+                self.bound_next[berth] = !self.bound_next[berth];
+                !self.bound_next[berth]
+            }
+            (bound, _) => bound,
+        };
+        Some(take_bound.then_some(berth))
+    }
+}
+
 impl<K: Clone + Eq + Hash, T: Divisible> Lane<K, T> {
     /// Makes a lane for at most `capacity` waiting jobs, of which a session takes at most `max_batch` in one go.
     pub fn new(capacity: usize, max_batch: usize) -> Self {
-        let state =
-            State { queue: ReadyQueue::new(1), closed: false, sessions: 0, bare_since: Instant::now() };
+        let state = State {
+            shared: Queue::new(),
+            bound: Vec::new(),
+            bound_next: Vec::new(),
+            closed: false,
+            wakes: 0,
+        };
         Self { state: Mutex::new(state), ready: Condvar::new(), capacity, max_batch, patience: None }
     }
 
@@ -55,57 +114,83 @@ impl<K: Clone + Eq + Hash, T: Divisible> Lane<K, T> {
         self
     }
 
-    /// Adds a job, or hands it back at once.
+    /// Gives the lane so many berths that jobs can be bound to.
+    pub fn with_berths(mut self, berths: usize) -> Self {
+        let state = self.state.get_mut();
+        state.bound = (0..berths).map(|_| Queue::new()).collect();
+        state.bound_next = vec![true; berths];
+        self
+    }
+
+    /// Adds a job for any session, or for those of one berth, or hands it back at once.
     ///
     /// # Errors
-    /// `Busy` where the lane is full, `Unavailable` where it is closed or has had no session for longer than its patience; the job
-    /// comes back with the error.
-    pub fn submit(&self, principal: &K, weight: u64, job: T) -> Result<(), (Error, T)> {
+    /// `Busy` where the lane is full, `Unavailable` where it is closed or has had no such session for longer than its patience; the
+    /// job comes back with the error.
+    pub fn submit(&self, principal: &K, berth: Option<usize>, job: T) -> Result<(), (Error, T)> {
         let mut state = self.state.lock();
         if state.closed {
             return Err((Error::new(ErrorKind::Unavailable, "the crypto pool is shut down"), job));
         }
-        if self.is_down_in(&state) {
+        let closed = state.closed;
+        let queue = state.queue(berth);
+        if self.is_bare(queue, closed) {
             return Err((down(), job));
         }
-        if state.queue.len() >= self.capacity {
+        if queue.jobs.len() >= self.capacity {
             let message = format!("the queue of the crypto pool holds its limit of {} jobs", self.capacity);
             return Err((Error::new(ErrorKind::Busy, message).retry_after_ms(50), job));
         }
-        state.queue.push(principal, weight, job);
+        queue.jobs.push(principal, 1, job);
         drop(state);
-        self.ready.notify_one();
+        self.notify(berth);
         Ok(())
     }
 
     /// Puts a job that a session could not finish before its principal's others, however full the lane is: it was admitted.
-    pub fn restore(&self, principal: &K, weight: u64, job: T) {
-        self.state.lock().queue.put_back(principal, weight, job);
-        self.ready.notify_one();
+    pub fn restore(&self, principal: &K, berth: Option<usize>, job: T) {
+        self.state.lock().queue(berth).jobs.put_back(principal, 1, job);
+        self.notify(berth);
+    }
+
+    fn notify(&self, berth: Option<usize>) {
+        match berth {
+            None => drop(self.ready.notify_one()),
+            // The one that wakes might stand elsewhere.
+            Some(_) => drop(self.ready.notify_all()),
+        }
     }
 
     /// Waits for jobs and takes a batch; an empty batch means that the lane is closed and drained.
     pub fn take(&self, batch: &mut Vec<T>) {
-        while self.take_within(Duration::from_secs(3600), self.max_batch, batch) == Taken::Idle {}
+        while self.take_within(0, Duration::from_secs(3600), self.max_batch, batch) == Taken::Idle {}
     }
 
-    /// Waits so long for jobs, and takes a batch that costs at most about `max_batch`.
-    pub fn take_within(&self, wait: Duration, max_batch: usize, batch: &mut Vec<T>) -> Taken {
+    /// Waits so long for jobs that a session at `berth` may do, and takes a batch that costs at most about `max_batch`. Where there are
+    /// both, what is bound to the berth and what is not take turns.
+    pub fn take_within(&self, berth: usize, wait: Duration, max_batch: usize, batch: &mut Vec<T>) -> Taken {
         batch.clear();
+        let max_batch = max_batch.min(self.max_batch);
+        let until = Instant::now() + wait;
         let mut state = self.state.lock();
-        if state.queue.is_empty() && !state.closed {
-            self.ready.wait_for(&mut state, wait);
-        }
-        if state.queue.is_empty() {
-            return if state.closed { Taken::Closed } else { Taken::Idle };
-        }
-        let fair = (1 + state.queue.len() / state.sessions.max(1)).min(max_batch).min(self.max_batch);
+        let (mut late, wakes) = (false, state.wakes);
+        let next = loop {
+            match state.next(berth) {
+                Some(next) => break next,
+                None if state.closed => return Taken::Closed,
+                None if late || state.wakes != wakes => return Taken::Idle,
+                // Woken for what is bound elsewhere, it waits on.
+                None => late = self.ready.wait_until(&mut state, until).timed_out(),
+            }
+        };
+        let queue = state.queue(next);
+        let fair = (1 + queue.jobs.len() / queue.sessions.max(1)).min(max_batch);
         // A turn is worth half of what a session takes in one go, so that two who load the lane share it, however their jobs are cut.
-        state.queue.set_quantum(max_batch.min(self.max_batch).div_ceil(2) as u64);
+        queue.jobs.set_quantum(max_batch.div_ceil(2) as u64);
         let mut parts = Vec::with_capacity(fair);
-        state.queue.take(fair.max(1) as u64, &mut parts);
+        queue.jobs.take(fair.max(1) as u64, &mut parts);
         batch.extend(parts.into_iter().map(|(job, _)| job));
-        let more = !state.queue.is_empty();
+        let more = !state.shared.jobs.is_empty();
         drop(state);
         if more {
             self.ready.notify_one();
@@ -115,7 +200,8 @@ impl<K: Clone + Eq + Hash, T: Divisible> Lane<K, T> {
 
     /// Returns the number of jobs that wait.
     pub fn len(&self) -> usize {
-        self.state.lock().queue.len()
+        let state = self.state.lock();
+        state.shared.jobs.len() + state.bound.iter().map(|queue| queue.jobs.len()).sum::<usize>()
     }
 
     /// Tells whether none wait.
@@ -125,46 +211,58 @@ impl<K: Clone + Eq + Hash, T: Divisible> Lane<K, T> {
 
     /// Returns the number of sessions.
     pub fn sessions(&self) -> usize {
-        self.state.lock().sessions
+        self.state.lock().shared.sessions
     }
 
     /// Counts a session in; the fair share follows.
-    pub fn join(&self) {
-        self.state.lock().sessions += 1;
+    pub fn join(&self, berth: usize) {
+        let mut state = self.state.lock();
+        state.shared.joined();
+        if let Some(queue) = state.bound.get_mut(berth) {
+            queue.joined();
+        }
     }
 
     /// Says that a session is about to join: patience begins anew.
-    pub fn expect(&self) {
-        self.state.lock().bare_since = Instant::now();
+    pub fn expect(&self, berth: usize) {
+        let mut state = self.state.lock();
+        state.shared.bare_since = Instant::now();
+        if let Some(queue) = state.bound.get_mut(berth) {
+            queue.bare_since = Instant::now();
+        }
     }
 
     /// Counts a session out.
-    pub fn leave(&self) {
+    pub fn leave(&self, berth: usize) {
         let mut state = self.state.lock();
-        state.sessions = state.sessions.saturating_sub(1);
-        if state.sessions == 0 {
-            state.bare_since = Instant::now();
+        state.shared.left();
+        if let Some(queue) = state.bound.get_mut(berth) {
+            queue.left();
         }
     }
 
     /// Tells whether there has been no session for longer than the lane's patience, or will be none any more.
     pub fn is_down(&self) -> bool {
-        self.is_down_in(&self.state.lock())
+        let state = self.state.lock();
+        self.is_bare(&state.shared, state.closed)
     }
 
-    fn is_down_in(&self, state: &State<K, T>) -> bool {
-        let is_over = |patience| state.closed || state.bare_since.elapsed() > patience;
-        state.sessions == 0 && self.patience.is_some_and(is_over)
+    fn is_bare(&self, queue: &Queue<K, T>, closed: bool) -> bool {
+        let is_over = |patience| closed || queue.bare_since.elapsed() > patience;
+        queue.sessions == 0 && self.patience.is_some_and(is_over)
     }
 
-    /// Takes the jobs of a lane that is down, so that they are refused and need not wait for their deadlines.
+    /// Takes the jobs that no session has come for in time, so that they are refused and need not wait for their deadlines.
     pub fn take_stranded(&self) -> Vec<T> {
         let mut state = self.state.lock();
-        if self.is_down_in(&state) { state.queue.drain() } else { Vec::new() }
+        let State { shared, bound, closed, .. } = &mut *state;
+        let queues = std::iter::once(shared).chain(bound).filter(|queue| self.is_bare(queue, *closed));
+        queues.flat_map(|queue| queue.jobs.drain()).collect()
     }
 
     /// Wakes all sessions, so that they look whether they are still wanted.
     pub fn wake(&self) {
+        self.state.lock().wakes += 1;
         self.ready.notify_all();
     }
 
@@ -198,9 +296,9 @@ mod tests {
     #[test]
     fn a_full_lane_says_busy_at_once_and_gives_the_job_back() {
         let lane = Lane::new(2, 8);
-        lane.submit(&"a", 1, One("a")).unwrap();
-        lane.submit(&"a", 1, One("a")).unwrap();
-        let (error, job) = lane.submit(&"b", 1, One("b")).unwrap_err();
+        lane.submit(&"a", None, One("a")).unwrap();
+        lane.submit(&"a", None, One("a")).unwrap();
+        let (error, job) = lane.submit(&"b", None, One("b")).unwrap_err();
         assert_eq!((error.kind(), job), (ErrorKind::Busy, One("b")));
         assert!(error.retry_after().is_some());
     }
@@ -209,10 +307,10 @@ mod tests {
     fn a_session_takes_its_share_and_no_more() {
         let lane = Lane::new(100, 16);
         for _ in 0..4 {
-            lane.join();
+            lane.join(0);
         }
         for _ in 0..20 {
-            lane.submit(&"a", 1, One("a")).unwrap();
+            lane.submit(&"a", None, One("a")).unwrap();
         }
         let mut batch = Vec::new();
         lane.take(&mut batch);
@@ -220,9 +318,9 @@ mod tests {
         lane.take(&mut batch);
         assert_eq!(batch.len(), 4, "1 + 14 / 4");
         let alone = Lane::new(100, 16);
-        alone.join();
+        alone.join(0);
         for _ in 0..50 {
-            alone.submit(&"a", 1, One("a")).unwrap();
+            alone.submit(&"a", None, One("a")).unwrap();
         }
         alone.take(&mut batch);
         assert_eq!(batch.len(), 16, "never over the batch limit");
@@ -231,11 +329,11 @@ mod tests {
     #[test]
     fn a_bulk_caller_does_not_hold_up_another() {
         let lane = Lane::new(1_000, 4);
-        lane.join();
+        lane.join(0);
         for _ in 0..500 {
-            lane.submit(&"bulk", 1, One("bulk")).unwrap();
+            lane.submit(&"bulk", None, One("bulk")).unwrap();
         }
-        lane.submit(&"single", 1, One("single")).unwrap();
+        lane.submit(&"single", None, One("single")).unwrap();
         let mut batch = Vec::new();
         lane.take(&mut batch);
         assert!(batch.contains(&One("single")), "{batch:?}");
@@ -253,16 +351,16 @@ mod tests {
     #[test]
     fn many_single_calls_get_as_much_of_a_session_as_one_bulk_load() {
         let lane = Lane::new(10_000, 256);
-        lane.join();
+        lane.join(0);
         for _ in 0..100 {
-            lane.submit(&"bulk", 1, Large("bulk", 100)).unwrap();
+            lane.submit(&"bulk", None, Large("bulk", 100)).unwrap();
         }
         for _ in 0..5_000 {
-            lane.submit(&"singles", 1, Large("single", 1)).unwrap();
+            lane.submit(&"singles", None, Large("single", 1)).unwrap();
         }
         let (mut batch, mut bulk, mut singles) = (Vec::new(), 0, 0);
         while bulk < 2_000 {
-            assert_eq!(lane.take_within(Duration::ZERO, 200, &mut batch), Taken::Batch);
+            assert_eq!(lane.take_within(0, Duration::ZERO, 200, &mut batch), Taken::Batch);
             for Large(whose, cost) in &batch {
                 *(if *whose == "bulk" { &mut bulk } else { &mut singles }) += cost;
             }
@@ -273,44 +371,102 @@ mod tests {
     #[test]
     fn a_lane_without_sessions_waits_a_while_and_then_refuses() {
         let lane = Lane::new(10, 4).with_patience(Duration::from_secs(3600));
-        lane.submit(&"a", 1, One("a")).unwrap();
+        lane.submit(&"a", None, One("a")).unwrap();
         assert!(lane.take_stranded().is_empty(), "a session may come back");
         lane.close();
         assert_eq!(lane.take_stranded(), [One("a")], "nobody comes back to a lane that is closed");
         let impatient = Lane::new(10, 4).with_patience(Duration::ZERO);
-        impatient.join();
-        impatient.submit(&"a", 1, One("a")).unwrap();
-        impatient.leave();
+        impatient.join(0);
+        impatient.submit(&"a", None, One("a")).unwrap();
+        impatient.leave(0);
         assert_eq!(impatient.take_stranded(), [One("a")]);
         let brief = Lane::<&str, One>::new(10, 4).with_patience(Duration::from_secs(5));
-        brief.state.lock().bare_since -= Duration::from_secs(10);
+        brief.state.lock().shared.bare_since -= Duration::from_secs(10);
         assert!(brief.is_down());
-        brief.expect();
+        brief.expect(0);
         assert!(!brief.is_down());
-        assert_eq!(impatient.submit(&"a", 1, One("a")).unwrap_err().0.kind(), ErrorKind::Unavailable);
-        impatient.join();
-        impatient.submit(&"a", 1, One("a")).unwrap();
+        assert_eq!(impatient.submit(&"a", None, One("a")).unwrap_err().0.kind(), ErrorKind::Unavailable);
+        impatient.join(0);
+        impatient.submit(&"a", None, One("a")).unwrap();
+    }
+
+    #[test]
+    fn what_is_bound_goes_to_its_berth_alone_in_turns_with_the_rest() {
+        let lane = Lane::new(10, 1).with_berths(2);
+        lane.join(0);
+        lane.join(1);
+        for _ in 0..2 {
+            lane.submit(&"a", Some(1), One("bound")).unwrap();
+            lane.submit(&"a", None, One("free")).unwrap();
+        }
+        let mut batch = Vec::new();
+        let mut take = |berth| match lane.take_within(berth, Duration::ZERO, 1, &mut batch) {
+            Taken::Batch => batch[0].0,
+            _ => "",
+        };
+        assert_eq!([take(1), take(1)], ["bound", "free"]);
+        assert_eq!([take(0), take(0), take(1), take(1)], ["free", "", "bound", ""]);
+        lane.restore(&"a", Some(1), One("again"));
+        assert_eq!([take(0), take(1)], ["", "again"]);
+    }
+
+    #[test]
+    fn what_is_bound_waits_for_its_berth_alone_and_has_a_limit_of_its_own() {
+        let lane = Lane::new(1, 4).with_patience(Duration::from_secs(5)).with_berths(2);
+        lane.join(0);
+        lane.submit(&"a", Some(1), One("waits")).unwrap();
+        assert_eq!(lane.submit(&"a", Some(1), One("a")).unwrap_err().0.kind(), ErrorKind::Busy);
+        lane.submit(&"a", None, One("free")).unwrap();
+        assert!(lane.take_stranded().is_empty());
+        lane.state.lock().bound[1].bare_since -= Duration::from_secs(10);
+        assert!(!lane.is_down());
+        assert_eq!(lane.take_stranded(), [One("waits")]);
+        assert_eq!(lane.submit(&"a", Some(1), One("a")).unwrap_err().0.kind(), ErrorKind::Unavailable);
+        lane.expect(1);
+        lane.submit(&"a", Some(1), One("a")).unwrap();
+    }
+
+    /// A session of another berth that wakes for bound work must not swallow the call.
+    #[test]
+    fn a_session_is_woken_for_what_is_bound_to_it() {
+        let lane = Arc::new(Lane::new(100, 4).with_berths(3));
+        let waiting: Vec<_> = (0..3)
+            .map(|berth| {
+                lane.join(berth);
+                let lane = lane.clone();
+                std::thread::spawn(move || {
+                    let mut batch = Vec::new();
+                    lane.take_within(berth, Duration::from_secs(60), 4, &mut batch);
+                    batch
+                })
+            })
+            .collect();
+        std::thread::sleep(Duration::from_millis(20));
+        for berth in [2, 0, 1] {
+            lane.submit(&"a", Some(berth), One("a")).unwrap();
+        }
+        assert!(waiting.into_iter().all(|thread| thread.join().unwrap() == [One("a")]));
     }
 
     #[test]
     fn what_is_restored_comes_first_and_is_never_refused() {
         let lane = Lane::new(1, 4);
-        lane.join();
-        lane.submit(&"a", 1, One("second")).unwrap();
-        lane.restore(&"a", 1, One("first"));
+        lane.join(0);
+        lane.submit(&"a", None, One("second")).unwrap();
+        lane.restore(&"a", None, One("first"));
         let mut batch = Vec::new();
-        assert_eq!(lane.take_within(Duration::ZERO, 1, &mut batch), Taken::Batch);
+        assert_eq!(lane.take_within(0, Duration::ZERO, 1, &mut batch), Taken::Batch);
         assert_eq!(batch, [One("first")]);
-        assert_eq!(lane.take_within(Duration::ZERO, 1, &mut batch), Taken::Batch);
-        assert_eq!(lane.take_within(Duration::ZERO, 1, &mut batch), Taken::Idle);
+        assert_eq!(lane.take_within(0, Duration::ZERO, 1, &mut batch), Taken::Batch);
+        assert_eq!(lane.take_within(0, Duration::ZERO, 1, &mut batch), Taken::Idle);
     }
 
     #[test]
     fn a_closed_lane_is_drained_and_then_empty_for_ever() {
         let lane = Arc::new(Lane::new(10, 4));
-        lane.submit(&"a", 1, One("a")).unwrap();
+        lane.submit(&"a", None, One("a")).unwrap();
         lane.close();
-        assert_eq!(lane.submit(&"a", 1, One("a")).unwrap_err().0.kind(), ErrorKind::Unavailable);
+        assert_eq!(lane.submit(&"a", None, One("a")).unwrap_err().0.kind(), ErrorKind::Unavailable);
         let mut batch = Vec::new();
         lane.take(&mut batch);
         assert_eq!(batch.len(), 1);

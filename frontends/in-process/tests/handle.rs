@@ -61,6 +61,7 @@ fn create_key() -> CreateKeyRequest {
         protection_level: None,
         bulk_mode: None,
         fallback: None,
+        key_storage_mechanism: None,
         description: None,
         timeout_ms: None,
     }

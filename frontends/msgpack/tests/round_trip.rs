@@ -25,6 +25,7 @@ fn create_key(connection: &mut Connection) -> CmkId {
         protection_level: None,
         bulk_mode: None,
         fallback: None,
+        key_storage_mechanism: None,
         description: Some("people".into()),
         timeout_ms: None,
     };

@@ -71,7 +71,7 @@ fn open(token: &Token) -> Result<Ward, Refusal> {
 fn bear(token: &Token, ward: &Ward, kind: Kind, material: Option<&Sensitive>) -> Result<Stored, Failure> {
     // It can take long, and holds up nobody but the next birth.
     let born = match material {
-        None => wrapped::make(&ward.session, kind)?,
+        None => wrapped::make(&ward.session, kind.birth())?,
         Some(material) => wrapped::take_in(&ward.session, kind, material)?,
     };
     // From here on no connection is made anew, and what the handles name is what they named.

@@ -6,16 +6,16 @@ use std::sync::Arc;
 use keymill_core::Sensitive;
 use keymill_core::key::{BulkMode, KeySpec, KeyUsage};
 use keymill_core::seam::provider::{
-    KeyCustody, KeyHandle, KeyMaterial, ProviderError, StoredKey, TokenObject,
+    Adopt, KeyCustody, KeyHandle, KeyMaterial, ProviderError, StoredKey, TokenObject,
 };
 
-use crate::adopt;
 use crate::births;
 use crate::cache::{Identity, Loaded};
 use crate::connect;
 use crate::kind::Kind;
 use crate::module::{Class, Failure};
 use crate::pair::{self, Proof};
+use crate::stay;
 use crate::token::{Link, Token};
 use crate::wrapped;
 
@@ -45,13 +45,21 @@ impl Pkcs11Custody {
         }
     }
 
-    /// Destroys a key that stays in the token: the very one, or none. Another that has its id by now is somebody else's.
+    /// Destroys a key that was made to stay in the token: the very one, or none. Another that has its id by now is somebody else's, as is one
+    /// that was adopted.
     fn destroy_on_token(&mut self, key: &StoredKey, object: &TokenObject) -> Result<(), ProviderError> {
         let identity = identity(key)?;
+        if object.adopted {
+            self.token.with_link(|link| {
+                link.cache.forget(&identity.wrapped);
+                Ok(())
+            })?;
+            return Ok(());
+        }
         self.bound_here(key)?;
         let gone = self.token.with_link(|link| {
             link.cache.forget(&identity.wrapped);
-            adopt::is_gone(&self.token, link, identity.kind, object)
+            stay::is_gone(&self.token, link, identity.kind, object)
         })?;
         if gone {
             return Ok(());
@@ -59,10 +67,9 @@ impl Pkcs11Custody {
         // With all the doubts that loading has.
         drop(self.load(key)?);
         self.token.with_link(|link| {
-            let found =
-                adopt::found_again(&self.token, link, identity.kind, object, key.public_key.as_ref())?;
+            let found = stay::found_again(&self.token, link, identity.kind, object, key.public_key.as_ref())?;
             link.cache.forget(&identity.wrapped);
-            adopt::destroy(&self.token, link, found)
+            stay::destroy(&self.token, link, found, object, key.public_key.as_ref())
         })?;
         Ok(())
     }
@@ -75,7 +82,7 @@ impl Pkcs11Custody {
             return Ok(loaded);
         }
         if let KeyMaterial::TokenObject(stored) = &key.material {
-            let object = adopt::found_again(&self.token, link, identity.kind, stored, public)?;
+            let object = stay::found_again(&self.token, link, identity.kind, stored, public)?;
             let loaded = link.cache.keep(identity, object);
             self.token.bury(link);
             return Ok(loaded);
@@ -173,6 +180,19 @@ impl KeyCustody for Pkcs11Custody {
                 _ => refusal.into(),
             })?;
         Ok(StoredKey { spec, usage, bulk_mode, material: KeyMaterial::Wrapped(wrapped), public_key })
+    }
+
+    fn generate_to_stay(
+        &mut self,
+        spec: KeySpec,
+        usage: KeyUsage,
+        bulk_mode: Option<BulkMode>,
+    ) -> Result<StoredKey, ProviderError> {
+        stay::generate(&self.token, spec, usage, bulk_mode)
+    }
+
+    fn adopt(&mut self, wanted: &Adopt) -> Result<StoredKey, ProviderError> {
+        stay::adopt(&self.token, wanted)
     }
 
     fn load(&mut self, key: &StoredKey) -> Result<KeyHandle, ProviderError> {

@@ -19,10 +19,29 @@ pub(crate) struct Kind {
     mode: Option<BulkMode>,
 }
 
-/// How a key is born: extractable, since it is to be wrapped at once, and destroyed then.
-pub(crate) enum Birth {
-    Secret(Mechanism<'static>, Vec<Attribute<'static>>),
-    Pair(Mechanism<'static>, Vec<Attribute<'static>>, Vec<Attribute<'static>>),
+/// How a key is born: extractable, since it is to be wrapped at once, and destroyed then; unless it is to stay.
+pub(crate) enum Birth<'a> {
+    Secret(Mechanism<'static>, Vec<Attribute<'a>>),
+    Pair(Mechanism<'static>, Vec<Attribute<'a>>, Vec<Attribute<'a>>),
+}
+
+impl<'a> Birth<'a> {
+    /// Has what is born stay on the token, under a name, and never leave it.
+    pub(crate) fn staying(self, label: &'a str, id: &'a [u8]) -> Self {
+        let stays = |template: Vec<Attribute<'a>>| {
+            let other = |a: &Attribute<'_>| !matches!(a.kind, CKA_TOKEN | CKA_EXTRACTABLE);
+            let leaves = template.iter().any(|attribute| attribute.kind == CKA_EXTRACTABLE);
+            let mut stays: Vec<_> = template.into_iter().filter(other).collect();
+            stays.push(Attribute::flag(CKA_TOKEN, true));
+            stays.extend(leaves.then_some(Attribute::flag(CKA_EXTRACTABLE, false)));
+            stays.extend([Attribute::bytes(CKA_LABEL, label.as_bytes()), Attribute::bytes(CKA_ID, id)]);
+            stays
+        };
+        match self {
+            Birth::Secret(mechanism, template) => Birth::Secret(mechanism, stays(template)),
+            Birth::Pair(mechanism, public, private) => Birth::Pair(mechanism, stays(public), stays(private)),
+        }
+    }
 }
 
 /// SHA-256 in a `DigestInfo` (RFC 8017, 9.2): what stands before the digest that PKCS #1 v1.5 signs. The padding is the token's.
@@ -110,7 +129,7 @@ impl Kind {
     }
 
     /// Returns how it is born.
-    pub(crate) fn birth(self) -> Birth {
+    pub(crate) fn birth(self) -> Birth<'static> {
         let mut template = self.passing();
         if let Some(bytes) = self.spec.material_bytes() {
             template.push(Attribute::flag(CKA_WRAP, false));
@@ -262,6 +281,7 @@ pub(crate) fn opening(algorithm: DecryptAlgorithm) -> Mechanism<'static> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::module::Value;
     use crate::module::template::flag;
 
     fn kinds() -> Vec<Kind> {
@@ -302,6 +322,12 @@ mod tests {
                 assert_eq!(flag(template, CKA_SENSITIVE), Some(true), "{kind:?}");
             }
             assert_eq!(flag(&kind.unwrapped_saying(false, false), CKA_EXTRACTABLE), Some(false));
+            let (Birth::Secret(_, stays) | Birth::Pair(_, _, stays)) = kind.birth().staying("label", b"id");
+            // As one must be that is taken over.
+            for wanted in kind.on_token() {
+                let Value::Bool(expected) = wanted.value else { panic!("{kind:?}") };
+                assert_eq!(flag(&stays, wanted.kind), Some(expected), "{kind:?}");
+            }
             if let Birth::Pair(_, public, _) = kind.birth() {
                 let signs = kind.usage == KeyUsage::SignVerify;
                 assert_eq!(

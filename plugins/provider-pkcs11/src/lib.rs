@@ -1,6 +1,5 @@
 #![doc = include_str!("../README.md")]
 
-mod adopt;
 mod births;
 mod cache;
 mod canary;
@@ -19,6 +18,7 @@ mod pin;
 mod probe;
 mod profile;
 mod session;
+mod stay;
 mod token;
 mod verdict;
 mod wrapped;
@@ -34,7 +34,6 @@ use keymill_core::seam::provider::{
     CryptoProvider, CryptoSession, KeyCustody, ProviderError, ProviderProfile,
 };
 
-pub use adopt::Adopt;
 pub use ceremony::{
     Ceremony, Cleaned, DomainCopy, Found, KEK_BYTES, MadeDomain, Party, PartyReport, WrappedPair,
     WrappingKey, clean, join, wrapping_key,
@@ -73,10 +72,13 @@ pub fn open(config: Config) -> Result<Pkcs11Provider, OpenError> {
 pub fn open_on(module: Module, config: Config) -> Result<Pkcs11Provider, OpenError> {
     let max_batch = config.max_batch.clamp(1, limit::BATCH_ITEMS);
     let token = Arc::new(Token::open(module, config)?);
+    // Without it no key is said to stay here, which is all that it is for.
+    let token_serial = token.with_link(|link| Ok(token.module.token_info(link.slot)?.serial)).ok();
     Ok(Pkcs11Provider {
         profile: ProviderProfile {
             name: "hsm",
             protection: ProtectionLevel::Hsm,
+            token_serial: token_serial.filter(|serial| !serial.is_empty()),
             specs: token.profile.specs.clone(),
             algorithms: algorithms(&token.profile.specs),
             signatures: token.profile.signatures.clone(),

@@ -88,7 +88,7 @@ impl<'a> Probe<'a> {
     }
 
     fn generate(&self) -> Result<Passing<'a>, Failure> {
-        Ok(Passing { owner: self.owner, object: wrapped::make(self.owner, Kind::AEAD)?.key })
+        Ok(Passing { owner: self.owner, object: wrapped::make(self.owner, Kind::AEAD.birth())?.key })
     }
 
     /// Wraps `key` by the first mechanism of RFC 5649 that the token has.

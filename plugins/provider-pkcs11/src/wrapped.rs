@@ -31,16 +31,16 @@ pub(crate) fn generate(
     graveyard: &Graveyard,
     before: impl FnOnce(Object) -> Result<(), Failure>,
 ) -> Result<Vec<u8>, Failure> {
-    let born = make(owner, kind)?;
+    let born = make(owner, kind.birth())?;
     let wrapped = before(born.key).and_then(|()| wrap(owner, domain, born.key, kind, profile));
     born.objects().for_each(|object| graveyard.push(object));
     graveyard.bury(owner);
     wrapped
 }
 
-/// Makes a key that is extractable: it is to be wrapped and destroyed at once.
-pub(crate) fn make(session: &Session, kind: Kind) -> Result<Born, Failure> {
-    match kind.birth() {
+/// Makes a key. One that does not stay is extractable: it is to be wrapped and destroyed at once.
+pub(crate) fn make(session: &Session, birth: Birth<'_>) -> Result<Born, Failure> {
+    match birth {
         Birth::Secret(mechanism, template) => {
             Ok(Born { key: session.generate_key(mechanism, &template)?, public: None })
         }

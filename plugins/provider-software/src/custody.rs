@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use keymill_core::Sensitive;
 use keymill_core::key::{BulkMode, KeySpec, KeyUsage};
-use keymill_core::seam::provider::{KeyCustody, KeyHandle, KeyMaterial, ProviderError, StoredKey};
+use keymill_core::seam::provider::{Adopt, KeyCustody, KeyHandle, KeyMaterial, ProviderError, StoredKey};
 
 use crate::key::{self, SoftwareKey};
 use crate::self_test;
@@ -58,6 +58,19 @@ impl KeyCustody for SoftwareCustody {
         }
         let material = KeyMaterial::Clear(Sensitive::copied(material.expose()));
         Ok(StoredKey { spec, usage, bulk_mode, material, public_key: None })
+    }
+
+    fn generate_to_stay(
+        &mut self,
+        _spec: KeySpec,
+        _usage: KeyUsage,
+        _bulk_mode: Option<BulkMode>,
+    ) -> Result<StoredKey, ProviderError> {
+        Err(ProviderError::Rejected("keys of software stay nowhere but in the store".into()))
+    }
+
+    fn adopt(&mut self, _wanted: &Adopt) -> Result<StoredKey, ProviderError> {
+        Err(ProviderError::Rejected("a key is taken over from a token".into()))
     }
 
     fn load(&mut self, key: &StoredKey) -> Result<KeyHandle, ProviderError> {

@@ -36,6 +36,7 @@ pub fn open(_config: Config) -> Result<SoftwareProvider, OpenError> {
         profile: ProviderProfile {
             name: "software",
             protection: ProtectionLevel::Software,
+            token_serial: None,
             specs: KeySpec::ALL.to_vec(),
             algorithms: vec![Algorithm::Aes256Gcm, Algorithm::Aes128Gcm],
             signatures: vec![

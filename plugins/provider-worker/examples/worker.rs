@@ -20,7 +20,7 @@ use std::time::Duration;
 use keymill_core::Sensitive;
 use keymill_core::key::{BulkMode, KeySpec, KeyUsage};
 use keymill_core::seam::provider::{
-    AeadBatch, AeadItem, CryptoProvider, CryptoSession, DecryptJob, DeriveJob, KeyCustody, KeyHandle,
+    Adopt, AeadBatch, AeadItem, CryptoProvider, CryptoSession, DecryptJob, DeriveJob, KeyCustody, KeyHandle,
     ProviderError, ProviderProfile, SessionLost, SignJob, StoredKey,
 };
 use keymill_provider_worker::{Config, Refusal, Served, run};
@@ -180,6 +180,19 @@ impl KeyCustody for Stuck {
         material: &Sensitive,
     ) -> Result<StoredKey, ProviderError> {
         self.0.import(spec, usage, bulk_mode, material)
+    }
+
+    fn generate_to_stay(
+        &mut self,
+        spec: KeySpec,
+        usage: KeyUsage,
+        bulk_mode: Option<BulkMode>,
+    ) -> Result<StoredKey, ProviderError> {
+        self.0.generate_to_stay(spec, usage, bulk_mode)
+    }
+
+    fn adopt(&mut self, wanted: &Adopt) -> Result<StoredKey, ProviderError> {
+        self.0.adopt(wanted)
     }
 
     fn load(&mut self, key: &StoredKey) -> Result<KeyHandle, ProviderError> {

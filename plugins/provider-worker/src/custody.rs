@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use keymill_core::Sensitive;
 use keymill_core::key::{BulkMode, KeySpec, KeyUsage};
-use keymill_core::seam::provider::{KeyCustody, KeyHandle, ProviderError, StoredKey};
+use keymill_core::seam::provider::{Adopt, KeyCustody, KeyHandle, ProviderError, StoredKey};
 
 use crate::connection::{Connection, Trouble};
 use crate::supervisor::Supervisor;
@@ -75,7 +75,7 @@ impl WorkerCustody {
                     supervisor.hung(
                         generation,
                         connection.into_stream(),
-                        !matches!(kind, Kind::Generate | Kind::Import),
+                        !matches!(kind, Kind::Generate | Kind::GenerateToStay | Kind::Import),
                     );
                 }
                 Err(ProviderError::Unavailable(reason))
@@ -104,6 +104,21 @@ impl KeyCustody for WorkerCustody {
     ) -> Result<StoredKey, ProviderError> {
         let encode = |out: &mut Vec<u8>| ControlRequest::encode_import(spec, usage, bulk_mode, material, out);
         Ok(self.ask(Kind::Import, Kind::Stored, encode, StoredMessage::decode)?.1)
+    }
+
+    fn generate_to_stay(
+        &mut self,
+        spec: KeySpec,
+        usage: KeyUsage,
+        bulk_mode: Option<BulkMode>,
+    ) -> Result<StoredKey, ProviderError> {
+        let encode = |out: &mut Vec<u8>| ControlRequest::encode_generate(spec, usage, bulk_mode, out);
+        Ok(self.ask(Kind::GenerateToStay, Kind::Stored, encode, StoredMessage::decode)?.1)
+    }
+
+    fn adopt(&mut self, wanted: &Adopt) -> Result<StoredKey, ProviderError> {
+        let encode = |out: &mut Vec<u8>| ControlRequest::encode_adopt(wanted, out);
+        Ok(self.ask(Kind::Adopt, Kind::Stored, encode, StoredMessage::decode)?.1)
     }
 
     fn load(&mut self, key: &StoredKey) -> Result<KeyHandle, ProviderError> {

@@ -42,6 +42,7 @@ pub fn open(config: Config) -> Result<WorkerProvider, OpenError> {
             // A few bytes for each provider that is opened, which is once a configured token.
             name: profile.name.leak(),
             protection: profile.protection,
+            token_serial: profile.token_serial,
             specs: profile.specs,
             algorithms: profile.algorithms,
             signatures: profile.signatures,

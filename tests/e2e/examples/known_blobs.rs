@@ -107,6 +107,7 @@ fn create_key(gate: &Gate, principal: &Principal) -> CmkId {
         protection_level: None,
         bulk_mode: None,
         fallback: None,
+        key_storage_mechanism: None,
         description: None,
         timeout_ms: None,
     };

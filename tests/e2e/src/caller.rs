@@ -7,7 +7,7 @@ use keymill_client::{ClientError, Connection, Credentials, ServerError};
 use keymill_core::access::{AccessKeyStatus, Grant};
 use keymill_core::context::EncryptionContext;
 use keymill_core::id::{AccessKeyId, CmkId, KeyRef, KeyVersionId};
-use keymill_core::key::{BulkMode, Fallback, KeySpec, ProtectionLevel};
+use keymill_core::key::{BulkMode, Fallback, KeySpec, KeyStorageMechanism, ProtectionLevel};
 use keymill_core::operation::*;
 use keymill_harness::Live;
 
@@ -131,6 +131,7 @@ impl Caller {
             protection_level: None,
             bulk_mode: None,
             fallback: None,
+            key_storage_mechanism: None,
             description: Some(description.to_owned()),
             timeout_ms: None,
         };
@@ -160,10 +161,47 @@ impl Caller {
             protection_level: bulk_mode.map(|_| ProtectionLevel::Hsm),
             bulk_mode,
             fallback,
+            key_storage_mechanism: None,
             description: None,
             timeout_ms: None,
         };
         self.ask(request, take!(CreateKey, reply => reply.key_metadata.key_id))
+    }
+
+    /// Creates a key that stays in the token that makes it.
+    pub fn create_internal(&mut self, mode: BulkMode, fallback: Option<Fallback>) -> Answered<KeyMetadata> {
+        let request = CreateKeyRequest {
+            key_spec: None,
+            key_usage: None,
+            origin: None,
+            protection_level: Some(ProtectionLevel::Hsm),
+            bulk_mode: Some(mode),
+            fallback,
+            key_storage_mechanism: Some(KeyStorageMechanism::HsmInternal),
+            description: None,
+            timeout_ms: None,
+        };
+        self.ask(request, take!(CreateKey, reply => reply.key_metadata))
+    }
+
+    /// Takes over a key that a token holds, by its label or, in hexadecimal, its id.
+    pub fn adopt(
+        &mut self,
+        token: Option<&str>,
+        label: Option<&str>,
+        id: Option<&str>,
+    ) -> Answered<KeyMetadata> {
+        let request = AdoptKeyRequest {
+            token_name: token.map(Into::into),
+            object_label: label.map(Into::into),
+            object_id: id.map(Into::into),
+            key_spec: None,
+            key_usage: None,
+            bulk_mode: None,
+            description: None,
+            timeout_ms: None,
+        };
+        self.ask(request, take!(AdoptKey, reply => reply.key_metadata))
     }
 
     /// Creates a key in an HSM that may fall back to software.

@@ -240,6 +240,7 @@ fn a_key_may_ask_for_at_most_what_the_pool_allows() {
             protection_level: Some(ProtectionLevel::Software),
             bulk_mode: None,
             fallback: Some(Fallback::Never),
+            key_storage_mechanism: None,
             description: None,
             timeout_ms: None,
         };

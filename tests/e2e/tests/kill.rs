@@ -40,6 +40,7 @@ fn create_key(connection: &mut Connection) -> Option<(CmkId, RequestId)> {
         protection_level: None,
         bulk_mode: None,
         fallback: None,
+        key_storage_mechanism: None,
         description: None,
         timeout_ms: None,
     };

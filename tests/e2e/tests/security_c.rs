@@ -148,6 +148,7 @@ fn c1_each_operation_in_each_state_answers_as_the_cloud_has_it() {
         Operation::UpdateAccessKey,
         Operation::DeleteAccessKey,
         Operation::DescribeLimits,
+        Operation::AdoptKey,
         Operation::ListTokens,
         Operation::DrainToken,
         Operation::EnableToken,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use keymill_core::Sensitive;
 use keymill_core::seam::provider::CryptoProvider;
-use keymill_provider_pkcs11::module::Module;
+use keymill_provider_pkcs11::module::{Attribute, Mechanism, Module, Object, Session, User, number::*};
 use keymill_provider_pkcs11::{Ceremony, Config, Initialize, OpenErrorKind, Party, initialize};
 use keymill_runtime::{ConnectError, TokenConfig, TokenPart};
 use tempfile::TempDir;
@@ -277,6 +277,61 @@ impl Simulated {
             Err(error) if error.needs_operator() => Err(ConnectError::Refused(error.to_string())),
             Err(error) => Err(ConnectError::Unavailable(error.to_string())),
         }
+    }
+
+    /// Makes a key of AES-256 in the token as another program would, which can encrypt and decrypt.
+    pub fn make_foreign_key(&self, label: &str, id: &[u8]) {
+        let flags = [
+            (CKA_TOKEN, true),
+            (CKA_PRIVATE, true),
+            (CKA_SENSITIVE, true),
+            (CKA_EXTRACTABLE, false),
+            (CKA_ENCRYPT, true),
+            (CKA_DECRYPT, true),
+            (CKA_SIGN, false),
+            (CKA_VERIFY, false),
+            (CKA_WRAP, false),
+            (CKA_UNWRAP, false),
+            (CKA_DERIVE, false),
+        ];
+        let mut template = vec![Attribute::number(CKA_VALUE_LEN, 32)];
+        template.extend(flags.map(|(kind, value)| Attribute::flag(kind, value)));
+        template.extend([Attribute::bytes(CKA_LABEL, label.as_bytes()), Attribute::bytes(CKA_ID, id)]);
+        self.log_in().generate_key(Mechanism::Plain(CKM_AES_KEY_GEN), &template).expect("a key is made");
+    }
+
+    /// Returns how many secret keys the token has whose label begins so.
+    pub fn count_keys(&self, label: &str) -> usize {
+        let session = self.log_in();
+        let of_token = [Attribute::number(CKA_CLASS, CKO_SECRET_KEY), Attribute::flag(CKA_TOKEN, true)];
+        let begins = |object: &&Object| {
+            let mut read = [0; 255];
+            let bytes = session.attribute(**object, CKA_LABEL, &mut read).unwrap_or(0);
+            read[..bytes].starts_with(label.as_bytes())
+        };
+        session.find_objects(&of_token).expect("keys are found").iter().filter(begins).count()
+    }
+
+    /// Destroys the secret keys of this id.
+    pub fn destroy_keys(&self, id: &[u8]) {
+        let session = self.log_in();
+        let named = [Attribute::number(CKA_CLASS, CKO_SECRET_KEY), Attribute::bytes(CKA_ID, id)];
+        for object in session.find_objects(&named).expect("keys are found") {
+            session.destroy_object(object).expect("a key is destroyed");
+        }
+    }
+
+    /// Opens a session of its own.
+    fn log_in(&self) -> Session {
+        let module = Module::load(&self.library).expect("the simulator loads");
+        let slots = module.slots().expect("slots are listed");
+        let is_this =
+            |slot: &CK_SLOT_ID| module.token_info(*slot).is_ok_and(|token| token.label == self.name);
+        let slot = slots.into_iter().find(is_this).expect("the token is there");
+        let session = module.open_session(slot, true).expect("a session opens");
+        // The engine of this process may be logged in, which holds for all of it.
+        let _already = session.login(User::User, &Sensitive::copied(PIN));
+        session
     }
 
     fn initialize(&self, keys: bool) {

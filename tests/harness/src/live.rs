@@ -144,6 +144,11 @@ impl Live {
         self.bootstrap.as_ref().map(|(id, secret)| Credentials::new(id.clone(), secret.clone()))
     }
 
+    /// Returns the id of the access key that a first start made.
+    pub fn bootstrap_id(&self) -> Option<&str> {
+        self.bootstrap.as_ref().map(|(id, _)| id.as_str())
+    }
+
     /// Returns the secret of the access key that a first start made.
     pub fn bootstrap_secret(&self) -> Option<&str> {
         self.bootstrap.as_ref().map(|(_, secret)| secret.as_str())

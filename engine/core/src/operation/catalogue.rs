@@ -130,6 +130,7 @@ macro_rules! catalogue {
 
 catalogue! { <'a>
     CreateKey: Management(CreateKeyRequest) -> CreateKeyReply;
+    AdoptKey: Management(AdoptKeyRequest) -> AdoptKeyReply;
     DescribeKey: Read(DescribeKeyRequest) -> DescribeKeyReply;
     ListKeys: Read(ListKeysRequest) -> ListKeysReply;
     EnableKey: Management(EnableKeyRequest) -> EnableKeyReply;

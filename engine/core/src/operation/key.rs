@@ -30,6 +30,9 @@ pub struct CreateKeyRequest {
     /// For an HSM key: when a software copy of it may stand in; never if absent, and at most what the pool allows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<Fallback>,
+    /// For an HSM key: where its material is kept; `HsmEncryptedDatabase` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_storage_mechanism: Option<KeyStorageMechanism>,
     /// Free text of up to 8,192 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
@@ -42,6 +45,47 @@ pub struct CreateKeyRequest {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct CreateKeyReply {
+    /// The new key.
+    pub key_metadata: KeyMetadata,
+    /// The id of the request.
+    pub request_id: RequestId,
+}
+
+/// Makes a CMK of a key that a token of the pool holds already (beyond the cloud). Nothing is changed in the token; the key stays there,
+/// and is pinned by what it does.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct AdoptKeyRequest {
+    /// The token, by the name that the configuration gives it; may be absent where the pool has one alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_name: Option<String>,
+    /// The label of the key (`CKA_LABEL`); it or `ObjectId` is needed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object_label: Option<String>,
+    /// The id of the key (`CKA_ID`), in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object_id: Option<String>,
+    /// The kind of material; `Aliyun_AES_256` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_spec: Option<KeySpec>,
+    /// What it is for; `ENCRYPT/DECRYPT` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_usage: Option<KeyUsage>,
+    /// Where AES-GCM runs; `InHsm` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bulk_mode: Option<BulkMode>,
+    /// Free text of up to 8,192 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Milliseconds that the request may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+}
+
+/// The reply of `AdoptKey`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct AdoptKeyReply {
     /// The new key.
     pub key_metadata: KeyMetadata,
     /// The id of the request.
@@ -81,6 +125,9 @@ pub struct KeyMetadata {
     /// For an HSM key: where its material is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_storage_mechanism: Option<KeyStorageMechanism>,
+    /// For a key that stays in its token (`HsmInternal`): the serial number of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_serial_number: Option<String>,
     /// The version that encrypts.
     pub primary_key_version: KeyVersionId,
     /// When the primary version was made.

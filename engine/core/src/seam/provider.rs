@@ -8,7 +8,7 @@ mod jobs;
 mod stored;
 
 pub use jobs::{AeadBatch, AeadItem, DecryptJob, DeriveJob, JobError, SignJob};
-pub use stored::{KeyMaterial, PublicKey, StoredKey, TokenObject};
+pub use stored::{Adopt, KeyMaterial, PublicKey, StoredKey, TokenObject};
 
 use crate::blob::Algorithm;
 use crate::error::{Error, ErrorKind};
@@ -39,6 +39,8 @@ pub struct ProviderProfile {
     pub name: &'static str,
     /// Where its keys live in clear.
     pub protection: ProtectionLevel,
+    /// The serial number of the token, where keys can stay in it as its objects.
+    pub token_serial: Option<String>,
     /// Key specifications that it generates.
     pub specs: Vec<KeySpec>,
     /// Algorithms of `encrypt` and `decrypt`.
@@ -99,6 +101,22 @@ pub trait KeyCustody: Send {
         bulk_mode: Option<BulkMode>,
         material: &Sensitive,
     ) -> Result<StoredKey, ProviderError>;
+    /// Generates a key that stays in the token, as one of its objects, and returns where it is: no other token has it.
+    ///
+    /// # Errors
+    /// `Rejected` as of [`Self::generate`], and where the provider keeps no keys.
+    fn generate_to_stay(
+        &mut self,
+        spec: KeySpec,
+        usage: KeyUsage,
+        bulk_mode: Option<BulkMode>,
+    ) -> Result<StoredKey, ProviderError>;
+    /// Takes over a key that is in the token already: finds it, sees that it can neither leave nor do more than one thing, and pins it
+    /// by what it does. Nothing is changed there. The key is bound to the token: no other has it.
+    ///
+    /// # Errors
+    /// `Rejected` where there is no such key or more than one, it is not as a key must be, or the provider keeps no keys.
+    fn adopt(&mut self, wanted: &Adopt) -> Result<StoredKey, ProviderError>;
     /// Makes stored material usable.
     ///
     /// # Errors
@@ -109,7 +127,7 @@ pub trait KeyCustody: Send {
     /// # Errors
     /// [`ProviderError`] where the provider is down.
     fn unload(&mut self, key: KeyHandle) -> Result<(), ProviderError>;
-    /// Destroys whatever the provider itself keeps of a stored key.
+    /// Destroys whatever the provider itself keeps of a stored key; a key that was adopted is somebody else's, and stays.
     ///
     /// # Errors
     /// [`ProviderError`] where the provider is down.

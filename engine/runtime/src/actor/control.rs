@@ -1,4 +1,4 @@
-//! The control thread of a token: connects it, generates keys, tries an idle token by its canary, unloads what was forgotten. One call at
+//! The control thread of a token: connects it, makes keys, takes them over and destroys them, tries an idle token by its canary, unloads what was forgotten. One call at
 //! a time, and spaced: a loop of key generations was seen to stall a real module's data path for eight seconds.
 
 use std::sync::Arc;
@@ -109,14 +109,14 @@ impl ControlActor {
                 }
             }
             if self.slot.set_joined(true) {
-                self.shared.pool.control.join();
+                self.shared.pool.control.join(self.token.at);
             }
             let mut kept = true;
-            if self.shared.pool.control.take_within(ROUND, 1, &mut batch) == Taken::Batch {
-                kept = batch.drain(..).all(|job| self.generate(&mut **custody, job));
+            if self.shared.pool.control.take_within(self.token.at, ROUND, 1, &mut batch) == Taken::Batch {
+                kept = batch.drain(..).all(|job| self.do_job(&mut **custody, job));
             }
             if self.slot.set_joined(false) {
-                self.shared.pool.control.leave();
+                self.shared.pool.control.leave(self.token.at);
             }
             if !kept {
                 return;
@@ -124,8 +124,8 @@ impl ControlActor {
         }
     }
 
-    /// Generates a key; false where the thread was given up over it.
-    fn generate(&self, custody: &mut dyn KeyCustody, mut job: CustodyJob) -> bool {
+    /// Does a job on the life of a key; false where the thread was given up over it.
+    fn do_job(&self, custody: &mut dyn KeyCustody, mut job: CustodyJob) -> bool {
         // Expired and abandoned jobs are dropped before they reach the module.
         if job.is_abandoned() {
             return true;
@@ -136,20 +136,18 @@ impl ControlActor {
             return true;
         }
         let allowed = self.token.config.generate_timeout;
-        let Some(outcome) = self.watched(allowed, || job.make(custody)) else {
-            // The key may have come to be in the token: it was not stored, so nobody has it, and it goes with its session.
-            job.answer(Err(Error::new(
-                ErrorKind::Unavailable,
-                "the token did not answer while the key was generated",
-            )));
+        let Some(outcome) = self.watched(allowed, || job.carry_out(custody)) else {
+            // The key may have come to be in the token: it was not stored, so nobody has it, and it goes with its session, but for one that
+            // was to stay.
+            job.answer(Err(Error::new(ErrorKind::Unavailable, "the token did not answer in time")));
             return false;
         };
         match outcome {
             Err(ProviderError::Unavailable(why)) if job.attempts + 1 < TRIES => {
-                tracing::warn!(token = %self.token.config.name, why, "a key generation goes to another session or token");
+                tracing::warn!(token = %self.token.config.name, why, "work on a key goes to another session or token");
                 job.attempts += 1;
                 let principal = job.principal.clone();
-                self.shared.pool.control.restore(&principal, 1, job);
+                self.shared.pool.control.restore(&principal, job.berth, job);
             }
             outcome => job.answer(outcome.map_err(Error::from)),
         }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::AccessKeyId;
 use keymill_core::key::{BulkMode, Fallback, KeySpec, KeyUsage};
-use keymill_core::seam::provider::{KeyCustody, KeyMaterial, ProviderError, StoredKey};
+use keymill_core::seam::provider::{Adopt, KeyCustody, KeyMaterial, ProviderError, StoredKey, TokenObject};
 use tokio::sync::oneshot;
 
 use crate::lane::Lane;
@@ -21,18 +21,42 @@ pub(crate) struct Wanted {
     /// Of a key in a token.
     pub(crate) bulk_mode: Option<BulkMode>,
     pub(crate) fallback: Fallback,
+    /// Whether it is to stay in the token that makes it.
+    pub(crate) stays: bool,
 }
 
-/// Key material to be made.
+/// Work on the life of a key.
 pub(crate) struct CustodyJob {
-    wanted: Wanted,
+    task: Task,
+    /// The berth of the token that it is for, where it is for one alone.
+    pub(crate) berth: Option<usize>,
     pub(crate) deadline: Instant,
     pub(crate) principal: Arc<AccessKeyId>,
     /// Sessions that could not do it.
     pub(crate) attempts: u32,
-    /// For a key that may fall back to software: the material, made there, which a token is to take in.
-    copy: Option<StoredKey>,
-    reply: oneshot::Sender<Result<Made>>,
+}
+
+enum Task {
+    Make {
+        wanted: Wanted,
+        /// For a key that may fall back to software: the material, made there, which a token is to take in.
+        copy: Option<StoredKey>,
+        reply: oneshot::Sender<Result<Made>>,
+    },
+    Adopt {
+        wanted: Adopt,
+        reply: oneshot::Sender<Result<Made>>,
+    },
+    Destroy {
+        key: StoredKey,
+        reply: oneshot::Sender<Result<()>>,
+    },
+}
+
+/// What came of a job.
+pub(crate) enum Done {
+    Key(StoredKey),
+    Destroyed,
 }
 
 /// Key material as it was made.
@@ -42,14 +66,30 @@ pub(crate) struct Made {
     pub(crate) copy: Option<StoredKey>,
 }
 
+impl Made {
+    /// Says what is left in a token of a key that was made there to stay, and was not stored: only an operator may destroy it, for the
+    /// store may have kept it all the same.
+    pub(crate) fn log_left_behind(object: Option<&TokenObject>) {
+        if let Some(TokenObject { serial, label, .. }) = object.filter(|object| !object.adopted) {
+            tracing::warn!(
+                token_serial = serial,
+                label,
+                "a key was made in the token and may not have been stored: where no CMK uses it, it can be destroyed"
+            );
+        }
+    }
+}
+
 impl CustodyJob {
-    /// Puts a job together; the material of a key that may fall back to software is made on the spot.
+    /// Puts the making of a key together; the material of one that may fall back to software is made on the spot. One that is to stay
+    /// in its token is made by the one at `berth`, or by any.
     ///
     /// # Errors
     /// What the software provider says of that.
-    pub(crate) fn new(
+    pub(crate) fn make(
         shared: &Shared,
         wanted: Wanted,
+        berth: Option<usize>,
         deadline: Instant,
         principal: Arc<AccessKeyId>,
     ) -> Result<(Self, oneshot::Receiver<Result<Made>>)> {
@@ -58,32 +98,79 @@ impl CustodyJob {
             false => Some(shared.custody.lock().generate(wanted.spec, wanted.usage, None)?),
         };
         let (reply, made) = oneshot::channel();
-        Ok((Self { wanted, deadline, principal, attempts: 0, copy, reply }, made))
+        let task = Task::Make { wanted, copy, reply };
+        Ok((Self { task, berth, deadline, principal, attempts: 0 }, made))
     }
 
-    /// Does it: the material is made there, or taken in.
+    /// Puts the taking over of a key together that the token at `berth` holds.
+    pub(crate) fn adopt(
+        wanted: Adopt,
+        berth: usize,
+        deadline: Instant,
+        principal: Arc<AccessKeyId>,
+    ) -> (Self, oneshot::Receiver<Result<Made>>) {
+        let (reply, made) = oneshot::channel();
+        let task = Task::Adopt { wanted, reply };
+        (Self { task, berth: Some(berth), deadline, principal, attempts: 0 }, made)
+    }
+
+    /// Puts the destruction of a key together that stays in the token at `berth`.
+    pub(crate) fn destroy(
+        key: StoredKey,
+        berth: Option<usize>,
+        deadline: Instant,
+        principal: Arc<AccessKeyId>,
+    ) -> (Self, oneshot::Receiver<Result<()>>) {
+        let (reply, destroyed) = oneshot::channel();
+        let task = Task::Destroy { key, reply };
+        (Self { task, berth, deadline, principal, attempts: 0 }, destroyed)
+    }
+
+    /// Does it.
     ///
     /// # Errors
     /// What the provider says.
-    pub(crate) fn make(&self, custody: &mut dyn KeyCustody) -> Result<StoredKey, ProviderError> {
-        let Wanted { spec, usage, bulk_mode, .. } = self.wanted;
-        match &self.copy {
-            None => custody.generate(spec, usage, bulk_mode),
-            Some(StoredKey { material: KeyMaterial::Clear(material), .. }) => {
-                custody.import(spec, usage, bulk_mode, material)
-            }
-            Some(_) => Err(ProviderError::Rejected("a software copy is material in clear".into())),
-        }
+    pub(crate) fn carry_out(&self, custody: &mut dyn KeyCustody) -> Result<Done, ProviderError> {
+        let key = match &self.task {
+            Task::Make { wanted: Wanted { spec, usage, bulk_mode, stays, .. }, copy, .. } => match copy {
+                None if *stays => custody.generate_to_stay(*spec, *usage, *bulk_mode),
+                None => custody.generate(*spec, *usage, *bulk_mode),
+                Some(StoredKey { material: KeyMaterial::Clear(material), .. }) => {
+                    custody.import(*spec, *usage, *bulk_mode, material)
+                }
+                Some(_) => Err(ProviderError::Rejected("a software copy is material in clear".into())),
+            },
+            Task::Adopt { wanted, .. } => custody.adopt(wanted),
+            Task::Destroy { key, .. } => return custody.destroy(key).map(|()| Done::Destroyed),
+        };
+        key.map(Done::Key)
     }
 
     /// Tells whether nobody waits for it any more.
     pub(crate) fn is_abandoned(&self) -> bool {
-        self.reply.is_closed()
+        match &self.task {
+            Task::Make { reply, .. } | Task::Adopt { reply, .. } => reply.is_closed(),
+            Task::Destroy { reply, .. } => reply.is_closed(),
+        }
     }
 
     /// Answers it.
-    pub(crate) fn answer(self, made: Result<StoredKey>) {
-        let _gone = self.reply.send(made.map(|key| Made { key, copy: self.copy }));
+    pub(crate) fn answer(self, done: Result<Done>) {
+        let (reply, copy) = match self.task {
+            Task::Make { reply, copy, .. } => (reply, copy),
+            Task::Adopt { reply, .. } => (reply, None),
+            Task::Destroy { reply, .. } => {
+                let _gone = reply.send(done.map(drop));
+                return;
+            }
+        };
+        let made = done.and_then(|done| match done {
+            Done::Key(key) => Ok(Made { key, copy }),
+            Done::Destroyed => Err(Error::internal("a key was destroyed that was to be made")),
+        });
+        if let Err(Ok(unwanted)) = reply.send(made) {
+            Made::log_left_behind(unwanted.key.token_object());
+        }
     }
 }
 
@@ -106,7 +193,7 @@ impl CustodyActor {
         number: usize,
     ) -> std::io::Result<std::thread::JoinHandle<()>> {
         let actor = Self { shared: shared.clone(), lane: lane.clone() };
-        lane.join();
+        lane.join(0);
         std::thread::Builder::new().name(format!("km-custody-{number}")).spawn(move || actor.run())
     }
 
@@ -115,7 +202,7 @@ impl CustodyActor {
         loop {
             self.lane.take(&mut batch);
             if batch.is_empty() {
-                self.lane.leave();
+                self.lane.leave(0);
                 return;
             }
             for job in batch.drain(..) {
@@ -126,7 +213,7 @@ impl CustodyActor {
                 let outcome = if Instant::now() >= job.deadline {
                     Err(Error::new(ErrorKind::Deadline, "not done within the time allowed"))
                 } else {
-                    job.make(&mut **self.shared.custody.lock()).map_err(Error::from)
+                    job.carry_out(&mut **self.shared.custody.lock()).map_err(Error::from)
                 };
                 job.answer(outcome);
             }

@@ -74,15 +74,15 @@ impl SessionActor {
             };
             if self.pool().control.sessions() == 0 {
                 // The control thread sees a moment after others that the token is up.
-                self.pool().control.expect();
+                self.pool().control.expect(self.token.at);
             }
             self.token.opened();
             if self.slot.set_joined(true) {
-                self.pool().lane.join();
+                self.pool().lane.join(self.token.at);
             }
             let end = self.serve(&mut *session, &mut failures);
             if self.slot.set_joined(false) {
-                self.pool().lane.leave();
+                self.pool().lane.leave(self.token.at);
             }
             // Given up: whoever did that has counted it out.
             if self.slot.is_abandoned() {
@@ -120,7 +120,7 @@ impl SessionActor {
             if self.slot.is_retired() || self.token.is_drained() {
                 return End::NotWanted;
             }
-            match self.pool().lane.take_within(IDLE, self.token.batch_items(), &mut batch) {
+            match self.pool().lane.take_within(self.token.at, IDLE, self.token.batch_items(), &mut batch) {
                 Taken::Closed => {
                     self.slot.retire();
                     return End::NotWanted;
@@ -209,7 +209,7 @@ impl SessionActor {
             if chunk.fault.is_none() && chunk.is_unfinished() {
                 if chunk.attempts < ATTEMPTS {
                     let principal = Arc::clone(&chunk.principal);
-                    self.pool().lane.restore(&principal, 1, chunk);
+                    self.pool().lane.restore(&principal, chunk.berth, chunk);
                     continue;
                 }
                 tracing::error!(token = %self.token.config.name, sessions = ATTEMPTS, "a chunk was given up: every session that took it was lost");

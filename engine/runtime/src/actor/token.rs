@@ -147,10 +147,10 @@ fn give_up(shared: &Arc<Shared>, token: &Arc<Token>, abandoned: Abandoned, lane:
         "{why}: its thread is given up");
     match lane {
         Lane::Data if joined => {
-            shared.pool.lane.leave();
+            shared.pool.lane.leave(token.at);
             token.closed(Some(why));
         }
-        Lane::Control if joined => shared.pool.control.leave(),
+        Lane::Control if joined => shared.pool.control.leave(token.at),
         _ => {}
     }
     let mut by_home: Vec<(Arc<dyn Home>, Vec<Tag>)> = Vec::new();

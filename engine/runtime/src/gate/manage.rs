@@ -6,9 +6,13 @@ use keymill_core::access::{Grant, Resource, Role};
 use keymill_core::audit::{KeyTouch, Outcome, RecordStamp};
 use keymill_core::error::{Error, ErrorKind, Limit, Result};
 use keymill_core::id::{AccessKeyId, AliasName, CmkId, KeyRef};
-use keymill_core::key::{BulkMode, Cmk, Fallback, KeyChange, KeySpec, KeyUsage, ProtectionLevel};
+use keymill_core::key::{
+    BulkMode, Cmk, Fallback, KeyChange, KeySpec, KeyStorageMechanism, KeyUsage, Origin, ProtectionLevel,
+};
 use keymill_core::limit;
 use keymill_core::operation::*;
+use keymill_core::seam::provider::{Adopt, ProviderError};
+use keymill_crypto::digest;
 
 use super::read::{id_only, used};
 use super::{Call, Gate};
@@ -37,9 +41,13 @@ pub struct Managed {
 pub(super) enum Plan {
     CreateKey {
         description: String,
-        spec: KeySpec,
-        bulk_mode: Option<BulkMode>,
-        fallback: Fallback,
+        wanted: Wanted,
+    },
+    /// From the token at this place in the pool.
+    AdoptKey {
+        description: String,
+        wanted: Adopt,
+        token: usize,
     },
     ChangeState {
         id: CmkId,
@@ -71,6 +79,9 @@ pub(super) enum Plan {
     DrainToken(usize),
     EnableToken(usize),
 }
+
+/// Bytes of the label or the id of a key in a token, at most.
+const OBJECT_NAME_BYTES: usize = 255;
 
 type Done = (Reply<'static>, Vec<KeyTouch>, Vec<RecordStamp>);
 
@@ -107,12 +118,32 @@ impl Gate {
                 let spec = r.key_spec.unwrap_or(KeySpec::Aes256);
                 let bulk_mode = self.bulk_mode(r.protection_level, r.bulk_mode)?;
                 let fallback = self.fallback(bulk_mode, r.fallback)?;
-                offered(spec, r.key_usage.unwrap_or_default(), bulk_mode)?;
+                let usage = r.key_usage.unwrap_or_default();
+                offered(spec, usage, bulk_mode)?;
+                let stays = stays(bulk_mode, fallback, r.key_storage_mechanism)?;
                 if let Some(mode) = bulk_mode {
                     self.0.shared.pool.check(spec, mode)?;
                 }
+                if r.origin == Some(Origin::Adopted) {
+                    let why = "Origin ADOPTED is of keys that AdoptKey takes over";
+                    return Err(Error::new(ErrorKind::InvalidParameter, why));
+                }
                 let description = describe(r.description.unwrap_or_default())?;
-                Ok(Plan::CreateKey { description, spec, bulk_mode, fallback })
+                Ok(Plan::CreateKey {
+                    description,
+                    wanted: Wanted { spec, usage, bulk_mode, fallback, stays },
+                })
+            }
+            Request::AdoptKey(r) => {
+                self.require(job, Operation::AdoptKey, Resource::Keys)?;
+                let (spec, usage) = (r.key_spec.unwrap_or(KeySpec::Aes256), r.key_usage.unwrap_or_default());
+                let bulk_mode = Some(r.bulk_mode.unwrap_or(BulkMode::InHsm));
+                offered(spec, usage, bulk_mode)?;
+                let token = self.token_of_adoption(r.token_name.as_deref())?;
+                let (label, id) = named(r.object_label, r.object_id.as_deref())?;
+                let description = describe(r.description.unwrap_or_default())?;
+                let wanted = Adopt { spec, usage, bulk_mode, label, id };
+                Ok(Plan::AdoptKey { description, wanted, token })
             }
             Request::EnableKey(r) => {
                 self.plan_change(job, &r.key_id, Operation::EnableKey, KeyChange::Enable)
@@ -192,6 +223,22 @@ impl Gate {
                 self.find_token(&r.token_name).map(Plan::EnableToken)
             }
             other => Err(Error::internal(format!("{} changes nothing", other.operation().name()))),
+        }
+    }
+
+    /// Returns the place of the token that a key is taken over from.
+    fn token_of_adoption(&self, name: Option<&str>) -> Result<usize> {
+        match (name, self.0.shared.pool.tokens.len()) {
+            (_, 0) => {
+                let why = "no crypto pool of this installation has a hardware security module";
+                Err(Error::new(ErrorKind::Unsupported, why))
+            }
+            (Some(name), _) => self.find_token(name),
+            (None, 1) => Ok(0),
+            (None, tokens) => {
+                let why = format!("the pool has {tokens} tokens: TokenName says which one");
+                Err(Error::new(ErrorKind::InvalidParameter, why))
+            }
         }
     }
 
@@ -349,18 +396,31 @@ impl Gate {
         let actors = &self.0.actors;
         let request_id = call.request_id;
         match plan {
-            Plan::CreateKey { description, spec, bulk_mode, fallback } => {
-                let wanted = Wanted { spec, usage: KeyUsage::EncryptDecrypt, bulk_mode, fallback };
-                let made = self.generate(call, wanted, deadline).await?;
+            Plan::CreateKey { description, wanted } => {
+                let made = self.generate(call, wanted, None, deadline).await?;
                 let creator = (*call.principal.access_key).clone();
-                let protection = match bulk_mode {
+                let protection = match wanted.bulk_mode {
                     Some(_) => ProtectionLevel::Hsm,
                     None => ProtectionLevel::Software,
                 };
+                let fallback = wanted.fallback;
                 let changed =
                     actors.keyring(CreateCmk { made, protection, fallback, description, creator }).await?;
                 let key_metadata = self.metadata(&changed.value);
                 Ok(done(Reply::CreateKey(CreateKeyReply { key_metadata, request_id }), changed))
+            }
+            Plan::AdoptKey { description, wanted, token } => {
+                let principal = call.principal.access_key.clone();
+                let (job, adopted) = CustodyJob::adopt(wanted, token, deadline, principal.clone());
+                let lane = &self.0.shared.pool.control;
+                lane.submit(&principal, Some(token), job).map_err(|(error, _)| error)?;
+                let made = adopted.await.map_err(|_| shut_down())?.map_err(told)?;
+                let creator = (*principal).clone();
+                let (protection, fallback) = (ProtectionLevel::Hsm, Fallback::Never);
+                let changed =
+                    actors.keyring(CreateCmk { made, protection, fallback, description, creator }).await?;
+                let key_metadata = self.metadata(&changed.value);
+                Ok(done(Reply::AdoptKey(AdoptKeyReply { key_metadata, request_id }), changed))
             }
             Plan::ChangeState { id, change, window_days } => {
                 let changed = actors.keyring(ChangeState { id, change, window_days }).await?;
@@ -388,7 +448,10 @@ impl Gate {
             Plan::Rotate { id } => {
                 let entry = self.0.shared.keyring.cmk(&id).ok_or_else(Error::key_not_found)?;
                 let Cmk { spec, usage, bulk_mode, fallback, .. } = entry.cmk;
-                let made = self.generate(call, Wanted { spec, usage, bulk_mode, fallback }, deadline).await?;
+                let stays = entry.cmk.token_serial.is_some();
+                let berth = self.0.shared.pool.berth(&entry.cmk)?;
+                let wanted = Wanted { spec, usage, bulk_mode, fallback, stays };
+                let made = self.generate(call, wanted, berth, deadline).await?;
                 let changed = actors.keyring(Rotate { id, made }).await?;
                 let key_version_id = changed.value.primary().id;
                 Ok(done(Reply::RotateKey(RotateKeyReply { key_version_id, request_id }), changed))
@@ -440,17 +503,77 @@ impl Gate {
         }
     }
 
-    /// Has key material generated: in a token where the key has a bulk mode, else in the software lane.
-    async fn generate(&self, call: &Call, wanted: Wanted, deadline: std::time::Instant) -> Result<Made> {
+    /// Has key material generated: in a token where the key has a bulk mode, the one at `berth` where it must be that; else in the
+    /// software lane.
+    async fn generate(
+        &self,
+        call: &Call,
+        wanted: Wanted,
+        berth: Option<usize>,
+        deadline: std::time::Instant,
+    ) -> Result<Made> {
         let principal = call.principal.access_key.clone();
-        let (job, generated) = CustodyJob::new(&self.0.shared, wanted, deadline, principal.clone())?;
+        let (job, made) = CustodyJob::make(&self.0.shared, wanted, berth, deadline, principal.clone())?;
         let lane = match wanted.bulk_mode {
             Some(_) => &self.0.shared.pool.control,
             None => &*self.0.actors.lane,
         };
-        lane.submit(&principal, 1, job).map_err(|(error, _)| error)?;
-        generated.await.map_err(|_| Error::new(ErrorKind::Unavailable, "the crypto pool is shut down"))?
+        lane.submit(&principal, berth, job).map_err(|(error, _)| error)?;
+        made.await.map_err(|_| shut_down())?
     }
+}
+
+fn shut_down() -> Error {
+    Error::new(ErrorKind::Unavailable, "the crypto pool is shut down")
+}
+
+/// Tells an operator what is wrong with the key that was to be taken over: the provider's words hold names and attributes alone.
+fn told(error: Error) -> Error {
+    use std::error::Error as _;
+    match error.source().and_then(|source| source.downcast_ref()) {
+        Some(ProviderError::Rejected(why)) => Error::new(ErrorKind::InvalidParameter, why.clone()),
+        _ => error,
+    }
+}
+
+/// Tells whether a key is to stay in the token that makes it.
+fn stays(
+    bulk_mode: Option<BulkMode>,
+    fallback: Fallback,
+    asked: Option<KeyStorageMechanism>,
+) -> Result<bool> {
+    let invalid = |why| Err(Error::new(ErrorKind::InvalidParameter, why));
+    match (asked, bulk_mode) {
+        (None, _) => Ok(false),
+        (Some(_), None) => invalid("KeyStorageMechanism is for keys of ProtectionLevel HSM"),
+        (Some(KeyStorageMechanism::HsmEncryptedDatabase), _) => Ok(false),
+        (Some(KeyStorageMechanism::HsmInternal), _) if !fallback.is_never() => {
+            invalid("a key of KeyStorageMechanism HsmInternal has no copy in software to fall back to")
+        }
+        (Some(KeyStorageMechanism::HsmInternal), _) => Ok(true),
+    }
+}
+
+/// Reads how a key in a token is named.
+fn named(label: Option<String>, id: Option<&str>) -> Result<(Option<String>, Option<Vec<u8>>)> {
+    let invalid = |why: String| Err(Error::new(ErrorKind::InvalidParameter, why));
+    let id = match id.map(digest::unhex) {
+        None => None,
+        Some(Some(id)) => Some(id),
+        Some(None) => return invalid("ObjectId is no text of hexadecimal digits, two a byte".into()),
+    };
+    let lengths = [label.as_ref().map(String::len), id.as_ref().map(Vec::len)];
+    if let Some(length) =
+        lengths.into_iter().flatten().find(|length| !(1..=OBJECT_NAME_BYTES).contains(length))
+    {
+        return invalid(format!(
+            "ObjectLabel and ObjectId have 1 to {OBJECT_NAME_BYTES} bytes, not {length}"
+        ));
+    }
+    if label.is_none() && id.is_none() {
+        return invalid("a key in a token is named by ObjectLabel or ObjectId".into());
+    }
+    Ok((label, id))
 }
 
 async fn ask_token<M>(token: &Addr<TokenActor>, message: M) -> Result<()>

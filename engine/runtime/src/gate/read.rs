@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 use keymill_core::access::Resource;
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::{AliasName, CmkId, KeyRef};
-use keymill_core::key::KeyStorageMechanism;
 use keymill_core::operation::*;
 use keymill_core::time::Timestamp;
 
@@ -172,7 +171,8 @@ impl Gate {
             protection_level: cmk.protection,
             bulk_mode: cmk.bulk_mode,
             fallback: cmk.bulk_mode.map(|_| cmk.fallback),
-            key_storage_mechanism: cmk.bulk_mode.map(|_| KeyStorageMechanism::HsmEncryptedDatabase),
+            key_storage_mechanism: cmk.storage(),
+            token_serial_number: cmk.token_serial.clone(),
             primary_key_version: cmk.primary().id,
             last_rotation_date: cmk.primary().created_at,
             delete_date: cmk.delete_at.map(|at| at.to_string()).unwrap_or_default(),

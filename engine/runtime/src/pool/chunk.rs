@@ -35,6 +35,8 @@ pub(crate) struct Chunk {
     pub(crate) principal: Arc<AccessKeyId>,
     pub(crate) entry: Arc<CmkEntry>,
     pub(crate) version: Arc<VersionEntry>,
+    /// The berth of the token that its key stays in, where it does.
+    pub(crate) berth: Option<usize>,
     pub(crate) work: Work,
     pub(crate) deadline: Instant,
     pub(crate) cancel: Cancel,

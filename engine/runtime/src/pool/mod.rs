@@ -68,12 +68,13 @@ pub(crate) struct Pool {
 
 impl Pool {
     pub(crate) fn new(config: PoolConfig, parts: Vec<TokenPart>) -> Self {
+        let berths = parts.len();
         // Without a token nobody ever comes, nor is there an actor to refuse what waits.
         let patience = if parts.is_empty() { Duration::ZERO } else { config.patience };
         Self {
-            lane: Lane::new(config.queue, MAX_CHUNK).with_patience(patience),
-            control: Lane::new(config.control_queue, 1).with_patience(patience),
-            tokens: parts.into_iter().map(|part| Arc::new(Token::new(part))).collect(),
+            lane: Lane::new(config.queue, MAX_CHUNK).with_patience(patience).with_berths(berths),
+            control: Lane::new(config.control_queue, 1).with_patience(patience).with_berths(berths),
+            tokens: parts.into_iter().enumerate().map(|(at, part)| Arc::new(Token::new(at, part))).collect(),
             stopped: AtomicBool::new(false),
             config,
         }
@@ -103,6 +104,20 @@ impl Pool {
     /// Returns the longest text that every token takes, in bytes.
     pub(crate) fn max_item_bytes(&self) -> usize {
         self.tokens.iter().filter_map(|token| token.max_item_bytes()).min().unwrap_or(usize::MAX)
+    }
+
+    /// Returns the berth of the token that a key stays in; `None` for a key that any token serves.
+    ///
+    /// # Errors
+    /// `Unavailable` where no token of this serial number was connected since the start.
+    pub(crate) fn berth(&self, cmk: &Cmk) -> Result<Option<usize>> {
+        let Some(serial) = &cmk.token_serial else { return Ok(None) };
+        let found = self.tokens.iter().position(|token| token.is_of(serial));
+        found.map(Some).ok_or_else(|| {
+            let message =
+                format!("the key stays in the token of serial number {serial}, which is not connected");
+            Error::new(ErrorKind::Unavailable, message).retry_after_ms(500)
+        })
     }
 
     /// Checks that the tokens can hold a key of this kind; one that is not connected yet says so when it is to make the key.

@@ -157,6 +157,7 @@ impl Trips {
             principal: job.call.principal.access_key.clone(),
             entry: entry.clone(),
             version: version.clone(),
+            berth: None,
             work,
             deadline: job.deadline,
             cancel: job.cancel.clone(),
@@ -169,9 +170,13 @@ impl Trips {
     }
 
     /// Sends a chunk out; one that the lane does not take is software's where that may be, and else comes back with the lane's fault.
-    pub(super) fn send(&mut self, chunk: Box<Chunk>) -> Result<(), Box<Chunk>> {
+    pub(super) fn send(&mut self, mut chunk: Box<Chunk>) -> Result<(), Box<Chunk>> {
         let principal = chunk.principal.clone();
-        match self.shared.pool.lane.submit(&principal, 1, chunk) {
+        chunk.berth = match self.shared.pool.berth(&chunk.entry.cmk) {
+            Ok(berth) => berth,
+            Err(error) => return self.fall_back(chunk, error.into()),
+        };
+        match self.shared.pool.lane.submit(&principal, chunk.berth, chunk) {
             Ok(()) => Ok(()),
             Err((error, chunk)) => self.fall_back(chunk, error.into()),
         }
@@ -298,6 +303,7 @@ impl Trips {
             principal: derivation.principal.clone(),
             entry: derivation.entry.clone(),
             version: derivation.version.clone(),
+            berth: None,
             work: Work::Derive(jobs),
             deadline: derivation.deadline,
             cancel: Cancel::default(),

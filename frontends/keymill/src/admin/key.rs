@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 
 use clap::{Args, Subcommand};
 use keymill_core::id::{AliasName, CmkId, KeyRef};
-use keymill_core::key::{BulkMode, Fallback, KeySpec, ProtectionLevel};
+use keymill_core::key::{BulkMode, Fallback, KeySpec, KeyStorageMechanism, ProtectionLevel};
 use keymill_core::limit;
 use keymill_core::operation::{
     CancelKeyDeletionRequest, CreateAliasRequest, CreateKeyRequest, DescribeKeyRequest, DisableKeyRequest,
     EnableKeyRequest, KeyMetadata, ListAliasesByKeyIdRequest, ListAliasesRequest, ListKeyVersionsRequest,
     ListKeysRequest, RotateKeyRequest, ScheduleKeyDeletionRequest, UpdateKeyDescriptionRequest,
 };
+
+use serde::Serialize;
 
 use super::{Api, ClientArgs, ask, ask_all, parse_key};
 use crate::failure::{Failure, Result};
@@ -80,6 +82,10 @@ struct CreateArgs {
     /// server's pool must allow it [default: never]
     #[arg(long, value_name = "WHEN", value_parser = parse_fallback)]
     fallback: Option<Fallback>,
+    /// Where the material of an HSM key is kept: HsmEncryptedDatabase, in the store, wrapped by the domain key, so that any token of the
+    /// domain serves it; HsmInternal, in the one token that makes it, with no fail-over [default: HsmEncryptedDatabase]
+    #[arg(long, value_name = "MECHANISM", value_parser = parse_storage)]
+    storage: Option<KeyStorageMechanism>,
     /// Aliyun_AES_256, or Aliyun_AES_128 for a key in an HSM [default: Aliyun_AES_256]
     #[arg(long, value_name = "SPEC", value_parser = parse_spec)]
     spec: Option<KeySpec>,
@@ -93,7 +99,15 @@ fn parse_protection(text: &str) -> Result<ProtectionLevel, String> {
     }
 }
 
-fn parse_bulk_mode(text: &str) -> Result<BulkMode, String> {
+fn parse_storage(text: &str) -> Result<KeyStorageMechanism, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "hsmencrypteddatabase" => Ok(KeyStorageMechanism::HsmEncryptedDatabase),
+        "hsminternal" => Ok(KeyStorageMechanism::HsmInternal),
+        _ => Err("it is HsmEncryptedDatabase or HsmInternal".to_owned()),
+    }
+}
+
+pub(crate) fn parse_bulk_mode(text: &str) -> Result<BulkMode, String> {
     match text.to_ascii_lowercase().as_str() {
         "inhsm" | "in-hsm" => Ok(BulkMode::InHsm),
         "hsmderived" | "hsm-derived" => Ok(BulkMode::HsmDerived),
@@ -108,7 +122,7 @@ fn parse_fallback(text: &str) -> Result<Fallback, String> {
         .ok_or_else(|| "it is never, unavailable or saturated".to_owned())
 }
 
-fn parse_spec(text: &str) -> Result<KeySpec, String> {
+pub(crate) fn parse_spec(text: &str) -> Result<KeySpec, String> {
     let known = [KeySpec::Aes256, KeySpec::Aes128];
     known
         .into_iter()
@@ -168,18 +182,10 @@ pub(crate) fn run(args: KeyArgs) -> Result<()> {
 }
 
 fn create(api: &Api, args: CreateArgs) -> Result<()> {
-    let CreateArgs { alias, description, protection, bulk_mode, fallback, spec } = args;
-    if let Some(alias) = &alias {
-        // Asked first, so that a taken name leaves no nameless key behind.
-        let request = DescribeKeyRequest { key_id: KeyRef::Alias(alias.clone()), timeout_ms: None };
-        if let Ok(answered) = api.call(request) {
-            answered.reply()?;
-            return Err(Failure::new(format!("{alias} names a key already"))
-                .next("choose another name, or have it name a new key by `keymill alias update`"));
-        }
-    }
-    // Who says where AES-GCM runs, or what stands in for the HSM, means a key in one.
-    let is_of_hsm = bulk_mode.is_some() || fallback.is_some();
+    let CreateArgs { alias, description, protection, bulk_mode, fallback, storage, spec } = args;
+    see_free(api, alias.as_ref())?;
+    // Who says where AES-GCM runs, what stands in for the HSM, or where it is kept there, means a key in one.
+    let is_of_hsm = bulk_mode.is_some() || fallback.is_some() || storage.is_some();
     let protection_level = protection.or(is_of_hsm.then_some(ProtectionLevel::Hsm));
     let request = CreateKeyRequest {
         key_spec: spec,
@@ -188,20 +194,43 @@ fn create(api: &Api, args: CreateArgs) -> Result<()> {
         protection_level,
         bulk_mode,
         fallback,
+        key_storage_mechanism: storage,
         description,
         timeout_ms: None,
     };
     let reply = ask!(api, CreateKey, request);
-    let id = reply.key_metadata.key_id;
+    made(api, &reply, &reply.key_metadata, alias)
+}
+
+/// Sees that an alias is free before a key is made for it, so that a taken name leaves no nameless key behind.
+pub(crate) fn see_free(api: &Api, alias: Option<&AliasName>) -> Result<()> {
+    let Some(alias) = alias else { return Ok(()) };
+    let request = DescribeKeyRequest { key_id: KeyRef::Alias(alias.clone()), timeout_ms: None };
+    if let Ok(answered) = api.call(request) {
+        answered.reply()?;
+        return Err(Failure::new(format!("{alias} names a key already"))
+            .next("choose another name, or have it name a new key by `keymill alias update`"));
+    }
+    Ok(())
+}
+
+/// Gives a key that was made its alias, and shows it.
+pub(crate) fn made(
+    api: &Api,
+    reply: &impl Serialize,
+    key: &KeyMetadata,
+    alias: Option<AliasName>,
+) -> Result<()> {
+    let id = key.key_id;
     if let Some(alias_name) = alias.clone() {
         let request = CreateAliasRequest { alias_name, key_id: KeyRef::Id(id), timeout_ms: None };
         api.call(request)
             .map_err(|failure| Failure::new(format!("key {id} was created, and has no alias: {failure}")))?;
     }
     if api.json {
-        return output::json(&reply);
+        return output::json(reply);
     }
-    card(&reply.key_metadata, &alias.into_iter().collect::<Vec<_>>())
+    card(key, &alias.into_iter().collect::<Vec<_>>())
 }
 
 fn list(api: &Api) -> Result<()> {
@@ -263,7 +292,10 @@ fn card(key: &KeyMetadata, aliases: &[AliasName]) -> Result<()> {
     let (spec, used, uses) = (key.key_spec.name(), or_dash(key.last_used_date), grouped(key.use_count));
     let mode = key.bulk_mode.map(|mode| format!("{mode:?}")).unwrap_or_default();
     let fallback = key.fallback.map(Fallback::name).unwrap_or_default();
-    let all: [(&str, &dyn std::fmt::Display); 15] = [
+    let storage = key.key_storage_mechanism.map(|storage| format!("{storage:?}")).unwrap_or_default();
+    let token = key.token_serial_number.as_deref().map(|serial| format!("serial number {serial}"));
+    let (token, origin) = (token.unwrap_or_default(), key.origin.name());
+    let all: [(&str, &dyn std::fmt::Display); 18] = [
         ("key id", &key.key_id),
         ("aliases", &aliases),
         ("state", &state),
@@ -272,6 +304,9 @@ fn card(key: &KeyMetadata, aliases: &[AliasName]) -> Result<()> {
         ("protection", &protection),
         ("bulk mode", &mode),
         ("fallback", &fallback),
+        ("storage", &storage),
+        ("token", &token),
+        ("origin", &origin),
         ("created", &key.creation_date),
         ("creator", &key.creator),
         ("version", &key.primary_key_version),

@@ -44,6 +44,7 @@ fn used() -> (tempfile::TempDir, Config, Places) {
         protection_level: None,
         bulk_mode: None,
         fallback: None,
+        key_storage_mechanism: None,
         description: None,
         timeout_ms: None,
     };

@@ -212,6 +212,7 @@ fn create_key(target: Target, bulk_mode: Option<BulkMode>) -> Result<CmkId> {
         protection_level: bulk_mode.map(|_| ProtectionLevel::Hsm),
         bulk_mode,
         fallback: None,
+        key_storage_mechanism: None,
         description: Some("demo".into()),
         timeout_ms: None,
     };

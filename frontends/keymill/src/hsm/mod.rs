@@ -1,6 +1,7 @@
 //! `keymill hsm`: what an operator does with a token before keymill uses it: find it, make it ready, examine it. These commands drive
 //! the plugin itself, in this process, and no server.
 
+mod adopt;
 mod bench;
 mod ceremony;
 mod change_pin;
@@ -43,6 +44,7 @@ enum HsmCommand {
     Init(init::InitArgs),
     Ceremony(Box<ceremony::CeremonyArgs>),
     Doctor(doctor::DoctorArgs),
+    Adopt(adopt::AdoptArgs),
     Status(pool::StatusArgs),
     Drain(pool::DrainArgs),
     Enable(pool::EnableArgs),
@@ -107,6 +109,7 @@ pub(crate) fn run(args: HsmArgs) -> Result<()> {
         HsmCommand::Init(args) => init::run(args),
         HsmCommand::Ceremony(args) => ceremony::run(*args),
         HsmCommand::Doctor(args) => doctor::run(args),
+        HsmCommand::Adopt(args) => adopt::run(args),
         HsmCommand::Status(args) => pool::status(&args),
         HsmCommand::Drain(args) => pool::drain(args),
         HsmCommand::Enable(args) => pool::enable(args),

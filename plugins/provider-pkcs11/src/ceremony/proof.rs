@@ -47,7 +47,7 @@ impl Proof {
     ) -> Result<Self, OpenError> {
         let (session, domain) = (&seat.session, domain(seat));
         let made = || {
-            let born = wrapped::make(session, Kind::AEAD)?;
+            let born = wrapped::make(session, Kind::AEAD.birth())?;
             let made = probe::seal(session, born.key, 1, TEXT).and_then(|sealed| {
                 Ok((sealed, wrapped::wrap(session, domain, born.key, Kind::AEAD, profile)?))
             });
@@ -88,7 +88,7 @@ impl Proof {
 impl WrappedPair {
     fn make(seat: &Seat, spec: KeySpec, profile: &ModuleProfile) -> Result<Self, Failure> {
         let (session, kind) = (&seat.session, Kind::usual(spec));
-        let born = wrapped::make(session, kind)?;
+        let born = wrapped::make(session, kind.birth())?;
         let made = wrapped::wrap(session, domain(seat), born.key, kind, profile).and_then(|wrapped| {
             let public = born.public.expect("a pair has a public half");
             Ok(Self { spec, wrapped, public: pair::public_half(session, public, kind)?.as_der().to_vec() })

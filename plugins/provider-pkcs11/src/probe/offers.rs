@@ -195,7 +195,7 @@ impl Probe<'_> {
     }
 
     fn born(&self, kind: Kind) -> Result<Newborn<'_>, Failure> {
-        Ok(Newborn(wrapped::make(self.owner, kind)?, self.owner))
+        Ok(Newborn(wrapped::make(self.owner, kind.birth())?, self.owner))
     }
 
     fn passing(&self, object: Object) -> Passing<'_> {

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 
-use keymill_core::seam::provider::{KeyCustody, ProviderError};
+use keymill_core::seam::provider::{KeyCustody, ProviderError, StoredKey};
 use zeroize::Zeroizing;
 
 use super::{Serving, answer_done, answer_failed};
@@ -47,17 +47,14 @@ fn answer(
 ) -> Result<Kind, ProviderError> {
     match request {
         ControlRequest::Generate(spec, usage, bulk_mode) => {
-            let key = custody.generate(spec, usage, bulk_mode)?;
-            // Key material is to leave no copies behind, which a vector makes when it grows.
-            out.reserve(64 * 1024);
-            StoredMessage::encode(&key, out);
-            Ok(Kind::Stored)
+            Ok(stored(&custody.generate(spec, usage, bulk_mode)?, out))
         }
+        ControlRequest::GenerateToStay(spec, usage, bulk_mode) => {
+            Ok(stored(&custody.generate_to_stay(spec, usage, bulk_mode)?, out))
+        }
+        ControlRequest::Adopt(wanted) => Ok(stored(&custody.adopt(&wanted)?, out)),
         ControlRequest::Import(spec, usage, bulk_mode, material) => {
-            let key = custody.import(spec, usage, bulk_mode, &material)?;
-            out.reserve(64 * 1024);
-            StoredMessage::encode(&key, out);
-            Ok(Kind::Stored)
+            Ok(stored(&custody.import(spec, usage, bulk_mode, &material)?, out))
         }
         ControlRequest::Load(key) => {
             let handle = custody.load(&key)?;
@@ -84,4 +81,11 @@ fn answer(
             Ok(Kind::Done)
         }
     }
+}
+
+fn stored(key: &StoredKey, out: &mut Vec<u8>) -> Kind {
+    // Key material is to leave no copies behind, which a vector makes when it grows.
+    out.reserve(64 * 1024);
+    StoredMessage::encode(key, out);
+    Kind::Stored
 }

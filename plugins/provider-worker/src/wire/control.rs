@@ -2,7 +2,7 @@
 
 use keymill_core::Sensitive;
 use keymill_core::key::{BulkMode, KeySpec, KeyUsage};
-use keymill_core::seam::provider::{KeyMaterial, StoredKey};
+use keymill_core::seam::provider::{Adopt, KeyMaterial, StoredKey};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -68,6 +68,10 @@ impl Released {
 pub enum ControlRequest {
     /// `generate`.
     Generate(KeySpec, KeyUsage, Option<BulkMode>),
+    /// `generate_to_stay`.
+    GenerateToStay(KeySpec, KeyUsage, Option<BulkMode>),
+    /// `adopt`.
+    Adopt(Adopt),
     /// `import`.
     Import(KeySpec, KeyUsage, Option<BulkMode>, Sensitive),
     /// `load`.
@@ -81,9 +85,14 @@ pub enum ControlRequest {
 }
 
 impl ControlRequest {
-    /// Writes what asks for a key of `spec`.
+    /// Writes what asks for a key of `spec`, one that stays or not.
     pub fn encode_generate(spec: KeySpec, usage: KeyUsage, bulk_mode: Option<BulkMode>, out: &mut Vec<u8>) {
         put_bytes(out, &packed(&(spec, usage, bulk_mode), 0));
+    }
+
+    /// Writes what takes over a key.
+    pub fn encode_adopt(wanted: &Adopt, out: &mut Vec<u8>) {
+        put_bytes(out, &packed(wanted, 0));
     }
 
     /// Writes what brings in a key of `spec`.
@@ -110,6 +119,11 @@ impl ControlRequest {
                 let (spec, usage, bulk_mode) = unpacked(reader.bytes()?)?;
                 ControlRequest::Generate(spec, usage, bulk_mode)
             }
+            Kind::GenerateToStay => {
+                let (spec, usage, bulk_mode) = unpacked(reader.bytes()?)?;
+                ControlRequest::GenerateToStay(spec, usage, bulk_mode)
+            }
+            Kind::Adopt => ControlRequest::Adopt(unpacked(reader.bytes()?)?),
             Kind::Import => {
                 let (spec, usage, bulk_mode) = unpacked(reader.bytes()?)?;
                 ControlRequest::Import(spec, usage, bulk_mode, Sensitive::copied(reader.bytes()?))

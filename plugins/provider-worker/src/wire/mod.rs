@@ -28,7 +28,7 @@ pub use profile::ReadyProfile;
 use std::fmt;
 
 /// Which format the messages have; raised with each change of it.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 /// Bytes of a header.
 pub const HEADER_BYTES: usize = 16;
 /// Bytes of a body, at most.
@@ -89,6 +89,10 @@ kinds! {
     Ask = 15,
     /// Brings in a key.
     Import = 16,
+    /// Asks for a key that stays in its token.
+    GenerateToStay = 17,
+    /// Takes over a key that is in the token already.
+    Adopt = 18,
     /// The provider is open; its profile.
     Ready = 0x81,
     /// It was not done, and why.

@@ -19,6 +19,8 @@ pub struct ReadyProfile {
     pub name: String,
     /// Where its keys live in clear.
     pub protection: ProtectionLevel,
+    /// The serial number of its token, where keys can stay in it.
+    pub token_serial: Option<String>,
     /// Key specifications that it generates.
     pub specs: Vec<KeySpec>,
     /// Algorithms of `encrypt` and `decrypt`.
@@ -46,6 +48,8 @@ impl ReadyProfile {
             ProtectionLevel::Software => 0,
             ProtectionLevel::Hsm => 1,
         });
+        // None is none of a token.
+        put_bytes(out, profile.token_serial.as_deref().unwrap_or_default().as_bytes());
         put_list(out, &profile.specs);
         put_list(out, &profile.signatures);
         put_list(out, &profile.decryptions);
@@ -77,6 +81,11 @@ impl ReadyProfile {
             1 => ProtectionLevel::Hsm,
             _ => return Err(Garbled("a protection level that there is not")),
         };
+        let token_serial = reader.text()?;
+        if token_serial.len() > LISTED || token_serial.contains(char::is_control) {
+            return Err(Garbled("a serial number that is none of a token"));
+        }
+        let token_serial = (!token_serial.is_empty()).then(|| token_serial.to_owned());
         let (specs, signatures, decryptions) = (list(&mut reader)?, list(&mut reader)?, list(&mut reader)?);
         let count = listed(&mut reader)?;
         let algorithms = reader.take(count)?.iter().map(|byte| algorithm(*byte)).collect::<Result<_, _>>()?;
@@ -89,6 +98,7 @@ impl ReadyProfile {
         Ok(Self {
             name: name.to_owned(),
             protection,
+            token_serial,
             specs,
             algorithms,
             signatures,
@@ -102,7 +112,8 @@ impl ReadyProfile {
 
     /// Tells whether a worker that was started again offers what the first did; sessions may be fewer or more.
     pub(crate) fn offers_the_same(&self, other: &ReadyProfile) -> bool {
-        let without_limits = |profile: &Self| Self { max_batch: 1, max_sessions: 1, ..profile.clone() };
+        let without_limits =
+            |profile: &Self| Self { max_batch: 1, max_sessions: 1, token_serial: None, ..profile.clone() };
         without_limits(self) == without_limits(other)
     }
 }
@@ -140,6 +151,7 @@ mod tests {
         let profile = ProviderProfile {
             name: "some-token",
             protection: ProtectionLevel::Hsm,
+            token_serial: Some("0123 4567".into()),
             specs: KeySpec::ALL.to_vec(),
             algorithms: vec![Algorithm::Aes256Gcm, Algorithm::Xaes256Gcm],
             signatures: KeySpec::EcP384.signatures().to_vec(),
@@ -154,6 +166,7 @@ mod tests {
         ReadyProfile::encode(&profile, &mut body);
         let read = ReadyProfile::decode(&body).unwrap();
         assert_eq!((read.name.as_str(), read.protection), (profile.name, profile.protection));
+        assert_eq!(read.token_serial, profile.token_serial);
         assert_eq!((&read.specs, &read.algorithms), (&profile.specs, &profile.algorithms));
         assert_eq!((&read.signatures, &read.decryptions), (&profile.signatures, &profile.decryptions));
         assert_eq!((read.derives, read.max_batch, read.max_item_bytes), (true, 256, 65_536));

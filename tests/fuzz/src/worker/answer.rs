@@ -112,6 +112,7 @@ pub(crate) fn seeds() -> Vec<Seed> {
     let profile = ProviderProfile {
         name: "hsm",
         protection: ProtectionLevel::Hsm,
+        token_serial: Some("0123".into()),
         specs: vec![KeySpec::Aes256, KeySpec::Rsa2048],
         algorithms: vec![Algorithm::Aes256Gcm],
         signatures: KeySpec::Rsa2048.signatures().to_vec(),

@@ -73,9 +73,11 @@ fn written(released: &mut Vec<u64>, request: &ControlRequest) -> Vec<u8> {
     let mut out = Vec::new();
     Released::encode(released, &mut out);
     match request {
-        ControlRequest::Generate(spec, usage, bulk_mode) => {
+        ControlRequest::Generate(spec, usage, bulk_mode)
+        | ControlRequest::GenerateToStay(spec, usage, bulk_mode) => {
             ControlRequest::encode_generate(*spec, *usage, *bulk_mode, &mut out);
         }
+        ControlRequest::Adopt(wanted) => ControlRequest::encode_adopt(wanted, &mut out),
         ControlRequest::Import(spec, usage, bulk_mode, material) => {
             ControlRequest::encode_import(*spec, *usage, *bulk_mode, material, &mut out);
         }
@@ -135,6 +137,20 @@ pub(crate) fn seeds() -> Vec<Seed> {
                 Released::encode(&mut vec![1, 2], out);
                 let mode = Some(BulkMode::HsmDerived);
                 ControlRequest::encode_generate(KeySpec::Aes256, KeyUsage::EncryptDecrypt, mode, out);
+            }),
+        ),
+        (
+            "adopt",
+            seed(Kind::Adopt, &|out| {
+                Released::encode(&mut Vec::new(), out);
+                let wanted = Adopt {
+                    spec: KeySpec::Aes256,
+                    usage: KeyUsage::EncryptDecrypt,
+                    bulk_mode: Some(BulkMode::InHsm),
+                    label: Some("payments".into()),
+                    id: Some(vec![1, 2]),
+                };
+                ControlRequest::encode_adopt(&wanted, out);
             }),
         ),
         (

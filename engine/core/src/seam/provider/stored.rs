@@ -23,6 +23,16 @@ pub struct StoredKey {
     pub public_key: Option<PublicKey>,
 }
 
+impl StoredKey {
+    /// Returns where it lives, of a key that stays in its token.
+    pub fn token_object(&self) -> Option<&TokenObject> {
+        match &self.material {
+            KeyMaterial::TokenObject(object) => Some(object),
+            KeyMaterial::Clear(_) | KeyMaterial::Wrapped(_) => None,
+        }
+    }
+}
+
 /// The bytes of a stored key.
 pub enum KeyMaterial {
     /// Clear bytes of a software key: the engine seals the record they stand in.
@@ -33,12 +43,29 @@ pub enum KeyMaterial {
     TokenObject(TokenObject),
 }
 
+/// A key to be taken over that is in a token already, made by somebody else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adopt {
+    /// What it is.
+    pub spec: KeySpec,
+    /// The one usage that it is to have, which must be the only one that it has.
+    pub usage: KeyUsage,
+    /// For an AES key: where AES-GCM runs.
+    pub bulk_mode: Option<BulkMode>,
+    /// Its label (`CKA_LABEL`), where it is named by that.
+    pub label: Option<String>,
+    /// Its id (`CKA_ID`), where it is named by that.
+    pub id: Option<Vec<u8>>,
+}
+
 /// Where a key lives that stays in its token, and how it is known again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenObject {
+    /// Whether somebody else made it: it is not destroyed with its CMK.
+    pub adopted: bool,
     /// The serial number of the token.
     pub serial: String,
-    /// The label that the key had when it was taken over, for people.
+    /// The label that the key had when it was made or taken over, for people.
     pub label: String,
     /// The id that it is found by.
     pub id: Vec<u8>,
@@ -50,9 +77,9 @@ pub struct TokenObject {
 const TOKEN_OBJECT_VERSION: u8 = 1;
 
 impl TokenObject {
-    /// Writes version, then serial number, label, id and check, each behind its length in two bytes.
+    /// Writes version, whether it is adopted, then serial number, label, id and check, each behind its length in two bytes.
     fn to_bytes(&self) -> Option<Vec<u8>> {
-        let mut out = vec![TOKEN_OBJECT_VERSION];
+        let mut out = vec![TOKEN_OBJECT_VERSION, u8::from(self.adopted)];
         for field in [self.serial.as_bytes(), self.label.as_bytes(), &self.id, &self.check] {
             out.extend(u16::try_from(field.len()).ok()?.to_be_bytes());
             out.extend(field);
@@ -61,7 +88,10 @@ impl TokenObject {
     }
 
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let mut rest = bytes.strip_prefix(&[TOKEN_OBJECT_VERSION])?;
+        let (adopted, mut rest) = match bytes.strip_prefix(&[TOKEN_OBJECT_VERSION])?.split_first()? {
+            (flag @ (0 | 1), rest) => (*flag == 1, rest),
+            _ => return None,
+        };
         let mut field = || {
             let (length, behind) = rest.split_first_chunk()?;
             let (field, behind) = behind.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
@@ -70,7 +100,7 @@ impl TokenObject {
         };
         let (serial, label, id, check) = (field()?, field()?, field()?, field()?);
         let (serial, label) = (String::from_utf8(serial).ok()?, String::from_utf8(label).ok()?);
-        rest.is_empty().then_some(Self { serial, label, id, check })
+        rest.is_empty().then_some(Self { adopted, serial, label, id, check })
     }
 }
 
@@ -164,19 +194,21 @@ mod tests {
     #[test]
     fn a_token_object_is_the_same_when_it_is_read_again_and_no_piece_of_it_is_one() {
         let object = TokenObject {
+            adopted: true,
             serial: "0123".into(),
             label: "payments".into(),
             id: vec![7; 16],
             check: vec![1, 2, 3],
         };
         let bytes = object.to_bytes().unwrap();
-        assert_eq!(bytes[..7], [1, 0, 4, b'0', b'1', b'2', b'3']);
+        assert_eq!(bytes[..8], [1, 1, 0, 4, b'0', b'1', b'2', b'3']);
         assert_eq!(TokenObject::from_bytes(&bytes).unwrap(), object);
         for length in 0..bytes.len() {
             assert!(TokenObject::from_bytes(&bytes[..length]).is_none(), "{length} bytes");
         }
         assert!(TokenObject::from_bytes(&[&bytes[..], &[0]].concat()).is_none());
         assert!(TokenObject::from_bytes(&[&[2], &bytes[1..]].concat()).is_none());
+        assert!(TokenObject::from_bytes(&[&[1, 2], &bytes[2..]].concat()).is_none());
         let text = serde_json::to_string(&KeyMaterial::TokenObject(object.clone())).unwrap();
         let again: KeyMaterial = serde_json::from_str(&text).unwrap();
         assert!(matches!(again, KeyMaterial::TokenObject(again) if again == object));

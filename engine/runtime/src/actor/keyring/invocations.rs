@@ -68,12 +68,12 @@ impl KeyringActor {
         let principal = Arc::new(entry.cmk.creator.clone());
         let Cmk { spec, usage, bulk_mode, fallback, .. } = entry.cmk;
         let deadline = Instant::now() + Duration::from_secs(60);
-        let wanted = Wanted { spec, usage, bulk_mode, fallback };
-        let sent =
-            CustodyJob::new(&self.shared, wanted, deadline, principal.clone()).and_then(|(job, made)| {
-                let sent = self.shared.pool.control.submit(&principal, 1, job);
-                sent.map(|()| made).map_err(|(error, _)| error)
-            });
+        let wanted = Wanted { spec, usage, bulk_mode, fallback, stays: entry.cmk.token_serial.is_some() };
+        let sent = self.shared.pool.berth(&entry.cmk).and_then(|berth| {
+            let (job, made) = CustodyJob::make(&self.shared, wanted, berth, deadline, principal.clone())?;
+            let sent = self.shared.pool.control.submit(&principal, berth, job);
+            sent.map(|()| made).map_err(|(error, _)| error)
+        });
         let generated = match sent {
             Ok(generated) => generated,
             Err(error) => {

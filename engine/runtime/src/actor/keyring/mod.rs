@@ -18,6 +18,7 @@ use keymill_core::id::{AccessKeyId, AliasName, CmkId, KeyVersionId};
 use keymill_core::key::{
     Cmk, Fallback, KeyChange, KeyState, KeyVersion, KeyVersionMaterial, Origin, ProtectionLevel,
 };
+use keymill_core::seam::provider::TokenObject;
 use keymill_core::seam::store::{Path, Revision, Write};
 use keymill_core::time::Timestamp;
 use keymill_crypto::{digest, random};
@@ -39,6 +40,8 @@ pub struct KeyringActor {
     invocation_stamps: HashMap<CmkId, Stamp>,
     /// Keys whose new version is being generated in a token.
     renewing: HashSet<CmkId>,
+    /// Keys whose material is being destroyed in the token where it stays: nothing brings them back. And which of them a job is out for.
+    ending: HashMap<CmkId, bool>,
     installation: InstallationRecord,
     installation_stamp: Option<Stamp>,
     /// Wall and monotonic time of the last look at the clock.
@@ -131,6 +134,7 @@ impl KeyringActor {
             usage_stamps,
             invocation_stamps,
             renewing: HashSet::new(),
+            ending: HashMap::new(),
             installation,
             installation_stamp,
             last_look,
@@ -215,9 +219,15 @@ impl KeyringActor {
             created_at: self.shared.clock.now(),
         };
         cmk.versions.push(version.clone());
+        let stays = made.key.token_object().cloned();
+        if stays.as_ref().map(|object| &object.serial) != cmk.token_serial.as_ref() {
+            Made::log_left_behind(stays.as_ref());
+            return Err(Error::new(ErrorKind::Conflict, "the token was exchanged for another meanwhile"));
+        }
         let (material, version) = self.material(&id, &version, made)?;
         let drafts = vec![self.draft(records::cmk_path(&id), Kind::Cmk, Some(before.stamp), &cmk)?, material];
-        let (revision, writes) = self.commit(drafts)?;
+        let committed = self.commit(drafts).inspect_err(|_| Made::log_left_behind(stays.as_ref()));
+        let (revision, writes) = committed?;
         let mut versions = before.versions.clone();
         versions.push(version);
         let entry = Arc::new(CmkEntry {
@@ -229,6 +239,24 @@ impl KeyringActor {
         });
         self.shared.keyring.publish(entry.clone());
         Ok(Changed { keys: touched(&entry), value: entry, writes })
+    }
+
+    /// Refuses a key of a token that is the material of a CMK already: each would count its messages for itself.
+    fn refuse_doubled(&self, object: &TokenObject) -> Result<()> {
+        let stay = |entry: &Arc<CmkEntry>| entry.cmk.token_serial.as_ref() == Some(&object.serial);
+        let ids = self.shared.keyring.ids();
+        for entry in ids.iter().filter_map(|id| self.shared.keyring.cmk(id)).filter(stay) {
+            for version in &entry.versions {
+                // One that is damaged cannot be compared, and serves nobody.
+                let Ok(key) = self.shared.stored_key(&entry, version) else { continue };
+                if key.token_object().is_some_and(|other| other.id == object.id) {
+                    let message =
+                        format!("the key is version {} of CMK {} already", version.number, entry.cmk.id);
+                    return Err(Error::new(ErrorKind::StateConflict, message));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Drafts the material of a new version.
@@ -278,11 +306,11 @@ impl Actor for KeyringActor {
             report("writing use counts", actor.flush_usage());
             report("making new versions", actor.rotate_exhausted(ctx));
         });
-        ctx.run_interval(self.shared.config.deletion_check, move |actor, _| {
-            report("deleting keys whose time has come", actor.delete_due().map(drop));
+        ctx.run_interval(self.shared.config.deletion_check, move |actor, ctx| {
+            report("deleting keys whose time has come", actor.delete_due(ctx));
         });
         self.look_at_last_seen();
-        report("deleting keys whose time has come", self.delete_due().map(drop));
+        report("deleting keys whose time has come", self.delete_due(ctx));
     }
 }
 
@@ -291,6 +319,10 @@ impl Handler<CreateCmk> for KeyringActor {
 
     fn handle(&mut self, message: CreateCmk, _: &mut Self::Context) -> Self::Result {
         let CreateCmk { made, protection, fallback, description, creator } = message;
+        let stays = made.key.token_object().cloned();
+        if let Some(object) = stays.as_ref().filter(|object| object.adopted) {
+            self.refuse_doubled(object)?;
+        }
         let now = self.shared.clock.now();
         let id = CmkId::from_random(random::array()?);
         let version =
@@ -299,10 +331,14 @@ impl Handler<CreateCmk> for KeyringActor {
             id,
             spec: made.key.spec,
             usage: made.key.usage,
-            origin: Origin::AliyunKms,
+            origin: match &stays {
+                Some(object) if object.adopted => Origin::Adopted,
+                _ => Origin::AliyunKms,
+            },
             protection,
             bulk_mode: made.key.bulk_mode,
             fallback,
+            token_serial: stays.as_ref().map(|object| object.serial.clone()),
             state: KeyState::Enabled,
             description,
             creator,
@@ -312,7 +348,8 @@ impl Handler<CreateCmk> for KeyringActor {
         };
         let (material, version) = self.material(&id, &version, made)?;
         let drafts = vec![self.draft(records::cmk_path(&id), Kind::Cmk, None, &cmk)?, material];
-        let (revision, writes) = self.commit(drafts)?;
+        let committed = self.commit(drafts).inspect_err(|_| Made::log_left_behind(stays.as_ref()));
+        let (revision, writes) = committed?;
         let entry = Arc::new(CmkEntry {
             cmk,
             versions: vec![version],
@@ -330,6 +367,10 @@ impl Handler<ChangeState> for KeyringActor {
 
     fn handle(&mut self, message: ChangeState, _: &mut Self::Context) -> Self::Result {
         let before = self.entry(&message.id)?;
+        if self.ending.contains_key(&message.id) {
+            let why = "the window of its deletion is over, and its destruction in the token has begun";
+            return Err(Error::new(ErrorKind::StateConflict, why));
+        }
         let state = before.cmk.state.after(message.change)?;
         if state == before.cmk.state {
             return Ok(Changed { keys: touched(&before), value: before, writes: Vec::new() });

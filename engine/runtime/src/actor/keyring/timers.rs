@@ -1,15 +1,22 @@
 //! What the keyring does by the clock: use counts are written, keys deleted whose time has come; a clock that jumps makes deletions rest.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
+use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
 use keymill_core::error::Result;
 use keymill_core::key::KeyState;
 use keymill_core::time::Timestamp;
 
 use super::KeyringActor;
+use crate::actor::CustodyJob;
 use crate::audit::AuditMessage;
 use crate::keyring::{CmkEntry, Stamp};
 use crate::records::{self, Kind, UsageRecord};
+
+/// How long the destruction of a key in its token may take.
+const DESTRUCTION: Duration = Duration::from_secs(60);
 
 impl KeyringActor {
     fn delete(&mut self, entry: &CmkEntry) -> Result<()> {
@@ -86,15 +93,15 @@ impl KeyringActor {
         Ok(())
     }
 
-    pub(super) fn delete_due(&mut self) -> Result<usize> {
+    pub(super) fn delete_due(&mut self, ctx: &mut Context<Self>) -> Result<()> {
         let now = self.look_at_clock();
         // Deletions need their record; without an audit log they wait.
         if self.shared.audit.check().is_err() {
-            return Ok(0);
+            return Ok(());
         }
         self.keep_installation(now)?;
         if now.as_ms() < self.installation.rest_until_ms {
-            return Ok(0);
+            return Ok(());
         }
         let due: Vec<_> = self
             .shared
@@ -107,9 +114,51 @@ impl KeyringActor {
             })
             .collect();
         for entry in &due {
-            self.delete(entry)?;
+            match entry.cmk.token_serial {
+                None => self.delete(entry)?,
+                Some(_) => self.destroy_in_token(entry, ctx),
+            }
         }
-        Ok(due.len())
+        Ok(())
+    }
+
+    /// Has the versions of a key destroyed in the token where they stay, and deletes it then; where that fails, the next check goes on with
+    /// it. What was adopted is somebody else's, and is left as it is.
+    fn destroy_in_token(&mut self, entry: &Arc<CmkEntry>, ctx: &mut Context<Self>) {
+        let id = entry.cmk.id;
+        if self.ending.insert(id, true) == Some(true) {
+            return;
+        }
+        let (shared, entry) = (self.shared.clone(), entry.clone());
+        let destroyed = async move {
+            let principal = Arc::new(entry.cmk.creator.clone());
+            for version in &entry.versions {
+                let key = shared.stored_key(&entry, version).map_err(|fault| format!("{:?}", fault.kind))?;
+                if key.token_object().is_none_or(|object| object.adopted) {
+                    continue;
+                }
+                let berth = shared.pool.berth(&entry.cmk).map_err(|error| error.to_string())?;
+                let deadline = Instant::now() + DESTRUCTION;
+                let (job, destroyed) = CustodyJob::destroy(key, berth, deadline, principal.clone());
+                let sent = shared.pool.control.submit(&principal, berth, job);
+                sent.map_err(|(error, _)| error.to_string())?;
+                destroyed
+                    .await
+                    .map_err(|_| "the pool is shut down".to_owned())?
+                    .map_err(|e| e.to_string())?;
+            }
+            Ok::<_, String>(entry)
+        };
+        ctx.spawn(destroyed.into_actor(self).map(move |destroyed, actor, _| {
+            actor.ending.insert(id, false);
+            let deleted = destroyed.and_then(|entry| actor.delete(&entry).map_err(|e| e.to_string()));
+            match deleted {
+                Ok(()) => drop(actor.ending.remove(&id)),
+                Err(why) => {
+                    tracing::error!(key = %id, why, "a key whose time has come was not destroyed in its token: it is tried again");
+                }
+            }
+        }));
     }
 
     pub(super) fn flush_usage(&mut self) -> Result<()> {

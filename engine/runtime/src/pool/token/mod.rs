@@ -41,7 +41,11 @@ type Custody = Arc<Mutex<Box<dyn KeyCustody>>>;
 
 /// One token.
 pub(crate) struct Token {
+    /// Its place in the pool, which is its berth at the lanes.
+    pub(crate) at: usize,
     pub(crate) config: TokenConfig,
+    /// The serial number that it had when it was connected last.
+    serial: Mutex<Option<String>>,
     connect: Connect,
     state: Mutex<State>,
     changed: Condvar,
@@ -71,11 +75,13 @@ fn no_handles(config: &TokenConfig) -> LruCache<KeyVersionId, KeyHandle> {
 }
 
 impl Token {
-    pub(crate) fn new(part: TokenPart) -> Self {
+    pub(crate) fn new(at: usize, part: TokenPart) -> Self {
         let TokenPart { config, connect } = part;
         let now = Instant::now();
         Self {
+            at,
             handles: Mutex::new(no_handles(&config)),
+            serial: Mutex::default(),
             config,
             connect,
             state: Mutex::new(State {
@@ -139,6 +145,7 @@ impl Token {
                 let custody = self.custody.lock().replace(Arc::new(Mutex::new(custody)));
                 let handles = std::mem::replace(&mut *self.handles.lock(), no_handles(&self.config));
                 let leaving = std::mem::take(&mut *self.leaving.lock());
+                self.serial.lock().clone_from(&provider.profile().token_serial);
                 state.provider = Some(provider);
                 state.failures = 0;
                 state.next_try = Instant::now();
@@ -277,6 +284,11 @@ impl Token {
         self.state.lock().provider.clone()
     }
 
+    /// Tells whether it had this serial number when it was connected last.
+    pub(crate) fn is_of(&self, serial: &str) -> bool {
+        self.serial.lock().as_deref() == Some(serial)
+    }
+
     /// Returns the longest text that it takes, in bytes, once it was connected.
     pub(crate) fn max_item_bytes(&self) -> Option<usize> {
         self.state.lock().provider.as_ref().map(|provider| provider.profile().max_item_bytes)
@@ -353,10 +365,13 @@ mod tests {
     use super::*;
 
     fn token() -> Token {
-        Token::new(TokenPart {
-            config: TokenConfig::new("t"),
-            connect: Box::new(|| Err(ConnectError::Refused("wrong PIN".into()))),
-        })
+        Token::new(
+            0,
+            TokenPart {
+                config: TokenConfig::new("t"),
+                connect: Box::new(|| Err(ConnectError::Refused("wrong PIN".into()))),
+            },
+        )
     }
 
     #[test]
@@ -364,13 +379,16 @@ mod tests {
         use std::sync::atomic::AtomicU32;
         let tries = Arc::new(AtomicU32::new(0));
         let counted = tries.clone();
-        let token = Token::new(TokenPart {
-            config: TokenConfig::new("t"),
-            connect: Box::new(move || {
-                counted.fetch_add(1, Ordering::Relaxed);
-                Err(ConnectError::Refused("wrong PIN".into()))
-            }),
-        });
+        let token = Token::new(
+            0,
+            TokenPart {
+                config: TokenConfig::new("t"),
+                connect: Box::new(move || {
+                    counted.fetch_add(1, Ordering::Relaxed);
+                    Err(ConnectError::Refused("wrong PIN".into()))
+                }),
+            },
+        );
         assert!((0..100).all(|_| !token.connect()));
         assert_eq!(tries.load(Ordering::Relaxed), 1);
         assert_eq!(token.report().state, TokenState::Refused);

@@ -3,7 +3,7 @@
 use keymill_core::Sensitive;
 use keymill_core::key::ProtectionLevel;
 use keymill_core::seam::provider::{
-    DeriveJob, JobError, KeyCustody, ProviderError, ProviderProfile, SessionLost, StoredKey,
+    Adopt, DeriveJob, JobError, KeyCustody, ProviderError, ProviderProfile, SessionLost, StoredKey,
 };
 use keymill_provider_software::SoftwareProvider;
 
@@ -75,6 +75,19 @@ impl KeyCustody for BentCustody {
         material: &Sensitive,
     ) -> Result<StoredKey, ProviderError> {
         self.0.import(spec, usage, None, material)
+    }
+
+    fn generate_to_stay(
+        &mut self,
+        spec: KeySpec,
+        usage: KeyUsage,
+        bulk_mode: Option<BulkMode>,
+    ) -> Result<StoredKey, ProviderError> {
+        self.0.generate_to_stay(spec, usage, bulk_mode)
+    }
+
+    fn adopt(&mut self, wanted: &Adopt) -> Result<StoredKey, ProviderError> {
+        self.0.adopt(wanted)
     }
 
     fn load(&mut self, key: &StoredKey) -> Result<KeyHandle, ProviderError> {

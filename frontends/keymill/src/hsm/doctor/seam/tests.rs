@@ -7,7 +7,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use keymill_core::Sensitive;
 use keymill_core::key::ProtectionLevel;
 use keymill_core::seam::provider::{
-    DecryptJob, DeriveJob, KeyCustody, KeyMaterial, ProviderProfile, SignJob,
+    Adopt, DecryptJob, DeriveJob, KeyCustody, KeyMaterial, ProviderProfile, SignJob,
 };
 
 use super::*;
@@ -58,6 +58,7 @@ impl CryptoProvider for Fake {
         PROFILE.get_or_init(|| ProviderProfile {
             name: "fake",
             protection: ProtectionLevel::Hsm,
+            token_serial: None,
             specs: Vec::new(),
             algorithms: Vec::new(),
             signatures: Vec::new(),
@@ -99,6 +100,19 @@ impl KeyCustody for Fake {
         _: &Sensitive,
     ) -> Result<StoredKey, ProviderError> {
         self.generate(spec, usage, bulk_mode)
+    }
+
+    fn generate_to_stay(
+        &mut self,
+        spec: KeySpec,
+        usage: KeyUsage,
+        bulk_mode: Option<BulkMode>,
+    ) -> Result<StoredKey, ProviderError> {
+        self.generate(spec, usage, bulk_mode)
+    }
+
+    fn adopt(&mut self, _: &Adopt) -> Result<StoredKey, ProviderError> {
+        Err(ProviderError::Rejected("no key is here".into()))
     }
 
     fn load(&mut self, _: &StoredKey) -> Result<KeyHandle, ProviderError> {

@@ -1,16 +1,18 @@
-//! Keys that stay in their token: taken over by label or id from whoever made them, found again by id, and known again by what they do.
-//! A check value is never read: it is the encryption of zeroes, and a part of what GCM keeps secret.
+//! Keys that stay in their token: made there, or taken over by label or id from whoever made them; found again by id, and known again by
+//! what they do. A check value is never read: it is the encryption of zeroes, and a part of what GCM keeps secret.
 
 use cryptoki_sys::*;
 use keymill_core::key::{BulkMode, KeySpec, KeyUsage};
-use keymill_core::seam::provider::{KeyMaterial, ProviderError, PublicKey, StoredKey, TokenObject};
+use keymill_core::seam::provider::{Adopt, KeyMaterial, ProviderError, PublicKey, StoredKey, TokenObject};
 
+use crate::connect::{self, Refusal};
+use crate::der;
 use crate::domain::DOMAIN_KEYS;
 use crate::kind::{self, Kind};
 use crate::module::{Attribute, Failure, Mechanism, Object, Session, Value};
 use crate::pair::{self, Proof};
 use crate::token::{Link, Token};
-use crate::{Pkcs11Provider, der};
+use crate::wrapped;
 
 /// What a key must do to be known again. More than one block: what a key computes over single blocks may be keys (see `derive`).
 const TEXT: &[u8; 64] = b"keymill knows this key again by what it makes of this very text.";
@@ -21,49 +23,68 @@ const ID_BYTES: usize = 255;
 /// Bytes of a label, at most.
 const LABEL_BYTES: usize = 255;
 
-/// A key to be taken over.
-#[derive(Clone, Debug)]
-pub struct Adopt {
-    /// What it is.
-    pub spec: KeySpec,
-    /// The one usage that it is to have, which must be the only one that it has.
-    pub usage: KeyUsage,
-    /// For an AES key: where AES-GCM runs.
-    pub bulk_mode: Option<BulkMode>,
-    /// Its label, where it is named by that.
-    pub label: Option<String>,
-    /// Its id, where it is named by that.
-    pub id: Option<Vec<u8>>,
+/// What a key that is made here to stay is called, before its id.
+const LABEL: &str = "keymill CMK";
+/// Bytes of the id that it gets, at random.
+const MADE_ID_BYTES: usize = 16;
+
+/// Takes over a key that is on the token. Nothing is changed there.
+pub(crate) fn adopt(token: &Token, wanted: &Adopt) -> Result<StoredKey, ProviderError> {
+    let Adopt { spec, usage, bulk_mode, .. } = *wanted;
+    let kind = Kind::new(spec, usage, bulk_mode).map_err(ProviderError::Rejected)?;
+    if wanted.label.is_none() && wanted.id.is_none() {
+        return Err(ProviderError::Rejected("a key is named by its label or its id".into()));
+    }
+    pin(token, kind, wanted, true)
 }
 
-impl Pkcs11Provider {
-    /// Takes over a key that is on the token: finds it, sees that it can neither leave nor do more than one thing, and pins it by what
-    /// it does. Nothing is changed on the token. The key is bound to it: no other token has it.
-    ///
-    /// # Errors
-    /// `Rejected` where there is no such key or more than one, or it is not as a key must be.
-    pub fn adopt(&self, wanted: &Adopt) -> Result<StoredKey, ProviderError> {
-        let Adopt { spec, usage, bulk_mode, .. } = *wanted;
-        let kind = Kind::new(spec, usage, bulk_mode).map_err(ProviderError::Rejected)?;
-        if wanted.label.is_none() && wanted.id.is_none() {
-            return Err(ProviderError::Rejected("a key is named by its label or its id".into()));
+/// Makes a key that stays on the token.
+pub(crate) fn generate(
+    token: &Token,
+    spec: KeySpec,
+    usage: KeyUsage,
+    bulk_mode: Option<BulkMode>,
+) -> Result<StoredKey, ProviderError> {
+    let kind = Kind::new(spec, usage, bulk_mode).map_err(ProviderError::Rejected)?;
+    token.profile.check(kind).map_err(ProviderError::Rejected)?;
+    let _alone = token.births.lock();
+    let mut id = [0; MADE_ID_BYTES];
+    getrandom::fill(&mut id)
+        .map_err(|_| ProviderError::Unavailable("the operating system gave no random bytes".into()))?;
+    let label = format!("{LABEL} {}", hex(&id));
+    let slot = token.with_link(|link| Ok(link.slot))?;
+    // Not under the lock of the connection, for it can take seconds; nor is it tried again, since what a lost answer left there stays.
+    let born = token
+        .module
+        .open_session(slot, true)
+        .and_then(|session| wrapped::make(&session, kind.birth().staying(&label, &id)));
+    if let Err(failure) = born {
+        if connect::casts_doubt(&failure) {
+            token.suspect();
         }
-        let mut refused = None;
-        let taken = self.token.with_link(|link| {
-            refused = None;
-            let taken = take(&self.token, link, kind, wanted)?;
-            Ok(taken.map_err(|why| refused = Some(why)).ok())
-        })?;
-        match (taken, refused) {
-            (Some((object, public_key)), _) => Ok(StoredKey {
-                spec,
-                usage,
-                bulk_mode,
-                material: KeyMaterial::TokenObject(object),
-                public_key,
-            }),
-            (None, why) => Err(ProviderError::Rejected(why.unwrap_or_default())),
-        }
+        return Err(Refusal::from(failure).into());
+    }
+    let wanted = Adopt { spec, usage, bulk_mode, label: Some(label), id: Some(id.to_vec()) };
+    pin(token, kind, &wanted, false)
+}
+
+/// Finds a key and pins it.
+fn pin(token: &Token, kind: Kind, wanted: &Adopt, adopted: bool) -> Result<StoredKey, ProviderError> {
+    let mut refused = None;
+    let taken = token.with_link(|link| {
+        refused = None;
+        let taken = take(token, link, kind, wanted)?;
+        Ok(taken.map_err(|why| refused = Some(why)).ok())
+    })?;
+    match (taken, refused) {
+        (Some((object, public_key)), _) => Ok(StoredKey {
+            spec: wanted.spec,
+            usage: wanted.usage,
+            bulk_mode: wanted.bulk_mode,
+            material: KeyMaterial::TokenObject(TokenObject { adopted, ..object }),
+            public_key,
+        }),
+        (None, why) => Err(ProviderError::Rejected(why.unwrap_or_default())),
     }
 }
 
@@ -122,7 +143,7 @@ fn take(token: &Token, link: &Link, kind: Kind, wanted: &Adopt) -> Result<Taken,
         }
     }
     let serial = token.module.token_info(link.slot)?.serial;
-    Ok(Ok((TokenObject { serial, label, id, check }, public)))
+    Ok(Ok((TokenObject { adopted: true, serial, label, id, check }, public)))
 }
 
 /// Finds the key again, by its id, and sees that it is the same: another that has its id is refused (it is `Mismatch`, as is none).
@@ -157,9 +178,21 @@ pub(crate) fn is_gone(token: &Token, link: &Link, kind: Kind, stored: &TokenObje
     Ok(by_id(&token.module.open_session(link.slot, false)?, kind, &stored.id)?.is_empty())
 }
 
-/// Destroys the key, once it is known to be the one.
-pub(crate) fn destroy(token: &Token, link: &Link, object: Object) -> Result<(), Failure> {
-    token.module.open_session(link.slot, true)?.destroy_object(object)
+/// Destroys the key, once it is known to be the one, and the public half that was made with it.
+pub(crate) fn destroy(
+    token: &Token,
+    link: &Link,
+    object: Object,
+    stored: &TokenObject,
+    public: Option<&PublicKey>,
+) -> Result<(), Failure> {
+    let session = token.module.open_session(link.slot, true)?;
+    if public.is_some() {
+        for half in public_halves(&session, &stored.id)? {
+            session.destroy_object(half)?;
+        }
+    }
+    session.destroy_object(object)
 }
 
 fn by_id(session: &Session, kind: Kind, id: &[u8]) -> Result<Vec<Object>, Failure> {
@@ -215,6 +248,14 @@ fn answer(session: &Session, object: Object, kind: Kind) -> Result<Vec<u8>, Fail
     Ok(mac)
 }
 
+fn public_halves(session: &Session, id: &[u8]) -> Result<Vec<Object>, Failure> {
+    session.find_objects(&[
+        Attribute::number(CKA_CLASS, CKO_PUBLIC_KEY),
+        Attribute::flag(CKA_TOKEN, true),
+        Attribute::bytes(CKA_ID, id),
+    ])
+}
+
 /// Reads the public half of a private key, from the object of its id, or, of RSA, from the private key itself.
 fn public_half(
     session: &Session,
@@ -222,11 +263,7 @@ fn public_half(
     kind: Kind,
     id: &[u8],
 ) -> Result<Option<PublicKey>, Failure> {
-    let found = session.find_objects(&[
-        Attribute::number(CKA_CLASS, CKO_PUBLIC_KEY),
-        Attribute::flag(CKA_TOKEN, true),
-        Attribute::bytes(CKA_ID, id),
-    ])?;
+    let found = public_halves(session, id)?;
     let from = match (&found[..], der::curve(kind.spec())) {
         (&[public], _) => public,
         (_, None) => private,

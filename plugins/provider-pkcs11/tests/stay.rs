@@ -1,5 +1,5 @@
-//! Keys that somebody else made on a token, taken over: used, found again, and refused where they are not the ones of before or not as a
-//! key must be.
+//! Keys that stay on a token: made there, or taken over from somebody else; used, found again, and refused where they are not the ones of
+//! before or not as a key must be.
 
 // All of it is test.
 #![allow(clippy::unwrap_used)]
@@ -9,11 +9,11 @@ mod support;
 use keymill_core::Sensitive;
 use keymill_core::key::{BulkMode, KeySpec, KeyUsage, SignAlgorithm};
 use keymill_core::seam::provider::{
-    AeadBatch, AeadItem, CryptoProvider, DeriveJob, JobError, KeyHandle, KeyMaterial, ProviderError, SignJob,
-    StoredKey,
+    Adopt, AeadBatch, AeadItem, CryptoProvider, DeriveJob, JobError, KeyHandle, KeyMaterial, ProviderError,
+    SignJob, StoredKey,
 };
 use keymill_provider_pkcs11::module::{Attribute, Mechanism, Object, Session, User, number::*};
-use keymill_provider_pkcs11::{Adopt, DOMAIN_KEY_LABEL, MAC_KEY_LABEL, Pkcs11Provider};
+use keymill_provider_pkcs11::{DOMAIN_KEY_LABEL, MAC_KEY_LABEL, Pkcs11Provider};
 
 fn look(label: &str) -> Session {
     let session = support::module().open_session(support::slot(label), true).unwrap();
@@ -73,8 +73,22 @@ fn derives(label: &str) -> Adopt {
     Adopt { bulk_mode: Some(BulkMode::HsmDerived), ..wanted(label) }
 }
 
+fn adopt(provider: &Pkcs11Provider, wanted: &Adopt) -> Result<StoredKey, ProviderError> {
+    provider.custody().unwrap().adopt(wanted)
+}
+
+/// Makes a key to stay; and finds it on the token.
+fn made(provider: &Pkcs11Provider, session: &Session) -> (StoredKey, Object) {
+    let (usage, mode) = (KeyUsage::EncryptDecrypt, Some(BulkMode::InHsm));
+    let stored = provider.custody().unwrap().generate_to_stay(KeySpec::Aes256, usage, mode).unwrap();
+    let id = &stored.token_object().unwrap().id;
+    let found = session.find_objects(&[Attribute::bytes(CKA_ID, id)]).unwrap();
+    assert_eq!(found.len(), 1);
+    (stored, found[0])
+}
+
 fn refusal(provider: &Pkcs11Provider, wanted: &Adopt) -> String {
-    match provider.adopt(wanted) {
+    match adopt(provider, wanted) {
         Err(ProviderError::Rejected(why)) => why,
         other => panic!("{:?}", other.map(drop)),
     }
@@ -111,8 +125,8 @@ fn a_key_of_another_program_serves_and_is_found_again_by_its_id() {
     let session = look(&token);
     key(&session, "payments", b"pay-1", &SEALS);
     key(&session, "roots", b"root-1", &MACS);
-    let by_label = provider.adopt(&wanted("payments")).unwrap();
-    let by_id = provider.adopt(&Adopt { label: None, id: Some(b"pay-1".to_vec()), ..wanted("") }).unwrap();
+    let by_label = adopt(&provider, &wanted("payments")).unwrap();
+    let by_id = adopt(&provider, &Adopt { label: None, id: Some(b"pay-1".to_vec()), ..wanted("") }).unwrap();
     let text = sealed(&provider, &by_label);
     opens(&provider, &by_id, text);
     let KeyMaterial::TokenObject(object) = &by_label.material else { panic!("it stays where it is") };
@@ -125,7 +139,7 @@ fn a_key_of_another_program_serves_and_is_found_again_by_its_id() {
     let provider = support::open_token(&token);
     opens(&provider, &serde_json::from_str(&stored).unwrap(), text);
 
-    let roots = provider.adopt(&derives("roots")).unwrap();
+    let roots = adopt(&provider, &derives("roots")).unwrap();
     let handle = load(&provider, &roots).unwrap();
     let mut jobs = [DeriveJob::new([[1; 16], [2; 16]]), DeriveJob::new([[1; 16], [2; 16]])];
     provider.open_session().unwrap().derive(&handle, &mut jobs).unwrap();
@@ -173,9 +187,9 @@ fn key_pairs_and_keys_for_macs_are_taken_over_too() {
         public.push(Attribute::bytes(CKA_ID, id));
         let mechanism = Mechanism::Plain(mechanism);
         let (_, made) = session.generate_key_pair(mechanism, &public, &private(id)).unwrap();
-        let adopt =
+        let wanted =
             Adopt { spec, usage: KeyUsage::SignVerify, bulk_mode: None, label: None, id: Some(id.to_vec()) };
-        let stored = provider.adopt(&adopt).unwrap();
+        let stored = adopt(&provider, &wanted).unwrap();
         assert!(stored.public_key.is_some());
         let handle = load(&provider, &stored).unwrap();
         let mut jobs = [SignJob::new(algorithm, vec![7; 32])];
@@ -189,13 +203,13 @@ fn key_pairs_and_keys_for_macs_are_taken_over_too() {
         assert!(matches!(load(&provider, &stored), Err(ProviderError::Corrupt(_))), "{}", spec.name());
     }
     keyed(&session, "mac", b"mac", &MACS, CKM_GENERIC_SECRET_KEY_GEN, 32);
-    let adopt = Adopt {
+    let wanted = Adopt {
         spec: KeySpec::HmacSha256,
         usage: KeyUsage::GenerateVerifyMac,
         bulk_mode: None,
         ..wanted("mac")
     };
-    let stored = provider.adopt(&adopt).unwrap();
+    let stored = adopt(&provider, &wanted).unwrap();
     let handle = load(&provider, &stored).unwrap();
     let mut jobs = [SignJob::new(SignAlgorithm::HmacSha256, b"message".to_vec())];
     provider.open_session().unwrap().sign(&handle, &mut jobs).unwrap();
@@ -245,7 +259,7 @@ fn a_key_in_the_place_of_another_is_refused() {
     key(&session, "twin", b"two", &SEALS);
     assert!(refusal(&provider, &wanted("twin")).contains("2 keys"));
     let by_id = Adopt { label: None, id: Some(b"one".to_vec()), ..wanted("") };
-    let stored = provider.adopt(&by_id).unwrap();
+    let stored = adopt(&provider, &by_id).unwrap();
     let handle = load(&provider, &stored).unwrap();
     let text = sealed(&provider, &stored);
 
@@ -259,7 +273,8 @@ fn a_key_in_the_place_of_another_is_refused() {
     drop(again);
     let again = support::open_token(&token);
     assert!(matches!(load(&again, &stored), Err(ProviderError::Corrupt(_))));
-    assert!(matches!(again.custody().unwrap().destroy(&stored), Err(ProviderError::Corrupt(_))));
+    // It is somebody else's, whichever it is.
+    again.custody().unwrap().destroy(&stored).unwrap();
     drop(again);
     let mut batch = batch();
     provider.open_session().unwrap().encrypt(&handle, &mut batch).unwrap();
@@ -279,7 +294,7 @@ fn a_key_stays_when_it_is_put_out_and_goes_when_it_is_destroyed() {
     let provider = keymill_provider_pkcs11::open_on(support::module(), config).unwrap();
     let session = look(&token);
     let made = key(&session, "payments", b"pay", &SEALS);
-    let stored = provider.adopt(&wanted("payments")).unwrap();
+    let stored = adopt(&provider, &wanted("payments")).unwrap();
     let text = sealed(&provider, &stored);
     let mut custody = provider.custody().unwrap();
     for _ in 0..5 {
@@ -294,9 +309,65 @@ fn a_key_stays_when_it_is_put_out_and_goes_when_it_is_destroyed() {
     opens(&provider, &stored, text);
 
     custody.destroy(&stored).unwrap();
-    assert!(session.flag(made, CKA_TOKEN).is_err());
+    assert!(session.flag(made, CKA_TOKEN).unwrap(), "what was adopted is somebody else's");
+    custody.load(&stored).unwrap();
+}
+
+#[test]
+fn a_key_that_is_made_to_stay_never_leaves_and_is_destroyed_with_its_cmk() {
+    let token = support::new_token();
+    let provider = support::open_token(&token);
+    let session = look(&token);
+    let (stored, object) = made(&provider, &session);
+    for (flag, value) in
+        [(CKA_TOKEN, true), (CKA_SENSITIVE, true), (CKA_EXTRACTABLE, false), (CKA_WRAP, false)]
+    {
+        assert_eq!(session.flag(object, flag).unwrap(), value);
+    }
+    let text = sealed(&provider, &stored);
+    let kept = serde_json::to_string(&stored).unwrap();
+    drop(provider);
+    let provider = support::open_token(&token);
+    opens(&provider, &serde_json::from_str(&kept).unwrap(), text);
+
+    let mut custody = provider.custody().unwrap();
+    custody.destroy(&stored).unwrap();
+    assert!(session.flag(object, CKA_TOKEN).is_err());
     custody.destroy(&stored).unwrap();
     assert!(matches!(custody.load(&stored), Err(ProviderError::Corrupt(_))));
+
+    // Another that came to have the id is left alone.
+    let (stored, object) = made(&provider, &session);
+    session.destroy_object(object).unwrap();
+    let other = key(&session, "other", &stored.token_object().unwrap().id, &SEALS);
+    assert!(matches!(custody.destroy(&stored), Err(ProviderError::Corrupt(_))));
+    assert!(session.flag(other, CKA_TOKEN).unwrap());
+}
+
+#[test]
+fn keys_of_every_kind_are_made_to_stay() {
+    let token = support::new_token();
+    let provider = support::open_token(&token);
+    let session = look(&token);
+    let mut custody = provider.custody().unwrap();
+    let mut kinds = vec![(KeySpec::Aes256, KeyUsage::EncryptDecrypt, Some(BulkMode::HsmDerived))];
+    for spec in provider.profile().specs.iter().copied() {
+        let mode = matches!(spec, KeySpec::Aes256 | KeySpec::Aes128).then_some(BulkMode::InHsm);
+        kinds.extend(spec.usages().iter().map(|usage| (spec, *usage, mode)));
+    }
+    for (spec, usage, mode) in kinds {
+        // Pairs of RSA take seconds: one length stands for all.
+        if matches!(spec, KeySpec::Rsa3072 | KeySpec::Rsa4096) || !provider.profile().offers(spec, usage) {
+            continue;
+        }
+        let stored = custody.generate_to_stay(spec, usage, mode).unwrap();
+        custody.load(&stored).unwrap();
+        assert_eq!(stored.public_key.is_some(), spec.is_key_pair(), "{}", spec.name());
+        custody.destroy(&stored).unwrap();
+        let id = &stored.token_object().unwrap().id;
+        let left = session.find_objects(&[Attribute::bytes(CKA_ID, id)]).unwrap();
+        assert!(left.is_empty(), "{} leaves nothing behind", spec.name());
+    }
 }
 
 #[test]
@@ -304,7 +375,7 @@ fn a_key_is_bound_to_its_token() {
     let (token, other) = (support::new_token(), support::new_token());
     let provider = support::open_token(&token);
     key(&look(&token), "payments", b"pay", &SEALS);
-    let stored = provider.adopt(&wanted("payments")).unwrap();
+    let stored = adopt(&provider, &wanted("payments")).unwrap();
     let elsewhere = support::open_token(&other);
     key(&look(&other), "payments", b"pay", &SEALS);
     let refused = load(&elsewhere, &stored);
