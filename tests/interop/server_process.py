@@ -8,10 +8,16 @@ import subprocess
 import time
 from pathlib import Path
 
+import xaes
 from acs3 import Credentials
+from hsm_token import Token
 from keymill_tcp import Connection
 
 DEFAULT_BINARY = Path(__file__).resolve().parents[2] / "target" / "release" / "keymill"
+# Where all keys are in a token: the mode that they have there.
+BULK_MODE = os.environ.get("KEYMILL_INTEROP_BULK_MODE")
+# How its keys seal.
+ALGORITHM = xaes.AES_256_GCM if BULK_MODE == "InHsm" else xaes.XAES_256_GCM
 READY_S = 60
 STOP_S = 60
 
@@ -27,12 +33,15 @@ class ServerProcess:
         credentials = directory / "credentials.json"
         home = directory / "home"
         home.mkdir()
+        environment, options = _environment(home), []
+        if BULK_MODE:
+            token = Token(binary, os.environ["KEYMILL_INTEROP_MODULE"], BULK_MODE, directory / "token", environment)
+            environment, options = token.environment, ["--config", token.config]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [binary, "serve", "--data-dir", self.data, "--http", "127.0.0.1:0", "--msgpack", "127.0.0.1:0",
-                 "--credentials", credentials],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                env=_environment(home),
+                [binary, "serve", *options, "--data-dir", self.data, "--http", "127.0.0.1:0", "--msgpack",
+                 "127.0.0.1:0", "--credentials", credentials],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment,
             )
         try:
             self._await_ready(credentials)

@@ -8,6 +8,7 @@ import msgpack
 import pytest
 
 from http_front import MSGPACK, b64, encrypt_body
+from server_process import ALGORITHM
 
 
 def test_encrypt_and_decrypt_in_json(front, cmk):
@@ -15,7 +16,7 @@ def test_encrypt_and_decrypt_in_json(front, cmk):
     sealed = front.call("Encrypt", encrypt_body(cmk, EncryptionContext=context))
     assert set(sealed) == {"CiphertextBlob", "KeyId", "KeyVersionId", "RequestId"} and sealed["KeyId"] == cmk
     blob = base64.b64decode(sealed["CiphertextBlob"], validate=True)
-    assert blob[2:18] == uuid.UUID(cmk).bytes and blob[:2] == b"\x01\x01"
+    assert blob[2:18] == uuid.UUID(cmk).bytes and blob[:2] == bytes([1, ALGORITHM])
     opened = front.call("Decrypt", {
         "CiphertextBlob": sealed["CiphertextBlob"], "EncryptionContext": dict(reversed(context.items())),
     })

@@ -23,9 +23,9 @@ from cryptography.hazmat.primitives.cmac import CMAC
 HEADER = 22
 TAG = 16
 TEXT_BIT = 0x80
-XAES_256_GCM = 0x01
+XAES_256_GCM, AES_256_GCM = 0x01, 0x02
 # algorithm: (key bytes, nonce bytes)
-ALGORITHMS = {XAES_256_GCM: (32, 24), 0x02: (32, 12), 0x04: (16, 12), 0x05: (24, 12)}
+ALGORITHMS = {XAES_256_GCM: (32, 24), AES_256_GCM: (32, 12), 0x04: (16, 12), 0x05: (24, 12)}
 
 
 class BadBlob(Exception):
