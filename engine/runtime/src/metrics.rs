@@ -105,6 +105,9 @@ struct Sampled {
 struct TokenSeries {
     state: IntGaugeVec,
     sessions: IntGaugeVec,
+    at_work: IntGaugeVec,
+    oldest: GaugeVec,
+    generation: IntGaugeVec,
     hung: IntGaugeVec,
     loaded: IntGaugeVec,
     item_seconds: GaugeVec,
@@ -124,7 +127,27 @@ impl TokenSeries {
                 "1 for the state that the token is in: up, out (being tried), drained, refused (an operator has to act).",
                 &["token", "state"],
             ),
-            sessions: gauges("keymill_hsm_sessions", "Sessions of the token that take work.", &["token"]),
+            sessions: gauges("keymill_hsm_sessions", "Sessions of the token that are open.", &["token"]),
+            at_work: gauges(
+                "keymill_hsm_sessions_at_work",
+                "Sessions of the token that take work; the others rest.",
+                &["token"],
+            ),
+            oldest: make.keep(
+                GaugeVec::new(
+                    Opts::new(
+                        "keymill_hsm_oldest_session_age_seconds",
+                        "Seconds since the oldest open session of the token was opened; 0 where none is.",
+                    ),
+                    &["token"],
+                )
+                .expect("the name is valid"),
+            ),
+            generation: gauges(
+                "keymill_hsm_token_generation",
+                "How often the token was connected: sessions and loaded keys of before are gone.",
+                &["token"],
+            ),
             hung: gauges("keymill_hsm_hung_calls", "Calls into the module that do not return.", &["token"]),
             loaded: gauges("keymill_hsm_loaded_keys", "Keys loaded in the token.", &["token"]),
             item_seconds: make.keep(
@@ -154,6 +177,10 @@ impl TokenSeries {
             self.state.with_label_values(&[name, state.name()]).set(is);
         }
         self.sessions.with_label_values(&[name]).set(report.sessions as i64);
+        self.at_work.with_label_values(&[name]).set(report.sessions_at_work as i64);
+        let oldest = report.oldest_session.unwrap_or_default();
+        self.oldest.with_label_values(&[name]).set(oldest.as_secs_f64());
+        self.generation.with_label_values(&[name]).set(report.generation as i64);
         self.hung.with_label_values(&[name]).set(report.hung as i64);
         self.loaded.with_label_values(&[name]).set(report.keys_loaded as i64);
         self.item_seconds.with_label_values(&[name]).set(report.item_ns as f64 / 1e9);

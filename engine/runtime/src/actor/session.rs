@@ -77,15 +77,11 @@ impl SessionActor {
                 self.pool().control.expect();
             }
             self.token.opened();
-            if self.slot.set_joined(true) {
-                self.pool().lane.join();
-            }
+            self.slot.set_open(Some(Instant::now()));
             let end = self.serve(&mut *session, &mut failures);
-            if self.slot.set_joined(false) {
-                self.pool().lane.leave();
-            }
+            self.stop_work();
             // Given up: whoever did that has counted it out.
-            if self.slot.is_abandoned() {
+            if !self.slot.set_open(None) {
                 return;
             }
             let lost = matches!(end, End::Lost(_));
@@ -111,16 +107,54 @@ impl SessionActor {
         }
     }
 
+    fn is_wanted(&self) -> bool {
+        !self.slot.is_retired() && !self.token.is_drained()
+    }
+
+    /// Goes to work, or rests for a while, as many sessions of the token as there are to be at work; tells whether it is at work now.
+    fn is_at_work(&self, before: bool) -> bool {
+        if before {
+            if !self.token.shift.leave_surplus() {
+                return true;
+            }
+            // Its place is given back already.
+            if self.slot.set_joined(false) {
+                self.pool().lane.leave();
+            }
+        }
+        if !self.token.shift.enter(IDLE, || self.is_wanted()) {
+            return false;
+        }
+        if self.slot.set_joined(true) {
+            self.pool().lane.join();
+        }
+        true
+    }
+
+    /// Gives its place at work to whoever rests.
+    fn stop_work(&self) {
+        if self.slot.set_joined(false) {
+            self.token.shift.leave();
+            self.pool().lane.leave();
+        }
+    }
+
     /// Takes batches until the session is lost or not wanted.
     fn serve(&self, session: &mut dyn CryptoSession, failures: &mut u32) -> End {
         let mut batch = Vec::new();
         let mut idle = 0;
         let mut proved = Instant::now();
+        let mut at_work = false;
         loop {
-            if self.slot.is_retired() || self.token.is_drained() {
+            if !self.is_wanted() {
                 return End::NotWanted;
             }
-            match self.pool().lane.take_within(IDLE, self.token.batch_items(), &mut batch) {
+            at_work = self.is_at_work(at_work);
+            let taken = match at_work {
+                true => self.pool().lane.take_within(IDLE, self.token.batch_items(), &mut batch),
+                false => Taken::Idle,
+            };
+            match taken {
                 Taken::Closed => {
                     self.slot.retire();
                     return End::NotWanted;

@@ -1,9 +1,12 @@
 //! One token as the engine sees it: how to connect to it, whether it serves, the keys loaded in it. It is shared by its session threads,
 //! its control thread and its actor; each lock is held for a moment, but for the custody's, which serialises unwrapping.
 
+pub(crate) mod feedback;
 mod keys;
+mod shift;
 
 pub(crate) use keys::LoadError;
+use shift::Shift;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -51,14 +54,20 @@ pub(crate) struct Token {
     /// Handles that are to be unloaded by a thread that may wait.
     leaving: Mutex<Vec<KeyHandle>>,
     pub(crate) slots: Mutex<Vec<Arc<Slot>>>,
+    /// Which of its sessions are at work.
+    pub(crate) shift: Shift,
     pub(crate) control: Mutex<Option<Arc<Slot>>>,
     /// Threads in calls that do not return; below nothing for a moment where one ends as it is given up.
     pub(crate) abandoned: AtomicI64,
     pub(crate) sessions_lost: AtomicU64,
     pub(crate) items: AtomicU64,
+    /// Calls' worth of work done, for which items may take several.
+    operations: AtomicU64,
     hits: AtomicU64,
     misses: AtomicU64,
     item_ns: AtomicU64,
+    /// How often it was connected.
+    generation: AtomicU64,
 }
 
 /// How long to wait after so many failures in a row: short, since a token that returns is to serve within a second.
@@ -76,6 +85,7 @@ impl Token {
         let now = Instant::now();
         Self {
             handles: Mutex::new(no_handles(&config)),
+            shift: Shift::new(config.sessions),
             config,
             connect,
             state: Mutex::new(State {
@@ -97,10 +107,12 @@ impl Token {
             abandoned: AtomicI64::new(0),
             sessions_lost: AtomicU64::new(0),
             items: AtomicU64::new(0),
+            operations: AtomicU64::new(0),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
             // A guess until items were timed: slow, so that the first chunks are small.
             item_ns: AtomicU64::new(500_000),
+            generation: AtomicU64::new(0),
         }
     }
 
@@ -140,6 +152,7 @@ impl Token {
                 let handles = std::mem::replace(&mut *self.handles.lock(), no_handles(&self.config));
                 let leaving = std::mem::take(&mut *self.leaving.lock());
                 state.provider = Some(provider);
+                self.generation.fetch_add(1, Ordering::Relaxed);
                 state.failures = 0;
                 state.next_try = Instant::now();
                 drop(state);
@@ -247,6 +260,7 @@ impl Token {
     pub(crate) fn drain(&self) {
         self.state.lock().drained = true;
         self.changed.notify_all();
+        self.shift.wake();
     }
 
     /// Takes the token into service again; one that was refused, or is out, is connected anew, by its PIN as it is set now.
@@ -285,10 +299,26 @@ impl Token {
     /// Notes how long so many items took, of so many operations.
     pub(crate) fn timed(&self, items: usize, operations: usize, took: Duration) {
         self.items.fetch_add(items as u64, Ordering::Relaxed);
+        self.operations.fetch_add(operations as u64, Ordering::Relaxed);
         let each = took.as_nanos() as u64 / operations.max(1) as u64;
         // An exponential mean over some eight batches; that two threads lose one another's is no harm.
         let before = self.item_ns.load(Ordering::Relaxed);
         self.item_ns.store((before * 7 + each) / 8, Ordering::Relaxed);
+    }
+
+    /// Returns how often the token was connected.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    /// Returns the number of sessions that are open.
+    pub(crate) fn open_sessions(&self) -> usize {
+        self.state.lock().live
+    }
+
+    /// Returns the operations done since the start.
+    pub(crate) fn operations(&self) -> u64 {
+        self.operations.load(Ordering::Relaxed)
     }
 
     /// Notes that a call was given up: it may be slow rather than dead, and is to have more time then.
@@ -320,6 +350,7 @@ impl Token {
     /// Tells how the token is.
     pub(crate) fn report(&self) -> TokenReport {
         let keys_loaded = self.handles.lock().len();
+        let oldest = self.slots.lock().iter().filter_map(|slot| slot.open_since()).min();
         let state = self.state.lock();
         let now = match () {
             () if state.drained => TokenState::Drained,
@@ -332,6 +363,9 @@ impl Token {
             state: now,
             reason: state.reason.clone(),
             sessions: state.live,
+            sessions_at_work: self.shift.at_work(),
+            oldest_session: oldest.map(|since| since.elapsed()),
+            generation: self.generation(),
             sessions_wanted: self.config.sessions,
             hung: self.hung(),
             sessions_lost: self.sessions_lost.load(Ordering::Relaxed),
