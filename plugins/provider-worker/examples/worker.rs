@@ -222,7 +222,7 @@ impl Session {
             PANICS => panic!("as told"),
             _ => {
                 batch.items.extend(left);
-                return Err(SessionLost { reason: "the token is gone".into() });
+                return Err("the token is gone".into());
             }
         }
         batch.items.extend(left);

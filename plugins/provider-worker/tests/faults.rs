@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use keymill_core::key::{KeySpec, KeyUsage};
-use keymill_core::seam::provider::{AeadBatch, CryptoProvider, JobError, KeyHandle, ProviderError};
+use keymill_core::seam::provider::{AeadBatch, Cause, CryptoProvider, JobError, KeyHandle, ProviderError};
 use keymill_provider_worker::{Config, WorkerProvider, open};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -232,7 +232,8 @@ fn nobody_waits_for_a_start_but_those_who_need_the_worker() {
         let begun = Instant::now();
         assert!(session.encrypt(&key, &mut batch(3, 10, &[])).is_err());
         assert!(begun.elapsed() < Duration::from_secs(1), "a lost session is told at once");
-        let Err(ProviderError::Unavailable(why)) = provider.open_session().map(drop) else {
+        let Err(ProviderError::Unavailable(Cause { reason: why, .. })) = provider.open_session().map(drop)
+        else {
             panic!("it started")
         };
         assert_eq!(why, "the worker is being started");
@@ -247,7 +248,8 @@ fn a_worker_that_dies_young_is_not_started_in_a_tight_loop() {
     let key = key(&provider);
     lost(&provider, &key, CRASHES);
     for _ in 0..100 {
-        let Err(ProviderError::Unavailable(why)) = provider.open_session().map(drop) else {
+        let Err(ProviderError::Unavailable(Cause { reason: why, .. })) = provider.open_session().map(drop)
+        else {
             panic!("it started")
         };
         assert!(why.contains("SIGSEGV") && why.contains("started again in"), "{why}");
@@ -269,7 +271,8 @@ fn a_refused_pin_is_tried_once_and_by_no_later_worker() {
     for _ in 0..10 {
         let _killed = provider.status().pid.map(|_| kill(&provider));
         eventually("it is dead", || provider.status().pid.is_none());
-        let Err(ProviderError::Unavailable(why)) = provider.open_session().map(drop) else {
+        let Err(ProviderError::Unavailable(Cause { reason: why, .. })) = provider.open_session().map(drop)
+        else {
             panic!("it opened")
         };
         assert!(why.contains("the PIN is wrong"), "{why}");

@@ -60,6 +60,10 @@ fn sessions_that_rest_stand_in_for_those_that_are_lost_or_hang() {
         farm.control(&format!("{quiet}\nlose_sessions = {round}"));
         goes_on("after all sessions were lost");
         assert!(at_work() <= SESSIONS);
+        let name = &farm.hsms[0].name;
+        let lost =
+            format!("keymill_hsm_failures_total{{code=\"CKR_SESSION_HANDLE_INVALID\",token=\"{name}\"}}");
+        assert!(metric(&live, &lost) >= f64::from(round));
     }
     let hang =
         "faults = [{ id = \"one\", functions = [\"C_Encrypt\", \"C_Decrypt\"], next = 1, hang_ms = 3000 }]";

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use keymill_core::error::{Error, ErrorKind};
-use keymill_core::seam::provider::{CryptoSession, JobError, SessionLost};
+use keymill_core::seam::provider::{CryptoSession, JobError, ProviderError, SessionLost};
 
 use super::token::{Lane, watch_over};
 use crate::lane::Taken;
@@ -34,7 +34,7 @@ pub(crate) struct SessionActor {
 /// Why a session ends.
 enum End {
     NotWanted,
-    Lost(String),
+    Lost(SessionLost),
 }
 
 impl SessionActor {
@@ -67,6 +67,7 @@ impl SessionActor {
                 Ok(session) => session,
                 Err(error) => {
                     failures += 1;
+                    self.token.failed_with(&error);
                     self.token.open_failed(&error.to_string());
                     self.slot.rest(back_off(failures));
                     continue;
@@ -87,9 +88,10 @@ impl SessionActor {
             let lost = matches!(end, End::Lost(_));
             match end {
                 End::NotWanted => self.token.closed(None),
-                End::Lost(why) => {
-                    tracing::debug!(token = %self.token.config.name, why, "a session was lost");
-                    self.token.closed(Some(&why));
+                End::Lost(SessionLost { reason, code }) => {
+                    tracing::debug!(token = %self.token.config.name, why = reason, "a session was lost");
+                    self.token.failed(code);
+                    self.token.closed(Some(&reason));
                 }
             }
             // To close a session is a call, too, and of one that was lost the likeliest not to return.
@@ -186,7 +188,10 @@ impl SessionActor {
         match (self.slot.end(), alive) {
             (false, _) => Some(End::NotWanted),
             (true, Ok(())) => None,
-            (true, Err(error)) => Some(End::Lost(error.to_string())),
+            (true, Err(error)) => Some(End::Lost(match error {
+                ProviderError::Unavailable(cause) => cause.into(),
+                other => other.to_string().into(),
+            })),
         }
     }
 
@@ -222,10 +227,10 @@ impl SessionActor {
                     items += chunk.len();
                     operations += chunk.operations();
                 }
-                Err(SessionLost { reason }) => {
+                Err(why) => {
                     // All sessions of a token may have died long ago, and each is found dead by a chunk: not the chunk's doing.
                     chunk.attempts += u32::from(proved >= chunk.since);
-                    lost = Some(reason);
+                    lost = Some(why);
                     break;
                 }
             }
@@ -263,7 +268,7 @@ impl SessionActor {
                     chunk.fault = Some(fault);
                     return Ok(());
                 }
-                Err(LoadError::Token(reason)) => return Err(SessionLost { reason }),
+                Err(LoadError::Token(cause)) => return Err(cause.into()),
                 // It goes back, maybe to another token, up to its deadline; the session goes on with what is loaded.
                 Err(LoadError::Busy) => return Ok(()),
             };
@@ -273,7 +278,7 @@ impl SessionActor {
             }
             self.token.forget_stale(&chunk.version, &handle);
         }
-        Err(SessionLost { reason: "a loaded key was gone again and again".into() })
+        Err("a loaded key was gone again and again".into())
     }
 }
 

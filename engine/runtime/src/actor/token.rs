@@ -147,6 +147,7 @@ pub(super) fn watch_over(
 fn give_up(shared: &Arc<Shared>, token: &Arc<Token>, abandoned: Abandoned, lane: Lane, why: &str) {
     let Abandoned { held, joined, open, since } = abandoned;
     token.abandoned.fetch_add(1, Ordering::Relaxed);
+    token.failed(None);
     let hung = token.hung();
     tracing::error!(token = %token.config.name, seconds = since.as_secs_f64(), chunks = held.len(), hung,
         "{why}: its thread is given up");

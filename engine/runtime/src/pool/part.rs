@@ -136,6 +136,8 @@ pub struct TokenReport {
     pub sessions_wanted: usize,
     /// Threads in calls that do not return.
     pub hung: usize,
+    /// Failures of the token since the start, by the code that it returned: its name, `other`, or `none`; those that there were.
+    pub failures: Vec<(&'static str, u64)>,
     /// Sessions lost since the start.
     pub sessions_lost: u64,
     /// Items done since the start.

@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 
 use keymill_core::error::{Error, ErrorKind};
 use keymill_core::id::KeyVersionId;
-use keymill_core::seam::provider::{CryptoProvider, KeyCustody, KeyHandle, ProviderProfile};
+use keymill_core::seam::provider::{
+    CryptoProvider, FailureCode, KeyCustody, KeyHandle, ProviderError, ProviderProfile,
+};
 use lru::LruCache;
 use parking_lot::{Condvar, Mutex};
 
@@ -68,7 +70,12 @@ pub(crate) struct Token {
     item_ns: AtomicU64,
     /// How often it was connected.
     generation: AtomicU64,
+    /// Failures by the number of their code, those without one at the end.
+    failures: [AtomicU64; FailureCode::COUNT + 1],
 }
+
+/// What failures without a code are counted under: a crash, a call that hangs.
+const NO_CODE: &str = "none";
 
 /// How long to wait after so many failures in a row: short, since a token that returns is to serve within a second.
 pub(crate) fn back_off(failures: u32) -> Duration {
@@ -113,6 +120,7 @@ impl Token {
             // A guess until items were timed: slow, so that the first chunks are small.
             item_ns: AtomicU64::new(500_000),
             generation: AtomicU64::new(0),
+            failures: [const { AtomicU64::new(0) }; FailureCode::COUNT + 1],
         }
     }
 
@@ -134,9 +142,10 @@ impl Token {
         }
         let connected = (self.connect)().and_then(|provider| {
             let custody = provider.custody();
-            custody
-                .map(|custody| (provider, custody))
-                .map_err(|error| ConnectError::Unavailable(error.to_string()))
+            custody.map(|custody| (provider, custody)).map_err(|error| {
+                self.failed_with(&error);
+                ConnectError::Unavailable(error.to_string())
+            })
         });
         let name = &self.config.name;
         match connected {
@@ -316,6 +325,25 @@ impl Token {
         self.state.lock().live
     }
 
+    /// Counts a failure of the token, by what it returned; whoever answers for it calls this, once.
+    pub(crate) fn failed(&self, code: Option<FailureCode>) {
+        let at = code.map_or(FailureCode::COUNT, FailureCode::index);
+        self.failures[at].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts an error where it is the token's: one that blames what it was asked is none.
+    pub(crate) fn failed_with(&self, error: &ProviderError) {
+        if let ProviderError::Unavailable(cause) = error {
+            self.failed(cause.code);
+        }
+    }
+
+    fn failures(&self) -> Vec<(&'static str, u64)> {
+        let names = (0..FailureCode::COUNT).filter_map(FailureCode::from_index).map(FailureCode::name);
+        let counts = self.failures.iter().map(|count| count.load(Ordering::Relaxed));
+        names.chain([NO_CODE]).zip(counts).filter(|(_, count)| *count > 0).collect()
+    }
+
     /// Returns the operations done since the start.
     pub(crate) fn operations(&self) -> u64 {
         self.operations.load(Ordering::Relaxed)
@@ -368,6 +396,7 @@ impl Token {
             generation: self.generation(),
             sessions_wanted: self.config.sessions,
             hung: self.hung(),
+            failures: self.failures(),
             sessions_lost: self.sessions_lost.load(Ordering::Relaxed),
             items: self.items.load(Ordering::Relaxed),
             keys_loaded,
@@ -385,6 +414,7 @@ pub(crate) fn out_of_sessions() -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use keymill_core::seam::provider::Cause;
 
     fn token() -> Token {
         Token::new(TokenPart {
@@ -425,6 +455,20 @@ mod tests {
         assert!(token.may_open(now).is_ok() && token.may_open(now).is_ok());
         token.closed(Some("gone"));
         assert_eq!((token.report().sessions_lost, token.report().state), (1, TokenState::Out));
+    }
+
+    #[test]
+    fn failures_are_counted_by_their_code() {
+        let token = token();
+        assert_eq!(token.report().failures, []);
+        let device = FailureCode::named("CKR_DEVICE_ERROR");
+        let cause = Cause { reason: "C_OpenSession returned it".into(), code: Some(device) };
+        token.failed_with(&ProviderError::Unavailable(cause));
+        token.failed(Some(device));
+        token.failed(Some(FailureCode::OTHER));
+        token.failed(None);
+        token.failed_with(&ProviderError::Rejected("the request's own fault".into()));
+        assert_eq!(token.report().failures, [("other", 1), ("CKR_DEVICE_ERROR", 2), ("none", 1)]);
     }
 
     #[test]
