@@ -379,6 +379,8 @@ impl Token {
     pub(crate) fn report(&self) -> TokenReport {
         let keys_loaded = self.handles.lock().len();
         let oldest = self.slots.lock().iter().filter_map(|slot| slot.open_since()).min();
+        // Before the state is locked: whoever rests asks for the state under the lock of the shift.
+        let sessions_at_work = self.shift.at_work();
         let state = self.state.lock();
         let now = match () {
             () if state.drained => TokenState::Drained,
@@ -391,7 +393,7 @@ impl Token {
             state: now,
             reason: state.reason.clone(),
             sessions: state.live,
-            sessions_at_work: self.shift.at_work(),
+            sessions_at_work,
             oldest_session: oldest.map(|since| since.elapsed()),
             generation: self.generation(),
             sessions_wanted: self.config.sessions,

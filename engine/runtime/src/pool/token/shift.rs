@@ -33,7 +33,7 @@ impl Shift {
     }
 
     /// Takes a place, resting until there is one for so long at most, or until `is_wanted` is false after [`Self::wake`]; tells whether one
-    /// was taken.
+    /// was taken. `is_wanted` is called under this lock, so nothing that it locks may be held where the shift is asked.
     pub(crate) fn enter(&self, wait: Duration, is_wanted: impl Fn() -> bool) -> bool {
         let until = Instant::now() + wait;
         let mut state = self.state.lock();
@@ -70,6 +70,12 @@ impl Shift {
         // Under the lock: whoever has looked, and does not wait yet, would miss it.
         let _state = self.state.lock();
         self.changed.notify_all();
+    }
+
+    /// Returns the number of places.
+    #[cfg(test)]
+    pub(crate) fn wanted(&self) -> usize {
+        self.state.lock().wanted
     }
 
     /// Returns the number of sessions at work.
