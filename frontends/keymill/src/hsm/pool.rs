@@ -8,6 +8,9 @@ use crate::failure::Result;
 use crate::output::{self, Rows, grouped, or_dash};
 
 /// Show the tokens of a running server: which serve, with how many sessions, and what went wrong last
+///
+/// Under `in_flight = "feedback"`, which is the default, only so many of a token's sessions are at work as are seen to do most; the others
+/// rest, and stand in for those that are lost. The generation is how often the token was connected.
 #[derive(Args, Clone, Debug)]
 pub(super) struct StatusArgs {
     #[command(flatten)]
