@@ -25,5 +25,5 @@ pub use config::EngineConfig;
 pub use engine::{Engine, EngineError, Parts};
 pub use frontend::{Frontend, FrontendError, StopSignal};
 pub use gate::{Call, Gate, Managed, Opened};
-pub use pool::{ConnectError, PoolConfig, TokenConfig, TokenPart, TokenReport, TokenState};
+pub use pool::{ConnectError, InFlight, PoolConfig, TokenConfig, TokenPart, TokenReport, TokenState};
 pub use work::{Finished, Framing, Job, Product, ReplyTo, Sheet};

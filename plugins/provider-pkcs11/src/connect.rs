@@ -7,7 +7,7 @@ use cryptoki_sys::{
     CKR_USER_ALREADY_LOGGED_IN,
 };
 use keymill_core::Sensitive;
-use keymill_core::seam::provider::ProviderError;
+use keymill_core::seam::provider::{Cause, FailureCode, ProviderError};
 
 use crate::config::Config;
 use crate::domain::Domain;
@@ -46,6 +46,7 @@ pub(crate) fn connect(module: &Module, config: &Config, pin: &Sensitive) -> Resu
     let domain_key = find_key(&owner, DOMAIN_KEY_LABEL)?.ok_or_else(|| Refusal {
         why: format!("token {label} has no key {DOMAIN_KEY_LABEL}: it was not initialised for keymill"),
         class: Class::Other,
+        code: None,
         kind: Some(OpenErrorKind::NotInitialized),
     })?;
     let domain = Domain { secret: domain_key, private: find_key(&owner, PRIVATE_DOMAIN_KEY_LABEL)? };
@@ -101,11 +102,17 @@ pub(crate) fn find_token(
         (0, Some(failure)) => Err(failure.into()),
         (0, None) => {
             let serial = serial.map(|serial| format!(" with serial number {serial}")).unwrap_or_default();
-            Err(Refusal { why: format!("there is no token {label}{serial}"), class: Class::TokenGone, kind })
+            Err(Refusal {
+                why: format!("there is no token {label}{serial}"),
+                class: Class::TokenGone,
+                code: None,
+                kind,
+            })
         }
         (count, _) => Err(Refusal {
             why: format!("{count} tokens have the label {label}: say the serial number"),
             class: Class::Other,
+            code: None,
             kind,
         }),
     }
@@ -113,7 +120,7 @@ pub(crate) fn find_token(
 
 /// Finds the one key of a label, and refuses it where it could leave the token.
 fn find_key(session: &Session, label: &str) -> Result<Option<Object>, Refusal> {
-    let refused = |why: String| Refusal { why, class: Class::Other, kind: None };
+    let refused = |why: String| Refusal { why, class: Class::Other, code: None, kind: None };
     let found = session.find_objects(&[
         Attribute::number(CKA_CLASS, CKO_SECRET_KEY),
         Attribute::flag(CKA_TOKEN, true),
@@ -155,19 +162,21 @@ pub(crate) fn may_be_data(failure: &Failure) -> bool {
 pub(crate) struct Refusal {
     pub(crate) why: String,
     pub(crate) class: Class,
+    /// What the module returned, where that is why.
+    pub(crate) code: Option<FailureCode>,
     /// What an operator is told, where the class does not say it.
     pub(crate) kind: Option<OpenErrorKind>,
 }
 
 impl Refusal {
     fn pin(label: &str, why: &str) -> Self {
-        Self { why: format!("token {label}: {why}"), class: Class::Pin, kind: None }
+        Self { why: format!("token {label}: {why}"), class: Class::Pin, code: None, kind: None }
     }
 }
 
 impl From<Failure> for Refusal {
     fn from(failure: Failure) -> Self {
-        Self { why: failure.to_string(), class: failure.class(), kind: None }
+        Self { why: failure.to_string(), class: failure.class(), code: failure.code(), kind: None }
     }
 }
 
@@ -175,7 +184,7 @@ impl From<Refusal> for ProviderError {
     fn from(refusal: Refusal) -> Self {
         match refusal.class {
             Class::Unsupported => ProviderError::Rejected(refusal.why),
-            _ => ProviderError::Unavailable(refusal.why),
+            _ => ProviderError::Unavailable(Cause { reason: refusal.why, code: refusal.code }),
         }
     }
 }

@@ -151,7 +151,7 @@ impl Pkcs11Provider {
     /// `Unavailable` where a call under way does not come back.
     pub fn restart_module(&self) -> Result<(), ProviderError> {
         let restarted = self.token.module.finalize().and_then(|()| self.token.module.initialize());
-        restarted.map_err(|failure| ProviderError::Unavailable(failure.to_string()))
+        restarted.map_err(|failure| ProviderError::Unavailable(failure.cause(failure.to_string())))
     }
 }
 

@@ -69,7 +69,7 @@ impl Pkcs11Provider {
             // A call that has failed on a connection that is gone is tried again; one that the token has answered is not.
             let info = self.token.module.token_info(link.slot)?;
             if let Err(refusal) = check_pin_state(&info) {
-                refused = Some(ProviderError::Unavailable(refusal.why));
+                refused = Some(ProviderError::unavailable(refusal.why));
                 return Ok(());
             }
             let session = self.token.module.open_session(link.slot, true)?;

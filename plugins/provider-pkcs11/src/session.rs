@@ -71,7 +71,7 @@ struct Work<'a> {
 impl Pkcs11Session {
     pub(crate) fn open(token: &Arc<Token>) -> Result<Self, ProviderError> {
         let place = Place::take(token).ok_or_else(|| {
-            ProviderError::Unavailable(format!("all {} sessions are taken", token.max_sessions()))
+            ProviderError::unavailable(format!("all {} sessions are taken", token.max_sessions()))
         })?;
         let (session, slot, song) = token.with_link(|link| {
             Ok((token.module.open_session(link.slot, false)?, link.slot, link.canary.song()))
@@ -88,7 +88,7 @@ impl Pkcs11Session {
 
     fn lost(&self, failure: &Failure) -> SessionLost {
         self.token.suspect();
-        SessionLost { reason: failure.to_string() }
+        failure.cause(failure.to_string()).into()
     }
 
     /// Does every item that has no outcome yet.
@@ -357,7 +357,7 @@ impl CryptoSession for Pkcs11Session {
                 // Two blocks of ours are never at fault.
                 Err(Verdict::Doubtful) => {
                     self.token.suspect();
-                    return Err(SessionLost { reason: "the token computes no AES-CMAC".into() });
+                    return Err("the token computes no AES-CMAC".into());
                 }
             };
         }
@@ -377,7 +377,7 @@ impl CryptoSession for Pkcs11Session {
         drawn.map_err(|failure| {
             out.fill(0);
             self.token.suspect();
-            ProviderError::Unavailable(format!("the token gives no random bytes: {failure}"))
+            ProviderError::Unavailable(failure.cause(format!("the token gives no random bytes: {failure}")))
         })
     }
 }

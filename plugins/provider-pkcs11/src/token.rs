@@ -188,11 +188,12 @@ impl Token {
         }
         self.read_pin_again(state);
         if let Some(why) = &state.pin_refused {
-            return Err(Refusal { why: why.clone(), class: Class::Pin, kind: None });
+            return Err(Refusal { why: why.clone(), class: Class::Pin, code: None, kind: None });
         }
         let _alone = self.using.try_write_for(self.config.quiesce).ok_or_else(|| Refusal {
             why: "calls to the token are under way that do not come back".into(),
             class: Class::Busy,
+            code: None,
             kind: None,
         })?;
         // Every handle of before is void from here on, whether connecting succeeds or not.

@@ -44,7 +44,7 @@ pub(crate) fn generate(spec: KeySpec) -> Result<(Sensitive, Option<PublicKey>), 
         Some((Sensitive::copied(pair.to_pkcs8v1().ok()?.as_ref()), curve_public(&pair)?))
     };
     let (private, public) = pair()
-        .ok_or_else(|| ProviderError::Unavailable(format!("no key pair of {} was made", spec.name())))?;
+        .ok_or_else(|| ProviderError::unavailable(format!("no key pair of {} was made", spec.name())))?;
     Ok((private, Some(public)))
 }
 

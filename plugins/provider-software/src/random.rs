@@ -8,13 +8,13 @@ use zeroize::Zeroizing;
 /// repeat of the other.
 pub(crate) fn fill(out: &mut [u8]) -> Result<(), ProviderError> {
     let drawn = getrandom::fill(out)
-        .map_err(|_| ProviderError::Unavailable("the operating system gave no random bytes".into()))
+        .map_err(|_| ProviderError::unavailable("the operating system gave no random bytes"))
         .and_then(|()| {
             let mut scratch = Zeroizing::new([0; 512]);
             out.chunks_mut(scratch.len()).try_for_each(|chunk| {
                 let scratch = &mut scratch[..chunk.len()];
                 SystemRandom::new().fill(scratch).map_err(|_| {
-                    ProviderError::Unavailable("the generator of the cryptographic library failed".into())
+                    ProviderError::unavailable("the generator of the cryptographic library failed")
                 })?;
                 chunk.iter_mut().zip(scratch.iter()).for_each(|(byte, other)| *byte ^= other);
                 Ok(())

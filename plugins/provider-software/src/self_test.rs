@@ -15,7 +15,7 @@ pub(crate) fn run() -> Result<(), ProviderError> {
     ];
     const BLOCK: [u8; 16] = 0x6bc1_bee2_2e40_9f96_e93d_7e11_7393_172a_u128.to_be_bytes();
     const CMAC: [u8; 16] = 0x28a7_023f_452e_8f82_bd4b_f28d_8c37_c35c_u128.to_be_bytes();
-    let wrong = |what: &str| ProviderError::Unavailable(format!("the self-test of {what} failed"));
+    let wrong = |what: &str| ProviderError::unavailable(format!("the self-test of {what} failed"));
     let key = SymmetricKey::new(&Sensitive::copied(&KEY)).ok_or_else(|| wrong("the key schedule"))?;
     let derived = key.derive(&[BLOCK; 2]).map_err(|_| wrong("CMAC"))?;
     if derived.expose() != [CMAC; 2].as_flattened() {

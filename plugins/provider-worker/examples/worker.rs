@@ -20,8 +20,8 @@ use std::time::Duration;
 use keymill_core::Sensitive;
 use keymill_core::key::{BulkMode, KeySpec, KeyUsage};
 use keymill_core::seam::provider::{
-    Adopt, AeadBatch, AeadItem, CryptoProvider, CryptoSession, DecryptJob, DeriveJob, KeyCustody, KeyHandle,
-    ProviderError, ProviderProfile, SessionLost, SignJob, StoredKey,
+    Adopt, AeadBatch, AeadItem, CryptoProvider, CryptoSession, DecryptJob, DeriveJob, FailureCode,
+    KeyCustody, KeyHandle, ProviderError, ProviderProfile, SessionLost, SignJob, StoredKey,
 };
 use keymill_provider_worker::{Config, Refusal, Served, run};
 use rustix::process::{Signal, getpid, kill_process};
@@ -235,7 +235,8 @@ impl Session {
             PANICS => panic!("as told"),
             _ => {
                 batch.items.extend(left);
-                return Err(SessionLost { reason: "the token is gone".into() });
+                let code = Some(FailureCode::named("CKR_TOKEN_NOT_PRESENT"));
+                return Err(SessionLost { reason: "the token is gone".into(), code });
             }
         }
         batch.items.extend(left);

@@ -78,7 +78,7 @@ impl WorkerCustody {
                         !matches!(kind, Kind::Generate | Kind::GenerateToStay | Kind::Import),
                     );
                 }
-                Err(ProviderError::Unavailable(reason))
+                Err(ProviderError::unavailable(reason))
             }
         }
     }

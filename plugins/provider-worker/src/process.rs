@@ -113,9 +113,10 @@ impl Worker {
             Kind::Ready => ReadyProfile::decode(incoming.body()).map_err(garbled),
             Kind::Failed => {
                 let Failed { error, needs_operator } = Failed::decode(incoming.body()).map_err(garbled)?;
-                let (ProviderError::Rejected(why)
-                | ProviderError::Unavailable(why)
-                | ProviderError::Corrupt(why)) = error;
+                let why = match error {
+                    ProviderError::Rejected(why) | ProviderError::Corrupt(why) => why,
+                    ProviderError::Unavailable(cause) => cause.reason,
+                };
                 Err(StartFailure { why, needs_operator, answered: true })
             }
             _ => Err(StartFailure::new("the worker answered something else".into())),

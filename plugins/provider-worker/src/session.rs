@@ -62,7 +62,7 @@ impl WorkerSession {
     }
 
     fn connection(&mut self) -> Result<&mut Connection, SessionLost> {
-        self.connection.as_mut().ok_or_else(|| SessionLost { reason: "the session was lost before".into() })
+        self.connection.as_mut().ok_or_else(|| "the session was lost before".into())
     }
 
     /// Gives the session up.
@@ -75,7 +75,7 @@ impl WorkerSession {
                 self.supervisor.hung(self.generation, connection.into_stream(), false);
             }
         }
-        SessionLost { reason }
+        reason.into()
     }
 
     /// Wipes what came, and gives the session up where the worker did.
@@ -89,8 +89,7 @@ impl WorkerSession {
     }
 
     fn random_chunk(&mut self, out: &mut [u8]) -> Result<(), ProviderError> {
-        let unavailable = |lost: SessionLost| ProviderError::Unavailable(lost.reason);
-        let connection = self.connection().map_err(unavailable)?;
+        let connection = self.connection()?;
         connection.begin().extend((out.len() as u32).to_be_bytes());
         let answer = match connection.ask_for(Kind::Random, Kind::Bytes) {
             Ok(Ok(bytes)) if bytes.len() == out.len() => {
@@ -102,8 +101,8 @@ impl WorkerSession {
             Err(trouble) => Err(trouble),
         };
         match answer {
-            Ok(()) => self.end_of_message(None).map_err(unavailable),
-            Err(trouble) => Err(unavailable(self.lose(&trouble))),
+            Ok(()) => Ok(self.end_of_message(None)?),
+            Err(trouble) => Err(self.lose(&trouble).into()),
         }
     }
 }

@@ -68,9 +68,9 @@ impl Supervisor {
         timeout: Duration,
         question: &[u8],
     ) -> Result<(u64, Connection), ProviderError> {
-        let (generation, stream) = self.connect().map_err(ProviderError::Unavailable)?;
+        let (generation, stream) = self.connect().map_err(ProviderError::unavailable)?;
         let mut connection = Connection::new(stream, timeout)
-            .map_err(|error| ProviderError::Unavailable(format!("the socket of a worker fails: {error}")))?;
+            .map_err(|error| ProviderError::unavailable(format!("the socket of a worker fails: {error}")))?;
         connection.begin().extend(question);
         match connection.ask_for(kind, expected) {
             Ok(Ok(_)) => {}
@@ -80,7 +80,7 @@ impl Supervisor {
                 if matches!(trouble, Trouble::Hung) {
                     self.hung(generation, connection.into_stream(), false);
                 }
-                return Err(ProviderError::Unavailable(reason));
+                return Err(ProviderError::unavailable(reason));
             }
         }
         Ok((generation, connection))

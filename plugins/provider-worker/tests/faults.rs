@@ -11,7 +11,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use keymill_core::key::{KeySpec, KeyUsage};
-use keymill_core::seam::provider::{AeadBatch, CryptoProvider, JobError, KeyHandle, ProviderError};
+use keymill_core::seam::provider::{
+    AeadBatch, Cause, CryptoProvider, FailureCode, JobError, KeyHandle, ProviderError,
+};
 use keymill_provider_worker::{Config, WorkerProvider, open};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -37,17 +39,18 @@ fn outcomes(batch: &AeadBatch) -> Vec<Option<Result<(), JobError>>> {
 }
 
 /// Runs a batch whose item 5 is bad, and returns why the session was lost. What has no outcome must be untouched.
-fn lost(provider: &WorkerProvider, key: &KeyHandle, bad: u8) -> (String, AeadBatch) {
+fn lost(provider: &WorkerProvider, key: &KeyHandle, bad: u8) -> (Cause, AeadBatch) {
     let mut session = provider.open_session().unwrap();
     let mut batch = batch(10, 100, &[(5, bad)]);
     let before = batch.buffer.clone();
-    let reason = session.encrypt(key, &mut batch).unwrap_err().reason;
+    let lost: ProviderError = session.encrypt(key, &mut batch).unwrap_err().into();
+    let ProviderError::Unavailable(cause) = lost else { panic!("{lost}") };
     for item in &batch.items {
         let tagged = item.text.start..item.text.end + 16;
         assert_eq!(item.outcome.is_none(), batch.buffer[tagged.clone()] == before[tagged]);
     }
     assert!(session.encrypt(key, &mut batch).is_err(), "a session that was lost stays lost");
-    (reason, batch)
+    (cause, batch)
 }
 
 fn pid(provider: &WorkerProvider) -> Pid {
@@ -72,7 +75,7 @@ fn a_crash_in_mid_batch_loses_the_session_and_no_item() {
     let provider = software();
     let old = key(&provider);
     let mut idle = provider.open_session().unwrap();
-    let (reason, crashed) = lost(&provider, &old, CRASHES);
+    let (Cause { reason, .. }, crashed) = lost(&provider, &old, CRASHES);
     assert!(reason.contains("SIGSEGV"), "{reason}");
     assert!(outcomes(&crashed).iter().all(Option::is_none));
     assert_eq!(provider.status().pid, None);
@@ -92,13 +95,14 @@ fn an_exit_a_panic_and_a_lost_token_lose_what_they_must() {
     let mut bystander = provider.open_session().unwrap();
     let (_, panicked) = lost(&provider, &key, PANICS);
     assert!(outcomes(&panicked).iter().all(Option::is_none));
-    let (reason, gone) = lost(&provider, &key, LOSES);
-    assert_eq!(reason, "the token is gone");
+    let (Cause { reason, code }, gone) = lost(&provider, &key, LOSES);
+    assert_eq!((&*reason, code.map(FailureCode::name)), ("the token is gone", Some("CKR_TOKEN_NOT_PRESENT")));
     assert_eq!(outcomes(&gone)[..5], [Some(Ok(())); 5], "what was done is done");
     assert!(outcomes(&gone)[5..].iter().all(Option::is_none));
     bystander.encrypt(&key, &mut batch(3, 10, &[])).unwrap();
     assert_eq!(provider.status().starts, 1, "the process was not touched");
-    let (reason, _) = lost(&provider, &key, EXITS);
+    let (Cause { reason, code }, _) = lost(&provider, &key, EXITS);
+    assert_eq!(code, None, "a process that ends returns none");
     assert!(reason.contains("exit status: 3"), "{reason}");
     assert!(bystander.encrypt(&key, &mut batch(3, 10, &[])).is_err());
     assert!(provider.open_session().is_ok());
@@ -137,7 +141,7 @@ fn a_hung_call_loses_its_session_and_the_others_go_on_until_too_many_hang() {
     let key = key(&provider);
     let first = provider.status().pid;
     let mut bystander = provider.open_session().unwrap();
-    let (reason, hung) = lost(&provider, &key, HANGS);
+    let (Cause { reason, .. }, hung) = lost(&provider, &key, HANGS);
     assert!(reason.contains("within 600 ms"), "{reason}");
     assert!(outcomes(&hung).iter().all(Option::is_none));
     bystander.encrypt(&key, &mut batch(3, 10, &[])).unwrap();
@@ -232,7 +236,8 @@ fn nobody_waits_for_a_start_but_those_who_need_the_worker() {
         let begun = Instant::now();
         assert!(session.encrypt(&key, &mut batch(3, 10, &[])).is_err());
         assert!(begun.elapsed() < Duration::from_secs(1), "a lost session is told at once");
-        let Err(ProviderError::Unavailable(why)) = provider.open_session().map(drop) else {
+        let Err(ProviderError::Unavailable(Cause { reason: why, .. })) = provider.open_session().map(drop)
+        else {
             panic!("it started")
         };
         assert_eq!(why, "the worker is being started");
@@ -247,7 +252,8 @@ fn a_worker_that_dies_young_is_not_started_in_a_tight_loop() {
     let key = key(&provider);
     lost(&provider, &key, CRASHES);
     for _ in 0..100 {
-        let Err(ProviderError::Unavailable(why)) = provider.open_session().map(drop) else {
+        let Err(ProviderError::Unavailable(Cause { reason: why, .. })) = provider.open_session().map(drop)
+        else {
             panic!("it started")
         };
         assert!(why.contains("SIGSEGV") && why.contains("started again in"), "{why}");
@@ -269,7 +275,8 @@ fn a_refused_pin_is_tried_once_and_by_no_later_worker() {
     for _ in 0..10 {
         let _killed = provider.status().pid.map(|_| kill(&provider));
         eventually("it is dead", || provider.status().pid.is_none());
-        let Err(ProviderError::Unavailable(why)) = provider.open_session().map(drop) else {
+        let Err(ProviderError::Unavailable(Cause { reason: why, .. })) = provider.open_session().map(drop)
+        else {
             panic!("it opened")
         };
         assert!(why.contains("the PIN is wrong"), "{why}");

@@ -34,8 +34,17 @@ pub struct TokenRow {
     /// What went wrong last; absent where nothing did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Sessions that take work.
+    /// Sessions that are open.
     pub sessions: u64,
+    /// Those of them that take work; the others rest, and stand in for those that are lost.
+    #[serde(default)]
+    pub sessions_at_work: u64,
+    /// Seconds since the oldest of them was opened; absent where none is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_session_seconds: Option<u64>,
+    /// How often the token was connected since the start.
+    #[serde(default)]
+    pub generation: u64,
     /// Sessions that are wanted.
     pub sessions_wanted: u64,
     /// Threads in calls that do not return.

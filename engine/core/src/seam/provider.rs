@@ -4,9 +4,11 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
+mod cause;
 mod jobs;
 mod stored;
 
+pub use cause::{Cause, FailureCode};
 pub use jobs::{AeadBatch, AeadItem, DecryptJob, DeriveJob, JobError, SignJob};
 pub use stored::{Adopt, KeyMaterial, PublicKey, StoredKey, TokenObject};
 
@@ -194,6 +196,15 @@ impl fmt::Debug for KeyHandle {
 pub struct SessionLost {
     /// What the provider said, for the log.
     pub reason: String,
+    /// The code that its device returned, as of [`Cause`].
+    pub code: Option<FailureCode>,
+}
+
+impl<T: Into<Cause>> From<T> for SessionLost {
+    fn from(cause: T) -> Self {
+        let Cause { reason, code } = cause.into();
+        Self { reason, code }
+    }
 }
 
 /// Why a provider could not do what it was asked.
@@ -202,9 +213,23 @@ pub enum ProviderError {
     /// The request is not one that the provider takes: blame the request.
     Rejected(String),
     /// The provider is down or has nothing to give: try later.
-    Unavailable(String),
+    Unavailable(Cause),
     /// Stored material is damaged: stop.
     Corrupt(String),
+}
+
+impl ProviderError {
+    /// Makes an `Unavailable`.
+    pub fn unavailable(cause: impl Into<Cause>) -> Self {
+        ProviderError::Unavailable(cause.into())
+    }
+}
+
+impl From<SessionLost> for ProviderError {
+    fn from(lost: SessionLost) -> Self {
+        let SessionLost { reason, code } = lost;
+        ProviderError::Unavailable(Cause { reason, code })
+    }
 }
 
 impl fmt::Display for ProviderError {

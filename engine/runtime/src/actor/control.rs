@@ -80,6 +80,7 @@ impl ControlActor {
                     None => return,
                     Some(Ok(opened)) => custody = Some((provider, opened)),
                     Some(Err(error)) => {
+                        self.token.failed_with(&error);
                         tracing::warn!(token = %config.name, %error, "the control lane cannot be opened");
                         self.slot.rest(ROUND);
                         continue;
@@ -104,6 +105,7 @@ impl ControlActor {
                     None => return,
                     Some(Ok(())) => {}
                     Some(Err(error)) => {
+                        self.token.failed_with(&error);
                         tracing::warn!(token = %config.name, %error, "the canary of the token failed");
                     }
                 }
@@ -142,9 +144,12 @@ impl ControlActor {
             job.answer(Err(Error::new(ErrorKind::Unavailable, "the token did not answer in time")));
             return false;
         };
+        if let Err(error) = &outcome {
+            self.token.failed_with(error);
+        }
         match outcome {
-            Err(ProviderError::Unavailable(why)) if job.attempts + 1 < TRIES => {
-                tracing::warn!(token = %self.token.config.name, why, "work on a key goes to another session or token");
+            Err(ProviderError::Unavailable(cause)) if job.attempts + 1 < TRIES => {
+                tracing::warn!(token = %self.token.config.name, why = cause.reason, "work on a key goes to another session or token");
                 job.attempts += 1;
                 let principal = job.principal.clone();
                 self.shared.pool.control.restore(&principal, job.berth, job);

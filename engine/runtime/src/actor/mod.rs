@@ -6,6 +6,7 @@ pub mod policy;
 mod audit;
 mod control;
 mod custody;
+mod regulator;
 mod session;
 mod software;
 mod token;

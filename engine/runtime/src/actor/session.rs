@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use keymill_core::error::{Error, ErrorKind};
-use keymill_core::seam::provider::{CryptoSession, JobError, SessionLost};
+use keymill_core::seam::provider::{CryptoSession, JobError, ProviderError, SessionLost};
 
 use super::token::{Lane, watch_over};
 use crate::lane::Taken;
@@ -34,7 +34,7 @@ pub(crate) struct SessionActor {
 /// Why a session ends.
 enum End {
     NotWanted,
-    Lost(String),
+    Lost(SessionLost),
 }
 
 impl SessionActor {
@@ -67,6 +67,7 @@ impl SessionActor {
                 Ok(session) => session,
                 Err(error) => {
                     failures += 1;
+                    self.token.failed_with(&error);
                     self.token.open_failed(&error.to_string());
                     self.slot.rest(back_off(failures));
                     continue;
@@ -77,23 +78,20 @@ impl SessionActor {
                 self.pool().control.expect(self.token.at);
             }
             self.token.opened();
-            if self.slot.set_joined(true) {
-                self.pool().lane.join(self.token.at);
-            }
+            self.slot.set_open(Some(Instant::now()));
             let end = self.serve(&mut *session, &mut failures);
-            if self.slot.set_joined(false) {
-                self.pool().lane.leave(self.token.at);
-            }
+            self.stop_work();
             // Given up: whoever did that has counted it out.
-            if self.slot.is_abandoned() {
+            if !self.slot.set_open(None) {
                 return;
             }
             let lost = matches!(end, End::Lost(_));
             match end {
                 End::NotWanted => self.token.closed(None),
-                End::Lost(why) => {
-                    tracing::debug!(token = %self.token.config.name, why, "a session was lost");
-                    self.token.closed(Some(&why));
+                End::Lost(SessionLost { reason, code }) => {
+                    tracing::debug!(token = %self.token.config.name, why = reason, "a session was lost");
+                    self.token.failed(code);
+                    self.token.closed(Some(&reason));
                 }
             }
             // To close a session is a call, too, and of one that was lost the likeliest not to return.
@@ -111,16 +109,56 @@ impl SessionActor {
         }
     }
 
+    fn is_wanted(&self) -> bool {
+        !self.slot.is_retired() && !self.token.is_drained()
+    }
+
+    /// Goes to work, or rests for a while, as many sessions of the token as there are to be at work; tells whether it is at work now.
+    fn is_at_work(&self, before: bool) -> bool {
+        if before {
+            if !self.token.shift.leave_surplus() {
+                return true;
+            }
+            // Its place is given back already.
+            if self.slot.set_joined(false) {
+                self.pool().lane.leave(self.token.at);
+            }
+        }
+        if !self.token.shift.enter(IDLE, || self.is_wanted()) {
+            return false;
+        }
+        if self.slot.set_joined(true) {
+            self.pool().lane.join(self.token.at);
+        }
+        true
+    }
+
+    /// Gives its place at work to whoever rests.
+    fn stop_work(&self) {
+        if self.slot.set_joined(false) {
+            self.token.shift.leave();
+            self.pool().lane.leave(self.token.at);
+        }
+    }
+
     /// Takes batches until the session is lost or not wanted.
     fn serve(&self, session: &mut dyn CryptoSession, failures: &mut u32) -> End {
         let mut batch = Vec::new();
         let mut idle = 0;
         let mut proved = Instant::now();
+        let mut at_work = false;
         loop {
-            if self.slot.is_retired() || self.token.is_drained() {
+            if !self.is_wanted() {
                 return End::NotWanted;
             }
-            match self.pool().lane.take_within(self.token.at, IDLE, self.token.batch_items(), &mut batch) {
+            at_work = self.is_at_work(at_work);
+            let taken = match at_work {
+                true => {
+                    self.pool().lane.take_within(self.token.at, IDLE, self.token.batch_items(), &mut batch)
+                }
+                false => Taken::Idle,
+            };
+            match taken {
                 Taken::Closed => {
                     self.slot.retire();
                     return End::NotWanted;
@@ -152,7 +190,10 @@ impl SessionActor {
         match (self.slot.end(), alive) {
             (false, _) => Some(End::NotWanted),
             (true, Ok(())) => None,
-            (true, Err(error)) => Some(End::Lost(error.to_string())),
+            (true, Err(error)) => Some(End::Lost(match error {
+                ProviderError::Unavailable(cause) => cause.into(),
+                other => other.to_string().into(),
+            })),
         }
     }
 
@@ -188,10 +229,10 @@ impl SessionActor {
                     items += chunk.len();
                     operations += chunk.operations();
                 }
-                Err(SessionLost { reason }) => {
+                Err(why) => {
                     // All sessions of a token may have died long ago, and each is found dead by a chunk: not the chunk's doing.
                     chunk.attempts += u32::from(proved >= chunk.since);
-                    lost = Some(reason);
+                    lost = Some(why);
                     break;
                 }
             }
@@ -229,7 +270,7 @@ impl SessionActor {
                     chunk.fault = Some(fault);
                     return Ok(());
                 }
-                Err(LoadError::Token(reason)) => return Err(SessionLost { reason }),
+                Err(LoadError::Token(cause)) => return Err(cause.into()),
                 // It goes back, maybe to another token, up to its deadline; the session goes on with what is loaded.
                 Err(LoadError::Busy) => return Ok(()),
             };
@@ -239,7 +280,7 @@ impl SessionActor {
             }
             self.token.forget_stale(&chunk.version, &handle);
         }
-        Err(SessionLost { reason: "a loaded key was gone again and again".into() })
+        Err("a loaded key was gone again and again".into())
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use actix::{Actor, AsyncContext, Context, Handler, Message};
 
 use super::control::ControlActor;
+use super::regulator::Regulator;
 use super::session::SessionActor;
 use crate::pool::chunk::{Home, Return, Tag};
 use crate::pool::slot::{Abandoned, Slot};
@@ -24,6 +25,7 @@ static THREADS: AtomicUsize = AtomicUsize::new(0);
 pub(crate) struct TokenActor {
     shared: Arc<Shared>,
     token: Arc<Token>,
+    in_flight: Regulator,
 }
 
 /// Takes the token out of service.
@@ -42,13 +44,16 @@ impl Message for Enable {
 
 impl TokenActor {
     pub(crate) fn new(shared: Arc<Shared>, token: Arc<Token>) -> Self {
-        Self { shared, token }
+        let in_flight = Regulator::new(&token.config);
+        Self { shared, token, in_flight }
     }
 
     /// Looks at every thread: those in calls that hang are given up, those that ended are started again.
     fn watch(&mut self) {
         let now = Instant::now();
-        let mut slots = std::mem::take(&mut *self.token.slots.lock());
+        // A copy: whoever looks at the token meanwhile finds its sessions.
+        let mut slots = self.token.slots.lock().clone();
+        self.in_flight.look(&self.shared.pool, &self.token, &slots, now);
         for slot in &slots {
             if let Some(abandoned) = slot.abandon_if_hung(now) {
                 give_up(
@@ -140,18 +145,24 @@ pub(super) fn watch_over(
 
 /// Counts a thread out that is in a call which does not return, and has its chunks done elsewhere.
 fn give_up(shared: &Arc<Shared>, token: &Arc<Token>, abandoned: Abandoned, lane: Lane, why: &str) {
-    let Abandoned { held, joined, since } = abandoned;
+    let Abandoned { held, joined, open, since } = abandoned;
     token.abandoned.fetch_add(1, Ordering::Relaxed);
+    token.failed(None);
     let hung = token.hung();
     tracing::error!(token = %token.config.name, seconds = since.as_secs_f64(), chunks = held.len(), hung,
         "{why}: its thread is given up");
     match lane {
-        Lane::Data if joined => {
-            shared.pool.lane.leave(token.at);
-            token.closed(Some(why));
+        Lane::Data => {
+            if joined {
+                token.shift.leave();
+                shared.pool.lane.leave(token.at);
+            }
+            if open {
+                token.closed(Some(why));
+            }
         }
         Lane::Control if joined => shared.pool.control.leave(token.at),
-        _ => {}
+        Lane::Control => {}
     }
     let mut by_home: Vec<(Arc<dyn Home>, Vec<Tag>)> = Vec::new();
     for (home, tag) in held {

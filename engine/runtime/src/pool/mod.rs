@@ -2,7 +2,7 @@
 //! Nothing here calls into a module but `Token`, on the threads of the session actors.
 
 pub(crate) mod chunk;
-mod part;
+pub(crate) mod part;
 pub(crate) mod slot;
 pub(crate) mod token;
 
@@ -22,7 +22,7 @@ use crate::lane::Lane;
 use chunk::Chunk;
 use token::Token;
 
-pub use part::{Connect, ConnectError, TokenConfig, TokenPart, TokenReport, TokenState};
+pub use part::{Connect, ConnectError, InFlight, TokenConfig, TokenPart, TokenReport, TokenState};
 
 /// Options of a pool of tokens.
 #[derive(Clone, Debug)]
@@ -178,6 +178,7 @@ impl Pool {
             let control = token.control.lock().clone();
             let slots: Vec<_> = token.slots.lock().iter().cloned().chain(control).collect();
             slots.iter().for_each(|slot| slot.retire());
+            token.shift.wake();
             for slot in slots {
                 if !slot.await_end(until) {
                     tracing::warn!(token = %token.config.name, "a thread in a call that does not return is left behind");

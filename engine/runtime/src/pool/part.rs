@@ -5,15 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keymill_core::seam::provider::CryptoProvider;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Options of one token.
 #[derive(Clone, Debug)]
 pub struct TokenConfig {
     /// Its name in metrics, logs and the audit.
     pub name: String,
-    /// Sessions for the use of keys.
+    /// Sessions for the use of keys, all of them open.
     pub sessions: usize,
+    /// How many of them are at work.
+    pub in_flight: InFlight,
     /// Keys loaded in it, at most.
     pub cached_keys: usize,
     /// How long one call may take before its session is given up.
@@ -34,6 +36,7 @@ impl TokenConfig {
         Self {
             name: name.into(),
             sessions: 4,
+            in_flight: InFlight::Feedback,
             cached_keys: 1_000,
             call_timeout: Duration::from_secs(2),
             open_timeout: Duration::from_secs(15),
@@ -42,6 +45,17 @@ impl TokenConfig {
             max_abandoned: 32,
         }
     }
+}
+
+/// How many sessions of a token are at work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InFlight {
+    /// As many as are seen to do most, up to all.
+    #[default]
+    Feedback,
+    /// All.
+    All,
 }
 
 /// Why a token cannot be connected.
@@ -76,7 +90,7 @@ pub struct TokenPart {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TokenState {
-    /// It is connected and has a session at the lane.
+    /// It is connected and has a session.
     Up,
     /// It is not, and is being tried.
     Out,
@@ -110,12 +124,20 @@ pub struct TokenReport {
     pub state: TokenState,
     /// Why it does not, or what went wrong last.
     pub reason: Option<String>,
-    /// Sessions at the lane.
+    /// Sessions that are open.
     pub sessions: usize,
+    /// Those of them that take work; the others rest.
+    pub sessions_at_work: usize,
+    /// How long ago the oldest of them was opened; `None` where none is.
+    pub oldest_session: Option<Duration>,
+    /// How often the token was connected since the start: sessions and loaded keys of before mean nothing to it.
+    pub generation: u64,
     /// Sessions that are wanted.
     pub sessions_wanted: usize,
     /// Threads in calls that do not return.
     pub hung: usize,
+    /// Failures of the token since the start, by the code that it returned: its name, `other`, or `none`; those that there were.
+    pub failures: Vec<(&'static str, u64)>,
     /// Sessions lost since the start.
     pub sessions_lost: u64,
     /// Items done since the start.

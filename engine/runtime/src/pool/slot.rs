@@ -8,6 +8,9 @@ use parking_lot::{Condvar, Mutex};
 
 use super::chunk::{Home, Tag};
 
+/// The part of its time after which a call is taken for one that may hang: an eighth.
+const LINGERS: u32 = 8;
+
 /// The place of one thread that calls into a module.
 pub(crate) struct Slot {
     state: Mutex<State>,
@@ -18,6 +21,8 @@ struct State {
     busy: Option<Busy>,
     /// Whether the thread counts as a session of the lane.
     joined: bool,
+    /// Since when its session is open.
+    open_since: Option<Instant>,
     retired: bool,
     abandoned: bool,
     ended: bool,
@@ -35,11 +40,12 @@ impl State {
             return None;
         }
         let joined = std::mem::take(&mut self.joined);
+        let open = self.open_since.take().is_some();
         let (since, held) = match self.busy.take() {
             Some(busy) => (now.saturating_duration_since(busy.since), busy.held),
             None => (Duration::ZERO, Vec::new()),
         };
-        Some(Abandoned { held, joined, since })
+        Some(Abandoned { held, joined, open, since })
     }
 }
 
@@ -49,14 +55,45 @@ pub(crate) struct Abandoned {
     pub(crate) held: Vec<(Arc<dyn Home>, Tag)>,
     /// Whether it counted as a session of the lane.
     pub(crate) joined: bool,
+    /// Whether it had a session open.
+    pub(crate) open: bool,
     /// How long its call has taken.
     pub(crate) since: Duration,
 }
 
+/// What a thread is doing, at a glance.
+#[derive(Clone, Copy)]
+pub(crate) struct Glance {
+    /// Whether it counts as a session of the lane.
+    pub(crate) joined: bool,
+    /// Whether it is in a call.
+    pub(crate) busy: bool,
+    /// Whether that has taken a good part of what it may: maybe it hangs.
+    pub(crate) lingers: bool,
+}
+
 impl Slot {
     pub(crate) fn new() -> Self {
-        let state = State { busy: None, joined: false, retired: false, abandoned: false, ended: false };
+        let state = State {
+            busy: None,
+            joined: false,
+            open_since: None,
+            retired: false,
+            abandoned: false,
+            ended: false,
+        };
         Self { state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    /// Returns what the thread is doing.
+    pub(crate) fn glance(&self, now: Instant) -> Glance {
+        let state = self.state.lock();
+        let lingers = |busy: &Busy| now.saturating_duration_since(busy.since) > busy.allowed / LINGERS;
+        Glance {
+            joined: state.joined,
+            busy: state.busy.is_some(),
+            lingers: state.busy.as_ref().is_some_and(lingers),
+        }
     }
 
     /// Says that a call begins which may take so long, and what chunks depend on it. False: the thread was given up.
@@ -86,6 +123,20 @@ impl Slot {
     pub(crate) fn set_joined(&self, joined: bool) -> bool {
         let mut state = self.state.lock();
         !state.abandoned && std::mem::replace(&mut state.joined, joined) != joined
+    }
+
+    /// Says since when the thread has a session open, or that it has none. False: the thread was given up, and counted out by whoever did it.
+    pub(crate) fn set_open(&self, since: Option<Instant>) -> bool {
+        let mut state = self.state.lock();
+        if !state.abandoned {
+            state.open_since = since;
+        }
+        !state.abandoned
+    }
+
+    /// Returns since when the thread has a session open.
+    pub(crate) fn open_since(&self) -> Option<Instant> {
+        self.state.lock().open_since
     }
 
     /// Gives the thread up if its call has taken longer than it may.
@@ -155,12 +206,15 @@ mod tests {
     #[test]
     fn a_call_within_its_time_is_left_alone_and_one_beyond_it_is_given_up_once() {
         let slot = Slot::new();
-        assert!(slot.set_joined(true) && !slot.set_joined(true));
+        assert!(slot.set_joined(true) && !slot.set_joined(true) && slot.set_open(Some(Instant::now())));
         assert!(slot.begin(Duration::from_secs(1), Vec::new()));
         let now = Instant::now();
+        assert!(slot.glance(now).busy && !slot.glance(now).lingers);
+        assert!(slot.glance(now + Duration::from_millis(500)).lingers);
         assert!(slot.abandon_if_hung(now).is_none());
         let abandoned = slot.abandon_if_hung(now + Duration::from_secs(2)).unwrap();
-        assert!(abandoned.joined && abandoned.since > Duration::from_secs(1));
+        assert!(slot.open_since().is_none() && !slot.set_open(Some(now)));
+        assert!(abandoned.joined && abandoned.open && abandoned.since > Duration::from_secs(1));
         assert!(slot.abandon_if_hung(now + Duration::from_secs(9)).is_none());
         assert!(!slot.end(), "what it brings now is dropped");
         assert!(slot.is_retired());

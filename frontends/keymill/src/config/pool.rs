@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use keymill_core::key::{BulkMode, Fallback, ProtectionLevel};
-use keymill_runtime::{EngineConfig, PoolConfig, TokenConfig};
+use keymill_runtime::{EngineConfig, InFlight, PoolConfig, TokenConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::plugins::pkcs11::Overrides;
@@ -47,6 +47,8 @@ pub(crate) struct TokenSection {
     pub(crate) pin_env: Option<String>,
     /// Sessions for the use of keys; without it, what suits the token.
     pub(crate) sessions: Option<usize>,
+    /// How many of them are at work.
+    pub(crate) in_flight: InFlight,
     /// Keys loaded in it, at most.
     pub(crate) cached_keys: usize,
     /// Milliseconds that one call may take before its session is given up.
@@ -113,6 +115,7 @@ impl TokenSection {
         };
         TokenConfig {
             sessions: self.sessions.unwrap_or(theirs.sessions),
+            in_flight: self.in_flight,
             cached_keys: self.cached_keys,
             call_timeout: Duration::from_millis(self.call_timeout_ms) + grace,
             open_timeout: Duration::from_millis(self.open_timeout_ms),
@@ -150,6 +153,7 @@ impl Default for TokenSection {
             pin_file: None,
             pin_env: None,
             sessions: None,
+            in_flight: theirs.in_flight,
             cached_keys: theirs.cached_keys,
             call_timeout_ms: theirs.call_timeout.as_millis() as u64,
             open_timeout_ms: theirs.open_timeout.as_millis() as u64,

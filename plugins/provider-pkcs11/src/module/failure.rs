@@ -4,6 +4,7 @@
 use std::fmt;
 
 use cryptoki_sys::*;
+use keymill_core::seam::provider::{Cause, FailureCode};
 use serde::{Deserialize, Serialize};
 
 /// A return code of a module.
@@ -42,6 +43,9 @@ pub enum Class {
 
 macro_rules! names {
     ($($name:ident)+) => {
+        #[cfg(test)]
+        const NAMES: &[&str] = &[$(stringify!($name)),+];
+
         fn name(code: CK_RV) -> Option<&'static str> {
             match code {
                 $($name => Some(stringify!($name)),)+
@@ -213,6 +217,16 @@ impl Failure {
         }
     }
 
+    /// Returns the module's code as the engine counts it, where it was the module that refused.
+    pub fn code(&self) -> Option<FailureCode> {
+        self.rv().map(|rv| rv.name().map_or(FailureCode::OTHER, FailureCode::named))
+    }
+
+    /// Returns the cause that the engine is told.
+    pub(crate) fn cause(&self, reason: impl Into<String>) -> Cause {
+        Cause { reason: reason.into(), code: self.code() }
+    }
+
     /// Tells whether the module answered with `code`.
     pub fn is(&self, code: CK_RV) -> bool {
         self.rv() == Some(Rv(code))
@@ -274,6 +288,17 @@ mod tests {
         }
         assert_eq!(Failure::OldHandle { call: "C_Sign" }.class(), Class::ModuleGone);
         assert_eq!(Failure::Missing { call: "C_SessionCancel" }.class(), Class::Unsupported);
+    }
+
+    #[test]
+    fn the_engine_knows_every_name() {
+        for name in NAMES.iter().filter(|name| **name != "CKR_OK") {
+            assert_eq!(FailureCode::named(name).name(), *name);
+        }
+        let code = |rv| Failure::Returned { call: "C_Test", rv: Rv(rv) }.code();
+        assert_eq!(code(CKR_DEVICE_ERROR), Some(FailureCode::named("CKR_DEVICE_ERROR")));
+        assert_eq!(code(CKR_VENDOR_DEFINED | 7), Some(FailureCode::OTHER));
+        assert_eq!(Failure::OldHandle { call: "C_Test" }.code(), None);
     }
 
     #[test]

@@ -3,9 +3,11 @@
 
 use cryptoki_sys::*;
 use keymill_core::key::BulkMode;
-use keymill_core::seam::provider::{AeadBatch, AeadItem, CryptoProvider, DeriveJob, JobError, ProviderError};
+use keymill_core::seam::provider::{
+    AeadBatch, AeadItem, CryptoProvider, DeriveJob, FailureCode, JobError, ProviderError,
+};
 use keymill_provider_pkcs11::CancelMethod;
-use keymill_provider_pkcs11::module::{Class, Failure, MAX_CALL_BYTES};
+use keymill_provider_pkcs11::module::{Class, Failure, MAX_CALL_BYTES, Rv};
 
 use crate::support::{self, faults};
 use crate::{assert_plain, assert_plain_after, batch, fresh, key, outcomes, provider, provider_with, sealed};
@@ -23,6 +25,7 @@ fn a_session_lost_in_mid_batch_leaves_the_rest_undone_and_untouched() {
             faults::plan(function, 4, 1, rv);
             let lost = session.encrypt(&key, &mut work).unwrap_err();
             assert!(lost.reason.contains(function), "{}", lost.reason);
+            assert_eq!(lost.code.map(FailureCode::name), Rv(rv).name());
             let undone = work.items[4].text.start;
             assert!(work.items[..4].iter().all(|item| item.outcome == Some(Ok(()))));
             assert!(work.items[4..].iter().all(|item| item.outcome.is_none()));

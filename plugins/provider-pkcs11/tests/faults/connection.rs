@@ -117,7 +117,7 @@ fn a_call_that_hangs_keeps_none_from_loading_and_no_reconnection_waits_longer_th
         let Err(ProviderError::Unavailable(why)) = custody.load(&keys[1]) else {
             panic!("it is not to be had")
         };
-        assert!(why.contains("do not come back"), "{why}");
+        assert!(why.reason.contains("do not come back"), "{why}");
         may_go_on.send(()).unwrap();
         // What it did is done, under its own key.
         let work = hung.join().unwrap();

@@ -61,7 +61,7 @@ fn answer(
             let number = serving.keys.enter(handle.clone());
             let Some(number) = number else {
                 custody.unload(handle)?;
-                return Err(ProviderError::Unavailable("the worker's table of keys is full".into()));
+                return Err(ProviderError::unavailable("the worker's table of keys is full"));
             };
             out.extend(number.to_be_bytes());
             Ok(Kind::Loaded)

@@ -94,7 +94,7 @@ fn greeted(spine: &UnixStream) -> io::Result<(u64, Hello)> {
         Ok(hello) => Ok((header.tag, hello)),
         Err(garbled) => {
             // Such as another build of the program: the parent is told.
-            let error = ProviderError::Unavailable(garbled.to_string());
+            let error = ProviderError::unavailable(garbled.to_string());
             answer_failed(&mut &*spine, header.tag, &Failed { error, needs_operator: false })?;
             Err(io::Error::other(garbled))
         }
@@ -165,7 +165,7 @@ fn opened(
             spine.write_all(&message)
         }
         Err(Refusal { why, needs_operator }) => {
-            answer_failed(&mut spine, tag, &Failed { error: ProviderError::Unavailable(why), needs_operator })
+            answer_failed(&mut spine, tag, &Failed { error: ProviderError::unavailable(why), needs_operator })
         }
     }
 }

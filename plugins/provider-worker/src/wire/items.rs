@@ -261,7 +261,7 @@ mod tests {
             body.extend([9; 72]);
             body
         };
-        let lost = SessionLost { reason: "gone".into() };
+        let lost = SessionLost::from("gone");
         let body = encoded(Some(&lost), &batch.items);
         let answer = AeadAnswer::decode(&body, 3, 72).unwrap();
         assert_eq!(answer.lost.as_ref().map(|lost| lost.reason.as_str()), Some("gone"));

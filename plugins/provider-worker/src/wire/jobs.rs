@@ -147,7 +147,7 @@ mod tests {
             JobsAnswer::encode(lost, outputs.iter().copied(), &mut body);
             body
         };
-        let body = encoded(Some(&SessionLost { reason: "gone".into() }), &outputs);
+        let body = encoded(Some(&"gone".into()), &outputs);
         let read = JobsAnswer::decode(&body, 3, Some(32)).unwrap();
         assert_eq!(read.lost.map(|lost| lost.reason).as_deref(), Some("gone"));
         let read: Vec<_> = read

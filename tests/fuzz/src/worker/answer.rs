@@ -4,7 +4,7 @@ use keymill_core::Sensitive;
 use keymill_core::blob::Algorithm;
 use keymill_core::key::{KeySpec, KeyUsage, ProtectionLevel};
 use keymill_core::seam::provider::{
-    AeadItem, JobError, KeyMaterial, ProviderError, ProviderProfile, SessionLost, StoredKey,
+    AeadItem, FailureCode, JobError, KeyMaterial, ProviderError, ProviderProfile, SessionLost, StoredKey,
 };
 use keymill_provider_worker::wire::{
     AeadAnswer, Failed, JobsAnswer, KeyRef, Kind, Output, ReadyProfile, StoredMessage, begin, finish,
@@ -39,9 +39,10 @@ fn ready(body: &[u8]) {
 
 fn failed(body: &[u8]) {
     let Ok(failed) = within(room(body.len()), || Failed::decode(body)) else { return };
-    let (ProviderError::Rejected(why) | ProviderError::Unavailable(why) | ProviderError::Corrupt(why)) =
-        &failed.error;
-    fits_a_log_line(why);
+    match &failed.error {
+        ProviderError::Rejected(why) | ProviderError::Corrupt(why) => fits_a_log_line(why),
+        ProviderError::Unavailable(cause) => fits_a_log_line(&cause.reason),
+    }
     let mut again = Vec::new();
     failed.encode(&mut again);
     let read = Failed::decode(&again).expect("it was written here");
@@ -123,7 +124,7 @@ pub(crate) fn seeds() -> Vec<Seed> {
         max_item_bytes: 65_536,
         max_sessions: 16,
     };
-    let failed = Failed { error: ProviderError::Unavailable("no PIN".into()), needs_operator: true };
+    let failed = Failed { error: ProviderError::unavailable("no PIN"), needs_operator: true };
     let stored = StoredKey {
         spec: KeySpec::Aes256,
         usage: KeyUsage::EncryptDecrypt,
@@ -133,7 +134,7 @@ pub(crate) fn seeds() -> Vec<Seed> {
     };
     let item = |outcome| AeadItem { nonce: [0; 12], aad: 0..0, text: 0..0, outcome };
     let items = [item(Some(Ok(()))), item(Some(Err(JobError::InvalidCiphertext))), item(None)];
-    let lost = SessionLost { reason: "gone".into() };
+    let lost = SessionLost { reason: "gone".into(), code: Some(FailureCode::OTHER) };
     let outputs: [Output<&[u8]>; 2] = [Some(Ok(&[1; 32])), Some(Err(JobError::Rejected))];
     vec![
         ("ready", seed(0, 0, Kind::Ready, &|out| ReadyProfile::encode(&profile, out))),

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use keymill_core::error::Error;
 use keymill_core::id::KeyVersionId;
-use keymill_core::seam::provider::{KeyHandle, ProviderError};
+use keymill_core::seam::provider::{Cause, KeyHandle, ProviderError};
 
 use super::Token;
 use crate::keyring::{CmkEntry, VersionEntry};
@@ -20,7 +20,7 @@ pub(crate) enum LoadError {
     /// The key cannot be used.
     Fault(Fault),
     /// The token cannot be used just now.
-    Token(String),
+    Token(Cause),
     /// Another thread is loading one, and takes its time.
     Busy,
 }
@@ -51,7 +51,7 @@ impl Token {
         self.misses.fetch_add(1, Ordering::Relaxed);
         let stored = shared.stored_key(entry, version).map_err(LoadError::Fault)?;
         let handle = custody.load(&stored).map_err(|error| match error {
-            ProviderError::Unavailable(why) => LoadError::Token(why),
+            ProviderError::Unavailable(cause) => LoadError::Token(cause),
             other => {
                 tracing::error!(key = %entry.cmk.id, version = version.number, token = %self.config.name, error = %other,
                     "a stored key does not load");

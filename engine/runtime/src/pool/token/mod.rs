@@ -1,9 +1,12 @@
 //! One token as the engine sees it: how to connect to it, whether it serves, the keys loaded in it. It is shared by its session threads,
 //! its control thread and its actor; each lock is held for a moment, but for the custody's, which serialises unwrapping.
 
+pub(crate) mod feedback;
 mod keys;
+mod shift;
 
 pub(crate) use keys::LoadError;
+use shift::Shift;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -12,7 +15,9 @@ use std::time::{Duration, Instant};
 
 use keymill_core::error::{Error, ErrorKind};
 use keymill_core::id::KeyVersionId;
-use keymill_core::seam::provider::{CryptoProvider, KeyCustody, KeyHandle, ProviderProfile};
+use keymill_core::seam::provider::{
+    CryptoProvider, FailureCode, KeyCustody, KeyHandle, ProviderError, ProviderProfile,
+};
 use lru::LruCache;
 use parking_lot::{Condvar, Mutex};
 
@@ -55,15 +60,26 @@ pub(crate) struct Token {
     /// Handles that are to be unloaded by a thread that may wait.
     leaving: Mutex<Vec<KeyHandle>>,
     pub(crate) slots: Mutex<Vec<Arc<Slot>>>,
+    /// Which of its sessions are at work.
+    pub(crate) shift: Shift,
     pub(crate) control: Mutex<Option<Arc<Slot>>>,
     /// Threads in calls that do not return; below nothing for a moment where one ends as it is given up.
     pub(crate) abandoned: AtomicI64,
     pub(crate) sessions_lost: AtomicU64,
     pub(crate) items: AtomicU64,
+    /// Calls' worth of work done, for which items may take several.
+    operations: AtomicU64,
     hits: AtomicU64,
     misses: AtomicU64,
     item_ns: AtomicU64,
+    /// How often it was connected.
+    generation: AtomicU64,
+    /// Failures by the number of their code, those without one at the end.
+    failures: [AtomicU64; FailureCode::COUNT + 1],
 }
+
+/// What failures without a code are counted under: a crash, a call that hangs.
+const NO_CODE: &str = "none";
 
 /// How long to wait after so many failures in a row: short, since a token that returns is to serve within a second.
 pub(crate) fn back_off(failures: u32) -> Duration {
@@ -82,6 +98,7 @@ impl Token {
             at,
             handles: Mutex::new(no_handles(&config)),
             serial: Mutex::default(),
+            shift: Shift::new(config.sessions),
             config,
             connect,
             state: Mutex::new(State {
@@ -103,10 +120,13 @@ impl Token {
             abandoned: AtomicI64::new(0),
             sessions_lost: AtomicU64::new(0),
             items: AtomicU64::new(0),
+            operations: AtomicU64::new(0),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
             // A guess until items were timed: slow, so that the first chunks are small.
             item_ns: AtomicU64::new(500_000),
+            generation: AtomicU64::new(0),
+            failures: [const { AtomicU64::new(0) }; FailureCode::COUNT + 1],
         }
     }
 
@@ -128,9 +148,10 @@ impl Token {
         }
         let connected = (self.connect)().and_then(|provider| {
             let custody = provider.custody();
-            custody
-                .map(|custody| (provider, custody))
-                .map_err(|error| ConnectError::Unavailable(error.to_string()))
+            custody.map(|custody| (provider, custody)).map_err(|error| {
+                self.failed_with(&error);
+                ConnectError::Unavailable(error.to_string())
+            })
         });
         let name = &self.config.name;
         match connected {
@@ -147,6 +168,7 @@ impl Token {
                 let leaving = std::mem::take(&mut *self.leaving.lock());
                 self.serial.lock().clone_from(&provider.profile().token_serial);
                 state.provider = Some(provider);
+                self.generation.fetch_add(1, Ordering::Relaxed);
                 state.failures = 0;
                 state.next_try = Instant::now();
                 drop(state);
@@ -254,6 +276,7 @@ impl Token {
     pub(crate) fn drain(&self) {
         self.state.lock().drained = true;
         self.changed.notify_all();
+        self.shift.wake();
     }
 
     /// Takes the token into service again; one that was refused, or is out, is connected anew, by its PIN as it is set now.
@@ -297,10 +320,45 @@ impl Token {
     /// Notes how long so many items took, of so many operations.
     pub(crate) fn timed(&self, items: usize, operations: usize, took: Duration) {
         self.items.fetch_add(items as u64, Ordering::Relaxed);
+        self.operations.fetch_add(operations as u64, Ordering::Relaxed);
         let each = took.as_nanos() as u64 / operations.max(1) as u64;
         // An exponential mean over some eight batches; that two threads lose one another's is no harm.
         let before = self.item_ns.load(Ordering::Relaxed);
         self.item_ns.store((before * 7 + each) / 8, Ordering::Relaxed);
+    }
+
+    /// Returns how often the token was connected.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    /// Returns the number of sessions that are open.
+    pub(crate) fn open_sessions(&self) -> usize {
+        self.state.lock().live
+    }
+
+    /// Counts a failure of the token, by what it returned; whoever answers for it calls this, once.
+    pub(crate) fn failed(&self, code: Option<FailureCode>) {
+        let at = code.map_or(FailureCode::COUNT, FailureCode::index);
+        self.failures[at].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts an error where it is the token's: one that blames what it was asked is none.
+    pub(crate) fn failed_with(&self, error: &ProviderError) {
+        if let ProviderError::Unavailable(cause) = error {
+            self.failed(cause.code);
+        }
+    }
+
+    fn failures(&self) -> Vec<(&'static str, u64)> {
+        let names = (0..FailureCode::COUNT).filter_map(FailureCode::from_index).map(FailureCode::name);
+        let counts = self.failures.iter().map(|count| count.load(Ordering::Relaxed));
+        names.chain([NO_CODE]).zip(counts).filter(|(_, count)| *count > 0).collect()
+    }
+
+    /// Returns the operations done since the start.
+    pub(crate) fn operations(&self) -> u64 {
+        self.operations.load(Ordering::Relaxed)
     }
 
     /// Notes that a call was given up: it may be slow rather than dead, and is to have more time then.
@@ -332,6 +390,9 @@ impl Token {
     /// Tells how the token is.
     pub(crate) fn report(&self) -> TokenReport {
         let keys_loaded = self.handles.lock().len();
+        let oldest = self.slots.lock().iter().filter_map(|slot| slot.open_since()).min();
+        // Before the state is locked: whoever rests asks for the state under the lock of the shift.
+        let sessions_at_work = self.shift.at_work();
         let state = self.state.lock();
         let now = match () {
             () if state.drained => TokenState::Drained,
@@ -344,8 +405,12 @@ impl Token {
             state: now,
             reason: state.reason.clone(),
             sessions: state.live,
+            sessions_at_work,
+            oldest_session: oldest.map(|since| since.elapsed()),
+            generation: self.generation(),
             sessions_wanted: self.config.sessions,
             hung: self.hung(),
+            failures: self.failures(),
             sessions_lost: self.sessions_lost.load(Ordering::Relaxed),
             items: self.items.load(Ordering::Relaxed),
             keys_loaded,
@@ -363,6 +428,7 @@ pub(crate) fn out_of_sessions() -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use keymill_core::seam::provider::Cause;
 
     fn token() -> Token {
         Token::new(
@@ -409,6 +475,20 @@ mod tests {
         assert!(token.may_open(now).is_ok() && token.may_open(now).is_ok());
         token.closed(Some("gone"));
         assert_eq!((token.report().sessions_lost, token.report().state), (1, TokenState::Out));
+    }
+
+    #[test]
+    fn failures_are_counted_by_their_code() {
+        let token = token();
+        assert_eq!(token.report().failures, []);
+        let device = FailureCode::named("CKR_DEVICE_ERROR");
+        let cause = Cause { reason: "C_OpenSession returned it".into(), code: Some(device) };
+        token.failed_with(&ProviderError::Unavailable(cause));
+        token.failed(Some(device));
+        token.failed(Some(FailureCode::OTHER));
+        token.failed(None);
+        token.failed_with(&ProviderError::Rejected("the request's own fault".into()));
+        assert_eq!(token.report().failures, [("other", 1), ("CKR_DEVICE_ERROR", 2), ("none", 1)]);
     }
 
     #[test]

@@ -162,7 +162,7 @@ impl CryptoSession for Fake {
             let opened = key.open_in_place(nonce, Aad::from(&batch.aad[item.aad.clone()]), sealed).is_ok();
             self.forged |= !opened;
             if !opened && self.vice == Vice::LosesTheSession {
-                return Err(SessionLost { reason: "CKR_DEVICE_ERROR".into() });
+                return Err("CKR_DEVICE_ERROR".into());
             }
             let ok = opened || self.vice == Vice::OpensForged;
             item.outcome = Some(if ok { Ok(()) } else { Err(JobError::InvalidCiphertext) });
@@ -171,15 +171,15 @@ impl CryptoSession for Fake {
     }
 
     fn derive(&mut self, _: &KeyHandle, _: &mut [DeriveJob]) -> Result<(), SessionLost> {
-        Err(SessionLost { reason: "nothing is derived here".into() })
+        Err("nothing is derived here".into())
     }
 
     fn sign(&mut self, _: &KeyHandle, _: &mut [SignJob]) -> Result<(), SessionLost> {
-        Err(SessionLost { reason: "nothing is signed here".into() })
+        Err("nothing is signed here".into())
     }
 
     fn decrypt_asymmetric(&mut self, _: &KeyHandle, _: &mut [DecryptJob]) -> Result<(), SessionLost> {
-        Err(SessionLost { reason: "no private key decrypts here".into() })
+        Err("no private key decrypts here".into())
     }
 
     fn random(&mut self, out: &mut [u8]) -> Result<(), ProviderError> {

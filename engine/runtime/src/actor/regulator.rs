@@ -1,0 +1,173 @@
+//! What a token actor feeds the feedback on the number of sessions at work with: at each look whether they had all they could do, and
+//! every few looks what they got done. Kept apart from the decision, which has no clock and sees no session.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::pool::Pool;
+use crate::pool::part::{InFlight, TokenConfig};
+use crate::pool::slot::{Glance, Slot};
+use crate::pool::token::Token;
+use crate::pool::token::feedback::{Feedback, Sample};
+
+/// How long an interval is: a hundred batches, so that one more or less is nothing.
+const INTERVAL: Duration = Duration::from_millis(250);
+
+/// Sets how many sessions of a token are at work.
+pub(super) struct Regulator {
+    /// `None` where all are.
+    feedback: Option<Feedback>,
+    since: Instant,
+    /// Operations done when the interval began.
+    done: u64,
+    /// Looks at the sessions in this interval, and those of them that found a load.
+    looks: (u32, u32),
+    generation: u64,
+}
+
+impl Regulator {
+    pub(super) fn new(config: &TokenConfig) -> Self {
+        let feedback = match config.in_flight {
+            InFlight::Feedback => Some(Feedback::new(config.sessions)),
+            InFlight::All => None,
+        };
+        Self { feedback, since: Instant::now(), done: 0, looks: (0, 0), generation: 0 }
+    }
+
+    /// Looks at the sessions, and sets how many are to be at work from now on.
+    pub(super) fn look(&mut self, pool: &Pool, token: &Token, slots: &[Arc<Slot>], now: Instant) {
+        let Some(feedback) = &mut self.feedback else { return };
+        if self.generation != token.generation() {
+            // Maybe another device, or the same with other firmware.
+            self.generation = token.generation();
+            *feedback = Feedback::new(token.config.sessions);
+        }
+        let glances: Vec<Glance> = slots.iter().map(|slot| slot.glance(now)).filter(|g| g.joined).collect();
+        let enough = feedback.wanted().min(token.open_sessions());
+        let has_load = !pool.lane.is_empty() || glances.iter().all(|glance| glance.busy);
+        self.looks.0 += 1;
+        self.looks.1 += u32::from(has_load && enough > 0 && glances.len() == enough);
+        let took = now.saturating_duration_since(self.since);
+        if took >= INTERVAL {
+            let done = token.operations();
+            let rate = done.saturating_sub(self.done) as f64 / took.as_secs_f64();
+            // Four looks of five: between two batches a lane may be empty for a moment.
+            feedback.observe(Sample { rate, loaded: self.looks.1 * 5 >= self.looks.0 * 4 });
+            (self.since, self.done, self.looks) = (now, done, (0, 0));
+        }
+        // One whose call may hang has another stand in for it, long before it is given up.
+        let lingering = glances.iter().filter(|glance| glance.lingers).count();
+        if token.shift.set_wanted((feedback.wanted() + lingering).min(token.config.sessions)) {
+            // Those that wait at an empty lane look whether they are too many.
+            pool.lane.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::{ConnectError, PoolConfig, TokenPart};
+
+    const LOOK: Duration = Duration::from_millis(25);
+    /// Longer than any test seems to last.
+    const ALLOWED: Duration = Duration::from_secs(10 * 24 * 3600);
+
+    /// A token under load, at a time of its own: sessions that are wanted are in calls, and do what `rate` says.
+    struct Scene {
+        pool: Pool,
+        slots: Vec<Arc<Slot>>,
+        regulator: Regulator,
+        now: Instant,
+    }
+
+    impl Scene {
+        fn new(sessions: usize, in_flight: InFlight) -> Self {
+            let config = TokenConfig { sessions, in_flight, ..TokenConfig::new("t") };
+            let regulator = Regulator::new(&config);
+            let connect = Box::new(|| Err(ConnectError::Unavailable("nothing is connected here".into())));
+            let pool = Pool::new(PoolConfig::default(), vec![TokenPart { config, connect }]);
+            let slots: Vec<_> = (0..sessions).map(|_| Arc::new(Slot::new())).collect();
+            slots.iter().for_each(|_| pool.tokens[0].opened());
+            Self { pool, slots, regulator, now: Instant::now() }
+        }
+
+        fn wanted(&self) -> usize {
+            self.pool.tokens[0].shift.wanted()
+        }
+
+        fn run(&mut self, looks: usize, rate: impl Fn(usize) -> usize) {
+            for _ in 0..looks {
+                let wanted = self.wanted();
+                for (at, slot) in self.slots.iter().enumerate() {
+                    slot.set_joined(at < wanted);
+                    slot.begin(ALLOWED, Vec::new());
+                }
+                let done = rate(wanted) / 40;
+                self.pool.tokens[0].timed(done, done, LOOK);
+                self.now += LOOK;
+                self.regulator.look(&self.pool, &self.pool.tokens[0], &self.slots, self.now);
+            }
+        }
+    }
+
+    #[test]
+    fn a_token_whose_calls_serialise_ends_up_with_one_session_at_work() {
+        let mut scene = Scene::new(8, InFlight::Feedback);
+        scene.run(2_000, |_| 40_000);
+        let mut one = 0;
+        for _ in 0..10_000 {
+            scene.run(1, |_| 40_000);
+            one += usize::from(scene.wanted() == 1);
+        }
+        // Now and then more are tried, to no avail.
+        assert!(one > 9_000, "{one} of 10000 looks");
+    }
+
+    #[test]
+    fn a_token_with_an_engine_for_each_session_keeps_all_at_work() {
+        let mut scene = Scene::new(30, InFlight::Feedback);
+        let mut all = 0;
+        for _ in 0..10_000 {
+            scene.run(1, |sessions| 1_000 * sessions);
+            all += usize::from(scene.wanted() == 30);
+        }
+        assert!(all > 9_500, "{all} of 10000 looks");
+    }
+
+    #[test]
+    fn sessions_that_have_little_to_do_are_left_at_work() {
+        let mut scene = Scene::new(8, InFlight::Feedback);
+        for _ in 0..1_000 {
+            scene.run(1, |_| 40);
+            // At the next look this one has nothing to do.
+            scene.slots[0].end();
+            scene.now += LOOK;
+            scene.regulator.look(&scene.pool, &scene.pool.tokens[0], &scene.slots, scene.now);
+            assert_eq!(scene.wanted(), 8);
+        }
+    }
+
+    #[test]
+    fn another_stands_in_for_a_session_whose_call_lingers() {
+        let mut scene = Scene::new(8, InFlight::Feedback);
+        while scene.wanted() > 1 {
+            scene.run(1, |_| 40_000);
+        }
+        let call = Duration::from_millis(800);
+        scene.slots[0].begin(call, Vec::new());
+        scene.now = Instant::now() + call / 2;
+        scene.regulator.look(&scene.pool, &scene.pool.tokens[0], &scene.slots, scene.now);
+        assert_eq!(scene.wanted(), 2);
+        scene.slots[0].end();
+        scene.regulator.look(&scene.pool, &scene.pool.tokens[0], &scene.slots, scene.now);
+        assert_eq!(scene.wanted(), 1);
+    }
+
+    #[test]
+    fn with_all_in_flight_nothing_is_regulated() {
+        let mut scene = Scene::new(8, InFlight::All);
+        scene.run(1_000, |_| 40_000);
+        assert_eq!(scene.wanted(), 8);
+    }
+}
