@@ -1,0 +1,211 @@
+//! What bad days and old records cost a token, counted at a simulated HSM: 100,000 records of 1,000 epochs opened in random order; a
+//! request of forged prefixes beside a neighbour's calls; one of four tokens killed under load. `cargo run --release -p keymill-bench
+//! --example hsm_costs`; the simulator and SoftHSM are built and found by `tests/modules/build`.
+
+#![allow(clippy::print_stdout, reason = "its table")]
+#![allow(clippy::unwrap_used, reason = "what fails here ends the run")]
+
+use std::collections::HashSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use keymill_client::Credentials;
+use keymill_core::access::{Effect, Grant, ResourcePattern, Role};
+use keymill_core::key::BulkMode;
+use keymill_e2e::{Caller, eventually};
+use keymill_harness::{Farm, Live, Setup, Started};
+use keymill_runtime::EngineConfig;
+
+const EPOCHS: usize = 1_000;
+const RECORDS: usize = 100;
+const FORGED: usize = 65_536;
+const BATCH: usize = 256;
+
+fn main() {
+    epochs();
+    forged();
+    killed();
+}
+
+fn await_tokens(caller: &mut Caller) {
+    eventually("the tokens are up", || {
+        caller.tokens().unwrap().iter().all(|token| token.state == "up").then_some(())
+    });
+}
+
+fn start(config: EngineConfig, farm: &Farm, sessions: usize) -> (Live, Credentials, Caller) {
+    let setup = Setup::new(config).with_tokens(farm.parts(sessions));
+    let Started { live, credentials } = Live::start_with(setup);
+    let mut caller = Caller::new(&live, &credentials);
+    await_tokens(&mut caller);
+    (live, credentials, caller)
+}
+
+/// Numbers that look like chance and are the same each time.
+fn next(state: &mut u64) -> usize {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    (*state >> 33) as usize
+}
+
+fn epochs() {
+    let farm = Farm::with(1, "lazy_control = true");
+    // Each batch begins an epoch of its own.
+    let mut config = EngineConfig::default();
+    config.pool.epoch_max_age = Duration::ZERO;
+    let (live, credentials, mut caller) = start(config, &farm, 1);
+    let key = caller.create_in_hsm(BulkMode::HsmDerived).unwrap();
+    let texts: Vec<Vec<u8>> = (0..RECORDS).map(|i| vec![i as u8; 100]).collect();
+    let mut blobs = Vec::with_capacity(EPOCHS * RECORDS);
+    for _ in 0..EPOCHS {
+        blobs.extend(caller.batch_encrypt(key, &texts).unwrap());
+        std::thread::sleep(Duration::from_micros(100));
+    }
+    let distinct: HashSet<Vec<u8>> = blobs.iter().map(|blob| blob[22..34].to_vec()).collect();
+    drop(caller);
+    // Nothing is remembered of them.
+    let live = live.halt().start(Setup::new(EngineConfig::default()).with_tokens(farm.parts(1)));
+    let mut caller = Caller::new(&live, &credentials);
+    await_tokens(&mut caller);
+    let mut state = 1;
+    for i in (1..blobs.len()).rev() {
+        blobs.swap(i, next(&mut state) % (i + 1));
+    }
+    let before = farm.hsms[0].calls("C_Sign");
+    let began = Instant::now();
+    for some in blobs.chunks(BATCH) {
+        assert_eq!(caller.batch_decrypt(some).unwrap().errors, []);
+    }
+    let took = began.elapsed().as_secs_f64();
+    let calls = farm.hsms[0].calls("C_Sign") - before;
+    println!(
+        "{} records of {} epochs opened in random order: {calls} MACs of the token, {:.2} an epoch; {:.0} records/s",
+        blobs.len(),
+        distinct.len(),
+        calls as f64 / distinct.len() as f64,
+        blobs.len() as f64 / took
+    );
+}
+
+fn percentile(mut values: Vec<Duration>, at: f64) -> Duration {
+    values.sort_unstable();
+    values
+        .get(((values.len() as f64 * at) as usize).min(values.len().saturating_sub(1)))
+        .copied()
+        .unwrap_or_default()
+}
+
+fn forged() {
+    let farm = Farm::with(1, "latency_us = 200\nfree = [\"C_*Init\"]\nlazy_control = true");
+    let (live, credentials, mut caller) = start(EngineConfig::default(), &farm, 4);
+    let key = caller.create_in_hsm(BulkMode::HsmDerived).unwrap();
+    let in_hsm = caller.create_in_hsm(BulkMode::InHsm).unwrap();
+    let blob = caller.encrypt(key, b"text", &[]).unwrap();
+    let forged: Vec<Vec<u8>> = (0..FORGED)
+        .map(|i| {
+            let mut blob = blob.clone();
+            blob[22..30].copy_from_slice(&(i as u64).to_be_bytes());
+            blob
+        })
+        .collect();
+    // Another principal, whose every call needs the token.
+    let grant = Grant { effect: Effect::Allow, role: Role::Root, resources: vec![ResourcePattern::All] };
+    let other = caller.credentials(vec![grant]);
+    let stop = AtomicBool::new(false);
+    let under = AtomicBool::new(false);
+    let took = Mutex::new((Vec::new(), Vec::new()));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut neighbour = Caller::new(&live, &other);
+            while !stop.load(Ordering::Relaxed) {
+                let is_under = under.load(Ordering::Relaxed);
+                let began = Instant::now();
+                neighbour.encrypt(in_hsm, b"a single call", &[]).unwrap();
+                let mut took = took.lock().unwrap();
+                if is_under { took.1.push(began.elapsed()) } else { took.0.push(began.elapsed()) }
+            }
+        });
+        std::thread::sleep(Duration::from_secs(3));
+        let mut forger = Caller::new(&live, &credentials);
+        let before = farm.hsms[0].calls("C_Sign");
+        under.store(true, Ordering::Relaxed);
+        let began = Instant::now();
+        let opened = forger.batch_decrypt(&forged);
+        let ended = began.elapsed();
+        under.store(false, Ordering::Relaxed);
+        stop.store(true, Ordering::Relaxed);
+        let calls = farm.hsms[0].calls("C_Sign") - before;
+        let told = match &opened {
+            Ok(opened) => format!("{} items refused", opened.errors.len()),
+            Err(error) => format!("refused: {}", error.code),
+        };
+        println!(
+            "{FORGED} forged prefixes in one request: {told} in {:.1} s, {calls} MACs of the token",
+            ended.as_secs_f64()
+        );
+    });
+    let (alone, beside) = took.into_inner().unwrap();
+    println!(
+        "  a neighbour's single calls, p99: {:.1} ms before, {:.1} ms beside it ({} and {} calls)",
+        percentile(alone.clone(), 0.99).as_secs_f64() * 1e3,
+        percentile(beside.clone(), 0.99).as_secs_f64() * 1e3,
+        alone.len(),
+        beside.len()
+    );
+}
+
+fn killed() {
+    let options = "latency_us = 1000\nfree = [\"C_*Init\"]\nlazy_control = true";
+    let farm = Farm::with(4, options);
+    let (live, credentials, mut caller) = start(EngineConfig::default(), &farm, 4);
+    let key = caller.create_in_hsm(BulkMode::InHsm).unwrap();
+    let (stop, failed) = (AtomicBool::new(false), AtomicU64::new(0));
+    let took: Mutex<Vec<(Instant, Duration)>> = Mutex::default();
+    let items: Vec<Vec<u8>> = (0..16).map(|i| vec![i; 1_024]).collect();
+    for kill in 0..3 {
+        stop.store(false, Ordering::Relaxed);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let mut caller = Caller::new(&live, &credentials);
+                    while !stop.load(Ordering::Relaxed) {
+                        let began = Instant::now();
+                        match caller.batch_encrypt(key, &items) {
+                            Ok(blobs) if blobs.len() == items.len() => {
+                                took.lock().unwrap().push((began, began.elapsed()));
+                            }
+                            _ => drop(failed.fetch_add(1, Ordering::Relaxed)),
+                        }
+                    }
+                });
+            }
+            std::thread::sleep(Duration::from_secs(3));
+            let name = farm.hsms[kill].name.clone();
+            let killed = Instant::now();
+            farm.hsms[kill].control(&format!("{options}\nremoved = true"));
+            std::thread::sleep(Duration::from_secs(2));
+            farm.hsms[kill].control(options);
+            let returned = Instant::now();
+            eventually("the token is back", || {
+                let tokens = caller.tokens().unwrap();
+                tokens.iter().any(|token| token.token_name == name && token.state == "up").then_some(())
+            });
+            let back = returned.elapsed();
+            stop.store(true, Ordering::Relaxed);
+            let took = std::mem::take(&mut *took.lock().unwrap());
+            let second = |from: Instant, to: Instant| -> Vec<Duration> {
+                took.iter().filter(|(began, _)| (from..to).contains(began)).map(|(_, took)| *took).collect()
+            };
+            let before = second(killed - Duration::from_secs(1), killed);
+            let during = second(killed, killed + Duration::from_secs(1));
+            println!(
+                "one of four tokens killed under load: {} requests failed; p99 {:.0} ms in the second before, {:.0} ms in that of the kill ({} requests); back {:.2} s after its return",
+                failed.load(Ordering::Relaxed),
+                percentile(before, 0.99).as_secs_f64() * 1e3,
+                percentile(during.clone(), 0.99).as_secs_f64() * 1e3,
+                during.len(),
+                back.as_secs_f64()
+            );
+        });
+    }
+}
