@@ -6,14 +6,12 @@ use keymill_core::access::{Grant, Resource, Role};
 use keymill_core::audit::{KeyTouch, Outcome, RecordStamp};
 use keymill_core::error::{Error, ErrorKind, Limit, Result};
 use keymill_core::id::{AccessKeyId, AliasName, CmkId, KeyRef};
-use keymill_core::key::{
-    BulkMode, Cmk, Fallback, KeyChange, KeySpec, KeyStorageMechanism, KeyUsage, Origin, ProtectionLevel,
-};
+use keymill_core::key::{BulkMode, Cmk, Fallback, KeyChange, KeySpec, Origin, ProtectionLevel};
 use keymill_core::limit;
 use keymill_core::operation::*;
 use keymill_core::seam::provider::{Adopt, ProviderError};
-use keymill_crypto::digest;
 
+use super::parameters::{describe, name, named, offered, stays};
 use super::read::{id_only, used};
 use super::{Call, Gate};
 use crate::actor::keyring::{
@@ -79,9 +77,6 @@ pub(super) enum Plan {
     DrainToken(usize),
     EnableToken(usize),
 }
-
-/// Bytes of the label or the id of a key in a token, at most.
-const OBJECT_NAME_BYTES: usize = 255;
 
 type Done = (Reply<'static>, Vec<KeyTouch>, Vec<RecordStamp>);
 
@@ -536,46 +531,6 @@ fn told(error: Error) -> Error {
     }
 }
 
-/// Tells whether a key is to stay in the token that makes it.
-fn stays(
-    bulk_mode: Option<BulkMode>,
-    fallback: Fallback,
-    asked: Option<KeyStorageMechanism>,
-) -> Result<bool> {
-    let invalid = |why| Err(Error::new(ErrorKind::InvalidParameter, why));
-    match (asked, bulk_mode) {
-        (None, _) => Ok(false),
-        (Some(_), None) => invalid("KeyStorageMechanism is for keys of ProtectionLevel HSM"),
-        (Some(KeyStorageMechanism::HsmEncryptedDatabase), _) => Ok(false),
-        (Some(KeyStorageMechanism::HsmInternal), _) if !fallback.is_never() => {
-            invalid("a key of KeyStorageMechanism HsmInternal has no copy in software to fall back to")
-        }
-        (Some(KeyStorageMechanism::HsmInternal), _) => Ok(true),
-    }
-}
-
-/// Reads how a key in a token is named.
-fn named(label: Option<String>, id: Option<&str>) -> Result<(Option<String>, Option<Vec<u8>>)> {
-    let invalid = |why: String| Err(Error::new(ErrorKind::InvalidParameter, why));
-    let id = match id.map(digest::unhex) {
-        None => None,
-        Some(Some(id)) => Some(id),
-        Some(None) => return invalid("ObjectId is no text of hexadecimal digits, two a byte".into()),
-    };
-    let lengths = [label.as_ref().map(String::len), id.as_ref().map(Vec::len)];
-    if let Some(length) =
-        lengths.into_iter().flatten().find(|length| !(1..=OBJECT_NAME_BYTES).contains(length))
-    {
-        return invalid(format!(
-            "ObjectLabel and ObjectId have 1 to {OBJECT_NAME_BYTES} bytes, not {length}"
-        ));
-    }
-    if label.is_none() && id.is_none() {
-        return invalid("a key in a token is named by ObjectLabel or ObjectId".into());
-    }
-    Ok((label, id))
-}
-
 async fn ask_token<M>(token: &Addr<TokenActor>, message: M) -> Result<()>
 where
     M: Message<Result = ()> + Send + 'static,
@@ -587,39 +542,4 @@ where
 
 fn done<T>(reply: Reply<'static>, changed: Changed<T>) -> Done {
     (reply, changed.keys, changed.writes)
-}
-
-/// Refuses keys that the engine does nothing with yet, whatever its provider offers.
-fn offered(spec: KeySpec, usage: KeyUsage, bulk_mode: Option<BulkMode>) -> Result<()> {
-    let refused = |why| Err(Error::new(ErrorKind::Unsupported, why));
-    match (spec, bulk_mode) {
-        (KeySpec::Aes256, _) | (KeySpec::Aes128, Some(BulkMode::InHsm)) => {}
-        (_, None) => return refused(format!("this installation makes no keys of KeySpec {}", spec.name())),
-        (_, Some(mode)) => {
-            return refused(format!("a key of KeySpec {} has no bulk mode {mode:?} here", spec.name()));
-        }
-    }
-    if !spec.usages().contains(&usage) {
-        return refused(format!("a key of KeySpec {} has no KeyUsage {}", spec.name(), usage.name()));
-    }
-    Ok(())
-}
-
-fn describe(text: String) -> Result<String> {
-    bounded(text, limit::DESCRIPTION_CHARACTERS)
-}
-
-fn name(text: String) -> Result<String> {
-    bounded(text, limit::NAME_CHARACTERS)
-}
-
-fn bounded(text: String, limit: usize) -> Result<String> {
-    let characters = text.chars().count();
-    if characters > limit {
-        return Err(Error::new(
-            ErrorKind::LimitExceeded(Limit::DescriptionCharacters),
-            format!("description of {characters} characters exceeds the limit of {limit}"),
-        ));
-    }
-    Ok(text)
 }

@@ -3,6 +3,7 @@
 
 mod data;
 mod manage;
+mod parameters;
 mod read;
 
 use std::net::IpAddr;

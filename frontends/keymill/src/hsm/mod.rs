@@ -1,5 +1,5 @@
-//! `keymill hsm`: what an operator does with a token before keymill uses it: find it, make it ready, examine it. These commands drive
-//! the plugin itself, in this process, and no server.
+//! `keymill hsm`: what an operator does with tokens. Most commands drive the plugin itself, in this process, before keymill uses a token:
+//! find it, make it ready, examine it. `adopt`, `status`, `drain` and `enable` ask a running server.
 
 mod adopt;
 mod bench;
@@ -28,7 +28,7 @@ const LABEL_BYTES: usize = 32;
 
 /// Find, prepare and examine tokens of a PKCS#11 module
 ///
-/// These commands load the module themselves, and need no server. PINs come from a file of mode 0600, the environment or a prompt, never from the command line, where other users could see them.
+/// `adopt`, `status`, `drain` and `enable` ask a running server; the others load the module themselves, and need none. PINs come from a file of mode 0600, the environment or a prompt, never from the command line, where other users could see them.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct HsmArgs {
     #[command(subcommand)]
