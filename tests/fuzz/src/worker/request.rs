@@ -2,7 +2,7 @@
 
 use keymill_core::Sensitive;
 use keymill_core::key::{BulkMode, KeySpec, KeyUsage, SignAlgorithm};
-use keymill_core::seam::provider::{AeadItem, KeyMaterial, PublicKey, StoredKey};
+use keymill_core::seam::provider::{Adopt, AeadItem, KeyMaterial, PublicKey, StoredKey};
 use keymill_provider_worker::wire::{
     AeadRequest, ControlRequest, HEADER_BYTES, Hello, Job, JobsRequest, KeyRef, Kind, Released,
     StoredMessage, begin, finish,
