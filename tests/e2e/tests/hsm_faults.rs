@@ -21,8 +21,13 @@ fn begin_with(pool: PoolConfig, tokens: Vec<TokenPart>) -> (Live, keymill_client
     let setup = Setup::new(config).with_tokens(tokens).with_workers(1);
     let Started { live, credentials } = Live::start_with(setup);
     let mut caller = Caller::new(&live, &credentials);
+    // With every session: a call that hangs may hold what the opening of another needs.
     eventually("the tokens come up", || {
-        caller.tokens().unwrap().iter().all(|token| token.state == "up").then_some(())
+        let tokens = caller.tokens().unwrap();
+        tokens
+            .iter()
+            .all(|token| token.state == "up" && token.sessions == token.sessions_wanted)
+            .then_some(())
     });
     (live, credentials, caller)
 }

@@ -53,7 +53,7 @@ impl SessionActor {
         let mut failures = 0;
         while let Some(provider) = self.token.await_provider(&self.slot) {
             if let Err(wait) = self.token.may_open(Instant::now()) {
-                self.slot.rest(wait);
+                self.token.rest_before_opening(wait);
                 continue;
             }
             if !self.slot.begin(self.token.config.open_timeout, Vec::new()) {

@@ -236,6 +236,15 @@ impl Token {
         Ok(())
     }
 
+    /// Waits for so long, or until the first session is open: then all others are to follow at once, before a call that hangs may hold
+    /// what opening needs.
+    pub(crate) fn rest_before_opening(&self, wait: Duration) {
+        let mut state = self.state.lock();
+        if state.live == 0 {
+            self.changed.wait_for(&mut state, wait);
+        }
+    }
+
     /// Says that a session was opened.
     pub(crate) fn opened(&self) {
         let mut state = self.state.lock();
