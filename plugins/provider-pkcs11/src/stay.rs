@@ -110,7 +110,9 @@ fn take(token: &Token, link: &Link, kind: Kind, wanted: &Adopt) -> Result<Taken,
             "the key of {name} has no id to be found by: give it one with the vendor's tool"
         )));
     }
-    let label = String::from_utf8_lossy(&bytes(&session, object, CKA_LABEL, LABEL_BYTES)?).into_owned();
+    // It is shown to people, and whoever made the key may have meant their terminals.
+    let label = bytes(&session, object, CKA_LABEL, LABEL_BYTES)?;
+    let label = String::from_utf8_lossy(&label).replace(char::is_control, "?");
     if DOMAIN_KEYS.iter().any(|key| key.label == label) {
         return Ok(Err(format!("key {label} is the domain's own, and serves nobody else")));
     }

@@ -249,6 +249,17 @@ fn a_key_that_could_leave_or_do_more_than_one_thing_is_refused() {
     assert!(refusal(&provider, &wanted("absent")).contains("0 keys"));
 }
 
+#[test]
+fn a_label_that_is_meant_for_terminals_is_shown_without_its_tricks() {
+    let token = support::new_token();
+    let provider = support::open_token(&token);
+    key(&look(&token), "pay\u{1b}[2J\n", b"tricks", &SEALS);
+    let by_id = Adopt { label: None, id: Some(b"tricks".to_vec()), ..wanted("") };
+    let stored = adopt(&provider, &by_id).unwrap();
+    assert_eq!(stored.token_object().unwrap().label, "pay?[2J?");
+    load(&provider, &stored).unwrap();
+}
+
 /// G4: two of one label or id, and one that was put in the place of another.
 #[test]
 fn a_key_in_the_place_of_another_is_refused() {
