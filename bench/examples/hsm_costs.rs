@@ -1,11 +1,11 @@
 //! What bad days and old records cost a token, counted at a simulated HSM: 100,000 records of 1,000 epochs opened in random order; a
-//! request of forged prefixes beside a neighbour's calls; one of four tokens killed under load. `cargo run --release -p keymill-bench
-//! --example hsm_costs`; the simulator and SoftHSM are built and found by `tests/modules/build`.
+//! request of forged prefixes beside a neighbour's calls; one of four tokens killed under load; what the module itself leaks. `cargo run --release -p keymill-bench
+//! --example hsm_costs`, or `… leak` for the last alone; the simulator and SoftHSM are built and found by `tests/modules/build`.
 
 #![allow(clippy::print_stdout, reason = "its table")]
 #![allow(clippy::unwrap_used, reason = "what fails here ends the run")]
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use keymill_core::access::{Effect, Grant, ResourcePattern, Role};
 use keymill_core::key::BulkMode;
 use keymill_e2e::{Caller, eventually};
 use keymill_harness::{Farm, Live, Setup, Started};
+use keymill_provider_pkcs11::module::{Attribute, Mechanism, number::*};
 use keymill_runtime::EngineConfig;
 
 const EPOCHS: usize = 1_000;
@@ -23,9 +24,90 @@ const FORGED: usize = 65_536;
 const BATCH: usize = 256;
 
 fn main() {
-    epochs();
-    forged();
-    killed();
+    match std::env::args().nth(1).as_deref() {
+        None => {
+            epochs();
+            forged();
+            killed();
+            leak();
+        }
+        Some("leak") => leak(),
+        Some(other) => eprintln!("{other} is none of: leak"),
+    }
+}
+
+/// What the module itself loses at each unwrap and destroy, by a plain loop over its own calls; the end-to-end test of memory allows for it.
+fn leak() {
+    const UNWRAPS: u64 = 200_000;
+    let farm = Farm::with(1, "lazy_control = true");
+    let session = farm.hsms[0].log_in();
+    let flags = |flags: &[(CK_ATTRIBUTE_TYPE, bool)]| -> Vec<Attribute<'static>> {
+        flags.iter().map(|(kind, value)| Attribute::flag(*kind, *value)).collect()
+    };
+    let key = |more: &[(CK_ATTRIBUTE_TYPE, bool)]| {
+        let mut template = vec![Attribute::number(CKA_VALUE_LEN, 32)];
+        template.extend(flags(more));
+        session.generate_key(Mechanism::Plain(CKM_AES_KEY_GEN), &template).unwrap()
+    };
+    let wrapping = key(&[(CKA_TOKEN, false), (CKA_WRAP, true), (CKA_UNWRAP, true)]);
+    let wrapped = key(&[(CKA_TOKEN, false), (CKA_EXTRACTABLE, true)]);
+    let mut blob = [0; 40];
+    let pad = Mechanism::Plain(CKM_AES_KEY_WRAP_PAD);
+    if session.wrap_key(pad, wrapping, wrapped, &mut blob).is_err() {
+        return;
+    }
+    let mut template =
+        vec![Attribute::number(CKA_CLASS, CKO_SECRET_KEY), Attribute::number(CKA_KEY_TYPE, CKK_AES)];
+    // As the provider unwraps a key of `InHsm`.
+    template.extend(flags(&[
+        (CKA_PRIVATE, true),
+        (CKA_DECRYPT, true),
+        (CKA_SIGN, false),
+        (CKA_ENCRYPT, true),
+        (CKA_VERIFY, false),
+        (CKA_SENSITIVE, true),
+        (CKA_EXTRACTABLE, false),
+        (CKA_TOKEN, false),
+        (CKA_WRAP, false),
+        (CKA_UNWRAP, false),
+        (CKA_DERIVE, false),
+    ]));
+    let gcm = Mechanism::Gcm { nonce: &[7; 12], aad: &[] };
+    let mut sealed = [0; 20];
+    let sealing = session.unwrap_key(pad, wrapping, &blob, &template).unwrap();
+    session.encrypt_init(gcm, sealing).unwrap();
+    session.encrypt(b"kept", &mut sealed).unwrap();
+    // As many loaded as the test of memory has, and a text opened under each; or neither.
+    for (loaded, opens) in [(0, false), (1_000, true)] {
+        let mut kept = VecDeque::new();
+        let mut run = |unwraps: u64| {
+            for _ in 0..unwraps {
+                let object = session.unwrap_key(pad, wrapping, &blob, &template).unwrap();
+                if opens {
+                    session.decrypt_init(gcm, object).unwrap();
+                    session.decrypt(&sealed, &mut [0; 20]).unwrap();
+                }
+                kept.push_back(object);
+                if kept.len() > loaded {
+                    session.destroy_object(kept.pop_front().unwrap()).unwrap();
+                }
+            }
+        };
+        run(UNWRAPS / 10);
+        let before = resident();
+        run(UNWRAPS);
+        let lost = resident().saturating_sub(before) as f64 / UNWRAPS as f64;
+        let what = if opens { ", a text opened under each" } else { "" };
+        println!(
+            "the module by itself: {UNWRAPS} unwraps, {loaded} loaded{what}: {lost:.0} bytes lost at each"
+        );
+    }
+}
+
+fn resident() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = statm.split(' ').nth(1).unwrap().parse().unwrap();
+    pages * 4_096
 }
 
 fn await_tokens(caller: &mut Caller) {
@@ -51,15 +133,16 @@ fn next(state: &mut u64) -> usize {
 fn epochs() {
     let farm = Farm::with(1, "lazy_control = true");
     // Each batch begins an epoch of its own.
+    let age = Duration::from_millis(20);
     let mut config = EngineConfig::default();
-    config.pool.epoch_max_age = Duration::ZERO;
+    config.pool.epoch_max_age = age;
     let (live, credentials, mut caller) = start(config, &farm, 1);
     let key = caller.create_in_hsm(BulkMode::HsmDerived).unwrap();
     let texts: Vec<Vec<u8>> = (0..RECORDS).map(|i| vec![i as u8; 100]).collect();
     let mut blobs = Vec::with_capacity(EPOCHS * RECORDS);
     for _ in 0..EPOCHS {
         blobs.extend(caller.batch_encrypt(key, &texts).unwrap());
-        std::thread::sleep(Duration::from_micros(100));
+        std::thread::sleep(age);
     }
     let distinct: HashSet<Vec<u8>> = blobs.iter().map(|blob| blob[22..34].to_vec()).collect();
     drop(caller);

@@ -321,8 +321,8 @@ impl Simulated {
         }
     }
 
-    /// Opens a session of its own.
-    fn log_in(&self) -> Session {
+    /// Opens a session of its own, logged in.
+    pub fn log_in(&self) -> Session {
         let module = Module::load(&self.library).expect("the simulator loads");
         let slots = module.slots().expect("slots are listed");
         let is_this =
