@@ -53,19 +53,50 @@ pub(crate) fn generate(
         .map_err(|_| ProviderError::Unavailable("the operating system gave no random bytes".into()))?;
     let label = format!("{LABEL} {}", hex(&id));
     let slot = token.with_link(|link| Ok(link.slot))?;
-    // Not under the lock of the connection, for it can take seconds; nor is it tried again, since what a lost answer left there stays.
+    // Not under the lock of the connection, for it can take seconds.
     let born = token
         .module
         .open_session(slot, true)
         .and_then(|session| wrapped::make(&session, kind.birth().staying(&label, &id)));
-    if let Err(failure) = born {
-        if connect::casts_doubt(&failure) {
-            token.suspect();
+    let stored = match born {
+        Ok(_) => {
+            let wanted = Adopt { spec, usage, bulk_mode, label: Some(label.clone()), id: Some(id.to_vec()) };
+            pin(token, kind, &wanted, false)
         }
-        return Err(Refusal::from(failure).into());
+        Err(failure) => {
+            if connect::casts_doubt(&failure) {
+                token.suspect();
+            }
+            Err(Refusal::from(failure).into())
+        }
+    };
+    stored.map_err(|error| taken_back(token, kind, &label, &id, error))
+}
+
+/// Destroys what a generation left that failed, for a call that answers a failure may have been carried out all the same. Where that cannot
+/// be, the reason says what to look for.
+fn taken_back(token: &Token, kind: Kind, label: &str, id: &[u8], error: ProviderError) -> ProviderError {
+    let destroyed = token.with_link(|link| {
+        let session = token.module.open_session(link.slot, true)?;
+        let halves = if kind.spec().is_key_pair() { public_halves(&session, id)? } else { Vec::new() };
+        by_id(&session, kind, id)?
+            .into_iter()
+            .chain(halves)
+            .try_for_each(|object| session.destroy_object(object))
+    });
+    match (destroyed, error) {
+        (Ok(()), error) => error,
+        (Err(_), ProviderError::Unavailable(mut cause)) => {
+            cause.reason = left(&cause.reason, label);
+            ProviderError::Unavailable(cause)
+        }
+        (Err(_), ProviderError::Rejected(why)) => ProviderError::Rejected(left(&why, label)),
+        (Err(_), error) => error,
     }
-    let wanted = Adopt { spec, usage, bulk_mode, label: Some(label), id: Some(id.to_vec()) };
-    pin(token, kind, &wanted, false)
+}
+
+fn left(why: &str, label: &str) -> String {
+    format!("{why}; a key {label} may be left in the token, that no CMK uses and that can be destroyed")
 }
 
 /// Finds a key and pins it.

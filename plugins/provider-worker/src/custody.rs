@@ -68,7 +68,12 @@ impl WorkerCustody {
                 Ok((generation, answer))
             }
             Err(trouble) => {
-                let reason = supervisor.reason(generation, &trouble, connection.timeout());
+                let mut reason = supervisor.reason(generation, &trouble, connection.timeout());
+                if kind == Kind::GenerateToStay {
+                    reason.push_str(
+                        "; a key may be left in the token, that no CMK uses and that can be destroyed",
+                    );
+                }
                 let lane = self.lane.take();
                 if let (Trouble::Hung, Some((_, connection))) = (&trouble, lane) {
                     // Keys are made apart; whatever else hangs holds what all loading needs, so nothing more comes of this worker.

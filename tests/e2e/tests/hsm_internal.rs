@@ -119,6 +119,23 @@ fn a_key_that_stays_has_no_copy_to_fall_back_to() {
     assert_eq!(farm.hsms[0].count_keys(MADE), 1);
 }
 
+/// The thread that generates is given up, and what it made is not.
+#[test]
+fn a_key_that_comes_late_is_used_and_not_left_behind() {
+    let farm = Farm::new(1);
+    let tokens = farm.parts_with(|config| config.generate_timeout = Duration::from_millis(500));
+    let Started { live, credentials } = Live::start_with(Setup::new(config()).with_tokens(tokens));
+    let mut caller = Caller::new(&live, &credentials);
+    await_tokens(&mut caller);
+    farm.control("faults = [{ functions = [\"C_GenerateKey\"], next = 1, hang_ms = 2000 }]");
+    let key = caller.create_internal(BulkMode::InHsm, None).unwrap().key_id;
+    assert_eq!(farm.hsms[0].count_keys(MADE), 1);
+    let blob = eventually("the token is back", || caller.encrypt(key, b"x", &[]).ok());
+    assert_eq!(caller.decrypt(&blob, &[]).unwrap(), b"x");
+    caller.create_internal(BulkMode::InHsm, None).unwrap();
+    assert_eq!(farm.hsms[0].count_keys(MADE), 2);
+}
+
 #[test]
 fn a_key_that_stays_is_destroyed_in_its_token_when_its_time_comes_and_an_adopted_one_is_left() {
     let farm = Farm::new(1);

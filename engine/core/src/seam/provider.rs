@@ -103,7 +103,8 @@ pub trait KeyCustody: Send {
         bulk_mode: Option<BulkMode>,
         material: &Sensitive,
     ) -> Result<StoredKey, ProviderError>;
-    /// Generates a key that stays in the token, as one of its objects, and returns where it is: no other token has it.
+    /// Generates a key that stays in the token, as one of its objects, and returns where it is: no other token has it. Where that fails,
+    /// nothing is left there, or the error says that something may be.
     ///
     /// # Errors
     /// `Rejected` as of [`Self::generate`], and where the provider keeps no keys.

@@ -1,5 +1,6 @@
-//! The control thread of a token: connects it, makes keys, takes them over and destroys them, tries an idle token by its canary, unloads what was forgotten. One call at
-//! a time, and spaced: a loop of key generations was seen to stall a real module's data path for eight seconds.
+//! The control thread of a token: connects it, makes keys, takes them over and destroys them, tries an idle token by its canary, unloads
+//! what was forgotten. One call at a time, and spaced: a loop of key generations was seen to stall a real module's data path for eight
+//! seconds.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -138,12 +139,16 @@ impl ControlActor {
             return true;
         }
         let allowed = self.token.config.generate_timeout;
-        let Some(outcome) = self.watched(allowed, || job.carry_out(custody)) else {
-            // The key may have come to be in the token: it was not stored, so nobody has it, and it goes with its session, but for one that
-            // was to stay.
+        if !self.slot.begin(allowed, Vec::new()) {
             job.answer(Err(Error::new(ErrorKind::Unavailable, "the token did not answer in time")));
             return false;
-        };
+        }
+        let outcome = job.carry_out(custody);
+        if !self.slot.end() {
+            // What comes late comes all the same: whoever waits no longer has a key that was to stay named in the log.
+            job.answer(outcome.map_err(Error::from));
+            return false;
+        }
         if let Err(error) = &outcome {
             self.token.failed_with(error);
         }

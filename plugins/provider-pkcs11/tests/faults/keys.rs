@@ -6,6 +6,7 @@ use std::sync::{Mutex, mpsc};
 use cryptoki_sys::*;
 use keymill_core::key::{BulkMode, KeySpec};
 use keymill_core::seam::provider::{CryptoProvider, JobError, KeyMaterial, ProviderError, StoredKey};
+use keymill_provider_pkcs11::module::Attribute;
 
 use crate::support::{self, faults};
 use crate::{assert_plain_after, batch, fresh, good_copy, outcomes, provider, provider_with, sealed, stored};
@@ -135,6 +136,39 @@ fn objects_are_as_many_as_the_cache_holds_and_users_hold() {
     custody.unload(handle).unwrap();
     custody.destroy(&keys[10]).unwrap();
     assert_eq!(support::session_objects(&label), canary + 2);
+}
+
+/// Generated well, and then not to be used: nobody would know of it.
+#[test]
+fn a_key_made_to_stay_that_cannot_be_told_is_destroyed_or_named() {
+    let (provider, label) = provider_with(|_| {});
+    let mut custody = provider.custody().unwrap();
+    let mut generate = |spec: KeySpec, mode: Option<BulkMode>| {
+        custody.generate_to_stay(spec, spec.usages()[0], mode).map(drop).unwrap_err().to_string()
+    };
+    let on_token = || {
+        let session = support::module().open_session(support::slot(&label), false).unwrap();
+        let objects = session.find_objects(&[Attribute::flag(CKA_TOKEN, true)]).unwrap();
+        let mut bytes = [0; 100];
+        let labels = objects.into_iter().map(|object| {
+            let len = session.attribute(object, CKA_LABEL, &mut bytes).unwrap();
+            String::from_utf8_lossy(&bytes[..len]).into_owned()
+        });
+        labels.filter(|label| label.starts_with("keymill CMK")).collect::<Vec<_>>()
+    };
+    faults::plan("C_EncryptInit", 0, 2, CKR_GENERAL_ERROR);
+    let why = generate(KeySpec::Aes256, Some(BulkMode::InHsm));
+    assert!(why.contains("CKR_GENERAL_ERROR") && !why.contains("keymill CMK"), "{why}");
+    assert_eq!(on_token(), Vec::<String>::new());
+    faults::plan("C_SignInit", 0, 2, CKR_GENERAL_ERROR);
+    generate(KeySpec::Rsa2048, None);
+    assert_eq!(on_token(), Vec::<String>::new(), "neither half");
+
+    faults::plan("C_EncryptInit", 0, 2, CKR_GENERAL_ERROR);
+    faults::plan("C_DestroyObject", 0, 2, CKR_GENERAL_ERROR);
+    let why = generate(KeySpec::Aes256, Some(BulkMode::InHsm));
+    let left = on_token();
+    assert!(left.len() == 1 && why.contains(&left[0]), "{why}: {left:?}");
 }
 
 #[test]

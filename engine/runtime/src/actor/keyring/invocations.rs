@@ -86,15 +86,21 @@ impl KeyringActor {
             actor.renewing.remove(&id);
             let renewed = generated
                 .unwrap_or_else(|_| Err(Error::new(ErrorKind::Unavailable, "the pool is shut down")))
-                .and_then(|made| {
-                    let entry = actor.entry(&id)?;
-                    // Someone may have rotated it meanwhile.
-                    if is_exhausted(&entry) { actor.renew(&entry, made) } else { Ok(()) }
-                });
+                .and_then(|made| actor.renew_if_exhausted(&id, made));
             if let Err(error) = renewed {
                 tracing::error!(key = %id, ?error, "a new version that is due could not be made");
             }
         }));
+    }
+
+    /// Makes what a token generated the new version, unless the key has one already, or is gone, by someone else's doing.
+    fn renew_if_exhausted(&mut self, id: &CmkId, made: Made) -> Result<()> {
+        let entry = self.entry(id).inspect_err(|_| Made::log_left_behind(made.key.token_object()))?;
+        if is_exhausted(&entry) {
+            return self.renew(&entry, made);
+        }
+        Made::log_left_behind(made.key.token_object());
+        Ok(())
     }
 
     /// Reserves invocations of a key version: durable before the first of them is used, so that no crash makes one be used twice.
