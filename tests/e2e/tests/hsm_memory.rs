@@ -1,6 +1,9 @@
 //! Memory: many more CMKs than a token may hold loaded, used in turn, so that nearly every item unwraps its key and puts another out. What the
 //! process takes stays flat, but for what the module itself leaks: SoftHSM some 245 bytes an unwrap (SoftHSMv2 issue 562). A short one
 //! by default; with `KEYMILL_TEST_ALL` 100,000 CMKs through an LRU of 1,000, ten million items on Kryoptic and one on SoftHSM.
+//!
+//! What is leaked lies between what is used again, and the usual allocator rounds pieces that it reuses: 15 to 40 bytes more an unwrap. Under
+//! jemalloc (`LD_PRELOAD`, as `tests/run --all` does), whose pieces have fixed sizes, the process is held to the module's own figure.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::sync::Arc;
@@ -13,10 +16,14 @@ use keymill_e2e::{Caller, eventually};
 use keymill_harness::{Farm, Live, Setup, Started};
 use keymill_runtime::EngineConfig;
 
-/// What SoftHSM loses at each unwrap, with some room.
-const SOFTHSM_LEAK: u64 = 280;
+/// What SoftHSM loses at each unwrap: by a plain loop, of four pieces with 208 bytes (`hsm_costs leak` of the benches).
+const SOFTHSM_LEAK: u64 = 245;
+/// What becomes of it under the usual allocator, at most.
+const SOFTHSM_LEAK_ROUNDED: u64 = 290;
 /// What the process may grow by otherwise: caches of allocators, growing buffers.
 const SLACK: u64 = 24 << 20;
+/// The same where every piece has its size.
+const SMALL_SLACK: u64 = 4 << 20;
 const BATCH: usize = 256;
 
 struct Plan {
@@ -107,8 +114,13 @@ fn memory_stays_flat_while_keys_pass_through_a_small_cache() {
     assert!(unwraps > plan.items / 2, "nearly every item unwraps its key");
     let peak = stats["objects_peak"].as_u64().unwrap();
     assert!(peak < plan.loaded as u64 * 2 + 600, "{peak} session objects at once");
-    let leak = if is_kryoptic { 0 } else { unwraps * SOFTHSM_LEAK };
-    assert!(grown < leak + SLACK, "{grown} bytes, where {leak} are the module's");
+    let jemalloc = std::fs::read_to_string("/proc/self/maps").unwrap().contains("/libjemalloc.so");
+    let (leak, slack) = match jemalloc {
+        true => (SOFTHSM_LEAK, SMALL_SLACK),
+        false => (SOFTHSM_LEAK_ROUNDED, SLACK),
+    };
+    let leak = if is_kryoptic { 0 } else { unwraps * leak };
+    assert!(grown < leak + slack, "{grown} bytes, where {leak} are the module's");
 }
 
 /// Makes CMKs, and a blob under each.
