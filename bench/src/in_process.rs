@@ -85,6 +85,7 @@ impl<'f> Caller<'f> {
         let opened = self.gate.open(Ask {
             call,
             request,
+            is_text: false,
             frame: Some(&self.frame),
             sheet: Sheet::plain_over(std::mem::take(&mut self.buffer), None),
             reply_to: None,

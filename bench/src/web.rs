@@ -68,10 +68,11 @@ impl Signer {
         ];
         let signable = Signable { method: "POST", path: PATH, query: &[], headers: &headers };
         let signed_headers = signable.all_headers();
-        let to_sign = signable.string_to_sign(&signed_headers, &sha256)?;
+        let to_sign = signable.string_to_sign(acs3::SCHEME, &signed_headers, &sha256)?;
         let signature = hmac::sign(&self.key, &to_sign);
         let authorization = Authorization {
             credential: &self.id,
+            scope: None,
             signed_headers: signed_headers.into(),
             signature: signature.as_ref().try_into().expect("HMAC-SHA256 has 32 bytes"),
         };

@@ -21,6 +21,17 @@ pub const FORMAT: u8 = 1;
 /// The bit of the algorithm byte that marks text of the cloud dialect.
 const TEXT: u8 = 0x80;
 
+/// Tells whether bytes that may be a blob say that their plaintext is text; only once they opened is it so.
+pub fn says_text(bytes: &[u8]) -> bool {
+    bytes.get(1).is_some_and(|algorithm| algorithm & TEXT != 0)
+}
+
+/// Sets or clears the mark of text in a header.
+pub fn mark_text(mut header: [u8; HEADER_BYTES], text: bool) -> [u8; HEADER_BYTES] {
+    header[1] = header[1] & !TEXT | if text { TEXT } else { 0 };
+    header
+}
+
 /// How a blob is sealed; it belongs to the CMK version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -176,7 +187,10 @@ mod tests {
         let mut blob = sample(Algorithm::Xaes256Gcm, 1);
         blob[1] |= 0x80;
         let parsed = Blob::parse(&blob).unwrap();
-        assert!(parsed.header.text);
+        assert!(parsed.header.text && says_text(parsed.header_bytes));
+        assert!(!says_text(&[]) && !says_text(&[1]));
+        let plain = mark_text(*parsed.header_bytes, false);
+        assert_eq!((says_text(&plain), mark_text(plain, true)), (false, *parsed.header_bytes));
         assert_eq!(parsed.header.to_bytes(), blob[..22]);
     }
 }

@@ -34,15 +34,25 @@ pub(crate) fn answer(
 
 /// Answers with an error.
 pub(crate) fn refusal(error: &Error, request_id: RequestId) -> HttpResponse {
+    log_fault(error, request_id);
+    let status = StatusCode::from_u16(status(error.kind())).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = answer(status, JSON, request_id, json_error(error, request_id));
+    tell_retry(&mut response, error);
+    response
+}
+
+/// Logs what is our own fault.
+pub(crate) fn log_fault(error: &Error, request_id: RequestId) {
     if error.kind() == ErrorKind::Internal {
         tracing::error!(request = %request_id, ?error, "a request failed by a fault of ours");
     }
-    let status = StatusCode::from_u16(status(error.kind())).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = answer(status, JSON, request_id, json_error(error, request_id));
+}
+
+/// Says when the request may be made again, where that is known.
+pub(crate) fn tell_retry(response: &mut HttpResponse, error: &Error) {
     if let Some(ms) = error.retry_after() {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1000)));
     }
-    response
 }
 
 fn request_id_value(request_id: RequestId) -> HeaderValue {

@@ -1,7 +1,9 @@
 #![doc = include_str!("../README.md")]
 
+mod aliyun;
 mod body;
 mod error;
+mod exchange;
 mod nonces;
 mod probes;
 mod server;

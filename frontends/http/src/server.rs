@@ -22,8 +22,8 @@ use tokio::sync::{mpsc, oneshot};
 use crate::error::{refusal, settle};
 use crate::nonces::Nonces;
 use crate::probes::{self, Readiness};
-use crate::stream::Stream;
-use crate::v1;
+use crate::stream::{LONG_LINE_BYTES, Stream};
+use crate::{aliyun, v1};
 
 /// How long a connection that is to be closed may go on sending what nobody reads.
 const LINGER: Duration = Duration::from_secs(1);
@@ -244,7 +244,8 @@ async fn take_connections(
             connections.inc();
             if let Ok(stream) = tokio::net::TcpStream::from_std(stream) {
                 let peer = stream.peer_addr().ok();
-                let stream = Stream::new(stream, worker.config.head_timeout, worker.config.write_timeout);
+                let Config { head_timeout, write_timeout, .. } = worker.config;
+                let stream = Stream::new(stream, head_timeout, write_timeout, LONG_LINE_BYTES);
                 if let Err(error) = http.call((stream, peer)).await {
                     tracing::debug!(%error, "a connection ended early");
                 }
@@ -296,9 +297,13 @@ fn app(
             let worker = worker.clone();
             async move {
                 // Told apart here: a pattern with a name in it would be matched as a regular expression.
-                match request.method() == Method::POST && v1::is_at(request.uri().path()) {
-                    true => v1::handle(&worker, request, payload).await,
-                    false => not_found(&worker, &request, payload),
+                let (path, method) = (request.uri().path(), request.method());
+                if method == Method::POST && v1::is_at(path) {
+                    v1::handle(&worker, request, payload).await
+                } else if aliyun::is_at(path, method) {
+                    aliyun::handle(&worker, request, payload).await
+                } else {
+                    not_found(&worker, &request, payload)
                 }
             }
         }));

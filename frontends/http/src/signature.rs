@@ -1,4 +1,4 @@
-//! Who signed a request: ACS3-HMAC-SHA256 over what arrived. The order keeps a stranger blind: form, id and signature, then
+//! Who signed a request: ACS3-HMAC-SHA256 (or ACS4) over what arrived. The order keeps a stranger blind: form, id and signature, then
 //! time; the body's hash and the nonce follow once the body is read. Whoever fails here is counted as a stranger.
 
 use std::borrow::Cow;
@@ -8,13 +8,14 @@ use actix_web::HttpRequest;
 use aws_lc_rs::{constant_time, digest};
 use keymill_core::access::Principal;
 use keymill_core::error::{Error, ErrorKind, Result};
-use keymill_core::seam::auth::Credential;
+use keymill_core::seam::auth::{AccessKeyMac, Credential};
 use keymill_core::time::Timestamp;
 use keymill_runtime::Gate;
-use keymill_wire::acs3::{self, Authorization, Signable};
+use keymill_wire::acs3::{self, Authorization, Scope, Signable};
+use keymill_wire::form;
 
 /// The scheme of `auth-credentials` that checks access keys.
-const SCHEME: &str = "access-key";
+pub(crate) const SCHEME: &str = "access-key";
 /// Seconds that the date of a request may be off, either side.
 pub(crate) const WINDOW_S: u64 = 15 * 60;
 /// Characters of a nonce, at most; those of the SDKs have 32.
@@ -40,12 +41,11 @@ impl<'r> Headers<'r> {
         let (_, value) = values.next()?;
         match values.next() {
             None => Some(value.trim_matches([' ', '\t']).into()),
-            Some(_) => self.signable("", &[]).header(name).map(|joined| joined.into_owned().into()),
+            Some(_) => {
+                let signable = Signable { method: "", path: "", query: &[], headers: &self.0 };
+                signable.header(name).map(|joined| joined.into_owned().into())
+            }
         }
-    }
-
-    fn signable<'s>(&'s self, path: &'s str, query: &'s [(&'s str, &'s str)]) -> Signable<'s> {
-        Signable { method: "POST", path, query, headers: &self.0 }
     }
 }
 
@@ -59,7 +59,7 @@ pub(crate) struct Verified {
     body_sha256: [u8; 32],
 }
 
-/// Verifies the signature of a `POST` and its date.
+/// Verifies the signature of a request and its date.
 ///
 /// # Errors
 /// One of the unauthenticated kinds.
@@ -67,23 +67,54 @@ pub(crate) fn verify(
     gate: &Gate,
     request: &HttpRequest,
     headers: &Headers<'_>,
+    query: &str,
     source: Option<IpAddr>,
 ) -> Result<Verified> {
     let stranger = |error: &Error| gate.refused_stranger(error.kind(), source);
     let offered = headers.get("authorization").ok_or_else(|| incomplete("the request is not signed"));
     let offered = offered.inspect_err(stranger)?;
     let offered = Authorization::parse(&offered).inspect_err(stranger)?;
-    let query = decode_query(request.uri().query().unwrap_or_default()).inspect_err(stranger)?;
+    let query = form::decode(query.as_bytes()).inspect_err(stranger)?;
     let query: Vec<(&str, &str)> = query.iter().map(|(name, value)| (&**name, &**value)).collect();
-    let to_sign = headers
-        .signable(request.uri().path(), &query)
-        .string_to_sign(&offered.signed_headers, &sha256)
-        .inspect_err(stranger)?;
-    let credential = Credential::AccessKey { id: offered.credential, signature: &offered.signature };
-    let principal = gate.authenticate(SCHEME, &credential, &to_sign, source)?;
-    let date = check_date(headers.get(acs3::DATE).as_deref(), gate.now()).inspect_err(stranger)?;
+    let signable = Signable {
+        method: request.method().as_str(),
+        path: request.uri().path(),
+        query: &query,
+        headers: &headers.0,
+    };
+    let texts =
+        offered.scope.map(|Scope { date, region, product }| [date, region, product, acs3::DERIVED_REQUEST]);
+    let mac = match &texts {
+        None => AccessKeyMac::HmacSha256,
+        Some(texts) => AccessKeyMac::Derived { prefix: "aliyun_v4", texts },
+    };
+    let credential = Credential::AccessKey { id: offered.credential, mac, signature: &offered.signature };
+    let (scheme, signed) = (offered.scheme(), &offered.signed_headers);
+    let to_sign = signable.string_to_sign(scheme, signed, &sha256).inspect_err(stranger)?;
+    let to_sign_raw = signable.string_to_sign_of_raw_names(scheme, signed, &sha256).inspect_err(stranger)?;
+    let texts: Vec<&[u8]> = std::iter::once(&*to_sign).chain(to_sign_raw.as_deref()).collect();
+    let principal = gate.authenticate(SCHEME, &credential, &texts, source)?;
+    if headers.get(acs3::SECURITY_TOKEN).is_some_and(|token| !token.is_empty()) {
+        let error = no_tokens();
+        stranger(&error);
+        return Err(error);
+    }
+    let date =
+        check_date(headers.get(acs3::DATE).as_deref(), "x-acs-date", gate.now()).inspect_err(stranger)?;
+    if let Some(scope) = offered.scope {
+        check_scope(scope, date).inspect_err(stranger)?;
+    }
     let (nonce, body_sha256) = claims(headers).inspect_err(stranger)?;
     Ok(Verified { principal, date, nonce, body_sha256 })
+}
+
+/// Checks that a derived key is one for this product and day.
+fn check_scope(scope: Scope<'_>, date: Timestamp) -> Result<()> {
+    let day: String = date.to_string().chars().take(10).filter(|c| *c != '-').collect();
+    match scope.date == day && scope.product.eq_ignore_ascii_case("kms") {
+        true => Ok(()),
+        false => Err(incomplete("the credential is for another day than x-acs-date, or for another product")),
+    }
 }
 
 impl Verified {
@@ -105,60 +136,43 @@ impl Verified {
 
 fn claims(headers: &Headers<'_>) -> Result<(String, [u8; 32])> {
     let nonce = headers.get(acs3::NONCE).unwrap_or_default();
-    if nonce.is_empty() || nonce.len() > MAX_NONCE {
-        return Err(incomplete("x-acs-signature-nonce has 1 to 128 characters"));
-    }
+    check_nonce(&nonce, "x-acs-signature-nonce")?;
     let hash = headers.get(acs3::CONTENT_SHA256).and_then(|hash| acs3::parse_hex(&hash));
     let hash = hash.ok_or_else(|| incomplete("x-acs-content-sha256 is 64 lower-case hexadecimal digits"))?;
     Ok((nonce.into_owned(), hash))
 }
 
-/// Reads the date of a request and checks that it is within the window around `now`, to the second.
-fn check_date(date: Option<&str>, now: Timestamp) -> Result<Timestamp> {
-    let date = date.and_then(Timestamp::parse).ok_or_else(|| {
-        Error::new(ErrorKind::TimestampInvalid, "x-acs-date is not of the form YYYY-MM-DDTHH:MM:SSZ")
-    })?;
-    if date.as_s().abs_diff(now.as_s()) > WINDOW_S {
-        return Err(Error::new(
-            ErrorKind::TimestampExpired,
-            "x-acs-date is more than 15 minutes off the server's clock",
-        ));
-    }
-    Ok(date)
+/// Refuses temporary credentials: a token says more of its bearer than the access key does, and nobody here can read it.
+pub(crate) fn no_tokens() -> Error {
+    Error::new(ErrorKind::UnsupportedAuthentication, "security tokens are not known here")
 }
 
-/// Splits a query into decoded names and values: `+` is a space, and an escape has two hexadecimal digits.
-fn decode_query(query: &str) -> Result<Vec<(String, String)>> {
-    let decode = |text: &str| {
-        let mut bytes = Vec::with_capacity(text.len());
-        let mut rest = text.as_bytes().iter();
-        while let Some(byte) = rest.next() {
-            bytes.push(match byte {
-                b'+' => b' ',
-                b'%' => {
-                    let mut digit = || char::from(*rest.next()?).to_digit(16);
-                    (digit()? << 4 | digit()?) as u8
-                }
-                other => *other,
-            });
-        }
-        String::from_utf8(bytes).ok()
-    };
-    let pairs = query.split('&').filter(|pair| !pair.is_empty());
-    pairs
-        .map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            Some((decode(name)?, decode(value)?))
-        })
-        .collect::<Option<_>>()
-        .ok_or_else(|| incomplete("the query has an escape that is no UTF-8 text"))
+/// Checks the length of a nonce; `name` is what the dialect calls it.
+pub(crate) fn check_nonce(nonce: &str, name: &str) -> Result<()> {
+    match (1..=MAX_NONCE).contains(&nonce.len()) {
+        true => Ok(()),
+        false => Err(incomplete(format!("{name} has 1 to {MAX_NONCE} characters"))),
+    }
+}
+
+/// Reads the date of a request and checks that it is within the window around `now`, to the second; `name` is what the dialect calls it.
+pub(crate) fn check_date(date: Option<&str>, name: &str, now: Timestamp) -> Result<Timestamp> {
+    let date = date.and_then(Timestamp::parse).ok_or_else(|| {
+        let message = format!("{name} is not of the form YYYY-MM-DDTHH:MM:SSZ");
+        Error::new(ErrorKind::TimestampInvalid, message)
+    })?;
+    if date.as_s().abs_diff(now.as_s()) > WINDOW_S {
+        let message = format!("{name} is more than 15 minutes off the server's clock");
+        return Err(Error::new(ErrorKind::TimestampExpired, message));
+    }
+    Ok(date)
 }
 
 pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
     digest::digest(&digest::SHA256, bytes).as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
-fn incomplete(message: &'static str) -> Error {
+pub(crate) fn incomplete(message: impl Into<Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::IncompleteSignature, message)
 }
 
@@ -182,22 +196,24 @@ mod tests {
             ("", Some(ErrorKind::TimestampInvalid)),
         ] {
             for now in [now, late] {
-                assert_eq!(check_date(Some(date), now).err().map(|error| error.kind()), outcome, "{date}");
+                assert_eq!(
+                    check_date(Some(date), "x-acs-date", now).err().map(|error| error.kind()),
+                    outcome,
+                    "{date}"
+                );
             }
         }
-        assert_eq!(check_date(None, now).unwrap_err().kind(), ErrorKind::TimestampInvalid);
+        assert_eq!(check_date(None, "x-acs-date", now).unwrap_err().kind(), ErrorKind::TimestampInvalid);
     }
 
     #[test]
-    fn a_query_is_decoded_before_it_is_verified() {
-        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        assert_eq!(decode_query("").unwrap(), []);
-        assert_eq!(
-            decode_query("a=b+c%20d&%C3%A9=&x").unwrap(),
-            [pair("a", "b c d"), pair("é", ""), pair("x", "")]
-        );
-        for bad in ["a=%", "a=%4", "a=%zz", "a=%ff", "%e9=1"] {
-            assert_eq!(decode_query(bad).unwrap_err().kind(), ErrorKind::IncompleteSignature, "{bad}");
+    fn a_derived_key_is_for_its_day_and_product() {
+        let date = Timestamp::parse("2026-01-02T23:59:59Z").unwrap();
+        let scope = |date, product| Scope { date, region: "cn-hangzhou", product };
+        check_scope(scope("20260102", "Kms"), date).unwrap();
+        for (day, product) in [("20260103", "Kms"), ("20260102", "Ecs"), ("", "Kms")] {
+            let error = check_scope(scope(day, product), date).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::IncompleteSignature, "{day} {product}");
         }
     }
 }

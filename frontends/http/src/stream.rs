@@ -1,7 +1,10 @@
 //! The byte stream of a connection, watched on its way to the parser. It refuses what two parsers could read differently
 //! (RFC 9112 §11.2), and it ends connections that stall where actix has no clock: within a later head, and in front of answers
-//! that nobody reads.
+//! that nobody reads. A query of `/` that is longer than the parser takes reaches it as a header: SDKs of the cloud put whole parameters
+//! there.
 
+use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -12,6 +15,10 @@ use tokio::time::{Sleep, sleep};
 
 /// Bytes of one line of a head, at most; the parser refuses long heads before.
 const MAX_LINE_BYTES: usize = 256 * 1024;
+/// The header that a long query becomes. One that comes from outside is refused.
+pub(crate) const QUERY: &str = "x-keymill-query";
+/// Bytes of a request line that the parser takes as it is; its own limit is 65,534 of the target.
+pub(crate) const LONG_LINE_BYTES: usize = 32 * 1024;
 /// Stands nowhere in a head, so the parser answers it with 400 and closes.
 const POISON: &[u8] = b"\0";
 
@@ -19,6 +26,8 @@ const POISON: &[u8] = b"\0";
 pub(crate) struct Stream<S> {
     inner: S,
     framing: Framing,
+    /// What the parser is to be given before more is read.
+    given: VecDeque<u8>,
     head_timeout: Duration,
     head_timer: Option<Pin<Box<Sleep>>>,
     write_timeout: Duration,
@@ -26,11 +35,12 @@ pub(crate) struct Stream<S> {
 }
 
 impl<S> Stream<S> {
-    /// Watches a stream that was just opened.
-    pub(crate) fn new(inner: S, head_timeout: Duration, write_timeout: Duration) -> Self {
+    /// Watches a stream that was just opened; request lines of more than `long_line` bytes are shortened.
+    pub(crate) fn new(inner: S, head_timeout: Duration, write_timeout: Duration, long_line: usize) -> Self {
         Self {
             inner,
-            framing: Framing::default(),
+            framing: Framing { long_line, ..Framing::default() },
+            given: VecDeque::new(),
             head_timeout,
             head_timer: None,
             write_timeout,
@@ -46,23 +56,45 @@ impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut this.inner).poll_read(cx, buffer);
-        if let Poll::Ready(Ok(())) = polled
-            && let Err(at) = this.framing.follow(&buffer.filled()[before..])
-        {
-            buffer.set_filled(before + at);
-            // A read that fails has a byte at the place of the fault, so there is room for one.
-            buffer.put_slice(POISON);
+        loop {
+            if !this.given.is_empty() {
+                let (first, _) = this.given.as_slices();
+                let count = first.len().min(buffer.remaining());
+                buffer.put_slice(&first[..count]);
+                this.given.drain(..count);
+                return Poll::Ready(Ok(()));
+            }
+            let before = buffer.filled().len();
+            let polled = Pin::new(&mut this.inner).poll_read(cx, buffer);
+            let mut is_held = false;
+            if let Poll::Ready(Ok(())) = polled {
+                match this.framing.follow(&buffer.filled()[before..]) {
+                    Passed::Whole => {}
+                    Passed::Until(at) => {
+                        buffer.set_filled(before + at);
+                        // A read that fails has a byte at the place of the fault, so there is room for one.
+                        buffer.put_slice(POISON);
+                    }
+                    Passed::Changed(bytes) => {
+                        buffer.set_filled(before);
+                        this.given.extend(bytes);
+                        is_held = true;
+                    }
+                }
+            }
+            if !this.framing.is_within_later_head() {
+                this.head_timer = None;
+            } else if polled.is_pending() {
+                let timer = this.head_timer.get_or_insert_with(|| Box::pin(sleep(this.head_timeout)));
+                if timer.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
+            }
+            // To read nothing is the end of a stream, which it is not while a line is held.
+            if !is_held {
+                return polled;
+            }
         }
-        if !this.framing.is_within_later_head() {
-            this.head_timer = None;
-        } else if polled.is_pending() {
-            let timer = this.head_timer.get_or_insert_with(|| Box::pin(sleep(this.head_timeout)));
-            ready!(timer.as_mut().poll(cx));
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        polled
     }
 }
 
@@ -97,6 +129,17 @@ struct Framing {
     place: Place,
     heads: u64,
     head: Head,
+    long_line: usize,
+}
+
+/// What the parser is given of bytes that came.
+enum Passed {
+    /// All of them.
+    Whole,
+    /// Those before this place, and poison.
+    Until(usize),
+    /// Others: a request line was held back, let go, or shortened.
+    Changed(Vec<u8>),
 }
 
 #[derive(Default)]
@@ -120,8 +163,25 @@ struct Head {
 }
 
 impl Framing {
-    /// Follows bytes; fails with the place of the first one that must not reach the parser.
-    fn follow(&mut self, bytes: &[u8]) -> Result<(), usize> {
+    /// Follows bytes on their way.
+    fn follow(&mut self, bytes: &[u8]) -> Passed {
+        let mut sink = Sink { bytes, changed: None, upto: 0 };
+        let followed = self.follow_into(&mut sink);
+        match (followed, sink.changed.is_some()) {
+            (Ok(()), false) => Passed::Whole,
+            (Ok(()), true) => Passed::Changed(sink.finish(bytes.len())),
+            (Err(at), false) => Passed::Until(at),
+            (Err(at), true) => {
+                let mut changed = sink.finish(at);
+                changed.extend_from_slice(POISON);
+                Passed::Changed(changed)
+            }
+        }
+    }
+
+    /// Fails with the place of the first byte that must not reach the parser.
+    fn follow_into(&mut self, sink: &mut Sink<'_>) -> Result<(), usize> {
+        let bytes = sink.bytes;
         let mut at = 0;
         while at < bytes.len() {
             match &mut self.place {
@@ -135,18 +195,33 @@ impl Framing {
                     }
                 }
                 Place::Head => {
+                    let is_request_line = self.head.lines == 0;
                     let Some(end) = memchr::memchr(b'\n', &bytes[at..]) else {
                         self.head.partial.extend_from_slice(&bytes[at..]);
-                        return if self.head.partial.len() > MAX_LINE_BYTES { Err(at) } else { Ok(()) };
+                        if self.head.partial.len() > MAX_LINE_BYTES {
+                            return Err(at);
+                        }
+                        if is_request_line {
+                            // How it is given to the parser is known at its end.
+                            sink.replace(at, bytes.len(), &[]);
+                        }
+                        return Ok(());
                     };
                     let line = &bytes[at..at + end];
-                    let is_end = if self.head.partial.is_empty() {
-                        self.head.line(line)
-                    } else {
-                        let mut whole = std::mem::take(&mut self.head.partial);
-                        whole.extend_from_slice(line);
-                        self.head.line(&whole)
+                    let held = std::mem::take(&mut self.head.partial);
+                    let whole: Cow<'_, [u8]> = match held.is_empty() {
+                        true => line.into(),
+                        false => [&held[..], line].concat().into(),
                     };
+                    let is_end = self.head.line(&whole);
+                    if is_request_line {
+                        let is_long = whole.len() > self.long_line;
+                        match is_long.then(|| shortened(&whole)).flatten() {
+                            Some(short) if is_end.is_ok() => sink.replace(at, at + end + 1, &short),
+                            // The end of a line that is refused does not go through.
+                            _ => sink.replace_held(at, &held),
+                        }
+                    }
                     if is_end.map_err(|Ambiguous| at + end)? {
                         self.heads += 1;
                         let head = std::mem::take(&mut self.head);
@@ -171,7 +246,52 @@ impl Framing {
     }
 }
 
-/// A line that two parsers could read differently.
+/// Gathers what the parser is given instead of `bytes`, once something of them is changed.
+struct Sink<'b> {
+    bytes: &'b [u8],
+    changed: Option<Vec<u8>>,
+    /// Where what is not dealt with yet begins.
+    upto: usize,
+}
+
+impl Sink<'_> {
+    /// Gives `new` instead of the bytes of a place.
+    fn replace(&mut self, from: usize, to: usize, new: &[u8]) {
+        let changed = self.changed.get_or_insert_default();
+        changed.extend_from_slice(&self.bytes[self.upto..from]);
+        changed.extend_from_slice(new);
+        self.upto = to;
+    }
+
+    /// Gives what was held back before the place where it goes on.
+    fn replace_held(&mut self, at: usize, held: &[u8]) {
+        if !held.is_empty() {
+            self.replace(at, at, held);
+        }
+    }
+
+    /// Returns all that is given of the bytes before a place.
+    fn finish(mut self, to: usize) -> Vec<u8> {
+        if to > self.upto {
+            self.replace(to, to, &[]);
+        }
+        self.changed.unwrap_or_default()
+    }
+}
+
+/// Makes a header of the query of a request line without its LF; `None` where the line is no request for `/` with a query.
+fn shortened(line: &[u8]) -> Option<Vec<u8>> {
+    let line = line.strip_suffix(b"\r")?;
+    let mut parts = line.split(|byte| *byte == b' ');
+    let (method, target, version) = (parts.next()?, parts.next()?, parts.next()?);
+    let query = target.strip_prefix(b"/?")?;
+    // What may stand in a header's value, and is no end of anything.
+    let is_graphic = |part: &[u8]| part.iter().all(u8::is_ascii_graphic);
+    let is_sound = parts.next().is_none() && [method, query, version].into_iter().all(is_graphic);
+    is_sound.then(|| [method, b" / ", version, b"\r\n", QUERY.as_bytes(), b": ", query, b"\r\n"].concat())
+}
+
+/// A line that two parsers could read differently, or that is ours to add.
 struct Ambiguous;
 
 impl Head {
@@ -183,6 +303,9 @@ impl Head {
             return Ok(self.lines > 0);
         }
         self.lines += 1;
+        if value_of(line, QUERY.as_bytes()).is_some() {
+            return Err(Ambiguous);
+        }
         if let Some(value) = value_of(line, b"content-length") {
             let length = std::str::from_utf8(value.trim_ascii())
                 .ok()
@@ -215,12 +338,22 @@ mod tests {
 
     /// Feeds `bytes` in pieces and returns what the parser is given.
     fn through(bytes: &[u8], piece: usize) -> Vec<u8> {
-        let mut framing = Framing::default();
+        through_with(LONG_LINE_BYTES, bytes, piece)
+    }
+
+    fn through_with(long_line: usize, bytes: &[u8], piece: usize) -> Vec<u8> {
+        let mut framing = Framing { long_line, ..Framing::default() };
         let mut out = Vec::new();
         for chunk in bytes.chunks(piece) {
             match framing.follow(chunk) {
-                Ok(()) => out.extend_from_slice(chunk),
-                Err(at) => {
+                Passed::Whole => out.extend_from_slice(chunk),
+                Passed::Changed(changed) => {
+                    out.extend_from_slice(&changed);
+                    if changed.ends_with(POISON) {
+                        break;
+                    }
+                }
+                Passed::Until(at) => {
                     out.extend_from_slice(&chunk[..at]);
                     out.extend_from_slice(POISON);
                     break;
@@ -259,6 +392,7 @@ mod tests {
             b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\ncontent-length: 1",
             b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\ntransfer-encoding: identity",
             b"POST / HTTP/1.1\r\nhost: a\r\nx: b\r\n\nGET / HTTP/1.1",
+            b"POST / HTTP/1.1\r\nhost: a\r\nX-Keymill-Query: a=b",
         ] {
             let all = [head, b"\r\n\r\nGET /hidden HTTP/1.1\r\n\r\n"].concat();
             for piece in 1..=all.len() {
@@ -270,24 +404,59 @@ mod tests {
     }
 
     #[test]
+    fn a_long_query_becomes_a_header_however_it_is_cut() {
+        let rest = "host: a\r\ncontent-length: 3\r\n\r\na\nb";
+        let long = format!("POST /?a=%20b&c=d HTTP/1.1\r\n{rest}");
+        let short = format!("POST / HTTP/1.1\r\nx-keymill-query: a=%20b&c=d\r\n{rest}");
+        let twice = |one: &str, other: &str| [one, "\r\n", other, one].concat().into_bytes();
+        let other = "GET /v1/x?aaaaaaaaaaaaaaaaaaaaaaaa HTTP/1.1\r\nhost: a\r\n\r\n";
+        for piece in 1..=long.len() + 30 {
+            let given = through_with(20, &twice(&long, other), piece);
+            assert_eq!(given, twice(&short, other), "in pieces of {piece}");
+        }
+        // A bare line end does not go through behind a line that was held.
+        for piece in 1..4 {
+            assert_eq!(through_with(20, b"GET\n\r\n", piece), b"GET\0", "in pieces of {piece}");
+        }
+        for kept in [
+            "POST /?a=b c&d=eeeeeeeeeeeeeeeee HTTP/1.1\r\n",
+            "POST /?\u{e9}aaaaaaaaaaaaaaaaaaaaaaa HTTP/1.1\r\n",
+            "POST /a?aaaaaaaaaaaaaaaaaaaaaaaaa HTTP/1.1\r\n",
+            "POST /?aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n",
+            "POST /?aaa HTTP/1.1\r\n",
+        ] {
+            assert_eq!(through_with(20, kept.as_bytes(), 7), kept.as_bytes());
+        }
+    }
+
+    #[test]
     fn a_line_without_end_is_not_held_for_ever() {
         let mut framing = Framing::default();
-        let outcome = (0..1000).try_for_each(|_| framing.follow(&[b'a'; 1024]));
-        assert!(outcome.is_err());
-        assert!(framing.head.partial.len() <= MAX_LINE_BYTES + 1024);
+        let given: Vec<_> = (0..1000).map(|_| framing.follow(&[b'a'; 1024])).collect();
+        let is_poisoned = |passed: &Passed| match passed {
+            Passed::Whole => false,
+            Passed::Until(_) => true,
+            Passed::Changed(bytes) => bytes.ends_with(POISON),
+        };
+        assert!(given.iter().any(is_poisoned));
+        let mut framing = Framing::default();
+        let within = given.iter().take_while(|passed| !is_poisoned(passed)).count();
+        for _ in 0..within {
+            framing.follow(&[b'a'; 1024]);
+        }
+        assert!(framing.head.partial.len() <= MAX_LINE_BYTES);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_later_head_that_stalls_ends_the_connection_and_an_idle_one_does_not() {
         let (near, mut far) = tokio::io::duplex(1024);
-        let mut stream = Stream::new(near, STALL, STALL);
+        let mut stream = Stream::new(near, STALL, STALL, LONG_LINE_BYTES);
         let sound = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
         far.write_all(sound).await.unwrap();
         let mut buffer = [0; 1024];
         assert_eq!(stream.read(&mut buffer).await.unwrap(), sound.len());
         assert!(tokio::time::timeout(STALL * 100, stream.read(&mut buffer)).await.is_err(), "it is idle");
         far.write_all(b"GET").await.unwrap();
-        assert_eq!(stream.read(&mut buffer).await.unwrap(), 3);
         let begun = tokio::time::Instant::now();
         // One byte each four seconds does not buy more time.
         let drip = async {
@@ -311,7 +480,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_nobody_reads_ends_the_connection() {
         let (near, _far) = tokio::io::duplex(16);
-        let mut stream = Stream::new(near, STALL, STALL);
+        let mut stream = Stream::new(near, STALL, STALL, LONG_LINE_BYTES);
         let error = stream.write_all(&[0; 1024]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }

@@ -1,28 +1,24 @@
 //! `POST /v1/<Operation>`: our own dialect, in JSON and MessagePack. Until its nonce is taken a request is a stranger's, and its
 //! refusal is counted; from there on it is a principal's, and whatever becomes of it is recorded.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::HeaderValue;
 use actix_web::web::Payload;
 use actix_web::{HttpRequest, HttpResponse};
-use bytes::Bytes;
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::RequestId;
 use keymill_core::operation::{Operation, Reply, Request};
-use keymill_runtime::gate::{Ask, Buffered};
-use keymill_runtime::work::Cancel;
-use keymill_runtime::{Call, Finished, Job, Opened, ReplyTo, Sheet};
+use keymill_runtime::Call;
+use keymill_runtime::gate::Buffered;
 use keymill_wire::acs3;
 use keymill_wire::request::{decode_body, decode_json};
 use keymill_wire::response::{encode_body, json_reply};
-use parking_lot::Mutex;
-use tokio::sync::oneshot;
 
 use crate::body::Announced;
 use crate::error::{JSON, answer, refusal, settle};
+use crate::exchange::{Asked, perform};
 use crate::server::Worker;
 use crate::signature::{self, Headers};
 
@@ -109,7 +105,8 @@ async fn serve(
         _ => gate.max_frame_bytes().div_ceil(3) * 4 + JSON_FRAMING_BYTES,
     };
     let announced = Announced::of(request, limit).inspect_err(stranger)?;
-    let verified = signature::verify(gate, request, &headers, source)?;
+    let verified =
+        signature::verify(gate, request, &headers, request.uri().query().unwrap_or_default(), source)?;
     let (body, room) =
         announced.read(gate, payload, worker.config.body_timeout).await.inspect_err(stranger)?;
     taken.is_read = true;
@@ -134,50 +131,10 @@ async fn serve(
     let answer_form = headers.get("accept").and_then(|accept| Form::accepted(&accept)).or(form);
     let answer_form = answer_form.unwrap_or(Form::Json);
     let operation = operation_at(request.uri().path()).and_then(Operation::by_name);
-    perform(worker, call, request, &headers, operation, form, &body, answer_form).await
-}
-
-/// Opens the request at the gate, awaits what becomes of it, and encodes that.
-#[allow(clippy::too_many_arguments, reason = "private, and each is a part of one request")]
-async fn perform(
-    worker: &Worker,
-    call: Call,
-    request: &HttpRequest,
-    headers: &Headers<'_>,
-    operation: Option<Operation>,
-    form: Option<Form>,
-    body: &Bytes,
-    answer_form: Form,
-) -> Result<HttpResponse> {
-    let gate = &worker.gate;
-    let request_id = call.request_id;
-    let (waiter, finished) = Waiter::new();
-    let cancel = CancelOnDrop::default();
-    let opened = match read(request, headers, operation, form, body) {
-        Ok(request) => gate.open(Ask {
-            call,
-            request,
-            frame: Some(body),
-            sheet: Sheet::plain(Some(gate.max_frame_bytes())),
-            reply_to: Some(waiter),
-            cancel: cancel.0.clone(),
-            ticket: 0,
-        }),
-        Err(error) => Opened::Job(gate.refuse(call, operation, error, Some(waiter), cancel.0.clone(), 0)),
-    };
-    match opened {
-        Opened::Managed(managed) => {
-            let reply = gate.manage(*managed).await?;
-            Ok(encode(worker, answer_form, request_id, &reply))
-        }
-        Opened::Job(job) => {
-            let finished = worker.await_job(job, finished).await?;
-            match finished.reply() {
-                Ok(reply) => Ok(encode(worker, answer_form, request_id, &reply)),
-                Err(error) => Ok(refusal(error, request_id)),
-            }
-        }
-    }
+    let read = read(request, &headers, operation, form, &body);
+    let asked = Asked { operation, request: read, is_text: false, frame: Some(&body) };
+    let request_id = taken.request_id;
+    perform(worker, call, asked, |reply| encode(worker, answer_form, request_id, reply)).await
 }
 
 /// Reads the request of a caller who is known.
@@ -223,45 +180,6 @@ fn encode(worker: &Worker, form: Form, request_id: RequestId, reply: &Reply<'_>)
     };
     worker.gate.metrics().encoded(started.elapsed());
     answer(StatusCode::OK, content_type, request_id, body)
-}
-
-impl Worker {
-    async fn await_job(&self, job: Box<Job>, finished: oneshot::Receiver<Finished>) -> Result<Finished> {
-        let in_flight = &self.gate.metrics().in_flight;
-        in_flight.inc();
-        self.arbiter.submit(vec![job]);
-        let finished = finished.await;
-        in_flight.dec();
-        finished.map_err(|_| Error::new(ErrorKind::Unavailable, "the server is stopping"))
-    }
-}
-
-/// Hands a finished job to the task that awaits it.
-struct Waiter(Mutex<Option<oneshot::Sender<Finished>>>);
-
-impl Waiter {
-    fn new() -> (Arc<Self>, oneshot::Receiver<Finished>) {
-        let (sender, receiver) = oneshot::channel();
-        (Arc::new(Self(Mutex::new(Some(sender)))), receiver)
-    }
-}
-
-impl ReplyTo for Waiter {
-    fn finished(&self, finished: Finished) {
-        if let Some(sender) = self.0.lock().take() {
-            let _gone = sender.send(finished);
-        }
-    }
-}
-
-/// Calls off the job of a connection that went away; of a finished one nothing is left to call off.
-#[derive(Default)]
-struct CancelOnDrop(Cancel);
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.0.cancel();
-    }
 }
 
 #[cfg(test)]

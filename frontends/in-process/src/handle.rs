@@ -111,6 +111,7 @@ impl Handle {
             gate.open(Ask {
                 call,
                 request,
+                is_text: false,
                 frame,
                 sheet,
                 reply_to: None,

@@ -264,6 +264,7 @@ impl Reader {
         let ask = Ask {
             call,
             request,
+            is_text: false,
             frame: Some(&frame),
             sheet,
             reply_to: Some(reply_to),

@@ -6,7 +6,7 @@ use bytes::{Buf, BytesMut};
 use keymill_core::access::Principal;
 use keymill_core::error::{Error, ErrorKind};
 use keymill_core::id::RequestId;
-use keymill_core::seam::auth::Credential;
+use keymill_core::seam::auth::{AccessKeyMac, Credential};
 use keymill_runtime::Gate;
 use keymill_wire::frame::{self, Fault, LENGTH_BYTES, MAX_HELLO_BYTES};
 use keymill_wire::hello::{self, Auth, Challenge, Welcome};
@@ -92,13 +92,15 @@ fn check(gate: &Gate, frame: &[u8], nonce: &[u8; 32], source: Option<IpAddr>) ->
         Auth::AccessKey { id, signature } => {
             // Loopback without TLS has no exporter.
             let signed = hello::signed_bytes(nonce, id, &[]);
-            let offered = Credential::AccessKey { id, signature };
-            gate.authenticate("access-key", &offered, &signed, source).map_err(|error| match error.kind() {
-                // Whoever guesses is not told which half was wrong.
-                ErrorKind::AccessKeyUnknown | ErrorKind::SignatureMismatch => {
-                    Error::new(ErrorKind::SignatureMismatch, "no access key of this id and signature")
+            let offered = Credential::AccessKey { id, mac: AccessKeyMac::HmacSha256, signature };
+            gate.authenticate("access-key", &offered, &[&signed], source).map_err(|error| {
+                match error.kind() {
+                    // Whoever guesses is not told which half was wrong.
+                    ErrorKind::AccessKeyUnknown | ErrorKind::SignatureMismatch => {
+                        Error::new(ErrorKind::SignatureMismatch, "no access key of this id and signature")
+                    }
+                    _ => error,
                 }
-                _ => error,
             })
         }
         Auth::ClientKey { .. } | Auth::Certificate => Err(refused(Error::new(

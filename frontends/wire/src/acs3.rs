@@ -1,5 +1,6 @@
 //! ACS3-HMAC-SHA256, the request signature of the cloud's API, as the bytes that are signed: the server builds them from
-//! what arrived, the client from what it sends. Hash and HMAC are the caller's; this crate has no cryptography.
+//! what arrived, the client from what it sends. ACS4-HMAC-SHA256 differs by its label and by the key, which is derived for a day, region
+//! and product. Hash and HMAC are the caller's; this crate has no cryptography.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -8,6 +9,10 @@ use keymill_core::{Error, ErrorKind, Result};
 
 /// The name of the scheme.
 pub const SCHEME: &str = "ACS3-HMAC-SHA256";
+/// The name of the one whose key is derived.
+const DERIVED_SCHEME: &str = "ACS4-HMAC-SHA256";
+/// What the credential of that ends with, and its key is derived by last.
+pub const DERIVED_REQUEST: &str = "aliyun_v4_request";
 /// The version of the API, as `x-acs-version` names it.
 pub const API_VERSION: &str = "2016-01-20";
 
@@ -21,6 +26,9 @@ pub const DATE: &str = "x-acs-date";
 pub const CONTENT_SHA256: &str = "x-acs-content-sha256";
 /// Text that a server takes once.
 pub const NONCE: &str = "x-acs-signature-nonce";
+
+/// The token of temporary credentials.
+pub const SECURITY_TOKEN: &str = "x-acs-security-token";
 
 /// Headers that must be signed, sorted: each has a meaning here, and could be changed on the way otherwise.
 pub const REQUIRED: [&str; 6] = ["host", ACTION, CONTENT_SHA256, DATE, NONCE, ACS_VERSION];
@@ -43,11 +51,24 @@ pub struct Signable<'a> {
     pub headers: &'a [(&'a str, &'a str)],
 }
 
+/// What the key of ACS4 is derived for; nothing of it is checked yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scope<'a> {
+    /// The day as `yyyymmdd`.
+    pub date: &'a str,
+    /// The region.
+    pub region: &'a str,
+    /// The product, `Kms`.
+    pub product: &'a str,
+}
+
 /// The `Authorization` header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Authorization<'a> {
     /// The id of the access key, not checked yet.
     pub credential: &'a str,
+    /// What the key was derived for; `None` of ACS3, whose key is the secret.
+    pub scope: Option<Scope<'a>>,
     /// Lower-case names, sorted, each once.
     pub signed_headers: Cow<'a, str>,
     /// HMAC-SHA256 of the string to sign.
@@ -60,37 +81,62 @@ impl<'a> Authorization<'a> {
     /// # Errors
     /// `UnsupportedAuthentication` for another scheme, `IncompleteSignature` for any other fault.
     pub fn parse(value: &'a str) -> Result<Self> {
-        let Some(fields) = value.strip_prefix(SCHEME) else {
-            return Err(Error::new(
-                ErrorKind::UnsupportedAuthentication,
-                "requests are signed by ACS3-HMAC-SHA256",
-            ));
+        let (derived, fields) = match (value.strip_prefix(SCHEME), value.strip_prefix(DERIVED_SCHEME)) {
+            (Some(fields), _) => (false, fields),
+            (None, Some(fields)) => (true, fields),
+            (None, None) => {
+                return Err(Error::new(
+                    ErrorKind::UnsupportedAuthentication,
+                    "requests are signed by ACS3-HMAC-SHA256",
+                ));
+            }
         };
         let parts = || {
             let fields = fields.strip_prefix(" Credential=")?;
             let (credential, fields) = fields.split_once(",SignedHeaders=")?;
             let (signed_headers, signature) = fields.split_once(",Signature=")?;
-            let sound = !credential.is_empty() && !credential.contains(',');
-            sound.then_some((credential, signed_headers, parse_hex(signature)?))
+            let (credential, scope) = match derived {
+                false => (credential, None),
+                true => scoped(credential).map(|(id, scope)| (id, Some(scope)))?,
+            };
+            let sound = !credential.is_empty() && !credential.contains([',', '/']);
+            sound.then_some((credential, scope, signed_headers, parse_hex(signature)?))
         };
-        let (credential, signed_headers, signature) = parts().ok_or_else(|| {
+        let (credential, scope, signed_headers, signature) = parts().ok_or_else(|| {
             incomplete(
                 "Authorization is ACS3-HMAC-SHA256 Credential=<id>,SignedHeaders=<a;b;c>,Signature=<hex>",
             )
         })?;
         check_signed_headers(signed_headers)?;
-        Ok(Self { credential, signed_headers: signed_headers.into(), signature })
+        Ok(Self { credential, scope, signed_headers: signed_headers.into(), signature })
     }
 
     /// Returns the value of the header.
     pub fn format(&self) -> String {
+        let scope = self.scope.map_or(String::new(), |Scope { date, region, product }| {
+            format!("/{date}/{region}/{product}/{DERIVED_REQUEST}")
+        });
         format!(
-            "{SCHEME} Credential={},SignedHeaders={},Signature={}",
+            "{} Credential={}{scope},SignedHeaders={},Signature={}",
+            self.scheme(),
             self.credential,
             self.signed_headers,
             hex(&self.signature)
         )
     }
+
+    /// Returns the name of the scheme, which the string to sign begins with.
+    pub fn scheme(&self) -> &'static str {
+        if self.scope.is_some() { DERIVED_SCHEME } else { SCHEME }
+    }
+}
+
+/// Takes the credential of ACS4 apart.
+fn scoped(credential: &str) -> Option<(&str, Scope<'_>)> {
+    let mut parts = credential.split('/');
+    let (id, date, region, product) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let is_whole = parts.next() == Some(DERIVED_REQUEST) && parts.next().is_none();
+    is_whole.then_some((id, Scope { date, region, product }))
 }
 
 impl Signable<'_> {
@@ -99,8 +145,12 @@ impl Signable<'_> {
     /// # Errors
     /// `IncompleteSignature` where a signed header is absent.
     pub fn canonical_request(&self, signed_headers: &str) -> Result<Vec<u8>> {
+        self.canonical(signed_headers, &self.canonical_query(percent))
+    }
+
+    fn canonical(&self, signed_headers: &str, query: &str) -> Result<Vec<u8>> {
         let mut canonical = Vec::with_capacity(CANONICAL_BYTES);
-        lines(&mut canonical, &[self.method, self.path, &self.canonical_query()]);
+        lines(&mut canonical, &[self.method, self.path, query]);
         for name in signed_headers.split(';') {
             let value = self.header(name).ok_or_else(|| {
                 incomplete(format!("header {} is signed but absent", crate::frame::clip(name)))
@@ -117,20 +167,37 @@ impl Signable<'_> {
         Ok(canonical)
     }
 
-    /// Returns the string to sign, given SHA-256.
+    /// Returns the string to sign by a scheme, given SHA-256.
     ///
     /// # Errors
     /// `IncompleteSignature` where a signed header is absent.
     pub fn string_to_sign(
         &self,
+        scheme: &str,
         signed_headers: &str,
         sha256: &dyn Fn(&[u8]) -> [u8; 32],
     ) -> Result<Vec<u8>> {
-        let canonical = self.canonical_request(signed_headers)?;
-        let mut to_sign = Vec::with_capacity(SCHEME.len() + 65);
-        lines(&mut to_sign, &[SCHEME]);
-        to_sign.extend_from_slice(hex(&sha256(&canonical)).as_bytes());
-        Ok(to_sign)
+        Ok(to_sign(scheme, &sha256(&self.canonical_request(signed_headers)?)))
+    }
+
+    /// Returns the string that one SDK signs, which encodes values alone; `None` where its names need no encoding, or could stand for
+    /// more than one query without it.
+    ///
+    /// # Errors
+    /// `IncompleteSignature` where a signed header is absent.
+    pub fn string_to_sign_of_raw_names(
+        &self,
+        scheme: &str,
+        signed_headers: &str,
+        sha256: &dyn Fn(&[u8]) -> [u8; 32],
+    ) -> Result<Option<Vec<u8>>> {
+        let names = || self.query.iter().map(|(name, _)| *name);
+        let is_ambiguous = |name: &str| name.contains(|c: char| matches!(c, '=' | '&') || c.is_control());
+        if names().all(|name| percent(name) == name) || names().any(is_ambiguous) {
+            return Ok(None);
+        }
+        let canonical = self.canonical(signed_headers, &self.canonical_query(str::to_owned))?;
+        Ok(Some(to_sign(scheme, &sha256(&canonical))))
     }
 
     /// Returns the list of all headers: what a client signs.
@@ -156,13 +223,17 @@ impl Signable<'_> {
         Some(values.join(",").into())
     }
 
-    fn canonical_query(&self) -> String {
+    fn canonical_query(&self, of_name: fn(&str) -> String) -> String {
         let mut pairs: Vec<_> =
-            self.query.iter().map(|(name, value)| (percent(name), percent(value))).collect();
+            self.query.iter().map(|(name, value)| (of_name(name), percent(value))).collect();
         pairs.sort_unstable();
         let pairs: Vec<_> = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
         pairs.join("&")
     }
+}
+
+fn to_sign(scheme: &str, canonical_hash: &[u8; 32]) -> Vec<u8> {
+    format!("{scheme}\n{}", hex(canonical_hash)).into_bytes()
 }
 
 fn check_signed_headers(list: &str) -> Result<()> {
@@ -199,7 +270,7 @@ fn lines(out: &mut Vec<u8>, texts: &[&str]) {
 }
 
 /// Percent-encodes all but the unreserved characters (RFC 3986 §2.3).
-fn percent(text: &str) -> String {
+pub(crate) fn percent(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
@@ -344,7 +415,7 @@ mod tests {
 
     fn verify(request: &Signable<'_>, authorization: &str) -> Result<bool> {
         let offered = Authorization::parse(authorization)?;
-        let to_sign = request.string_to_sign(&offered.signed_headers, &sha256)?;
+        let to_sign = request.string_to_sign(SCHEME, &offered.signed_headers, &sha256)?;
         let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET);
         Ok(hmac::verify(&key, &to_sign, &offered.signature).is_ok())
     }
@@ -361,7 +432,7 @@ mod tests {
             let request = vector.request();
             let offered = Authorization::parse(vector.authorization).unwrap();
             assert_eq!(offered.format(), vector.authorization);
-            let to_sign = request.string_to_sign(&offered.signed_headers, &sha256).unwrap();
+            let to_sign = request.string_to_sign(SCHEME, &offered.signed_headers, &sha256).unwrap();
             assert_eq!(to_sign, format!("{SCHEME}\n{}", vector.to_sign).into_bytes());
             assert!(verify(&request, vector.authorization).unwrap());
             assert_eq!(request.all_headers(), offered.signed_headers);
@@ -399,7 +470,7 @@ mod tests {
     fn pairs_are_sorted_by_name_before_value() {
         let query = [("a.b", "1"), ("a", "2"), ("a", "1/ ")];
         let request = Signable { method: "POST", path: "/", query: &query, headers: &[] };
-        assert_eq!(request.canonical_query(), "a=1%2F%20&a=2&a.b=1");
+        assert_eq!(request.canonical_query(percent), "a=1%2F%20&a=2&a.b=1");
     }
 
     #[test]

@@ -1,9 +1,11 @@
 #![doc = include_str!("../README.md")]
 
 pub mod acs3;
+pub mod aliyun;
 pub mod answer;
 pub mod batch;
 pub mod error;
+pub mod form;
 pub mod frame;
 pub mod hello;
 mod problem;

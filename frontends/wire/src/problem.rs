@@ -34,6 +34,14 @@ impl Problem {
         Self(Box::new(Parts { kind, path: clip(field), text: text.into() }))
     }
 
+    /// Makes a problem of a text that is read for itself one of the parameter that holds it.
+    pub(crate) fn of_a_value(mut self) -> Self {
+        if self.0.kind == ErrorKind::MalformedRequest {
+            self.0.kind = ErrorKind::InvalidParameter;
+        }
+        self
+    }
+
     /// Puts the problem inside the parameter or item `outer`.
     pub(crate) fn inside(mut self, outer: &str) -> Self {
         let joint = if self.0.path.is_empty() || self.0.path.starts_with('[') { "" } else { "." };

@@ -3,12 +3,12 @@
 use std::fmt;
 use std::hint::black_box;
 
-use aws_lc_rs::hmac::{self, HMAC_SHA256};
+use aws_lc_rs::hmac::{self, HMAC_SHA1_FOR_LEGACY_USE_ONLY, HMAC_SHA256};
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use keymill_core::Sensitive;
 use keymill_core::access::{AccessKeyStatus, AccessSnapshot, Principal};
 use keymill_core::id::AccessKeyId;
-use keymill_core::seam::auth::{AuthError, Authenticator, Credential};
+use keymill_core::seam::auth::{AccessKeyMac, AuthError, Authenticator, Credential};
 
 /// The options of this plugin; there are none yet.
 #[derive(Clone, Debug, Default)]
@@ -36,7 +36,7 @@ impl fmt::Display for OpenError {
 
 impl std::error::Error for OpenError {}
 
-/// Checks access keys by HMAC-SHA256.
+/// Checks access keys by the MACs of [`AccessKeyMac`].
 pub struct AccessKeyAuthenticator {
     /// Checked in the place of a key that does not exist.
     stand_in: Sensitive,
@@ -53,10 +53,10 @@ impl Authenticator for AccessKeyAuthenticator {
         signed: &[u8],
         known: &AccessSnapshot,
     ) -> Result<Principal, AuthError> {
-        let Credential::AccessKey { id, signature } = *offered;
+        let Credential::AccessKey { id, mac, signature } = *offered;
         let found = id.parse::<AccessKeyId>().ok().and_then(|id| known.access_keys.get(&id));
         let secret = found.map_or(&self.stand_in, |key| &key.secret);
-        let matches = black_box(verify(secret, signed, signature));
+        let matches = black_box(verify(secret, mac, signed, signature));
         let key = found.ok_or(AuthError::Unknown)?;
         if !matches {
             return Err(AuthError::Mismatch);
@@ -68,9 +68,28 @@ impl Authenticator for AccessKeyAuthenticator {
     }
 }
 
-fn verify(secret: &Sensitive, signed: &[u8], signature: &[u8]) -> bool {
-    let key = hmac::Key::new(HMAC_SHA256, secret.expose());
+fn verify(secret: &Sensitive, mac: AccessKeyMac<'_>, signed: &[u8], signature: &[u8]) -> bool {
+    let key = match mac {
+        AccessKeyMac::HmacSha256 => hmac::Key::new(HMAC_SHA256, secret.expose()),
+        AccessKeyMac::Derived { prefix, texts } => {
+            let first = hmac::Key::new(HMAC_SHA256, joined(prefix.as_bytes(), secret.expose()).expose());
+            texts.iter().fold(first, |key, text| {
+                hmac::Key::new(HMAC_SHA256, hmac::sign(&key, text.as_bytes()).as_ref())
+            })
+        }
+        AccessKeyMac::HmacSha1Rpc => {
+            hmac::Key::new(HMAC_SHA1_FOR_LEGACY_USE_ONLY, joined(secret.expose(), b"&").expose())
+        }
+    };
     hmac::verify(&key, signed, signature).is_ok()
+}
+
+fn joined(first: &[u8], second: &[u8]) -> Sensitive {
+    let mut joined = Sensitive::zeroed(first.len() + second.len());
+    let (one, two) = joined.expose_mut().split_at_mut(first.len());
+    one.copy_from_slice(first);
+    two.copy_from_slice(second);
+    joined
 }
 
 #[cfg(test)]
@@ -86,6 +105,9 @@ mod tests {
 
     const SIGNED: &[u8] = b"ACS3-HMAC-SHA256\n0a1b2c3d";
     const SECRET: &[u8] = b"4s8bGq1mYx0cQ2vT7nRkLz3WdEfHjUpA";
+    const HMAC_SHA256_OF_SIGNED: &str = "94ddb856556747ea60d8a1a9f09fd1a3c4f97c14adc19301f62a34797f70052d";
+    const DERIVED_OF_SIGNED: &str = "aab145e198fa7d90b7201908e412a27bd4f4c4f22719b15add2af537224a56e6";
+    const HMAC_SHA1_OF_SIGNED: &str = "42d683152ecf797ddf89d9d30b3eb921eeab8545";
 
     fn snapshot() -> AccessSnapshot {
         let mut snapshot = AccessSnapshot::default();
@@ -110,7 +132,16 @@ mod tests {
     }
 
     fn ask(id: &str, signed: &[u8], signature: &[u8]) -> Result<Principal, AuthError> {
-        let offered = Credential::AccessKey { id, signature };
+        ask_by(AccessKeyMac::HmacSha256, id, signed, signature)
+    }
+
+    fn ask_by(
+        mac: AccessKeyMac<'_>,
+        id: &str,
+        signed: &[u8],
+        signature: &[u8],
+    ) -> Result<Principal, AuthError> {
+        let offered = Credential::AccessKey { id, mac, signature };
         open(Config {}).unwrap().authenticate(&offered, signed, &snapshot())
     }
 
@@ -141,6 +172,35 @@ mod tests {
         {
             assert_eq!(ask("active-key", SIGNED, &other), Err(AuthError::Mismatch));
         }
+    }
+
+    /// Each MAC is that of its own kind alone: the signature of one is none of another. Values by Python's `hmac`.
+    #[test]
+    fn a_mac_of_another_kind_is_refused() {
+        let derived = AccessKeyMac::Derived {
+            prefix: "aliyun_v4",
+            texts: &["20260102", "cn-hangzhou", "Kms", "aliyun_v4_request"],
+        };
+        let other_day = AccessKeyMac::Derived {
+            prefix: "aliyun_v4",
+            texts: &["20260103", "cn-hangzhou", "Kms", "aliyun_v4_request"],
+        };
+        let kinds = [
+            (AccessKeyMac::HmacSha256, HMAC_SHA256_OF_SIGNED),
+            (derived, DERIVED_OF_SIGNED),
+            (AccessKeyMac::HmacSha1Rpc, HMAC_SHA1_OF_SIGNED),
+        ];
+        let unhex = |text: &str| -> Vec<u8> {
+            (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+        };
+        for (i, (mac, _)) in kinds.iter().enumerate() {
+            for (j, (_, signature)) in kinds.iter().enumerate() {
+                let asked = ask_by(*mac, "active-key", SIGNED, &unhex(signature));
+                assert_eq!(asked.is_ok(), i == j, "{mac:?}, {signature}");
+            }
+        }
+        let asked = ask_by(other_day, "active-key", SIGNED, &unhex(DERIVED_OF_SIGNED));
+        assert_eq!(asked, Err(AuthError::Mismatch));
     }
 
     #[test]
@@ -188,7 +248,7 @@ mod tests {
     fn an_unknown_key_takes_as_long_as_a_wrong_signature_within_a_twentieth() {
         let (authenticator, snapshot, wrong) = (open(Config {}).unwrap(), snapshot(), signature(b"wrong"));
         let sample = |id| {
-            let offered = Credential::AccessKey { id, signature: &wrong };
+            let offered = Credential::AccessKey { id, mac: AccessKeyMac::HmacSha256, signature: &wrong };
             let begin = Instant::now();
             let answer = black_box(authenticator.authenticate(&offered, SIGNED, &snapshot));
             let took = begin.elapsed().as_nanos() as f64;

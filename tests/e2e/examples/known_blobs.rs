@@ -91,6 +91,7 @@ fn ask<'a>(gate: &Gate, principal: &Principal, request: Request<'a>) -> Opened {
             received: Instant::now(),
         },
         request,
+        is_text: false,
         frame: None,
         sheet: Sheet::plain(None),
         reply_to: None,

@@ -84,6 +84,12 @@ fn escaped(text: &str) -> String {
         .collect()
 }
 
+/// The header of ACS4 instead.
+fn good_of_a_day(header: &str) -> String {
+    let derived = header.replace("ACS3", "ACS4");
+    derived.replace("AK.12345678", "AK.12345678/20260102/cn-hangzhou/Kms/aliyun_v4_request")
+}
+
 /// Returns requests with a good header and with a bad one.
 pub(crate) fn seeds() -> Vec<Seed> {
     let names = "host;x-acs-action;x-acs-content-sha256;x-acs-date;x-acs-signature-nonce;x-acs-version";
@@ -95,6 +101,7 @@ pub(crate) fn seeds() -> Vec<Seed> {
         x-acs-date:2026-01-02T03:04:05Z\nx-acs-signature-nonce:n\nx-acs-content-sha256: e3b0 \nx-other:a\nx-other:b";
     vec![
         ("good", format!("{header}{rest}").into()),
+        ("derived", good_of_a_day(&header).into()),
         ("absent", format!("{header}\nGET /v1/Encrypt\nhost:h").into()),
         ("other", format!("Bearer x{rest}").into()),
         ("alone", header.into()),

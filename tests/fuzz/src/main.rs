@@ -11,6 +11,7 @@ mod context;
 mod http;
 mod memory;
 mod names;
+mod parameters;
 mod record;
 mod root;
 mod stream;

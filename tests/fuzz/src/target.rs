@@ -2,7 +2,9 @@
 
 use keymill_core::{Error, ErrorKind};
 
-use crate::{audit, authorization, batch, blob, context, http, names, record, root, stream, wire, worker};
+use crate::{
+    audit, authorization, batch, blob, context, http, names, parameters, record, root, stream, wire, worker,
+};
 
 /// Good input to start from: a name, and the bytes.
 pub(crate) type Seed = (&'static str, Vec<u8>);
@@ -26,6 +28,7 @@ pub(crate) const ALL: &[Target] = &[
     Target { name: "stream", check: stream::check, seeds: stream::seeds },
     Target { name: "http", check: http::check, seeds: http::seeds },
     Target { name: "authorization", check: authorization::check, seeds: authorization::seeds },
+    Target { name: "parameters", check: parameters::check, seeds: parameters::seeds },
     Target { name: "blob", check: blob::check, seeds: blob::seeds },
     Target { name: "names", check: names::check, seeds: names::seeds },
     Target { name: "context", check: context::check, seeds: context::seeds },

@@ -21,13 +21,31 @@ pub trait Authenticator: Send + Sync {
 
 /// What a caller offers.
 pub enum Credential<'a> {
-    /// HMAC-SHA256 under the secret of an access key.
+    /// A MAC under the secret of an access key.
     AccessKey {
         /// The id as the caller spelled it.
         id: &'a str,
-        /// 32 bytes.
+        /// How the MAC is made.
+        mac: AccessKeyMac<'a>,
+        /// The MAC, all of it.
         signature: &'a [u8],
     },
+}
+
+/// How a request is signed with the secret of an access key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessKeyMac<'a> {
+    /// HMAC-SHA256 under the secret.
+    HmacSha256,
+    /// HMAC-SHA256 under a key that is derived from `prefix` and the secret by HMAC-SHA256 over each of the texts in turn.
+    Derived {
+        /// What stands before the secret.
+        prefix: &'a str,
+        /// What it is derived for.
+        texts: &'a [&'a str],
+    },
+    /// HMAC-SHA1 under the secret and `&`: the RPC signature of the cloud, version 1. SHA-1's collisions do not break HMAC (RFC 6194 §3.3).
+    HmacSha1Rpc,
 }
 
 /// Why a caller is not known.

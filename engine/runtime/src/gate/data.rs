@@ -22,6 +22,7 @@ impl Gate {
         job: &mut Job,
         request: Request<'_>,
         frame: Option<&Bytes>,
+        is_text: bool,
     ) -> Result<()> {
         match request {
             Request::Encrypt(r) => {
@@ -29,7 +30,7 @@ impl Gate {
                 let to = self.destination(job, &r.key_id, Operation::Encrypt)?;
                 check_plaintext(r.plaintext.len())?;
                 let items = Items::locate(frame, std::slice::from_ref(&r.plaintext));
-                let what = Sealing::Plaintexts { items, max_item_bytes: limit::ENCRYPT_BYTES };
+                let what = Sealing::Plaintexts { items, max_item_bytes: limit::ENCRYPT_BYTES, is_text };
                 job.task = Task::Seal { to, contexts, what, done: 0 };
             }
             Request::BatchEncrypt(r) => {
@@ -38,7 +39,8 @@ impl Gate {
                 let to = self.destination(job, &r.key_id, Operation::BatchEncrypt)?;
                 check_answer(job, r.items.iter().map(|item| item.len() + to.algorithm.overhead()))?;
                 let items = Items::locate(frame, &r.items);
-                let what = Sealing::Plaintexts { items, max_item_bytes: limit::BATCH_ITEM_BYTES };
+                let what =
+                    Sealing::Plaintexts { items, max_item_bytes: limit::BATCH_ITEM_BYTES, is_text: false };
                 job.task = Task::Seal { to, contexts, what, done: 0 };
             }
             Request::Decrypt(r) => {

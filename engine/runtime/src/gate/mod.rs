@@ -16,7 +16,7 @@ use keymill_core::error::{Error, ErrorKind, Limit, Result};
 use keymill_core::id::{KeyRef, RequestId};
 use keymill_core::limit;
 use keymill_core::operation::{Class, Operation, Request};
-use keymill_core::seam::auth::Credential;
+use keymill_core::seam::auth::{AuthError, Credential};
 use parking_lot::Mutex;
 
 use crate::actor::{Actors, ArbiterHandle, SoftwareActor};
@@ -48,6 +48,8 @@ pub struct Ask<'a> {
     pub call: Call,
     /// The request.
     pub request: Request<'a>,
+    /// Whether the plaintext of an `Encrypt` is text that the dialect took as it stood.
+    pub is_text: bool,
     /// The frame that the request borrows from.
     pub frame: Option<&'a Bytes>,
     /// Where results go.
@@ -124,7 +126,7 @@ impl Gate {
         Ok(keymill_crypto::random::array()?)
     }
 
-    /// Tells who signed `signed`.
+    /// Tells who signed one of the texts: where a dialect has more than one form of the same request, it may be any.
     ///
     /// # Errors
     /// One of the unauthenticated kinds; it is counted by reason and source.
@@ -132,15 +134,22 @@ impl Gate {
         &self,
         scheme: &str,
         offered: &Credential<'_>,
-        signed: &[u8],
+        signed: &[&[u8]],
         source: Option<IpAddr>,
     ) -> Result<Principal> {
         let shared = &self.0.shared;
         let authenticator = shared.authenticators.get(scheme).ok_or_else(|| {
             Error::new(ErrorKind::UnsupportedAuthentication, "this way of logging in is not offered here")
         })?;
-        let outcome = authenticator.authenticate(offered, signed, &shared.access.read()).map_err(Error::from);
-        outcome.inspect_err(|error| self.refused_stranger(error.kind(), source))
+        let known = shared.access.read();
+        let mut outcome = Err(AuthError::Mismatch);
+        for text in signed {
+            outcome = authenticator.authenticate(offered, text, &known);
+            if !matches!(outcome, Err(AuthError::Mismatch)) {
+                break;
+            }
+        }
+        outcome.map_err(Error::from).inspect_err(|error| self.refused_stranger(error.kind(), source))
     }
 
     /// Counts a caller who was not let in, for metrics and audit.
@@ -166,7 +175,7 @@ impl Gate {
 
     /// Takes a request: authorises it, checks it against the limits, pins its key version.
     pub fn open(&self, ask: Ask<'_>) -> Opened {
-        let Ask { call, request, frame, sheet, reply_to, cancel, ticket } = ask;
+        let Ask { call, request, is_text, frame, sheet, reply_to, cancel, ticket } = ask;
         let operation = request.operation();
         let mut job = Box::new(Job {
             deadline: call.received + Duration::from_millis(limit::DEFAULT_TIMEOUT_MS),
@@ -187,7 +196,7 @@ impl Gate {
             waits: false,
             fallback: None,
         });
-        match self.admit(&mut job, request, frame) {
+        match self.admit(&mut job, request, frame, is_text) {
             Ok(None) => Opened::Job(job),
             Ok(Some(plan)) => Opened::Managed(Box::new(Managed::new(*job, plan))),
             Err(error) => {
@@ -202,6 +211,7 @@ impl Gate {
         job: &mut Job,
         request: Request<'_>,
         frame: Option<&Bytes>,
+        is_text: bool,
     ) -> Result<Option<manage::Plan>> {
         let shared = &self.0.shared;
         let operation = request.operation();
@@ -219,7 +229,7 @@ impl Gate {
         }
         shared.audit.check()?;
         match operation.class() {
-            Class::Data => self.admit_data(job, request, frame).map(|()| None),
+            Class::Data => self.admit_data(job, request, frame, is_text).map(|()| None),
             Class::Read => {
                 let reply = self.read(job, request)?;
                 job.task = Task::Answered(Box::new(reply));

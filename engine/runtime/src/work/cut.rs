@@ -230,7 +230,7 @@ fn fill(
             continue;
         }
         let text = match what {
-            Sealing::Plaintexts { items, max_item_bytes } => match items.item_len(i) {
+            Sealing::Plaintexts { items, max_item_bytes, .. } => match items.item_len(i) {
                 len if len > max.min(*max_item_bytes) => Err(too_long(len, max.min(*max_item_bytes))),
                 _ => Ok(items.get(i)),
             },
@@ -252,7 +252,7 @@ fn fill(
             Ok(text) => {
                 let nonce = nonce.try_into().expect("chunks of 12 bytes");
                 let item = batch.items.len();
-                push(batch, nonce, &[&to.header, contexts.canonical(i)], text, None);
+                push(batch, nonce, &[&to.header(what.is_text(i)), contexts.canonical(i)], text, None);
                 Place::In { chunk: 0, item }
             }
             Err(fault) => Place::Failed(fault),

@@ -294,10 +294,11 @@ fn write_sealed(job: &mut Job, segment: &Segment, to: &Destination, at: Timestam
                 continue;
             }
         };
+        let is_text = what.is_text(i);
         let write = |out: &mut [u8]| {
             let (header, rest) = out.split_at_mut(to.header.len());
             let (nonce, text) = rest.split_at_mut(made.nonce.len());
-            header.copy_from_slice(&to.header);
+            header.copy_from_slice(&to.header(is_text));
             nonce.copy_from_slice(made.nonce);
             text.copy_from_slice(made.text);
             Ok::<(), Fault>(())
@@ -337,13 +338,13 @@ fn write_sealed(job: &mut Job, segment: &Segment, to: &Destination, at: Timestam
 /// Seals what was opened, here.
 fn write_relayed(job: &mut Job, away: &Away, to: &Destination, run: &mut SealRun, at: Timestamp) {
     let Some(relay) = &away.relay else { return };
-    let Task::Seal { contexts, done, .. } = &mut job.task else { return };
+    let Task::Seal { contexts, what, done, .. } = &mut job.task else { return };
     let mut faults = Vec::new();
     let mut sealed = 0;
     let mut aad = Vec::new();
     for (i, text) in relay.range.clone().zip(&relay.texts) {
         aad.clear();
-        aad.extend_from_slice(&to.header);
+        aad.extend_from_slice(&to.header(what.is_text(i)));
         aad.extend_from_slice(contexts.canonical(i));
         let outcome = match text {
             Ok(place) => {

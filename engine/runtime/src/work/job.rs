@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use keymill_core::access::Rule;
 use keymill_core::audit::KeyTouch;
-use keymill_core::blob::{Algorithm, HEADER_BYTES};
+use keymill_core::blob::{self, Algorithm, HEADER_BYTES};
 use keymill_core::context::{EMPTY_CANONICAL, EncryptionContext};
 use keymill_core::error::{Error, ErrorKind};
 use keymill_core::id::{CmkId, KeyVersionId};
@@ -153,8 +153,16 @@ impl Contexts {
 pub(crate) struct Destination {
     pub(crate) entry: Arc<CmkEntry>,
     pub(crate) version: Arc<VersionEntry>,
+    /// For a plaintext that is no text.
     pub(crate) header: [u8; HEADER_BYTES],
     pub(crate) algorithm: Algorithm,
+}
+
+impl Destination {
+    /// Returns the header of an item.
+    pub(crate) fn header(&self, is_text: bool) -> [u8; HEADER_BYTES] {
+        blob::mark_text(self.header, is_text)
+    }
 }
 
 /// What a job does to its items.
@@ -168,11 +176,23 @@ pub(crate) enum Task {
 /// Where the plaintexts of a sealing job come from.
 pub(crate) enum Sealing {
     /// The request.
-    Plaintexts { items: Items, max_item_bytes: usize },
+    Plaintexts { items: Items, max_item_bytes: usize, is_text: bool },
     /// Other ciphertexts.
     Blobs(Box<OpenTask>),
     /// Nowhere yet: data keys.
     DataKeys { count: usize, bytes: usize, with_plaintext: bool },
+}
+
+impl Sealing {
+    /// Tells whether the plaintext of an item is text of the cloud's dialect. Of another ciphertext its header says so, which is a part of
+    /// what is authenticated when it is opened.
+    pub(crate) fn is_text(&self, i: usize) -> bool {
+        match self {
+            Sealing::Plaintexts { is_text, .. } => *is_text,
+            Sealing::Blobs(open) => blob::says_text(open.items.get(i)),
+            Sealing::DataKeys { .. } => false,
+        }
+    }
 }
 
 /// Ciphertexts to open, and the keys that they named so far.

@@ -53,7 +53,7 @@ pub(super) fn seal(
     let mut faults: Vec<(usize, Fault)> = Vec::new();
     let range = job.next..job.next + count;
     let mut sealed = 0u32;
-    let mut aad_of = usize::MAX;
+    let mut laid_out = None;
     let mut taken = count;
 
     // None where no data keys are made: to wipe nothing takes longer than to seal a short item (a store of no bytes to an address that is
@@ -68,12 +68,13 @@ pub(super) fn seal(
     }
     for i in range.clone() {
         let context = contexts.canonical(i);
+        let is_text = what.is_text(i);
         // A common context gives all items one associated data; it is laid out once.
-        if aad_of == usize::MAX || matches!(contexts, super::Contexts::Each(_)) {
+        if laid_out != Some(is_text) || matches!(contexts, super::Contexts::Each(_)) {
             aad.clear();
-            aad.extend_from_slice(&to.header);
+            aad.extend_from_slice(&to.header(is_text));
             aad.extend_from_slice(context);
-            aad_of = i;
+            laid_out = Some(is_text);
         }
         let run = match run {
             Ok(run) => run,
@@ -90,7 +91,7 @@ pub(super) fn seal(
                 .map_err(|exhausted| Fault::from(Error::from(exhausted)))
         };
         let outcome = match what {
-            Sealing::Plaintexts { items, max_item_bytes } => {
+            Sealing::Plaintexts { items, max_item_bytes, .. } => {
                 if items.item_len(i) > *max_item_bytes {
                     sheet.absent();
                     Err(too_long(items.item_len(i), *max_item_bytes))

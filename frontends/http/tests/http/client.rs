@@ -72,10 +72,11 @@ impl Signed {
         let signable = Signable { method: "POST", path: &self.path, query: &self.query, headers: &shown };
         let signed_headers = signable.all_headers();
         let sha256 = |bytes: &[u8]| digest::digest(&digest::SHA256, bytes).as_ref().try_into().unwrap();
-        let to_sign = signable.string_to_sign(&signed_headers, &sha256).unwrap();
+        let to_sign = signable.string_to_sign(acs3::SCHEME, &signed_headers, &sha256).unwrap();
         let key = hmac::Key::new(hmac::HMAC_SHA256, credentials.secret.as_bytes());
         let authorization = Authorization {
             credential: &credentials.id,
+            scope: None,
             signed_headers: signed_headers.into(),
             signature: hmac::sign(&key, &to_sign).as_ref().try_into().unwrap(),
         }
@@ -145,6 +146,11 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn connect(address: SocketAddr, credentials: Credentials) -> Self {
         Self { address, credentials, stream: open(address) }
+    }
+
+    /// Opens another connection for the same caller.
+    pub(crate) fn again(&self) -> Self {
+        Self::connect(self.address, self.credentials.clone())
     }
 
     /// Sends a signed request on the kept connection, or on a new one where the server has closed it.

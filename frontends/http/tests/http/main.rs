@@ -1,6 +1,7 @@
 //! The HTTP frontend before a real engine: what it serves, whom it refuses, what it withstands.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod aliyun;
 mod client;
 mod limits;
 mod operations;

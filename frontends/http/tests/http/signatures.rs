@@ -22,7 +22,7 @@ fn absent_broken_and_downgraded_signatures_are_refused() {
         ("none".to_owned(), "UnsupportedAuthentication"),
         ("Basic YTpi".to_owned(), "UnsupportedAuthentication"),
         (value.replace("SHA256 ", "SM3 "), "UnsupportedAuthentication"),
-        (value.replace("ACS3", "ACS4"), "UnsupportedAuthentication"),
+        (value.replace("ACS3", "ACS4"), "IncompleteSignature"),
         (head.to_owned(), "IncompleteSignature"),
         (format!("{head},Signature="), "IncompleteSignature"),
         (format!("{head},Signature={}", &signature[1..]), "IncompleteSignature"),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use keymill_conformance::MemoryStore;
+use keymill_core::seam::auth::Authenticator;
 use keymill_crypto::root::RootKeys;
 use keymill_http::{Config, Readiness, bind};
 use keymill_runtime::clock::Clock;
@@ -32,19 +33,25 @@ impl Site {
     }
 
     pub(crate) fn start_with(change: impl FnOnce(&mut Config, &mut EngineConfig)) -> Self {
+        Self::start_behind(Box::new(keymill_auth_credentials::open(Default::default()).unwrap()), change)
+    }
+
+    pub(crate) fn start_behind(
+        authenticator: Box<dyn Authenticator>,
+        change: impl FnOnce(&mut Config, &mut EngineConfig),
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut config = Config::new("127.0.0.1:0".parse().unwrap());
         let mut engine = EngineConfig::default();
         change(&mut config, &mut engine);
         let clock = Clock::default();
-        let authenticator = keymill_auth_credentials::open(Default::default()).unwrap();
         let audit = keymill_audit_file::Config::at(directory.path().join("audit"));
         let (engine, bootstrap) = Engine::start(Parts {
             config: engine,
             clock: clock.clone(),
             store: Arc::new(MemoryStore::new()),
             provider: Arc::new(keymill_provider_software::open(Default::default()).unwrap()),
-            authenticators: vec![Box::new(authenticator)],
+            authenticators: vec![authenticator],
             audit: Arc::new(keymill_audit_file::open(audit).unwrap()),
             tokens: Vec::new(),
             root: RootKeys::generate().unwrap().into(),

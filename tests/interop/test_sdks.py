@@ -1,0 +1,208 @@
+"""The cloud's published Python SDKs, unchanged but for their endpoint, against the server: what works, and a documented error of each
+operation. The newest is `alibabacloud_kms20160120` (signed in its headers, or by RPC version 1, or by ACS4), the older one
+`aliyun-python-sdk-kms` (RPC version 1)."""
+
+import base64
+import importlib
+import json
+
+import pytest
+from alibabacloud_kms20160120 import models
+from alibabacloud_kms20160120.client import Client
+from alibabacloud_tea_openapi.models import Config
+from aliyunsdkcore.acs_exception.exceptions import ServerException
+from aliyunsdkcore.client import AcsClient
+
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
+CONTEXT = {"b c": "ü *~", "a": "密", "dotted.name": "1"}
+
+
+def snake(name):
+    """The name of an operation or parameter as the newest SDK spells it."""
+    out = ""
+    for i, c in enumerate(name):
+        out += ("_" if c.isupper() and i and not name[i - 1].isupper() else "") + c.lower()
+    return out
+
+
+class Tea:
+    """Calls by the newest SDK; parameters and answers have the API's own names."""
+
+    def __init__(self, server, **options):
+        credentials = server.credentials
+        self.client = Client(Config(
+            access_key_id=credentials.access_key_id, access_key_secret=credentials.access_key_secret,
+            endpoint=server.http, protocol="http", region_id="cn-hangzhou", **options,
+        ))
+
+    def __call__(self, operation, **parameters):
+        request = getattr(models, f"{operation}Request")().from_map(parameters)
+        return getattr(self.client, snake(operation))(request).body.to_map()
+
+    def refused(self, operation, **parameters):
+        with pytest.raises(Exception) as caught:
+            self(operation, **parameters)
+        return caught.value.code, caught.value.data["HttpStatus"]
+
+
+class Core:
+    """The same by the older SDK."""
+
+    def __init__(self, server):
+        credentials = server.credentials
+        self.endpoint = f"http://{server.http}"
+        self.client = AcsClient(credentials.access_key_id, credentials.access_key_secret, "cn-hangzhou")
+
+    def __call__(self, operation, **parameters):
+        module = importlib.import_module(f"aliyunsdkkms.request.v20160120.{operation}Request")
+        request = getattr(module, f"{operation}Request")()
+        request.set_endpoint(self.endpoint)
+        for name, value in parameters.items():
+            if isinstance(value, dict):
+                value = json.dumps(value)
+            getattr(request, f"set_{name}")(value)
+        return json.loads(self.client.do_action_with_exception(request))
+
+    def refused(self, operation, **parameters):
+        with pytest.raises(ServerException) as caught:
+            self(operation, **parameters)
+        return caught.value.get_error_code(), caught.value.get_http_status()
+
+
+KINDS = {
+    "tea": Tea,
+    "tea-rpc": lambda server: Tea(server, signature_algorithm="v2"),
+    "tea-acs4": lambda server: Tea(server, signature_version="v4"),
+    "core": Core,
+}
+
+
+@pytest.fixture(params=KINDS)
+def sdk(request, server):
+    return KINDS[request.param](server)
+
+
+def new_key(sdk):
+    return sdk("CreateKey", Description="by an SDK")["KeyMetadata"]["KeyId"]
+
+
+def test_keys_live_and_end(sdk):
+    made = sdk("CreateKey", Description="a b *~ ü密", KeySpec="Aliyun_AES_256", KeyUsage="ENCRYPT/DECRYPT")["KeyMetadata"]
+    key = made["KeyId"]
+    assert (made["KeyState"], made["Description"], made["Origin"]) == ("Enabled", "a b *~ ü密", "Aliyun_KMS")
+    assert made["Arn"].endswith(f":key/{key}") and made["DeleteDate"] == ""
+    described = sdk("DescribeKey", KeyId=key)["KeyMetadata"]
+    assert described["PrimaryKeyVersion"] == made["PrimaryKeyVersion"]
+    sdk("UpdateKeyDescription", KeyId=key, Description="another")
+    assert sdk("DescribeKey", KeyId=made["Arn"])["KeyMetadata"]["Description"] == "another"
+    versions = sdk("ListKeyVersions", KeyId=key)
+    assert [row["KeyVersionId"] for row in versions["KeyVersions"]["KeyVersion"]] == [made["PrimaryKeyVersion"]]
+    version = sdk("DescribeKeyVersion", KeyId=key, KeyVersionId=made["PrimaryKeyVersion"])["KeyVersion"]
+    assert version["KeyId"] == key and version["CreationDate"].endswith("Z")
+    listed = sdk("ListKeys", PageNumber=1, PageSize=100)
+    assert listed["TotalCount"] >= 1 and all(row["KeyArn"].endswith(row["KeyId"]) for row in listed["Keys"]["Key"])
+
+    sdk("DisableKey", KeyId=key)
+    assert sdk.refused("Encrypt", KeyId=key, Plaintext="AA==") == ("Rejected.Disabled", 409)
+    sdk("EnableKey", KeyId=key)
+    sdk("ScheduleKeyDeletion", KeyId=key, PendingWindowInDays=7)
+    assert sdk("DescribeKey", KeyId=key)["KeyMetadata"]["KeyState"] == "PendingDeletion"
+    assert sdk.refused("EnableKey", KeyId=key) == ("Rejected.StateModifiedFailed", 409)
+    assert sdk.refused("UpdateKeyDescription", KeyId=key, Description="x") == ("Rejected.PendingDeletion", 409)
+    sdk("CancelKeyDeletion", KeyId=key)
+    assert sdk.refused("CancelKeyDeletion", KeyId=key) == ("Rejected.StateModifiedFailed", 409)
+    assert sdk("DescribeKey", KeyId=key)["KeyMetadata"]["KeyState"] == "Enabled"
+
+
+@pytest.mark.parametrize("operation, parameters", [
+    ("DescribeKey", {}), ("EnableKey", {}), ("DisableKey", {}), ("ScheduleKeyDeletion", {"PendingWindowInDays": 7}),
+    ("CancelKeyDeletion", {}), ("UpdateKeyDescription", {"Description": "x"}), ("ListKeyVersions", {}),
+    ("DescribeKeyVersion", {"KeyVersionId": UNKNOWN}), ("Encrypt", {"Plaintext": "AA=="}), ("GenerateDataKey", {}),
+    ("GenerateDataKeyWithoutPlaintext", {}), ("ListAliasesByKeyId", {}), ("CreateAlias", {"AliasName": "alias/nowhere"}),
+], ids=lambda part: part if isinstance(part, str) else "")
+def test_an_unknown_key_is_not_found(sdk, operation, parameters):
+    assert sdk.refused(operation, KeyId=UNKNOWN, **parameters) == ("Forbidden.KeyNotFound", 404)
+
+
+def test_bad_parameters_are_named(sdk):
+    key = new_key(sdk)
+    assert sdk.refused("CreateKey", KeySpec="DES") == ("InvalidParameter", 400)
+    assert sdk.refused("ListKeys", PageNumber=0) == ("InvalidParameter", 400)
+    assert sdk.refused("ScheduleKeyDeletion", KeyId=key, PendingWindowInDays=6) == ("InvalidParameter", 400)
+    assert sdk.refused("Decrypt", CiphertextBlob="bm90IG91cnM=") == ("InvalidParameter", 400)
+    assert sdk.refused("DescribeKeyVersion", KeyId=key, KeyVersionId=UNKNOWN) == ("Forbidden.KeyVersionNotFound", 404)
+    # What this server does not do yet is said, not passed over.
+    assert sdk.refused("CreateKey", EnableAutomaticRotation=True)[0] == "UnsupportedOperation"
+
+
+def test_texts_are_sealed_and_opened_under_their_context(sdk):
+    key, other = new_key(sdk), new_key(sdk)
+    plaintext = base64.b64encode(bytes(range(256)) * 20).decode()
+    sealed = sdk("Encrypt", KeyId=key, Plaintext=plaintext, EncryptionContext=CONTEXT)
+    assert sealed["KeyId"] == key and sealed["KeyVersionId"]
+    opened = sdk("Decrypt", CiphertextBlob=sealed["CiphertextBlob"], EncryptionContext=CONTEXT)
+    assert (opened["Plaintext"], opened["KeyId"]) == (plaintext, key)
+    assert sdk.refused("Decrypt", CiphertextBlob=sealed["CiphertextBlob"]) == ("InvalidParameter", 400)
+    again = sdk("ReEncrypt", CiphertextBlob=sealed["CiphertextBlob"], SourceEncryptionContext=CONTEXT, DestinationKeyId=other,
+                DestinationEncryptionContext={"x": "y"})
+    opened = sdk("Decrypt", CiphertextBlob=again["CiphertextBlob"], EncryptionContext={"x": "y"})
+    assert (opened["Plaintext"], opened["KeyId"]) == (plaintext, other)
+    assert sdk.refused("ReEncrypt", CiphertextBlob=again["CiphertextBlob"], DestinationKeyId=other) == ("InvalidParameter", 400)
+    # Clients that send text which is no base64 want it back as it was.
+    text = "not base64: \"<密>\""
+    blob = sdk("Encrypt", KeyId=key, Plaintext=text)["CiphertextBlob"]
+    assert sdk("Decrypt", CiphertextBlob=blob)["Plaintext"] == text
+    again = sdk("ReEncrypt", CiphertextBlob=blob, DestinationKeyId=other)["CiphertextBlob"]
+    assert sdk("Decrypt", CiphertextBlob=again)["Plaintext"] == text
+    too_long = base64.b64encode(bytes(6145)).decode()
+    assert sdk.refused("Encrypt", KeyId=key, Plaintext=too_long)[1] == 400
+
+
+def test_data_keys_come_sealed_and_in_clear(sdk):
+    key = new_key(sdk)
+    for parameters, length in [({}, 32), ({"KeySpec": "AES_128"}, 16), ({"NumberOfBytes": 100, "KeySpec": "AES_256"}, 100)]:
+        made = sdk("GenerateDataKey", KeyId=key, EncryptionContext=CONTEXT, **parameters)
+        assert len(base64.b64decode(made["Plaintext"])) == length
+        opened = sdk("Decrypt", CiphertextBlob=made["CiphertextBlob"], EncryptionContext=CONTEXT)
+        assert opened["Plaintext"] == made["Plaintext"]
+        sealed = sdk("GenerateDataKeyWithoutPlaintext", KeyId=key, **parameters)
+        assert "Plaintext" not in sealed
+        assert len(base64.b64decode(sdk("Decrypt", CiphertextBlob=sealed["CiphertextBlob"])["Plaintext"])) == length
+    assert sdk.refused("GenerateDataKey", KeyId=key, NumberOfBytes=1025)[1] == 400
+
+
+def test_aliases_name_keys(sdk, request):
+    key, other = new_key(sdk), new_key(sdk)
+    alias = f"alias/sdk-{request.node.callspec.params['sdk']}"
+    sdk("CreateAlias", KeyId=key, AliasName=alias)
+    assert sdk.refused("CreateAlias", KeyId=other, AliasName=alias) == ("AliasAlreadyExists", 400)
+    blob = sdk("Encrypt", KeyId=alias, Plaintext="AA==")
+    assert blob["KeyId"] == key
+    sdk("UpdateAlias", KeyId=other, AliasName=alias)
+    assert sdk("DescribeKey", KeyId=alias)["KeyMetadata"]["KeyId"] == other
+    rows = sdk("ListAliasesByKeyId", KeyId=other)["Aliases"]["Alias"]
+    assert [(row["AliasName"], row["KeyId"]) for row in rows] == [(alias, other)]
+    assert alias in [row["AliasName"] for row in sdk("ListAliases", PageSize=100)["Aliases"]["Alias"]]
+    assert sdk.refused("EnableKey", KeyId="alias/absent")[1] in (400, 404)
+    sdk("DeleteAlias", AliasName=alias)
+    assert sdk.refused("DeleteAlias", AliasName=alias) == ("Forbidden.AliasNotFound", 404)
+    assert sdk.refused("UpdateAlias", KeyId=key, AliasName=alias) == ("Forbidden.AliasNotFound", 404)
+    assert sdk.refused("DescribeKey", KeyId=alias) == ("Forbidden.AliasNotFound", 404)
+
+
+def test_an_unknown_operation_is_not_found(sdk):
+    """It is one that the SDK knows and the server does not yet."""
+    assert sdk.refused("ListSecrets") == ("InvalidAction.NotFound", 404)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_wrong_secret_is_refused(server, kind):
+    class Wrong:
+        http = server.http
+        credentials = type(server.credentials)(server.credentials.access_key_id, "wrong")
+
+    code, status = KINDS[kind](Wrong).refused("ListKeys")
+    # The older SDK finds its own string to sign in the message, and tells its user that the secret is wrong.
+    assert code in ("SignatureDoesNotMatch", "InvalidAccessKeySecret") and status == 400
+    if kind == "core":
+        assert code == "InvalidAccessKeySecret"
