@@ -167,17 +167,7 @@ impl Fixture {
     }
 
     fn create_key(&self) -> Result<CmkId> {
-        let request = CreateKeyRequest {
-            key_spec: None,
-            key_usage: None,
-            origin: None,
-            protection_level: None,
-            bulk_mode: None,
-            fallback: None,
-            key_storage_mechanism: None,
-            description: Some("bench".into()),
-            timeout_ms: None,
-        };
+        let request = CreateKeyRequest { description: Some("bench".into()), ..Default::default() };
         match self.client()?.call(request)?.reply()? {
             Reply::CreateKey(made) => Ok(made.key_metadata.key_id),
             other => Err(BenchError::new(format!("CreateKey was answered by {other:?}"))),

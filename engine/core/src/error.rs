@@ -58,6 +58,8 @@ pub enum ErrorKind {
     AccessKeyNotFound,
     /// The alias is taken.
     AliasExists,
+    /// The service is open already.
+    AlreadyOpen,
     /// The key is disabled.
     KeyDisabled,
     /// The key is waiting for its deletion.
@@ -111,11 +113,13 @@ pub enum Limit {
     Grants,
     /// Rows of a page.
     PageSize,
+    /// Tags of a key or of a request.
+    Tags,
 }
 
 impl Limit {
     /// Every limit.
-    pub const ALL: [Limit; 11] = [
+    pub const ALL: [Limit; 12] = [
         Limit::BatchItems,
         Limit::ItemBytes,
         Limit::PlaintextBytes,
@@ -127,6 +131,7 @@ impl Limit {
         Limit::DescriptionCharacters,
         Limit::Grants,
         Limit::PageSize,
+        Limit::Tags,
     ];
 }
 
@@ -159,7 +164,7 @@ pub enum ErrorClass {
 
 impl ErrorKind {
     /// Every kind but the limits, for tables that must be complete.
-    pub const ALL: [ErrorKind; 36] = {
+    pub const ALL: [ErrorKind; 37] = {
         use ErrorKind::*;
         [
             InvalidParameter,
@@ -185,6 +190,7 @@ impl ErrorKind {
             AliasNotFound,
             AccessKeyNotFound,
             AliasExists,
+            AlreadyOpen,
             KeyDisabled,
             KeyPendingDeletion,
             KeyPendingImport,
@@ -221,6 +227,7 @@ impl ErrorKind {
                 Limit::DescriptionCharacters => "Rejected.LimitExceeded.DescriptionCharacters",
                 Limit::Grants => "Rejected.LimitExceeded.Grants",
                 Limit::PageSize => "Rejected.LimitExceeded.PageSize",
+                Limit::Tags => "Rejected.LimitExceeded.Tags",
             },
             BodyTooLarge => "Rejected.BodyTooLarge",
             UnsupportedVersion => "InvalidVersion",
@@ -241,6 +248,7 @@ impl ErrorKind {
             AliasNotFound => "Forbidden.AliasNotFound",
             AccessKeyNotFound => "Forbidden.ResourceNotFound",
             AliasExists => "AliasAlreadyExists",
+            AlreadyOpen => "Forbidden.Opened",
             KeyDisabled => "Rejected.Disabled",
             KeyPendingDeletion => "Rejected.PendingDeletion",
             KeyPendingImport => "Rejected.PendingImport",
@@ -270,7 +278,7 @@ impl ErrorKind {
             OperationNotFound | KeyNotFound | KeyVersionNotFound | AliasNotFound | AccessKeyNotFound => {
                 ErrorClass::NotFound
             }
-            AliasExists => ErrorClass::Exists,
+            AliasExists | AlreadyOpen => ErrorClass::Exists,
             KeyDisabled | KeyPendingDeletion | KeyPendingImport | StateConflict | Conflict => {
                 ErrorClass::State
             }

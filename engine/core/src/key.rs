@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+mod keeping;
 mod spec;
 
+pub use keeping::{RotationInterval, RotationPolicy, Tags, check_tag, check_tags};
 pub use spec::{DecryptAlgorithm, KeySpec, KeyUsage, SignAlgorithm};
 
 use crate::blob::Algorithm;
@@ -155,6 +157,26 @@ impl KeyState {
     }
 }
 
+/// Whether a key is rotated by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum AutomaticRotation {
+    /// It is.
+    Enabled,
+    /// It is not.
+    Disabled,
+    /// It would be, were it enabled.
+    Suspended,
+}
+
+/// Whether a key is protected against deletion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum DeletionProtection {
+    /// It is.
+    Enabled,
+    /// It is not.
+    Disabled,
+}
+
 /// A customer master key: its metadata and the versions of its material.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Cmk {
@@ -186,6 +208,15 @@ pub struct Cmk {
     pub created_at: Timestamp,
     /// When it is to be deleted, in state `PendingDeletion`.
     pub delete_at: Option<Timestamp>,
+    /// That it is rotated by itself, where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<RotationPolicy>,
+    /// Why it is protected against deletion, where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_protection: Option<String>,
+    /// Text of the users' own.
+    #[serde(default, skip_serializing_if = "Tags::is_empty")]
+    pub tags: Tags,
     /// The versions, by number; the last is the primary one.
     pub versions: Vec<KeyVersion>,
 }
@@ -205,6 +236,15 @@ impl Cmk {
     /// Returns the version that encrypts.
     pub fn primary(&self) -> &KeyVersion {
         self.versions.last().expect("a CMK is created with its first version")
+    }
+
+    /// Tells whether it is rotated by itself.
+    pub fn automatic_rotation(&self) -> AutomaticRotation {
+        match (&self.rotation, self.state) {
+            (None, _) => AutomaticRotation::Disabled,
+            (Some(_), KeyState::Disabled | KeyState::PendingDeletion) => AutomaticRotation::Suspended,
+            (Some(_), KeyState::Enabled | KeyState::PendingImport) => AutomaticRotation::Enabled,
+        }
     }
 
     /// Returns where its material is kept; `None` for a key of software.

@@ -26,6 +26,16 @@ pub const DEFAULT_TIMEOUT_MS: u64 = 10_000;
 pub const MAX_TIMEOUT_MS: u64 = 60_000;
 /// Days between the scheduling and the deletion of a key, at least and at most.
 pub const DELETION_WINDOW_DAYS: std::ops::RangeInclusive<u32> = 7..=366;
+/// Days between two versions of a key that is rotated by itself, at least and at most.
+pub const ROTATION_DAYS: std::ops::RangeInclusive<u64> = 7..=730;
+/// Tags of a key, and of one request.
+pub const TAGS: usize = 20;
+/// Characters of the name of a tag, and of its value.
+pub const TAG_CHARACTERS: usize = 128;
+/// Keys of one request on tags.
+pub const TAGGED_KEYS: usize = 50;
+/// Rows of one answer of `ListTagResources`.
+pub const TAG_ROWS: usize = 200;
 /// Rows of a page, at most.
 pub const PAGE_SIZE: u32 = 100;
 /// Bytes of a MessagePack frame, unless configured otherwise.

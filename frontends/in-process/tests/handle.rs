@@ -54,17 +54,7 @@ impl Drop for Site {
 }
 
 fn create_key() -> CreateKeyRequest {
-    CreateKeyRequest {
-        key_spec: None,
-        key_usage: None,
-        origin: None,
-        protection_level: None,
-        bulk_mode: None,
-        fallback: None,
-        key_storage_mechanism: None,
-        description: None,
-        timeout_ms: None,
-    }
+    CreateKeyRequest::default()
 }
 
 fn new_key(handle: &Handle) -> CmkId {
@@ -137,8 +127,7 @@ fn threads_share_a_handle_and_management_runs_beside() {
             scope.spawn(|| (0..5).map(|_| new_key(&handle)).collect::<Vec<_>>());
         }
     });
-    let listed =
-        handle.call(ListKeysRequest { page_number: None, page_size: None, timeout_ms: None }).unwrap();
+    let listed = handle.call(ListKeysRequest::default()).unwrap();
     let Reply::ListKeys(listed) = &*listed.reply().unwrap() else { panic!() };
     assert_eq!(listed.total_count, 21);
 }

@@ -18,17 +18,7 @@ fn call<'a, T>(
 }
 
 fn create_key(connection: &mut Connection) -> CmkId {
-    let request = CreateKeyRequest {
-        key_spec: None,
-        key_usage: None,
-        origin: None,
-        protection_level: None,
-        bulk_mode: None,
-        fallback: None,
-        key_storage_mechanism: None,
-        description: Some("people".into()),
-        timeout_ms: None,
-    };
+    let request = CreateKeyRequest { description: Some("people".into()), ..Default::default() };
     call(connection, request, |reply| match reply {
         Reply::CreateKey(reply) => reply.key_metadata.key_id,
         other => panic!("{other:?}"),

@@ -24,7 +24,8 @@ pub fn status(kind: ErrorKind) -> u16 {
         | TimestampExpired
         | NonceUsed
         // The cloud answers 400 for a taken alias, not 409.
-        | AliasExists => 400,
+        | AliasExists
+        | AlreadyOpen => 400,
         Denied => 403,
         AccessKeyUnknown | OperationNotFound | KeyNotFound | KeyVersionNotFound | AliasNotFound
         | AccessKeyNotFound => 404,

@@ -101,17 +101,7 @@ fn ask<'a>(gate: &Gate, principal: &Principal, request: Request<'a>) -> Opened {
 }
 
 fn create_key(gate: &Gate, principal: &Principal) -> CmkId {
-    let request = CreateKeyRequest {
-        key_spec: None,
-        key_usage: None,
-        origin: None,
-        protection_level: None,
-        bulk_mode: None,
-        fallback: None,
-        key_storage_mechanism: None,
-        description: None,
-        timeout_ms: None,
-    };
+    let request = CreateKeyRequest::default();
     let Opened::Managed(managed) = ask(gate, principal, request.into()) else { panic!("it is a change") };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     match runtime.block_on(gate.manage(*managed)) {

@@ -124,17 +124,7 @@ impl Caller {
 
     /// Creates a key with a description.
     pub fn create_described(&mut self, description: &str) -> Answered<CmkId> {
-        let request = CreateKeyRequest {
-            key_spec: None,
-            key_usage: None,
-            origin: None,
-            protection_level: None,
-            bulk_mode: None,
-            fallback: None,
-            key_storage_mechanism: None,
-            description: Some(description.to_owned()),
-            timeout_ms: None,
-        };
+        let request = CreateKeyRequest { description: Some(description.to_owned()), ..Default::default() };
         self.ask(request, take!(CreateKey, reply => reply.key_metadata.key_id))
     }
 
@@ -156,14 +146,10 @@ impl Caller {
     ) -> Answered<CmkId> {
         let request = CreateKeyRequest {
             key_spec,
-            key_usage: None,
-            origin: None,
             protection_level: bulk_mode.map(|_| ProtectionLevel::Hsm),
             bulk_mode,
             fallback,
-            key_storage_mechanism: None,
-            description: None,
-            timeout_ms: None,
+            ..Default::default()
         };
         self.ask(request, take!(CreateKey, reply => reply.key_metadata.key_id))
     }
@@ -171,15 +157,11 @@ impl Caller {
     /// Creates a key that stays in the token that makes it.
     pub fn create_internal(&mut self, mode: BulkMode, fallback: Option<Fallback>) -> Answered<KeyMetadata> {
         let request = CreateKeyRequest {
-            key_spec: None,
-            key_usage: None,
-            origin: None,
             protection_level: Some(ProtectionLevel::Hsm),
             bulk_mode: Some(mode),
             fallback,
             key_storage_mechanism: Some(KeyStorageMechanism::HsmInternal),
-            description: None,
-            timeout_ms: None,
+            ..Default::default()
         };
         self.ask(request, take!(CreateKey, reply => reply.key_metadata))
     }
@@ -238,7 +220,7 @@ impl Caller {
 
     /// Lists the first hundred keys.
     pub fn keys(&mut self) -> Answered<Vec<CmkId>> {
-        let request = ListKeysRequest { page_number: None, page_size: Some(100), timeout_ms: None };
+        let request = ListKeysRequest { page_size: Some(100), ..Default::default() };
         self.ask(request, take!(ListKeys, reply => reply.keys.key.iter().map(|row| row.key_id).collect()))
     }
 

@@ -234,15 +234,9 @@ fn a_key_may_ask_for_at_most_what_the_pool_allows() {
             }
         }
         let of_software = CreateKeyRequest {
-            key_spec: None,
-            key_usage: None,
-            origin: None,
             protection_level: Some(ProtectionLevel::Software),
-            bulk_mode: None,
             fallback: Some(Fallback::Never),
-            key_storage_mechanism: None,
-            description: None,
-            timeout_ms: None,
+            ..Default::default()
         };
         assert_eq!(caller.ask(of_software, |_| ()).unwrap_err().code, "InvalidParameter");
     }

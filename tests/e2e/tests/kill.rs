@@ -33,17 +33,7 @@ fn call<'a, T>(
 }
 
 fn create_key(connection: &mut Connection) -> Option<(CmkId, RequestId)> {
-    let request = CreateKeyRequest {
-        key_spec: None,
-        key_usage: None,
-        origin: None,
-        protection_level: None,
-        bulk_mode: None,
-        fallback: None,
-        key_storage_mechanism: None,
-        description: None,
-        timeout_ms: None,
-    };
+    let request = CreateKeyRequest::default();
     call(connection, request, |reply| match reply {
         Reply::CreateKey(reply) => (reply.key_metadata.key_id, reply.request_id),
         other => panic!("{other:?}"),

@@ -181,7 +181,7 @@ fn e9_pages_outside_their_range_are_refused_and_show_nobody_elses_rows() {
     let mut user = Caller::new(&live, &credentials);
     for page_number in 1..5 {
         let request =
-            ListKeysRequest { page_number: Some(page_number), page_size: Some(5), timeout_ms: None };
+            ListKeysRequest { page_number: Some(page_number), page_size: Some(5), ..Default::default() };
         let (rows, total) = user
             .ask(request, |reply| match reply {
                 Reply::ListKeys(reply) => (reply.keys.key.len(), reply.total_count),

@@ -139,6 +139,8 @@ catalogue! { <'a>
     CancelKeyDeletion: Management(CancelKeyDeletionRequest) -> CancelKeyDeletionReply;
     UpdateKeyDescription: Management(UpdateKeyDescriptionRequest) -> UpdateKeyDescriptionReply;
     RotateKey: Management(RotateKeyRequest) -> RotateKeyReply;
+    UpdateRotationPolicy: Management(UpdateRotationPolicyRequest) -> UpdateRotationPolicyReply;
+    SetDeletionProtection: Management(SetDeletionProtectionRequest) -> SetDeletionProtectionReply;
     DescribeKeyVersion: Read(DescribeKeyVersionRequest) -> DescribeKeyVersionReply;
     ListKeyVersions: Read(ListKeyVersionsRequest) -> ListKeyVersionsReply;
     CreateAlias: Management(CreateAliasRequest) -> CreateAliasReply;
@@ -146,6 +148,12 @@ catalogue! { <'a>
     DeleteAlias: Management(DeleteAliasRequest) -> DeleteAliasReply;
     ListAliases: Read(ListAliasesRequest) -> ListAliasesReply;
     ListAliasesByKeyId: Read(ListAliasesByKeyIdRequest) -> ListAliasesByKeyIdReply;
+    TagResource: Management(TagResourceRequest) -> TagResourceReply;
+    UntagResource: Management(UntagResourceRequest) -> UntagResourceReply;
+    ListResourceTags: Read(ListResourceTagsRequest) -> ListResourceTagsReply;
+    TagResources: Management(TagResourcesRequest) -> TagResourcesReply;
+    UntagResources: Management(UntagResourcesRequest) -> UntagResourcesReply;
+    ListTagResources: Read(ListTagResourcesRequest) -> ListTagResourcesReply;
     Encrypt: Data(EncryptRequest<'a>) -> EncryptReply<'a>;
     Decrypt: Data(DecryptRequest<'a>) -> DecryptReply<'a>;
     ReEncrypt: Data(ReEncryptRequest<'a>) -> ReEncryptReply<'a>;
@@ -161,6 +169,10 @@ catalogue! { <'a>
     UpdateAccessKey: Management(UpdateAccessKeyRequest) -> UpdateAccessKeyReply;
     DeleteAccessKey: Management(DeleteAccessKeyRequest) -> DeleteAccessKeyReply;
     DescribeLimits: Read(DescribeLimitsRequest) -> DescribeLimitsReply;
+    DescribeRegions: Read(DescribeRegionsRequest) -> DescribeRegionsReply;
+    DescribeService: Read(DescribeServiceRequest) -> DescribeServiceReply;
+    DescribeAccountKmsStatus: Read(DescribeAccountKmsStatusRequest) -> DescribeAccountKmsStatusReply;
+    OpenKmsService: Read(OpenKmsServiceRequest) -> OpenKmsServiceReply;
     ListTokens: Read(ListTokensRequest) -> ListTokensReply;
     DrainToken: Management(DrainTokenRequest) -> DrainTokenReply;
     EnableToken: Management(EnableTokenRequest) -> EnableTokenReply;

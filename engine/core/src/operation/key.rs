@@ -2,14 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::TagPair;
 use crate::id::{AccessKeyId, CmkId, KeyRef, KeyVersionId, RequestId};
 use crate::key::{
-    BulkMode, Fallback, KeySpec, KeyState, KeyStorageMechanism, KeyUsage, Origin, ProtectionLevel,
+    AutomaticRotation, BulkMode, DeletionProtection, Fallback, KeySpec, KeyState, KeyStorageMechanism,
+    KeyUsage, Origin, ProtectionLevel, RotationInterval,
 };
 use crate::time::Timestamp;
 
 /// Creates a CMK with its first version.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct CreateKeyRequest {
     /// The kind of material; `Aliyun_AES_256` if absent.
@@ -36,6 +38,15 @@ pub struct CreateKeyRequest {
     /// Free text of up to 8,192 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
+    /// Whether it is rotated by itself; not if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enable_automatic_rotation: Option<bool>,
+    /// How often, then: `7d` to `730d` (or in `h`, `m`, `s`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation_interval: Option<RotationInterval>,
+    /// Up to 20 tags.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tags: Option<Vec<TagPair>>,
     /// Milliseconds that the request may take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
@@ -92,6 +103,15 @@ pub struct AdoptKeyReply {
     pub request_id: RequestId,
 }
 
+// What a server that knows neither does.
+fn not_rotated() -> AutomaticRotation {
+    AutomaticRotation::Disabled
+}
+
+fn not_protected() -> DeletionProtection {
+    DeletionProtection::Disabled
+}
+
 /// What `DescribeKey` tells of a key.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -132,6 +152,21 @@ pub struct KeyMetadata {
     pub primary_key_version: KeyVersionId,
     /// When the primary version was made.
     pub last_rotation_date: Timestamp,
+    /// Whether it is rotated by itself.
+    #[serde(default = "not_rotated")]
+    pub automatic_rotation: AutomaticRotation,
+    /// How often, where it is or would be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation_interval: Option<RotationInterval>,
+    /// When it is next, where it is or would be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_rotation_date: Option<Timestamp>,
+    /// Whether it is protected against deletion.
+    #[serde(default = "not_protected")]
+    pub deletion_protection: DeletionProtection,
+    /// Why it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_protection_description: Option<String>,
     /// When it is to be deleted; empty unless the state is `PendingDeletion`.
     pub delete_date: String,
     /// When its imported material expires; empty where it never does.
@@ -165,7 +200,7 @@ pub struct DescribeKeyReply {
 }
 
 /// Lists the keys that the caller may see.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct ListKeysRequest {
     /// From 1; the first if absent.
@@ -174,9 +209,23 @@ pub struct ListKeysRequest {
     /// Rows, up to 100; ten if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub page_size: Option<u32>,
+    /// Up to ten filters: any of the values of one key, and all keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filters: Option<Vec<KeyFilter>>,
     /// Milliseconds that the request may take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+}
+
+/// A filter of `ListKeys`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct KeyFilter {
+    /// What is looked at: `KeyState`, `KeySpec`, `KeyUsage`, `ProtectionLevel`, `CreatorType`, `Creator`, `DKMSInstanceId`, `keyId`, `AliasName`,
+    /// `TagKey` or `TagValue`.
+    pub key: String,
+    /// What it may be, up to ten.
+    pub values: Vec<String>,
 }
 
 /// The reply of `ListKeys`.

@@ -9,6 +9,9 @@ mod data_key;
 mod key;
 mod limits;
 mod page;
+mod rotation;
+mod service;
+mod tag;
 mod token;
 
 pub use access::*;
@@ -20,4 +23,7 @@ pub use data_key::*;
 pub use key::*;
 pub use limits::*;
 pub use page::PageRequest;
+pub use rotation::*;
+pub use service::*;
+pub use tag::*;
 pub use token::*;

@@ -5,17 +5,22 @@ use actix::{Addr, Handler, Message};
 use keymill_core::access::{Grant, Resource, Role};
 use keymill_core::audit::{KeyTouch, Outcome, RecordStamp};
 use keymill_core::error::{Error, ErrorKind, Limit, Result};
-use keymill_core::id::{AccessKeyId, AliasName, CmkId, KeyRef};
-use keymill_core::key::{BulkMode, Cmk, Fallback, KeyChange, KeySpec, Origin, ProtectionLevel};
+use keymill_core::id::{AccessKeyId, AliasName, CmkId, KeyRef, RequestId};
+use keymill_core::key::{
+    BulkMode, Cmk, Fallback, KeyChange, KeySpec, Origin, ProtectionLevel, RotationInterval, Tags,
+};
 use keymill_core::limit;
 use keymill_core::operation::*;
 use keymill_core::seam::provider::{Adopt, ProviderError};
 
-use super::parameters::{describe, name, named, offered, stays};
+use super::parameters::{
+    bounded, describe, keys_only, name, named, offered, rotation, some, stays, tagged, tags,
+};
 use super::read::{id_only, used};
 use super::{Call, Gate};
 use crate::actor::keyring::{
-    ChangeDescription, ChangeState, CreateCmk, DeleteAlias as RemoveAlias, PutAlias, Rotate,
+    ChangeDescription, ChangeState, CreateCmk, DeleteAlias as RemoveAlias, KeepKeys, Keeping, PutAlias,
+    Rotate,
 };
 use crate::actor::policy::{AddAccessKey, ChangeAccessKey, RemoveAccessKey, fresh_access_key};
 use crate::actor::{Changed, CustodyJob, Drain, Enable, Made, TokenActor, Wanted};
@@ -40,6 +45,8 @@ pub(super) enum Plan {
     CreateKey {
         description: String,
         wanted: Wanted,
+        rotation: Option<RotationInterval>,
+        tags: Tags,
     },
     /// From the token at this place in the pool.
     AdoptKey {
@@ -58,6 +65,12 @@ pub(super) enum Plan {
     },
     Rotate {
         id: CmkId,
+    },
+    Keep {
+        ids: Vec<CmkId>,
+        change: Keeping,
+        /// Made once it is done.
+        reply: fn(RequestId) -> Reply<'static>,
     },
     PutAlias {
         name: AliasName,
@@ -124,8 +137,13 @@ impl Gate {
                     return Err(Error::new(ErrorKind::InvalidParameter, why));
                 }
                 let description = describe(r.description.unwrap_or_default())?;
+                let rotation = rotation(r.enable_automatic_rotation, r.rotation_interval)?;
+                let pairs = r.tags.unwrap_or_default().into_iter().map(|tag| (tag.tag_key, tag.tag_value));
+                let tags = tags(pairs.collect())?.into_iter().collect();
                 Ok(Plan::CreateKey {
                     description,
+                    rotation,
+                    tags,
                     wanted: Wanted { spec, usage, bulk_mode, fallback, stays },
                 })
             }
@@ -173,6 +191,77 @@ impl Gate {
                 entry.cmk.state.check_usable()?;
                 Ok(Plan::Rotate { id: entry.cmk.id })
             }
+            Request::UpdateRotationPolicy(r) => {
+                let id = self.find_key(job, id_only(&r.key_id)?, Operation::UpdateRotationPolicy)?.cmk.id;
+                let interval = rotation(
+                    Some(r.enable_automatic_rotation),
+                    r.rotation_interval.filter(|_| r.enable_automatic_rotation),
+                )?;
+                let reply =
+                    |request_id| Reply::UpdateRotationPolicy(UpdateRotationPolicyReply { request_id });
+                Ok(Plan::Keep { ids: vec![id], change: Keeping::Rotate(interval), reply })
+            }
+            Request::SetDeletionProtection(r) => {
+                let key = match (r.protected_resource_arn, r.key_id, r.kms_instance_id) {
+                    (Some(key), None, None) | (None, Some(key), None) => key,
+                    (None, None, Some(_)) => {
+                        return Err(Error::new(ErrorKind::Unsupported, "this server has no instances yet"));
+                    }
+                    (None, None, None) => {
+                        let why = "ProtectedResourceArn: the parameter is missing";
+                        return Err(Error::new(ErrorKind::MissingParameter, why));
+                    }
+                    _ => {
+                        let why =
+                            "one of ProtectedResourceArn, KeyId and KmsInstanceId names what is protected";
+                        return Err(Error::new(ErrorKind::InvalidParameter, why));
+                    }
+                };
+                let id = self.find_key(job, id_only(&key)?, Operation::SetDeletionProtection)?.cmk.id;
+                let why = describe(r.deletion_protection_description.unwrap_or_default())?;
+                let change = Keeping::Protect(r.enable_deletion_protection.then_some(why));
+                let reply =
+                    |request_id| Reply::SetDeletionProtection(SetDeletionProtectionReply { request_id });
+                Ok(Plan::Keep { ids: vec![id], change, reply })
+            }
+            Request::TagResource(r) => {
+                let key = tagged(r.key_id, r.secret_name.as_ref(), r.certificate_id.as_ref())?;
+                let ids = self.tagged_keys(job, &[key], Operation::TagResource)?;
+                some(r.tags.len(), limit::TAGS, "Tags")?;
+                let pairs = r.tags.into_iter().map(|tag| (tag.tag_key, tag.tag_value)).collect();
+                let reply = |request_id| Reply::TagResource(TagResourceReply { request_id });
+                Ok(Plan::Keep { ids, change: Keeping::Tag(tags(pairs)?), reply })
+            }
+            Request::UntagResource(r) => {
+                let key = tagged(r.key_id, r.secret_name.as_ref(), r.certificate_id.as_ref())?;
+                let ids = self.tagged_keys(job, &[key], Operation::UntagResource)?;
+                some(r.tag_keys.len(), limit::TAGS, "TagKeys")?;
+                let reply = |request_id| Reply::UntagResource(UntagResourceReply { request_id });
+                Ok(Plan::Keep { ids, change: Keeping::Untag(r.tag_keys), reply })
+            }
+            Request::TagResources(r) => {
+                keys_only(r.resource_type)?;
+                let ids = self.tagged_keys(job, &r.resource_id, Operation::TagResources)?;
+                some(r.tag.len(), limit::TAGS, "Tag")?;
+                let pairs = r.tag.into_iter().map(|tag| (tag.key, tag.value)).collect();
+                let reply = |request_id| Reply::TagResources(TagResourcesReply { request_id });
+                Ok(Plan::Keep { ids, change: Keeping::Tag(tags(pairs)?), reply })
+            }
+            Request::UntagResources(r) => {
+                keys_only(r.resource_type)?;
+                let ids = self.tagged_keys(job, &r.resource_id, Operation::UntagResources)?;
+                let names = r.tag_key.unwrap_or_default();
+                bounded(names.len(), limit::TAGS, "TagKey")?;
+                let change = match (r.all.unwrap_or(false), names.is_empty()) {
+                    (_, false) => Keeping::Untag(names),
+                    (true, true) => Keeping::UntagAll,
+                    (false, true) => {
+                        return Err(Error::new(ErrorKind::MissingParameter, "TagKey or All is needed"));
+                    }
+                };
+                let reply = |request_id| Reply::UntagResources(UntagResourcesReply { request_id });
+                Ok(Plan::Keep { ids, change, reply })
+            }
             Request::CreateAlias(r) => {
                 let to = self.find_key(job, id_only(&r.key_id)?, Operation::CreateAlias)?.cmk.id;
                 Ok(Plan::PutAlias { name: r.alias_name, to, create: true })
@@ -219,6 +308,19 @@ impl Gate {
             }
             other => Err(Error::internal(format!("{} changes nothing", other.operation().name()))),
         }
+    }
+
+    /// Finds keys that tags are put on or taken off, each once.
+    fn tagged_keys(&self, job: &mut Job, keys: &[KeyRef], right: Operation) -> Result<Vec<CmkId>> {
+        some(keys.len(), limit::TAGGED_KEYS, "ResourceId")?;
+        let mut ids = Vec::with_capacity(keys.len());
+        for key in keys {
+            let id = self.find_key(job, id_only(key)?, right)?.cmk.id;
+            if !ids.contains(&id) {
+                ids.push(id);
+            }
+        }
+        Ok(ids)
     }
 
     /// Returns the place of the token that a key is taken over from.
@@ -391,7 +493,7 @@ impl Gate {
         let actors = &self.0.actors;
         let request_id = call.request_id;
         match plan {
-            Plan::CreateKey { description, wanted } => {
+            Plan::CreateKey { description, wanted, rotation, tags } => {
                 let made = self.generate(call, wanted, None, deadline).await?;
                 let creator = (*call.principal.access_key).clone();
                 let protection = match wanted.bulk_mode {
@@ -399,8 +501,8 @@ impl Gate {
                     None => ProtectionLevel::Software,
                 };
                 let fallback = wanted.fallback;
-                let changed =
-                    actors.keyring(CreateCmk { made, protection, fallback, description, creator }).await?;
+                let create = CreateCmk { made, protection, fallback, description, creator, rotation, tags };
+                let changed = actors.keyring(create).await?;
                 let key_metadata = self.metadata(&changed.value);
                 Ok(done(Reply::CreateKey(CreateKeyReply { key_metadata, request_id }), changed))
             }
@@ -412,8 +514,9 @@ impl Gate {
                 let made = adopted.await.map_err(|_| shut_down())?.map_err(told)?;
                 let creator = (*principal).clone();
                 let (protection, fallback) = (ProtectionLevel::Hsm, Fallback::Never);
-                let changed =
-                    actors.keyring(CreateCmk { made, protection, fallback, description, creator }).await?;
+                let (rotation, tags) = (None, Tags::new());
+                let create = CreateCmk { made, protection, fallback, description, creator, rotation, tags };
+                let changed = actors.keyring(create).await?;
                 let key_metadata = self.metadata(&changed.value);
                 Ok(done(Reply::AdoptKey(AdoptKeyReply { key_metadata, request_id }), changed))
             }
@@ -450,6 +553,10 @@ impl Gate {
                 let changed = actors.keyring(Rotate { id, made }).await?;
                 let key_version_id = changed.value.primary().id;
                 Ok(done(Reply::RotateKey(RotateKeyReply { key_version_id, request_id }), changed))
+            }
+            Plan::Keep { ids, change, reply } => {
+                let changed = actors.keyring(KeepKeys { ids, change }).await?;
+                Ok(done(reply(request_id), changed))
             }
             Plan::PutAlias { name, to, create } => {
                 let changed = actors.keyring(PutAlias { name, to, create }).await?;

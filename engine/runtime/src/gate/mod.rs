@@ -2,6 +2,7 @@
 //! the audit does not have.
 
 mod data;
+mod filter;
 mod manage;
 mod parameters;
 mod read;

@@ -1,8 +1,12 @@
 //! What the parameters of management requests come to: each is checked before anything is done, and named where it is refused.
 
 use keymill_core::error::{Error, ErrorKind, Limit, Result};
-use keymill_core::key::{BulkMode, Fallback, KeySpec, KeyStorageMechanism, KeyUsage};
+use keymill_core::id::KeyRef;
+use keymill_core::key::{
+    BulkMode, Fallback, KeySpec, KeyStorageMechanism, KeyUsage, RotationInterval, check_tag,
+};
 use keymill_core::limit;
+use keymill_core::operation::ResourceType;
 use keymill_crypto::digest;
 
 /// Bytes of the label or the id of a key in a token, at most.
@@ -64,15 +68,91 @@ pub(super) fn offered(spec: KeySpec, usage: KeyUsage, bulk_mode: Option<BulkMode
     Ok(())
 }
 
+/// Finds the one resource that is tagged: a key, so far.
+pub(super) fn tagged(
+    key: Option<KeyRef>,
+    secret: Option<&String>,
+    certificate: Option<&String>,
+) -> Result<KeyRef> {
+    match (key, secret.is_some() || certificate.is_some()) {
+        (Some(key), false) => Ok(key),
+        (None, true) => {
+            Err(Error::new(ErrorKind::Unsupported, "this server has no secrets and no certificates yet"))
+        }
+        (None, false) => Err(Error::new(ErrorKind::MissingParameter, "KeyId: the parameter is missing")),
+        (Some(_), true) => {
+            let why = "one of KeyId, SecretName and CertificateId names what is tagged";
+            Err(Error::new(ErrorKind::InvalidParameter, why))
+        }
+    }
+}
+
+/// Refuses resources that there are none of.
+pub(super) fn keys_only(resource: ResourceType) -> Result<()> {
+    match resource {
+        ResourceType::Key => Ok(()),
+        ResourceType::Secret => Err(Error::new(ErrorKind::Unsupported, "this server has no secrets yet")),
+    }
+}
+
+/// Checks tags that are to be put on: each, and how many.
+pub(super) fn tags(pairs: Vec<(String, String)>) -> Result<Vec<(String, String)>> {
+    bounded(pairs.len(), limit::TAGS, "Tags")?;
+    for (at, (name, value)) in pairs.iter().enumerate() {
+        check_tag(name, value)?;
+        if pairs[..at].iter().any(|(other, _)| other == name) {
+            return Err(Error::new(ErrorKind::InvalidParameter, "a TagKey comes twice"));
+        }
+    }
+    Ok(pairs)
+}
+
+/// Checks how many entries a list has.
+pub(super) fn bounded(count: usize, limit: usize, name: &str) -> Result<()> {
+    match count <= limit {
+        true => Ok(()),
+        false => Err(Error::new(
+            ErrorKind::InvalidParameter,
+            format!("{name} has up to {limit} entries, not {count}"),
+        )),
+    }
+}
+
+/// Checks that a list has entries, and not too many.
+pub(super) fn some(count: usize, limit: usize, name: &str) -> Result<()> {
+    match count {
+        0 => Err(Error::new(ErrorKind::MissingParameter, format!("{name} has no entry"))),
+        _ => bounded(count, limit, name),
+    }
+}
+
+/// Reads how often a key is to be rotated, if it is.
+pub(super) fn rotation(
+    enable: Option<bool>,
+    interval: Option<RotationInterval>,
+) -> Result<Option<RotationInterval>> {
+    match (enable.unwrap_or(false), interval) {
+        (true, Some(interval)) => Ok(Some(interval)),
+        (true, None) => {
+            Err(Error::new(ErrorKind::MissingParameter, "RotationInterval: the parameter is missing"))
+        }
+        (false, None) => Ok(None),
+        (false, Some(_)) => {
+            let why = "RotationInterval is for keys that are rotated by themselves: EnableAutomaticRotation";
+            Err(Error::new(ErrorKind::InvalidParameter, why))
+        }
+    }
+}
+
 pub(super) fn describe(text: String) -> Result<String> {
-    bounded(text, limit::DESCRIPTION_CHARACTERS)
+    short(text, limit::DESCRIPTION_CHARACTERS)
 }
 
 pub(super) fn name(text: String) -> Result<String> {
-    bounded(text, limit::NAME_CHARACTERS)
+    short(text, limit::NAME_CHARACTERS)
 }
 
-fn bounded(text: String, limit: usize) -> Result<String> {
+fn short(text: String, limit: usize) -> Result<String> {
     let characters = text.chars().count();
     if characters > limit {
         return Err(Error::new(

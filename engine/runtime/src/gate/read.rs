@@ -4,11 +4,14 @@ use std::sync::atomic::Ordering;
 
 use keymill_core::access::Resource;
 use keymill_core::error::{Error, ErrorKind, Result};
-use keymill_core::id::{AliasName, CmkId, KeyRef};
+use keymill_core::id::{AliasName, CmkId, KeyRef, RequestId};
+use keymill_core::key::{BulkMode, DeletionProtection, KeySpec, ProtectionLevel};
+use keymill_core::limit;
 use keymill_core::operation::*;
 use keymill_core::time::Timestamp;
 
-use super::Gate;
+use super::parameters::{bounded, keys_only, offered};
+use super::{Gate, filter};
 use crate::keyring::{CmkEntry, VersionEntry};
 use crate::pool::TokenReport;
 use crate::work::Job;
@@ -24,7 +27,16 @@ impl Gate {
             }
             Request::ListKeys(r) => {
                 let page = PageRequest::new(r.page_number, r.page_size)?;
-                let visible = self.visible_keys(job, Operation::ListKeys);
+                let filters = r.filters.unwrap_or_default();
+                filter::check(&filters)?;
+                let mut visible = self.visible_keys(job, Operation::ListKeys);
+                if !filters.is_empty() {
+                    let keyring = &self.0.shared.keyring;
+                    let names = |name: &AliasName| keyring.alias(name).map(|alias| alias.cmk);
+                    visible.retain(|id| {
+                        keyring.cmk(id).is_some_and(|entry| filter::asks_for(&filters, &entry.cmk, names))
+                    });
+                }
                 let (rows, total_count) = cut(visible, page);
                 let key = rows
                     .into_iter()
@@ -125,6 +137,41 @@ impl Gate {
                 let (frame, in_flight) = (self.max_frame_bytes(), self.max_in_flight());
                 Ok(Reply::DescribeLimits(DescribeLimitsReply::gather(request_id, frame, in_flight)))
             }
+            Request::ListResourceTags(r) => {
+                let entry = self.find_key(job, id_only(&r.key_id)?, Operation::ListResourceTags)?;
+                let row = |(tag_key, tag_value): (&String, &String)| KeyTagRow {
+                    key_id: entry.cmk.id,
+                    tag_key: tag_key.clone(),
+                    tag_value: tag_value.clone(),
+                };
+                let tags = TagList { tag: entry.cmk.tags.iter().map(row).collect() };
+                Ok(Reply::ListResourceTags(ListResourceTagsReply { tags, request_id }))
+            }
+            Request::ListTagResources(r) => self.tag_resources(job, r),
+            Request::DescribeRegions(_) => {
+                self.require(job, Operation::DescribeRegions, Resource::Nothing)?;
+                let region = vec![RegionRow { region_id: self.0.shared.config.region.clone() }];
+                Ok(Reply::DescribeRegions(DescribeRegionsReply {
+                    regions: RegionList { region },
+                    request_id,
+                }))
+            }
+            Request::DescribeAccountKmsStatus(_) => {
+                self.require(job, Operation::DescribeAccountKmsStatus, Resource::Nothing)?;
+                let account_status = "Enabled".to_owned();
+                Ok(Reply::DescribeAccountKmsStatus(DescribeAccountKmsStatusReply {
+                    account_status,
+                    request_id,
+                }))
+            }
+            Request::DescribeService(_) => {
+                self.require(job, Operation::DescribeService, Resource::Nothing)?;
+                Ok(Reply::DescribeService(service(!self.0.shared.pool.is_empty(), request_id)))
+            }
+            Request::OpenKmsService(_) => {
+                self.require(job, Operation::OpenKmsService, Resource::Nothing)?;
+                Err(Error::new(ErrorKind::AlreadyOpen, "the service is open"))
+            }
             other => Err(Error::internal(format!("{} is no read", other.operation().name()))),
         }
     }
@@ -135,6 +182,54 @@ impl Gate {
         let mut ids = self.0.shared.keyring.ids();
         ids.retain(|id| self.decide(job, operation, Resource::Key(*id)).allowed);
         ids
+    }
+
+    /// Lists tags of the keys that the caller may see, by the order of the keys and the names of the tags.
+    fn tag_resources(&self, job: &mut Job, r: ListTagResourcesRequest) -> Result<Reply<'static>> {
+        keys_only(r.resource_type)?;
+        let (ids, wanted) = (r.resource_id.unwrap_or_default(), r.tag.unwrap_or_default());
+        bounded(ids.len(), limit::TAGGED_KEYS, "ResourceId")?;
+        bounded(wanted.len(), limit::TAGS, "Tag")?;
+        if ids.is_empty() && wanted.is_empty() {
+            return Err(Error::new(ErrorKind::MissingParameter, "ResourceId or Tag is needed"));
+        }
+        let from: usize = match r.next_token.as_deref() {
+            None | Some("") => 0,
+            Some(token) => token
+                .parse()
+                .map_err(|_| Error::new(ErrorKind::InvalidParameter, "NextToken is of no answer"))?,
+        };
+        let mut entries = Vec::new();
+        for id in &ids {
+            entries.push(self.find_key(job, id_only(id)?, Operation::ListTagResources)?);
+        }
+        if ids.is_empty() {
+            let visible = self.visible_keys(job, Operation::ListTagResources);
+            entries.extend(visible.iter().filter_map(|id| self.0.shared.keyring.cmk(id)));
+        }
+        let has = |entry: &CmkEntry| {
+            wanted.iter().all(|filter| {
+                let tag = entry.cmk.tags.get(&filter.key);
+                tag.is_some_and(|value| filter.value.as_ref().is_none_or(|wanted| wanted == value))
+            })
+        };
+        let rows = entries.iter().filter(|entry| has(entry)).flat_map(|entry| {
+            entry.cmk.tags.iter().map(|(tag_key, tag_value)| TagResourceRow {
+                resource_id: entry.cmk.id,
+                resource_type: ResourceType::Key,
+                tag_key: tag_key.clone(),
+                tag_value: tag_value.clone(),
+            })
+        });
+        let mut tag_resource: Vec<_> = rows.skip(from).take(limit::TAG_ROWS + 1).collect();
+        let next_token = match tag_resource.len() > limit::TAG_ROWS {
+            true => (from + limit::TAG_ROWS).to_string(),
+            false => String::new(),
+        };
+        tag_resource.truncate(limit::TAG_ROWS);
+        let request_id = job.call.request_id;
+        let tag_resources = TagResourceList { tag_resource };
+        Ok(Reply::ListTagResources(ListTagResourcesReply { tag_resources, next_token, request_id }))
     }
 
     fn alias_list(&self, rows: Vec<(AliasName, CmkId)>) -> AliasList {
@@ -175,11 +270,49 @@ impl Gate {
             token_serial_number: cmk.token_serial.clone(),
             primary_key_version: cmk.primary().id,
             last_rotation_date: cmk.primary().created_at,
+            automatic_rotation: cmk.automatic_rotation(),
+            rotation_interval: cmk.rotation.map(|policy| policy.interval),
+            next_rotation_date: cmk.rotation.map(|policy| policy.next_at),
+            deletion_protection: match cmk.deletion_protection {
+                Some(_) => DeletionProtection::Enabled,
+                None => DeletionProtection::Disabled,
+            },
+            deletion_protection_description: cmk.deletion_protection.clone(),
             delete_date: cmk.delete_at.map(|at| at.to_string()).unwrap_or_default(),
             material_expire_time: String::new(),
             last_used_date: used(last_ms),
             use_count: entry.versions.iter().map(|v| v.usage.total()).sum(),
         }
+    }
+}
+
+/// Tells which keys can be made: those that [`offered`] lets pass.
+fn service(has_tokens: bool, request_id: RequestId) -> DescribeServiceReply {
+    let mut levels = vec![ProtectionLevel::Software];
+    levels.extend(has_tokens.then_some(ProtectionLevel::Hsm));
+    let modes = |level: &ProtectionLevel| match level {
+        ProtectionLevel::Software => [None, None],
+        ProtectionLevel::Hsm => [Some(BulkMode::InHsm), Some(BulkMode::HsmDerived)],
+    };
+    let row = |spec: KeySpec| {
+        let usage: Vec<_> = spec.usages().to_vec();
+        let is_offered = |level: &&ProtectionLevel| {
+            let made = |mode| usage.iter().any(|usage| offered(spec, *usage, mode).is_ok());
+            modes(level).into_iter().any(made)
+        };
+        let supported_protection_level: Vec<_> = levels.iter().filter(is_offered).copied().collect();
+        (!supported_protection_level.is_empty()).then_some(KeySpecRow {
+            name: spec,
+            supported_protection_levels: SupportedProtectionLevelList { supported_protection_level },
+            usages: UsageList { usage },
+        })
+    };
+    let key_spec = KeySpec::ALL.into_iter().filter_map(row).collect();
+    let protection_level = levels.iter().map(|level| ProtectionLevelRow { r#type: *level }).collect();
+    DescribeServiceReply {
+        protection_levels: ProtectionLevelList { protection_level },
+        key_specs: KeySpecList { key_spec },
+        request_id,
     }
 }
 

@@ -447,7 +447,7 @@ fn refusals_have_the_codes_of_the_cloud() {
         ("DescribeKey", vec![("KeyId", "k"), ("Version", absent)], code(400, "MissingParameter")),
         ("DescribeKey", vec![("KeyId", "k"), ("Action", absent)], code(400, "MissingParameter")),
         ("CreateKey", vec![("KeySpec", "DES")], code(400, "InvalidParameter")),
-        ("CreateKey", vec![("EnableAutomaticRotation", "True")], code(400, "UnsupportedOperation")),
+        ("CreateKey", vec![("Policy", "{}")], code(400, "UnsupportedOperation")),
         ("ListKeys", vec![("PageSize", "many")], code(400, "InvalidParameter")),
         ("Decrypt", vec![("CiphertextBlob", "AAAA")], code(400, "InvalidParameter")),
         ("ListKeys", vec![("SignatureMethod", "HMAC-SHA256")], code(400, "UnsupportedAuthentication")),
@@ -569,4 +569,87 @@ fn a_query_longer_than_the_parser_takes_is_served_and_one_beyond_all_bounds_is_r
         rpc.client.read()
     };
     assert!(answer.is_none_or(|answer| answer.status == 431 || answer.status == 400));
+}
+
+#[test]
+fn keys_are_listed_by_any_value_of_a_filter_and_by_all_filters() {
+    let site = Site::start();
+    let mut rpc = Rpc::new(&site);
+    let mut key = |tags: &str| {
+        let made = rpc.ok("CreateKey", &[("Tags", tags)]);
+        made["KeyMetadata"]["KeyId"].as_str().unwrap().to_owned()
+    };
+    let pay = key(r#"[{"TagKey":"team","TagValue":"pay"}]"#);
+    let hr = key(r#"[{"TagKey":"team","TagValue":"hr"},{"TagKey":"stage","TagValue":"test"}]"#);
+    let bare = key("[]");
+    rpc.ok("DisableKey", &[("KeyId", &hr)]);
+    rpc.ok("CreateAlias", &[("KeyId", &bare), ("AliasName", "alias/bare")]);
+    let all = [&pay, &hr, &bare];
+    for (filters, expected) in [
+        (r#"[]"#, &all[..]),
+        (r#"[{"Key":"KeyState","Values":["Enabled"]}]"#, &[&pay, &bare]),
+        (r#"[{"Key":"KeyState","Values":["Enabled","Disabled"]}]"#, &all),
+        (r#"[{"Key":"KeyState","Values":["Enabled"]},{"Key":"KeyState","Values":["Disabled"]}]"#, &all),
+        (r#"[{"Key":"KeyState","Values":["Enabled"]},{"Key":"TagKey","Values":["team"]}]"#, &[&pay]),
+        (r#"[{"Key":"TagValue","Values":["test","pay"]}]"#, &[&pay, &hr]),
+        (r#"[{"Key":"AliasName","Values":["alias/bare","alias/none","no alias"]}]"#, &[&bare]),
+        (
+            r#"[{"Key":"KeySpec","Values":["Aliyun_AES_256"]},{"Key":"KeyUsage","Values":["ENCRYPT/DECRYPT"]}]"#,
+            &all,
+        ),
+        (r#"[{"Key":"ProtectionLevel","Values":["HSM"]}]"#, &[]),
+        (
+            r#"[{"Key":"ProtectionLevel","Values":["SOFTWARE"]},{"Key":"CreatorType","Values":["User"]}]"#,
+            &all,
+        ),
+        (r#"[{"Key":"CreatorType","Values":["Service"]}]"#, &[]),
+        (r#"[{"Key":"DKMSInstanceId","Values":["kst-1"]}]"#, &[]),
+        (r#"[{"Key":"TagKey","Values":[]}]"#, &[]),
+    ] {
+        let listed = rpc.ok("ListKeys", &[("Filters", filters)]);
+        let ids: Vec<_> = listed["Keys"]["Key"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|row| row["KeyId"].as_str().unwrap())
+            .collect();
+        assert_eq!(ids, expected.iter().map(|id| &***id).collect::<Vec<_>>(), "{filters}");
+        assert_eq!(listed["TotalCount"], expected.len(), "{filters}");
+    }
+    let eleven: Vec<_> = (0..11).map(|n| format!("\"v{n}\"")).collect();
+    for bad in [
+        r#"[{"Key":"keystate","Values":["Enabled"]}]"#.to_owned(),
+        r#"[{"Key":"KeyState"}]"#.to_owned(),
+        r#"{"Key":"KeyState","Values":[]}"#.to_owned(),
+        format!(r#"[{{"Key":"TagKey","Values":[{}]}}]"#, eleven.join(",")),
+        format!("[{}]", vec![r#"{"Key":"TagKey","Values":[]}"#; 11].join(",")),
+    ] {
+        let (status, code) = rpc.refused("ListKeys", &[("Filters", &bad)]);
+        assert!(status == 400 && ["InvalidParameter", "MissingParameter"].contains(&&*code), "{bad}: {code}");
+    }
+}
+
+#[test]
+fn the_service_tells_which_keys_it_makes() {
+    let site = Site::start();
+    let mut rpc = Rpc::new(&site);
+    let told = rpc.ok("DescribeService", &[]);
+    assert_eq!(told["ProtectionLevels"]["ProtectionLevel"], json!([{"Type": "SOFTWARE"}]));
+    let specs = told["KeySpecs"]["KeySpec"].as_array().unwrap().clone();
+    for spec in &specs {
+        let usages = spec["Usages"]["Usage"].as_array().unwrap();
+        assert_eq!(spec["SupportedProtectionLevels"]["SupportedProtectionLevel"], json!(["SOFTWARE"]));
+        for usage in usages {
+            // It says the truth.
+            rpc.ok(
+                "CreateKey",
+                &[("KeySpec", spec["Name"].as_str().unwrap()), ("KeyUsage", usage.as_str().unwrap())],
+            );
+        }
+    }
+    assert_eq!(
+        specs.iter().map(|spec| spec["Name"].as_str().unwrap()).collect::<Vec<_>>(),
+        ["Aliyun_AES_256"]
+    );
+    assert_eq!(rpc.refused("OpenKmsService", &[]), (400, "Forbidden.Opened".into()));
 }

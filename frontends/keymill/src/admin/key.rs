@@ -4,16 +4,19 @@ use std::collections::BTreeMap;
 
 use clap::{Args, Subcommand};
 use keymill_core::id::{AliasName, CmkId, KeyRef};
-use keymill_core::key::{BulkMode, Fallback, KeySpec, KeyStorageMechanism, ProtectionLevel};
+use keymill_core::key::{
+    AutomaticRotation, BulkMode, Fallback, KeySpec, KeyStorageMechanism, ProtectionLevel, RotationInterval,
+};
 use keymill_core::limit;
 use keymill_core::operation::{
     CancelKeyDeletionRequest, CreateAliasRequest, CreateKeyRequest, DescribeKeyRequest, DisableKeyRequest,
     EnableKeyRequest, KeyMetadata, ListAliasesByKeyIdRequest, ListAliasesRequest, ListKeyVersionsRequest,
-    ListKeysRequest, RotateKeyRequest, ScheduleKeyDeletionRequest, UpdateKeyDescriptionRequest,
+    ListKeysRequest, RotateKeyRequest, ScheduleKeyDeletionRequest, TagPair, UpdateKeyDescriptionRequest,
 };
 
 use serde::Serialize;
 
+use super::keeping::{self, KeepingCommand, parse_interval, parse_tag};
 use super::{Api, ClientArgs, ask, ask_all, parse_key};
 use crate::failure::{Failure, Result};
 use crate::output::{self, Rows, grouped, or_dash};
@@ -54,6 +57,8 @@ enum KeyCommand {
     Rotate(Named),
     /// List the versions of a key with their use
     Versions(Named),
+    #[command(flatten)]
+    Keeping(KeepingCommand),
     /// Change the description of a key
     SetDescription {
         #[command(flatten)]
@@ -89,6 +94,12 @@ struct CreateArgs {
     /// Aliyun_AES_256, or Aliyun_AES_128 for a key in an HSM [default: Aliyun_AES_256]
     #[arg(long, value_name = "SPEC", value_parser = parse_spec)]
     spec: Option<KeySpec>,
+    /// Has it rotated by itself so often: 7d to 730d, or in h, m, s
+    #[arg(long, value_name = "INTERVAL", value_parser = parse_interval)]
+    rotate_every: Option<RotationInterval>,
+    /// A tag; may be repeated
+    #[arg(long = "tag", value_name = "NAME=VALUE", value_parser = parse_tag)]
+    tags: Vec<TagPair>,
 }
 
 fn parse_protection(text: &str) -> Result<ProtectionLevel, String> {
@@ -131,10 +142,10 @@ pub(crate) fn parse_spec(text: &str) -> Result<KeySpec, String> {
 }
 
 #[derive(Args, Clone, Debug)]
-struct Named {
+pub(crate) struct Named {
     /// Key id, ARN or alias
     #[arg(value_name = "KEY", value_parser = parse_key)]
-    key: KeyRef,
+    pub(crate) key: KeyRef,
 }
 
 /// Does what the command says.
@@ -172,6 +183,7 @@ pub(crate) fn run(args: KeyArgs) -> Result<()> {
             api.done(&reply, format_args!("key {id} encrypts with version {} now", reply.key_version_id))
         }
         KeyCommand::Versions(named) => versions(&api, id(named)?),
+        KeyCommand::Keeping(command) => keeping::run(&api, command),
         KeyCommand::SetDescription { named, description } => {
             let id = id(named)?;
             let request = UpdateKeyDescriptionRequest { key_id: KeyRef::Id(id), description, timeout_ms };
@@ -182,21 +194,23 @@ pub(crate) fn run(args: KeyArgs) -> Result<()> {
 }
 
 fn create(api: &Api, args: CreateArgs) -> Result<()> {
-    let CreateArgs { alias, description, protection, bulk_mode, fallback, storage, spec } = args;
+    let CreateArgs { alias, description, protection, bulk_mode, fallback, storage, spec, rotate_every, tags } =
+        args;
     see_free(api, alias.as_ref())?;
     // Who says where AES-GCM runs, what stands in for the HSM, or where it is kept there, means a key in one.
     let is_of_hsm = bulk_mode.is_some() || fallback.is_some() || storage.is_some();
     let protection_level = protection.or(is_of_hsm.then_some(ProtectionLevel::Hsm));
     let request = CreateKeyRequest {
         key_spec: spec,
-        key_usage: None,
-        origin: None,
         protection_level,
         bulk_mode,
         fallback,
         key_storage_mechanism: storage,
         description,
-        timeout_ms: None,
+        enable_automatic_rotation: rotate_every.map(|_| true),
+        rotation_interval: rotate_every,
+        tags: (!tags.is_empty()).then_some(tags),
+        ..Default::default()
     };
     let reply = ask!(api, CreateKey, request);
     made(api, &reply, &reply.key_metadata, alias)
@@ -238,7 +252,8 @@ fn list(api: &Api) -> Result<()> {
     let keys = ask_all!(api, ListKeys, keys.key, |page_number, page_size| ListKeysRequest {
         page_number,
         page_size,
-        timeout_ms
+        timeout_ms,
+        ..Default::default()
     });
     if api.json {
         return output::json(&keys);
@@ -295,7 +310,16 @@ fn card(key: &KeyMetadata, aliases: &[AliasName]) -> Result<()> {
     let storage = key.key_storage_mechanism.map(|storage| format!("{storage:?}")).unwrap_or_default();
     let token = key.token_serial_number.as_deref().map(|serial| format!("serial number {serial}"));
     let (token, origin) = (token.unwrap_or_default(), key.origin.name());
-    let all: [(&str, &dyn std::fmt::Display); 18] = [
+    let rotation = match (key.automatic_rotation, key.next_rotation_date) {
+        (AutomaticRotation::Suspended, _) => "suspended while the key cannot be used".to_owned(),
+        (_, next) => next.map(|at| at.to_string()).unwrap_or_default(),
+    };
+    let protected = key.deletion_protection_description.as_ref().map(|reason| match reason.is_empty() {
+        true => "yes".to_owned(),
+        false => format!("yes: {reason}"),
+    });
+    let protected = protected.unwrap_or_default();
+    let all: [(&str, &dyn std::fmt::Display); 20] = [
         ("key id", &key.key_id),
         ("aliases", &aliases),
         ("state", &state),
@@ -311,6 +335,8 @@ fn card(key: &KeyMetadata, aliases: &[AliasName]) -> Result<()> {
         ("creator", &key.creator),
         ("version", &key.primary_key_version),
         ("rotated", &key.last_rotation_date),
+        ("rotated next", &rotation),
+        ("protected", &protected),
         ("last used", &used),
         ("uses", &uses),
         ("deletion", &key.delete_date),

@@ -37,17 +37,7 @@ fn used() -> (tempfile::TempDir, Config, Places) {
     let secret = String::from_utf8(bootstrap.secret.expose().to_vec()).unwrap();
     let target = Target::of(&address, Credentials::new(bootstrap.id, secret));
     let api = Api::to(target, false).unwrap();
-    let request = CreateKeyRequest {
-        key_spec: None,
-        key_usage: None,
-        origin: None,
-        protection_level: None,
-        bulk_mode: None,
-        fallback: None,
-        key_storage_mechanism: None,
-        description: None,
-        timeout_ms: None,
-    };
+    let request = CreateKeyRequest::default();
     let id = ask_id(&api, request).unwrap();
     let alias_name = "alias/people".parse().unwrap();
     api.call(CreateAliasRequest { alias_name, key_id: KeyRef::Id(id), timeout_ms: None }).unwrap();

@@ -206,15 +206,10 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
 fn create_key(target: Target, bulk_mode: Option<BulkMode>) -> Result<CmkId> {
     let api = Api::to(target, false)?;
     let request = CreateKeyRequest {
-        key_spec: None,
-        key_usage: None,
-        origin: None,
         protection_level: bulk_mode.map(|_| ProtectionLevel::Hsm),
         bulk_mode,
-        fallback: None,
-        key_storage_mechanism: None,
         description: Some("demo".into()),
-        timeout_ms: None,
+        ..Default::default()
     };
     Ok(ask!(api, CreateKey, request).key_metadata.key_id)
 }

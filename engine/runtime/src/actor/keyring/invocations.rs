@@ -1,4 +1,5 @@
-//! How often a key version may seal: invocations are reserved before they are used, and a version that has used up its own is replaced.
+//! How often a key version may seal: invocations are reserved before they are used, and a version that has used up its own is replaced, as is
+//! one whose time by the policy is over.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,6 +10,7 @@ use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::{CmkId, KeyVersionId};
 use keymill_core::key::{BulkMode, Cmk, KeyState, ProtectionLevel};
 use keymill_core::limit;
+use keymill_core::time::Timestamp;
 
 use super::KeyringActor;
 use crate::actor::{CustodyJob, Made, Wanted};
@@ -29,22 +31,23 @@ impl Message for Reserve {
 }
 
 impl KeyringActor {
-    /// Makes a new version of each key whose primary one has sealed as many messages as random nonces allow.
-    pub(super) fn rotate_exhausted(&mut self, ctx: &mut Context<Self>) -> Result<()> {
+    /// Makes a new version of each key whose primary one has sealed as many messages as random nonces allow, or is due by the policy.
+    pub(super) fn rotate_due(&mut self, ctx: &mut Context<Self>) -> Result<()> {
+        let now = self.rotates_until();
         let keyring = &self.shared.keyring;
         let exhausted: Vec<_> = keyring
             .ids()
             .iter()
             .filter_map(|id| keyring.cmk(id))
             .filter(|e| e.cmk.state == KeyState::Enabled)
-            .filter(|e| is_exhausted(e))
+            .filter(|e| reason(e, now).is_some())
             .collect();
         for entry in exhausted {
             match entry.cmk.protection {
                 ProtectionLevel::Software => {
                     let (spec, usage) = (entry.cmk.spec, entry.cmk.usage);
                     let key = self.shared.custody.lock().generate(spec, usage, entry.cmk.bulk_mode)?;
-                    self.renew(&entry, Made { key, copy: None })?;
+                    self.renew(&entry, Made { key, copy: None }, reason(&entry, now).unwrap_or_default())?;
                 }
                 ProtectionLevel::Hsm => self.renew_in_token(&entry, ctx),
             }
@@ -52,11 +55,17 @@ impl KeyringActor {
         Ok(())
     }
 
+    /// Returns until when policies are carried out: not at all while what the clock says may be wrong.
+    fn rotates_until(&mut self) -> Timestamp {
+        let now = self.look_at_clock();
+        if now.as_ms() < self.installation.rest_until_ms { Timestamp::default() } else { now }
+    }
+
     /// Makes a new version by itself, and has it recorded.
-    fn renew(&mut self, entry: &CmkEntry, made: Made) -> Result<()> {
+    fn renew(&mut self, entry: &CmkEntry, made: Made, reason: &'static str) -> Result<()> {
         let changed = self.rotate(entry, made)?;
-        tracing::warn!(key = %entry.cmk.id, "a new version was made: the last one had sealed its number of messages");
-        self.record("RotateKey", "number of messages reached", entry, changed.writes)
+        tracing::info!(key = %entry.cmk.id, reason, "a new version was made");
+        self.record("RotateKey", reason, entry, changed.writes)
     }
 
     /// Has a token generate a new version; until it has, the old one goes on up to its end.
@@ -86,7 +95,7 @@ impl KeyringActor {
             actor.renewing.remove(&id);
             let renewed = generated
                 .unwrap_or_else(|_| Err(Error::new(ErrorKind::Unavailable, "the pool is shut down")))
-                .and_then(|made| actor.renew_if_exhausted(&id, made));
+                .and_then(|made| actor.renew_if_due(&id, made));
             if let Err(error) = renewed {
                 tracing::error!(key = %id, ?error, "a new version that is due could not be made");
             }
@@ -94,10 +103,10 @@ impl KeyringActor {
     }
 
     /// Makes what a token generated the new version, unless the key has one already, or is gone, by someone else's doing.
-    fn renew_if_exhausted(&mut self, id: &CmkId, made: Made) -> Result<()> {
+    fn renew_if_due(&mut self, id: &CmkId, made: Made) -> Result<()> {
         let entry = self.entry(id).inspect_err(|_| Made::log_left_behind(made.key.token_object()))?;
-        if is_exhausted(&entry) {
-            return self.renew(&entry, made);
+        if let Some(reason) = reason(&entry, self.rotates_until()) {
+            return self.renew(&entry, made, reason);
         }
         Made::log_left_behind(made.key.token_object());
         Ok(())
@@ -154,6 +163,17 @@ impl Handler<Reserve> for KeyringActor {
             Fault::from(error)
         });
         home.returned(vec![Return::Reserved(version, outcome)]);
+    }
+}
+
+/// Tells why a key is due for a new version, if it is.
+fn reason(entry: &CmkEntry, now: Timestamp) -> Option<&'static str> {
+    if is_exhausted(entry) {
+        Some("number of messages reached")
+    } else if entry.cmk.rotation.is_some_and(|policy| policy.next_at <= now) {
+        Some("rotation policy")
+    } else {
+        None
     }
 }
 

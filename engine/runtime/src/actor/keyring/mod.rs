@@ -2,9 +2,11 @@
 //! only then published; the timers for use counts and deletions run here, too.
 
 mod invocations;
+mod keeping;
 mod timers;
 
 pub(crate) use invocations::Reserve;
+pub(crate) use keeping::{KeepKeys, Keeping};
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -17,6 +19,7 @@ use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::{AccessKeyId, AliasName, CmkId, KeyVersionId};
 use keymill_core::key::{
     Cmk, Fallback, KeyChange, KeyState, KeyVersion, KeyVersionMaterial, Origin, ProtectionLevel,
+    RotationInterval, Tags,
 };
 use keymill_core::seam::provider::TokenObject;
 use keymill_core::seam::store::{Path, Revision, Write};
@@ -64,6 +67,8 @@ pub(crate) struct CreateCmk {
     pub(crate) fallback: Fallback,
     pub(crate) description: String,
     pub(crate) creator: AccessKeyId,
+    pub(crate) rotation: Option<RotationInterval>,
+    pub(crate) tags: Tags,
 }
 
 /// Changes the state of a CMK.
@@ -176,24 +181,38 @@ impl KeyringActor {
         self.shared.keyring.cmk(id).ok_or_else(Error::key_not_found)
     }
 
-    /// Commits a changed CMK and publishes it; where it may no longer be used, everything computed from it is forgotten.
+    /// Commits a changed CMK and publishes it.
     fn change(&mut self, before: &CmkEntry, cmk: Cmk) -> Result<Changed<Arc<CmkEntry>>> {
-        let draft = self.draft(records::cmk_path(&cmk.id), Kind::Cmk, Some(before.stamp), &cmk)?;
-        let (revision, writes) = self.commit(vec![draft])?;
-        let usable = cmk.state == KeyState::Enabled;
-        let was_usable = before.cmk.state == KeyState::Enabled;
-        let entry = Arc::new(CmkEntry {
-            versions: before.versions.clone(),
-            stamp: Stamp { revision, sequence: writes[0].sequence },
-            generation: before.generation + u64::from(usable != was_usable),
-            life: before.life.clone(),
-            cmk,
-        });
-        self.shared.keyring.publish(entry.clone());
-        if !usable {
-            self.shared.forget(&entry);
+        let Changed { mut value, keys, writes } = self.change_all(vec![(before, cmk)])?;
+        Ok(Changed { value: value.remove(0), keys, writes })
+    }
+
+    /// Commits changed CMKs, all or none, and publishes them; where one may no longer be used, everything computed from it is forgotten.
+    fn change_all(&mut self, changes: Vec<(&CmkEntry, Cmk)>) -> Result<Changed<Vec<Arc<CmkEntry>>>> {
+        let drafts = changes
+            .iter()
+            .map(|(before, cmk)| self.draft(records::cmk_path(&cmk.id), Kind::Cmk, Some(before.stamp), cmk))
+            .collect::<Result<Vec<_>>>()?;
+        let (revision, writes) = self.commit(drafts)?;
+        let (mut value, mut keys) = (Vec::new(), Vec::new());
+        for ((before, cmk), stamp) in changes.into_iter().zip(&writes) {
+            let usable = cmk.state == KeyState::Enabled;
+            let was_usable = before.cmk.state == KeyState::Enabled;
+            let entry = Arc::new(CmkEntry {
+                versions: before.versions.clone(),
+                stamp: Stamp { revision, sequence: stamp.sequence },
+                generation: before.generation + u64::from(usable != was_usable),
+                life: before.life.clone(),
+                cmk,
+            });
+            self.shared.keyring.publish(entry.clone());
+            if !usable {
+                self.shared.forget(&entry);
+            }
+            keys.extend(touched(&entry));
+            value.push(entry);
         }
-        Ok(Changed { keys: touched(&entry), value: entry, writes })
+        Ok(Changed { value, keys, writes })
     }
 
     /// Has what a timer did recorded.
@@ -219,6 +238,9 @@ impl KeyringActor {
             created_at: self.shared.clock.now(),
         };
         cmk.versions.push(version.clone());
+        if let Some(policy) = &mut cmk.rotation {
+            policy.next_at = version.created_at.plus(policy.interval.duration());
+        }
         let stays = made.key.token_object().cloned();
         if stays.as_ref().map(|object| &object.serial) != cmk.token_serial.as_ref() {
             Made::log_left_behind(stays.as_ref());
@@ -304,7 +326,7 @@ impl Actor for KeyringActor {
         };
         ctx.run_interval(self.shared.config.usage_flush, move |actor, ctx| {
             report("writing use counts", actor.flush_usage());
-            report("making new versions", actor.rotate_exhausted(ctx));
+            report("making new versions", actor.rotate_due(ctx));
         });
         ctx.run_interval(self.shared.config.deletion_check, move |actor, ctx| {
             report("deleting keys whose time has come", actor.delete_due(ctx));
@@ -318,7 +340,7 @@ impl Handler<CreateCmk> for KeyringActor {
     type Result = Result<Changed<Arc<CmkEntry>>>;
 
     fn handle(&mut self, message: CreateCmk, _: &mut Self::Context) -> Self::Result {
-        let CreateCmk { made, protection, fallback, description, creator } = message;
+        let CreateCmk { made, protection, fallback, description, creator, rotation, tags } = message;
         let stays = made.key.token_object().cloned();
         if let Some(object) = stays.as_ref().filter(|object| object.adopted) {
             self.refuse_doubled(object)?;
@@ -327,7 +349,7 @@ impl Handler<CreateCmk> for KeyringActor {
         let id = CmkId::from_random(random::array()?);
         let version =
             KeyVersion { number: 1, id: KeyVersionId::from_random(random::array()?), created_at: now };
-        let cmk = Cmk {
+        let mut cmk = Cmk {
             id,
             spec: made.key.spec,
             usage: made.key.usage,
@@ -344,8 +366,14 @@ impl Handler<CreateCmk> for KeyringActor {
             creator,
             created_at: now,
             delete_at: None,
+            rotation: None,
+            deletion_protection: None,
+            tags,
             versions: vec![version.clone()],
         };
+        if let Some(interval) = rotation {
+            cmk.rotation = Some(keeping::policy(&cmk, interval, now)?);
+        }
         let (material, version) = self.material(&id, &version, made)?;
         let drafts = vec![self.draft(records::cmk_path(&id), Kind::Cmk, None, &cmk)?, material];
         let committed = self.commit(drafts).inspect_err(|_| Made::log_left_behind(stays.as_ref()));
@@ -372,6 +400,10 @@ impl Handler<ChangeState> for KeyringActor {
             return Err(Error::new(ErrorKind::StateConflict, why));
         }
         let state = before.cmk.state.after(message.change)?;
+        if message.change == KeyChange::ScheduleDeletion && before.cmk.deletion_protection.is_some() {
+            let why = "the key is protected against deletion: SetDeletionProtection takes that away";
+            return Err(Error::new(ErrorKind::StateConflict, why));
+        }
         if state == before.cmk.state {
             return Ok(Changed { keys: touched(&before), value: before, writes: Vec::new() });
         }

@@ -1,0 +1,70 @@
+//! Filters of `ListKeys`: one key of them is asked for by any of its values, and all keys of them together.
+
+use keymill_core::error::{Error, ErrorKind, Result};
+use keymill_core::id::{AliasName, CmkId};
+use keymill_core::key::{Cmk, ProtectionLevel};
+use keymill_core::operation::KeyFilter;
+
+/// Filters, and values of one, at most.
+const MAX: usize = 10;
+
+/// Checks filters.
+///
+/// # Errors
+/// `InvalidParameter` for more than ten, and for one that nothing is known of.
+pub(super) fn check(filters: &[KeyFilter]) -> Result<()> {
+    let invalid = |why: &'static str| Err(Error::new(ErrorKind::InvalidParameter, why));
+    if filters.len() > MAX || filters.iter().any(|filter| filter.values.len() > MAX) {
+        return invalid("Filters has up to 10 entries of up to 10 Values");
+    }
+    match filters.iter().all(|filter| KEYS.contains(&&*filter.key)) {
+        true => Ok(()),
+        false => invalid(
+            "the Key of a filter is KeyState, KeySpec, KeyUsage, ProtectionLevel, CreatorType, Creator, DKMSInstanceId, keyId, AliasName, TagKey or TagValue",
+        ),
+    }
+}
+
+const KEYS: [&str; 11] = [
+    "KeyState",
+    "KeySpec",
+    "KeyUsage",
+    "ProtectionLevel",
+    "CreatorType",
+    "Creator",
+    "DKMSInstanceId",
+    "keyId",
+    "AliasName",
+    "TagKey",
+    "TagValue",
+];
+
+/// Tells whether a key is asked for. `names` tells what an alias names.
+pub(super) fn asks_for(
+    filters: &[KeyFilter],
+    cmk: &Cmk,
+    names: impl Fn(&AliasName) -> Option<CmkId>,
+) -> bool {
+    let has = |key: &str, value: &str| match key {
+        "KeyState" => format!("{:?}", cmk.state) == value,
+        "KeySpec" => cmk.spec.name() == value,
+        "KeyUsage" => cmk.usage.name() == value,
+        "ProtectionLevel" => match cmk.protection {
+            ProtectionLevel::Software => value == "SOFTWARE",
+            ProtectionLevel::Hsm => value == "HSM",
+        },
+        // Every key is a user's own, and none is of an instance.
+        "CreatorType" => value == "User",
+        "Creator" => cmk.creator.as_str() == value,
+        "keyId" => cmk.id.to_string() == value,
+        "AliasName" => value.parse().is_ok_and(|name| names(&name) == Some(cmk.id)),
+        "TagKey" => cmk.tags.contains_key(value),
+        "TagValue" => cmk.tags.values().any(|of_tag| of_tag == value),
+        _ => false,
+    };
+    // Entries of one key are alternatives, like the values of one entry.
+    filters.iter().all(|filter| {
+        let same = filters.iter().filter(|other| other.key == filter.key);
+        same.flat_map(|other| &other.values).any(|value| has(&filter.key, value))
+    })
+}
