@@ -292,9 +292,8 @@ def test_the_service_is_open_in_one_region(sdk):
     assert sdk.refused("OpenKmsService") == ("Forbidden.Opened", 400)
 
 
-def test_an_unknown_operation_is_not_found(sdk):
-    """It is one that the SDK knows and the server does not yet."""
-    assert sdk.refused("ListSecrets") == ("InvalidAction.NotFound", 404)
+def test_an_operation_that_is_not_here_yet_is_said_to_be_so(sdk):
+    assert sdk.refused("ListSecrets") == ("UnsupportedOperation", 400)
 
 
 @pytest.mark.parametrize("kind", KINDS)

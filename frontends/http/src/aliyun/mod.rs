@@ -18,6 +18,7 @@ use keymill_core::time::Timestamp;
 use keymill_runtime::Call;
 use keymill_runtime::gate::Buffered;
 use keymill_wire::acs3;
+use keymill_wire::aliyun::operations;
 use keymill_wire::aliyun::parameters::{Decoded, Parameters};
 use keymill_wire::aliyun::signature::SIGNATURE;
 use keymill_wire::form;
@@ -182,6 +183,11 @@ fn read<'p>(
     match (operation, action) {
         (Some(operation), _) => parameters.decode(operation),
         (None, None) => Err(missing("Action")),
-        (None, Some(_)) => Err(Error::new(ErrorKind::OperationNotFound, "no operation of this name")),
+        (None, Some(action)) => Err(match operations::by_name(action) {
+            Some(known) => {
+                Error::new(ErrorKind::Unsupported, format!("this server does not have {} yet", known.name))
+            }
+            None => Error::new(ErrorKind::OperationNotFound, "no operation of this name"),
+        }),
     }
 }

@@ -622,7 +622,7 @@ fn keys_are_listed_by_any_value_of_a_filter_and_by_all_filters() {
         r#"[{"Key":"KeyState"}]"#.to_owned(),
         r#"{"Key":"KeyState","Values":[]}"#.to_owned(),
         format!(r#"[{{"Key":"TagKey","Values":[{}]}}]"#, eleven.join(",")),
-        format!("[{}]", vec![r#"{"Key":"TagKey","Values":[]}"#; 11].join(",")),
+        format!("[{}]", [r#"{"Key":"TagKey","Values":[]}"#; 11].join(",")),
     ] {
         let (status, code) = rpc.refused("ListKeys", &[("Filters", &bad)]);
         assert!(status == 400 && ["InvalidParameter", "MissingParameter"].contains(&&*code), "{bad}: {code}");

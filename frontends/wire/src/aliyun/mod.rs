@@ -5,6 +5,7 @@ use keymill_core::id::RequestId;
 use keymill_core::operation::DecryptReply;
 use serde::Serialize;
 
+pub mod operations;
 pub mod parameters;
 pub mod signature;
 pub mod xml;

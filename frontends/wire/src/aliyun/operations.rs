@@ -1,0 +1,187 @@
+//! Every operation of the cloud's API (KMS 2016-01-20), by its category, and in what this server differs where it has it. The table in
+//! `frontends/http/ALIYUN.md` is made of it.
+
+use keymill_core::operation::Operation;
+
+/// An operation of the cloud.
+#[derive(Clone, Copy, Debug)]
+pub struct CloudOperation {
+    /// As `Action` names it.
+    pub name: &'static str,
+    /// What it is about.
+    pub category: &'static str,
+    /// In what this server differs; empty where in nothing that a caller sees.
+    pub differs: &'static str,
+}
+
+impl CloudOperation {
+    /// Tells whether this server has it.
+    pub fn is_supported(&self) -> bool {
+        Operation::by_name(self.name).is_some()
+    }
+}
+
+/// Finds an operation of the cloud.
+pub fn by_name(name: &str) -> Option<&'static CloudOperation> {
+    ALL.iter().find(|operation| operation.name == name)
+}
+
+const fn of(category: &'static str, name: &'static str, differs: &'static str) -> CloudOperation {
+    CloudOperation { name, category, differs }
+}
+
+/// All of them.
+pub const ALL: &[CloudOperation] = &[
+    of(
+        "key-service",
+        "CreateKey",
+        "`KeySpec` `Aliyun_AES_256`, in an HSM `Aliyun_AES_128`, too; `Origin` `Aliyun_KMS`; no `Policy`, no `DKMSInstanceId`; beyond the cloud: `BulkMode`, `Fallback`",
+    ),
+    of("key-service", "DescribeKey", "tells the last use and the number of uses as well"),
+    of("key-service", "ListKeys", "`PageSize` up to 100"),
+    of("key-service", "EnableKey", ""),
+    of("key-service", "DisableKey", ""),
+    of("key-service", "ScheduleKeyDeletion", "answers the date, the last use and the number of uses as well"),
+    of("key-service", "CancelKeyDeletion", ""),
+    of("key-service", "UpdateKeyDescription", ""),
+    of("key-service", "SetDeletionProtection", "of keys alone"),
+    of("key-service", "UpdateRotationPolicy", "the interval is ignored where rotation is switched off"),
+    of("key-service", "CreateKeyVersion", ""),
+    of("key-service", "DescribeKeyVersion", "tells the uses of the version as well"),
+    of("key-service", "ListKeyVersions", "`PageSize` up to 100; tells the uses of each version as well"),
+    of("key-service", "GetKeyPolicy", ""),
+    of("key-service", "SetKeyPolicy", ""),
+    of("key-service", "Encrypt", "no `DryRun`"),
+    of(
+        "key-service",
+        "Decrypt",
+        "no `DryRun`, no `Recipient`; beyond the cloud: `KeyId`, which the ciphertext must be under",
+    ),
+    of(
+        "key-service",
+        "ReEncrypt",
+        "of symmetric ciphertexts; no `DryRun`; `KeyId` and `KeyVersionId` are those that encrypt",
+    ),
+    of("key-service", "AdvanceEncrypt", ""),
+    of("key-service", "GenerateMac", ""),
+    of("key-service", "VerifyMac", ""),
+    of("data-key", "GenerateDataKey", "no `DryRun`, no `Recipient`"),
+    of("data-key", "GenerateDataKeyWithoutPlaintext", "no `DryRun`"),
+    of("data-key", "ExportDataKey", ""),
+    of("data-key", "GenerateAndExportDataKey", ""),
+    of("data-key", "GetManagedDataKey", ""),
+    of("data-key", "ListManagedDataKeyVersions", ""),
+    of("asymmetric", "AsymmetricEncrypt", ""),
+    of("asymmetric", "AsymmetricDecrypt", ""),
+    of("asymmetric", "AsymmetricSign", ""),
+    of("asymmetric", "AsymmetricVerify", ""),
+    of("asymmetric", "GetPublicKey", ""),
+    of("import", "GetParametersForImport", ""),
+    of("import", "ImportKeyMaterial", ""),
+    of("import", "DeleteKeyMaterial", ""),
+    of("alias", "CreateAlias", ""),
+    of("alias", "UpdateAlias", ""),
+    of("alias", "DeleteAlias", ""),
+    of("alias", "ListAliases", ""),
+    of("alias", "ListAliasesByKeyId", ""),
+    of("tag", "TagResource", "of keys alone"),
+    of("tag", "UntagResource", "of keys alone"),
+    of("tag", "ListResourceTags", ""),
+    of("tag", "TagResources", "of keys alone"),
+    of("tag", "UntagResources", "of keys alone"),
+    of("tag", "ListTagResources", "of keys alone"),
+    of("secrets", "CreateSecret", ""),
+    of("secrets", "DeleteSecret", ""),
+    of("secrets", "DescribeSecret", ""),
+    of("secrets", "GetSecretValue", ""),
+    of("secrets", "BatchGetSecretValue", ""),
+    of("secrets", "ListSecrets", ""),
+    of("secrets", "ListSecretVersionIds", ""),
+    of("secrets", "PutSecretValue", ""),
+    of("secrets", "RestoreSecret", ""),
+    of("secrets", "RotateSecret", ""),
+    of("secrets", "UpdateSecret", ""),
+    of("secrets", "UpdateSecretRotationPolicy", ""),
+    of("secrets", "UpdateSecretVersionStage", ""),
+    of("secrets", "GetRandomPassword", ""),
+    of("secrets", "GetSecretPolicy", ""),
+    of("secrets", "SetSecretPolicy", ""),
+    of("certificates", "CreateCertificate", ""),
+    of("certificates", "UploadCertificate", ""),
+    of("certificates", "GetCertificate", ""),
+    of("certificates", "DescribeCertificate", ""),
+    of("certificates", "UpdateCertificateStatus", ""),
+    of("certificates", "DeleteCertificate", ""),
+    of("certificates", "CertificatePrivateKeySign", ""),
+    of("certificates", "CertificatePublicKeyVerify", ""),
+    of("certificates", "CertificatePublicKeyEncrypt", ""),
+    of("certificates", "CertificatePrivateKeyDecrypt", ""),
+    of("aap", "CreateApplicationAccessPoint", ""),
+    of("aap", "DescribeApplicationAccessPoint", ""),
+    of("aap", "ListApplicationAccessPoints", ""),
+    of("aap", "UpdateApplicationAccessPoint", ""),
+    of("aap", "DeleteApplicationAccessPoint", ""),
+    of("aap", "CreateClientKey", ""),
+    of("aap", "GetClientKey", ""),
+    of("aap", "ListClientKeys", ""),
+    of("aap", "DeleteClientKey", ""),
+    of("aap", "CreatePolicy", ""),
+    of("aap", "DescribePolicy", ""),
+    of("aap", "ListPolicies", ""),
+    of("aap", "UpdatePolicy", ""),
+    of("aap", "DeletePolicy", ""),
+    of("aap", "CreateNetworkRule", ""),
+    of("aap", "DescribeNetworkRule", ""),
+    of("aap", "ListNetworkRules", ""),
+    of("aap", "UpdateNetworkRule", ""),
+    of("aap", "DeleteNetworkRule", ""),
+    of("instance", "ConnectKmsInstance", ""),
+    of("instance", "GetKmsInstance", ""),
+    of("instance", "ListKmsInstances", ""),
+    of("instance", "UpdateKmsInstanceBindVpc", ""),
+    of("instance", "ReleaseKmsInstance", ""),
+    of("instance", "GetDefaultKmsInstance", ""),
+    of("instance", "GetKmsInstanceQuotaInfos", ""),
+    of("misc", "DescribeRegions", "there is one, that of ARNs"),
+    of("misc", "DescribeService", ""),
+    of("misc", "DescribeAccountKmsStatus", "always `Enabled`"),
+    of("misc", "OpenKmsService", "always `Forbidden.Opened`"),
+    of("misc", "GetChallenge", ""),
+];
+
+/// Returns the table of all operations, in Markdown.
+pub fn table() -> String {
+    let mut out = String::from("| operation | category | here | differs |\n|---|---|---|---|\n");
+    for operation in ALL {
+        let CloudOperation { name, category, differs } = operation;
+        let here = if operation.is_supported() { "yes" } else { "not yet" };
+        out.push_str(&format!("| `{name}` | {category} | {here} | {differs} |\n"));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_in_the_docs_is_this_one() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../http/ALIYUN.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let begin = text.find("| operation |").unwrap();
+        let expected = format!("{}{}", &text[..begin], table());
+        if std::env::var_os("KEYMILL_WRITE_DOCS").is_some() {
+            std::fs::write(path, &expected).unwrap();
+        }
+        assert_eq!(text, expected, "KEYMILL_WRITE_DOCS=1 cargo test -p keymill-wire writes it anew");
+    }
+
+    #[test]
+    fn each_stands_once_and_only_what_is_here_differs() {
+        assert_eq!(ALL.len(), 103);
+        for (at, operation) in ALL.iter().enumerate() {
+            assert!(ALL[..at].iter().all(|other| other.name != operation.name), "{operation:?}");
+            assert!(operation.is_supported() || operation.differs.is_empty(), "{operation:?}");
+        }
+    }
+}
