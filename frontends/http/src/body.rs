@@ -1,6 +1,9 @@
-//! The body of a request: read whole, within a size, a time, and the room that is left for all bodies.
+//! The body of a request: read whole, within a size, a time, and the room that is left for all bodies. Bodies of strangers have a room of
+//! their own, so that they keep nobody else waiting.
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actix_web::HttpRequest;
@@ -12,6 +15,38 @@ use futures_core::Stream;
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_runtime::Gate;
 use keymill_runtime::gate::Buffered;
+
+/// Large bodies of strangers that are read at once, at most.
+const STRANGERS: usize = 64;
+
+/// Whose body it is, and so what room it takes.
+#[derive(Clone, Copy)]
+pub(crate) enum Whose<'a> {
+    /// Of somebody who has signed: of the room that all have.
+    Known(&'a Gate),
+    /// Of whoever sends it: its signature covers the body.
+    Stranger(&'a Strangers),
+}
+
+/// Large bodies of strangers that are being read.
+#[derive(Clone, Default)]
+pub(crate) struct Strangers(Arc<AtomicUsize>);
+
+/// Room that a body takes; it is given back when it is dropped.
+pub(crate) enum Room {
+    /// Of that which all have.
+    Shared { _bytes: Buffered },
+    /// Of that which strangers have.
+    Stranger(Strangers),
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        if let Room::Stranger(strangers) = self {
+            strangers.0.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
 
 /// Bodies up to here take no room from the others: connections bound their number.
 const SMALL_BYTES: usize = 64 * 1024;
@@ -45,11 +80,11 @@ impl Announced {
     /// `BodyTooLarge`, `Deadline`, `Busy`, or `MalformedRequest` for broken chunks.
     pub(crate) async fn read(
         self,
-        gate: &Gate,
+        whose: Whose<'_>,
         payload: &mut Payload,
         timeout: Duration,
-    ) -> Result<(Bytes, Option<Buffered>)> {
-        match tokio::time::timeout(timeout, self.gather(gate, payload)).await {
+    ) -> Result<(Bytes, Option<Room>)> {
+        match tokio::time::timeout(timeout, self.gather(whose, payload)).await {
             Ok(read) => read,
             Err(_) => Err(Error::new(
                 ErrorKind::Deadline,
@@ -58,9 +93,9 @@ impl Announced {
         }
     }
 
-    async fn gather(self, gate: &Gate, payload: &mut Payload) -> Result<(Bytes, Option<Buffered>)> {
+    async fn gather(self, whose: Whose<'_>, payload: &mut Payload) -> Result<(Bytes, Option<Room>)> {
         let mut room = match self.length {
-            Some(length) if length > SMALL_BYTES => Some(take_room(gate, length)?),
+            Some(length) if length > SMALL_BYTES => Some(take_room(whose, length)?),
             _ => None,
         };
         let Some(first) = next(payload).await? else { return Ok((Bytes::new(), room)) };
@@ -76,7 +111,7 @@ impl Announced {
                 return Err(too_large(self.limit));
             }
             if room.is_none() && body.len() + more.len() > SMALL_BYTES {
-                room = Some(take_room(gate, self.limit)?);
+                room = Some(take_room(whose, self.limit)?);
             }
             body.extend_from_slice(&more);
             chunk = next(payload).await?;
@@ -86,8 +121,17 @@ impl Announced {
 }
 
 /// Takes room for a body and for its answer, which is about as large.
-fn take_room(gate: &Gate, bytes: usize) -> Result<Buffered> {
-    gate.buffer(2 * bytes).ok_or_else(|| {
+fn take_room(whose: Whose<'_>, bytes: usize) -> Result<Room> {
+    let room = match whose {
+        Whose::Known(gate) => gate.buffer(2 * bytes).map(|bytes| Room::Shared { _bytes: bytes }),
+        Whose::Stranger(strangers) => {
+            let taken = strangers.0.try_update(Ordering::Relaxed, Ordering::Relaxed, |reading| {
+                (reading < STRANGERS).then_some(reading + 1)
+            });
+            taken.ok().map(|_| Room::Stranger(strangers.clone()))
+        }
+    };
+    room.ok_or_else(|| {
         Error::new(ErrorKind::Busy, "requests and answers fill the room that there is for them")
             .retry_after_ms(100)
     })
@@ -105,4 +149,19 @@ async fn next(payload: &mut Payload) -> Result<Option<Bytes>> {
 
 fn too_large(limit: usize) -> Error {
     Error::new(ErrorKind::BodyTooLarge, format!("the body exceeds the limit of {limit} bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_have_so_many_places_and_give_them_back() {
+        let strangers = Strangers::default();
+        let take = || take_room(Whose::Stranger(&strangers), 100_000);
+        let rooms: Vec<_> = (0..STRANGERS).map(|_| take().unwrap()).collect();
+        assert_eq!(take().err().unwrap().kind(), ErrorKind::Busy);
+        drop(rooms);
+        assert!(take().is_ok());
+    }
 }

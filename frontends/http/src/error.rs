@@ -12,9 +12,10 @@ use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
 use keymill_core::error::{Error, ErrorKind};
 use keymill_core::id::RequestId;
-use keymill_runtime::gate::Buffered;
 use keymill_wire::error::status;
 use keymill_wire::response::json_error;
+
+use crate::body::Room;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-acs-request-id");
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json;charset=utf-8");
@@ -64,7 +65,7 @@ fn request_id_value(request_id: RequestId) -> HeaderValue {
 pub(crate) fn settle(
     request: &HttpRequest,
     unread: Option<Payload>,
-    room: Option<Buffered>,
+    room: Option<Room>,
     mut response: HttpResponse,
 ) -> HttpResponse {
     if request.headers().contains_key(header::TRANSFER_ENCODING) {
@@ -81,7 +82,7 @@ pub(crate) fn settle(
 struct Settled {
     body: BoxBody,
     _unread: Option<Payload>,
-    _room: Option<Buffered>,
+    _room: Option<Room>,
 }
 
 impl MessageBody for Settled {

@@ -19,6 +19,7 @@ use keymill_runtime::actor::ArbiterHandle;
 use keymill_runtime::{Frontend, FrontendError, Gate, StopSignal};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::body::Strangers;
 use crate::error::{refusal, settle};
 use crate::nonces::Nonces;
 use crate::probes::{self, Readiness};
@@ -111,6 +112,7 @@ pub(crate) struct Worker {
     pub(crate) gate: Gate,
     pub(crate) arbiter: ArbiterHandle,
     pub(crate) nonces: Arc<Nonces>,
+    pub(crate) strangers: Strangers,
     pub(crate) config: Config,
     stop: StopSignal,
 }
@@ -126,9 +128,10 @@ impl Http {
     async fn serve(self, gate: Gate, mut stop: StopSignal) -> Result<(), FrontendError> {
         let open = Arc::new(AtomicUsize::new(0));
         let nonces = Arc::new(Nonces::new(self.config.max_nonces));
+        let strangers = Strangers::default();
         let mut workers = Vec::new();
         for _ in 0..self.config.workers.max(1) {
-            workers.push(start_worker(&gate, &self.config, &stop, &nonces, &open).await?);
+            workers.push(start_worker(&gate, &self.config, &stop, (&nonces, &strangers), &open).await?);
         }
         let listener = tokio::net::TcpListener::from_std(self.listener)
             .map_err(|error| FrontendError(format!("listening: {error}")))?;
@@ -175,14 +178,14 @@ async fn start_worker(
     gate: &Gate,
     config: &Config,
     stop: &StopSignal,
-    nonces: &Arc<Nonces>,
+    (nonces, strangers): (&Arc<Nonces>, &Strangers),
     open: &Arc<AtomicUsize>,
 ) -> Result<Running, FrontendError> {
     let (connections, incoming) = mpsc::unbounded_channel();
     let (ready, is_ready) = oneshot::channel();
     let (stopped_sender, stopped) = oneshot::channel();
     let (gate, config, stop) = (gate.clone(), config.clone(), stop.clone());
-    let (nonces, open) = (nonces.clone(), open.clone());
+    let (nonces, strangers, open) = (nonces.clone(), strangers.clone(), open.clone());
     let arbiter = actix_rt::Arbiter::new();
     // What runs on the arbiter stays there: it is spawned from within, so that it need not be `Send`.
     let spawned = arbiter.spawn_fn(move || {
@@ -190,7 +193,7 @@ async fn start_worker(
             match gate.arbiter() {
                 Ok(handle) => {
                     let _gone = ready.send(Ok(()));
-                    let worker = Rc::new(Worker { gate, arbiter: handle, nonces, config, stop });
+                    let worker = Rc::new(Worker { gate, arbiter: handle, nonces, strangers, config, stop });
                     take_connections(worker, incoming, open).await;
                 }
                 Err(error) => {

@@ -57,6 +57,7 @@ pub(crate) struct Verified {
     pub(crate) date: Timestamp,
     nonce: String,
     body_sha256: [u8; 32],
+    signed_headers: String,
 }
 
 /// Verifies the signature of a request and its date.
@@ -105,7 +106,8 @@ pub(crate) fn verify(
         check_scope(scope, date).inspect_err(stranger)?;
     }
     let (nonce, body_sha256) = claims(headers).inspect_err(stranger)?;
-    Ok(Verified { principal, date, nonce, body_sha256 })
+    let signed_headers = offered.signed_headers.into_owned();
+    Ok(Verified { principal, date, nonce, body_sha256, signed_headers })
 }
 
 /// Checks that a derived key is one for this product and day.
@@ -126,6 +128,11 @@ impl Verified {
         constant_time::verify_slices_are_equal(&sha256(body), &self.body_sha256).map_err(|_| {
             Error::new(ErrorKind::SignatureMismatch, "x-acs-content-sha256 is not the hash of the body")
         })
+    }
+
+    /// Tells whether a header is signed.
+    pub(crate) fn signs(&self, header: &str) -> bool {
+        self.signed_headers.split(';').any(|name| name == header)
     }
 
     /// Returns the nonce.

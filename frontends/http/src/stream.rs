@@ -13,8 +13,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// Bytes of one line of a head, at most; the parser refuses long heads before.
-const MAX_LINE_BYTES: usize = 256 * 1024;
+/// Bytes of one line of a head, at most; the parser takes no longer heads.
+const MAX_LINE_BYTES: usize = 128 * 1024;
 /// The header that a long query becomes. One that comes from outside is refused.
 pub(crate) const QUERY: &str = "x-keymill-query";
 /// Bytes of a request line that the parser takes as it is; its own limit is 65,534 of the target.
@@ -62,6 +62,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
                 let count = first.len().min(buffer.remaining());
                 buffer.put_slice(&first[..count]);
                 this.given.drain(..count);
+                if this.given.is_empty() {
+                    // Few have a long line, and none keeps its room.
+                    this.given = VecDeque::new();
+                }
                 return Poll::Ready(Ok(()));
             }
             let before = buffer.filled().len();

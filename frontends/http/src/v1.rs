@@ -11,12 +11,11 @@ use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::RequestId;
 use keymill_core::operation::{Operation, Reply, Request};
 use keymill_runtime::Call;
-use keymill_runtime::gate::Buffered;
 use keymill_wire::acs3;
 use keymill_wire::request::{decode_body, decode_json};
 use keymill_wire::response::{encode_body, json_reply};
 
-use crate::body::Announced;
+use crate::body::{Announced, Room, Whose};
 use crate::error::{JSON, answer, refusal, settle};
 use crate::exchange::{Asked, perform};
 use crate::server::Worker;
@@ -86,7 +85,7 @@ pub(crate) async fn handle(worker: &Worker, request: HttpRequest, mut payload: P
 struct Taken {
     request_id: RequestId,
     is_read: bool,
-    room: Option<Buffered>,
+    room: Option<Room>,
 }
 
 async fn serve(
@@ -107,8 +106,10 @@ async fn serve(
     let announced = Announced::of(request, limit).inspect_err(stranger)?;
     let verified =
         signature::verify(gate, request, &headers, request.uri().query().unwrap_or_default(), source)?;
-    let (body, room) =
-        announced.read(gate, payload, worker.config.body_timeout).await.inspect_err(stranger)?;
+    let (body, room) = announced
+        .read(Whose::Known(gate), payload, worker.config.body_timeout)
+        .await
+        .inspect_err(stranger)?;
     taken.is_read = true;
     taken.room = room;
     verified.check_body(&body).inspect_err(stranger)?;

@@ -3,7 +3,6 @@
 //! and product. Hash and HMAC are the caller's; this crate has no cryptography.
 
 use std::borrow::Cow;
-use std::fmt::Write;
 
 use keymill_core::{Error, ErrorKind, Result};
 
@@ -180,8 +179,8 @@ impl Signable<'_> {
         Ok(to_sign(scheme, &sha256(&self.canonical_request(signed_headers)?)))
     }
 
-    /// Returns the string that one SDK signs, which encodes values alone; `None` where its names need no encoding, or could stand for
-    /// more than one query without it.
+    /// Returns the string that one SDK signs by ACS3, which encodes values alone; `None` where its names need no encoding, or could stand for
+    /// more than one query without it. An escape in a raw name could be what another client encoded.
     ///
     /// # Errors
     /// `IncompleteSignature` where a signed header is absent.
@@ -192,8 +191,10 @@ impl Signable<'_> {
         sha256: &dyn Fn(&[u8]) -> [u8; 32],
     ) -> Result<Option<Vec<u8>>> {
         let names = || self.query.iter().map(|(name, _)| *name);
-        let is_ambiguous = |name: &str| name.contains(|c: char| matches!(c, '=' | '&') || c.is_control());
-        if names().all(|name| percent(name) == name) || names().any(is_ambiguous) {
+        let is_ambiguous =
+            |name: &str| name.contains(|c: char| matches!(c, '=' | '&' | '%') || c.is_control());
+        let is_needed = scheme == SCHEME && names().any(|name| percent(name) != name);
+        if !is_needed || names().any(is_ambiguous) {
             return Ok(None);
         }
         let canonical = self.canonical(signed_headers, &self.canonical_query(str::to_owned))?;
@@ -275,7 +276,13 @@ pub(crate) fn percent(text: &str) -> String {
     for byte in text.bytes() {
         match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => encoded.push(byte.into()),
-            _ => write!(encoded, "%{byte:02X}").expect("a string grows"),
+            _ => {
+                const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+                encoded.push('%');
+                for digit in [byte >> 4, byte & 15] {
+                    encoded.push(char::from(DIGITS[usize::from(digit)]));
+                }
+            }
         }
     }
     encoded
@@ -464,6 +471,25 @@ mod tests {
         let request = Signable { method: "POST", path: "/", query: &[], headers: &headers };
         assert_eq!(request.header("host").unwrap(), "a,b");
         assert_eq!(request.header("date"), None);
+    }
+
+    /// A name that one client encoded is not what another one spelled so.
+    #[test]
+    fn raw_names_stand_for_one_query_alone() {
+        let names = "host;x-acs-action;x-acs-content-sha256;x-acs-date;x-acs-signature-nonce;x-acs-version";
+        let of = |query: &[(&str, &str)], scheme: &str| {
+            let request = Signable { query, ..VECTORS[0].request() };
+            let raw = request.string_to_sign_of_raw_names(scheme, names, &sha256).unwrap();
+            (request.string_to_sign(scheme, names, &sha256).unwrap(), raw)
+        };
+        let (spaced, escaped) = (of(&[("a b", "1")], SCHEME), of(&[("a%20b", "1")], SCHEME));
+        assert!(spaced.1.is_some() && escaped.1.is_none());
+        assert_ne!(spaced.0, escaped.0);
+        for ambiguous in ["a=b", "a&b", "a\nb"] {
+            assert_eq!(of(&[(ambiguous, "1")], SCHEME).1, None);
+        }
+        assert_eq!(of(&[("plain", "1")], SCHEME).1, None);
+        assert_eq!(of(&[("a b", "1")], DERIVED_SCHEME).1, None);
     }
 
     #[test]

@@ -6,7 +6,10 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use keymill_client::Credentials;
-use keymill_core::key::{BulkMode, Fallback, KeyState, KeyStorageMechanism, Origin};
+use keymill_core::key::{
+    BulkMode, Fallback, KeyState, KeyStorageMechanism, Origin, ProtectionLevel, RotationInterval,
+};
+use keymill_core::operation::{CreateKeyRequest, Reply};
 use keymill_e2e::{Caller, audit_lines, eventually, verified};
 use keymill_harness::program::program;
 use keymill_harness::{Farm, Live, Setup, Started};
@@ -282,4 +285,49 @@ fn the_program_takes_a_key_over_and_makes_one_that_stays() {
     assert!(!keymill(&["hsm", "adopt"]).status.success(), "it has to be named");
     let made = shown(keymill(&["key", "create", "--storage", "HsmInternal"]));
     assert!(made.contains("HsmInternal") && farm.hsms[0].count_keys(MADE) == 1, "{made}");
+}
+
+/// The token takes its time, and meanwhile the key is disabled.
+#[test]
+fn a_key_is_not_rotated_by_policy_once_it_may_not_be_used() {
+    let farm = Farm::new(1);
+    let quick = EngineConfig { usage_flush: Duration::from_millis(20), ..config() };
+    let setup = || Setup::new(quick.clone()).with_tokens(farm.parts(2));
+    let Started { live, credentials } = Live::start_with(setup());
+    let mut caller = Caller::new(&live, &credentials);
+    await_tokens(&mut caller);
+    let request = CreateKeyRequest {
+        protection_level: Some(ProtectionLevel::Hsm),
+        key_storage_mechanism: Some(KeyStorageMechanism::HsmInternal),
+        enable_automatic_rotation: Some(true),
+        rotation_interval: Some(RotationInterval::parse("7d").unwrap()),
+        ..Default::default()
+    };
+    let take = |reply: Reply<'_>| match reply {
+        Reply::CreateKey(reply) => reply.key_metadata.key_id,
+        other => panic!("{other:?}"),
+    };
+    let key = caller.ask(request, take).unwrap();
+    caller.disable(key).unwrap();
+    drop(caller);
+    let live = live.halt().start(setup().at_offset_ms(8 * DAY_MS));
+    let mut caller = Caller::new(&live, &credentials);
+    await_tokens(&mut caller);
+    farm.control("faults = [{ functions = [\"C_GenerateKey\"], next = 1, hang_ms = 2000 }]");
+    caller.enable(key).unwrap();
+    // Other calls come back at once.
+    let mut hung = 0;
+    eventually("the token is asked for a new version", || {
+        let in_flight = farm.hsms[0].stats()["in_flight"].as_u64().unwrap();
+        hung = if in_flight > 0 { hung + 1 } else { 0 };
+        (hung == 5).then_some(())
+    });
+    caller.disable(key).unwrap();
+    eventually("the token has made it", || (farm.hsms[0].count_keys(MADE) == 2).then_some(()));
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(caller.versions(key).unwrap().len(), 1);
+    caller.enable(key).unwrap();
+    eventually("it is rotated", || (caller.versions(key).unwrap().len() == 2).then_some(()));
+    drop(caller);
+    verified(&live.halt());
 }

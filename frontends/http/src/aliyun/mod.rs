@@ -5,7 +5,7 @@ mod answer;
 mod signature;
 
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use actix_web::http::Method;
 use actix_web::web::Payload;
@@ -16,14 +16,13 @@ use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::operation::Operation;
 use keymill_core::time::Timestamp;
 use keymill_runtime::Call;
-use keymill_runtime::gate::Buffered;
 use keymill_wire::acs3;
 use keymill_wire::aliyun::operations;
 use keymill_wire::aliyun::parameters::{Decoded, Parameters};
 use keymill_wire::aliyun::signature::SIGNATURE;
 use keymill_wire::form;
 
-use crate::body::Announced;
+use crate::body::{Announced, Room, Whose};
 use crate::error::settle;
 use crate::exchange::{Asked, perform};
 use crate::server::Worker;
@@ -34,6 +33,8 @@ use answer::{Answers, Refused};
 
 /// Bytes of a form body, at most: a secret of 30,720 bytes takes thrice as many where each has to be escaped.
 const MAX_BODY_BYTES: usize = 256 * 1024;
+/// How long the body of a stranger may take.
+const STRANGER_TIMEOUT: Duration = Duration::from_secs(10);
 const FORM: &str = "application/x-www-form-urlencoded";
 
 /// Tells whether a request is of this dialect.
@@ -57,7 +58,7 @@ pub(crate) async fn handle(worker: &Worker, request: HttpRequest, mut payload: P
 struct Taken {
     answers: Answers,
     is_read: bool,
-    room: Option<Buffered>,
+    room: Option<Room>,
 }
 
 /// Who sent a request, and what keeps it from being sent again.
@@ -78,20 +79,37 @@ async fn serve(
     let stranger = |error: &Error| gate.refused_stranger(error.kind(), source);
     let headers = Headers::of(request);
     let announced = Announced::of(request, MAX_BODY_BYTES).inspect_err(stranger)?;
-    // One that is too long for the parser came as a header (see `stream`).
-    let query = headers.get(QUERY).unwrap_or_else(|| request.uri().query().unwrap_or_default().into());
+    // One that is too long for the parser came as a header (see `stream`), and then alone.
+    let query = match (request.uri().query(), headers.get(QUERY)) {
+        (Some(_), Some(_)) => {
+            let error = Error::new(ErrorKind::MalformedRequest, "the request has two queries");
+            stranger(&error);
+            return Err(error.into());
+        }
+        (query, None) => query.unwrap_or_default().into(),
+        (None, Some(query)) => query,
+    };
     let mut pairs = form::decode(query.as_bytes()).inspect_err(stranger)?;
     // What is signed in the headers is verified before the body is read.
-    let verified = match headers.get("authorization").is_some() {
+    let verified = match request.headers().contains_key("authorization") {
         true => Some(header_signature::verify(gate, request, &headers, &query, source)?),
         false => None,
     };
-    let (body, room) =
-        announced.read(gate, payload, worker.config.body_timeout).await.inspect_err(stranger)?;
+    let (whose, timeout) = match verified {
+        Some(_) => (Whose::Known(gate), worker.config.body_timeout),
+        None => (Whose::Stranger(&worker.strangers), worker.config.body_timeout.min(STRANGER_TIMEOUT)),
+    };
+    let (body, room) = announced.read(whose, payload, timeout).await.inspect_err(stranger)?;
     taken.is_read = true;
     taken.room = room;
     if let Some(verified) = &verified {
         verified.check_body(&body).inspect_err(stranger)?;
+        // It decides what the body says.
+        if !body.is_empty() && !verified.signs("content-type") {
+            let error = incomplete("content-type is not signed");
+            stranger(&error);
+            return Err(error.into());
+        }
     }
     pairs.extend(of_body(&headers, &body).inspect_err(stranger)?);
     let pairs = pairs.iter().map(|(name, value)| (&**name, &**value));

@@ -653,3 +653,26 @@ fn the_service_tells_which_keys_it_makes() {
     );
     assert_eq!(rpc.refused("OpenKmsService", &[]), (400, "Forbidden.Opened".into()));
 }
+
+#[test]
+fn what_says_how_a_body_is_read_is_signed_and_a_query_comes_once() {
+    let site = Site::start();
+    let mut client = site.client();
+    let form = "application/x-www-form-urlencoded";
+    let mut signed = crate::client::Signed::new("ListKeys", "PageSize=5").with("content-type", form);
+    signed.path = "/".into();
+    assert_eq!(client.send(&signed.clone().sign(&site.root)).status, 200);
+    // The same, but with a type that nobody signed.
+    let unsigned =
+        signed.clone().with("x-acs-signature-nonce", "another").without("content-type").sign(&site.root);
+    let mut client = site.client();
+    let answer = client.send(&unsigned.with("content-type", form));
+    assert_eq!((answer.status, &answer.json()["Code"]), (400, &json!("IncompleteSignature")));
+    // An authorization that is no text is one all the same.
+    let mut rpc = Rpc::new(&site);
+    let pairs = rpc.signed("POST", "ListKeys", &[]);
+    let head = format!("POST /?{} HTTP/1.1\r\nhost: kms.local\r\nauthorization: ", encoded(&pairs));
+    let mut client = site.client();
+    client.send_raw(&[head.as_bytes(), b"\xff\r\n\r\n"].concat());
+    assert_eq!(client.read().unwrap().status, 400);
+}

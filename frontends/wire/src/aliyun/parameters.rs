@@ -32,9 +32,9 @@ pub struct Decoded<'p> {
 const UNSUPPORTED: &[(Operation, &[&str])] = &[
     (Operation::CreateKey, &["DKMSInstanceId", "Policy"]),
     (Operation::Encrypt, &["DryRun"]),
-    (Operation::Decrypt, &["DryRun", "Recipient"]),
+    (Operation::Decrypt, &["DryRun"]),
     (Operation::ReEncrypt, &["DryRun", "SourceEncryptionAlgorithm", "SourceKeyId", "SourceKeyVersionId"]),
-    (Operation::GenerateDataKey, &["DryRun", "Recipient"]),
+    (Operation::GenerateDataKey, &["DryRun"]),
     (Operation::GenerateDataKeyWithoutPlaintext, &["DryRun"]),
 ];
 
@@ -88,7 +88,19 @@ impl<'p> Parameters<'p> {
         let asks = |value: &str| !value.is_empty() && !value.eq_ignore_ascii_case("false");
         let of_operation =
             UNSUPPORTED.iter().find(|(of, _)| *of == operation).map_or(&[][..], |(_, names)| names);
-        match of_operation.iter().find(|name| self.get(name).is_some_and(asks)) {
+        let is_given = |name: &str| {
+            let entries = |(given, value): (&str, &str)| {
+                let rest = given.strip_prefix(name);
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.')) && asks(value)
+            };
+            self.iter().any(entries)
+        };
+        // The answer would go to somebody else than the caller means.
+        if is_given("Recipient") {
+            let message = "Recipient: answers are sealed for nobody else here";
+            return Err(Error::new(ErrorKind::InvalidParameter, message));
+        }
+        match of_operation.iter().find(|name| is_given(name)) {
             Some(name) => Err(Error::new(
                 ErrorKind::Unsupported,
                 format!("{name}: this server does not know the parameter yet"),
@@ -522,6 +534,10 @@ mod tests {
         );
         let (kind, message) = refused(Operation::CreateKey, &[("Policy", "{}")]);
         assert!(kind == ErrorKind::Unsupported && message.starts_with("Policy: "), "{message}");
+        for recipient in ["Recipient", "Recipient.KeyEncryptionAlgorithm"] {
+            let pairs = [("CiphertextBlob", "AA=="), (recipient, "x")];
+            assert_eq!(refused(Operation::Decrypt, &pairs).0, ErrorKind::InvalidParameter, "{recipient}");
+        }
         decoded(Operation::CreateKey, &[("Policy", ""), ("Tags", ""), ("Unheard", "of")]).unwrap();
     }
 }

@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-/// Writes an answer under its root element, `KMS` or `Error`. `None` where it is no JSON object, or a member's name is none of the API's.
+/// Writes an answer under its root element, `KMS` or `Error`. `None` where it is no JSON object, a member's name is none of the API's, or text holds what XML
+/// 1.0 (§2.2) has no way to write.
 pub fn write(root: &str, json: &[u8]) -> Option<String> {
     let value: Value = serde_json::from_slice(json).ok().filter(Value::is_object)?;
     let mut out = String::with_capacity(json.len() * 2);
@@ -23,7 +24,7 @@ fn element(name: &str, value: &Value, out: &mut String) -> Option<()> {
     out.extend(["<", name, ">"]);
     match value {
         Value::Object(members) => members.iter().try_for_each(|(name, member)| element(name, member, out))?,
-        Value::String(text) => escape(text, out),
+        Value::String(text) => escape(text, out)?,
         Value::Null => {}
         other => out.push_str(&other.to_string()),
     }
@@ -31,7 +32,7 @@ fn element(name: &str, value: &Value, out: &mut String) -> Option<()> {
     Some(())
 }
 
-fn escape(text: &str, out: &mut String) {
+fn escape(text: &str, out: &mut String) -> Option<()> {
     for c in text.chars() {
         match c {
             '<' => out.push_str("&lt;"),
@@ -39,13 +40,11 @@ fn escape(text: &str, out: &mut String) {
             '&' => out.push_str("&amp;"),
             '"' => out.push_str("&quot;"),
             '\r' => out.push_str("&#13;"),
-            // XML 1.0 §2.2 has no way to write these.
-            '\0'..='\x08' | '\x0b' | '\x0c' | '\x0e'..='\x1f' | '\u{fffe}' | '\u{ffff}' => {
-                out.push('\u{fffd}');
-            }
+            '\0'..='\x08' | '\x0b' | '\x0c' | '\x0e'..='\x1f' | '\u{fffe}' | '\u{ffff}' => return None,
             c => out.push(c),
         }
     }
+    Some(())
 }
 
 #[cfg(test)]
@@ -54,13 +53,14 @@ mod tests {
 
     #[test]
     fn members_become_elements_and_entries_an_element_each() {
-        let json = br#"{"Keys":{"Key":[{"KeyId":"a"},{"KeyId":"<b>&\"\u0000"}]},"None":null,"On":true,"RequestId":"r","TotalCount":2}"#;
+        let json = br#"{"Keys":{"Key":[{"KeyId":"a"},{"KeyId":"<b>&\""}]},"None":null,"On":true,"RequestId":"r","TotalCount":2}"#;
         assert_eq!(
             write("KMS", json).unwrap(),
-            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<KMS><Keys><Key><KeyId>a</KeyId></Key><Key><KeyId>&lt;b&gt;&amp;&quot;\u{fffd}</KeyId></Key></Keys><None></None><On>true</On><RequestId>r</RequestId><TotalCount>2</TotalCount></KMS>"
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<KMS><Keys><Key><KeyId>a</KeyId></Key><Key><KeyId>&lt;b&gt;&amp;&quot;</KeyId></Key></Keys><None></None><On>true</On><RequestId>r</RequestId><TotalCount>2</TotalCount></KMS>"
         );
         assert_eq!(write("KMS", b"[1]"), None);
         assert_eq!(write("KMS", b"{"), None);
         assert_eq!(write("KMS", br#"{"a><b":1}"#), None);
+        assert_eq!(write("KMS", br#"{"a":"\u0000"}"#), None);
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use actix::{ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::{CmkId, KeyVersionId};
-use keymill_core::key::{BulkMode, Cmk, KeyState, ProtectionLevel};
+use keymill_core::key::{BulkMode, Cmk, KeyState, ProtectionLevel, RotationPolicy};
 use keymill_core::limit;
 use keymill_core::time::Timestamp;
 
@@ -18,6 +18,13 @@ use crate::keyring::{CmkEntry, Stamp};
 use crate::pool::chunk::{Home, Return};
 use crate::records::{self, InvocationsRecord, Kind};
 use crate::work::Fault;
+
+/// How long versions are made in one go; it keeps whoever changes keys waiting.
+const ROTATIONS: Duration = Duration::from_millis(50);
+/// Keys whose new versions tokens are asked for at once.
+const RENEWING: usize = 32;
+/// How far a clock may be ahead before what it set is set anew.
+const AHEAD: Duration = Duration::from_secs(86_400);
 
 /// Reserves invocations of a key version whose blobs have random 96-bit nonces; the answer goes to `home`.
 pub(crate) struct Reserve {
@@ -34,6 +41,11 @@ impl KeyringActor {
     /// Makes a new version of each key whose primary one has sealed as many messages as random nonces allow, or is due by the policy.
     pub(super) fn rotate_due(&mut self, ctx: &mut Context<Self>) -> Result<()> {
         let now = self.rotates_until();
+        // A new version needs its record, and a place: without them none is made that nobody could use.
+        if self.shared.audit.check().is_err() || self.shared.store_trouble.lock().is_some() {
+            return Ok(());
+        }
+        let began = Instant::now();
         let keyring = &self.shared.keyring;
         let exhausted: Vec<_> = keyring
             .ids()
@@ -43,16 +55,27 @@ impl KeyringActor {
             .filter(|e| reason(e, now).is_some())
             .collect();
         for entry in exhausted {
+            // The others have their turn at the next look.
+            if began.elapsed() > ROTATIONS {
+                break;
+            }
             match entry.cmk.protection {
                 ProtectionLevel::Software => {
-                    let (spec, usage) = (entry.cmk.spec, entry.cmk.usage);
-                    let key = self.shared.custody.lock().generate(spec, usage, entry.cmk.bulk_mode)?;
-                    self.renew(&entry, Made { key, copy: None }, reason(&entry, now).unwrap_or_default())?;
+                    if let Err(error) = self.renew_in_software(&entry, now) {
+                        tracing::error!(key = %entry.cmk.id, ?error, "a new version that is due could not be made");
+                    }
                 }
+                ProtectionLevel::Hsm if self.renewing.len() >= RENEWING => {}
                 ProtectionLevel::Hsm => self.renew_in_token(&entry, ctx),
             }
         }
         Ok(())
+    }
+
+    fn renew_in_software(&mut self, entry: &CmkEntry, now: Timestamp) -> Result<()> {
+        let (spec, usage) = (entry.cmk.spec, entry.cmk.usage);
+        let key = self.shared.custody.lock().generate(spec, usage, entry.cmk.bulk_mode)?;
+        self.renew(entry, Made { key, copy: None }, reason(entry, now).unwrap_or_default())
     }
 
     /// Returns until when policies are carried out: not at all while what the clock says may be wrong.
@@ -104,8 +127,12 @@ impl KeyringActor {
 
     /// Makes what a token generated the new version, unless the key has one already, or is gone, by someone else's doing.
     fn renew_if_due(&mut self, id: &CmkId, made: Made) -> Result<()> {
-        let entry = self.entry(id).inspect_err(|_| Made::log_left_behind(made.key.token_object()))?;
-        if let Some(reason) = reason(&entry, self.rotates_until()) {
+        let left = |_: &Error| Made::log_left_behind(made.key.token_object());
+        let entry = self.entry(id).inspect_err(left)?;
+        self.shared.audit.check().inspect_err(left)?;
+        // It may have been disabled meanwhile, or its end have begun.
+        let is_usable = entry.cmk.state == KeyState::Enabled && !self.ending.contains_key(id);
+        if let Some(reason) = reason(&entry, self.rotates_until()).filter(|_| is_usable) {
             return self.renew(&entry, made, reason);
         }
         Made::log_left_behind(made.key.token_object());
@@ -170,11 +197,17 @@ impl Handler<Reserve> for KeyringActor {
 fn reason(entry: &CmkEntry, now: Timestamp) -> Option<&'static str> {
     if is_exhausted(entry) {
         Some("number of messages reached")
-    } else if entry.cmk.rotation.is_some_and(|policy| policy.next_at <= now) {
+    } else if entry.cmk.rotation.is_some_and(|policy| is_due(policy, now)) {
         Some("rotation policy")
     } else {
         None
     }
+}
+
+/// Tells whether a policy asks for a new version: its time has come, or lies so far ahead that a clock was wrong when it was set.
+fn is_due(policy: RotationPolicy, now: Timestamp) -> bool {
+    let is_known = now > Timestamp::default();
+    is_known && (policy.next_at <= now || policy.next_at > now.plus(policy.interval.duration() + AHEAD))
 }
 
 /// Tells whether the primary version of a key has sealed as many messages as random nonces allow it.
@@ -202,6 +235,28 @@ fn has_used_up_96_bits(reserved: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use keymill_core::key::RotationInterval;
+
+    #[test]
+    fn a_policy_is_due_in_its_time_and_where_a_clock_had_run_ahead() {
+        let at = |s: u64| Timestamp::from_ms(s * 1_000);
+        let interval = RotationInterval::parse("7d").unwrap();
+        let (now, week) = (2_000_000_000, 604_800);
+        for (next, due) in [
+            (now - 1, true),
+            (now, true),
+            (now + 1, false),
+            (now + week, false),
+            (now + week + 86_000, false),
+            (now + week + 87_000, true),
+        ] {
+            assert_eq!(is_due(RotationPolicy { interval, next_at: at(next) }, at(now)), due, "{next}");
+        }
+        assert!(
+            !is_due(RotationPolicy { interval, next_at: at(now) }, Timestamp::default()),
+            "the clock rests"
+        );
+    }
 
     #[test]
     fn a_version_is_replaced_at_its_number_of_messages() {
