@@ -6,10 +6,13 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::{digest, hmac, rand};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use keymill_core::Timestamp;
 use keymill_core::id::KeyRef;
 use keymill_core::operation::{EncryptRequest, Request};
 use keymill_wire::acs3::{self, Authorization, Signable};
+use keymill_wire::aliyun::signature::string_to_sign;
 use keymill_wire::request::encode_json;
 
 use crate::error::{BenchError, Result};
@@ -19,16 +22,22 @@ use crate::fixture::Fixture;
 const HOST: &str = "localhost";
 const PATH: &str = "/v1/Encrypt";
 
-/// Makes signed requests of one body, each with a nonce of its own.
+/// Makes signed requests of one `Encrypt`, each with a nonce of its own.
 pub struct Signer {
     id: String,
     key: hmac::Key,
-    body: Vec<u8>,
-    body_hash: String,
+    dialect: Dialect,
+}
+
+enum Dialect {
+    /// `/v1`, signed in the headers.
+    V1 { body: Vec<u8>, body_hash: String },
+    /// The cloud's, signed among the parameters.
+    Rpc { key_id: String, plaintext: String },
 }
 
 impl Signer {
-    /// Makes a signer of `Encrypt` of one plaintext.
+    /// Makes a signer of `Encrypt` of one plaintext by `/v1`.
     ///
     /// # Errors
     /// [`BenchError`] where the request has no encoding.
@@ -44,7 +53,22 @@ impl Signer {
         let body = encode_json(&request)?;
         let (id, secret) = fixture.access_key();
         let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
-        Ok(Self { id: id.to_owned(), key, body_hash: acs3::hex(&sha256(&body)), body })
+        let dialect = Dialect::V1 { body_hash: acs3::hex(&sha256(&body)), body };
+        Ok(Self { id: id.to_owned(), key, dialect })
+    }
+
+    /// Makes one by the cloud's dialect, RPC signature version 1.
+    ///
+    /// # Errors
+    /// [`BenchError`] where the key is not named by its id.
+    pub fn rpc(fixture: &Fixture, plaintext: &[u8]) -> Result<Self> {
+        let KeyRef::Id(key_id) = fixture.key() else {
+            return Err(BenchError::new("the key is named by its id"));
+        };
+        let (id, secret) = fixture.access_key();
+        let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, format!("{secret}&").as_bytes());
+        let dialect = Dialect::Rpc { key_id: key_id.to_string(), plaintext: STANDARD.encode(plaintext) };
+        Ok(Self { id: id.to_owned(), key, dialect })
     }
 
     /// Returns a request, head and body.
@@ -57,14 +81,44 @@ impl Signer {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let date = Timestamp::from_ms(now.as_millis() as u64).to_string();
         let nonce = acs3::hex(&nonce);
+        match &self.dialect {
+            Dialect::V1 { body, body_hash } => self.sign_v1(&date, &nonce, body, body_hash),
+            Dialect::Rpc { key_id, plaintext } => Ok(self.sign_rpc(&date, &nonce, key_id, plaintext)),
+        }
+    }
+
+    fn sign_rpc(&self, date: &str, nonce: &str, key_id: &str, plaintext: &str) -> Vec<u8> {
+        let pairs = [
+            ("Action", "Encrypt"),
+            ("Version", acs3::API_VERSION),
+            ("Format", "JSON"),
+            ("KeyId", key_id),
+            ("Plaintext", plaintext),
+            ("AccessKeyId", &self.id),
+            ("SignatureMethod", "HMAC-SHA1"),
+            ("SignatureVersion", "1.0"),
+            ("SignatureNonce", nonce),
+            ("Timestamp", date),
+        ];
+        let signature = hmac::sign(&self.key, string_to_sign("POST", pairs).as_bytes());
+        let signature = STANDARD.encode(signature.as_ref());
+        let escape =
+            |text: &str| text.replace('+', "%2B").replace('/', "%2F").replace('=', "%3D").replace(':', "%3A");
+        let all = pairs.into_iter().chain([("Signature", &*signature)]);
+        let query: Vec<_> = all.map(|(name, value)| format!("{name}={}", escape(value))).collect();
+        let query = query.join("&");
+        format!("POST /?{query} HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: 0\r\n\r\n").into_bytes()
+    }
+
+    fn sign_v1(&self, date: &str, nonce: &str, body: &[u8], body_hash: &str) -> Result<Vec<u8>> {
         let headers = [
             ("host", HOST),
             ("content-type", "application/json"),
             (acs3::ACTION, "Encrypt"),
             (acs3::ACS_VERSION, acs3::API_VERSION),
-            (acs3::DATE, &date),
-            (acs3::NONCE, &nonce),
-            (acs3::CONTENT_SHA256, &self.body_hash),
+            (acs3::DATE, date),
+            (acs3::NONCE, nonce),
+            (acs3::CONTENT_SHA256, body_hash),
         ];
         let signable = Signable { method: "POST", path: PATH, query: &[], headers: &headers };
         let signed_headers = signable.all_headers();
@@ -81,12 +135,10 @@ impl Signer {
             request.push_str(&format!("{name}: {value}\r\n"));
         }
         let authorization = authorization.format();
-        request.push_str(&format!(
-            "authorization: {authorization}\r\ncontent-length: {}\r\n\r\n",
-            self.body.len()
-        ));
+        request
+            .push_str(&format!("authorization: {authorization}\r\ncontent-length: {}\r\n\r\n", body.len()));
         let mut request = request.into_bytes();
-        request.extend_from_slice(&self.body);
+        request.extend_from_slice(body);
         Ok(request)
     }
 

@@ -46,6 +46,8 @@ pub enum ErrorKind {
     NonceUsed,
     /// The principal may not do this.
     Denied,
+    /// The method of the request is none that this place takes.
+    UnsupportedMethod,
     /// No operation of that name.
     OperationNotFound,
     /// No such key, or none that the caller may see.
@@ -164,7 +166,7 @@ pub enum ErrorClass {
 
 impl ErrorKind {
     /// Every kind but the limits, for tables that must be complete.
-    pub const ALL: [ErrorKind; 37] = {
+    pub const ALL: [ErrorKind; 38] = {
         use ErrorKind::*;
         [
             InvalidParameter,
@@ -184,6 +186,7 @@ impl ErrorKind {
             TimestampExpired,
             NonceUsed,
             Denied,
+            UnsupportedMethod,
             OperationNotFound,
             KeyNotFound,
             KeyVersionNotFound,
@@ -242,6 +245,7 @@ impl ErrorKind {
             TimestampExpired => "InvalidTimeStamp.Expired",
             NonceUsed => "SignatureNonceUsed",
             Denied => "Forbidden.NoPermission",
+            UnsupportedMethod => "UnsupportedHTTPMethod",
             OperationNotFound => "InvalidAction.NotFound",
             KeyNotFound => "Forbidden.KeyNotFound",
             KeyVersionNotFound => "Forbidden.KeyVersionNotFound",
@@ -274,7 +278,7 @@ impl ErrorKind {
             }
             AccessKeyUnknown | AccessKeyInactive | SignatureMismatch | IncompleteSignature
             | TimestampInvalid | TimestampExpired | NonceUsed => ErrorClass::Unauthenticated,
-            Denied => ErrorClass::Denied,
+            Denied | UnsupportedMethod => ErrorClass::Denied,
             OperationNotFound | KeyNotFound | KeyVersionNotFound | AliasNotFound | AccessKeyNotFound => {
                 ErrorClass::NotFound
             }

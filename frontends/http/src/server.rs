@@ -303,7 +303,7 @@ fn app(
                 let (path, method) = (request.uri().path(), request.method());
                 if method == Method::POST && v1::is_at(path) {
                     v1::handle(&worker, request, payload).await
-                } else if aliyun::is_at(path, method) {
+                } else if aliyun::is_at(path) {
                     aliyun::handle(&worker, request, payload).await
                 } else {
                     not_found(&worker, &request, payload)

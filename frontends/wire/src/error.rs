@@ -26,7 +26,7 @@ pub fn status(kind: ErrorKind) -> u16 {
         // The cloud answers 400 for a taken alias, not 409.
         | AliasExists
         | AlreadyOpen => 400,
-        Denied => 403,
+        Denied | UnsupportedMethod => 403,
         AccessKeyUnknown | OperationNotFound | KeyNotFound | KeyVersionNotFound | AliasNotFound
         | AccessKeyNotFound => 404,
         // The time that ran out is the caller's own `TimeoutMs`; 504 would blame a server behind us.

@@ -38,8 +38,8 @@ const STRANGER_TIMEOUT: Duration = Duration::from_secs(10);
 const FORM: &str = "application/x-www-form-urlencoded";
 
 /// Tells whether a request is of this dialect.
-pub(crate) fn is_at(path: &str, method: &Method) -> bool {
-    path == "/" && (method == Method::POST || method == Method::GET)
+pub(crate) fn is_at(path: &str) -> bool {
+    path == "/"
 }
 
 /// Answers a request.
@@ -77,6 +77,11 @@ async fn serve(
     let gate = &worker.gate;
     let source = request.peer_addr().map(|peer| peer.ip().to_canonical());
     let stranger = |error: &Error| gate.refused_stranger(error.kind(), source);
+    if request.method() != Method::POST && request.method() != Method::GET {
+        let error = Error::new(ErrorKind::UnsupportedMethod, "requests come by GET or POST");
+        stranger(&error);
+        return Err(error.into());
+    }
     let headers = Headers::of(request);
     let announced = Announced::of(request, MAX_BODY_BYTES).inspect_err(stranger)?;
     // One that is too long for the parser came as a header (see `stream`), and then alone.

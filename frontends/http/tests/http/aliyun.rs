@@ -474,6 +474,9 @@ fn refusals_have_the_codes_of_the_cloud() {
     rpc.client.send_raw(head.as_bytes());
     assert_eq!(rpc.client.read().unwrap().status, 400);
     rpc.client = rpc.client.again();
+    rpc.client.send_raw(b"PUT / HTTP/1.1\r\nhost: kms.local\r\n\r\n");
+    assert_eq!(refusal(&rpc.client.read().unwrap()), code(403, "UnsupportedHTTPMethod"));
+    rpc.client = rpc.client.again();
     rpc.client.send_raw(b"GET / HTTP/1.1\r\nhost: kms.local\r\n\r\n");
     assert_eq!(refusal(&rpc.client.read().unwrap()), code(400, "IncompleteSignature"));
 }

@@ -26,7 +26,7 @@ fn readiness_follows_the_programs_word_and_liveness_does_not() {
 fn other_paths_and_methods_are_not_found() {
     let site = Site::start();
     for target in [
-        "PUT /",
+        "PUT /v1",
         "GET /v1",
         "GET /v1/",
         "GET /v1/Encrypt",
