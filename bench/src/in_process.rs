@@ -86,6 +86,7 @@ impl<'f> Caller<'f> {
             call,
             request,
             is_text: false,
+            is_dry_run: false,
             frame: Some(&self.frame),
             sheet: Sheet::plain_over(std::mem::take(&mut self.buffer), None),
             reply_to: None,

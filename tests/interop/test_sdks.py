@@ -177,6 +177,23 @@ def test_data_keys_come_sealed_and_in_clear(sdk):
     assert sdk.refused("GenerateDataKey", KeyId=key, NumberOfBytes=1025)[1] == 400
 
 
+def test_a_dry_run_never_succeeds_and_tells_what_would_have_been(sdk):
+    key = new_key(sdk)
+    blob = sdk("Encrypt", KeyId=key, Plaintext="AA==")["CiphertextBlob"]
+    for operation, parameters in [
+        ("Encrypt", {"KeyId": key, "Plaintext": "AA=="}), ("Decrypt", {"CiphertextBlob": blob}),
+        ("ReEncrypt", {"CiphertextBlob": blob, "DestinationKeyId": key}), ("GenerateDataKey", {"KeyId": key}),
+        ("GenerateDataKeyWithoutPlaintext", {"KeyId": key}),
+    ]:
+        assert sdk.refused(operation, DryRun="true", **parameters) == ("DryRunOperationError", 400)
+        sdk(operation, DryRun="false", **parameters)
+    assert sdk.refused("Decrypt", CiphertextBlob="AAAA", DryRun="true") == ("ValidationError", 400)
+    assert sdk.refused("Encrypt", KeyId=key, Plaintext="AA==", DryRun="maybe") == ("ValidationError", 400)
+    assert sdk.refused("Encrypt", KeyId=UNKNOWN, Plaintext="AA==", DryRun="true") == ("Forbidden.KeyNotFound", 404)
+    sdk("DisableKey", KeyId=key)
+    assert sdk.refused("Decrypt", CiphertextBlob=blob, DryRun="true") == ("Rejected.Disabled", 409)
+
+
 def test_aliases_name_keys(sdk, request):
     key, other = new_key(sdk), new_key(sdk)
     alias = f"alias/sdk-{request.node.callspec.params['sdk']}"

@@ -18,6 +18,8 @@ pub enum ErrorKind {
     MalformedRequest,
     /// The ciphertext does not open: wrong format, context, key version, tag or body, all alike.
     InvalidCiphertext,
+    /// The request would have been carried out, and was to be tried alone.
+    DryRun,
     /// A documented size or count is exceeded.
     LimitExceeded(Limit),
     /// The body of a request is larger than the listener takes.
@@ -166,12 +168,13 @@ pub enum ErrorClass {
 
 impl ErrorKind {
     /// Every kind but the limits, for tables that must be complete.
-    pub const ALL: [ErrorKind; 38] = {
+    pub const ALL: [ErrorKind; 39] = {
         use ErrorKind::*;
         [
             InvalidParameter,
             MissingParameter,
             MalformedRequest,
+            DryRun,
             InvalidCiphertext,
             BodyTooLarge,
             UnsupportedVersion,
@@ -216,6 +219,7 @@ impl ErrorKind {
         match self {
             // A failed decryption has no code of its own: nothing may tell a wrong context from a wrong tag.
             InvalidParameter | InvalidCiphertext => "InvalidParameter",
+            DryRun => "DryRunOperationError",
             MissingParameter => "MissingParameter",
             MalformedRequest => "ParseRequestParameterException",
             LimitExceeded(limit) => match limit {
@@ -272,7 +276,7 @@ impl ErrorKind {
         use ErrorKind::*;
         match self {
             InvalidParameter | MissingParameter | MalformedRequest | InvalidCiphertext | LimitExceeded(_)
-            | BodyTooLarge => ErrorClass::Invalid,
+            | BodyTooLarge | DryRun => ErrorClass::Invalid,
             UnsupportedVersion | UnsupportedAuthentication | Unsupported | UnsupportedAlias => {
                 ErrorClass::Unsupported
             }

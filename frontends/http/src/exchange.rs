@@ -22,6 +22,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) request: Result<Request<'a>>,
     /// Whether the plaintext of an `Encrypt` is text.
     pub(crate) is_text: bool,
+    /// Whether it is only tried.
+    pub(crate) is_dry_run: bool,
     /// What the request borrows its bytes from.
     pub(crate) frame: Option<&'a Bytes>,
 }
@@ -40,12 +42,13 @@ pub(crate) async fn perform(
     let gate = &worker.gate;
     let (waiter, finished) = Waiter::new();
     let cancel = CancelOnDrop::default();
-    let Asked { operation, request, is_text, frame } = asked;
+    let Asked { operation, request, is_text, is_dry_run, frame } = asked;
     let opened = match request {
         Ok(request) => gate.open(Ask {
             call,
             request,
             is_text,
+            is_dry_run,
             frame,
             sheet: Sheet::plain(Some(gate.max_frame_bytes())),
             reply_to: Some(waiter),

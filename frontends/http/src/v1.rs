@@ -133,7 +133,7 @@ async fn serve(
     let answer_form = answer_form.unwrap_or(Form::Json);
     let operation = operation_at(request.uri().path()).and_then(Operation::by_name);
     let read = read(request, &headers, operation, form, &body);
-    let asked = Asked { operation, request: read, is_text: false, frame: Some(&body) };
+    let asked = Asked { operation, request: read, is_text: false, is_dry_run: false, frame: Some(&body) };
     let request_id = taken.request_id;
     perform(worker, call, asked, |reply| encode(worker, answer_form, request_id, reply)).await
 }

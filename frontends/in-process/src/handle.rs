@@ -112,6 +112,7 @@ impl Handle {
                 call,
                 request,
                 is_text: false,
+                is_dry_run: false,
                 frame,
                 sheet,
                 reply_to: None,

@@ -265,6 +265,7 @@ impl Reader {
             call,
             request,
             is_text: false,
+            is_dry_run: false,
             frame: Some(&frame),
             sheet,
             reply_to: Some(reply_to),

@@ -12,6 +12,7 @@ pub fn status(kind: ErrorKind) -> u16 {
         | MissingParameter
         | MalformedRequest
         | InvalidCiphertext
+        | DryRun
         | LimitExceeded(_)
         | UnsupportedVersion
         | UnsupportedAuthentication

@@ -92,6 +92,7 @@ fn ask<'a>(gate: &Gate, principal: &Principal, request: Request<'a>) -> Opened {
         },
         request,
         is_text: false,
+        is_dry_run: false,
         frame: None,
         sheet: Sheet::plain(None),
         reply_to: None,

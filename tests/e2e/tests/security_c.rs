@@ -31,7 +31,7 @@ const PENDING: &str = "Rejected.PendingDeletion";
 
 /// The cloud's table of states (its operations by name, `CreateKeyVersion` is our `RotateKey`; batches follow their single
 /// form): what each operation answers for a key that is Enabled, Disabled, PendingDeletion. PendingImport comes with imported keys.
-const TABLE: [(Operation, [&str; 3]); 25] = [
+const TABLE: [(Operation, [&str; 3]); 33] = [
     (Operation::CreateKey, [OK, OK, OK]),
     (Operation::DescribeKey, [OK, OK, OK]),
     (Operation::ListKeys, [OK, OK, OK]),
@@ -41,6 +41,14 @@ const TABLE: [(Operation, [&str; 3]); 25] = [
     (Operation::CancelKeyDeletion, [MODIFIED, MODIFIED, OK]),
     (Operation::UpdateKeyDescription, [OK, OK, PENDING]),
     (Operation::RotateKey, [OK, DISABLED, PENDING]),
+    (Operation::UpdateRotationPolicy, [OK, DISABLED, PENDING]),
+    (Operation::SetDeletionProtection, [OK, OK, PENDING]),
+    (Operation::TagResource, [OK, OK, PENDING]),
+    (Operation::UntagResource, [OK, OK, PENDING]),
+    (Operation::ListResourceTags, [OK, OK, OK]),
+    (Operation::TagResources, [OK, OK, PENDING]),
+    (Operation::UntagResources, [OK, OK, PENDING]),
+    (Operation::ListTagResources, [OK, OK, OK]),
     (Operation::DescribeKeyVersion, [OK, OK, OK]),
     (Operation::ListKeyVersions, [OK, OK, OK]),
     (Operation::CreateAlias, [OK, OK, MODIFIED]),
@@ -95,6 +103,59 @@ fn attempt(caller: &mut Caller, operation: Operation, subject: &Subject) -> Stri
         Operation::CancelKeyDeletion => caller.cancel_deletion(*key),
         Operation::UpdateKeyDescription => caller.update_description(*key, "new"),
         Operation::RotateKey => caller.rotate(*key),
+        Operation::UpdateRotationPolicy => {
+            let request = UpdateRotationPolicyRequest {
+                key_id,
+                enable_automatic_rotation: false,
+                rotation_interval: None,
+                timeout_ms: None,
+            };
+            caller.ask(request, |_| ())
+        }
+        Operation::SetDeletionProtection => {
+            let request = SetDeletionProtectionRequest {
+                protected_resource_arn: None,
+                key_id: Some(key_id),
+                kms_instance_id: None,
+                enable_deletion_protection: true,
+                deletion_protection_description: None,
+                timeout_ms: None,
+            };
+            caller.ask(request, |_| ())
+        }
+        Operation::TagResource => {
+            let tags = vec![TagPair { tag_key: "a".into(), tag_value: "b".into() }];
+            let (secret_name, certificate_id, timeout_ms) = (None, None, None);
+            let key_id = Some(key_id);
+            caller.ask(TagResourceRequest { key_id, secret_name, certificate_id, tags, timeout_ms }, |_| ())
+        }
+        Operation::UntagResource => {
+            let (key_id, tag_keys) = (Some(key_id), vec!["a".into()]);
+            let (secret_name, certificate_id, timeout_ms) = (None, None, None);
+            caller.ask(
+                UntagResourceRequest { key_id, secret_name, certificate_id, tag_keys, timeout_ms },
+                |_| (),
+            )
+        }
+        Operation::ListResourceTags => {
+            caller.ask(ListResourceTagsRequest { key_id, timeout_ms: None }, |_| ())
+        }
+        Operation::TagResources => {
+            let (resource_type, resource_id) = (ResourceType::Key, vec![other.key_ref(), key_id]);
+            let tag = vec![Tag { key: "a".into(), value: "b".into() }];
+            caller.ask(TagResourcesRequest { resource_type, resource_id, tag, timeout_ms: None }, |_| ())
+        }
+        Operation::UntagResources => {
+            let (resource_type, resource_id) = (ResourceType::Key, vec![other.key_ref(), key_id]);
+            let (tag_key, all, timeout_ms) = (None, Some(true), None);
+            caller.ask(UntagResourcesRequest { resource_type, resource_id, tag_key, all, timeout_ms }, |_| ())
+        }
+        Operation::ListTagResources => {
+            let (resource_type, resource_id) = (ResourceType::Key, Some(vec![key_id]));
+            let (tag, next_token, timeout_ms) = (None, None, None);
+            let request = ListTagResourcesRequest { resource_type, resource_id, tag, next_token, timeout_ms };
+            caller.ask(request, |_| ())
+        }
         Operation::DescribeKeyVersion => {
             let key_version_id = caller.describe(*key).unwrap().primary_key_version;
             caller.ask(DescribeKeyVersionRequest { key_id, key_version_id, timeout_ms: None }, |_| ())
@@ -148,6 +209,10 @@ fn c1_each_operation_in_each_state_answers_as_the_cloud_has_it() {
         Operation::UpdateAccessKey,
         Operation::DeleteAccessKey,
         Operation::DescribeLimits,
+        Operation::DescribeRegions,
+        Operation::DescribeService,
+        Operation::DescribeAccountKmsStatus,
+        Operation::OpenKmsService,
         Operation::AdoptKey,
         Operation::ListTokens,
         Operation::DrainToken,

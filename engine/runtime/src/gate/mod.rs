@@ -51,6 +51,8 @@ pub struct Ask<'a> {
     pub request: Request<'a>,
     /// Whether the plaintext of an `Encrypt` is text that the dialect took as it stood.
     pub is_text: bool,
+    /// Whether it is only tried: what would have succeeded is refused as `DryRun`, and nothing is given out.
+    pub is_dry_run: bool,
     /// The frame that the request borrows from.
     pub frame: Option<&'a Bytes>,
     /// Where results go.
@@ -176,7 +178,7 @@ impl Gate {
 
     /// Takes a request: authorises it, checks it against the limits, pins its key version.
     pub fn open(&self, ask: Ask<'_>) -> Opened {
-        let Ask { call, request, is_text, frame, sheet, reply_to, cancel, ticket } = ask;
+        let Ask { call, request, is_text, is_dry_run, frame, sheet, reply_to, cancel, ticket } = ask;
         let operation = request.operation();
         let mut job = Box::new(Job {
             deadline: call.received + Duration::from_millis(limit::DEFAULT_TIMEOUT_MS),
@@ -195,6 +197,7 @@ impl Gate {
             started: None,
             trip: None,
             waits: false,
+            is_dry_run,
             fallback: None,
         });
         match self.admit(&mut job, request, frame, is_text) {
@@ -268,6 +271,7 @@ impl Gate {
             started: None,
             trip: None,
             waits: false,
+            is_dry_run: false,
             fallback: None,
         })
     }

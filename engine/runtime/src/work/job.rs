@@ -43,6 +43,8 @@ pub struct Job {
     pub(crate) trip: Option<u64>,
     /// Whether it can do nothing until something of that comes back.
     pub(crate) waits: bool,
+    /// Whether it is only tried.
+    pub(crate) is_dry_run: bool,
     /// Why software copies of HSM keys did some of it, where they did.
     pub(crate) fallback: Option<Fallback>,
 }

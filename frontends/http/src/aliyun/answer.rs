@@ -7,10 +7,10 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::HeaderValue;
 use actix_web::{HttpRequest, HttpResponse};
 use keymill_core::blob;
-use keymill_core::error::{Error, ErrorKind, Result};
+use keymill_core::error::{Error, ErrorClass, ErrorKind, Result};
 use keymill_core::id::RequestId;
 use keymill_core::operation::{Reply, Request};
-use keymill_wire::aliyun::parameters::Decoded;
+use keymill_wire::aliyun::parameters::{Decoded, Parameters};
 use keymill_wire::aliyun::{self, xml};
 use keymill_wire::error::status;
 use keymill_wire::response::json_reply;
@@ -42,6 +42,7 @@ pub(super) struct Answers {
     request_id: RequestId,
     host: String,
     is_xml: bool,
+    is_dry_run: bool,
 }
 
 impl Answers {
@@ -49,16 +50,17 @@ impl Answers {
         let host = request.headers().get("host").and_then(|host| host.to_str().ok()).unwrap_or_default();
         // It is shown; no host has more characters (RFC 1035 §2.3.4).
         let host = host.chars().take(255).collect();
-        Self { request_id, host, is_xml: false }
+        Self { request_id, host, is_xml: false, is_dry_run: false }
     }
 
     pub(super) fn request_id(&self) -> RequestId {
         self.request_id
     }
 
-    /// Takes the form that the caller wants; JSON unless it is XML.
-    pub(super) fn choose_format(&mut self, format: Option<&str>) {
-        self.is_xml = format.is_some_and(|format| format.eq_ignore_ascii_case("xml"));
+    /// Takes the form that the caller wants: JSON unless it is XML; and whether the request is only tried, whose refusals have codes of their own.
+    pub(super) fn choose_form(&mut self, parameters: &Parameters<'_>) {
+        self.is_xml = parameters.get("Format").is_some_and(|format| format.eq_ignore_ascii_case("xml"));
+        self.is_dry_run = parameters.is_dry_run().unwrap_or(true);
     }
 
     /// Encodes a reply; `opens_text`: the plaintext that it holds is text.
@@ -90,7 +92,13 @@ impl Answers {
         };
         log_fault(&error, self.request_id);
         let number = status(error.kind());
-        let json = aliyun::error(error.kind(), number, &message, self.request_id, &self.host);
+        let code = match (self.is_dry_run, error.kind(), error.kind().class()) {
+            (true, ErrorKind::DryRun, _) | (false, ..) => error.kind().code(),
+            (true, _, ErrorClass::Invalid) => "ValidationError",
+            (true, _, ErrorClass::Denied) => "AccessDeniedError",
+            (true, ..) => error.kind().code(),
+        };
+        let json = aliyun::error(code, number, &message, self.request_id, &self.host);
         let status = StatusCode::from_u16(number).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = self.encode(status, "Error", json);
         tell_retry(&mut response, &error);

@@ -119,7 +119,7 @@ async fn serve(
     pairs.extend(of_body(&headers, &body).inspect_err(stranger)?);
     let pairs = pairs.iter().map(|(name, value)| (&**name, &**value));
     let parameters = Parameters::gather(pairs).inspect_err(stranger)?;
-    taken.answers.choose_format(parameters.get("Format"));
+    taken.answers.choose_form(&parameters);
     let signed_inside = parameters.get(SIGNATURE).is_some();
     let (known, named) = match verified {
         Some(_) if signed_inside => {
@@ -154,8 +154,15 @@ async fn serve(
     let operation = action.as_deref().and_then(Operation::by_name);
     let decoded = read(operation, action.as_deref(), version.as_deref(), &parameters);
     let is_text = matches!(decoded, Ok(Decoded { is_text: true, .. }));
+    let is_dry_run = matches!(decoded, Ok(Decoded { is_dry_run: true, .. }));
     let opens_text = answer::opens_text(&decoded);
-    let asked = Asked { operation, request: decoded.map(|decoded| decoded.request), is_text, frame: None };
+    let asked = Asked {
+        operation,
+        request: decoded.map(|decoded| decoded.request),
+        is_text,
+        is_dry_run,
+        frame: None,
+    };
     let answers = &taken.answers;
     let done = perform(worker, call, asked, |reply| answers.reply(worker, reply, opens_text)).await;
     done.map_err(Refused::from)

@@ -1,6 +1,5 @@
 //! The cloud's own dialect, KMS 2016-01-20: parameters that are text, wherever they stand, and answers in JSON or XML.
 
-use keymill_core::ErrorKind;
 use keymill_core::id::RequestId;
 use keymill_core::operation::DecryptReply;
 use serde::Serialize;
@@ -26,8 +25,7 @@ struct Refusal<'a> {
 }
 
 /// Returns the JSON body of a refusal.
-pub fn error(kind: ErrorKind, status: u16, message: &str, request_id: RequestId, host: &str) -> Vec<u8> {
-    let code = kind.code();
+pub fn error(code: &'static str, status: u16, message: &str, request_id: RequestId, host: &str) -> Vec<u8> {
     let refusal = Refusal { request_id, host_id: host, code, message, recommend: "", http_status: status };
     serde_json::to_vec(&refusal).expect("text and numbers have a JSON form")
 }

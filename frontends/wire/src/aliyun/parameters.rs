@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use keymill_core::operation::{Bin, Operation, Request};
+use keymill_core::operation::{Bin, Class, Operation, Request};
 use keymill_core::{Error, ErrorKind, Result};
 use serde::de::value::{BorrowedStrDeserializer, StrDeserializer};
 use serde::de::{DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, Visitor};
@@ -25,17 +25,15 @@ pub struct Decoded<'p> {
     pub request: Request<'p>,
     /// Whether the plaintext of `Encrypt` is no base64, but text that the caller wants back as it is.
     pub is_text: bool,
+    /// Whether it is only to be tried.
+    pub is_dry_run: bool,
 }
 
 /// Parameters that the cloud documents and this server has no meaning for yet: a caller who sets one counts on it. A value that asks for
 /// nothing is let pass.
 const UNSUPPORTED: &[(Operation, &[&str])] = &[
     (Operation::CreateKey, &["DKMSInstanceId", "Policy"]),
-    (Operation::Encrypt, &["DryRun"]),
-    (Operation::Decrypt, &["DryRun"]),
-    (Operation::ReEncrypt, &["DryRun", "SourceEncryptionAlgorithm", "SourceKeyId", "SourceKeyVersionId"]),
-    (Operation::GenerateDataKey, &["DryRun"]),
-    (Operation::GenerateDataKeyWithoutPlaintext, &["DryRun"]),
+    (Operation::ReEncrypt, &["SourceEncryptionAlgorithm", "SourceKeyId", "SourceKeyVersionId"]),
 ];
 
 impl<'p> Parameters<'p> {
@@ -71,6 +69,11 @@ impl<'p> Parameters<'p> {
     /// ours.
     pub fn decode(&self, operation: Operation) -> Result<Decoded<'p>> {
         self.refuse_unsupported(operation)?;
+        let is_dry_run = self.is_dry_run()?;
+        if is_dry_run && operation.class() != Class::Data {
+            let message = "DryRun: only the use of a key can be tried";
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
         let text = match (operation, self.get("Plaintext")) {
             (Operation::Encrypt, Some(text)) if STANDARD.decode(text).is_err() => Some(text),
             _ => None,
@@ -81,7 +84,19 @@ impl<'p> Parameters<'p> {
         if let (Request::Encrypt(request), Some(text)) = (&mut request, text) {
             request.plaintext = Bin::from(text.as_bytes());
         }
-        Ok(Decoded { request, is_text: text.is_some() })
+        Ok(Decoded { request, is_text: text.is_some(), is_dry_run })
+    }
+
+    /// Tells whether the request is only to be tried.
+    ///
+    /// # Errors
+    /// `InvalidParameter` where that is not clear.
+    pub fn is_dry_run(&self) -> Result<bool> {
+        match self.get("DryRun") {
+            None | Some("" | "false" | "False") => Ok(false),
+            Some("true" | "True") => Ok(true),
+            Some(_) => Err(Error::new(ErrorKind::InvalidParameter, "DryRun: expected true or false")),
+        }
     }
 
     fn refuse_unsupported(&self, operation: Operation) -> Result<()> {
@@ -398,7 +413,7 @@ mod tests {
     }
 
     fn encrypt<'p>(pairs: &[(&'p str, &'p str)]) -> (EncryptRequest<'p>, bool) {
-        let Decoded { request: Request::Encrypt(request), is_text } =
+        let Decoded { request: Request::Encrypt(request), is_text, .. } =
             decoded(Operation::Encrypt, pairs).unwrap()
         else {
             panic!()

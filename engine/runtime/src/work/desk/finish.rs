@@ -38,6 +38,14 @@ impl Desk {
                 }
             }
         }
+        for job in done.iter_mut().filter(|job| job.is_dry_run) {
+            if matches!(outcome(job), Outcome::Done) {
+                job.refuse(Error::new(
+                    ErrorKind::DryRun,
+                    "the request would have been carried out, but DryRun is set",
+                ));
+            }
+        }
         let (at, now) = (self.shared.clock.now(), Instant::now());
         if let Some(chain) = &mut self.chain {
             let mut jobs = done.iter().peekable();
