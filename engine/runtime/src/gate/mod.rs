@@ -5,6 +5,7 @@ mod data;
 mod filter;
 mod manage;
 mod parameters;
+mod plan;
 mod read;
 
 use std::net::IpAddr;
@@ -216,7 +217,7 @@ impl Gate {
         request: Request<'_>,
         frame: Option<&Bytes>,
         is_text: bool,
-    ) -> Result<Option<manage::Plan>> {
+    ) -> Result<Option<plan::Plan>> {
         let shared = &self.0.shared;
         let operation = request.operation();
         if let Some(ms) = request.timeout_ms() {

@@ -14,9 +14,14 @@ use serde::de::{DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, Map
 use crate::problem::Problem;
 use crate::strict::{Encoding, Strict, Trace};
 
-/// The parameters of a request, each once.
-#[derive(Debug)]
+/// The parameters of a request, each once. Plaintexts and secrets are among them, so `Debug` tells their names alone.
 pub struct Parameters<'p>(BTreeMap<&'p str, &'p str>);
+
+impl std::fmt::Debug for Parameters<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
 
 /// A request that was read from its parameters.
 #[derive(Debug)]
@@ -547,6 +552,8 @@ mod tests {
             (doubled.kind(), doubled.message()),
             (ErrorKind::MalformedRequest, "KeyId: the parameter comes twice")
         );
+        let shown = format!("{:?}", Parameters::gather([("Plaintext", "SECRET")]).unwrap());
+        assert!(shown.contains("Plaintext") && !shown.contains("SECRET"), "{shown}");
         let (kind, message) = refused(Operation::CreateKey, &[("Policy", "{}")]);
         assert!(kind == ErrorKind::Unsupported && message.starts_with("Policy: "), "{message}");
         for recipient in ["Recipient", "Recipient.KeyEncryptionAlgorithm"] {

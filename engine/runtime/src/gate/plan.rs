@@ -1,0 +1,377 @@
+//! What a management operation comes to: authorised, its parameters checked, and nothing done yet.
+
+use keymill_core::access::{Grant, Resource, Role};
+use keymill_core::error::{Error, ErrorKind, Limit, Result};
+use keymill_core::id::{AccessKeyId, AliasName, CmkId, KeyRef, RequestId};
+use keymill_core::key::{
+    BulkMode, Fallback, KeyChange, KeySpec, Origin, ProtectionLevel, RotationInterval, Tags,
+};
+use keymill_core::limit;
+use keymill_core::operation::*;
+use keymill_core::seam::provider::Adopt;
+
+use super::Gate;
+use super::parameters::{
+    bounded, describe, keys_only, name, named, offered, rotation, some, stays, tagged, tags,
+};
+use super::read::id_only;
+use crate::actor::Wanted;
+use crate::actor::keyring::Keeping;
+use crate::work::Job;
+
+/// What is to be done.
+pub(super) enum Plan {
+    CreateKey {
+        description: String,
+        wanted: Wanted,
+        rotation: Option<RotationInterval>,
+        tags: Tags,
+    },
+    /// From the token at this place in the pool.
+    AdoptKey {
+        description: String,
+        wanted: Adopt,
+        token: usize,
+    },
+    ChangeState {
+        id: CmkId,
+        change: KeyChange,
+        window_days: Option<u32>,
+    },
+    Describe {
+        id: CmkId,
+        description: String,
+    },
+    Rotate {
+        id: CmkId,
+    },
+    Keep {
+        ids: Vec<CmkId>,
+        change: Keeping,
+        /// Made once it is done.
+        reply: fn(RequestId) -> Reply<'static>,
+    },
+    PutAlias {
+        name: AliasName,
+        to: CmkId,
+        create: bool,
+    },
+    RemoveAlias {
+        name: AliasName,
+    },
+    AddAccessKey {
+        description: String,
+        grants: Vec<Grant>,
+    },
+    ChangeAccessKey(UpdateAccessKeyRequest),
+    RemoveAccessKey(AccessKeyId),
+    /// By its place in the pool.
+    DrainToken(usize),
+    EnableToken(usize),
+}
+
+impl Gate {
+    /// Authorises a management operation and checks its parameters.
+    pub(super) fn plan(&self, job: &mut Job, request: Request<'_>) -> Result<Plan> {
+        match request {
+            Request::CreateKey(r) => {
+                self.require(job, Operation::CreateKey, Resource::Keys)?;
+                let spec = r.key_spec.unwrap_or(KeySpec::Aes256);
+                let bulk_mode = self.bulk_mode(r.protection_level, r.bulk_mode)?;
+                let fallback = self.fallback(bulk_mode, r.fallback)?;
+                let usage = r.key_usage.unwrap_or_default();
+                offered(spec, usage, bulk_mode)?;
+                let stays = stays(bulk_mode, fallback, r.key_storage_mechanism)?;
+                if let Some(mode) = bulk_mode {
+                    self.0.shared.pool.check(spec, mode)?;
+                }
+                if r.origin == Some(Origin::Adopted) {
+                    let why = "Origin ADOPTED is of keys that AdoptKey takes over";
+                    return Err(Error::new(ErrorKind::InvalidParameter, why));
+                }
+                let description = describe(r.description.unwrap_or_default())?;
+                let rotation = rotation(r.enable_automatic_rotation, r.rotation_interval)?;
+                let pairs = r.tags.unwrap_or_default().into_iter().map(|tag| (tag.tag_key, tag.tag_value));
+                let tags = tags(pairs.collect())?.into_iter().collect();
+                Ok(Plan::CreateKey {
+                    description,
+                    rotation,
+                    tags,
+                    wanted: Wanted { spec, usage, bulk_mode, fallback, stays },
+                })
+            }
+            Request::AdoptKey(r) => {
+                self.require(job, Operation::AdoptKey, Resource::Keys)?;
+                let (spec, usage) = (r.key_spec.unwrap_or(KeySpec::Aes256), r.key_usage.unwrap_or_default());
+                let bulk_mode = Some(r.bulk_mode.unwrap_or(BulkMode::InHsm));
+                offered(spec, usage, bulk_mode)?;
+                let token = self.token_of_adoption(r.token_name.as_deref())?;
+                let (label, id) = named(r.object_label, r.object_id.as_deref())?;
+                let description = describe(r.description.unwrap_or_default())?;
+                let wanted = Adopt { spec, usage, bulk_mode, label, id };
+                Ok(Plan::AdoptKey { description, wanted, token })
+            }
+            Request::EnableKey(r) => {
+                self.plan_change(job, &r.key_id, Operation::EnableKey, KeyChange::Enable)
+            }
+            Request::DisableKey(r) => {
+                self.plan_change(job, &r.key_id, Operation::DisableKey, KeyChange::Disable)
+            }
+            Request::CancelKeyDeletion(r) => {
+                self.plan_change(job, &r.key_id, Operation::CancelKeyDeletion, KeyChange::CancelDeletion)
+            }
+            Request::ScheduleKeyDeletion(r) => {
+                let days = r.pending_window_in_days;
+                let id = self.find_key(job, id_only(&r.key_id)?, Operation::ScheduleKeyDeletion)?.cmk.id;
+                if !limit::DELETION_WINDOW_DAYS.contains(&days) {
+                    return Err(Error::new(
+                        ErrorKind::InvalidParameter,
+                        format!(
+                            "PendingWindowInDays of {days} is not in {} to {}",
+                            limit::DELETION_WINDOW_DAYS.start(),
+                            limit::DELETION_WINDOW_DAYS.end()
+                        ),
+                    ));
+                }
+                Ok(Plan::ChangeState { id, change: KeyChange::ScheduleDeletion, window_days: Some(days) })
+            }
+            Request::UpdateKeyDescription(r) => {
+                let id = self.find_key(job, id_only(&r.key_id)?, Operation::UpdateKeyDescription)?.cmk.id;
+                Ok(Plan::Describe { id, description: describe(r.description)? })
+            }
+            Request::RotateKey(r) => {
+                let entry = self.find_key(job, id_only(&r.key_id)?, Operation::RotateKey)?;
+                entry.cmk.state.check_usable()?;
+                Ok(Plan::Rotate { id: entry.cmk.id })
+            }
+            Request::UpdateRotationPolicy(r) => {
+                let id = self.find_key(job, id_only(&r.key_id)?, Operation::UpdateRotationPolicy)?.cmk.id;
+                let interval = rotation(
+                    Some(r.enable_automatic_rotation),
+                    r.rotation_interval.filter(|_| r.enable_automatic_rotation),
+                )?;
+                let reply =
+                    |request_id| Reply::UpdateRotationPolicy(UpdateRotationPolicyReply { request_id });
+                Ok(Plan::Keep { ids: vec![id], change: Keeping::Rotate(interval), reply })
+            }
+            Request::SetDeletionProtection(r) => {
+                let key = match (r.protected_resource_arn, r.key_id, r.kms_instance_id) {
+                    (Some(key), None, None) | (None, Some(key), None) => key,
+                    (None, None, Some(_)) => {
+                        return Err(Error::new(ErrorKind::Unsupported, "this server has no instances yet"));
+                    }
+                    (None, None, None) => {
+                        let why = "ProtectedResourceArn: the parameter is missing";
+                        return Err(Error::new(ErrorKind::MissingParameter, why));
+                    }
+                    _ => {
+                        let why =
+                            "one of ProtectedResourceArn, KeyId and KmsInstanceId names what is protected";
+                        return Err(Error::new(ErrorKind::InvalidParameter, why));
+                    }
+                };
+                let id = self.find_key(job, id_only(&key)?, Operation::SetDeletionProtection)?.cmk.id;
+                let why = describe(r.deletion_protection_description.unwrap_or_default())?;
+                let change = Keeping::Protect(r.enable_deletion_protection.then_some(why));
+                let reply =
+                    |request_id| Reply::SetDeletionProtection(SetDeletionProtectionReply { request_id });
+                Ok(Plan::Keep { ids: vec![id], change, reply })
+            }
+            Request::TagResource(r) => {
+                let key = tagged(r.key_id, r.secret_name.as_ref(), r.certificate_id.as_ref())?;
+                let ids = self.tagged_keys(job, &[key], Operation::TagResource)?;
+                some(r.tags.len(), limit::TAGS, "Tags")?;
+                let pairs = r.tags.into_iter().map(|tag| (tag.tag_key, tag.tag_value)).collect();
+                let reply = |request_id| Reply::TagResource(TagResourceReply { request_id });
+                Ok(Plan::Keep { ids, change: Keeping::Tag(tags(pairs)?), reply })
+            }
+            Request::UntagResource(r) => {
+                let key = tagged(r.key_id, r.secret_name.as_ref(), r.certificate_id.as_ref())?;
+                let ids = self.tagged_keys(job, &[key], Operation::UntagResource)?;
+                some(r.tag_keys.len(), limit::TAGS, "TagKeys")?;
+                let reply = |request_id| Reply::UntagResource(UntagResourceReply { request_id });
+                Ok(Plan::Keep { ids, change: Keeping::Untag(r.tag_keys), reply })
+            }
+            Request::TagResources(r) => {
+                keys_only(r.resource_type)?;
+                let ids = self.tagged_keys(job, &r.resource_id, Operation::TagResources)?;
+                some(r.tag.len(), limit::TAGS, "Tag")?;
+                let pairs = r.tag.into_iter().map(|tag| (tag.key, tag.value)).collect();
+                let reply = |request_id| Reply::TagResources(TagResourcesReply { request_id });
+                Ok(Plan::Keep { ids, change: Keeping::Tag(tags(pairs)?), reply })
+            }
+            Request::UntagResources(r) => {
+                keys_only(r.resource_type)?;
+                let ids = self.tagged_keys(job, &r.resource_id, Operation::UntagResources)?;
+                let names = r.tag_key.unwrap_or_default();
+                bounded(names.len(), limit::TAGS, "TagKey")?;
+                let change = match (r.all.unwrap_or(false), names.is_empty()) {
+                    (_, false) => Keeping::Untag(names),
+                    (true, true) => Keeping::UntagAll,
+                    (false, true) => {
+                        return Err(Error::new(ErrorKind::MissingParameter, "TagKey or All is needed"));
+                    }
+                };
+                let reply = |request_id| Reply::UntagResources(UntagResourcesReply { request_id });
+                Ok(Plan::Keep { ids, change, reply })
+            }
+            Request::CreateAlias(r) => {
+                let to = self.find_key(job, id_only(&r.key_id)?, Operation::CreateAlias)?.cmk.id;
+                Ok(Plan::PutAlias { name: r.alias_name, to, create: true })
+            }
+            Request::UpdateAlias(r) => {
+                // The right to the key that the alias leaves is needed, too.
+                let name = KeyRef::Alias(r.alias_name.clone());
+                self.find_key(job, &name, Operation::UpdateAlias)?;
+                let to = self.find_key(job, id_only(&r.key_id)?, Operation::UpdateAlias)?.cmk.id;
+                Ok(Plan::PutAlias { name: r.alias_name, to, create: false })
+            }
+            Request::DeleteAlias(r) => {
+                let name = KeyRef::Alias(r.alias_name.clone());
+                self.find_key(job, &name, Operation::DeleteAlias)?;
+                Ok(Plan::RemoveAlias { name: r.alias_name })
+            }
+            Request::CreateAccessKey(r) => {
+                self.require(job, Operation::CreateAccessKey, Resource::AccessKeys)?;
+                self.check_grants(job, &r.grants)?;
+                let description = name(r.description.unwrap_or_default())?;
+                Ok(Plan::AddAccessKey { description, grants: r.grants })
+            }
+            Request::UpdateAccessKey(r) => {
+                self.require(job, Operation::UpdateAccessKey, Resource::AccessKeys)?;
+                self.check_target(job, &r.access_key_id)?;
+                if let Some(grants) = &r.grants {
+                    self.check_grants(job, grants)?;
+                }
+                let description = r.description.map(name).transpose()?;
+                Ok(Plan::ChangeAccessKey(UpdateAccessKeyRequest { description, ..r }))
+            }
+            Request::DeleteAccessKey(r) => {
+                self.require(job, Operation::DeleteAccessKey, Resource::AccessKeys)?;
+                self.check_target(job, &r.access_key_id)?;
+                Ok(Plan::RemoveAccessKey(r.access_key_id))
+            }
+            Request::DrainToken(r) => {
+                self.require(job, Operation::DrainToken, Resource::Nothing)?;
+                self.find_token(&r.token_name).map(Plan::DrainToken)
+            }
+            Request::EnableToken(r) => {
+                self.require(job, Operation::EnableToken, Resource::Nothing)?;
+                self.find_token(&r.token_name).map(Plan::EnableToken)
+            }
+            other => Err(Error::internal(format!("{} changes nothing", other.operation().name()))),
+        }
+    }
+
+    /// Finds keys that tags are put on or taken off, each once.
+    fn tagged_keys(&self, job: &mut Job, keys: &[KeyRef], right: Operation) -> Result<Vec<CmkId>> {
+        some(keys.len(), limit::TAGGED_KEYS, "ResourceId")?;
+        let mut ids = Vec::with_capacity(keys.len());
+        for key in keys {
+            let id = self.find_key(job, id_only(key)?, right)?.cmk.id;
+            if !ids.contains(&id) {
+                ids.push(id);
+            }
+        }
+        Ok(ids)
+    }
+
+    /// Returns the place of the token that a key is taken over from.
+    fn token_of_adoption(&self, name: Option<&str>) -> Result<usize> {
+        match (name, self.0.shared.pool.tokens.len()) {
+            (_, 0) => {
+                let why = "no crypto pool of this installation has a hardware security module";
+                Err(Error::new(ErrorKind::Unsupported, why))
+            }
+            (Some(name), _) => self.find_token(name),
+            (None, 1) => Ok(0),
+            (None, tokens) => {
+                let why = format!("the pool has {tokens} tokens: TokenName says which one");
+                Err(Error::new(ErrorKind::InvalidParameter, why))
+            }
+        }
+    }
+
+    fn find_token(&self, name: &str) -> Result<usize> {
+        let found = self.0.shared.pool.tokens.iter().position(|token| token.config.name == name);
+        found
+            .ok_or_else(|| Error::new(ErrorKind::InvalidParameter, "no token of the pool has this TokenName"))
+    }
+
+    /// Returns the bulk mode of a key to be made in a token; `None` for one of software.
+    fn bulk_mode(
+        &self,
+        protection: Option<ProtectionLevel>,
+        mode: Option<BulkMode>,
+    ) -> Result<Option<BulkMode>> {
+        let config = &self.0.shared.config;
+        match (protection.unwrap_or(config.protection), mode) {
+            (ProtectionLevel::Hsm, mode) => Ok(Some(mode.unwrap_or(config.bulk_mode))),
+            (ProtectionLevel::Software, None) => Ok(None),
+            (ProtectionLevel::Software, Some(_)) => {
+                Err(Error::new(ErrorKind::InvalidParameter, "BulkMode is for keys of ProtectionLevel HSM"))
+            }
+        }
+    }
+
+    /// Returns when a key to be made may fall back to software: only where it is asked for, and at most when the pool does.
+    fn fallback(&self, bulk_mode: Option<BulkMode>, asked: Option<Fallback>) -> Result<Fallback> {
+        let invalid = |why: String| Err(Error::new(ErrorKind::InvalidParameter, why));
+        let allowed = self.0.shared.config.pool.fallback;
+        match (bulk_mode, asked) {
+            (_, None) => Ok(Fallback::Never),
+            (None, Some(_)) => invalid("Fallback is for keys of ProtectionLevel HSM".into()),
+            (Some(_), Some(fallback)) if fallback > allowed => invalid(format!(
+                "Fallback of {} is more than the pool allows, which is {}",
+                fallback.name(),
+                allowed.name()
+            )),
+            (Some(_), Some(fallback)) => Ok(fallback),
+        }
+    }
+
+    fn plan_change(
+        &self,
+        job: &mut Job,
+        key: &KeyRef,
+        operation: Operation,
+        change: KeyChange,
+    ) -> Result<Plan> {
+        let id = self.find_key(job, id_only(key)?, operation)?.cmk.id;
+        Ok(Plan::ChangeState { id, change, window_days: None })
+    }
+
+    /// Checks that nobody gives out more than it has: only who is `Root` makes or changes what is `Root`.
+    fn check_grants(&self, job: &Job, grants: &[Grant]) -> Result<()> {
+        let most = grants.iter().map(|grant| grant.resources.len()).max().unwrap_or(0);
+        if grants.len() > limit::GRANTS || most > limit::GRANT_RESOURCES {
+            return Err(Error::new(
+                ErrorKind::LimitExceeded(Limit::Grants),
+                format!(
+                    "{} grants of up to {most} resources exceed the limit of {} of {}",
+                    grants.len(),
+                    limit::GRANTS,
+                    limit::GRANT_RESOURCES
+                ),
+            ));
+        }
+        if grants.iter().any(|grant| grant.role == Role::Root)
+            && !self.is_root(&job.call.principal.access_key)
+        {
+            return Err(Error::new(ErrorKind::Denied, "only Root can grant Root"));
+        }
+        Ok(())
+    }
+
+    fn check_target(&self, job: &Job, target: &AccessKeyId) -> Result<()> {
+        if self.is_root(target) && !self.is_root(&job.call.principal.access_key) {
+            return Err(Error::new(ErrorKind::Denied, "only Root can change an access key that has Root"));
+        }
+        Ok(())
+    }
+
+    fn is_root(&self, id: &AccessKeyId) -> bool {
+        let access = self.0.shared.access.read();
+        access.access_keys.get(id).is_some_and(|key| key.grants.iter().any(|grant| grant.role == Role::Root))
+    }
+}
