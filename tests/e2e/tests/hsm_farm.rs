@@ -40,7 +40,7 @@ fn await_state(caller: &mut Caller, farm: &Farm, state: &str) {
 struct Load {
     stop: Arc<AtomicBool>,
     done: Arc<AtomicU64>,
-    threads: Vec<std::thread::JoinHandle<Vec<Duration>>>,
+    threads: Vec<std::thread::JoinHandle<()>>,
 }
 
 impl Load {
@@ -53,19 +53,15 @@ impl Load {
                 let mut caller = Caller::new(live, credentials);
                 std::thread::spawn(move || {
                     let items: Vec<Vec<u8>> = (0..16).map(|i| vec![(number * 16 + i) as u8; 100]).collect();
-                    let mut took = Vec::new();
                     while !stop.load(Ordering::Relaxed) {
-                        let began = Instant::now();
                         let blobs = caller.batch_encrypt(key, &items).unwrap();
                         let opened = caller.batch_decrypt(&blobs).unwrap();
-                        took.push(began.elapsed() / 2);
                         assert_eq!(opened.errors, []);
                         assert!(
                             opened.items.iter().zip(&items).all(|(got, item)| got.as_ref() == Some(item))
                         );
                         done.fetch_add(2 * items.len() as u64, Ordering::Relaxed);
                     }
-                    took
                 })
             })
             .collect();
@@ -77,13 +73,11 @@ impl Load {
         eventually("the load goes on", || (self.done.load(Ordering::Relaxed) >= wanted).then_some(()));
     }
 
-    /// Stops, and returns how long the requests took.
-    fn end(self) -> Vec<Duration> {
+    fn end(self) {
         self.stop.store(true, Ordering::Relaxed);
-        let mut took: Vec<Duration> =
-            self.threads.into_iter().flat_map(|thread| thread.join().expect("no request failed")).collect();
-        took.sort_unstable();
-        took
+        for thread in self.threads {
+            thread.join().expect("no request failed");
+        }
     }
 }
 
@@ -110,8 +104,7 @@ fn a_token_taken_away_under_load_fails_no_request_and_serves_again_within_a_seco
         assert!(began.elapsed() < Duration::from_secs(1), "it took {:?}", began.elapsed());
         load.await_more(500);
     }
-    let took = load.end();
-    assert!(took.len() > 100);
+    load.end();
 }
 
 /// Failure 6: with all tokens gone, requests are refused fast, not one by one at their deadlines; and all is well when they return.
