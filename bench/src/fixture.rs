@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use keymill_client::{Client, Config, Connection, Credentials, Options};
 use keymill_core::access::{Effect, Grant, Principal, ResourcePattern, Role};
-use keymill_core::id::{AccessKeyId, CmkId, KeyRef};
-use keymill_core::key::{BulkMode, ProtectionLevel};
+use keymill_core::id::{AccessKeyId, CmkId, KeyRef, KeyVersionId};
+use keymill_core::key::{BulkMode, KeySpec, ProtectionLevel};
 use keymill_core::operation::{CreateAccessKeyRequest, CreateKeyRequest, Reply};
 use keymill_crypto::root::RootKeys;
 use keymill_runtime::clock::Clock;
@@ -163,6 +163,20 @@ impl Fixture {
                 Ok(Credentials::new(made.access_key_id.clone(), made.access_key_secret.clone()))
             }
             other => Err(BenchError::new(format!("CreateAccessKey was answered by {other:?}"))),
+        }
+    }
+
+    /// Makes a key pair that signs, and returns it with its version.
+    ///
+    /// # Errors
+    /// [`BenchError`] where the server refuses.
+    pub fn key_pair(&self, spec: KeySpec) -> Result<(KeyRef, KeyVersionId)> {
+        let request = CreateKeyRequest { key_spec: Some(spec), ..Default::default() };
+        match self.client()?.call(request)?.reply()? {
+            Reply::CreateKey(made) => {
+                Ok((KeyRef::Id(made.key_metadata.key_id), made.key_metadata.primary_key_version))
+            }
+            other => Err(BenchError::new(format!("CreateKey was answered by {other:?}"))),
         }
     }
 

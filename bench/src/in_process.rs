@@ -98,7 +98,7 @@ impl<'f> Caller<'f> {
         };
         let finished = self.gate.perform(job)?;
         match finished.result? {
-            Product::Sealed { errors, .. } | Product::Opened { errors, .. } if errors.is_empty() => {
+            Product::Made { errors, .. } | Product::Opened { errors, .. } if errors.is_empty() => {
                 Ok(finished.sheet)
             }
             _ => Err(BenchError::new("an item of a batch failed")),

@@ -5,9 +5,11 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use keymill_client::{Connection, Credentials, Options, Receiver, Sender};
-use keymill_core::id::KeyRef;
+use keymill_core::id::{KeyRef, KeyVersionId};
+use keymill_core::key::SignAlgorithm;
 use keymill_core::operation::{
-    BatchDecryptRequest, BatchEncryptRequest, Bin, DecryptRequest, EncryptRequest, Reply, Request,
+    BatchDecryptRequest, BatchEncryptRequest, BatchSignRequest, Bin, DecryptRequest, EncryptRequest,
+    MessageType, Reply, Request,
 };
 
 use crate::error::{BenchError, Result};
@@ -23,6 +25,8 @@ pub enum What {
     BatchEncrypt,
     /// `BatchDecrypt`.
     BatchDecrypt,
+    /// `BatchSign` of digests, with that version of a key pair.
+    BatchSign(SignAlgorithm, KeyVersionId),
 }
 
 /// Requests of one kind, and how many of them are on their way.
@@ -165,6 +169,15 @@ pub fn request<'a>(what: What, key: &KeyRef, payloads: &'a [Vec<u8>]) -> Request
             timeout_ms,
         }
         .into(),
+        What::BatchSign(algorithm, key_version_id) => BatchSignRequest {
+            key_id,
+            key_version_id,
+            algorithm,
+            message_type: MessageType::Digest,
+            messages: items(),
+            timeout_ms,
+        }
+        .into(),
     }
 }
 
@@ -174,6 +187,7 @@ fn answered(reply: &Reply<'_>) -> Result<usize> {
         Reply::Encrypt(_) | Reply::Decrypt(_) => return Ok(1),
         Reply::BatchEncrypt(reply) => (reply.items.len(), reply.errors.len()),
         Reply::BatchDecrypt(reply) => (reply.items.len(), reply.errors.len()),
+        Reply::BatchSign(reply) => (reply.items.len(), reply.errors.len()),
         other => return Err(BenchError::new(format!("unexpected {:?}", other.operation()))),
     };
     if errors > 0 {

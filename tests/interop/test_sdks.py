@@ -3,6 +3,7 @@ operation. The newest is `alibabacloud_kms20160120` (signed in its headers, or b
 `aliyun-python-sdk-kms` (RPC version 1)."""
 
 import base64
+import hashlib
 import importlib
 import json
 
@@ -12,6 +13,9 @@ from alibabacloud_kms20160120.client import Client
 from alibabacloud_tea_openapi.models import Config
 from aliyunsdkcore.acs_exception.exceptions import ServerException
 from aliyunsdkcore.client import AcsClient
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 CONTEXT = {"b c": "ü *~", "a": "密", "dotted.name": "1"}
@@ -125,6 +129,11 @@ def test_keys_live_and_end(sdk):
     ("CancelKeyDeletion", {}), ("UpdateKeyDescription", {"Description": "x"}), ("ListKeyVersions", {}),
     ("DescribeKeyVersion", {"KeyVersionId": UNKNOWN}), ("Encrypt", {"Plaintext": "AA=="}), ("GenerateDataKey", {}),
     ("GenerateDataKeyWithoutPlaintext", {}), ("ListAliasesByKeyId", {}), ("CreateAlias", {"AliasName": "alias/nowhere"}),
+    ("AsymmetricSign", {"KeyVersionId": UNKNOWN, "Algorithm": "RSA_PSS_SHA_256", "Digest": "AA=="}),
+    ("AsymmetricVerify", {"KeyVersionId": UNKNOWN, "Algorithm": "RSA_PSS_SHA_256", "Digest": "AA==", "Value": "AA=="}),
+    ("AsymmetricEncrypt", {"KeyVersionId": UNKNOWN, "Algorithm": "RSAES_OAEP_SHA_1", "Plaintext": "AA=="}),
+    ("AsymmetricDecrypt", {"KeyVersionId": UNKNOWN, "Algorithm": "RSAES_OAEP_SHA_1", "CiphertextBlob": "AA=="}),
+    ("GetPublicKey", {"KeyVersionId": UNKNOWN}),
 ], ids=lambda part: part if isinstance(part, str) else "")
 def test_an_unknown_key_is_not_found(sdk, operation, parameters):
     assert sdk.refused(operation, KeyId=UNKNOWN, **parameters) == ("Forbidden.KeyNotFound", 404)
@@ -177,6 +186,38 @@ def test_data_keys_come_sealed_and_in_clear(sdk):
     assert sdk.refused("GenerateDataKey", KeyId=key, NumberOfBytes=1025)[1] == 400
 
 
+def test_a_data_key_is_exported_for_another_key_pair(sdk):
+    key = new_key(sdk)
+    owner = rsa.generate_private_key(65537, 2048)
+    public = owner.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    for name, made in [("RSAES_OAEP_SHA_256", hashes.SHA256()), ("RSAES_OAEP_SHA_1", hashes.SHA1())]:
+        to = {"PublicKeyBlob": text(public), "WrappingKeySpec": "RSA_2048", "WrappingAlgorithm": name}
+        oaep = padding.OAEP(padding.MGF1(made), made, None)
+        data_key = sdk("GenerateDataKey", KeyId=key, EncryptionContext=CONTEXT)
+        blob = data_key["CiphertextBlob"]
+        exported = sdk("ExportDataKey", CiphertextBlob=blob, EncryptionContext=CONTEXT, **to)
+        assert exported["KeyId"] == key and exported["KeyVersionId"]
+        assert text(owner.decrypt(base64.b64decode(exported["ExportedDataKey"]), oaep)) == data_key["Plaintext"]
+        both = sdk("GenerateAndExportDataKey", KeyId=key, KeySpec="AES_128", **to)
+        opened = sdk("Decrypt", CiphertextBlob=both["CiphertextBlob"])["Plaintext"]
+        assert text(owner.decrypt(base64.b64decode(both["ExportedDataKey"]), oaep)) == opened
+        assert len(base64.b64decode(opened)) == 16 and "Plaintext" not in both
+        assert sdk.refused("ExportDataKey", CiphertextBlob=blob, **to) == ("InvalidParameter", 400)
+    weak = rsa.generate_private_key(65537, 1024).public_key()
+    weak = weak.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    for wrong in ({"PublicKeyBlob": text(weak)}, {"PublicKeyBlob": "AAAA"}, {"WrappingAlgorithm": "RSAES_PKCS1_V1_5"}, {"WrappingKeySpec": "EC_P256"}):
+        given = {"CiphertextBlob": blob, "EncryptionContext": CONTEXT, **to, **wrong}
+        assert sdk.refused("ExportDataKey", **given) == ("InvalidParameter", 400)
+        assert sdk.refused("GenerateAndExportDataKey", KeyId=key, **{**to, **wrong}) == ("InvalidParameter", 400)
+    given = {"CiphertextBlob": blob, "EncryptionContext": CONTEXT, **to}
+    assert sdk.refused("ExportDataKey", DryRun="true", **given) == ("DryRunOperationError", 400)
+    assert sdk.refused("GenerateAndExportDataKey", KeyId=key, DryRun="true", **to) == ("DryRunOperationError", 400)
+    assert sdk.refused("GenerateAndExportDataKey", KeyId=UNKNOWN, **to) == ("Forbidden.KeyNotFound", 404)
+    sdk("DisableKey", KeyId=key)
+    assert sdk.refused("ExportDataKey", **given) == ("Rejected.Disabled", 409)
+    assert sdk.refused("GenerateAndExportDataKey", KeyId=key, **to) == ("Rejected.Disabled", 409)
+
+
 def test_a_dry_run_never_succeeds_and_tells_what_would_have_been(sdk):
     key = new_key(sdk)
     blob = sdk("Encrypt", KeyId=key, Plaintext="AA==")["CiphertextBlob"]
@@ -192,6 +233,115 @@ def test_a_dry_run_never_succeeds_and_tells_what_would_have_been(sdk):
     assert sdk.refused("Encrypt", KeyId=UNKNOWN, Plaintext="AA==", DryRun="true") == ("Forbidden.KeyNotFound", 404)
     sdk("DisableKey", KeyId=key)
     assert sdk.refused("Decrypt", CiphertextBlob=blob, DryRun="true") == ("Rejected.Disabled", 409)
+
+
+def pair_of(sdk, spec, usage=None):
+    made = sdk("CreateKey", KeySpec=spec, **({"KeyUsage": usage} if usage else {}))["KeyMetadata"]
+    version = sdk("ListKeyVersions", KeyId=made["KeyId"])["KeyVersions"]["KeyVersion"][0]["KeyVersionId"]
+    return {"KeyId": made["KeyId"], "KeyVersionId": version}, made
+
+
+def text(data):
+    return base64.b64encode(data).decode()
+
+
+def verifies(public, algorithm, signature, digest):
+    prehashed = utils.Prehashed(hashes.SHA256())
+    salted = padding.PSS(padding.MGF1(hashes.SHA256()), 32)
+    try:
+        if algorithm == "ECDSA_SHA_256":
+            public.verify(signature, digest, ec.ECDSA(prehashed))
+        else:
+            public.verify(signature, digest, salted if algorithm == "RSA_PSS_SHA_256" else padding.PKCS1v15(), prehashed)
+    except InvalidSignature:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("spec, algorithms", [
+    ("RSA_2048", ["RSA_PSS_SHA_256", "RSA_PKCS1_SHA_256"]), ("EC_P256", ["ECDSA_SHA_256"]), ("EC_P256K", ["ECDSA_SHA_256"]),
+], ids=["RSA_2048", "EC_P256", "EC_P256K"])
+def test_a_signature_is_verified_here_and_elsewhere(sdk, spec, algorithms):
+    try:
+        pair, made = pair_of(sdk, spec)
+    except Exception as refused:  # a token that has no such keys
+        assert "UnsupportedOperation" in str(refused) and spec == "EC_P256K"
+        return
+    assert (made["KeyUsage"], made["KeySpec"]) == ("SIGN/VERIFY", spec)
+    pem = sdk("GetPublicKey", **pair)["PublicKey"]
+    assert pem.startswith("-----BEGIN PUBLIC KEY-----\n")
+    public = serialization.load_pem_public_key(pem.encode())
+    digest = hashlib.sha256(b"pay 5").digest()
+    for algorithm in algorithms:
+        signed = sdk("AsymmetricSign", Algorithm=algorithm, Digest=text(digest), **pair)
+        assert {"KeyId": signed["KeyId"], "KeyVersionId": signed["KeyVersionId"]} == pair
+        value = signed["Value"]
+        assert verifies(public, algorithm, base64.b64decode(value), digest)
+        assert not verifies(public, algorithm, base64.b64decode(value), bytes(32))
+        assert sdk("AsymmetricVerify", Algorithm=algorithm, Digest=text(digest), Value=value, **pair)["Value"] is True
+        for claim, signature in [(bytes(32), value), (digest, "AAAA"), (digest, text(bytes(256)))]:
+            verified = sdk("AsymmetricVerify", Algorithm=algorithm, Digest=text(claim), Value=signature, **pair)
+            assert verified["Value"] is False
+        for operation, more in [("AsymmetricSign", {}), ("AsymmetricVerify", {"Value": value})]:
+            refused = sdk.refused(operation, Algorithm=algorithm, Digest=text(bytes(31)), **pair, **more)
+            assert refused == ("InvalidParameter", 400)
+            dry = {"Algorithm": algorithm, "Digest": text(digest), "DryRun": "true", **pair, **more}
+            assert sdk.refused(operation, **dry) == ("DryRunOperationError", 400)
+    foreign = "ECDSA_SHA_256" if spec.startswith("RSA") else "RSA_PSS_SHA_256"
+    refused = sdk.refused("AsymmetricSign", Algorithm=foreign, Digest=text(digest), **pair)
+    assert refused == ("InvalidParameter", 400)
+    assert sdk.refused("CreateKeyVersion", KeyId=pair["KeyId"]) == ("Rejected.StateModifiedFailed", 409)
+    elsewhere = {**pair, "KeyVersionId": UNKNOWN}
+    assert sdk.refused("GetPublicKey", **elsewhere) == ("Forbidden.KeyVersionNotFound", 404)
+    sdk("DisableKey", KeyId=pair["KeyId"])
+    disabled = sdk.refused("AsymmetricSign", Algorithm=algorithms[0], Digest=text(digest), **pair)
+    assert disabled == ("Rejected.Disabled", 409)
+    assert sdk("GetPublicKey", **pair)["PublicKey"] == pem
+    assert sdk.refused("CreateKeyVersion", KeyId=pair["KeyId"]) == ("Rejected.Disabled", 409)
+
+
+def test_what_is_encrypted_for_a_key_pair_opens_here_alone(sdk):
+    pair, _ = pair_of(sdk, "RSA_2048", "ENCRYPT/DECRYPT")
+    public = serialization.load_pem_public_key(sdk("GetPublicKey", **pair)["PublicKey"].encode())
+    here = {"Algorithm": "RSAES_OAEP_SHA_1", **pair}
+    sealed = sdk("AsymmetricEncrypt", Plaintext=text(b"pin 1234"), **here)["CiphertextBlob"]
+    elsewhere = text(public.encrypt(b"pin 1234", padding.OAEP(padding.MGF1(hashes.SHA1()), hashes.SHA1(), None)))
+    for blob in (sealed, elsewhere):
+        opened = sdk("AsymmetricDecrypt", CiphertextBlob=blob, **here)
+        assert (opened["Plaintext"], opened["KeyId"]) == (text(b"pin 1234"), pair["KeyId"])
+    for bad in (text(bytes(256)), text(b"\xff" * 256), text(b"short"), text(base64.b64decode(sealed)[:-1] + b"x")):
+        assert sdk.refused("AsymmetricDecrypt", CiphertextBlob=bad, **here) == ("InvalidParameter", 400)
+    assert sdk.refused("AsymmetricEncrypt", Plaintext=text(bytes(215)), **here)[1] == 400
+    assert sdk.refused("AsymmetricDecrypt", CiphertextBlob=sealed, **{**here, "Algorithm": "RSAES_PKCS1_V1_5"})[1] == 400
+    refused = sdk.refused("AsymmetricSign", Algorithm="RSA_PSS_SHA_256", Digest=text(bytes(32)), **pair)
+    assert refused == ("InvalidParameter", 400)
+    for operation, more in [("AsymmetricEncrypt", {"Plaintext": text(b"x")}), ("AsymmetricDecrypt", {"CiphertextBlob": sealed})]:
+        assert sdk.refused(operation, DryRun="true", **here, **more) == ("DryRunOperationError", 400)
+    sdk("ScheduleKeyDeletion", KeyId=pair["KeyId"], PendingWindowInDays=7)
+    for operation, more in [("AsymmetricEncrypt", {"Plaintext": text(b"x")}), ("AsymmetricDecrypt", {"CiphertextBlob": sealed})]:
+        assert sdk.refused(operation, **here, **more) == ("Rejected.PendingDeletion", 409)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "core"])
+def test_macs_are_made_and_checked(server, kind):
+    # The older SDK does not know these operations.
+    sdk = KINDS[kind](server)
+    key = sdk("CreateKey", KeySpec="HMAC_SHA_256", KeyUsage="GENERATE/VERIFY")["KeyMetadata"]["KeyId"]
+    common = {"KeyId": key, "Algorithm": "HMAC_SHA_256", "Message": text(b"pay 5")}
+    made = sdk("GenerateMac", **common)
+    assert len(base64.b64decode(made["Mac"])) == 32
+    assert sdk("VerifyMac", Mac=made["Mac"], **common)["Value"] is True
+    assert sdk("VerifyMac", Mac=text(bytes(32)), **common)["Value"] is False
+    assert sdk.refused("GenerateMac", **{**common, "Algorithm": "HMAC_SHA_512"}) == ("InvalidParameter", 400)
+    assert sdk.refused("VerifyMac", Mac=made["Mac"], **{**common, "KeyId": UNKNOWN}) == ("Forbidden.KeyNotFound", 404)
+    sdk("DisableKey", KeyId=key)
+    assert sdk.refused("GenerateMac", **common) == ("Rejected.Disabled", 409)
+    assert sdk.refused("VerifyMac", Mac=made["Mac"], **common) == ("Rejected.Disabled", 409)
+
+
+def test_a_new_version_is_of_key_pairs_alone(sdk):
+    assert sdk.refused("CreateKeyVersion", KeyId=UNKNOWN) == ("Forbidden.KeyNotFound", 404)
+    assert sdk.refused("CreateKeyVersion", KeyId=new_key(sdk)) == ("UnsupportedOperation", 400)
 
 
 def test_aliases_name_keys(sdk, request):

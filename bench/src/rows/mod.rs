@@ -5,6 +5,7 @@ mod fairness;
 mod http;
 mod in_process;
 mod lane;
+mod sign;
 mod tcp;
 
 use crate::error::Result;
@@ -14,6 +15,7 @@ use crate::plan::Plan;
 pub(crate) fn measure(plan: &mut Plan<'_>) -> Result<()> {
     in_process::measure(plan)?;
     tcp::measure(plan)?;
+    sign::measure(plan)?;
     http::measure(plan)?;
     audit::measure(plan)?;
     lane::measure(plan)?;

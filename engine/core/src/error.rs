@@ -119,11 +119,13 @@ pub enum Limit {
     PageSize,
     /// Tags of a key or of a request.
     Tags,
+    /// Versions of a key pair.
+    KeyVersions,
 }
 
 impl Limit {
     /// Every limit.
-    pub const ALL: [Limit; 12] = [
+    pub const ALL: [Limit; 13] = [
         Limit::BatchItems,
         Limit::ItemBytes,
         Limit::PlaintextBytes,
@@ -136,6 +138,7 @@ impl Limit {
         Limit::Grants,
         Limit::PageSize,
         Limit::Tags,
+        Limit::KeyVersions,
     ];
 }
 
@@ -235,6 +238,7 @@ impl ErrorKind {
                 Limit::Grants => "Rejected.LimitExceeded.Grants",
                 Limit::PageSize => "Rejected.LimitExceeded.PageSize",
                 Limit::Tags => "Rejected.LimitExceeded.Tags",
+                Limit::KeyVersions => "Rejected.LimitExceeded.KeyVersions",
             },
             BodyTooLarge => "Rejected.BodyTooLarge",
             UnsupportedVersion => "InvalidVersion",

@@ -258,23 +258,35 @@ impl Cmk {
 
     /// Returns how blobs of this key are sealed; `None` where it seals none.
     pub fn algorithm(&self) -> Option<Algorithm> {
-        match (self.spec, self.bulk_mode) {
-            (KeySpec::Aes256, None | Some(BulkMode::HsmDerived)) => Some(Algorithm::Xaes256Gcm),
-            (KeySpec::Aes256, Some(BulkMode::InHsm)) => Some(Algorithm::Aes256Gcm),
-            (KeySpec::Aes128, Some(BulkMode::InHsm)) => Some(Algorithm::Aes128Gcm),
-            // The subkeys of XAES come from a key of 256 bits.
-            (KeySpec::Aes128, None | Some(BulkMode::HsmDerived)) => None,
-            (
-                KeySpec::Rsa2048
-                | KeySpec::Rsa3072
-                | KeySpec::Rsa4096
-                | KeySpec::EcP256
-                | KeySpec::EcP384
-                | KeySpec::EcP256K
-                | KeySpec::HmacSha256,
-                _,
-            ) => None,
-        }
+        sealed_by(self.spec, self.bulk_mode)
+    }
+}
+
+/// Returns how blobs of keys of `spec` are sealed, in software or in that bulk mode of a token; `None` where there are none.
+pub fn sealed_by(spec: KeySpec, mode: Option<BulkMode>) -> Option<Algorithm> {
+    match (spec, mode) {
+        (KeySpec::Aes256, None | Some(BulkMode::HsmDerived)) => Some(Algorithm::Xaes256Gcm),
+        (KeySpec::Aes256, Some(BulkMode::InHsm)) => Some(Algorithm::Aes256Gcm),
+        (KeySpec::Aes192, None | Some(BulkMode::InHsm)) => Some(Algorithm::Aes192Gcm),
+        (KeySpec::Aes128, None | Some(BulkMode::InHsm)) => Some(Algorithm::Aes128Gcm),
+        (KeySpec::Sm4, None | Some(BulkMode::InHsm)) => Some(Algorithm::Sm4Gcm),
+        // The subkeys of XAES come from a key of 256 bits.
+        (KeySpec::Aes192 | KeySpec::Aes128 | KeySpec::Sm4, Some(BulkMode::HsmDerived)) => None,
+        (
+            KeySpec::Rsa2048
+            | KeySpec::Rsa3072
+            | KeySpec::Rsa4096
+            | KeySpec::EcP256
+            | KeySpec::EcP384
+            | KeySpec::EcP256K
+            | KeySpec::Ed25519
+            | KeySpec::MlDsa65
+            | KeySpec::EcSm2
+            | KeySpec::HmacSha256
+            | KeySpec::HmacSha384
+            | KeySpec::HmacSha512,
+            _,
+        ) => None,
     }
 }
 

@@ -36,6 +36,12 @@ pub const TAG_CHARACTERS: usize = 128;
 pub const TAGGED_KEYS: usize = 50;
 /// Rows of one answer of `ListTagResources`.
 pub const TAG_ROWS: usize = 200;
+/// Days between two versions of a key pair that `CreateKeyVersion` makes, at least.
+pub const KEY_VERSION_DAYS: u64 = 7;
+/// Versions of a key pair.
+pub const KEY_VERSIONS: usize = 50;
+/// Bytes of a text that SM2 encrypts (`AsymmetricEncrypt`).
+pub const SM2_PLAINTEXT_BYTES: usize = 6_047;
 /// Rows of a page, at most.
 pub const PAGE_SIZE: u32 = 100;
 /// Bytes of a MessagePack frame, unless configured otherwise.

@@ -358,6 +358,7 @@ impl ManagementChain {
                 failed: 0,
                 context: None,
                 fallback: None,
+                recipient: None,
                 micros: record.micros,
                 alike: &[],
                 writes: &record.writes,

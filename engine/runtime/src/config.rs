@@ -24,10 +24,13 @@ pub struct EngineConfig {
     pub max_buffered_bytes: usize,
     /// Subkeys kept for opening.
     pub subkey_cache: usize,
-    /// Worker threads of the software lane (key generation, private-key work).
+    /// Threads that use software keys where that would hold up an arbiter: private keys, and symmetric ones whose nonces are counted. Zero:
+    /// as many as there are processors.
     pub software_workers: usize,
-    /// Jobs that wait in the software lane, at most.
-    pub software_queue: usize,
+    /// Threads that generate software keys.
+    pub key_workers: usize,
+    /// Keys that wait to be generated, at most.
+    pub key_queue: usize,
     /// How often use counts are written.
     pub usage_flush: Duration,
     /// How often deletions that are due are looked for.
@@ -60,8 +63,9 @@ impl Default for EngineConfig {
             max_queued_jobs: 65_536,
             max_buffered_bytes: 1 << 30,
             subkey_cache: 16_384,
-            software_workers: 1,
-            software_queue: 1_024,
+            software_workers: 0,
+            key_workers: 1,
+            key_queue: 1_024,
             usage_flush: Duration::from_secs(10),
             deletion_check: Duration::from_secs(30),
             clock_jump: Duration::from_secs(3600),
@@ -72,6 +76,16 @@ impl Default for EngineConfig {
             pool: PoolConfig::default(),
             protection: ProtectionLevel::Software,
             bulk_mode: BulkMode::InHsm,
+        }
+    }
+}
+
+impl EngineConfig {
+    /// Returns the number of threads that use software keys.
+    pub fn software_workers(&self) -> usize {
+        match self.software_workers {
+            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            workers => workers,
         }
     }
 }

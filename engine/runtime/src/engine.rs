@@ -27,7 +27,7 @@ use tokio::sync::oneshot;
 
 use crate::actor::keyring::{FlushUsage, KeyringActor};
 use crate::actor::policy::{AddAccessKey, PolicyActor, fresh_access_key};
-use crate::actor::{Actors, AuditActor, CustodyActor, TokenActor};
+use crate::actor::{Actors, AuditActor, CustodyActor, PrivateActor, TokenActor};
 use crate::audit::{AuditHub, AuditMessage, DeskChain, MANAGEMENT, ManagementChain, ManagementRecord};
 use crate::clock::Clock;
 use crate::config::EngineConfig;
@@ -37,7 +37,7 @@ use crate::lane::Lane;
 use crate::load;
 use crate::metrics::Metrics;
 use crate::pool::token::Token;
-use crate::pool::{Pool, TokenPart};
+use crate::pool::{MAX_CHUNK, Pool, TokenPart};
 use crate::remember;
 use crate::shared::{RequestIds, Shared};
 use crate::snapshot::Published;
@@ -194,6 +194,7 @@ impl Engine {
             store_trouble: parking_lot::Mutex::new(None),
             quarantined: loaded.quarantined.len(),
             pool: Pool::new(config.pool.clone(), tokens),
+            software: Lane::new(config.max_queued_jobs, MAX_CHUNK),
             reserver: OnceLock::new(),
             store,
             provider,
@@ -210,11 +211,13 @@ impl Engine {
             let _closed = audit_sender.send(AuditMessage::Recovered(loaded.unrecorded));
         }
 
-        let lane = Arc::new(Lane::new(shared.config.software_queue, 64));
+        let lane = Arc::new(Lane::new(shared.config.key_queue, 64));
         let mut threads = Vec::new();
-        for number in 0..shared.config.software_workers.max(1) {
-            let worker = CustodyActor::start(&shared, &lane, number);
-            threads.push(worker.map_err(|e| EngineError::because("software lane")(&e))?);
+        for number in 0..shared.config.key_workers.max(1) {
+            threads.push(CustodyActor::start(&shared, &lane, number).map_err(EngineError)?);
+        }
+        for number in 0..shared.config.software_workers() {
+            threads.push(PrivateActor::start(&shared, number).map_err(EngineError)?);
         }
         let keyring_actor = KeyringActor::new(shared.clone(), audit_sender.clone(), loaded.inherited);
         let policy_actor = PolicyActor::new(shared.clone(), loaded.access_stamps, loaded.access_ended);
@@ -298,6 +301,7 @@ impl Engine {
             let _gone = stopped.blocking_recv();
         }
         self.gate.inner().actors.lane.close();
+        self.gate.inner().shared.software.close();
         self.gate.inner().shared.pool.end(POOL_ENDS_WITHIN);
         self.system.stop();
         for thread in self.threads {

@@ -5,12 +5,12 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use keymill_core::id::{AliasName, CmkId, KeyVersionId};
 use keymill_core::key::Cmk;
-use keymill_core::seam::provider::KeyHandle;
+use keymill_core::seam::provider::{KeyHandle, PublicHalf};
 use keymill_core::seam::store::Revision;
 use keymill_crypto::epoch::EpochSlot;
 use parking_lot::{Mutex, RwLock};
@@ -86,6 +86,8 @@ pub struct VersionEntry {
     pub sealed: Box<[u8]>,
     /// The loaded key.
     pub handle: Mutex<Option<KeyHandle>>,
+    /// The public half of a key pair, decoded.
+    pub public: OnceLock<Arc<dyn PublicHalf>>,
     /// The sealing epoch.
     pub epoch: EpochSlot,
     /// How much it was used.
@@ -139,9 +141,9 @@ impl Invocations {
 /// Use counts of a key version. Encrypt counts are rounded up after a crash, never down.
 #[derive(Default)]
 pub struct Usage {
-    /// Items encrypted.
+    /// Items encrypted, signed or authenticated.
     pub encrypted: AtomicU64,
-    /// Items decrypted.
+    /// Items decrypted or verified.
     pub decrypted: AtomicU64,
     /// Milliseconds since the epoch of the last use; zero: never.
     pub last_ms: AtomicU64,

@@ -125,6 +125,7 @@ pub(crate) fn load(
                     id: version.id,
                     sealed: materials.remove(&path).unwrap_or_default(),
                     handle: Default::default(),
+                    public: Default::default(),
                     epoch: Default::default(),
                     usage: Usage {
                         encrypted: encrypted.into(),

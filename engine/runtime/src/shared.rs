@@ -7,10 +7,10 @@ use std::sync::{Arc, OnceLock};
 use actix::Recipient;
 use keymill_core::access::AccessSnapshot;
 use keymill_core::error::{Error, ErrorKind};
-use keymill_core::id::RequestId;
-use keymill_core::key::{KeyVersionMaterial, ProtectionLevel};
+use keymill_core::id::{AccessKeyId, RequestId};
+use keymill_core::key::{Cmk, KeyVersionMaterial, ProtectionLevel};
 use keymill_core::seam::auth::Authenticator;
-use keymill_core::seam::provider::{CryptoProvider, KeyCustody, KeyHandle, StoredKey};
+use keymill_core::seam::provider::{CryptoProvider, KeyCustody, KeyHandle, PublicHalf, StoredKey};
 use keymill_core::seam::store::Store;
 use keymill_crypto::epoch::EpochLimits;
 use keymill_crypto::opening::SubkeyCache;
@@ -22,8 +22,10 @@ use crate::audit::AuditHub;
 use crate::clock::Clock;
 use crate::config::EngineConfig;
 use crate::keyring::{CmkEntry, Keyring, VersionEntry};
+use crate::lane::Lane;
 use crate::metrics::Metrics;
-use crate::pool::Pool;
+use crate::pool::chunk::Chunk;
+use crate::pool::{MAX_CHUNK, Pool};
 use crate::records;
 use crate::snapshot::Published;
 use crate::work::Fault;
@@ -42,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) custody: Mutex<Box<dyn KeyCustody>>,
     /// The tokens, if there are any.
     pub(crate) pool: Pool,
+    /// The lane in front of the threads that use software keys where that takes long, or is counted.
+    pub(crate) software: Lane<Arc<AccessKeyId>, Box<Chunk>>,
     /// Has invocations of a key version reserved; set once the keyring actor runs.
     pub(crate) reserver: OnceLock<Recipient<Reserve>>,
     pub(crate) authenticators: HashMap<&'static str, Box<dyn Authenticator>>,
@@ -81,6 +85,44 @@ impl Shared {
             *slot = Some(handle.clone());
         }
         Ok(handle)
+    }
+
+    /// Returns the public half of a version of a key pair, decoding it on first use. It is no secret, so that nothing forgets it.
+    pub(crate) fn public_half(
+        &self,
+        entry: &CmkEntry,
+        version: &VersionEntry,
+    ) -> Result<Arc<dyn PublicHalf>, Fault> {
+        if let Some(half) = version.public.get() {
+            return Ok(half.clone());
+        }
+        let stored = self.stored_key(entry, version)?;
+        let public = stored.public_key.ok_or_else(|| {
+            Error::new(ErrorKind::Unsupported, "the public half of the key is not known here")
+        })?;
+        let half = self.provider.public_half(stored.spec, &public).map_err(Error::from)?;
+        Ok(version.public.get_or_init(|| half).clone())
+    }
+
+    /// Returns how many sealed items a chunk of a key should hold.
+    pub(crate) fn chunk_items(&self, cmk: &Cmk) -> usize {
+        match cmk.protection {
+            ProtectionLevel::Software => MAX_CHUNK,
+            ProtectionLevel::Hsm => self.pool.chunk_items(),
+        }
+    }
+
+    /// Returns the longest text that can be sealed or opened with a key, in bytes.
+    pub(crate) fn max_item_bytes(&self, cmk: &Cmk) -> usize {
+        match cmk.protection {
+            ProtectionLevel::Software => usize::MAX,
+            ProtectionLevel::Hsm => self.pool.max_item_bytes(),
+        }
+    }
+
+    /// Returns how many chunks of one job may be under way.
+    pub(crate) fn window(&self) -> usize {
+        self.pool.window().max(4 * self.software.sessions())
     }
 
     /// Returns the stored key of a version, whose record was checked by its seal.

@@ -294,6 +294,9 @@ impl Reader {
             Request::BatchEncrypt(r) => batch::begin_batch(id, r.items.len(), &mut self.head),
             Request::BatchDecrypt(r) => batch::begin_batch(id, r.items.len(), &mut self.head),
             Request::BatchReEncrypt(r) => batch::begin_batch(id, r.items.len(), &mut self.head),
+            Request::BatchSign(r) => batch::begin_batch(id, r.messages.len(), &mut self.head),
+            Request::BatchAsymmetricEncrypt(r) => batch::begin_batch(id, r.items.len(), &mut self.head),
+            Request::BatchAsymmetricDecrypt(r) => batch::begin_batch(id, r.items.len(), &mut self.head),
             Request::BatchGenerateDataKey(r) => batch::begin_batch(id, r.count as usize, &mut self.head),
             Request::Encrypt(_) | Request::ReEncrypt(_) => {
                 batch::begin_single(id, "CiphertextBlob", &mut self.head)

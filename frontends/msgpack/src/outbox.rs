@@ -194,14 +194,21 @@ fn encode(finished: Finished) -> Vec<u8> {
             frame
         }
         (
-            Ok(Product::Sealed { key, version, errors }),
-            Some(BatchEncrypt | BatchReEncrypt | BatchGenerateDataKey),
+            Ok(Product::Made { key, version, errors, .. }),
+            Some(
+                BatchEncrypt
+                | BatchReEncrypt
+                | BatchGenerateDataKey
+                | BatchSign
+                | BatchAsymmetricEncrypt
+                | BatchAsymmetricDecrypt,
+            ),
         ) => {
             let mut frame = sheet.into_written();
-            batch::finish_batch_encrypt(FrameStart::moved_to(0), &errors, key, version, &mut frame);
+            batch::finish_batch(FrameStart::moved_to(0), &errors, key, version, &mut frame);
             frame
         }
-        (Ok(Product::Sealed { key, version, .. }), Some(Encrypt | ReEncrypt)) => {
+        (Ok(Product::Made { key, version, .. }), Some(Encrypt | ReEncrypt)) => {
             let mut frame = sheet.into_written();
             batch::finish_single(FrameStart::moved_to(0), key, version, call.request_id, &mut frame);
             frame

@@ -63,7 +63,7 @@ fn codec(c: &mut Criterion) {
                     batch::write_bin_header(item_bytes, &mut out);
                     out.extend_from_slice(black_box(&item));
                 }
-                batch::finish_batch_encrypt(start, &[], KEY, VERSION, &mut out);
+                batch::finish_batch(start, &[], KEY, VERSION, &mut out);
             });
         });
         group.bench_function(name("decode_answer"), |b| {

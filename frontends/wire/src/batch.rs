@@ -103,8 +103,9 @@ pub fn write_pair_header(out: &mut Vec<u8>) {
     out.push(PAIR);
 }
 
-/// Finishes the answer of an operation that uses one key: `BatchEncrypt`, `BatchReEncrypt`, `BatchGenerateDataKey`.
-pub fn finish_batch_encrypt(
+/// Finishes the answer of an operation that makes items with one key version: `BatchEncrypt`, `BatchReEncrypt`, `BatchGenerateDataKey`,
+/// `BatchSign`, `BatchAsymmetricEncrypt`, `BatchAsymmetricDecrypt`.
+pub fn finish_batch(
     start: FrameStart,
     errors: &[ItemError],
     key_id: CmkId,
@@ -221,7 +222,7 @@ mod tests {
             fast.extend(item);
             assert_eq!(fast.len() - before, bin_bytes(item.len()));
         }
-        finish_batch_encrypt(start, &errors(), KEY, VERSION, &mut fast);
+        finish_batch(start, &errors(), KEY, VERSION, &mut fast);
 
         let reply = Reply::BatchEncrypt(BatchEncryptReply {
             items: items
@@ -282,7 +283,7 @@ mod tests {
                 None => write_nil(&mut fast),
             }
         }
-        finish_batch_encrypt(start, &[], KEY, VERSION, &mut fast);
+        finish_batch(start, &[], KEY, VERSION, &mut fast);
 
         let blob = || Bin::from(&b"blob"[..]);
         let reply = Reply::BatchGenerateDataKey(BatchGenerateDataKeyReply {

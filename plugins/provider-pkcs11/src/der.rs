@@ -22,12 +22,7 @@ pub(crate) fn curve(spec: KeySpec) -> Option<&'static [u8]> {
         KeySpec::EcP256 => Some(&[OBJECT_ID, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7]),
         KeySpec::EcP384 => Some(&[OBJECT_ID, 5, 0x2b, 0x81, 4, 0, 0x22]),
         KeySpec::EcP256K => Some(&[OBJECT_ID, 5, 0x2b, 0x81, 4, 0, 0x0a]),
-        KeySpec::Aes256
-        | KeySpec::Aes128
-        | KeySpec::Rsa2048
-        | KeySpec::Rsa3072
-        | KeySpec::Rsa4096
-        | KeySpec::HmacSha256 => None,
+        _ => None,
     }
 }
 
@@ -36,12 +31,7 @@ pub(crate) fn coordinate_bytes(spec: KeySpec) -> Option<usize> {
     match spec {
         KeySpec::EcP256 | KeySpec::EcP256K => Some(32),
         KeySpec::EcP384 => Some(48),
-        KeySpec::Aes256
-        | KeySpec::Aes128
-        | KeySpec::Rsa2048
-        | KeySpec::Rsa3072
-        | KeySpec::Rsa4096
-        | KeySpec::HmacSha256 => None,
+        _ => None,
     }
 }
 

@@ -8,7 +8,7 @@ use keymill_core::key::{BulkMode, DecryptAlgorithm, KeySpec, KeyUsage, SignAlgor
 
 use crate::der::{self, EXPONENT};
 use crate::module::template::{UNWRAPPED, UNWRAPPED_PRIVATE};
-use crate::module::{Attribute, Hash, Mechanism};
+use crate::module::{Attribute, Failure, Hash, Mechanism};
 use crate::profile::ModuleProfile;
 
 /// A specification and its one use.
@@ -65,20 +65,24 @@ impl Kind {
         if !spec.usages().contains(&usage) {
             return Err(format!("a key of {} has no usage {}", spec.name(), usage.name()));
         }
+        if class_of(spec).is_none() {
+            return Err(format!("no token is asked for keys of {}", spec.name()));
+        }
         match (spec, mode) {
-            (KeySpec::Aes256 | KeySpec::Aes128, None) => {
+            (KeySpec::Aes256 | KeySpec::Aes192 | KeySpec::Aes128, None) => {
                 Err(format!("a key of {} in an HSM has a bulk mode", spec.name()))
             }
-            (KeySpec::Aes256, Some(_)) | (KeySpec::Aes128, Some(BulkMode::InHsm)) | (_, None) => {
-                Ok(Self { spec, usage, mode })
-            }
+            (KeySpec::Aes256, Some(_))
+            | (KeySpec::Aes192 | KeySpec::Aes128, Some(BulkMode::InHsm))
+            | (_, None) => Ok(Self { spec, usage, mode }),
             (_, Some(mode)) => Err(format!("a key of {} has no bulk mode {mode:?}", spec.name())),
         }
     }
 
     /// Makes the kind of a key that has no bulk mode, for its usual use.
     pub(crate) fn usual(spec: KeySpec) -> Self {
-        let mode = matches!(spec, KeySpec::Aes256 | KeySpec::Aes128).then_some(BulkMode::InHsm);
+        let aes = matches!(spec, KeySpec::Aes256 | KeySpec::Aes192 | KeySpec::Aes128);
+        let mode = aes.then_some(BulkMode::InHsm);
         Self { spec, usage: spec.usages()[0], mode }
     }
 
@@ -136,7 +140,7 @@ impl Kind {
             template.push(Attribute::number(CKA_VALUE_LEN, bytes as CK_ULONG));
             template.extend(self.class());
             let mechanism = match self.spec {
-                KeySpec::HmacSha256 => CKM_GENERIC_SECRET_KEY_GEN,
+                KeySpec::HmacSha256 | KeySpec::HmacSha384 | KeySpec::HmacSha512 => CKM_GENERIC_SECRET_KEY_GEN,
                 _ => CKM_AES_KEY_GEN,
             };
             return Birth::Secret(Mechanism::Plain(mechanism), template);
@@ -224,12 +228,7 @@ impl Kind {
     }
 
     pub(crate) fn class(self) -> [Attribute<'static>; 2] {
-        let (class, kind) = match self.spec {
-            KeySpec::Aes256 | KeySpec::Aes128 => (CKO_SECRET_KEY, CKK_AES),
-            KeySpec::HmacSha256 => (CKO_SECRET_KEY, CKK_GENERIC_SECRET),
-            KeySpec::Rsa2048 | KeySpec::Rsa3072 | KeySpec::Rsa4096 => (CKO_PRIVATE_KEY, CKK_RSA),
-            KeySpec::EcP256 | KeySpec::EcP384 | KeySpec::EcP256K => (CKO_PRIVATE_KEY, CKK_EC),
-        };
+        let (class, kind) = class_of(self.spec).expect("a kind is made of nothing else");
         [Attribute::number(CKA_CLASS, class), Attribute::number(CKA_KEY_TYPE, kind)]
     }
 
@@ -249,32 +248,55 @@ impl Kind {
     }
 }
 
-/// Returns the mechanism that signs by `algorithm`.
-pub(crate) fn signing(algorithm: SignAlgorithm) -> Mechanism<'static> {
-    match algorithm {
-        SignAlgorithm::RsaPssSha256 => Mechanism::RsaPss,
-        SignAlgorithm::RsaPkcs1Sha256 => Mechanism::Plain(CKM_RSA_PKCS),
-        SignAlgorithm::EcdsaSha256 | SignAlgorithm::EcdsaSha384 => Mechanism::Plain(CKM_ECDSA),
-        SignAlgorithm::HmacSha256 => Mechanism::Plain(CKM_SHA256_HMAC),
+/// Returns class and type of the object that a key is; `None` for what is kept in no token.
+fn class_of(spec: KeySpec) -> Option<(CK_OBJECT_CLASS, CK_KEY_TYPE)> {
+    match spec {
+        KeySpec::Aes256 | KeySpec::Aes192 | KeySpec::Aes128 => Some((CKO_SECRET_KEY, CKK_AES)),
+        KeySpec::HmacSha256 | KeySpec::HmacSha384 | KeySpec::HmacSha512 => {
+            Some((CKO_SECRET_KEY, CKK_GENERIC_SECRET))
+        }
+        KeySpec::Rsa2048 | KeySpec::Rsa3072 | KeySpec::Rsa4096 => Some((CKO_PRIVATE_KEY, CKK_RSA)),
+        KeySpec::EcP256 | KeySpec::EcP384 | KeySpec::EcP256K => Some((CKO_PRIVATE_KEY, CKK_EC)),
+        // Modules differ in how they encode Edwards keys, ML-DSA came with PKCS#11 3.2, and SM2 and SM4 have but vendors' numbers.
+        KeySpec::Ed25519 | KeySpec::MlDsa65 | KeySpec::EcSm2 | KeySpec::Sm4 => None,
     }
+}
+
+/// Returns the mechanism that signs by `algorithm`.
+///
+/// # Errors
+/// `Missing` where no token is asked for it.
+pub(crate) fn signing(algorithm: SignAlgorithm) -> Result<Mechanism<'static>, Failure> {
+    Ok(Mechanism::Plain(match algorithm {
+        SignAlgorithm::RsaPssSha256 => return Ok(Mechanism::RsaPss),
+        SignAlgorithm::RsaPkcs1Sha256 => CKM_RSA_PKCS,
+        SignAlgorithm::EcdsaSha256 | SignAlgorithm::EcdsaSha384 => CKM_ECDSA,
+        SignAlgorithm::HmacSha256 => CKM_SHA256_HMAC,
+        SignAlgorithm::HmacSha384 => CKM_SHA384_HMAC,
+        SignAlgorithm::HmacSha512 => CKM_SHA512_HMAC,
+        SignAlgorithm::Ed25519 | SignAlgorithm::MlDsa65 | SignAlgorithm::Sm2Dsa => {
+            return Err(Failure::Missing { call: algorithm.name() });
+        }
+    }))
 }
 
 /// Returns what the mechanism takes of a digest or message.
 pub(crate) fn signed(algorithm: SignAlgorithm, input: &[u8]) -> std::borrow::Cow<'_, [u8]> {
     match algorithm {
         SignAlgorithm::RsaPkcs1Sha256 => [&SHA256_INFO, input].concat().into(),
-        SignAlgorithm::RsaPssSha256
-        | SignAlgorithm::EcdsaSha256
-        | SignAlgorithm::EcdsaSha384
-        | SignAlgorithm::HmacSha256 => input.into(),
+        _ => input.into(),
     }
 }
 
 /// Returns the mechanism that opens what was encrypted by `algorithm`.
-pub(crate) fn opening(algorithm: DecryptAlgorithm) -> Mechanism<'static> {
+///
+/// # Errors
+/// `Missing` where no token is asked for it.
+pub(crate) fn opening(algorithm: DecryptAlgorithm) -> Result<Mechanism<'static>, Failure> {
     match algorithm {
-        DecryptAlgorithm::RsaesOaepSha256 => Mechanism::RsaOaep(Hash::Sha256),
-        DecryptAlgorithm::RsaesOaepSha1 => Mechanism::RsaOaep(Hash::Sha1),
+        DecryptAlgorithm::RsaesOaepSha256 => Ok(Mechanism::RsaOaep(Hash::Sha256)),
+        DecryptAlgorithm::RsaesOaepSha1 => Ok(Mechanism::RsaOaep(Hash::Sha1)),
+        DecryptAlgorithm::Sm2Pke => Err(Failure::Missing { call: algorithm.name() }),
     }
 }
 
@@ -298,7 +320,7 @@ mod tests {
 
     #[test]
     fn a_key_has_one_use() {
-        assert_eq!(kinds().len(), 2 + 1 + 3 * 2 + 3 + 1);
+        assert_eq!(kinds().len(), 2 + 1 + 1 + 3 * 2 + 3 + 3);
         for kind in kinds() {
             let (Birth::Secret(_, born) | Birth::Pair(_, _, born)) = kind.birth();
             // A private key does not come from outside.
@@ -347,6 +369,12 @@ mod tests {
             (KeySpec::Rsa2048, KeyUsage::SignVerify, Some(BulkMode::InHsm)),
             (KeySpec::EcP256, KeyUsage::EncryptDecrypt, None),
             (KeySpec::HmacSha256, KeyUsage::SignVerify, None),
+            (KeySpec::Aes192, KeyUsage::EncryptDecrypt, Some(BulkMode::HsmDerived)),
+            (KeySpec::Sm4, KeyUsage::EncryptDecrypt, Some(BulkMode::InHsm)),
+            (KeySpec::Ed25519, KeyUsage::SignVerify, None),
+            (KeySpec::MlDsa65, KeyUsage::SignVerify, None),
+            (KeySpec::EcSm2, KeyUsage::SignVerify, None),
+            (KeySpec::EcSm2, KeyUsage::EncryptDecrypt, None),
         ] {
             assert!(Kind::new(spec, usage, mode).unwrap_err().contains(spec.name()));
         }
@@ -357,8 +385,11 @@ mod tests {
         // As SoftHSM and Kryoptic have them; one of 12 is none.
         for (spec, given) in [
             (KeySpec::Aes256, vec![40]),
+            (KeySpec::Aes192, vec![32]),
             (KeySpec::Aes128, vec![24]),
             (KeySpec::HmacSha256, vec![40]),
+            (KeySpec::HmacSha384, vec![56]),
+            (KeySpec::HmacSha512, vec![72]),
             (KeySpec::EcP256, vec![80]),
             (KeySpec::EcP384, vec![88]),
             (KeySpec::EcP256K, vec![72]),

@@ -95,10 +95,12 @@ pub fn open_on(module: Module, config: Config) -> Result<Pkcs11Provider, OpenErr
 }
 
 fn algorithms(specs: &[KeySpec]) -> Vec<Algorithm> {
-    [(KeySpec::Aes256, Algorithm::Aes256Gcm), (KeySpec::Aes128, Algorithm::Aes128Gcm)]
-        .into_iter()
-        .filter_map(|(spec, algorithm)| specs.contains(&spec).then_some(algorithm))
-        .collect()
+    const GCM: [(KeySpec, Algorithm); 3] = [
+        (KeySpec::Aes256, Algorithm::Aes256Gcm),
+        (KeySpec::Aes192, Algorithm::Aes192Gcm),
+        (KeySpec::Aes128, Algorithm::Aes128Gcm),
+    ];
+    GCM.into_iter().filter_map(|(spec, algorithm)| specs.contains(&spec).then_some(algorithm)).collect()
 }
 
 /// A token of a PKCS#11 module as a provider.

@@ -93,7 +93,7 @@ fn used(
     let count = if proof == Proof::Everything { usize::MAX } else { 1 };
     for algorithm in profile.signatures.iter().filter(|algorithm| kind.signs(**algorithm)).take(count) {
         let input = &TEXT[..algorithm.digest_bytes().unwrap_or(TEXT.len())];
-        let (mechanism, input) = (kind::signing(*algorithm), kind::signed(*algorithm, input));
+        let (mechanism, input) = (kind::signing(*algorithm)?, kind::signed(*algorithm, input));
         let mut signature = [0; 512];
         session.sign_init(mechanism, private)?;
         let bytes = session.sign(&input, &mut signature)?;
@@ -101,7 +101,7 @@ fn used(
         session.verify(&input, &signature[..bytes])?;
     }
     for algorithm in profile.decryptions.iter().filter(|algorithm| kind.opens(**algorithm)).take(count) {
-        let mechanism = kind::opening(*algorithm);
+        let mechanism = kind::opening(*algorithm)?;
         let (mut sealed, mut opened) = ([0; 512], [0; 512]);
         session.encrypt_init(mechanism, public)?;
         let bytes = session.encrypt(&TEXT, &mut sealed)?;

@@ -272,7 +272,7 @@ fn answer(session: &Session, object: Object, kind: Kind) -> Result<Vec<u8>, Fail
     }
     let mechanism = match kind.derives() {
         true => Mechanism::Plain(CKM_AES_CMAC),
-        false => kind::signing(keymill_core::key::SignAlgorithm::HmacSha256),
+        false => kind::signing(kind.spec().signatures()[0])?,
     };
     let mut mac = vec![0; 64];
     session.sign_init(mechanism, object)?;

@@ -363,7 +363,8 @@ fn keys_of_every_kind_are_made_to_stay() {
     let mut custody = provider.custody().unwrap();
     let mut kinds = vec![(KeySpec::Aes256, KeyUsage::EncryptDecrypt, Some(BulkMode::HsmDerived))];
     for spec in provider.profile().specs.iter().copied() {
-        let mode = matches!(spec, KeySpec::Aes256 | KeySpec::Aes128).then_some(BulkMode::InHsm);
+        let aes = matches!(spec, KeySpec::Aes256 | KeySpec::Aes192 | KeySpec::Aes128);
+        let mode = aes.then_some(BulkMode::InHsm);
         kinds.extend(spec.usages().iter().map(|usage| (spec, *usage, mode)));
     }
     for (spec, usage, mode) in kinds {

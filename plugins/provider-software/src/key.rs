@@ -4,18 +4,20 @@
 use aws_lc_rs::digest::{self, Digest};
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
 use aws_lc_rs::hmac;
-use aws_lc_rs::rsa::{
-    KeySize, OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, PrivateDecryptingKey,
-};
+use aws_lc_rs::rsa::{KeySize, OaepPrivateDecryptingKey, PrivateDecryptingKey};
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P256K1_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING,
-    EcdsaKeyPair, EcdsaSigningAlgorithm, KeyPair, RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaEncoding, RsaKeyPair,
+    EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair, ML_DSA_65_SIGNING, PqdsaKeyPair,
+    RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaEncoding, RsaKeyPair,
 };
 use keymill_core::Sensitive;
 use keymill_core::key::{DecryptAlgorithm, KeySpec, KeyUsage, SignAlgorithm};
 use keymill_core::seam::provider::{JobError, ProviderError, PublicKey};
 
+use crate::public::oaep;
 use crate::random;
+use crate::sm2::PrivateHalf;
+use crate::spki;
 use crate::symmetric::SymmetricKey;
 
 /// The object behind this provider's handles: a key, ready for its one usage.
@@ -25,6 +27,10 @@ pub(crate) enum SoftwareKey {
     RsaSigner(RsaKeyPair),
     RsaOpener(OaepPrivateDecryptingKey),
     Curve(EcdsaKeyPair),
+    Edwards(Ed25519KeyPair),
+    Lattice(PqdsaKeyPair),
+    Sm2Signer(PrivateHalf),
+    Sm2Opener(PrivateHalf),
 }
 
 /// Makes material: bytes of a secret key, or PKCS #8 of a private one and its public half.
@@ -34,14 +40,30 @@ pub(crate) fn generate(spec: KeySpec) -> Result<(Sensitive, Option<PublicKey>), 
         random::fill(material.expose_mut())?;
         return Ok((material, None));
     }
-    let pair = || {
-        if let Some(size) = size(spec) {
-            let pair = RsaKeyPair::generate(size).ok()?;
-            let private: Pkcs8V1Der<'_> = pair.as_der().ok()?;
-            return Some((Sensitive::copied(private.as_ref()), rsa_public(&pair)?));
+    let pair = || match spec {
+        KeySpec::Ed25519 => {
+            let pair = Ed25519KeyPair::generate().ok()?;
+            Some((Sensitive::copied(pair.to_pkcs8v1().ok()?.as_ref()), edwards_public(&pair)?))
         }
-        let pair = EcdsaKeyPair::generate(curve(spec)?).ok()?;
-        Some((Sensitive::copied(pair.to_pkcs8v1().ok()?.as_ref()), curve_public(&pair)?))
+        KeySpec::MlDsa65 => {
+            let pair = PqdsaKeyPair::generate(&ML_DSA_65_SIGNING).ok()?;
+            Some((Sensitive::copied(pair.to_pkcs8v1().ok()?.as_ref()), lattice_public(&pair)?))
+        }
+        KeySpec::EcSm2 => {
+            let half = PrivateHalf::generate().ok()?;
+            Some((half.to_pkcs8()?, half.public()?))
+        }
+        _ => match size(spec) {
+            Some(size) => {
+                let pair = RsaKeyPair::generate(size).ok()?;
+                let private: Pkcs8V1Der<'_> = pair.as_der().ok()?;
+                Some((Sensitive::copied(private.as_ref()), rsa_public(&pair)?))
+            }
+            None => {
+                let pair = EcdsaKeyPair::generate(curve(spec)?).ok()?;
+                Some((Sensitive::copied(pair.to_pkcs8v1().ok()?.as_ref()), curve_public(&pair)?))
+            }
+        },
     };
     let (private, public) = pair()
         .ok_or_else(|| ProviderError::unavailable(format!("no key pair of {} was made", spec.name())))?;
@@ -60,24 +82,45 @@ impl SoftwareKey {
             return None;
         }
         let (key, derived) = match (spec, usage) {
-            (KeySpec::Aes256 | KeySpec::Aes128, KeyUsage::EncryptDecrypt) => {
-                (Self::Symmetric(SymmetricKey::new(material)?), None)
+            (
+                KeySpec::Aes256 | KeySpec::Aes192 | KeySpec::Aes128 | KeySpec::Sm4,
+                KeyUsage::EncryptDecrypt,
+            ) => (Self::Symmetric(SymmetricKey::new(spec, material)?), None),
+            (
+                KeySpec::HmacSha256 | KeySpec::HmacSha384 | KeySpec::HmacSha512,
+                KeyUsage::GenerateVerifyMac,
+            ) => {
+                let key = hmac::Key::new(mac(*spec.signatures().first()?)?, material.expose());
+                (Self::Mac(Box::new(key)), None)
             }
-            (KeySpec::HmacSha256, KeyUsage::GenerateVerifyMac) => {
-                (Self::Mac(Box::new(hmac::Key::new(hmac::HMAC_SHA256, material.expose()))), None)
-            }
-            (_, KeyUsage::SignVerify) if curve(spec).is_some() => {
+            (KeySpec::EcP256 | KeySpec::EcP384 | KeySpec::EcP256K, KeyUsage::SignVerify) => {
                 let pair = EcdsaKeyPair::from_pkcs8(curve(spec)?, material.expose()).ok()?;
                 let public = curve_public(&pair)?;
                 (Self::Curve(pair), Some(public))
             }
-            (_, KeyUsage::SignVerify) => {
+            (KeySpec::Ed25519, KeyUsage::SignVerify) => {
+                let pair = Ed25519KeyPair::from_pkcs8(material.expose()).ok()?;
+                let public = edwards_public(&pair)?;
+                (Self::Edwards(pair), Some(public))
+            }
+            (KeySpec::MlDsa65, KeyUsage::SignVerify) => {
+                let pair = PqdsaKeyPair::from_pkcs8(&ML_DSA_65_SIGNING, material.expose()).ok()?;
+                let public = lattice_public(&pair)?;
+                (Self::Lattice(pair), Some(public))
+            }
+            (KeySpec::EcSm2, KeyUsage::SignVerify | KeyUsage::EncryptDecrypt) => {
+                let half = PrivateHalf::from_pkcs8(material.expose())?;
+                let public = half.public()?;
+                let signs = usage == KeyUsage::SignVerify;
+                (if signs { Self::Sm2Signer(half) } else { Self::Sm2Opener(half) }, Some(public))
+            }
+            (KeySpec::Rsa2048 | KeySpec::Rsa3072 | KeySpec::Rsa4096, KeyUsage::SignVerify) => {
                 let pair = RsaKeyPair::from_pkcs8(material.expose()).ok()?;
                 let public =
                     rsa_public(&pair).filter(|_| Some(pair.public_modulus_len()) == spec.modulus_bytes())?;
                 (Self::RsaSigner(pair), Some(public))
             }
-            (_, KeyUsage::EncryptDecrypt) => {
+            (KeySpec::Rsa2048 | KeySpec::Rsa3072 | KeySpec::Rsa4096, KeyUsage::EncryptDecrypt) => {
                 let key = PrivateDecryptingKey::from_pkcs8(material.expose()).ok()?;
                 let public: PublicKeyX509Der<'_> = key.public_key().as_der().ok()?;
                 let public = PublicKey::from_der(public.as_ref().to_vec());
@@ -86,12 +129,13 @@ impl SoftwareKey {
                 }
                 (Self::RsaOpener(OaepPrivateDecryptingKey::new(key).ok()?), Some(public))
             }
-            (_, KeyUsage::GenerateVerifyMac) => return None,
+            // The other usages are none that these have.
+            _ => return None,
         };
         (derived.as_ref() == public).then_some(key)
     }
 
-    /// Returns the AES key that this is.
+    /// Returns the key of AES or SM4 that this is.
     pub(crate) fn symmetric(&self) -> Result<&SymmetricKey, JobError> {
         match self {
             Self::Symmetric(key) => Ok(key),
@@ -99,11 +143,13 @@ impl SoftwareKey {
         }
     }
 
-    /// Signs a digest, or computes the MAC of a message.
+    /// Signs a digest or a message, or computes the MAC of one.
     pub(crate) fn sign(&self, algorithm: SignAlgorithm, input: &[u8]) -> Result<Vec<u8>, JobError> {
         let digest = |algorithm| Digest::import_less_safe(input, algorithm).map_err(|_| JobError::Rejected);
         match (self, algorithm) {
-            (Self::Mac(key), SignAlgorithm::HmacSha256) => Ok(hmac::sign(key, input).as_ref().to_vec()),
+            (Self::Mac(key), _) if mac(algorithm) == Some(key.algorithm()) => {
+                Ok(hmac::sign(key, input).as_ref().to_vec())
+            }
             (Self::RsaSigner(pair), SignAlgorithm::RsaPssSha256 | SignAlgorithm::RsaPkcs1Sha256) => {
                 let padding: &'static dyn RsaEncoding = match algorithm {
                     SignAlgorithm::RsaPssSha256 => &RSA_PSS_SHA256,
@@ -123,6 +169,16 @@ impl SoftwareKey {
                 let signature = pair.sign_digest(&digest(kind)?).map_err(|_| JobError::Rejected)?;
                 Ok(signature.as_ref().to_vec())
             }
+            (Self::Edwards(pair), SignAlgorithm::Ed25519) => {
+                let signature = pair.try_sign(input).map_err(|_| JobError::Rejected)?;
+                Ok(signature.as_ref().to_vec())
+            }
+            (Self::Lattice(pair), SignAlgorithm::MlDsa65) => {
+                let mut signature = vec![0; pair.algorithm().signature_len()];
+                pair.sign(input, &mut signature).map_err(|_| JobError::Rejected)?;
+                Ok(signature)
+            }
+            (Self::Sm2Signer(half), SignAlgorithm::Sm2Dsa) => half.sign(input),
             _ => Err(JobError::Rejected),
         }
     }
@@ -133,11 +189,12 @@ impl SoftwareKey {
         algorithm: DecryptAlgorithm,
         ciphertext: &[u8],
     ) -> Result<Sensitive, JobError> {
-        let Self::RsaOpener(key) = self else { return Err(JobError::Rejected) };
-        let algorithm = match algorithm {
-            DecryptAlgorithm::RsaesOaepSha256 => &OAEP_SHA256_MGF1SHA256,
-            DecryptAlgorithm::RsaesOaepSha1 => &OAEP_SHA1_MGF1SHA1,
+        let key = match (self, algorithm) {
+            (Self::RsaOpener(key), _) => key,
+            (Self::Sm2Opener(half), DecryptAlgorithm::Sm2Pke) => return half.decrypt(ciphertext),
+            _ => return Err(JobError::Rejected),
         };
+        let algorithm = oaep(algorithm).ok_or(JobError::Rejected)?;
         let mut out = Sensitive::zeroed(key.min_output_size());
         let opened = key.decrypt(algorithm, ciphertext, out.expose_mut(), None);
         opened.map(|text| Sensitive::copied(text)).map_err(|_| JobError::InvalidCiphertext)
@@ -160,6 +217,23 @@ fn curve(spec: KeySpec) -> Option<&'static EcdsaSigningAlgorithm> {
         KeySpec::EcP256K => Some(&ECDSA_P256K1_SHA256_ASN1_SIGNING),
         _ => None,
     }
+}
+
+fn mac(algorithm: SignAlgorithm) -> Option<hmac::Algorithm> {
+    match algorithm {
+        SignAlgorithm::HmacSha256 => Some(hmac::HMAC_SHA256),
+        SignAlgorithm::HmacSha384 => Some(hmac::HMAC_SHA384),
+        SignAlgorithm::HmacSha512 => Some(hmac::HMAC_SHA512),
+        _ => None,
+    }
+}
+
+fn edwards_public(pair: &Ed25519KeyPair) -> Option<PublicKey> {
+    spki::encode(KeySpec::Ed25519, pair.public_key().as_ref())
+}
+
+fn lattice_public(pair: &PqdsaKeyPair) -> Option<PublicKey> {
+    spki::encode(KeySpec::MlDsa65, pair.public_key().as_ref())
 }
 
 fn rsa_public(pair: &RsaKeyPair) -> Option<PublicKey> {

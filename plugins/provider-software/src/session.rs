@@ -31,7 +31,7 @@ impl SoftwareSession {
     }
 }
 
-/// One direction of AES-256-GCM over a text and the tag behind it.
+/// One direction of GCM over a text and the tag behind it.
 type Transform = fn(&SymmetricKey, [u8; 12], &[u8], &mut [u8], &mut [u8; TAG_BYTES]) -> Result<(), JobError>;
 
 impl CryptoSession for SoftwareSession {
@@ -94,6 +94,7 @@ fn each(key: Result<&SymmetricKey, JobError>, batch: &mut AeadBatch, transform: 
 mod tests {
     use super::*;
     use keymill_core::Sensitive;
+    use keymill_core::key::KeySpec;
     use keymill_core::seam::provider::AeadItem;
     use std::ops::Range;
     use std::sync::Arc;
@@ -104,7 +105,7 @@ mod tests {
 
     #[test]
     fn ranges_outside_the_batch_are_rejected_and_leave_the_rest_alone() {
-        let key = SoftwareKey::Symmetric(SymmetricKey::new(&Sensitive::zeroed(32)).unwrap());
+        let key = SoftwareKey::Symmetric(SymmetricKey::new(KeySpec::Aes256, &Sensitive::zeroed(32)).unwrap());
         let handle = KeyHandle { generation: 1, object: Arc::new(key) };
         #[allow(clippy::reversed_empty_ranges)]
         let outside = [
@@ -123,7 +124,7 @@ mod tests {
 
     #[test]
     fn an_item_that_has_its_outcome_is_not_sealed_again() {
-        let key = SoftwareKey::Symmetric(SymmetricKey::new(&Sensitive::zeroed(32)).unwrap());
+        let key = SoftwareKey::Symmetric(SymmetricKey::new(KeySpec::Aes256, &Sensitive::zeroed(32)).unwrap());
         let handle = KeyHandle { generation: 1, object: Arc::new(key) };
         let mut batch = AeadBatch { buffer: vec![9; 20], aad: vec![], items: vec![item(0..0, 0..4)] };
         let mut session = SoftwareSession::new(1);

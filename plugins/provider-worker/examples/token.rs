@@ -12,7 +12,7 @@ use cryptoki_sys::{
     CKO_SECRET_KEY,
 };
 use keymill_core::Sensitive;
-use keymill_core::key::KeySpec;
+use keymill_core::key::{KeySpec, KeyUsage};
 use keymill_provider_pkcs11::module::Attribute;
 use keymill_provider_pkcs11::{Config, DOMAIN_KEY_LABEL, Initialize, initialize, open};
 
@@ -61,7 +61,8 @@ fn bring(module: &str, label: &str, pin: &str, spec: &str, hex: &str) -> Result<
         Attribute::number(CKA_CLASS, CKO_SECRET_KEY),
         Attribute::bytes(CKA_LABEL, DOMAIN_KEY_LABEL.as_bytes()),
     ])?;
-    let kind = if spec == KeySpec::HmacSha256 { CKK_GENERIC_SECRET } else { CKK_AES };
+    let is_mac = spec.usages().contains(&KeyUsage::GenerateVerifyMac);
+    let kind = if is_mac { CKK_GENERIC_SECRET } else { CKK_AES };
     let known = session.create_object(&[
         Attribute::number(CKA_CLASS, CKO_SECRET_KEY),
         Attribute::number(CKA_KEY_TYPE, kind),
@@ -69,7 +70,8 @@ fn bring(module: &str, label: &str, pin: &str, spec: &str, hex: &str) -> Result<
         Attribute::flag(CKA_EXTRACTABLE, true),
         Attribute::bytes(CKA_VALUE, &material),
     ])?;
-    let mut wrapped = vec![0; 64];
+    // The longest is a key of 64 bytes; wrapping adds up to 16.
+    let mut wrapped = vec![0; 96];
     let domain = *domain.first().ok_or("no domain key")?;
     let bytes = session.wrap_key(provider.module_profile().wrap.mechanism(), domain, known, &mut wrapped)?;
     session.destroy_object(known)?;

@@ -7,11 +7,13 @@ use keymill_core::seam::provider::{
     KeyHandle, SignJob, StoredKey,
 };
 
+mod halves;
 mod items;
 mod keys;
 mod pairs;
 mod signatures;
 
+pub use halves::*;
 pub use items::*;
 pub use keys::*;
 pub use pairs::*;
@@ -37,7 +39,8 @@ macro_rules! provider_suite {
             derivation_is_the_cmac_of_the_standard
             derivation_does_each_job_that_is_not_done
             sealing_is_the_aes_gcm_of_the_standard
-            sealing_by_a_key_of_128_bits_is_that_of_the_standard
+            sealing_by_shorter_keys_is_that_of_the_standard
+            sealing_by_sm4_is_that_of_the_standard
             a_batch_seals_and_opens_again
             an_altered_tag_text_nonce_or_aad_does_not_open
             a_bad_item_leaves_its_neighbours_fine
@@ -58,6 +61,9 @@ macro_rules! provider_suite {
             what_was_encrypted_elsewhere_decrypts
             what_does_not_decrypt_is_opaque
             a_key_does_what_it_was_made_for_and_nothing_else
+            a_public_half_verifies_what_the_private_one_signs
+            a_public_half_encrypts_for_the_private_one
+            what_is_no_public_half_is_corrupt
         }
     };
     (@tests $make:expr; $($case:ident)+) => {
@@ -79,6 +85,7 @@ pub struct Fixture {
     provider: Box<dyn CryptoProvider>,
     other: Box<dyn CryptoProvider>,
     bring: Bring,
+    halves: bool,
 }
 
 impl Fixture {
@@ -89,7 +96,12 @@ impl Fixture {
         other: impl CryptoProvider + 'static,
         bring: impl Fn(KeySpec, &[u8], Option<BulkMode>) -> StoredKey + 'static,
     ) -> Self {
-        Self { provider: Box::new(provider), other: Box::new(other), bring: Box::new(bring) }
+        Self { provider: Box::new(provider), other: Box::new(other), bring: Box::new(bring), halves: false }
+    }
+
+    /// Says that the provider uses public halves, too, which others leave to software.
+    pub fn with_public_halves(self) -> Self {
+        Self { halves: true, ..self }
     }
 
     /// Returns the bulk mode of keys that do `use_`: an HSM key has one use, a software key both.

@@ -15,6 +15,7 @@ fn fixture() -> Fixture {
         material: KeyMaterial::Clear(Sensitive::copied(material)),
         public_key: None,
     })
+    .with_public_halves()
 }
 
 keymill_conformance::provider_suite!(fixture);

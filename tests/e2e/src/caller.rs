@@ -12,7 +12,7 @@ use keymill_core::operation::*;
 use keymill_harness::Live;
 
 /// How long an answer may take before a test gives up.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a caller is answered.
 pub type Answered<T> = Result<T, ServerError>;

@@ -1,13 +1,17 @@
 #![doc = include_str!("../README.md")]
 
 mod caller;
+mod export;
 mod logs;
 mod look;
+mod pairs;
 mod raw;
 mod rows;
 
 pub use caller::{Answered, Caller, Items, Named, Opened, batch_encrypt, context};
+pub use export::{Owner, Recipient};
 pub use logs::Logs;
 pub use look::{audit_lines, eventually, files, find_in_files, metric, requests_of, verified};
+pub use pairs::Pair;
 pub use raw::{Raw, Told, sign};
 pub use rows::Rows;

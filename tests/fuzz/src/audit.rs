@@ -36,6 +36,7 @@ fn record(ms: u64) -> AuditRecord<'static> {
         failed: 1,
         context: None,
         fallback: None,
+        recipient: None,
         micros: 88,
         alike: &[],
         writes: &[],

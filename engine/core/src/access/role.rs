@@ -49,6 +49,7 @@ impl Role {
             DescribeKey
                 | ListKeys
                 | DescribeKeyVersion
+                | GetPublicKey
                 | ListKeyVersions
                 | ListAliases
                 | ListAliasesByKeyId
@@ -76,6 +77,7 @@ impl Role {
                             | CancelKeyDeletion
                             | UpdateKeyDescription
                             | RotateKey
+                            | CreateKeyVersion
                             | UpdateRotationPolicy
                             | SetDeletionProtection
                             | TagResource
@@ -99,10 +101,25 @@ impl Role {
                     | ReEncrypt
                     | GenerateDataKey
                     | GenerateDataKeyWithoutPlaintext
+                    | ExportDataKey
+                    | GenerateAndExportDataKey
                     | BatchEncrypt
                     | BatchDecrypt
                     | BatchReEncrypt
                     | BatchGenerateDataKey
+                    | AsymmetricSign
+                    | AsymmetricVerify
+                    | AsymmetricEncrypt
+                    | AsymmetricDecrypt
+                    | GenerateMac
+                    | VerifyMac
+                    | BatchSign
+                    | BatchVerify
+                    | BatchAsymmetricEncrypt
+                    | BatchAsymmetricDecrypt
+                    | BatchGenerateMac
+                    | BatchVerifyMac
+                    | GetPublicKey
                     | DescribeKey
             ),
         }

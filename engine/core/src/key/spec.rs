@@ -8,9 +8,15 @@ pub enum KeySpec {
     /// A 256-bit AES key.
     #[serde(rename = "Aliyun_AES_256")]
     Aes256,
+    /// A 192-bit AES key.
+    #[serde(rename = "Aliyun_AES_192")]
+    Aes192,
     /// A 128-bit AES key.
     #[serde(rename = "Aliyun_AES_128")]
     Aes128,
+    /// An SM4 key (GB/T 32907).
+    #[serde(rename = "Aliyun_SM4")]
+    Sm4,
     /// An RSA key pair with a modulus of 2,048 bits.
     #[serde(rename = "RSA_2048")]
     Rsa2048,
@@ -29,51 +35,86 @@ pub enum KeySpec {
     /// A key pair on the curve secp256k1.
     #[serde(rename = "EC_P256K")]
     EcP256K,
+    /// A key pair of Ed25519 (RFC 8032); beyond the cloud.
+    #[serde(rename = "Ed25519")]
+    Ed25519,
+    /// A key pair of ML-DSA-65 (FIPS 204); beyond the cloud.
+    #[serde(rename = "ML_DSA_65")]
+    MlDsa65,
+    /// A key pair on the SM2 curve (GB/T 32918).
+    #[serde(rename = "EC_SM2")]
+    EcSm2,
     /// A 256-bit key of HMAC-SHA-256; the name is ours.
     #[serde(rename = "HMAC_SHA_256")]
     HmacSha256,
+    /// A 384-bit key of HMAC-SHA-384; the name is ours.
+    #[serde(rename = "HMAC_SHA_384")]
+    HmacSha384,
+    /// A 512-bit key of HMAC-SHA-512; the name is ours.
+    #[serde(rename = "HMAC_SHA_512")]
+    HmacSha512,
 }
 
 impl KeySpec {
     /// Every specification there is.
-    pub const ALL: [KeySpec; 9] = [
+    pub const ALL: [KeySpec; 16] = [
         KeySpec::Aes256,
+        KeySpec::Aes192,
         KeySpec::Aes128,
+        KeySpec::Sm4,
         KeySpec::Rsa2048,
         KeySpec::Rsa3072,
         KeySpec::Rsa4096,
         KeySpec::EcP256,
         KeySpec::EcP384,
         KeySpec::EcP256K,
+        KeySpec::Ed25519,
+        KeySpec::MlDsa65,
+        KeySpec::EcSm2,
         KeySpec::HmacSha256,
+        KeySpec::HmacSha384,
+        KeySpec::HmacSha512,
     ];
 
     /// Returns the name that the API uses.
     pub fn name(self) -> &'static str {
         match self {
             KeySpec::Aes256 => "Aliyun_AES_256",
+            KeySpec::Aes192 => "Aliyun_AES_192",
             KeySpec::Aes128 => "Aliyun_AES_128",
+            KeySpec::Sm4 => "Aliyun_SM4",
             KeySpec::Rsa2048 => "RSA_2048",
             KeySpec::Rsa3072 => "RSA_3072",
             KeySpec::Rsa4096 => "RSA_4096",
             KeySpec::EcP256 => "EC_P256",
             KeySpec::EcP384 => "EC_P384",
             KeySpec::EcP256K => "EC_P256K",
+            KeySpec::Ed25519 => "Ed25519",
+            KeySpec::MlDsa65 => "ML_DSA_65",
+            KeySpec::EcSm2 => "EC_SM2",
             KeySpec::HmacSha256 => "HMAC_SHA_256",
+            KeySpec::HmacSha384 => "HMAC_SHA_384",
+            KeySpec::HmacSha512 => "HMAC_SHA_512",
         }
     }
 
     /// Returns the bytes of a symmetric key's material; `None` for a key pair.
     pub fn material_bytes(self) -> Option<usize> {
         match self {
+            KeySpec::HmacSha512 => Some(64),
+            KeySpec::HmacSha384 => Some(48),
             KeySpec::Aes256 | KeySpec::HmacSha256 => Some(32),
-            KeySpec::Aes128 => Some(16),
+            KeySpec::Aes192 => Some(24),
+            KeySpec::Aes128 | KeySpec::Sm4 => Some(16),
             KeySpec::Rsa2048
             | KeySpec::Rsa3072
             | KeySpec::Rsa4096
             | KeySpec::EcP256
             | KeySpec::EcP384
-            | KeySpec::EcP256K => None,
+            | KeySpec::EcP256K
+            | KeySpec::Ed25519
+            | KeySpec::MlDsa65
+            | KeySpec::EcSm2 => None,
         }
     }
 
@@ -83,12 +124,7 @@ impl KeySpec {
             KeySpec::Rsa2048 => Some(256),
             KeySpec::Rsa3072 => Some(384),
             KeySpec::Rsa4096 => Some(512),
-            KeySpec::Aes256
-            | KeySpec::Aes128
-            | KeySpec::EcP256
-            | KeySpec::EcP384
-            | KeySpec::EcP256K
-            | KeySpec::HmacSha256 => None,
+            _ => None,
         }
     }
 
@@ -100,25 +136,32 @@ impl KeySpec {
     /// Returns what a key of this specification may be used for; the first is the usual one.
     pub fn usages(self) -> &'static [KeyUsage] {
         match self {
-            KeySpec::Aes256 | KeySpec::Aes128 => &[KeyUsage::EncryptDecrypt],
-            KeySpec::Rsa2048 | KeySpec::Rsa3072 | KeySpec::Rsa4096 => {
+            KeySpec::Aes256 | KeySpec::Aes192 | KeySpec::Aes128 | KeySpec::Sm4 => &[KeyUsage::EncryptDecrypt],
+            KeySpec::Rsa2048 | KeySpec::Rsa3072 | KeySpec::Rsa4096 | KeySpec::EcSm2 => {
                 &[KeyUsage::SignVerify, KeyUsage::EncryptDecrypt]
             }
-            KeySpec::EcP256 | KeySpec::EcP384 | KeySpec::EcP256K => &[KeyUsage::SignVerify],
-            KeySpec::HmacSha256 => &[KeyUsage::GenerateVerifyMac],
+            KeySpec::EcP256 | KeySpec::EcP384 | KeySpec::EcP256K | KeySpec::Ed25519 | KeySpec::MlDsa65 => {
+                &[KeyUsage::SignVerify]
+            }
+            KeySpec::HmacSha256 | KeySpec::HmacSha384 | KeySpec::HmacSha512 => &[KeyUsage::GenerateVerifyMac],
         }
     }
 
     /// Returns how a key of this specification signs or computes MACs.
     pub fn signatures(self) -> &'static [SignAlgorithm] {
         match self {
-            KeySpec::Aes256 | KeySpec::Aes128 => &[],
+            KeySpec::Aes256 | KeySpec::Aes192 | KeySpec::Aes128 | KeySpec::Sm4 => &[],
             KeySpec::Rsa2048 | KeySpec::Rsa3072 | KeySpec::Rsa4096 => {
                 &[SignAlgorithm::RsaPssSha256, SignAlgorithm::RsaPkcs1Sha256]
             }
             KeySpec::EcP256 | KeySpec::EcP256K => &[SignAlgorithm::EcdsaSha256],
             KeySpec::EcP384 => &[SignAlgorithm::EcdsaSha384],
+            KeySpec::Ed25519 => &[SignAlgorithm::Ed25519],
+            KeySpec::MlDsa65 => &[SignAlgorithm::MlDsa65],
+            KeySpec::EcSm2 => &[SignAlgorithm::Sm2Dsa],
             KeySpec::HmacSha256 => &[SignAlgorithm::HmacSha256],
+            KeySpec::HmacSha384 => &[SignAlgorithm::HmacSha384],
+            KeySpec::HmacSha512 => &[SignAlgorithm::HmacSha512],
         }
     }
 
@@ -128,12 +171,8 @@ impl KeySpec {
             KeySpec::Rsa2048 | KeySpec::Rsa3072 | KeySpec::Rsa4096 => {
                 &[DecryptAlgorithm::RsaesOaepSha256, DecryptAlgorithm::RsaesOaepSha1]
             }
-            KeySpec::Aes256
-            | KeySpec::Aes128
-            | KeySpec::EcP256
-            | KeySpec::EcP384
-            | KeySpec::EcP256K
-            | KeySpec::HmacSha256 => &[],
+            KeySpec::EcSm2 => &[DecryptAlgorithm::Sm2Pke],
+            _ => &[],
         }
     }
 }
@@ -164,7 +203,7 @@ impl KeyUsage {
     }
 }
 
-/// How a key signs a digest, or computes the MAC of a message.
+/// How a key signs, or computes the MAC of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum SignAlgorithm {
     /// RSASSA-PSS with SHA-256, MGF1 with SHA-256 and a salt of 32 bytes.
@@ -179,9 +218,24 @@ pub enum SignAlgorithm {
     /// ECDSA of a SHA-384 digest; beyond the cloud.
     #[serde(rename = "ECDSA_SHA_384")]
     EcdsaSha384,
+    /// Ed25519 of a message (RFC 8032, 5.1; neither pre-hashed nor with a context); beyond the cloud.
+    #[serde(rename = "ED25519")]
+    Ed25519,
+    /// ML-DSA-65 of a message (FIPS 204, algorithm 2; with an empty context); beyond the cloud.
+    #[serde(rename = "ML_DSA_65")]
+    MlDsa65,
+    /// SM2 of a digest, SM3(ZA ‖ M) (GB/T 32918.2).
+    #[serde(rename = "SM2DSA")]
+    Sm2Dsa,
     /// HMAC-SHA-256 of a message.
     #[serde(rename = "HMAC_SHA_256")]
     HmacSha256,
+    /// HMAC-SHA-384 of a message.
+    #[serde(rename = "HMAC_SHA_384")]
+    HmacSha384,
+    /// HMAC-SHA-512 of a message.
+    #[serde(rename = "HMAC_SHA_512")]
+    HmacSha512,
 }
 
 impl SignAlgorithm {
@@ -192,18 +246,28 @@ impl SignAlgorithm {
             SignAlgorithm::RsaPkcs1Sha256 => "RSA_PKCS1_SHA_256",
             SignAlgorithm::EcdsaSha256 => "ECDSA_SHA_256",
             SignAlgorithm::EcdsaSha384 => "ECDSA_SHA_384",
+            SignAlgorithm::Ed25519 => "ED25519",
+            SignAlgorithm::MlDsa65 => "ML_DSA_65",
+            SignAlgorithm::Sm2Dsa => "SM2DSA",
             SignAlgorithm::HmacSha256 => "HMAC_SHA_256",
+            SignAlgorithm::HmacSha384 => "HMAC_SHA_384",
+            SignAlgorithm::HmacSha512 => "HMAC_SHA_512",
         }
     }
 
     /// Returns the bytes of the digest that is signed; `None` where it is the message.
     pub fn digest_bytes(self) -> Option<usize> {
         match self {
-            SignAlgorithm::RsaPssSha256 | SignAlgorithm::RsaPkcs1Sha256 | SignAlgorithm::EcdsaSha256 => {
-                Some(32)
-            }
+            SignAlgorithm::RsaPssSha256
+            | SignAlgorithm::RsaPkcs1Sha256
+            | SignAlgorithm::EcdsaSha256
+            | SignAlgorithm::Sm2Dsa => Some(32),
             SignAlgorithm::EcdsaSha384 => Some(48),
-            SignAlgorithm::HmacSha256 => None,
+            SignAlgorithm::Ed25519
+            | SignAlgorithm::MlDsa65
+            | SignAlgorithm::HmacSha256
+            | SignAlgorithm::HmacSha384
+            | SignAlgorithm::HmacSha512 => None,
         }
     }
 }
@@ -217,6 +281,9 @@ pub enum DecryptAlgorithm {
     /// RSAES-OAEP with SHA-1, in MGF1, too, and no label.
     #[serde(rename = "RSAES_OAEP_SHA_1")]
     RsaesOaepSha1,
+    /// SM2 public-key encryption: the point, the digest and the ciphertext in DER (GB/T 35276, GM/T 0009).
+    #[serde(rename = "SM2PKE")]
+    Sm2Pke,
 }
 
 impl DecryptAlgorithm {
@@ -225,6 +292,7 @@ impl DecryptAlgorithm {
         match self {
             DecryptAlgorithm::RsaesOaepSha256 => "RSAES_OAEP_SHA_256",
             DecryptAlgorithm::RsaesOaepSha1 => "RSAES_OAEP_SHA_1",
+            DecryptAlgorithm::Sm2Pke => "SM2PKE",
         }
     }
 }
@@ -244,7 +312,8 @@ mod tests {
                 };
                 assert!(works, "{} {}", spec.name(), usage.name());
             }
-            assert_eq!(spec.modulus_bytes().is_some(), !spec.decryptions().is_empty(), "{}", spec.name());
+            let opens = spec.is_key_pair() && spec.usages().contains(&KeyUsage::EncryptDecrypt);
+            assert_eq!(opens, !spec.decryptions().is_empty(), "{}", spec.name());
         }
     }
 }

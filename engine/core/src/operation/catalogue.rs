@@ -139,6 +139,7 @@ catalogue! { <'a>
     CancelKeyDeletion: Management(CancelKeyDeletionRequest) -> CancelKeyDeletionReply;
     UpdateKeyDescription: Management(UpdateKeyDescriptionRequest) -> UpdateKeyDescriptionReply;
     RotateKey: Management(RotateKeyRequest) -> RotateKeyReply;
+    CreateKeyVersion: Management(CreateKeyVersionRequest) -> CreateKeyVersionReply;
     UpdateRotationPolicy: Management(UpdateRotationPolicyRequest) -> UpdateRotationPolicyReply;
     SetDeletionProtection: Management(SetDeletionProtectionRequest) -> SetDeletionProtectionReply;
     DescribeKeyVersion: Read(DescribeKeyVersionRequest) -> DescribeKeyVersionReply;
@@ -160,10 +161,25 @@ catalogue! { <'a>
     GenerateDataKey: Data(GenerateDataKeyRequest) -> GenerateDataKeyReply<'a>;
     GenerateDataKeyWithoutPlaintext: Data(GenerateDataKeyWithoutPlaintextRequest)
         -> GenerateDataKeyWithoutPlaintextReply<'a>;
+    ExportDataKey: Data(ExportDataKeyRequest<'a>) -> ExportDataKeyReply<'a>;
+    GenerateAndExportDataKey: Data(GenerateAndExportDataKeyRequest<'a>) -> GenerateAndExportDataKeyReply<'a>;
     BatchEncrypt: Data(BatchEncryptRequest<'a>) -> BatchEncryptReply<'a>;
     BatchDecrypt: Data(BatchDecryptRequest<'a>) -> BatchDecryptReply<'a>;
     BatchReEncrypt: Data(BatchReEncryptRequest<'a>) -> BatchReEncryptReply<'a>;
     BatchGenerateDataKey: Data(BatchGenerateDataKeyRequest) -> BatchGenerateDataKeyReply<'a>;
+    AsymmetricSign: Data(AsymmetricSignRequest<'a>) -> AsymmetricSignReply<'a>;
+    AsymmetricVerify: Data(AsymmetricVerifyRequest<'a>) -> AsymmetricVerifyReply;
+    AsymmetricEncrypt: Data(AsymmetricEncryptRequest<'a>) -> AsymmetricEncryptReply<'a>;
+    AsymmetricDecrypt: Data(AsymmetricDecryptRequest<'a>) -> AsymmetricDecryptReply<'a>;
+    GetPublicKey: Read(GetPublicKeyRequest) -> GetPublicKeyReply;
+    GenerateMac: Data(GenerateMacRequest<'a>) -> GenerateMacReply<'a>;
+    VerifyMac: Data(VerifyMacRequest<'a>) -> VerifyMacReply;
+    BatchSign: Data(BatchSignRequest<'a>) -> BatchSignReply<'a>;
+    BatchVerify: Data(BatchVerifyRequest<'a>) -> BatchVerifyReply;
+    BatchAsymmetricEncrypt: Data(BatchAsymmetricEncryptRequest<'a>) -> BatchAsymmetricEncryptReply<'a>;
+    BatchAsymmetricDecrypt: Data(BatchAsymmetricDecryptRequest<'a>) -> BatchAsymmetricDecryptReply<'a>;
+    BatchGenerateMac: Data(BatchGenerateMacRequest<'a>) -> BatchGenerateMacReply<'a>;
+    BatchVerifyMac: Data(BatchVerifyMacRequest<'a>) -> BatchVerifyMacReply;
     CreateAccessKey: Management(CreateAccessKeyRequest) -> CreateAccessKeyReply;
     ListAccessKeys: Read(ListAccessKeysRequest) -> ListAccessKeysReply;
     UpdateAccessKey: Management(UpdateAccessKeyRequest) -> UpdateAccessKeyReply;

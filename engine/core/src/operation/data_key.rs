@@ -6,6 +6,7 @@ use super::{Bin, ItemError};
 use crate::context::EncryptionContext;
 use crate::error::{Error, ErrorKind, Limit, Result};
 use crate::id::{CmkId, KeyRef, KeyVersionId, RequestId};
+use crate::key::{DecryptAlgorithm, KeySpec};
 use crate::limit;
 
 /// The length of a data key by name.
@@ -101,6 +102,90 @@ pub struct GenerateDataKeyWithoutPlaintextReply<'a> {
     /// The data key, encrypted.
     #[serde(borrow)]
     pub ciphertext_blob: Bin<'a>,
+    /// The key that did it.
+    pub key_id: CmkId,
+    /// The version that did it.
+    pub key_version_id: KeyVersionId,
+    /// The id of the request.
+    pub request_id: RequestId,
+}
+
+/// Opens a data key that was given out encrypted, and encrypts it for somebody else's key pair. Needs the right to `Decrypt`, too: whoever
+/// holds that private key has the data key in clear.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct ExportDataKeyRequest<'a> {
+    /// The data key, encrypted, as it was given out.
+    #[serde(borrow)]
+    pub ciphertext_blob: Bin<'a>,
+    /// The public half that it is encrypted for (SubjectPublicKeyInfo in DER): RSA of 2,048, 3,072 or 4,096 bits with an odd exponent of at
+    /// least 65,537 and below 2^256, or SM2.
+    #[serde(borrow)]
+    pub public_key_blob: Bin<'a>,
+    /// Of which kind that is; `RSA_2048`, `RSA_3072`, `RSA_4096` or `EC_SM2`.
+    pub wrapping_key_spec: KeySpec,
+    /// How it is encrypted.
+    pub wrapping_algorithm: DecryptAlgorithm,
+    /// The pairs that it was made with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption_context: Option<EncryptionContext>,
+    /// Milliseconds that the request may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+}
+
+/// The reply of `ExportDataKey`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ExportDataKeyReply<'a> {
+    /// The data key, encrypted for the given key pair.
+    #[serde(borrow)]
+    pub exported_data_key: Bin<'a>,
+    /// The key that it was under.
+    pub key_id: CmkId,
+    /// The version that it was under.
+    pub key_version_id: KeyVersionId,
+    /// The id of the request.
+    pub request_id: RequestId,
+}
+
+/// Makes a data key, and gives it out encrypted twice: as ever, and for somebody else's key pair. Needs the right to `Decrypt`, too.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct GenerateAndExportDataKeyRequest<'a> {
+    /// Key id, ARN or alias.
+    pub key_id: KeyRef,
+    /// 32 or 16 bytes; `AES_256` if neither this nor `NumberOfBytes` is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_spec: Option<DataKeySpec>,
+    /// 1 to 1,024, and what fits the public key; wins over `KeySpec`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number_of_bytes: Option<u32>,
+    /// The public half that it is encrypted for, as in [`ExportDataKeyRequest`].
+    #[serde(borrow)]
+    pub public_key_blob: Bin<'a>,
+    /// Of which kind that is.
+    pub wrapping_key_spec: KeySpec,
+    /// How it is encrypted.
+    pub wrapping_algorithm: DecryptAlgorithm,
+    /// Pairs that must be given again to decrypt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption_context: Option<EncryptionContext>,
+    /// Milliseconds that the request may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+}
+
+/// The reply of `GenerateAndExportDataKey`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct GenerateAndExportDataKeyReply<'a> {
+    /// The data key, encrypted.
+    #[serde(borrow)]
+    pub ciphertext_blob: Bin<'a>,
+    /// The data key, encrypted for the given key pair.
+    #[serde(borrow)]
+    pub exported_data_key: Bin<'a>,
     /// The key that did it.
     pub key_id: CmkId,
     /// The version that did it.

@@ -17,7 +17,7 @@ pub struct CreateKeyRequest {
     /// The kind of material; `Aliyun_AES_256` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_spec: Option<KeySpec>,
-    /// What it is for; `ENCRYPT/DECRYPT` if absent.
+    /// What it is for; `SIGN/VERIFY` of a key pair if absent, `GENERATE/VERIFY` of a key of MACs, else `ENCRYPT/DECRYPT`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_usage: Option<KeyUsage>,
     /// Where its material comes from; `Aliyun_KMS` if absent.
@@ -26,10 +26,10 @@ pub struct CreateKeyRequest {
     /// Where its material lives; `SOFTWARE` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protection_level: Option<ProtectionLevel>,
-    /// For an HSM key: where AES-GCM runs; `InHsm` if absent.
+    /// For a symmetric HSM key: where AES-GCM runs; `InHsm` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bulk_mode: Option<BulkMode>,
-    /// For an HSM key: when a software copy of it may stand in; never if absent, and at most what the pool allows.
+    /// For a symmetric HSM key: when a software copy of it may stand in; never if absent, and at most what the pool allows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<Fallback>,
     /// For an HSM key: where its material is kept; `HsmEncryptedDatabase` if absent.
@@ -79,10 +79,10 @@ pub struct AdoptKeyRequest {
     /// The kind of material; `Aliyun_AES_256` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_spec: Option<KeySpec>,
-    /// What it is for; `ENCRYPT/DECRYPT` if absent.
+    /// What it is for; as of `CreateKey` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_usage: Option<KeyUsage>,
-    /// Where AES-GCM runs; `InHsm` if absent.
+    /// Of a symmetric key: where AES-GCM runs; `InHsm` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bulk_mode: Option<BulkMode>,
     /// Free text of up to 8,192 characters.
@@ -340,6 +340,27 @@ pub struct RotateKeyReply {
     pub request_id: RequestId,
 }
 
+/// Makes a new version of a key pair. The versions of before go on: callers name the one that they mean.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct CreateKeyVersionRequest {
+    /// Key id, ARN or alias.
+    pub key_id: KeyRef,
+    /// Milliseconds that the request may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+}
+
+/// The reply of `CreateKeyVersion`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct CreateKeyVersionReply {
+    /// The new version.
+    pub key_version: KeyVersionRow,
+    /// The id of the request.
+    pub request_id: RequestId,
+}
+
 /// Schedules the deletion of a key.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
@@ -404,9 +425,9 @@ pub struct KeyVersionRow {
     /// The last use; absent for a version that was never used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_used_date: Option<Timestamp>,
-    /// Items encrypted under it.
+    /// Items encrypted, signed or authenticated under it.
     pub encrypt_count: u64,
-    /// Items decrypted under it.
+    /// Items decrypted or verified under it.
     pub decrypt_count: u64,
 }
 

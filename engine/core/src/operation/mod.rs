@@ -2,12 +2,14 @@
 
 mod access;
 mod alias;
+mod asymmetric;
 mod bin;
 mod catalogue;
 mod crypto;
 mod data_key;
 mod key;
 mod limits;
+mod mac;
 mod page;
 mod rotation;
 mod service;
@@ -16,12 +18,14 @@ mod token;
 
 pub use access::*;
 pub use alias::*;
+pub use asymmetric::*;
 pub use bin::Bin;
 pub use catalogue::{Class, Operation, Reply, Request};
 pub use crypto::*;
 pub use data_key::*;
 pub use key::*;
 pub use limits::*;
+pub use mac::*;
 pub use page::PageRequest;
 pub use rotation::*;
 pub use service::*;

@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 mod cause;
 mod jobs;
+mod public;
 mod stored;
 
 pub use cause::{Cause, FailureCode};
 pub use jobs::{AeadBatch, AeadItem, DecryptJob, DeriveJob, JobError, SignJob};
+pub use public::PublicHalf;
 pub use stored::{Adopt, KeyMaterial, PublicKey, StoredKey, TokenObject};
 
 use crate::blob::Algorithm;
@@ -32,6 +34,15 @@ pub trait CryptoProvider: Send + Sync {
     /// # Errors
     /// [`ProviderError`] where the provider is down.
     fn custody(&self) -> Result<Box<dyn KeyCustody>, ProviderError>;
+    /// Decodes the public half of a key pair of `spec`, to be used for what the private half is not needed for. Nothing of it is secret, and
+    /// a token would be slower: the provider of software does this for the keys of all.
+    ///
+    /// # Errors
+    /// `Corrupt` for an encoding that is no public half of `spec`; `Rejected` where the provider does not do this.
+    fn public_half(&self, spec: KeySpec, public: &PublicKey) -> Result<Arc<dyn PublicHalf>, ProviderError> {
+        let _ = (spec, public);
+        Err(ProviderError::Rejected("public keys are used in software".into()))
+    }
 }
 
 /// What a provider can do.

@@ -51,6 +51,10 @@ pub(super) fn write_record(record: &AuditRecord<'_>, out: &mut Vec<u8>) {
         out.extend_from_slice(b",\"fallback\":");
         json::text(out, fallback.name());
     }
+    if let Some(recipient) = &record.recipient {
+        out.extend_from_slice(b",\"recipient\":");
+        json::text(out, recipient);
+    }
     out.extend_from_slice(b",\"micros\":");
     json::number(out, record.micros);
     if !record.alike.is_empty() {

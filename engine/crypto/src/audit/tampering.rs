@@ -33,6 +33,7 @@ fn record<'a>(ms: u64, outcome: Outcome, writes: &'a [RecordStamp]) -> AuditReco
         failed: 0,
         context: None,
         fallback: None,
+        recipient: None,
         micros: ms,
         alike: &[],
         writes,

@@ -213,6 +213,7 @@ mod tests {
             failed: 1,
             context: None,
             fallback: None,
+            recipient: None,
             micros: 88,
             alike: &[],
             writes: &[],
@@ -238,6 +239,7 @@ mod tests {
             keys: &keys,
             context: Some("00112233".into()),
             fallback: Some(Fallback::Saturated),
+            recipient: Some("f00d".into()),
             alike: &[
                 Alike(RequestId::from_bytes([3; 16]), 0),
                 Alike(RequestId::from_bytes([4; 16]), u64::MAX),

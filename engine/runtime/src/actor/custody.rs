@@ -1,11 +1,11 @@
-//! The software lane's workers: threads that take jobs on the life of keys (later also private-key work) from their lane.
+//! The threads that make software keys: they take jobs on the life of keys from their lane.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::AccessKeyId;
-use keymill_core::key::{BulkMode, Fallback, KeySpec, KeyUsage};
+use keymill_core::key::{BulkMode, Fallback, KeySpec, KeyUsage, ProtectionLevel};
 use keymill_core::seam::provider::{Adopt, KeyCustody, KeyMaterial, ProviderError, StoredKey, TokenObject};
 use tokio::sync::oneshot;
 
@@ -18,7 +18,8 @@ use crate::shared::Shared;
 pub(crate) struct Wanted {
     pub(crate) spec: KeySpec,
     pub(crate) usage: KeyUsage,
-    /// Of a key in a token.
+    pub(crate) protection: ProtectionLevel,
+    /// Of a symmetric key in a token.
     pub(crate) bulk_mode: Option<BulkMode>,
     pub(crate) fallback: Fallback,
     /// Whether it is to stay in the token that makes it.
@@ -93,7 +94,7 @@ impl CustodyJob {
         deadline: Instant,
         principal: Arc<AccessKeyId>,
     ) -> Result<(Self, oneshot::Receiver<Result<Made>>)> {
-        let copy = match wanted.bulk_mode.is_none() || wanted.fallback.is_never() {
+        let copy = match wanted.protection == ProtectionLevel::Software || wanted.fallback.is_never() {
             true => None,
             false => Some(shared.custody.lock().generate(wanted.spec, wanted.usage, None)?),
         };
@@ -180,9 +181,10 @@ impl Divisible for CustodyJob {
     }
 }
 
-/// A worker of the software lane, on a thread of its own.
+/// A worker that makes software keys, on a thread of its own and in a custody of its own: to generate a key pair takes seconds, and keys
+/// must load meanwhile.
 pub(crate) struct CustodyActor {
-    shared: Arc<Shared>,
+    custody: Box<dyn KeyCustody>,
     lane: Arc<Lane<Arc<AccessKeyId>, CustodyJob>>,
 }
 
@@ -191,13 +193,15 @@ impl CustodyActor {
         shared: &Arc<Shared>,
         lane: &Arc<Lane<Arc<AccessKeyId>, CustodyJob>>,
         number: usize,
-    ) -> std::io::Result<std::thread::JoinHandle<()>> {
-        let actor = Self { shared: shared.clone(), lane: lane.clone() };
+    ) -> Result<std::thread::JoinHandle<()>, String> {
+        let custody = shared.provider.custody().map_err(|error| error.to_string())?;
+        let actor = Self { custody, lane: lane.clone() };
         lane.join(0);
-        std::thread::Builder::new().name(format!("km-custody-{number}")).spawn(move || actor.run())
+        let builder = std::thread::Builder::new().name(format!("km-custody-{number}"));
+        builder.spawn(move || actor.run()).map_err(|error| error.to_string())
     }
 
-    fn run(self) {
+    fn run(mut self) {
         let mut batch = Vec::new();
         loop {
             self.lane.take(&mut batch);
@@ -213,7 +217,7 @@ impl CustodyActor {
                 let outcome = if Instant::now() >= job.deadline {
                     Err(Error::new(ErrorKind::Deadline, "not done within the time allowed"))
                 } else {
-                    job.carry_out(&mut **self.shared.custody.lock()).map_err(Error::from)
+                    job.carry_out(&mut *self.custody).map_err(Error::from)
                 };
                 job.answer(outcome);
             }

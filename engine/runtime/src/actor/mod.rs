@@ -6,6 +6,7 @@ pub mod policy;
 mod audit;
 mod control;
 mod custody;
+mod private;
 mod regulator;
 mod session;
 mod software;
@@ -24,6 +25,7 @@ pub(crate) use audit::AuditActor;
 pub(crate) use custody::{CustodyActor, CustodyJob, Made, Wanted};
 use keyring::KeyringActor;
 use policy::PolicyActor;
+pub(crate) use private::PrivateActor;
 pub(crate) use token::{Drain, Enable, TokenActor};
 
 use crate::audit::AuditMessage;

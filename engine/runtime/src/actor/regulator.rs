@@ -104,7 +104,7 @@ mod tests {
                     slot.begin(ALLOWED, Vec::new());
                 }
                 let done = rate(wanted) / 40;
-                self.pool.tokens[0].timed(done, done, LOOK);
+                self.pool.tokens[0].timed(done, done, Some(LOOK));
                 self.now += LOOK;
                 self.regulator.look(&self.pool, &self.pool.tokens[0], &self.slots, self.now);
             }

@@ -243,7 +243,9 @@ impl SessionActor {
             return Some(End::NotWanted);
         }
         if items > 0 {
-            self.token.timed(items, operations, now.elapsed());
+            // Signatures take many times longer, and say nothing of how chunks of sealed items are to be cut.
+            let is_symmetric = batch.iter().all(|chunk| chunk.is_symmetric());
+            self.token.timed(items, operations, is_symmetric.then(|| now.elapsed()));
         }
         let mut home = Vec::with_capacity(batch.len());
         for mut chunk in batch.drain(..) {
@@ -307,14 +309,18 @@ fn forget_stale(work: &mut Work) -> bool {
                 }
             }
         }
-        Work::Derive(jobs) => {
-            for job in jobs {
-                if matches!(job.output, Some(Err(JobError::StaleHandle))) {
-                    job.output = None;
-                    stale = true;
-                }
-            }
-        }
+        Work::Derive(jobs) => jobs.iter_mut().for_each(|job| stale |= forgotten(&mut job.output)),
+        Work::Sign(jobs) => jobs.iter_mut().for_each(|job| stale |= forgotten(&mut job.output)),
+        Work::Open(jobs) => jobs.iter_mut().for_each(|job| stale |= forgotten(&mut job.output)),
+    }
+    stale
+}
+
+/// Takes back an output that says so; tells whether it did.
+fn forgotten<T>(output: &mut Option<Result<T, JobError>>) -> bool {
+    let stale = matches!(output, Some(Err(JobError::StaleHandle)));
+    if stale {
+        *output = None;
     }
     stale
 }

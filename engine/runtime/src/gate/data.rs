@@ -1,16 +1,21 @@
 //! Admission of data operations: the right to the key, the limits, the key version pinned, the items found in their frame.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use keymill_core::blob::Header;
 use keymill_core::context::EncryptionContext;
 use keymill_core::error::{Error, ErrorKind, Limit, Result};
-use keymill_core::id::KeyRef;
+use keymill_core::id::{KeyRef, KeyVersionId};
+use keymill_core::key::{DecryptAlgorithm, KeySpec, KeyUsage};
 use keymill_core::limit;
-use keymill_core::operation::{Bin, Operation, Request, data_key_bytes};
+use keymill_core::operation::{Bin, MessageType, Operation, Request, data_key_bytes};
 use keymill_crypto::digest;
 
 use super::Gate;
-use crate::work::{Contexts, Destination, Items, Job, OpenTask, Sealing, Task};
+use super::read::version_not_found;
+use crate::keyring::{CmkEntry, VersionEntry};
+use crate::work::{Computation, Compute, Contexts, Destination, Export, Items, Job, OpenTask, Sealing, Task};
 
 /// Bytes of framing that an answer has beside its items, at most: names, ids, and five bytes before each item.
 const ANSWER_BYTES: usize = 512;
@@ -117,6 +122,27 @@ impl Gate {
                 let what = Sealing::DataKeys { count: 1, bytes, with_plaintext: false };
                 job.task = Task::Seal { to, contexts, what, done: 0 };
             }
+            Request::ExportDataKey(r) => {
+                let contexts = common(job, r.encryption_context);
+                let blob = std::slice::from_ref(&r.ciphertext_blob);
+                let max = limit::BATCH_ITEM_BYTES;
+                let open = self.source(job, blob, frame, contexts, None, max, Operation::ExportDataKey)?;
+                job.export =
+                    Some(self.export(r.wrapping_key_spec, r.wrapping_algorithm, &r.public_key_blob)?);
+                job.task = Task::Open(open);
+            }
+            Request::GenerateAndExportDataKey(r) => {
+                let contexts = common(job, r.encryption_context);
+                // Whoever has the private key has the data key in clear: that is to decrypt.
+                self.find_key(job, &r.key_id, Operation::Decrypt)?;
+                let to = self.destination(job, &r.key_id, Operation::GenerateAndExportDataKey)?;
+                let bytes = data_key_bytes(r.key_spec, r.number_of_bytes)?;
+                let export = self.export(r.wrapping_key_spec, r.wrapping_algorithm, &r.public_key_blob)?;
+                export.check(bytes)?;
+                job.export = Some(export);
+                let what = Sealing::DataKeys { count: 1, bytes, with_plaintext: true };
+                job.task = Task::Seal { to, contexts, what, done: 0 };
+            }
             Request::BatchGenerateDataKey(r) => {
                 let count = r.count as usize;
                 if count == 0 {
@@ -140,6 +166,82 @@ impl Gate {
                 let what = Sealing::DataKeys { count, bytes, with_plaintext };
                 job.task = Task::Seal { to, contexts, what, done: 0 };
             }
+            Request::AsymmetricSign(r) => {
+                let (message, kind) = message(r.digest, r.message)?;
+                let what = Compute::Sign(r.algorithm, kind);
+                let version = Some(&r.key_version_id);
+                let of = self.computed_with(job, &r.key_id, version, Operation::AsymmetricSign, what)?;
+                job.task = computation(of, what, &[message], None, frame, limit::BATCH_ITEM_BYTES);
+            }
+            Request::BatchSign(r) => {
+                let what = Compute::Sign(r.algorithm, r.message_type);
+                let of =
+                    self.computed_with(job, &r.key_id, Some(&r.key_version_id), Operation::BatchSign, what)?;
+                self.batch_computation(job, of, what, &r.messages, None, frame)?;
+            }
+            Request::AsymmetricVerify(r) => {
+                let (message, kind) = message(r.digest, r.message)?;
+                let what = Compute::Verify(r.algorithm, kind);
+                let version = Some(&r.key_version_id);
+                let of = self.computed_with(job, &r.key_id, version, Operation::AsymmetricVerify, what)?;
+                let claim = Some(std::slice::from_ref(&r.value));
+                job.task = computation(of, what, &[message], claim, frame, limit::BATCH_ITEM_BYTES);
+            }
+            Request::BatchVerify(r) => {
+                let what = Compute::Verify(r.algorithm, r.message_type);
+                let version = Some(&r.key_version_id);
+                let of = self.computed_with(job, &r.key_id, version, Operation::BatchVerify, what)?;
+                let claims = paired(&r.messages, &r.signatures, "Signatures")?;
+                self.batch_computation(job, of, what, &r.messages, Some(claims), frame)?;
+            }
+            Request::AsymmetricEncrypt(r) => {
+                let what = Compute::Encrypt(r.algorithm);
+                let version = Some(&r.key_version_id);
+                let of = self.computed_with(job, &r.key_id, version, Operation::AsymmetricEncrypt, what)?;
+                job.task = computation(of, what, &[r.plaintext], None, frame, limit::BATCH_ITEM_BYTES);
+            }
+            Request::BatchAsymmetricEncrypt(r) => {
+                let what = Compute::Encrypt(r.algorithm);
+                let version = Some(&r.key_version_id);
+                let right = Operation::BatchAsymmetricEncrypt;
+                let of = self.computed_with(job, &r.key_id, version, right, what)?;
+                self.batch_computation(job, of, what, &r.items, None, frame)?;
+            }
+            Request::AsymmetricDecrypt(r) => {
+                let what = Compute::Decrypt(r.algorithm);
+                let version = Some(&r.key_version_id);
+                let of = self.computed_with(job, &r.key_id, version, Operation::AsymmetricDecrypt, what)?;
+                job.task = computation(of, what, &[r.ciphertext_blob], None, frame, limit::BATCH_ITEM_BYTES);
+            }
+            Request::BatchAsymmetricDecrypt(r) => {
+                let what = Compute::Decrypt(r.algorithm);
+                let version = Some(&r.key_version_id);
+                let right = Operation::BatchAsymmetricDecrypt;
+                let of = self.computed_with(job, &r.key_id, version, right, what)?;
+                self.batch_computation(job, of, what, &r.items, None, frame)?;
+            }
+            Request::GenerateMac(r) => {
+                let what = Compute::Mac(r.algorithm);
+                let of = self.computed_with(job, &r.key_id, None, Operation::GenerateMac, what)?;
+                job.task = computation(of, what, &[r.message], None, frame, limit::BATCH_ITEM_BYTES);
+            }
+            Request::BatchGenerateMac(r) => {
+                let what = Compute::Mac(r.algorithm);
+                let of = self.computed_with(job, &r.key_id, None, Operation::BatchGenerateMac, what)?;
+                self.batch_computation(job, of, what, &r.messages, None, frame)?;
+            }
+            Request::VerifyMac(r) => {
+                let what = Compute::VerifyMac(r.algorithm);
+                let of = self.computed_with(job, &r.key_id, None, Operation::VerifyMac, what)?;
+                let claim = Some(std::slice::from_ref(&r.mac));
+                job.task = computation(of, what, &[r.message], claim, frame, limit::BATCH_ITEM_BYTES);
+            }
+            Request::BatchVerifyMac(r) => {
+                let what = Compute::VerifyMac(r.algorithm);
+                let of = self.computed_with(job, &r.key_id, None, Operation::BatchVerifyMac, what)?;
+                let claims = paired(&r.messages, &r.macs, "Macs")?;
+                self.batch_computation(job, of, what, &r.messages, Some(claims), frame)?;
+            }
             other => {
                 return Err(Error::internal(format!("{} is no data operation", other.operation().name())));
             }
@@ -148,6 +250,9 @@ impl Gate {
             Task::Seal { what: Sealing::Plaintexts { items, .. }, .. } => items.copied(),
             Task::Seal { what: Sealing::Blobs(open), .. } => open.items.copied(),
             Task::Open(open) => open.items.copied(),
+            Task::Compute(task) => {
+                task.items.copied() + task.claims.as_ref().map_or(0, |claims| claims.copied())
+            }
             // A data key is written twice: sealed, and in clear.
             Task::Seal { what: Sealing::DataKeys { count, bytes, with_plaintext: true }, .. } => {
                 count * bytes
@@ -186,6 +291,70 @@ impl Gate {
         })?;
         let header = Header { algorithm, text: false, cmk: entry.cmk.id, version: version.number }.to_bytes();
         Ok(Destination { entry, version, header, algorithm })
+    }
+
+    fn export(&self, spec: KeySpec, algorithm: DecryptAlgorithm, public: &[u8]) -> Result<Box<Export>> {
+        Ok(Box::new(Export::to(&*self.0.shared.provider, spec, algorithm, public)?))
+    }
+
+    /// Finds the key version that something is computed with, and checks that it does that.
+    fn computed_with(
+        &self,
+        job: &mut Job,
+        key: &KeyRef,
+        version: Option<&KeyVersionId>,
+        right: Operation,
+        what: Compute,
+    ) -> Result<(Arc<CmkEntry>, Arc<VersionEntry>)> {
+        let entry = self.find_key(job, key, right)?;
+        entry.cmk.state.check_usable()?;
+        let invalid = |why: String| Err(Error::new(ErrorKind::InvalidParameter, why));
+        let (usage, algorithm, has_it) = match what {
+            Compute::Sign(algorithm, _) | Compute::Verify(algorithm, _) => {
+                let has_it = entry.cmk.spec.signatures().contains(&algorithm);
+                (KeyUsage::SignVerify, algorithm.name(), has_it)
+            }
+            Compute::Mac(algorithm) | Compute::VerifyMac(algorithm) => {
+                let has_it = entry.cmk.spec.signatures().contains(&algorithm);
+                (KeyUsage::GenerateVerifyMac, algorithm.name(), has_it)
+            }
+            Compute::Encrypt(algorithm) | Compute::Decrypt(algorithm) => {
+                let has_it = entry.cmk.spec.decryptions().contains(&algorithm);
+                (KeyUsage::EncryptDecrypt, algorithm.name(), has_it)
+            }
+        };
+        if entry.cmk.usage != usage {
+            return invalid(format!("the key is for KeyUsage {}", entry.cmk.usage.name()));
+        }
+        if !has_it {
+            return invalid(format!(
+                "a key of KeySpec {} has no Algorithm {algorithm}",
+                entry.cmk.spec.name()
+            ));
+        }
+        let version = match version {
+            Some(id) => entry.versions.iter().find(|version| version.id == *id),
+            None => Some(entry.primary()),
+        };
+        let version = version.cloned().ok_or_else(version_not_found)?;
+        Ok((entry, version))
+    }
+
+    /// Makes the task of a batch of computations.
+    fn batch_computation(
+        &self,
+        job: &mut Job,
+        of: (Arc<CmkEntry>, Arc<VersionEntry>),
+        what: Compute,
+        items: &[Bin<'_>],
+        claims: Option<&[Bin<'_>]>,
+        frame: Option<&Bytes>,
+    ) -> Result<()> {
+        check_count(items.len())?;
+        let spec = of.0.cmk.spec;
+        check_answer(job, items.iter().map(|item| result_bytes(spec, what, item.len())))?;
+        job.task = computation(of, what, items, claims, frame, limit::BATCH_ITEM_BYTES);
+        Ok(())
     }
 
     #[allow(clippy::too_many_arguments, reason = "private, and each is a part of one task")]
@@ -258,6 +427,61 @@ fn choose(
             ErrorKind::InvalidParameter,
             format!("{which}EncryptionContexts holds {} contexts for {items} items", each.len()),
         )),
+    }
+}
+
+fn computation(
+    (entry, version): (Arc<CmkEntry>, Arc<VersionEntry>),
+    what: Compute,
+    items: &[Bin<'_>],
+    claims: Option<&[Bin<'_>]>,
+    frame: Option<&Bytes>,
+    max_item_bytes: usize,
+) -> Task {
+    let items = Items::locate(frame, items);
+    let claims = claims.map(|claims| Items::locate(frame, claims));
+    Task::Compute(Box::new(Computation { entry, version, what, items, claims, max_item_bytes, done: 0 }))
+}
+
+/// Returns what is signed: a digest, or a message.
+fn message<'a>(digest: Option<Bin<'a>>, message: Option<Bin<'a>>) -> Result<(Bin<'a>, MessageType)> {
+    match (digest, message) {
+        (Some(digest), None) => Ok((digest, MessageType::Digest)),
+        (None, Some(message)) => Ok((message, MessageType::Raw)),
+        (None, None) => Err(Error::new(ErrorKind::MissingParameter, "Digest: the parameter is missing")),
+        (Some(_), Some(_)) => {
+            Err(Error::new(ErrorKind::InvalidParameter, "Digest and Message exclude each other"))
+        }
+    }
+}
+
+/// Checks that there is a claim for each message.
+fn paired<'c, 'b>(messages: &[Bin<'_>], claims: &'c [Bin<'b>], name: &str) -> Result<&'c [Bin<'b>]> {
+    match messages.len() == claims.len() {
+        true => Ok(claims),
+        false => Err(Error::new(
+            ErrorKind::InvalidParameter,
+            format!("{name} holds {} entries for {} messages", claims.len(), messages.len()),
+        )),
+    }
+}
+
+/// Returns how long the result of one computation is, at most.
+fn result_bytes(spec: KeySpec, what: Compute, item: usize) -> usize {
+    /// What SM2 puts around a text: a point, a digest, and their encoding.
+    const SM2_OVERHEAD: usize = 128;
+    /// A signature of ML-DSA-65 (FIPS 204, table 2), the longest but for RSA's of other sizes.
+    const ML_DSA_65: usize = 3_309;
+    /// Two numbers of 48 bytes in DER.
+    const CURVE: usize = 104;
+    match (what, spec.modulus_bytes()) {
+        (Compute::Verify(..) | Compute::VerifyMac(_), _) => 1,
+        (Compute::Mac(_), _) => 64,
+        (Compute::Decrypt(_), _) => item,
+        (Compute::Sign(..) | Compute::Encrypt(_), Some(modulus)) => modulus,
+        (Compute::Encrypt(_), None) => item + SM2_OVERHEAD,
+        (Compute::Sign(..), None) if spec == KeySpec::MlDsa65 => ML_DSA_65,
+        (Compute::Sign(..), None) => CURVE,
     }
 }
 

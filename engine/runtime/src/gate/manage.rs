@@ -9,7 +9,7 @@ use keymill_core::operation::*;
 use keymill_core::seam::provider::ProviderError;
 
 use super::plan::Plan;
-use super::read::used;
+use super::read::{used, version_row};
 use super::{Call, Gate};
 use crate::actor::keyring::{
     ChangeDescription, ChangeState, CreateCmk, DeleteAlias as RemoveAlias, KeepKeys, PutAlias, Rotate,
@@ -133,11 +133,7 @@ impl Gate {
             Plan::CreateKey { description, wanted, rotation, tags } => {
                 let made = self.generate(call, wanted, None, deadline).await?;
                 let creator = (*call.principal.access_key).clone();
-                let protection = match wanted.bulk_mode {
-                    Some(_) => ProtectionLevel::Hsm,
-                    None => ProtectionLevel::Software,
-                };
-                let fallback = wanted.fallback;
+                let Wanted { protection, fallback, .. } = wanted;
                 let create = CreateCmk { made, protection, fallback, description, creator, rotation, tags };
                 let changed = actors.keyring(create).await?;
                 let key_metadata = self.metadata(&changed.value);
@@ -180,16 +176,25 @@ impl Gate {
                 let reply = Reply::UpdateKeyDescription(UpdateKeyDescriptionReply { request_id });
                 Ok(done(reply, changed))
             }
-            Plan::Rotate { id } => {
+            Plan::Rotate { id, pair } => {
                 let entry = self.0.shared.keyring.cmk(&id).ok_or_else(Error::key_not_found)?;
-                let Cmk { spec, usage, bulk_mode, fallback, .. } = entry.cmk;
+                let Cmk { spec, usage, protection, bulk_mode, fallback, .. } = entry.cmk;
                 let stays = entry.cmk.token_serial.is_some();
                 let berth = self.0.shared.pool.berth(&entry.cmk)?;
-                let wanted = Wanted { spec, usage, bulk_mode, fallback, stays };
+                let wanted = Wanted { spec, usage, protection, bulk_mode, fallback, stays };
                 let made = self.generate(call, wanted, berth, deadline).await?;
                 let changed = actors.keyring(Rotate { id, made }).await?;
-                let key_version_id = changed.value.primary().id;
-                Ok(done(Reply::RotateKey(RotateKeyReply { key_version_id, request_id }), changed))
+                let reply = match pair {
+                    false => {
+                        let key_version_id = changed.value.primary().id;
+                        Reply::RotateKey(RotateKeyReply { key_version_id, request_id })
+                    }
+                    true => {
+                        let key_version = version_row(&changed.value, changed.value.versions.len() - 1);
+                        Reply::CreateKeyVersion(CreateKeyVersionReply { key_version, request_id })
+                    }
+                };
+                Ok(done(reply, changed))
             }
             Plan::Keep { ids, change, reply } => {
                 let changed = actors.keyring(KeepKeys { ids, change }).await?;
@@ -253,9 +258,9 @@ impl Gate {
     ) -> Result<Made> {
         let principal = call.principal.access_key.clone();
         let (job, made) = CustodyJob::make(&self.0.shared, wanted, berth, deadline, principal.clone())?;
-        let lane = match wanted.bulk_mode {
-            Some(_) => &self.0.shared.pool.control,
-            None => &*self.0.actors.lane,
+        let lane = match wanted.protection {
+            ProtectionLevel::Hsm => &self.0.shared.pool.control,
+            ProtectionLevel::Software => &*self.0.actors.lane,
         };
         lane.submit(&principal, berth, job).map_err(|(error, _)| error)?;
         made.await.map_err(|_| shut_down())?

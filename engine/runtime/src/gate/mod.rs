@@ -200,6 +200,7 @@ impl Gate {
             waits: false,
             is_dry_run,
             fallback: None,
+            export: None,
         });
         match self.admit(&mut job, request, frame, is_text) {
             Ok(None) => Opened::Job(job),
@@ -274,6 +275,7 @@ impl Gate {
             waits: false,
             is_dry_run: false,
             fallback: None,
+            export: None,
         })
     }
 

@@ -1,12 +1,16 @@
 //! What the parameters of management requests come to: each is checked before anything is done, and named where it is refused.
 
+use std::time::Duration;
+
 use keymill_core::error::{Error, ErrorKind, Limit, Result};
 use keymill_core::id::KeyRef;
 use keymill_core::key::{
-    BulkMode, Fallback, KeySpec, KeyStorageMechanism, KeyUsage, RotationInterval, check_tag,
+    BulkMode, Cmk, Fallback, KeySpec, KeyStorageMechanism, KeyUsage, Origin, ProtectionLevel,
+    RotationInterval, check_tag,
 };
 use keymill_core::limit;
 use keymill_core::operation::ResourceType;
+use keymill_core::time::Timestamp;
 use keymill_crypto::digest;
 
 /// Bytes of the label or the id of a key in a token, at most.
@@ -14,14 +18,16 @@ const OBJECT_NAME_BYTES: usize = 255;
 
 /// Tells whether a key is to stay in the token that makes it.
 pub(super) fn stays(
-    bulk_mode: Option<BulkMode>,
+    protection: ProtectionLevel,
     fallback: Fallback,
     asked: Option<KeyStorageMechanism>,
 ) -> Result<bool> {
     let invalid = |why| Err(Error::new(ErrorKind::InvalidParameter, why));
-    match (asked, bulk_mode) {
+    match (asked, protection) {
         (None, _) => Ok(false),
-        (Some(_), None) => invalid("KeyStorageMechanism is for keys of ProtectionLevel HSM"),
+        (Some(_), ProtectionLevel::Software) => {
+            invalid("KeyStorageMechanism is for keys of ProtectionLevel HSM")
+        }
         (Some(KeyStorageMechanism::HsmEncryptedDatabase), _) => Ok(false),
         (Some(KeyStorageMechanism::HsmInternal), _) if !fallback.is_never() => {
             invalid("a key of KeyStorageMechanism HsmInternal has no copy in software to fall back to")
@@ -52,20 +58,43 @@ pub(super) fn named(label: Option<String>, id: Option<&str>) -> Result<(Option<S
     Ok((label, id))
 }
 
-/// Refuses keys that the engine does nothing with yet, whatever its provider offers.
-pub(super) fn offered(spec: KeySpec, usage: KeyUsage, bulk_mode: Option<BulkMode>) -> Result<()> {
+/// Tells whether a key of `spec` seals blobs.
+pub(super) fn is_symmetric(spec: KeySpec) -> bool {
+    !spec.is_key_pair() && spec.usages().contains(&KeyUsage::EncryptDecrypt)
+}
+
+/// Checks that a key of `spec` can be used so, and can have that bulk mode.
+pub(super) fn check_modes(spec: KeySpec, usage: KeyUsage, bulk_mode: Option<BulkMode>) -> Result<()> {
     let refused = |why| Err(Error::new(ErrorKind::Unsupported, why));
-    match (spec, bulk_mode) {
-        (KeySpec::Aes256, _) | (KeySpec::Aes128, Some(BulkMode::InHsm)) => {}
-        (_, None) => return refused(format!("this installation makes no keys of KeySpec {}", spec.name())),
-        (_, Some(mode)) => {
-            return refused(format!("a key of KeySpec {} has no bulk mode {mode:?} here", spec.name()));
+    if bulk_mode == Some(BulkMode::HsmDerived) && spec != KeySpec::Aes256 {
+        return refused(format!("a key of KeySpec {} has no bulk mode HsmDerived", spec.name()));
+    }
+    match spec.usages().contains(&usage) {
+        true => Ok(()),
+        false => refused(format!("a key of KeySpec {} has no KeyUsage {}", spec.name(), usage.name())),
+    }
+}
+
+/// Checks that a key takes a new version at `now`: of key pairs alone, a week after the last one, up to fifty.
+pub(super) fn new_version(cmk: &Cmk, now: Timestamp) -> Result<()> {
+    if !cmk.spec.is_key_pair() || cmk.origin != Origin::AliyunKms {
+        let why = "CreateKeyVersion is for key pairs that are generated here";
+        return Err(Error::new(ErrorKind::Unsupported, why));
+    }
+    if cmk.versions.len() >= limit::KEY_VERSIONS {
+        let why = format!("the key has its limit of {} versions", limit::KEY_VERSIONS);
+        return Err(Error::new(ErrorKind::LimitExceeded(Limit::KeyVersions), why));
+    }
+    let last = cmk.primary().created_at;
+    let next = last.plus(Duration::from_secs(limit::KEY_VERSION_DAYS * 86_400));
+    // A clock that was ahead when the last one was made does not keep the next one off for ever.
+    match last <= now && now < next {
+        true => {
+            let why = format!("the last version is of {last}: the next one can be made from {next} on");
+            Err(Error::new(ErrorKind::StateConflict, why))
         }
+        false => Ok(()),
     }
-    if !spec.usages().contains(&usage) {
-        return refused(format!("a key of KeySpec {} has no KeyUsage {}", spec.name(), usage.name()));
-    }
-    Ok(())
 }
 
 /// Finds the one resource that is tagged: a key, so far.

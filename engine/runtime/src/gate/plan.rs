@@ -4,7 +4,7 @@ use keymill_core::access::{Grant, Resource, Role};
 use keymill_core::error::{Error, ErrorKind, Limit, Result};
 use keymill_core::id::{AccessKeyId, AliasName, CmkId, KeyRef, RequestId};
 use keymill_core::key::{
-    BulkMode, Fallback, KeyChange, KeySpec, Origin, ProtectionLevel, RotationInterval, Tags,
+    BulkMode, Fallback, KeyChange, KeySpec, KeyUsage, Origin, ProtectionLevel, RotationInterval, Tags,
 };
 use keymill_core::limit;
 use keymill_core::operation::*;
@@ -12,7 +12,8 @@ use keymill_core::seam::provider::Adopt;
 
 use super::Gate;
 use super::parameters::{
-    bounded, describe, keys_only, name, named, offered, rotation, some, stays, tagged, tags,
+    bounded, check_modes, describe, is_symmetric, keys_only, name, named, new_version, rotation, some, stays,
+    tagged, tags,
 };
 use super::read::id_only;
 use crate::actor::Wanted;
@@ -42,8 +43,10 @@ pub(super) enum Plan {
         id: CmkId,
         description: String,
     },
+    /// Makes a new version; of a key pair, or of a symmetric key.
     Rotate {
         id: CmkId,
+        pair: bool,
     },
     Keep {
         ids: Vec<CmkId>,
@@ -77,34 +80,39 @@ impl Gate {
             Request::CreateKey(r) => {
                 self.require(job, Operation::CreateKey, Resource::Keys)?;
                 let spec = r.key_spec.unwrap_or(KeySpec::Aes256);
-                let bulk_mode = self.bulk_mode(r.protection_level, r.bulk_mode)?;
-                let fallback = self.fallback(bulk_mode, r.fallback)?;
-                let usage = r.key_usage.unwrap_or_default();
-                offered(spec, usage, bulk_mode)?;
-                let stays = stays(bulk_mode, fallback, r.key_storage_mechanism)?;
-                if let Some(mode) = bulk_mode {
-                    self.0.shared.pool.check(spec, mode)?;
-                }
+                let usage = r.key_usage.unwrap_or(spec.usages()[0]);
+                let protection = r.protection_level.unwrap_or(self.0.shared.config.protection);
+                let bulk_mode = self.bulk_mode(spec, protection, r.bulk_mode)?;
+                let fallback = self.fallback(protection, bulk_mode, r.fallback)?;
+                self.check_offered(spec, usage, protection, bulk_mode)?;
+                let stays = stays(protection, fallback, r.key_storage_mechanism)?;
                 if r.origin == Some(Origin::Adopted) {
                     let why = "Origin ADOPTED is of keys that AdoptKey takes over";
                     return Err(Error::new(ErrorKind::InvalidParameter, why));
                 }
                 let description = describe(r.description.unwrap_or_default())?;
                 let rotation = rotation(r.enable_automatic_rotation, r.rotation_interval)?;
+                if rotation.is_some() && !is_symmetric(spec) {
+                    let why = "only a symmetric key is rotated by itself";
+                    return Err(Error::new(ErrorKind::Unsupported, why));
+                }
                 let pairs = r.tags.unwrap_or_default().into_iter().map(|tag| (tag.tag_key, tag.tag_value));
                 let tags = tags(pairs.collect())?.into_iter().collect();
                 Ok(Plan::CreateKey {
                     description,
                     rotation,
                     tags,
-                    wanted: Wanted { spec, usage, bulk_mode, fallback, stays },
+                    wanted: Wanted { spec, usage, protection, bulk_mode, fallback, stays },
                 })
             }
             Request::AdoptKey(r) => {
                 self.require(job, Operation::AdoptKey, Resource::Keys)?;
-                let (spec, usage) = (r.key_spec.unwrap_or(KeySpec::Aes256), r.key_usage.unwrap_or_default());
-                let bulk_mode = Some(r.bulk_mode.unwrap_or(BulkMode::InHsm));
-                offered(spec, usage, bulk_mode)?;
+                let spec = r.key_spec.unwrap_or(KeySpec::Aes256);
+                let usage = r.key_usage.unwrap_or(spec.usages()[0]);
+                // Where an object of the token says what it is for, what the configuration says of others does not count.
+                let mode = r.bulk_mode.or(is_symmetric(spec).then_some(BulkMode::InHsm));
+                let bulk_mode = self.bulk_mode(spec, ProtectionLevel::Hsm, mode)?;
+                check_modes(spec, usage, bulk_mode)?;
                 let token = self.token_of_adoption(r.token_name.as_deref())?;
                 let (label, id) = named(r.object_label, r.object_id.as_deref())?;
                 let description = describe(r.description.unwrap_or_default())?;
@@ -142,7 +150,18 @@ impl Gate {
             Request::RotateKey(r) => {
                 let entry = self.find_key(job, id_only(&r.key_id)?, Operation::RotateKey)?;
                 entry.cmk.state.check_usable()?;
-                Ok(Plan::Rotate { id: entry.cmk.id })
+                if !is_symmetric(entry.cmk.spec) {
+                    let why =
+                        "a symmetric key is rotated; a key pair has a new version made by CreateKeyVersion";
+                    return Err(Error::new(ErrorKind::Unsupported, why));
+                }
+                Ok(Plan::Rotate { id: entry.cmk.id, pair: false })
+            }
+            Request::CreateKeyVersion(r) => {
+                let entry = self.find_key(job, &r.key_id, Operation::CreateKeyVersion)?;
+                entry.cmk.state.check_usable()?;
+                new_version(&entry.cmk, self.now())?;
+                Ok(Plan::Rotate { id: entry.cmk.id, pair: true })
             }
             Request::UpdateRotationPolicy(r) => {
                 let id = self.find_key(job, id_only(&r.key_id)?, Operation::UpdateRotationPolicy)?.cmk.id;
@@ -298,29 +317,62 @@ impl Gate {
             .ok_or_else(|| Error::new(ErrorKind::InvalidParameter, "no token of the pool has this TokenName"))
     }
 
-    /// Returns the bulk mode of a key to be made in a token; `None` for one of software.
+    /// Returns the bulk mode of a symmetric key to be made in a token; `None` for any other.
     fn bulk_mode(
         &self,
-        protection: Option<ProtectionLevel>,
+        spec: KeySpec,
+        protection: ProtectionLevel,
         mode: Option<BulkMode>,
     ) -> Result<Option<BulkMode>> {
-        let config = &self.0.shared.config;
-        match (protection.unwrap_or(config.protection), mode) {
-            (ProtectionLevel::Hsm, mode) => Ok(Some(mode.unwrap_or(config.bulk_mode))),
-            (ProtectionLevel::Software, None) => Ok(None),
-            (ProtectionLevel::Software, Some(_)) => {
-                Err(Error::new(ErrorKind::InvalidParameter, "BulkMode is for keys of ProtectionLevel HSM"))
+        let invalid = |why| Err(Error::new(ErrorKind::InvalidParameter, why));
+        match (protection, is_symmetric(spec), mode) {
+            (ProtectionLevel::Hsm, true, Some(mode)) => Ok(Some(mode)),
+            // Subkeys derive from a key of 256 bits alone.
+            (ProtectionLevel::Hsm, true, None) if spec != KeySpec::Aes256 => Ok(Some(BulkMode::InHsm)),
+            (ProtectionLevel::Hsm, true, None) => Ok(Some(self.0.shared.config.bulk_mode)),
+            (_, _, None) => Ok(None),
+            (ProtectionLevel::Software, _, Some(_)) => invalid("BulkMode is for keys of ProtectionLevel HSM"),
+            (ProtectionLevel::Hsm, false, Some(_)) => invalid("BulkMode is for symmetric keys"),
+        }
+    }
+
+    /// Checks that keys of this kind are made here.
+    pub(super) fn check_offered(
+        &self,
+        spec: KeySpec,
+        usage: KeyUsage,
+        protection: ProtectionLevel,
+        bulk_mode: Option<BulkMode>,
+    ) -> Result<()> {
+        check_modes(spec, usage, bulk_mode)?;
+        let shared = &self.0.shared;
+        match protection {
+            ProtectionLevel::Hsm => shared.pool.check(spec, usage, bulk_mode),
+            ProtectionLevel::Software if shared.provider.profile().offers(spec, usage) => Ok(()),
+            ProtectionLevel::Software => {
+                let why = format!("this installation makes no keys of KeySpec {}", spec.name());
+                Err(Error::new(ErrorKind::Unsupported, why))
             }
         }
     }
 
     /// Returns when a key to be made may fall back to software: only where it is asked for, and at most when the pool does.
-    fn fallback(&self, bulk_mode: Option<BulkMode>, asked: Option<Fallback>) -> Result<Fallback> {
+    fn fallback(
+        &self,
+        protection: ProtectionLevel,
+        bulk_mode: Option<BulkMode>,
+        asked: Option<Fallback>,
+    ) -> Result<Fallback> {
         let invalid = |why: String| Err(Error::new(ErrorKind::InvalidParameter, why));
         let allowed = self.0.shared.config.pool.fallback;
         match (bulk_mode, asked) {
             (_, None) => Ok(Fallback::Never),
-            (None, Some(_)) => invalid("Fallback is for keys of ProtectionLevel HSM".into()),
+            (None, Some(_)) if protection == ProtectionLevel::Software => {
+                invalid("Fallback is for keys of ProtectionLevel HSM".into())
+            }
+            // Its copy would have to enter the token as a private key, which no module that was seen takes without showing it to the host.
+            (None, Some(Fallback::Never)) => Ok(Fallback::Never),
+            (None, Some(_)) => invalid("Fallback is for symmetric keys".into()),
             (Some(_), Some(fallback)) if fallback > allowed => invalid(format!(
                 "Fallback of {} is more than the pool allows, which is {}",
                 fallback.name(),

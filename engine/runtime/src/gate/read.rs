@@ -5,12 +5,12 @@ use std::sync::atomic::Ordering;
 use keymill_core::access::Resource;
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::{AliasName, CmkId, KeyRef, RequestId};
-use keymill_core::key::{BulkMode, DeletionProtection, KeySpec, ProtectionLevel};
+use keymill_core::key::{BulkMode, DeletionProtection, KeySpec, KeyState, KeyUsage, ProtectionLevel};
 use keymill_core::limit;
 use keymill_core::operation::*;
 use keymill_core::time::Timestamp;
 
-use super::parameters::{bounded, keys_only, offered};
+use super::parameters::{bounded, is_symmetric, keys_only};
 use super::{Gate, filter};
 use crate::keyring::{CmkEntry, VersionEntry};
 use crate::pool::TokenReport;
@@ -52,11 +52,33 @@ impl Gate {
             }
             Request::DescribeKeyVersion(r) => {
                 let entry = self.find_key(job, &r.key_id, Operation::DescribeKeyVersion)?;
-                let at = entry.versions.iter().position(|v| v.id == r.key_version_id).ok_or_else(|| {
-                    Error::new(ErrorKind::KeyVersionNotFound, "the specified key version is not found")
-                })?;
+                let at = entry.versions.iter().position(|v| v.id == r.key_version_id);
+                let at = at.ok_or_else(version_not_found)?;
                 let key_version = version_row(&entry, at);
                 Ok(Reply::DescribeKeyVersion(DescribeKeyVersionReply { key_version, request_id }))
+            }
+            Request::GetPublicKey(r) => {
+                let entry = self.find_key(job, &r.key_id, Operation::GetPublicKey)?;
+                // What a disabled key has signed is verified all the same.
+                if entry.cmk.state != KeyState::Disabled {
+                    entry.cmk.state.check_usable()?;
+                }
+                if !entry.cmk.spec.is_key_pair() {
+                    let why = format!("a key of KeySpec {} has no public half", entry.cmk.spec.name());
+                    return Err(Error::new(ErrorKind::InvalidParameter, why));
+                }
+                let version = entry.versions.iter().find(|v| v.id == r.key_version_id);
+                let version = version.ok_or_else(version_not_found)?;
+                let stored = self.0.shared.stored_key(&entry, version)?;
+                let public = stored.public_key.ok_or_else(|| {
+                    Error::new(ErrorKind::Unsupported, "the public half of the key is not known here")
+                })?;
+                Ok(Reply::GetPublicKey(GetPublicKeyReply {
+                    public_key: public.to_pem(),
+                    key_id: entry.cmk.id,
+                    key_version_id: version.id,
+                    request_id,
+                }))
             }
             Request::ListKeyVersions(r) => {
                 let page = PageRequest::new(r.page_number, r.page_size)?;
@@ -166,7 +188,7 @@ impl Gate {
             }
             Request::DescribeService(_) => {
                 self.require(job, Operation::DescribeService, Resource::Nothing)?;
-                Ok(Reply::DescribeService(service(!self.0.shared.pool.is_empty(), request_id)))
+                Ok(Reply::DescribeService(self.service(request_id)))
             }
             Request::OpenKmsService(_) => {
                 self.require(job, Operation::OpenKmsService, Resource::Nothing)?;
@@ -232,6 +254,45 @@ impl Gate {
         Ok(Reply::ListTagResources(ListTagResourcesReply { tag_resources, next_token, request_id }))
     }
 
+    /// Tells which keys can be made: those that `CreateKey` lets pass.
+    fn service(&self, request_id: RequestId) -> DescribeServiceReply {
+        let mut levels = vec![ProtectionLevel::Software];
+        levels.extend((!self.0.shared.pool.is_empty()).then_some(ProtectionLevel::Hsm));
+        let modes = [None, Some(BulkMode::InHsm), Some(BulkMode::HsmDerived)];
+        let row = |spec: KeySpec| {
+            let made = |level: ProtectionLevel, usage: KeyUsage| {
+                let is_symmetric = is_symmetric(spec);
+                let fits = |mode: &Option<BulkMode>| {
+                    mode.is_some() == (is_symmetric && level == ProtectionLevel::Hsm)
+                };
+                modes
+                    .into_iter()
+                    .filter(fits)
+                    .any(|mode| self.check_offered(spec, usage, level, mode).is_ok())
+            };
+            let usage: Vec<_> = spec
+                .usages()
+                .iter()
+                .copied()
+                .filter(|usage| levels.iter().any(|level| made(*level, *usage)))
+                .collect();
+            let offers = |level: &&ProtectionLevel| usage.iter().any(|usage| made(**level, *usage));
+            let supported_protection_level: Vec<_> = levels.iter().filter(offers).copied().collect();
+            (!supported_protection_level.is_empty()).then_some(KeySpecRow {
+                name: spec,
+                supported_protection_levels: SupportedProtectionLevelList { supported_protection_level },
+                usages: UsageList { usage },
+            })
+        };
+        let key_spec = KeySpec::ALL.into_iter().filter_map(row).collect();
+        let protection_level = levels.iter().map(|level| ProtectionLevelRow { r#type: *level }).collect();
+        DescribeServiceReply {
+            protection_levels: ProtectionLevelList { protection_level },
+            key_specs: KeySpecList { key_spec },
+            request_id,
+        }
+    }
+
     fn alias_list(&self, rows: Vec<(AliasName, CmkId)>) -> AliasList {
         let alias = rows
             .into_iter()
@@ -265,7 +326,7 @@ impl Gate {
             origin: cmk.origin,
             protection_level: cmk.protection,
             bulk_mode: cmk.bulk_mode,
-            fallback: cmk.bulk_mode.map(|_| cmk.fallback),
+            fallback: (cmk.protection == ProtectionLevel::Hsm).then_some(cmk.fallback),
             key_storage_mechanism: cmk.storage(),
             token_serial_number: cmk.token_serial.clone(),
             primary_key_version: cmk.primary().id,
@@ -283,36 +344,6 @@ impl Gate {
             last_used_date: used(last_ms),
             use_count: entry.versions.iter().map(|v| v.usage.total()).sum(),
         }
-    }
-}
-
-/// Tells which keys can be made: those that [`offered`] lets pass.
-fn service(has_tokens: bool, request_id: RequestId) -> DescribeServiceReply {
-    let mut levels = vec![ProtectionLevel::Software];
-    levels.extend(has_tokens.then_some(ProtectionLevel::Hsm));
-    let modes = |level: &ProtectionLevel| match level {
-        ProtectionLevel::Software => [None, None],
-        ProtectionLevel::Hsm => [Some(BulkMode::InHsm), Some(BulkMode::HsmDerived)],
-    };
-    let row = |spec: KeySpec| {
-        let usage: Vec<_> = spec.usages().to_vec();
-        let is_offered = |level: &&ProtectionLevel| {
-            let made = |mode| usage.iter().any(|usage| offered(spec, *usage, mode).is_ok());
-            modes(level).into_iter().any(made)
-        };
-        let supported_protection_level: Vec<_> = levels.iter().filter(is_offered).copied().collect();
-        (!supported_protection_level.is_empty()).then_some(KeySpecRow {
-            name: spec,
-            supported_protection_levels: SupportedProtectionLevelList { supported_protection_level },
-            usages: UsageList { usage },
-        })
-    };
-    let key_spec = KeySpec::ALL.into_iter().filter_map(row).collect();
-    let protection_level = levels.iter().map(|level| ProtectionLevelRow { r#type: *level }).collect();
-    DescribeServiceReply {
-        protection_levels: ProtectionLevelList { protection_level },
-        key_specs: KeySpecList { key_spec },
-        request_id,
     }
 }
 
@@ -338,6 +369,10 @@ pub(super) fn used(last_ms: u64) -> Option<Timestamp> {
     (last_ms > 0).then(|| Timestamp::from_ms(last_ms))
 }
 
+pub(super) fn version_not_found() -> Error {
+    Error::new(ErrorKind::KeyVersionNotFound, "the specified key version is not found")
+}
+
 /// Takes a key that is named by id or ARN; an alias is refused where the API takes none.
 pub(super) fn id_only(key: &KeyRef) -> Result<&KeyRef> {
     match key {
@@ -348,7 +383,7 @@ pub(super) fn id_only(key: &KeyRef) -> Result<&KeyRef> {
     }
 }
 
-fn version_row(entry: &CmkEntry, at: usize) -> KeyVersionRow {
+pub(super) fn version_row(entry: &CmkEntry, at: usize) -> KeyVersionRow {
     let version: &VersionEntry = &entry.versions[at];
     KeyVersionRow {
         key_id: entry.cmk.id,

@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use keymill_core::id::{AccessKeyId, KeyVersionId};
 use keymill_core::key::Fallback;
-use keymill_core::seam::provider::{AeadBatch, AeadItem, CryptoSession, DeriveJob, KeyHandle, SessionLost};
+use keymill_core::seam::provider::{
+    AeadBatch, AeadItem, CryptoSession, DecryptJob, DeriveJob, KeyHandle, SessionLost, SignJob,
+};
 use zeroize::Zeroize;
 
 use crate::keyring::{CmkEntry, VersionEntry};
@@ -27,6 +29,10 @@ pub(crate) enum Work {
     Encrypt(AeadBatch),
     Decrypt(AeadBatch),
     Derive(Vec<DeriveJob>),
+    /// Signatures or MACs.
+    Sign(Vec<SignJob>),
+    /// What was encrypted under a public half.
+    Open(Vec<DecryptJob>),
 }
 
 /// A part of a job for one session.
@@ -73,6 +79,8 @@ impl Chunk {
         match &self.work {
             Work::Encrypt(batch) | Work::Decrypt(batch) => batch.items.len(),
             Work::Derive(jobs) => jobs.len(),
+            Work::Sign(jobs) => jobs.len(),
+            Work::Open(jobs) => jobs.len(),
         }
     }
 
@@ -81,7 +89,14 @@ impl Chunk {
         match &self.work {
             Work::Encrypt(batch) | Work::Decrypt(batch) => batch.items.len(),
             Work::Derive(jobs) => 2 * jobs.len(),
+            Work::Sign(jobs) => jobs.len(),
+            Work::Open(jobs) => jobs.len(),
         }
+    }
+
+    /// Tells whether it is work of a symmetric cipher.
+    pub(crate) fn is_symmetric(&self) -> bool {
+        matches!(self.work, Work::Encrypt(_) | Work::Decrypt(_) | Work::Derive(_))
     }
 
     /// Tells whether an item has no outcome yet.
@@ -89,6 +104,8 @@ impl Chunk {
         match &self.work {
             Work::Encrypt(batch) | Work::Decrypt(batch) => batch.items.iter().any(|i| i.outcome.is_none()),
             Work::Derive(jobs) => jobs.iter().any(|job| job.output.is_none()),
+            Work::Sign(jobs) => jobs.iter().any(|job| job.output.is_none()),
+            Work::Open(jobs) => jobs.iter().any(|job| job.output.is_none()),
         }
     }
 
@@ -101,8 +118,12 @@ impl Chunk {
 
 impl Drop for Chunk {
     fn drop(&mut self) {
-        if let Work::Encrypt(batch) | Work::Decrypt(batch) = &mut self.work {
-            batch.buffer.zeroize();
+        match &mut self.work {
+            Work::Encrypt(batch) | Work::Decrypt(batch) => batch.buffer.zeroize(),
+            // A message may be as secret as a plaintext is.
+            Work::Sign(jobs) => jobs.iter_mut().for_each(|job| job.input.zeroize()),
+            // What was opened wipes itself.
+            Work::Derive(_) | Work::Open(_) => {}
         }
     }
 }
@@ -126,6 +147,8 @@ pub(crate) fn call(
         Work::Encrypt(batch) => session.encrypt(handle, batch),
         Work::Decrypt(batch) => session.decrypt(handle, batch),
         Work::Derive(jobs) => session.derive(handle, jobs),
+        Work::Sign(jobs) => session.sign(handle, jobs),
+        Work::Open(jobs) => session.decrypt_asymmetric(handle, jobs),
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use keymill_core::blob::Algorithm;
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::{AccessKeyId, KeyVersionId};
-use keymill_core::key::{BulkMode, Cmk, Fallback, KeySpec};
+use keymill_core::key::{BulkMode, Cmk, Fallback, KeySpec, KeyUsage, sealed_by};
 use keymill_crypto::epoch::EpochLimits;
 
 use crate::actor::CustodyJob;
@@ -124,29 +124,22 @@ impl Pool {
     ///
     /// # Errors
     /// `Unsupported` where there is no token, or one lacks what it takes.
-    pub(crate) fn check(&self, spec: KeySpec, mode: BulkMode) -> Result<()> {
+    pub(crate) fn check(&self, spec: KeySpec, usage: KeyUsage, mode: Option<BulkMode>) -> Result<()> {
         let unsupported = |what: String| Err(Error::new(ErrorKind::Unsupported, what));
         if self.is_empty() {
             return unsupported("no crypto pool of this installation has a hardware security module".into());
         }
-        // `None` where items are sealed here, under subkeys.
-        let algorithm = match (spec, mode) {
-            (KeySpec::Aes128, BulkMode::InHsm) => Some(Algorithm::Aes128Gcm),
-            (_, BulkMode::InHsm) => Some(Algorithm::Aes256Gcm),
-            (_, BulkMode::HsmDerived) => None,
-        };
         for token in &self.tokens {
             let Some(profile) = token.profile() else { continue };
-            let lacks = match algorithm {
+            let lacks = match mode.and_then(|mode| sealed_by(spec, Some(mode))) {
+                Some(Algorithm::Xaes256Gcm) => !profile.derives,
                 Some(algorithm) => !profile.algorithms.contains(&algorithm),
-                None => !profile.derives,
-            } || !profile.specs.contains(&spec);
+                None => false,
+            } || !profile.offers(spec, usage);
             if lacks {
-                return unsupported(format!(
-                    "token {} does not offer {} in bulk mode {mode:?}",
-                    token.config.name,
-                    spec.name()
-                ));
+                let mode = mode.map_or(String::new(), |mode| format!(" in bulk mode {mode:?}"));
+                let (token, spec, usage) = (&token.config.name, spec.name(), usage.name());
+                return unsupported(format!("token {token} does not offer {spec} for {usage}{mode}"));
             }
         }
         Ok(())

@@ -119,11 +119,38 @@ impl Segment {
         let (batch, tag_bytes) = match &chunk.work {
             Work::Encrypt(batch) => (batch, TAG_BYTES),
             Work::Decrypt(batch) => (batch, 0),
-            Work::Derive(_) => return Err(Error::internal("a derivation holds no items").into()),
+            Work::Derive(_) | Work::Sign(_) | Work::Open(_) => {
+                return Err(Error::internal("the chunk holds no sealed items").into());
+            }
         };
         let AeadItem { nonce, text, outcome, .. } = &batch.items[item];
         match outcome {
             Some(Ok(())) => Ok(Made { nonce, text: &batch.buffer[text.start..text.end + tag_bytes] }),
+            Some(Err(error)) => Err(job_fault(*error)),
+            None => Err(Error::internal("an item came back undone").into()),
+        }
+    }
+}
+
+impl Segment {
+    /// Returns what was computed of an item: a signature, a MAC, a plaintext.
+    ///
+    /// # Errors
+    /// The fault of the item, or of the whole chunk.
+    pub(super) fn computed(&self, chunk: usize, item: usize) -> Result<&[u8], Fault> {
+        let chunk = self.chunks[chunk].as_ref().expect("a segment that is back has all its chunks");
+        if let Some(fault) = &chunk.fault {
+            return Err(fault.clone());
+        }
+        let output = match &chunk.work {
+            Work::Sign(jobs) => jobs[item].output.as_ref().map(|made| made.as_deref()),
+            Work::Open(jobs) => {
+                jobs[item].output.as_ref().map(|made| made.as_ref().map(|text| text.expose()))
+            }
+            Work::Encrypt(_) | Work::Decrypt(_) | Work::Derive(_) => None,
+        };
+        match output {
+            Some(Ok(made)) => Ok(made),
             Some(Err(error)) => Err(job_fault(*error)),
             None => Err(Error::internal("an item came back undone").into()),
         }
@@ -135,7 +162,7 @@ pub(super) fn job_fault(error: JobError) -> Fault {
     match error {
         JobError::InvalidCiphertext => Error::invalid_ciphertext().into(),
         JobError::Rejected => {
-            Error::new(ErrorKind::Unsupported, "the token refuses an item of this form").into()
+            Error::new(ErrorKind::Unsupported, "the key refuses an item of this form").into()
         }
         JobError::StaleHandle => Error::internal("a stale key came back from a token").into(),
     }

@@ -15,7 +15,7 @@ use super::away::{Away, Place, Segment};
 use super::open::{Opener, prefix_of};
 use super::seal::too_long;
 use super::trips::Trips;
-use super::{Destination, Fault, Job, OpenTask, Sealing, Task};
+use super::{Computation, Destination, Fault, Job, OpenTask, Sealing, Task, compute};
 use crate::keyring::{CmkEntry, VersionEntry};
 use crate::pool::MAX_CHUNK;
 use crate::pool::chunk::{Tag, Work, push};
@@ -48,7 +48,7 @@ struct Parcel {
 /// Cuts segments of ciphertexts until enough is under way.
 pub(super) fn open(job: &mut Job, away: &mut Away, trips: &mut Trips, opener: &mut Opener<'_>) {
     let total = job.len();
-    while away.cut_to < total && away.has_room(opener.shared.pool.window()) {
+    while away.cut_to < total && away.has_room(opener.shared.window()) {
         let items = opener.shared.pool.chunk_items().clamp(MIN_OPENED, MAX_CHUNK);
         let end = total.min(away.cut_to + items);
         open_segment(job, away, trips, opener, end);
@@ -111,7 +111,9 @@ fn sort(
     let Ok(slot) = opener.find(task, i) else { return Place::Here };
     let Some(blob) = Blob::parse(task.items.get(i)) else { return Place::Here };
     let Ok((entry, version)) = &task.slots[slot].state else { return Place::Here };
-    if entry.cmk.protection != ProtectionLevel::Hsm || Some(blob.header.algorithm) != entry.cmk.algorithm() {
+    let is_here =
+        entry.cmk.protection == ProtectionLevel::Software && blob.header.algorithm == Algorithm::Xaes256Gcm;
+    if is_here || Some(blob.header.algorithm) != entry.cmk.algorithm() {
         return Place::Here;
     }
     let parcel = match parcels.iter().position(|parcel| parcel.slot == slot) {
@@ -133,11 +135,11 @@ fn sort(
         }
         return Place::Here;
     }
-    let max = shared.pool.max_item_bytes();
+    let max = shared.max_item_bytes(&entry.cmk);
     if blob.ciphertext.len() > max {
         return Place::Failed(too_long(blob.ciphertext.len(), max));
     }
-    let items = shared.pool.chunk_items();
+    let items = shared.chunk_items(&entry.cmk);
     if parcel
         .batches
         .last()
@@ -160,7 +162,7 @@ fn take_in(batch: &mut AeadBatch, blob: &Blob<'_>, context: &[u8]) {
 /// Cuts segments of plaintexts or data keys until enough is under way.
 pub(super) fn seal(job: &mut Job, away: &mut Away, trips: &mut Trips, shared: &Shared) -> Result<Cut, Fault> {
     let total = job.len();
-    while away.cut_to < total && away.has_room(shared.pool.window()) {
+    while away.cut_to < total && away.has_room(shared.window()) {
         if let Cut::Reserve = seal_segment(job, away, trips, shared, total)? {
             return Ok(Cut::Reserve);
         }
@@ -179,7 +181,7 @@ pub(super) fn seal_segment(
     let start = away.cut_to;
     let Task::Seal { to, what, .. } = &job.task else { return Ok(Cut::Done) };
     let to = to.clone();
-    let most = end.min(start + shared.pool.chunk_items());
+    let most = end.min(start + shared.chunk_items(&to.entry.cmk));
     let mut bytes = 0;
     let stop = (start..most).find(|i| {
         bytes += text_len(what, away, *i);
@@ -209,6 +211,25 @@ pub(super) fn seal_segment(
     Ok(Cut::Done)
 }
 
+/// Cuts segments of what is to be computed, of one chunk each, until enough is under way.
+pub(super) fn compute(job: &mut Job, away: &mut Away, trips: &mut Trips, shared: &Shared) {
+    let total = job.len();
+    while away.cut_to < total && away.has_room(shared.window()) {
+        let Task::Compute(task) = &job.task else { return };
+        let keys = (task.entry.clone(), task.version.clone());
+        let end = total.min(away.cut_to + task.chunk_items());
+        let mut segment = Segment::new(away.cut_to..end);
+        let (work, places) = compute::work(task, shared, &segment, None);
+        segment.places = places;
+        if segment.places.iter().any(|place| matches!(place, Place::In { .. })) {
+            segment.chunks.push(None);
+            send(job, away, trips, &mut segment, (&keys.0, &keys.1), 0, work);
+        }
+        away.cut_to = end;
+        away.segments.push_back(segment);
+    }
+}
+
 /// Fills a batch with the texts of a segment, each under a nonce of its own; `again`: the places are known, of this chunk.
 fn fill(
     batch: &mut AeadBatch,
@@ -222,7 +243,7 @@ fn fill(
     let Task::Seal { contexts, what, .. } = &job.task else { return Ok(()) };
     let mut nonces = vec![0; 12 * segment.range.len()];
     random::draw(&mut nonces).map_err(Error::from)?;
-    let max = shared.pool.max_item_bytes();
+    let max = shared.max_item_bytes(&to.entry.cmk);
     // Cut anew, the chunk holds the same items in the same places, whatever the tokens take by now.
     let max = if again.is_some() { usize::MAX } else { max };
     for (i, nonce) in segment.range.clone().zip(nonces.chunks_exact(12)) {
@@ -316,6 +337,10 @@ fn recut(
                 let Some(of) = of else { continue };
                 (of, Work::Decrypt(batch))
             }
+            Side::Computes(task) => {
+                let (work, _) = compute::work(task, shared, segment, Some(number));
+                ((task.entry.clone(), task.version.clone()), work)
+            }
             Side::Seals(to) => {
                 // Under other nonces: both may come to be used. Those of before are counted as used.
                 if !to.version.invocations.take(segment.range.len() as u64) {
@@ -366,6 +391,7 @@ fn send(
 /// Whether what a job has under way is being opened or sealed.
 enum Side<'j> {
     Opens(&'j mut OpenTask),
+    Computes(&'j Computation),
     Seals(Destination),
 }
 
@@ -374,6 +400,7 @@ fn open_or_seal<'j>(job: &'j mut Job, away: &Away) -> Side<'j> {
         Task::Open(task) => Side::Opens(task),
         Task::Seal { what: Sealing::Blobs(task), .. } if away.relay.is_none() => Side::Opens(task),
         Task::Seal { to, .. } => Side::Seals(to.clone()),
+        Task::Compute(task) => Side::Computes(task),
         Task::Answered(_) | Task::Refused(_) => unreachable!("only data operations go to tokens"),
     }
 }

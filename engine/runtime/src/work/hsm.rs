@@ -4,8 +4,9 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use keymill_core::Timestamp;
+use keymill_core::blob::Algorithm;
 use keymill_core::error::{Error, ErrorKind};
-use keymill_core::key::{BulkMode, ProtectionLevel};
+use keymill_core::key::ProtectionLevel;
 use keymill_core::limit;
 use keymill_core::operation::Operation;
 use keymill_crypto::epoch::SealRun;
@@ -22,23 +23,25 @@ use super::{Destination, Fault, Job, Sealing, Task, seal};
 pub(super) enum Where {
     Here,
     HereByEpochOfToken,
-    InToken,
+    /// In a token, or in the software lane: each item under a counted nonce.
+    Away,
 }
 
 /// Tells where a destination seals.
 pub(super) fn where_sealed(to: &Destination) -> Where {
-    match (to.entry.cmk.protection, to.entry.cmk.bulk_mode) {
-        (ProtectionLevel::Software, _) => Where::Here,
-        (ProtectionLevel::Hsm, Some(BulkMode::HsmDerived)) => Where::HereByEpochOfToken,
-        (ProtectionLevel::Hsm, Some(BulkMode::InHsm) | None) => Where::InToken,
+    match (to.algorithm, to.entry.cmk.protection) {
+        (Algorithm::Xaes256Gcm, ProtectionLevel::Software) => Where::Here,
+        (Algorithm::Xaes256Gcm, ProtectionLevel::Hsm) => Where::HereByEpochOfToken,
+        _ => Where::Away,
     }
 }
 
-/// Returns the operation whose right the source of a job needs.
-pub(super) fn right_of(job: &Job) -> Operation {
+/// Returns the operations whose rights the source of a job needs, all of them.
+pub(super) fn rights_of(job: &Job) -> [Operation; 2] {
     match job.operation {
-        Some(Operation::ReEncrypt | Operation::BatchReEncrypt) | None => Operation::Decrypt,
-        Some(operation) => operation,
+        Some(Operation::ReEncrypt | Operation::BatchReEncrypt) | None => [Operation::Decrypt; 2],
+        Some(Operation::ExportDataKey) => [Operation::ExportDataKey, Operation::Decrypt],
+        Some(operation) => [operation; 2],
     }
 }
 
@@ -75,7 +78,7 @@ impl Desk {
         let mut away = job.trip.is_some().then(|| self.trips.open(job));
         let end = job.next + count;
         let principal = job.call.principal.clone();
-        let right = right_of(job);
+        let rights = rights_of(job);
         let mut failed = None;
         while job.next < end {
             if let Some(away) = &mut away
@@ -84,7 +87,7 @@ impl Desk {
                 failed = Some(fault);
                 break;
             }
-            let mut opener = opener!(self, &principal, right);
+            let mut opener = opener!(self, &principal, rights);
             let left = end - job.next;
             job.next += open::open(job, left, &mut opener, away.as_mut(), at);
             if job.next == end {
@@ -182,7 +185,7 @@ impl Desk {
             }
             let range = away.relay.as_ref().expect("it was just opened").range.clone();
             let sealed = match where_sealed(&to) {
-                Where::InToken => self.seal_relayed_in_token(job, away, &to, range.end, at)?,
+                Where::Away => self.seal_relayed_in_token(job, away, &to, range.end, at)?,
                 Where::Here => {
                     let count = range.len() as u32;
                     let mut run = seal::begin(&self.shared, &mut *self.session, &to, count, now)?;
@@ -221,8 +224,8 @@ impl Desk {
     /// Opens the next items to be re-encrypted; false where they are not back yet.
     fn open_relayed(&mut self, job: &mut Job, away: &mut Away) -> bool {
         let principal = job.call.principal.clone();
-        let right = right_of(job);
-        let mut opener = opener!(self, &principal, right);
+        let rights = rights_of(job);
+        let mut opener = opener!(self, &principal, rights);
         if away.segments.is_empty() {
             away.cut_to = job.next;
             let end = job.len().min(job.next + cut::RELAYED);
@@ -378,7 +381,7 @@ fn count(to: &Destination, sealed: u32, at: Timestamp) {
 }
 
 /// Fails all items that are not done.
-fn fail_rest(job: &mut Job, fault: &Fault) {
+pub(super) fn fail_rest(job: &mut Job, fault: &Fault) {
     for i in job.next..job.len() {
         match &mut job.task {
             Task::Open(task) => {
@@ -386,6 +389,7 @@ fn fail_rest(job: &mut Job, fault: &Fault) {
                 task.index.push(None);
             }
             Task::Seal { what, .. } => seal::absent(&mut job.sheet, what),
+            Task::Compute(_) => job.sheet.absent(),
             Task::Answered(_) | Task::Refused(_) => return,
         }
         job.fail_item(i, fault.clone());

@@ -11,10 +11,11 @@ use keymill_core::blob::{self, Algorithm, HEADER_BYTES};
 use keymill_core::context::{EMPTY_CANONICAL, EncryptionContext};
 use keymill_core::error::{Error, ErrorKind};
 use keymill_core::id::{CmkId, KeyVersionId};
-use keymill_core::key::Fallback;
+use keymill_core::key::{Fallback, SignAlgorithm};
 use keymill_core::operation::{ItemError, Operation, Reply};
 
-use super::{Items, Sheet};
+use super::compute::Computation;
+use super::{Export, Items, Sheet};
 use crate::gate::Call;
 use crate::keyring::{CmkEntry, VersionEntry};
 use crate::ready::{Divisible, Part};
@@ -47,6 +48,8 @@ pub struct Job {
     pub(crate) is_dry_run: bool,
     /// Why software copies of HSM keys did some of it, where they did.
     pub(crate) fallback: Option<Fallback>,
+    /// For whom the clear data key that comes out is encrypted, in the place of itself.
+    pub(crate) export: Option<Box<Export>>,
 }
 
 /// Takes finished jobs; called on the arbiter that did them.
@@ -89,12 +92,14 @@ pub struct Finished {
 pub enum Product {
     /// A reply that was read from what is published.
     Reply(Box<Reply<'static>>),
-    /// Items sealed under one key version.
-    Sealed {
+    /// Items made with one key version: sealed, signed, opened by a private key, or found true or not.
+    Made {
         /// The key.
         key: CmkId,
         /// The version.
         version: KeyVersionId,
+        /// How MACs were computed, where they were.
+        mac: Option<SignAlgorithm>,
         /// Items that failed.
         errors: Vec<ItemError>,
     },
@@ -171,6 +176,7 @@ impl Destination {
 pub(crate) enum Task {
     Seal { to: Destination, contexts: Contexts, what: Sealing, done: u32 },
     Open(OpenTask),
+    Compute(Box<Computation>),
     Answered(Box<Reply<'static>>),
     Refused(Error),
 }
@@ -233,6 +239,7 @@ impl Job {
             Task::Seal { what: Sealing::Blobs(open), .. } => open.items.len(),
             Task::Open(open) => open.items.len(),
             Task::Seal { what: Sealing::DataKeys { count, .. }, .. } => *count,
+            Task::Compute(task) => task.items.len(),
             Task::Answered(_) | Task::Refused(_) => 0,
         }
     }
@@ -253,6 +260,7 @@ impl Job {
             Task::Seal { what: Sealing::Blobs(open), .. } => 2 * item_cost(open.items.item_len(i)),
             Task::Seal { what: Sealing::DataKeys { bytes, .. }, .. } => item_cost(*bytes),
             Task::Open(open) => item_cost(open.items.item_len(i)),
+            Task::Compute(task) => task.cost_of(i),
             Task::Answered(_) | Task::Refused(_) => 0,
         }
     }
@@ -281,6 +289,7 @@ impl Job {
                 open.slots.clear();
                 open.index.clear();
             }
+            Task::Compute(task) => task.done = 0,
             Task::Answered(_) | Task::Refused(_) => {}
         }
     }
@@ -290,7 +299,21 @@ impl Job {
         use Operation::*;
         matches!(
             self.operation,
-            Some(Encrypt | Decrypt | ReEncrypt | GenerateDataKey | GenerateDataKeyWithoutPlaintext)
+            Some(
+                Encrypt
+                    | Decrypt
+                    | ReEncrypt
+                    | GenerateDataKey
+                    | GenerateDataKeyWithoutPlaintext
+                    | ExportDataKey
+                    | GenerateAndExportDataKey
+                    | AsymmetricSign
+                    | AsymmetricVerify
+                    | AsymmetricEncrypt
+                    | AsymmetricDecrypt
+                    | GenerateMac
+                    | VerifyMac
+            )
         )
     }
 
@@ -348,6 +371,7 @@ impl Tally {
                 out.push(touch(&to.entry, &to.version, *done));
             }
             Task::Open(open) => of_slots(open),
+            Task::Compute(task) => out.push(touch(&task.entry, &task.version, task.done)),
             Task::Answered(_) | Task::Refused(_) => {}
         }
     }

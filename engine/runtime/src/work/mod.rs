@@ -1,8 +1,10 @@
-//! Symmetric work: jobs, where their items lie, where their results go, and the desk that does them.
+//! Work with keys: jobs, where their items lie, where their results go, and the desk that does them.
 
 mod away;
+mod compute;
 mod cut;
 mod desk;
+mod export;
 mod hsm;
 mod items;
 mod job;
@@ -12,7 +14,9 @@ mod seal;
 mod sheet;
 mod trips;
 
+pub(crate) use compute::{Computation, Compute};
 pub use desk::{Desk, DeskKind};
+pub(crate) use export::Export;
 pub use items::Items;
 pub use job::{Cancel, Finished, Job, Product, ReplyTo, Tally};
 pub(crate) use job::{Contexts, Destination, Fault, KeySlot, OpenTask, Sealing, Task};

@@ -40,8 +40,8 @@ pub(super) struct Opener<'d> {
     pub(super) aad: &'d mut Vec<u8>,
     pub(super) plaintext: &'d mut Vec<u8>,
     pub(super) principal: &'d Principal,
-    /// The operation whose right a key needs.
-    pub(super) right: Operation,
+    /// The operations whose rights a key needs, all of them.
+    pub(super) rights: [Operation; 2],
 }
 
 /// Slots that are searched one by one before a request is told to name fewer keys.
@@ -76,9 +76,6 @@ impl Opener<'_> {
         }
         let head = head.filter(|segment| segment.range.contains(&i));
         if blob.header.algorithm != Algorithm::Xaes256Gcm {
-            if entry.cmk.protection != ProtectionLevel::Hsm {
-                return Err(opaque());
-            }
             return match head.map(|segment| (segment.place(i), segment.is_back())) {
                 None | Some((Place::In { .. }, false)) => Ok(Way::Away),
                 Some((Place::In { chunk, item }, true)) => Ok(Way::Made { slot, chunk: *chunk, item: *item }),
@@ -203,7 +200,9 @@ impl Opener<'_> {
             .into());
         }
         let access = self.shared.access.read();
-        let allowed = decide(&access, self.principal, self.right, Resource::Key(header.cmk)).allowed;
+        let has = |right| decide(&access, self.principal, right, Resource::Key(header.cmk)).allowed;
+        let allowed =
+            self.rights[..1 + usize::from(self.rights[0] != self.rights[1])].iter().copied().all(has);
         let state = match self.shared.keyring.cmk(&header.cmk) {
             _ if !allowed => Err(Error::key_not_found().into()),
             None => match self.shared.keyring.quarantined(&header.cmk) {

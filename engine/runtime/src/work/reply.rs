@@ -5,6 +5,7 @@ use std::ops::Deref;
 
 use keymill_core::error::Error;
 use keymill_core::id::{CmkId, KeyVersionId};
+use keymill_core::key::SignAlgorithm;
 use keymill_core::operation::*;
 
 use super::{Finished, Product};
@@ -36,13 +37,13 @@ impl Finished {
     pub fn reply(&self) -> Result<Lent<'_>, &Error> {
         let reply = match self.result.as_ref()? {
             Product::Reply(reply) => return Ok(Lent::Whole(reply)),
-            Product::Sealed { key, version, errors } => self.sealed(*key, *version, errors),
+            Product::Made { key, version, errors, .. } => self.made(*key, *version, errors),
             Product::Opened { keys, index, errors } => self.opened(keys, index, errors),
         };
         Ok(Lent::Over(reply))
     }
 
-    fn sealed(&self, key_id: CmkId, key_version_id: KeyVersionId, errors: &[ItemError]) -> Reply<'_> {
+    fn made(&self, key_id: CmkId, key_version_id: KeyVersionId, errors: &[ItemError]) -> Reply<'_> {
         let request_id = self.call.request_id;
         match self.operation() {
             Operation::Encrypt => Reply::Encrypt(EncryptReply {
@@ -72,6 +73,15 @@ impl Finished {
                     request_id,
                 })
             }
+            Operation::GenerateAndExportDataKey => {
+                Reply::GenerateAndExportDataKey(GenerateAndExportDataKeyReply {
+                    ciphertext_blob: self.place(0),
+                    exported_data_key: self.place(1),
+                    key_id,
+                    key_version_id,
+                    request_id,
+                })
+            }
             Operation::BatchEncrypt => Reply::BatchEncrypt(BatchEncryptReply {
                 items: self.items(),
                 errors: errors.to_vec(),
@@ -90,7 +100,84 @@ impl Finished {
                 key_id,
                 key_version_id,
             }),
-            other => unreachable!("{} seals nothing", other.name()),
+            other => self.computed(other, key_id, key_version_id, errors),
+        }
+    }
+
+    /// Returns the reply of what was computed with a key pair, or a key of MACs.
+    fn computed(
+        &self,
+        operation: Operation,
+        key_id: CmkId,
+        key_version_id: KeyVersionId,
+        errors: &[ItemError],
+    ) -> Reply<'_> {
+        let request_id = self.call.request_id;
+        let errors = errors.to_vec();
+        match operation {
+            Operation::AsymmetricSign => Reply::AsymmetricSign(AsymmetricSignReply {
+                value: self.place(0),
+                key_id,
+                key_version_id,
+                request_id,
+            }),
+            Operation::AsymmetricVerify => Reply::AsymmetricVerify(AsymmetricVerifyReply {
+                value: self.is_true(0),
+                key_id,
+                key_version_id,
+                request_id,
+            }),
+            Operation::AsymmetricEncrypt => Reply::AsymmetricEncrypt(AsymmetricEncryptReply {
+                ciphertext_blob: self.place(0),
+                key_id,
+                key_version_id,
+                request_id,
+            }),
+            Operation::AsymmetricDecrypt => Reply::AsymmetricDecrypt(AsymmetricDecryptReply {
+                plaintext: self.place(0),
+                key_id,
+                key_version_id,
+                request_id,
+            }),
+            Operation::GenerateMac => {
+                let (mac, algorithm) = (self.place(0), self.mac());
+                Reply::GenerateMac(GenerateMacReply { mac, algorithm, key_id, request_id })
+            }
+            Operation::VerifyMac => {
+                let (value, algorithm) = (self.is_true(0), self.mac());
+                Reply::VerifyMac(VerifyMacReply { value, algorithm, key_id, request_id })
+            }
+            Operation::BatchSign => {
+                Reply::BatchSign(BatchSignReply { items: self.items(), errors, key_id, key_version_id })
+            }
+            Operation::BatchVerify => {
+                Reply::BatchVerify(BatchVerifyReply { valid: self.truths(), errors, key_id, key_version_id })
+            }
+            Operation::BatchAsymmetricEncrypt => {
+                let items = self.items();
+                Reply::BatchAsymmetricEncrypt(BatchAsymmetricEncryptReply {
+                    items,
+                    errors,
+                    key_id,
+                    key_version_id,
+                })
+            }
+            Operation::BatchAsymmetricDecrypt => {
+                let items = self.items();
+                Reply::BatchAsymmetricDecrypt(BatchAsymmetricDecryptReply {
+                    items,
+                    errors,
+                    key_id,
+                    key_version_id,
+                })
+            }
+            Operation::BatchGenerateMac => {
+                Reply::BatchGenerateMac(BatchGenerateMacReply { items: self.items(), errors, key_id })
+            }
+            Operation::BatchVerifyMac => {
+                Reply::BatchVerifyMac(BatchVerifyMacReply { valid: self.truths(), errors, key_id })
+            }
+            other => unreachable!("{} makes nothing", other.name()),
         }
     }
 
@@ -105,6 +192,17 @@ impl Finished {
                 let (key_id, key_version_id) = keys[0];
                 let request_id = self.call.request_id;
                 Reply::Decrypt(DecryptReply { plaintext: self.place(0), key_id, key_version_id, request_id })
+            }
+            Operation::ExportDataKey => {
+                let (key_id, key_version_id) = keys[0];
+                let request_id = self.call.request_id;
+                let exported_data_key = self.place(0);
+                Reply::ExportDataKey(ExportDataKeyReply {
+                    exported_data_key,
+                    key_id,
+                    key_version_id,
+                    request_id,
+                })
             }
             Operation::BatchDecrypt => Reply::BatchDecrypt(BatchDecryptReply {
                 items: self.items(),
@@ -126,6 +224,22 @@ impl Finished {
 
     fn items(&self) -> Vec<Option<Bin<'_>>> {
         self.sheet.items().map(|item| item.map(Bin::from)).collect()
+    }
+
+    /// Returns how MACs were computed.
+    fn mac(&self) -> SignAlgorithm {
+        match &self.result {
+            Ok(Product::Made { mac: Some(algorithm), .. }) => *algorithm,
+            _ => unreachable!("a MAC has its algorithm"),
+        }
+    }
+
+    fn truths(&self) -> Vec<Option<bool>> {
+        self.sheet.items().map(|item| item.map(|truth| truth == [1])).collect()
+    }
+
+    fn is_true(&self, i: usize) -> bool {
+        self.sheet.item(i) == Some(&[1])
     }
 
     /// Joins the two places of each data key: ciphertext, and plaintext or nothing.

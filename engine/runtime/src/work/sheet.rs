@@ -118,6 +118,14 @@ impl Sheet {
         }
     }
 
+    /// Writes whether something is true; of a plain sheet alone.
+    pub(crate) fn truth(&mut self, is_true: bool) {
+        debug_assert!(self.framing.is_none(), "no frontend frames truths");
+        let start = self.used;
+        self.raw(&[u8::from(is_true)]);
+        self.places.push(Some(start..start + 1));
+    }
+
     /// Writes that two items follow as a pair.
     pub(crate) fn pair(&mut self) {
         if let Some(framing) = self.framing {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use actix::dev::SendError;
 use keymill_core::error::{Error, ErrorKind};
 use keymill_core::id::{AccessKeyId, KeyVersionId};
+use keymill_core::key::ProtectionLevel;
 use keymill_core::limit;
 use keymill_core::seam::provider::DeriveJob;
 use keymill_crypto::epoch::EpochDraft;
@@ -172,6 +173,12 @@ impl Trips {
     /// Sends a chunk out; one that the lane does not take is software's where that may be, and else comes back with the lane's fault.
     pub(super) fn send(&mut self, mut chunk: Box<Chunk>) -> Result<(), Box<Chunk>> {
         let principal = chunk.principal.clone();
+        if chunk.entry.cmk.protection == ProtectionLevel::Software {
+            return self.shared.software.submit(&principal, None, chunk).map_err(|(error, mut chunk)| {
+                chunk.fault = Some(error.into());
+                chunk
+            });
+        }
         chunk.berth = match self.shared.pool.berth(&chunk.entry.cmk) {
             Ok(berth) => berth,
             Err(error) => return self.fall_back(chunk, error.into()),

@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 
 use clap::{Args, Subcommand};
-use keymill_core::id::{AliasName, CmkId, KeyRef};
+use keymill_core::id::{AliasName, CmkId, KeyRef, KeyVersionId};
 use keymill_core::key::{
-    AutomaticRotation, BulkMode, Fallback, KeySpec, KeyStorageMechanism, ProtectionLevel, RotationInterval,
+    AutomaticRotation, BulkMode, Fallback, KeySpec, KeyStorageMechanism, KeyUsage, ProtectionLevel,
+    RotationInterval,
 };
 use keymill_core::limit;
 use keymill_core::operation::{
-    CancelKeyDeletionRequest, CreateAliasRequest, CreateKeyRequest, DescribeKeyRequest, DisableKeyRequest,
-    EnableKeyRequest, KeyMetadata, ListAliasesByKeyIdRequest, ListAliasesRequest, ListKeyVersionsRequest,
-    ListKeysRequest, RotateKeyRequest, ScheduleKeyDeletionRequest, TagPair, UpdateKeyDescriptionRequest,
+    CancelKeyDeletionRequest, CreateAliasRequest, CreateKeyRequest, CreateKeyVersionRequest,
+    DescribeKeyRequest, DisableKeyRequest, EnableKeyRequest, GetPublicKeyRequest, KeyMetadata,
+    ListAliasesByKeyIdRequest, ListAliasesRequest, ListKeyVersionsRequest, ListKeysRequest, RotateKeyRequest,
+    ScheduleKeyDeletionRequest, TagPair, UpdateKeyDescriptionRequest,
 };
 
 use serde::Serialize;
@@ -32,7 +34,7 @@ pub(crate) struct KeyArgs {
 
 #[derive(Subcommand, Clone, Debug)]
 enum KeyCommand {
-    /// Create a key for encryption and decryption
+    /// Create a key: for encryption and decryption unless --spec says another kind
     Create(CreateArgs),
     /// List the keys that this access key may see
     List,
@@ -55,6 +57,16 @@ enum KeyCommand {
     CancelDeletion(Named),
     /// Make a new version that encrypts from now on; older ones still decrypt what they encrypted
     Rotate(Named),
+    /// Make a new version of a key pair, a week after the last one at the earliest; who signs names the version
+    NewVersion(Named),
+    /// Print the public half of a key pair in PEM: of its newest version, or of the one that is named
+    PublicKey {
+        #[command(flatten)]
+        named: Named,
+        /// The version id, as `key versions` lists it
+        #[arg(long, value_name = "ID", value_parser = parse_version)]
+        version: Option<KeyVersionId>,
+    },
     /// List the versions of a key with their use
     Versions(Named),
     #[command(flatten)]
@@ -91,9 +103,13 @@ struct CreateArgs {
     /// domain serves it; HsmInternal, in the one token that makes it, with no fail-over [default: HsmEncryptedDatabase]
     #[arg(long, value_name = "MECHANISM", value_parser = parse_storage)]
     storage: Option<KeyStorageMechanism>,
-    /// Aliyun_AES_256, or Aliyun_AES_128 for a key in an HSM [default: Aliyun_AES_256]
+    /// The kind of key: Aliyun_AES_256, Aliyun_AES_192, Aliyun_AES_128, Aliyun_SM4, RSA_2048, RSA_3072, RSA_4096, EC_P256, EC_P384,
+    /// EC_P256K, EC_SM2, Ed25519, ML_DSA_65, HMAC_SHA_256, HMAC_SHA_384, HMAC_SHA_512; HSMs make some of them [default: Aliyun_AES_256]
     #[arg(long, value_name = "SPEC", value_parser = parse_spec)]
     spec: Option<KeySpec>,
+    /// What it is for, where its kind leaves a choice (RSA, SM2): sign or encrypt [default: sign]
+    #[arg(long = "use", value_name = "USE", value_parser = parse_usage)]
+    usage: Option<KeyUsage>,
     /// Has it rotated by itself so often: 7d to 730d, or in h, m, s
     #[arg(long, value_name = "INTERVAL", value_parser = parse_interval)]
     rotate_every: Option<RotationInterval>,
@@ -134,11 +150,22 @@ fn parse_fallback(text: &str) -> Result<Fallback, String> {
 }
 
 pub(crate) fn parse_spec(text: &str) -> Result<KeySpec, String> {
-    let known = [KeySpec::Aes256, KeySpec::Aes128];
-    known
-        .into_iter()
-        .find(|spec| spec.name().eq_ignore_ascii_case(text))
-        .ok_or_else(|| "it is Aliyun_AES_256 or Aliyun_AES_128".to_owned())
+    let found = KeySpec::ALL.into_iter().find(|spec| spec.name().eq_ignore_ascii_case(text));
+    found.ok_or_else(|| format!("it is one of {}", KeySpec::ALL.map(KeySpec::name).join(", ")))
+}
+
+fn parse_usage(text: &str) -> Result<KeyUsage, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "encrypt" => Ok(KeyUsage::EncryptDecrypt),
+        "sign" => Ok(KeyUsage::SignVerify),
+        "mac" => Ok(KeyUsage::GenerateVerifyMac),
+        _ => Err("it is sign, encrypt or mac".to_owned()),
+    }
+}
+
+fn parse_version(text: &str) -> Result<KeyVersionId, String> {
+    let parsed = KeyVersionId::parse(text);
+    parsed.ok_or_else(|| "it is the id of a version, as `keymill key versions` lists it".to_owned())
 }
 
 #[derive(Args, Clone, Debug)]
@@ -182,6 +209,14 @@ pub(crate) fn run(args: KeyArgs) -> Result<()> {
             let reply = ask!(api, RotateKey, RotateKeyRequest { key_id: KeyRef::Id(id), timeout_ms });
             api.done(&reply, format_args!("key {id} encrypts with version {} now", reply.key_version_id))
         }
+        KeyCommand::NewVersion(named) => {
+            let id = id(named)?;
+            let request = CreateKeyVersionRequest { key_id: KeyRef::Id(id), timeout_ms };
+            let reply = ask!(api, CreateKeyVersion, request);
+            let version = reply.key_version.key_version_id;
+            api.done(&reply, format_args!("key {id} has the new version {version}"))
+        }
+        KeyCommand::PublicKey { named, version } => public_key(&api, named.key, version),
         KeyCommand::Versions(named) => versions(&api, id(named)?),
         KeyCommand::Keeping(command) => keeping::run(&api, command),
         KeyCommand::SetDescription { named, description } => {
@@ -194,14 +229,25 @@ pub(crate) fn run(args: KeyArgs) -> Result<()> {
 }
 
 fn create(api: &Api, args: CreateArgs) -> Result<()> {
-    let CreateArgs { alias, description, protection, bulk_mode, fallback, storage, spec, rotate_every, tags } =
-        args;
+    let CreateArgs {
+        alias,
+        description,
+        protection,
+        bulk_mode,
+        fallback,
+        storage,
+        spec,
+        usage,
+        rotate_every,
+        tags,
+    } = args;
     see_free(api, alias.as_ref())?;
     // Who says where AES-GCM runs, what stands in for the HSM, or where it is kept there, means a key in one.
     let is_of_hsm = bulk_mode.is_some() || fallback.is_some() || storage.is_some();
     let protection_level = protection.or(is_of_hsm.then_some(ProtectionLevel::Hsm));
     let request = CreateKeyRequest {
         key_spec: spec,
+        key_usage: usage,
         protection_level,
         bulk_mode,
         fallback,
@@ -319,12 +365,13 @@ fn card(key: &KeyMetadata, aliases: &[AliasName]) -> Result<()> {
         false => format!("yes: {reason}"),
     });
     let protected = protected.unwrap_or_default();
-    let all: [(&str, &dyn std::fmt::Display); 20] = [
+    let all: [(&str, &dyn std::fmt::Display); 21] = [
         ("key id", &key.key_id),
         ("aliases", &aliases),
         ("state", &state),
         ("description", &key.description),
         ("spec", &spec),
+        ("use", &key.key_usage.name()),
         ("protection", &protection),
         ("bulk mode", &mode),
         ("fallback", &fallback),
@@ -359,6 +406,17 @@ fn schedule_deletion(api: &Api, key_id: KeyRef, days: u32) -> Result<()> {
             reply.delete_date
         ),
     )
+}
+
+fn public_key(api: &Api, key: KeyRef, version: Option<KeyVersionId>) -> Result<()> {
+    let described = ask!(api, DescribeKey, DescribeKeyRequest { key_id: key, timeout_ms: None });
+    let key_id = KeyRef::Id(described.key_metadata.key_id);
+    let key_version_id = version.unwrap_or(described.key_metadata.primary_key_version);
+    let reply = ask!(api, GetPublicKey, GetPublicKeyRequest { key_id, key_version_id, timeout_ms: None });
+    if api.json {
+        return output::json(&reply);
+    }
+    output::line(reply.public_key.trim_end())
 }
 
 fn versions(api: &Api, id: CmkId) -> Result<()> {

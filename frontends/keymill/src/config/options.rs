@@ -193,10 +193,12 @@ pub(crate) struct EngineOptions {
     pub(crate) max_in_flight: usize,
     /// Subkeys kept for opening.
     pub(crate) subkey_cache: usize,
-    /// Threads that generate keys.
+    /// Threads that use private keys held in software, and symmetric ones but of AES-256; 0: as many as there are processors.
     pub(crate) software_workers: usize,
-    /// Jobs that wait for them, at most.
-    pub(crate) software_queue: usize,
+    /// Threads that generate keys in software.
+    pub(crate) key_workers: usize,
+    /// Keys that wait to be generated, at most.
+    pub(crate) key_queue: usize,
     /// Milliseconds between two writings of the use counts.
     pub(crate) usage_flush_ms: u64,
     /// Milliseconds between two looks for deletions that are due.
@@ -280,7 +282,8 @@ impl Default for EngineOptions {
             max_in_flight: theirs.max_in_flight,
             subkey_cache: theirs.subkey_cache,
             software_workers: theirs.software_workers,
-            software_queue: theirs.software_queue,
+            key_workers: theirs.key_workers,
+            key_queue: theirs.key_queue,
             usage_flush_ms: ms(theirs.usage_flush),
             deletion_check_ms: ms(theirs.deletion_check),
             clock_jump_ms: ms(theirs.clock_jump),

@@ -25,7 +25,7 @@ pub(super) struct AdoptArgs {
     /// Its id (CKA_ID), in hexadecimal
     #[arg(long, value_name = "HEX")]
     id: Option<String>,
-    /// Aliyun_AES_256 or Aliyun_AES_128 [default: Aliyun_AES_256]
+    /// The kind of key, as `key create` takes it [default: Aliyun_AES_256]
     #[arg(long, value_name = "SPEC", value_parser = parse_spec)]
     spec: Option<KeySpec>,
     /// Where AES-GCM runs: InHsm or HsmDerived [default: InHsm]

@@ -75,8 +75,8 @@ impl<'p> Parameters<'p> {
     pub fn decode(&self, operation: Operation) -> Result<Decoded<'p>> {
         self.refuse_unsupported(operation)?;
         let is_dry_run = self.is_dry_run()?;
-        if is_dry_run && operation.class() != Class::Data {
-            let message = "DryRun: only the use of a key can be tried";
+        if is_dry_run && operation.class() == Class::Management {
+            let message = "DryRun: what changes something cannot be tried";
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
         let text = match (operation, self.get("Plaintext")) {

@@ -7,7 +7,7 @@ use keymill_core::key::{DecryptAlgorithm, KeySpec, KeyUsage, SignAlgorithm};
 
 use super::{Passing, Probe, mac, open, seal};
 use crate::kind::{self, Kind};
-use crate::module::{Attribute, Failure, Mechanism, Object};
+use crate::module::{Attribute, Failure, Object};
 use crate::pair::{self, Proof};
 use crate::profile::ModuleProfile;
 use crate::wrapped::{self, Born};
@@ -40,12 +40,18 @@ const RSA: [KeySpec; 3] = [KeySpec::Rsa2048, KeySpec::Rsa3072, KeySpec::Rsa4096]
 impl Probe<'_> {
     /// Finds out which keys the token holds, and what they do.
     pub(super) fn offers(&self, mechanisms: &[CK_MECHANISM_TYPE], profile: &mut ModuleProfile) {
-        if self.secret(KeySpec::Aes128, profile).is_ok() {
-            profile.specs.push(KeySpec::Aes128);
+        for spec in [KeySpec::Aes192, KeySpec::Aes128] {
+            profile.specs.extend(self.secret(spec, profile).is_ok().then_some(spec));
         }
-        if mechanisms.contains(&CKM_SHA256_HMAC) && self.secret(KeySpec::HmacSha256, profile).is_ok() {
-            profile.specs.push(KeySpec::HmacSha256);
-            profile.signatures.push(SignAlgorithm::HmacSha256);
+        for (spec, mechanism) in [
+            (KeySpec::HmacSha256, CKM_SHA256_HMAC),
+            (KeySpec::HmacSha384, CKM_SHA384_HMAC),
+            (KeySpec::HmacSha512, CKM_SHA512_HMAC),
+        ] {
+            if mechanisms.contains(&mechanism) && self.secret(spec, profile).is_ok() {
+                profile.specs.push(spec);
+                profile.signatures.extend(spec.signatures());
+            }
         }
         if profile.private_domain {
             for spec in [KeySpec::EcP256, KeySpec::EcP384, KeySpec::EcP256K] {
@@ -69,8 +75,12 @@ impl Probe<'_> {
             let sealed = seal(self.owner, before, 1, super::TEXT)?;
             open(self.owner, after, 1, &sealed)? == super::TEXT
         } else {
-            let hmac = Mechanism::Plain(CKM_SHA256_HMAC);
-            mac::<32>(self.owner, before, hmac)? == mac::<32>(self.owner, after, hmac)?
+            let hmac = kind::signing(spec.signatures()[0])?;
+            match spec {
+                KeySpec::HmacSha384 => mac::<48>(self.owner, before, hmac)? == mac(self.owner, after, hmac)?,
+                KeySpec::HmacSha512 => mac::<64>(self.owner, before, hmac)? == mac(self.owner, after, hmac)?,
+                _ => mac::<32>(self.owner, before, hmac)? == mac(self.owner, after, hmac)?,
+            }
         };
         if same { Ok(()) } else { Err(Failure::Mismatch { call: "C_UnwrapKey" }) }
     }
@@ -145,7 +155,7 @@ impl Probe<'_> {
             .filter(|(algorithm, mechanism)| {
                 self.able(*mechanism, CKF_SIGN).is_some()
                     && self.with_public(KeyUsage::SignVerify, |session, public| {
-                        session.verify_init(kind::signing(*algorithm), public)
+                        session.verify_init(kind::signing(*algorithm)?, public)
                     })
             })
             .map(|(algorithm, _)| algorithm)
@@ -157,7 +167,7 @@ impl Probe<'_> {
             .filter(|algorithm: &DecryptAlgorithm| {
                 self.able(CKM_RSA_PKCS_OAEP, CKF_DECRYPT).is_some()
                     && self.with_public(KeyUsage::EncryptDecrypt, |session, public| {
-                        session.encrypt_init(kind::opening(*algorithm), public)?;
+                        session.encrypt_init(kind::opening(*algorithm)?, public)?;
                         session.encrypt(b"probe", &mut [0; 512]).map(|_| ())
                     })
             })

@@ -96,16 +96,14 @@ impl Pkcs11Session {
     }
 
     fn signed(&mut self, key: &Loaded, algorithm: SignAlgorithm, input: &[u8]) -> Result<Vec<u8>, Failure> {
-        self.retried(|session| session.sign_init(kind::signing(algorithm), key.object))?;
+        self.retried(|session| session.sign_init(kind::signing(algorithm)?, key.object))?;
         let mut out = [0; RESULT_BYTES];
         let bytes = self.session.sign(&kind::signed(algorithm, input), &mut out)?;
         let expected = signature_bytes(key.kind, algorithm);
         let made = &out[..exactly("C_Sign", expected, bytes)?];
         Ok(match algorithm {
             SignAlgorithm::EcdsaSha256 | SignAlgorithm::EcdsaSha384 => der::ecdsa_signature(made),
-            SignAlgorithm::RsaPssSha256 | SignAlgorithm::RsaPkcs1Sha256 | SignAlgorithm::HmacSha256 => {
-                made.to_vec()
-            }
+            _ => made.to_vec(),
         })
     }
 
@@ -115,7 +113,7 @@ impl Pkcs11Session {
         algorithm: DecryptAlgorithm,
         sealed: &[u8],
     ) -> Result<Sensitive, Failure> {
-        self.retried(|session| session.decrypt_init(kind::opening(algorithm), key.object))?;
+        self.retried(|session| session.decrypt_init(kind::opening(algorithm)?, key.object))?;
         let mut out = Sensitive::zeroed(sealed.len());
         let bytes = self.session.decrypt(sealed, out.expose_mut())?;
         Ok(Sensitive::copied(&out.expose()[..bytes]))
@@ -139,6 +137,8 @@ fn signature_bytes(kind: Kind, algorithm: SignAlgorithm) -> usize {
     match (kind.spec().modulus_bytes(), der::coordinate_bytes(kind.spec()), algorithm) {
         (Some(modulus), ..) => modulus,
         (_, Some(coordinate), _) => 2 * coordinate,
-        (None, None, _) => 32,
+        (.., SignAlgorithm::HmacSha384) => 48,
+        (.., SignAlgorithm::HmacSha512) => 64,
+        _ => 32,
     }
 }

@@ -173,14 +173,14 @@ pub(crate) fn bring(
             Attribute::number(CKA_CLASS, CKO_SECRET_KEY),
             Attribute::number(
                 CKA_KEY_TYPE,
-                if spec == KeySpec::HmacSha256 { CKK_GENERIC_SECRET } else { CKK_AES },
+                if spec.signatures().is_empty() { CKK_AES } else { CKK_GENERIC_SECRET },
             ),
             Attribute::flag(CKA_TOKEN, false),
             Attribute::flag(CKA_EXTRACTABLE, true),
             Attribute::bytes(CKA_VALUE, material),
         ])
         .unwrap();
-    let mut wrapped = vec![0; 64];
+    let mut wrapped = vec![0; 128];
     let len = session.wrap_key(profile.wrap.mechanism(), domain, known, &mut wrapped).unwrap();
     session.destroy_object(known).unwrap();
     assert_eq!(len, material.len() + 8);

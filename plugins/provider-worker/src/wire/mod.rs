@@ -28,7 +28,7 @@ pub use profile::ReadyProfile;
 use std::fmt;
 
 /// Which format the messages have; raised with each change of it.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;
 /// Bytes of a header.
 pub const HEADER_BYTES: usize = 16;
 /// Bytes of a body, at most.

@@ -54,20 +54,89 @@ pub fn sealing_is_the_aes_gcm_of_the_standard(fixture: &Fixture) {
     seals_as_known(fixture, &key, text, "76fc6ece0f4e1768cddf8853bb2d551b");
 }
 
-/// Test case 4 of the same, where keys of 128 bits are offered; such a key derives nothing.
-pub fn sealing_by_a_key_of_128_bits_is_that_of_the_standard(fixture: &Fixture) {
-    if !fixture.provider.profile().specs.contains(&KeySpec::Aes128) {
+/// Test cases 4 and 10 of the same, where such keys are offered; they derive nothing.
+pub fn sealing_by_shorter_keys_is_that_of_the_standard(fixture: &Fixture) {
+    let cases = [
+        (
+            KeySpec::Aes128,
+            Algorithm::Aes128Gcm,
+            bytes::<16>(GCM_KEY).to_vec(),
+            concat!(
+                "42831ec2217774244b7221b784d0d49ce3aa212f2c02a4e035c17e2329aca12e",
+                "21d514b25466931c7d8f6a5aac84aa051ba30b396a0aac973d58e091"
+            ),
+            "5bc94fbc3221a5db94fae95ae7121a47",
+        ),
+        (
+            KeySpec::Aes192,
+            Algorithm::Aes192Gcm,
+            bytes::<24>("feffe9928665731c6d6a8f9467308308feffe9928665731c").to_vec(),
+            concat!(
+                "3980ca0b3c00e841eb06fac4872a2757859e1ceaa6efd984628593b40ca1e19c",
+                "7d773d00c144c525ac619d18c84a3f4718e2448b2fe324d9ccda2710"
+            ),
+            "2519498e80f1478f37ba55bd6d27618c",
+        ),
+    ];
+    for (spec, algorithm, material, text, tag) in cases {
+        if !fixture.provider.profile().specs.contains(&spec) {
+            continue;
+        }
+        assert!(fixture.provider.profile().algorithms.contains(&algorithm));
+        let key = fixture.load(&(fixture.bring)(spec, &material, fixture.mode(Use::Aead)));
+        seals_as_known(fixture, &key, text, tag);
+        assert_eq!(derive(&mut *fixture.session(), &key, [[1; 16], [2; 16]]), Err(JobError::Rejected));
+    }
+}
+
+/// RFC 8998, A.1, where keys of SM4 are offered.
+pub fn sealing_by_sm4_is_that_of_the_standard(fixture: &Fixture) {
+    if !fixture.provider.profile().specs.contains(&KeySpec::Sm4) {
         return;
     }
-    assert!(fixture.provider.profile().algorithms.contains(&Algorithm::Aes128Gcm));
-    let stored = (fixture.bring)(KeySpec::Aes128, &bytes::<16>(GCM_KEY), fixture.mode(Use::Aead));
-    let key = fixture.load(&stored);
-    let text = concat!(
-        "42831ec2217774244b7221b784d0d49ce3aa212f2c02a4e035c17e2329aca12e",
-        "21d514b25466931c7d8f6a5aac84aa051ba30b396a0aac973d58e091"
+    assert!(fixture.provider.profile().algorithms.contains(&Algorithm::Sm4Gcm));
+    let material = bytes::<16>("0123456789abcdeffedcba9876543210");
+    let key = fixture.load(&(fixture.bring)(KeySpec::Sm4, &material, fixture.mode(Use::Aead)));
+    let plain = Message {
+        nonce: bytes("00001234567800000000abcd"),
+        aad: bytes::<20>("feedfacedeadbeeffeedfacedeadbeefabaddad2").into(),
+        text: bytes::<64>(concat!(
+            "aaaaaaaaaaaaaaaabbbbbbbbbbbbbbbbccccccccccccccccdddddddddddddddd",
+            "eeeeeeeeeeeeeeeeffffffffffffffffeeeeeeeeeeeeeeeeaaaaaaaaaaaaaaaa"
+        ))
+        .into(),
+        tag: [0; 16],
+    };
+    let sealed = Message {
+        text: bytes::<64>(concat!(
+            "17f399f08c67d5ee19d0dc9969c4bb7d5fd46fd3756489069157b282bb200735",
+            "d82710ca5c22f0ccfa7cbf93d496ac15a56834cbcf98c397b4024a2691233b8d"
+        ))
+        .into(),
+        tag: bytes("83de3541e4c2b58177e065a9bf7b62ec"),
+        ..plain.clone()
+    };
+    let mut session = fixture.session();
+    assert_eq!(seal(&mut *session, &key, std::slice::from_ref(&plain)), [Ok(sealed.clone())]);
+    assert_eq!(
+        open(&mut *session, &key, std::slice::from_ref(&sealed))[0],
+        Ok(Message { tag: sealed.tag, ..plain.clone() })
     );
-    seals_as_known(fixture, &key, text, "5bc94fbc3221a5db94fae95ae7121a47");
-    assert_eq!(derive(&mut *fixture.session(), &key, [[1; 16], [2; 16]]), Err(JobError::Rejected));
+    let bytes: [fn(&mut Message) -> &mut u8; 4] =
+        [|m| &mut m.tag[15], |m| &mut m.text[0], |m| &mut m.nonce[11], |m| &mut m.aad[3]];
+    for byte in bytes {
+        let mut altered = sealed.clone();
+        *byte(&mut altered) ^= 1;
+        assert_eq!(open(&mut *session, &key, &[altered]), [Err(JobError::InvalidCiphertext)]);
+    }
+    // Texts of no block, of a part of one, and of several.
+    for length in [0, 1, 15, 17, 300] {
+        let message = Message { text: vec![7; length], ..plain.clone() };
+        let sealed =
+            seal(&mut *session, &key, std::slice::from_ref(&message)).remove(0).expect("it is sealed");
+        assert_eq!(open(&mut *session, &key, &[sealed])[0].as_ref().expect("it opens").text, message.text);
+    }
+    assert_eq!(derive(&mut *session, &key, [[1; 16], [2; 16]]), Err(JobError::Rejected));
 }
 
 /// The key of the examples of GCM, once for 128 bits and twice for 256.

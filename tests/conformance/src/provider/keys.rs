@@ -29,7 +29,7 @@ pub fn every_listed_specification_is_generated_and_loaded(fixture: &Fixture) {
         let usages = spec.usages().iter().filter(|usage| fixture.provider.profile().offers(*spec, **usage));
         let uses = match spec {
             KeySpec::Aes256 => vec![fixture.mode(Use::Aead), fixture.mode(Use::Derive)],
-            KeySpec::Aes128 => vec![fixture.mode(Use::Aead)],
+            KeySpec::Aes192 | KeySpec::Aes128 => vec![fixture.mode(Use::Aead)],
             _ => vec![None],
         };
         for (usage, mode) in usages.flat_map(|usage| uses.iter().map(move |mode| (*usage, *mode))) {
@@ -150,17 +150,21 @@ pub fn an_imported_key_is_the_one_that_was_made_elsewhere(fixture: &Fixture) {
     let expected = derive(&mut *session, &known, MESSAGES);
     assert!(expected.is_ok());
     assert_eq!(derive(&mut *session, &derives, MESSAGES), expected);
-    let mut messages =
+    let messages =
         vec![Message { nonce: [9; 12], aad: b"aad".to_vec(), text: b"text".to_vec(), tag: [0; 16] }];
     let seals = import(KeySpec::Aes256, &material, Use::Aead);
     let sealed = seal(&mut *session, &seals, &messages);
     assert_eq!(sealed, seal(&mut *session, &fixture.known(&material, Use::Aead), &messages));
-    if fixture.provider.profile().specs.contains(&KeySpec::Aes128) {
-        let seals = import(KeySpec::Aes128, &material[..16], Use::Aead);
-        messages =
-            seal(&mut *session, &seals, &messages).into_iter().map(|item| item.expect("it seals")).collect();
-        assert_ne!(Ok(messages[0].clone()), sealed[0]);
-        assert_eq!(open(&mut *session, &seals, &messages)[0].as_ref().expect("it opens").text, b"text");
+    let mut all = vec![sealed[0].clone()];
+    for (spec, bytes) in [(KeySpec::Aes192, 24), (KeySpec::Aes128, 16), (KeySpec::Sm4, 16)] {
+        if fixture.provider.profile().specs.contains(&spec) {
+            let seals = import(spec, &material[..bytes], Use::Aead);
+            let sealed = seal(&mut *session, &seals, &messages).remove(0);
+            assert!(!all.contains(&sealed), "{}", spec.name());
+            let opened = open(&mut *session, &seals, &[sealed.clone().expect("it seals")]).remove(0);
+            assert_eq!(opened.expect("it opens").text, b"text", "{}", spec.name());
+            all.push(sealed);
+        }
     }
 }
 

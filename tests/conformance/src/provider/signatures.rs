@@ -4,15 +4,18 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{self, Digest};
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1, ECDSA_P256K1_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ParsedPublicKey,
-    RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256, VerificationAlgorithm,
+    ECDSA_P256_SHA256_ASN1, ECDSA_P256K1_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ED25519, ML_DSA_65,
+    ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256, VerificationAlgorithm,
 };
 use keymill_core::key::{KeySpec, KeyUsage, SignAlgorithm};
 use keymill_core::seam::provider::{CryptoSession, JobError, KeyHandle, PublicKey, SignJob, StoredKey};
+use sm2::dsa::signature::hazmat::PrehashVerifier;
+use sm2::dsa::{Signature, VerifyingKey};
+use sm2::pkcs8::DecodePublicKey;
 
 use super::{Fixture, Use, bytes, sign};
 
-/// Tells whether another implementation takes a signature of a digest.
+/// Tells whether another implementation takes a signature of a digest or message.
 pub fn verifies(
     spec: KeySpec,
     algorithm: SignAlgorithm,
@@ -26,12 +29,31 @@ pub fn verifies(
         (KeySpec::EcP256K, SignAlgorithm::EcdsaSha256) => &ECDSA_P256K1_SHA256_ASN1,
         (_, SignAlgorithm::EcdsaSha256) => &ECDSA_P256_SHA256_ASN1,
         (_, SignAlgorithm::EcdsaSha384) => &ECDSA_P384_SHA384_ASN1,
-        (_, SignAlgorithm::HmacSha256) => panic!("a MAC is no signature"),
+        (_, SignAlgorithm::Ed25519) => &ED25519,
+        (_, SignAlgorithm::MlDsa65) => &ML_DSA_65,
+        (_, SignAlgorithm::Sm2Dsa) => {
+            let key = VerifyingKey::new(SM2_IDENTITY, sm2_of(public)).expect("an identity of few bytes");
+            return Signature::from_der(signature)
+                .is_ok_and(|signature| key.verify_prehash(digest, &signature).is_ok());
+        }
+        (_, SignAlgorithm::HmacSha256 | SignAlgorithm::HmacSha384 | SignAlgorithm::HmacSha512) => {
+            panic!("{} is no signature", algorithm.name())
+        }
     };
+    let key = ParsedPublicKey::new(how, public.as_der()).expect("a public key in SubjectPublicKeyInfo");
+    if algorithm.digest_bytes().is_none() {
+        return key.verify_sig(digest, signature).is_ok();
+    }
     let hash = if algorithm == SignAlgorithm::EcdsaSha384 { &digest::SHA384 } else { &digest::SHA256 };
     let digest = Digest::import_less_safe(digest, hash).expect("a digest of the algorithm's length");
-    let key = ParsedPublicKey::new(how, public.as_der()).expect("a public key in SubjectPublicKeyInfo");
     key.verify_digest_sig(&digest, signature).is_ok()
+}
+
+/// The identity of those who have agreed on none (GB/T 35276, 10).
+const SM2_IDENTITY: &str = "1234567812345678";
+
+pub(super) fn sm2_of(public: &PublicKey) -> sm2::PublicKey {
+    sm2::PublicKey::from_public_key_der(public.as_der()).expect("a public key of SM2 in SubjectPublicKeyInfo")
 }
 
 /// Makes a digest of the algorithm's length, or a message.
@@ -39,22 +61,46 @@ pub(super) fn input(algorithm: SignAlgorithm, seed: u8) -> Vec<u8> {
     vec![seed; algorithm.digest_bytes().unwrap_or(100)]
 }
 
-/// RFC 4231, case 1: a key shorter than the block is filled up with zeroes (RFC 2104), so that its 20 bytes are these 32.
+/// RFC 4231, case 1: a key shorter than the block is filled up with zeroes (RFC 2104), so that its 20 bytes are these.
 pub fn a_mac_is_the_hmac_of_the_standard(fixture: &Fixture) {
-    if fixture.offered(KeyUsage::GenerateVerifyMac).is_empty() {
-        return;
+    let expected = [
+        (
+            KeySpec::HmacSha256,
+            bytes::<32>("b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7").to_vec(),
+        ),
+        (
+            KeySpec::HmacSha384,
+            bytes::<48>(concat!(
+                "afd03944d84895626b0825f4ab46907f15f9dadbe4101ec682aa034c7cebc59c",
+                "faea9ea9076ede7f4af152e8b2fa9cb6"
+            ))
+            .to_vec(),
+        ),
+        (
+            KeySpec::HmacSha512,
+            bytes::<64>(concat!(
+                "87aa7cdea5ef619d4ff0b4241a1d6cb02379f4e2ce4ec2787ad0b30545e17cde",
+                "daa833b7d6b8a702038b274eaea3f4e4be9d914eeb61f1702e696c203a126854"
+            ))
+            .to_vec(),
+        ),
+    ];
+    let offered = fixture.offered(KeyUsage::GenerateVerifyMac);
+    for (spec, expected) in expected.into_iter().filter(|(spec, _)| offered.contains(spec)) {
+        let algorithm = spec.signatures()[0];
+        let mut material = vec![0x0b; 20];
+        material.resize(spec.material_bytes().expect("a MAC has one key"), 0);
+        let key = fixture.load(&(fixture.bring)(spec, &material, None));
+        let mut session = fixture.session();
+        let mac = sign(&mut *session, &key, algorithm, b"Hi There");
+        assert_eq!(mac.as_ref(), Ok(&expected), "{}", spec.name());
+        // Nothing is a message, too, and one of several blocks is done in one go.
+        let others = [&b""[..], &[7; 5000]];
+        let macs = others.map(|message| sign(&mut *session, &key, algorithm, message));
+        let is_another = |mac: &Vec<u8>| mac.len() == expected.len() && *mac != expected;
+        assert!(macs.iter().all(|mac| mac.as_ref().is_ok_and(is_another)), "{}", spec.name());
+        assert_ne!(macs[0], macs[1]);
     }
-    let key = [&[0x0b; 20][..], &[0; 12]].concat();
-    let key = fixture.load(&(fixture.bring)(KeySpec::HmacSha256, &key, None));
-    let mut session = fixture.session();
-    let mac = sign(&mut *session, &key, SignAlgorithm::HmacSha256, b"Hi There");
-    let expected: [u8; 32] = bytes("b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7");
-    assert_eq!(mac.as_deref(), Ok(&expected[..]));
-    // Nothing is a message, too, and one of several blocks is done in one go.
-    let others = [&b""[..], &[7; 5000]];
-    let macs = others.map(|message| sign(&mut *session, &key, SignAlgorithm::HmacSha256, message));
-    assert!(macs.iter().all(|mac| mac.as_ref().is_ok_and(|mac| mac.len() == 32 && *mac != expected)));
-    assert_ne!(macs[0], macs[1]);
 }
 
 /// Signs with each key that it offers, in each way that it says; PKCS #1 v1.5 alike each time, which makes it the one answer there is.
@@ -231,7 +277,7 @@ fn signers(fixture: &Fixture) -> Vec<(KeySpec, KeyUsage)> {
         .collect()
 }
 
-fn is_quick(spec: &KeySpec) -> bool {
+pub(super) fn is_quick(spec: &KeySpec) -> bool {
     !matches!(spec, KeySpec::Rsa3072 | KeySpec::Rsa4096)
 }
 

@@ -1,5 +1,7 @@
 //! A key as it stands in the store: its material, and what the provider must know of it beside.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use crate::key::{BulkMode, KeySpec, KeyUsage};
@@ -151,6 +153,22 @@ impl PublicKey {
     /// Returns the encoding.
     pub fn as_der(&self) -> &[u8] {
         &self.0
+    }
+
+    /// Returns it in PEM (RFC 7468, 13), with a new line at its end.
+    pub fn to_pem(&self) -> String {
+        const LINE: usize = 64;
+        let text = STANDARD.encode(&self.0);
+        let mut pem = String::from("-----BEGIN PUBLIC KEY-----\n");
+        let mut rest = &text[..];
+        while !rest.is_empty() {
+            let (line, behind) = rest.split_at(rest.len().min(LINE));
+            pem.push_str(line);
+            pem.push('\n');
+            rest = behind;
+        }
+        pem.push_str("-----END PUBLIC KEY-----\n");
+        pem
     }
 }
 

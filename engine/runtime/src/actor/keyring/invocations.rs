@@ -6,9 +6,10 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use actix::{ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
+use keymill_core::blob::Algorithm;
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::{CmkId, KeyVersionId};
-use keymill_core::key::{BulkMode, Cmk, KeyState, ProtectionLevel, RotationPolicy};
+use keymill_core::key::{Cmk, KeyState, ProtectionLevel, RotationPolicy};
 use keymill_core::limit;
 use keymill_core::time::Timestamp;
 
@@ -98,9 +99,10 @@ impl KeyringActor {
             return;
         }
         let principal = Arc::new(entry.cmk.creator.clone());
-        let Cmk { spec, usage, bulk_mode, fallback, .. } = entry.cmk;
+        let Cmk { spec, usage, protection, bulk_mode, fallback, .. } = entry.cmk;
         let deadline = Instant::now() + Duration::from_secs(60);
-        let wanted = Wanted { spec, usage, bulk_mode, fallback, stays: entry.cmk.token_serial.is_some() };
+        let stays = entry.cmk.token_serial.is_some();
+        let wanted = Wanted { spec, usage, protection, bulk_mode, fallback, stays };
         let sent = self.shared.pool.berth(&entry.cmk).and_then(|berth| {
             let (job, made) = CustodyJob::make(&self.shared, wanted, berth, deadline, principal.clone())?;
             let sent = self.shared.pool.control.submit(&principal, berth, job);
@@ -213,11 +215,11 @@ fn is_due(policy: RotationPolicy, now: Timestamp) -> bool {
 /// Tells whether the primary version of a key has sealed as many messages as random nonces allow it.
 fn is_exhausted(entry: &CmkEntry) -> bool {
     let primary = entry.primary();
-    match entry.cmk.bulk_mode {
-        Some(BulkMode::InHsm) => has_used_up_96_bits(primary.invocations.reserved.load(Ordering::Relaxed)),
-        None | Some(BulkMode::HsmDerived) => {
-            has_used_up_192_bits(primary.usage.encrypted.load(Ordering::Relaxed))
-        }
+    match entry.cmk.algorithm() {
+        Some(Algorithm::Xaes256Gcm) => has_used_up_192_bits(primary.usage.encrypted.load(Ordering::Relaxed)),
+        Some(_) => has_used_up_96_bits(primary.invocations.reserved.load(Ordering::Relaxed)),
+        // Nothing of a key pair or a key of MACs wears out.
+        None => false,
     }
 }
 

@@ -297,6 +297,7 @@ impl KeyringActor {
             id: version.id,
             sealed,
             handle: Default::default(),
+            public: Default::default(),
             epoch: Default::default(),
             usage: Usage::default(),
             invocations: Default::default(),

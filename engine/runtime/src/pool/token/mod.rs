@@ -326,10 +326,11 @@ impl Token {
         self.state.lock().provider.as_ref().map(|provider| provider.profile().max_item_bytes)
     }
 
-    /// Notes how long so many items took, of so many operations.
-    pub(crate) fn timed(&self, items: usize, operations: usize, took: Duration) {
+    /// Notes that so many items were done, of so many operations, and how long they took where they were sealed, opened or derived.
+    pub(crate) fn timed(&self, items: usize, operations: usize, took: Option<Duration>) {
         self.items.fetch_add(items as u64, Ordering::Relaxed);
         self.operations.fetch_add(operations as u64, Ordering::Relaxed);
+        let Some(took) = took else { return };
         let each = took.as_nanos() as u64 / operations.max(1) as u64;
         // An exponential mean over some eight batches; that two threads lose one another's is no harm.
         let before = self.item_ns.load(Ordering::Relaxed);

@@ -10,7 +10,8 @@ use keymill_core::operation::Operation;
 
 use super::Desk;
 use crate::metrics::DeskMetrics;
-use crate::work::{Destination, Finished, Job, KeySlot, Product, ReplyTo, Sealing, Tally, Task};
+use crate::work::export::export;
+use crate::work::{Compute, Destination, Finished, Job, KeySlot, Product, ReplyTo, Sealing, Tally, Task};
 
 /// Requests that one line of the audit holds beside its first, at most.
 const MAX_ALIKE: usize = 255;
@@ -37,6 +38,9 @@ impl Desk {
                     unfinished.push(job);
                 }
             }
+        }
+        for job in &mut done {
+            export(job);
         }
         for job in done.iter_mut().filter(|job| job.is_dry_run) {
             if matches!(outcome(job), Outcome::Done) {
@@ -133,6 +137,7 @@ fn stale(task: &Task) -> Stale {
         }
         Task::Seal { what: Sealing::Blobs(open), .. } => source(&open.slots),
         Task::Open(open) => source(&open.slots),
+        Task::Compute(task) if !task.entry.is_current() => Stale::Destination(task.entry.cmk.id),
         _ => Stale::No,
     }
 }
@@ -160,7 +165,12 @@ fn is_alike(a: &Job, b: &Job) -> bool {
         && a.errors.len() == b.errors.len()
         && a.context_digest == b.context_digest
         && a.fallback == b.fallback
+        && recipient(a) == recipient(b)
         && outcome(a) == outcome(b)
+}
+
+fn recipient(job: &Job) -> Option<&str> {
+    job.export.as_ref().map(|export| &*export.recipient)
 }
 
 /// Returns the record of a job, but for its rule and its keys.
@@ -179,6 +189,7 @@ fn record(job: &Job, time: keymill_core::Timestamp, now: Instant) -> AuditRecord
         failed: job.errors.len() as u32,
         context: job.context_digest.as_deref().map(std::borrow::Cow::Borrowed),
         fallback: job.fallback,
+        recipient: recipient(job).map(std::borrow::Cow::Borrowed),
         micros: micros(job, now),
         alike: &[],
         writes: &[],
@@ -203,7 +214,14 @@ fn into_finished(
         }
         (Task::Answered(reply), _) => Ok(Product::Reply(reply)),
         (Task::Seal { to, .. }, _) => {
-            Ok(Product::Sealed { key: to.entry.cmk.id, version: to.version.id, errors })
+            Ok(Product::Made { key: to.entry.cmk.id, version: to.version.id, mac: None, errors })
+        }
+        (Task::Compute(task), _) => {
+            let mac = match task.what {
+                Compute::Mac(algorithm) | Compute::VerifyMac(algorithm) => Some(algorithm),
+                _ => None,
+            };
+            Ok(Product::Made { key: task.entry.cmk.id, version: task.version.id, mac, errors })
         }
         (Task::Open(open), _) => {
             // Several versions of one key are one row of the answer.

@@ -16,7 +16,7 @@ use crate::metrics::DeskMetrics;
 use crate::pool::chunk::{Chunk, Home, Return, call};
 use crate::ready::Part;
 use crate::shared::Shared;
-use crate::work::hsm::{Where, right_of, where_sealed};
+use crate::work::hsm::{Where, rights_of, where_sealed};
 use crate::work::open::Memo;
 use crate::work::trips::Trips;
 use crate::work::{Fault, Finished, Job, ReplyTo, Sealing, Task, seal};
@@ -35,7 +35,7 @@ const LOOK_UP: std::time::Duration = std::time::Duration::from_millis(20);
 
 /// What opening needs, out of a desk.
 macro_rules! opener {
-    ($desk:expr, $principal:expr, $right:expr) => {
+    ($desk:expr, $principal:expr, $rights:expr) => {
         $crate::work::open::Opener {
             shared: &$desk.shared,
             session: &mut *$desk.session,
@@ -43,7 +43,7 @@ macro_rules! opener {
             aad: &mut $desk.aad,
             plaintext: &mut $desk.plaintext,
             principal: $principal,
-            right: $right,
+            rights: $rights,
         }
     };
 }
@@ -226,10 +226,16 @@ impl Desk {
                 }
                 return;
             }
+            Task::Compute(_) => {
+                for (job, part) in group {
+                    self.compute(job, part.items, at);
+                }
+                return;
+            }
             Task::Answered(_) | Task::Refused(_) => return,
         };
         let place = where_sealed(&destination);
-        if place == Where::InToken {
+        if place == Where::Away {
             for (job, _) in group {
                 match &job.task {
                     Task::Seal { what: Sealing::Blobs(_), .. } => self.relay(job, now, at),
@@ -271,8 +277,8 @@ impl Desk {
                 },
             };
             let principal = job.call.principal.clone();
-            let right = right_of(job);
-            let mut opener = opener!(self, &principal, right);
+            let rights = rights_of(job);
+            let mut opener = opener!(self, &principal, rights);
             let sealed = seal::seal(job, part.items, run, at, &mut opener);
             job.next += sealed;
             if sealed < part.items {

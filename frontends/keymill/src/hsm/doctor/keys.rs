@@ -1,25 +1,22 @@
 //! The keys that go beyond AES-256, each kind made, wrapped, unwrapped and used through the seam, as keymill will. Signatures are verified,
 //! and texts encrypted, by another implementation. keymill can do without any of them, but not with one that computes wrongly.
 
-use aws_lc_rs::digest::{self, Digest};
-use aws_lc_rs::rsa::{
-    OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey, PublicEncryptingKey,
-};
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1, ECDSA_P256K1_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ParsedPublicKey,
-    RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256, VerificationAlgorithm,
-};
 use keymill_core::key::{BulkMode, DecryptAlgorithm, KeySpec, KeyUsage, SignAlgorithm};
 use keymill_core::seam::provider::{
-    AeadBatch, AeadItem, CryptoProvider, CryptoSession, DecryptJob, KeyHandle, PublicKey, SignJob,
+    AeadBatch, AeadItem, CryptoProvider, CryptoSession, DecryptJob, KeyHandle, PublicHalf, SignJob,
 };
+
+use keymill_provider_software::public_half;
 
 use super::check::{Looked, Seen};
 
 /// Every kind, and what its check is called.
-pub(super) const KINDS: [(&str, KeySpec, KeyUsage); 9] = [
+pub(super) const KINDS: [(&str, KeySpec, KeyUsage); 12] = [
+    ("AES-192", KeySpec::Aes192, KeyUsage::EncryptDecrypt),
     ("AES-128", KeySpec::Aes128, KeyUsage::EncryptDecrypt),
     ("HMAC-SHA-256", KeySpec::HmacSha256, KeyUsage::GenerateVerifyMac),
+    ("HMAC-SHA-384", KeySpec::HmacSha384, KeyUsage::GenerateVerifyMac),
+    ("HMAC-SHA-512", KeySpec::HmacSha512, KeyUsage::GenerateVerifyMac),
     ("RSA-2048, signatures", KeySpec::Rsa2048, KeyUsage::SignVerify),
     ("RSA-2048, decryption", KeySpec::Rsa2048, KeyUsage::EncryptDecrypt),
     ("RSA-3072, signatures", KeySpec::Rsa3072, KeyUsage::SignVerify),
@@ -41,12 +38,19 @@ pub(super) fn kind(provider: &dyn CryptoProvider, spec: KeySpec, usage: KeyUsage
         )
         .optional());
     }
-    let mode = (spec == KeySpec::Aes128).then_some(BulkMode::InHsm);
+    let mode = matches!(spec, KeySpec::Aes192 | KeySpec::Aes128).then_some(BulkMode::InHsm);
     let mut custody = provider.custody().map_err(Seen::from)?;
     let stored = custody.generate(spec, usage, mode).map_err(Seen::from)?;
     let key = custody.load(&stored).map_err(Seen::from)?;
     let mut session = provider.open_session().map_err(Seen::from)?;
-    let public = stored.public_key.as_ref();
+    let public = match &stored.public_key {
+        Some(public) => match public_half(spec, public) {
+            Ok(half) => Some(half),
+            Err(_) => return Err(Seen::wrong("its public key is none that another implementation takes")),
+        },
+        None => None,
+    };
+    let public = public.as_deref();
     let mut works = Vec::new();
     if mode.is_some() {
         seals(&mut *session, &key)?;
@@ -56,7 +60,7 @@ pub(super) fn kind(provider: &dyn CryptoProvider, spec: KeySpec, usage: KeyUsage
     for algorithm in
         spec.signatures().iter().filter(|algorithm| signs && profile.signatures.contains(algorithm))
     {
-        signed(&mut *session, &key, *algorithm, spec, public)?;
+        signed(&mut *session, &key, *algorithm, public)?;
         works.push(algorithm.name());
     }
     for algorithm in
@@ -93,8 +97,7 @@ fn signed(
     session: &mut dyn CryptoSession,
     key: &KeyHandle,
     algorithm: SignAlgorithm,
-    spec: KeySpec,
-    public: Option<&PublicKey>,
+    public: Option<&dyn PublicHalf>,
 ) -> Result<(), Seen> {
     let input = |seed| vec![seed; algorithm.digest_bytes().unwrap_or(100)];
     let mut jobs = [1, 1, 2].map(|seed| SignJob::new(algorithm, input(seed)));
@@ -105,10 +108,10 @@ fn signed(
     };
     let good = match public {
         // Its known answer is a check of its own.
-        None => one == again && one != other && one.len() == 32,
+        None => one == again && one != other && one.len() == mac_bytes(algorithm),
         Some(public) => {
             let verifies =
-                |seed, signature: &[u8]| verifies(spec, algorithm, public, &input(seed), signature);
+                |seed, signature: &[u8]| public.verify(algorithm, &input(seed), signature) == Ok(true);
             verifies(1, &one) && verifies(1, &again) && verifies(2, &other) && !verifies(2, &one)
         }
     };
@@ -118,46 +121,22 @@ fn signed(
     }
 }
 
-fn verifies(
-    spec: KeySpec,
-    algorithm: SignAlgorithm,
-    public: &PublicKey,
-    digest: &[u8],
-    signature: &[u8],
-) -> bool {
-    let (how, hash): (&'static dyn VerificationAlgorithm, _) = match (algorithm, spec) {
-        (SignAlgorithm::RsaPssSha256, _) => (&RSA_PSS_2048_8192_SHA256, &digest::SHA256),
-        (SignAlgorithm::RsaPkcs1Sha256, _) => (&RSA_PKCS1_2048_8192_SHA256, &digest::SHA256),
-        (SignAlgorithm::EcdsaSha256, KeySpec::EcP256K) => (&ECDSA_P256K1_SHA256_ASN1, &digest::SHA256),
-        (SignAlgorithm::EcdsaSha256, _) => (&ECDSA_P256_SHA256_ASN1, &digest::SHA256),
-        (SignAlgorithm::EcdsaSha384, _) => (&ECDSA_P384_SHA384_ASN1, &digest::SHA384),
-        (SignAlgorithm::HmacSha256, _) => return false,
-    };
-    let (Ok(key), Ok(digest)) =
-        (ParsedPublicKey::new(how, public.as_der()), Digest::import_less_safe(digest, hash))
-    else {
-        return false;
-    };
-    key.verify_digest_sig(&digest, signature).is_ok()
+fn mac_bytes(algorithm: SignAlgorithm) -> usize {
+    match algorithm {
+        SignAlgorithm::HmacSha384 => 48,
+        SignAlgorithm::HmacSha512 => 64,
+        _ => 32,
+    }
 }
 
 fn opened(
     session: &mut dyn CryptoSession,
     key: &KeyHandle,
     algorithm: DecryptAlgorithm,
-    public: Option<&PublicKey>,
+    public: Option<&dyn PublicHalf>,
 ) -> Result<(), Seen> {
-    let how = match algorithm {
-        DecryptAlgorithm::RsaesOaepSha256 => &OAEP_SHA256_MGF1SHA256,
-        DecryptAlgorithm::RsaesOaepSha1 => &OAEP_SHA1_MGF1SHA1,
-    };
-    let sealed = public.and_then(|public| {
-        let key = OaepPublicEncryptingKey::new(PublicEncryptingKey::from_der(public.as_der()).ok()?).ok()?;
-        let mut out = vec![0; key.ciphertext_size()];
-        key.encrypt(how, TEXT, &mut out, None).ok().map(|sealed| sealed.to_vec())
-    });
-    let Some(sealed) = sealed else {
-        return Err(Seen::wrong("its public key is none that another implementation takes"));
+    let Some(Ok(sealed)) = public.map(|public| public.encrypt(algorithm, TEXT)) else {
+        return Err(Seen::wrong("under its public key nothing is encrypted elsewhere"));
     };
     let mut forged = sealed.clone();
     forged[9] ^= 1;

@@ -167,7 +167,9 @@ fn seen(vice: Vice, spec: KeySpec, usage: KeyUsage) -> crate::hsm::doctor::check
 
 #[test]
 fn each_kind_is_found_good_where_it_is_and_left_out_where_it_is_not() {
-    for (name, spec, usage) in KINDS {
+    let kinds =
+        KINDS.into_iter().filter(|(_, spec, usage)| bent(Vice::Nothing).profile.offers(*spec, *usage));
+    for (name, spec, usage) in kinds {
         let check = seen(Vice::Nothing, spec, usage);
         assert_eq!((check.result, check.needed), (Outcome::Ok, false), "{name}: {check:?}");
         let check = seen(Vice::HoldsNothing, spec, usage);

@@ -1,0 +1,76 @@
+//! Workers of the software lane: threads that use software keys where that would hold up an arbiter. They take chunks as sessions of tokens
+//! do, and give back each done, or with the fault that kept it from that.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use keymill_core::error::{Error, ErrorKind};
+use keymill_core::seam::provider::CryptoSession;
+
+use crate::lane::Taken;
+use crate::pool::chunk::{Chunk, call, send_home};
+use crate::shared::Shared;
+use crate::work::Fault;
+
+/// How long a worker sleeps when there is nothing to do.
+const IDLE: Duration = Duration::from_secs(60);
+/// Chunks that a worker takes at a time: what waits behind them could be done by another.
+const BATCH: usize = 4;
+
+/// A worker of the software lane, on a thread of its own.
+pub(crate) struct PrivateActor {
+    shared: Arc<Shared>,
+    session: Box<dyn CryptoSession>,
+}
+
+impl PrivateActor {
+    /// Starts a worker.
+    ///
+    /// # Errors
+    /// A sentence, where the provider gives no session or the system no thread.
+    pub(crate) fn start(shared: &Arc<Shared>, number: usize) -> Result<std::thread::JoinHandle<()>, String> {
+        let session = shared.provider.open_session().map_err(|error| error.to_string())?;
+        let actor = Self { shared: shared.clone(), session };
+        let builder = std::thread::Builder::new().name(format!("km-software-{number}"));
+        shared.software.join(0);
+        builder.spawn(move || actor.run()).map_err(|error| error.to_string())
+    }
+
+    fn run(mut self) {
+        let mut batch = Vec::new();
+        loop {
+            match self.shared.clone().software.take_within(0, IDLE, BATCH, &mut batch) {
+                Taken::Closed => return,
+                Taken::Idle => {}
+                Taken::Batch => {
+                    for mut chunk in batch.drain(..) {
+                        if let Err(fault) = self.do_chunk(&mut chunk) {
+                            chunk.fault = Some(fault);
+                        }
+                        // One by one: who waits for the first need not wait for the others.
+                        send_home(vec![chunk]);
+                    }
+                }
+            }
+        }
+    }
+
+    fn do_chunk(&mut self, chunk: &mut Chunk) -> Result<(), Fault> {
+        // Expired and abandoned chunks are dropped before they reach the provider.
+        if chunk.cancel.is_cancelled() || Instant::now() >= chunk.deadline {
+            return Err(Error::new(ErrorKind::Deadline, "not done within the time allowed").into());
+        }
+        let handle = self.shared.handle(&chunk.entry, &chunk.version)?;
+        let session = &mut *self.session;
+        // A library that panics over one item takes neither the thread with it nor the request.
+        let called = catch_unwind(AssertUnwindSafe(|| call(session, &handle, &mut chunk.work)));
+        match called {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(lost)) => Err(Error::new(ErrorKind::Unavailable, "the crypto session was lost")
+                .caused_by(lost.reason)
+                .into()),
+            Err(_panic) => Err(Error::internal("the crypto library panicked").into()),
+        }
+    }
+}
