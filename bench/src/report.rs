@@ -45,6 +45,9 @@ pub enum Unit {
     /// Requests a second.
     #[serde(rename = "requests/s")]
     Requests,
+    /// MiB a second.
+    #[serde(rename = "MiB/s")]
+    Mebibytes,
     /// Nanoseconds.
     #[serde(rename = "ns")]
     Nanoseconds,
@@ -187,6 +190,7 @@ pub(crate) fn figure(value: f64, unit: Unit) -> String {
         Unit::Items | Unit::Requests if value >= 1e6 => (value / 1e6, " M/s"),
         Unit::Items | Unit::Requests if value >= 1e3 => (value / 1e3, " k/s"),
         Unit::Items | Unit::Requests => (value, " /s"),
+        Unit::Mebibytes => (value, " MiB/s"),
         Unit::Nanoseconds if value >= 1e3 => (value / 1e3, " µs"),
         Unit::Nanoseconds => (value, " ns"),
         Unit::Microseconds if value >= 1e3 => (value / 1e3, " ms"),

@@ -8,6 +8,7 @@ fn a_row_of_each_kind_is_measured_beside_its_ceiling_and_prints() {
         "in-process BatchDecrypt 256 x 1 KiB",
         "tcp BatchEncrypt 16",
         "lane hop, 16",
+        "envelope open",
         "http",
         "single",
         "audit on, tcp Batch",

@@ -14,6 +14,8 @@ from hsm_token import Token
 from keymill_tcp import Connection
 
 DEFAULT_BINARY = Path(__file__).resolve().parents[2] / "target" / "release" / "keymill"
+# The program, which is server and command line.
+BINARY = Path(os.environ.get("KEYMILL_BIN", DEFAULT_BINARY)).resolve()
 # Where all keys are in a token: the mode that they have there.
 BULK_MODE = os.environ.get("KEYMILL_INTEROP_BULK_MODE")
 # How its keys seal.
@@ -26,20 +28,19 @@ class ServerProcess:
     """A running server, its two addresses and the credentials that it wrote at first start."""
 
     def __init__(self, directory):
-        binary = Path(os.environ.get("KEYMILL_BIN", DEFAULT_BINARY)).resolve()
-        if not binary.is_file():
-            raise FileNotFoundError(f"no server at {binary}: build it, or name one in KEYMILL_BIN")
+        if not BINARY.is_file():
+            raise FileNotFoundError(f"no server at {BINARY}: build it, or name one in KEYMILL_BIN")
         self.data, self.log = directory / "data", directory / "server.log"
         credentials = directory / "credentials.json"
         home = directory / "home"
         home.mkdir()
         environment, options = _environment(home), []
         if BULK_MODE:
-            token = Token(binary, os.environ["KEYMILL_INTEROP_MODULE"], BULK_MODE, directory / "token", environment)
+            token = Token(BINARY, os.environ["KEYMILL_INTEROP_MODULE"], BULK_MODE, directory / "token", environment)
             environment, options = token.environment, ["--config", token.config]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [binary, "serve", *options, "--data-dir", self.data, "--http", "127.0.0.1:0", "--msgpack",
+                [BINARY, "serve", *options, "--data-dir", self.data, "--http", "127.0.0.1:0", "--msgpack",
                  "127.0.0.1:0", "--credentials", credentials],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment,
             )

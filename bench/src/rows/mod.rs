@@ -1,6 +1,7 @@
 //! The rows, a file a path. Each starts its servers, measures, and leaves nothing running but what the rows share.
 
 mod audit;
+mod envelope;
 mod fairness;
 mod http;
 mod in_process;
@@ -19,6 +20,7 @@ pub(crate) fn measure(plan: &mut Plan<'_>) -> Result<()> {
     http::measure(plan)?;
     audit::measure(plan)?;
     lane::measure(plan)?;
+    envelope::measure(plan)?;
     fairness::measure(plan)
 }
 

@@ -69,6 +69,8 @@ pub struct Metrics {
     /// Done by software copies of HSM keys: while the HSM was unavailable, and while its queue was full.
     fallback_items: [IntCounter; 2],
     authentication_failures: IntCounterVec,
+    /// Uses of keys that wait for their deletion, all of them refused.
+    pub(crate) pending_uses: IntCounter,
     /// Connections, by frontend.
     pub connections: IntGaugeVec,
     /// Requests taken and not yet answered.
@@ -333,6 +335,10 @@ impl Default for Metrics {
                 );
                 FALLBACKS.map(|reason| items.with_label_values(&[reason.name()]))
             },
+            pending_uses: make.counter(
+                "keymill_pending_deletion_uses_total",
+                "Requests that would have used a key that waits for its deletion: somebody still needs it.",
+            ),
             authentication_failures: {
                 let failures = make.counters(
                     "keymill_authentication_failures_total",

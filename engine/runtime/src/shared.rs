@@ -8,7 +8,7 @@ use actix::Recipient;
 use keymill_core::access::AccessSnapshot;
 use keymill_core::error::{Error, ErrorKind};
 use keymill_core::id::{AccessKeyId, RequestId};
-use keymill_core::key::{Cmk, KeyVersionMaterial, ProtectionLevel};
+use keymill_core::key::{Cmk, KeyState, KeyVersionMaterial, ProtectionLevel};
 use keymill_core::seam::auth::Authenticator;
 use keymill_core::seam::provider::{CryptoProvider, KeyCustody, KeyHandle, PublicHalf, StoredKey};
 use keymill_core::seam::store::Store;
@@ -61,9 +61,31 @@ pub(crate) struct Shared {
     pub(crate) quarantined: usize,
     /// Why the store refuses writes, if it does; for `/readyz`.
     pub(crate) store_trouble: Mutex<Option<String>>,
+    /// When it was last logged that a key is used that waits for its deletion, in milliseconds since 1970.
+    pub(crate) pending_use_logged_ms: AtomicU64,
 }
 
 impl Shared {
+    /// Checks that a key may be used now. That somebody would use one that waits for its deletion is an alarm: it is counted, and at most once
+    /// a minute it is logged.
+    ///
+    /// # Errors
+    /// As of [`KeyState::check_usable`](keymill_core::key::KeyState::check_usable).
+    pub(crate) fn check_usable(&self, cmk: &Cmk) -> Result<(), Error> {
+        const PAUSE_MS: u64 = 60_000;
+        if cmk.state == KeyState::PendingDeletion {
+            self.metrics.pending_uses.inc();
+            let (now, last) = (self.clock.now().as_ms(), self.pending_use_logged_ms.load(Ordering::Relaxed));
+            let is_due = now.abs_diff(last) >= PAUSE_MS;
+            let (store, ordering) = (&self.pending_use_logged_ms, Ordering::Relaxed);
+            if is_due && store.compare_exchange(last, now, ordering, ordering).is_ok() {
+                let delete_at = cmk.delete_at.map(|at| at.to_string()).unwrap_or_default();
+                tracing::warn!(key = %cmk.id, delete_at, "a key that waits for its deletion is still asked for");
+            }
+        }
+        cmk.state.check_usable()
+    }
+
     /// Returns the loaded software key of a version, or the software copy of one in a token, loading it on first use.
     pub(crate) fn handle(&self, entry: &CmkEntry, version: &VersionEntry) -> Result<KeyHandle, Fault> {
         let mut slot = version.handle.lock();

@@ -1,20 +1,29 @@
 #![doc = include_str!("../README.md")]
 
+pub mod cache;
 pub mod client;
 pub mod connection;
 pub mod credentials;
+pub mod envelope;
 pub mod error;
 pub mod http;
+pub mod keys;
 mod receiver;
 mod sender;
+mod wait;
 
 #[cfg(test)]
 mod fake;
+#[cfg(test)]
+mod fake_keys;
 
 pub use client::{Client, Config, OwnedReply};
 pub use connection::{Connection, Options};
 pub use credentials::Credentials;
+pub use envelope::{Envelope, EnvelopeError};
 pub use error::{ClientError, Result, ServerError};
 pub use http::{HttpClient, HttpReply};
+pub use keys::{DataKey, DataKeys, KeysError};
 pub use receiver::{Answer, Receiver};
 pub use sender::Sender;
+pub use wait::wait;

@@ -6,7 +6,7 @@ use crate::admin::{access_key, alias, key, login};
 use crate::batch::{self, BatchArgs, Direction};
 use crate::credentials::{ServerArgs, Target};
 use crate::failure::{Failure, Result};
-use crate::{audit, demo, hsm, output, serve, tokens};
+use crate::{audit, demo, envelope, hsm, output, serve, tokens};
 
 /// A self-hosted key management service and crypto engine
 ///
@@ -30,6 +30,7 @@ enum Command {
     Alias(alias::AliasArgs),
     AccessKey(access_key::AccessKeyArgs),
     Batch(BatchCommand),
+    Envelope(envelope::EnvelopeArgs),
     /// Work with the audit log
     Audit(AuditCommand),
     Hsm(hsm::HsmArgs),
@@ -44,7 +45,7 @@ enum Command {
     Version,
 }
 
-/// Encrypt or decrypt columns of CSV and fields of NDJSON
+/// Encrypt, decrypt or re-encrypt columns of CSV and fields of NDJSON
 #[derive(Args, Clone, Debug)]
 struct BatchCommand {
     #[command(flatten)]
@@ -59,6 +60,8 @@ enum BatchDirection {
     Encrypt(BatchArgs),
     /// Decrypt what `batch encrypt` has encrypted, byte for byte
     Decrypt(BatchArgs),
+    /// Encrypt anew, in the server, what `batch encrypt` has encrypted: under another key, or the newest version of the same
+    Reencrypt(BatchArgs),
 }
 
 #[derive(Args, Clone, Debug)]
@@ -84,7 +87,9 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Batch(BatchCommand { server, direction }) => match direction {
             BatchDirection::Encrypt(args) => run_batch(Direction::Encrypt, &server, &args),
             BatchDirection::Decrypt(args) => run_batch(Direction::Decrypt, &server, &args),
+            BatchDirection::Reencrypt(args) => run_batch(Direction::ReEncrypt, &server, &args),
         },
+        Command::Envelope(args) => envelope::run(&args),
         Command::Audit(AuditCommand { command: AuditAction::Verify(args) }) => audit::run(&args),
         Command::HsmWorker => tokens::run_worker(),
         Command::Hsm(args) => hsm::run(args),
@@ -153,6 +158,10 @@ mod tests {
             "keymill key describe people",
             "keymill key schedule-deletion alias/a --days 6",
             "keymill bogus",
+            "keymill envelope seal --in a --out b --key people",
+            "keymill envelope seal --in a --out b --key alias/a --context k",
+            "keymill envelope open --in a",
+            "keymill envelope open --in a --out b --stdout",
         ] {
             assert_eq!(Cli::try_parse_from(line.split(' ')).unwrap_err().exit_code(), 2, "{line}");
         }

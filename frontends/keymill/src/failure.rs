@@ -87,8 +87,15 @@ impl fmt::Display for Failure {
 
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
+        Self::of_client(&error)
+    }
+}
+
+impl Failure {
+    /// Makes the failure of a request.
+    pub(crate) fn of_client(error: &ClientError) -> Self {
         let failure = Self::new(error.to_string());
-        match &error {
+        match error {
             ClientError::Io(_) => failure.next(
                 "start the server with `keymill serve`, or name another with --tcp HOST:PORT or --url http://HOST:PORT",
             ),

@@ -7,6 +7,7 @@ mod cli;
 mod config;
 mod credentials;
 mod demo;
+mod envelope;
 mod failure;
 mod hsm;
 mod instance;

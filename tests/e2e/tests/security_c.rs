@@ -312,7 +312,7 @@ fn c1_re_encrypt_looks_at_the_state_of_its_destination_too() {
 
 #[test]
 fn c4_a_key_that_waits_for_its_deletion_refuses_changes_and_comes_back_whole() {
-    let (_live, mut caller) = begin();
+    let (live, mut caller) = begin();
     let (key, other) = (caller.create_key(), caller.create_key());
     let old = caller.encrypt(key, b"old", &[]).unwrap();
     caller.rotate(key).unwrap();
@@ -336,6 +336,8 @@ fn c4_a_key_that_waits_for_its_deletion_refuses_changes_and_comes_back_whole() {
     for (answered, code) in refused {
         assert_eq!(answered.unwrap_err().code, code);
     }
+    // Two that would have encrypted, one that would have decrypted: somebody still needs it.
+    assert_eq!(metric(&live, "keymill_pending_deletion_uses_total"), 3.0);
     let after = caller.describe(key).unwrap();
     assert_eq!((after.key_state, &after.delete_date), (KeyState::PendingDeletion, &before.delete_date));
     caller.cancel_deletion(key).unwrap();

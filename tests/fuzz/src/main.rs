@@ -8,6 +8,7 @@ mod authorization;
 mod batch;
 mod blob;
 mod context;
+mod envelope;
 mod http;
 mod memory;
 mod names;

@@ -3,7 +3,8 @@
 use keymill_core::{Error, ErrorKind};
 
 use crate::{
-    audit, authorization, batch, blob, context, http, names, parameters, record, root, stream, wire, worker,
+    audit, authorization, batch, blob, context, envelope, http, names, parameters, record, root, stream,
+    wire, worker,
 };
 
 /// Good input to start from: a name, and the bytes.
@@ -39,6 +40,7 @@ pub(crate) const ALL: &[Target] = &[
     Target { name: "root", check: root::check, seeds: root::seeds },
     Target { name: "worker-request", check: worker::request::check, seeds: worker::request::seeds },
     Target { name: "worker-answer", check: worker::answer::check, seeds: worker::answer::seeds },
+    Target { name: "envelope", check: envelope::check, seeds: envelope::seeds },
     Target { name: "batch", check: batch::check, seeds: batch::seeds },
 ];
 

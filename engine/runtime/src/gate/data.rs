@@ -281,7 +281,7 @@ impl Gate {
 
     fn destination(&self, job: &mut Job, key: &KeyRef, right: Operation) -> Result<Destination> {
         let entry = self.find_key(job, key, right)?;
-        entry.cmk.state.check_usable()?;
+        self.0.shared.check_usable(&entry.cmk)?;
         let version = entry.primary().clone();
         let algorithm = entry.cmk.algorithm().ok_or_else(|| {
             Error::new(
@@ -307,7 +307,7 @@ impl Gate {
         what: Compute,
     ) -> Result<(Arc<CmkEntry>, Arc<VersionEntry>)> {
         let entry = self.find_key(job, key, right)?;
-        entry.cmk.state.check_usable()?;
+        self.0.shared.check_usable(&entry.cmk)?;
         let invalid = |why: String| Err(Error::new(ErrorKind::InvalidParameter, why));
         let (usage, algorithm, has_it) = match what {
             Compute::Sign(algorithm, _) | Compute::Verify(algorithm, _) => {
@@ -372,7 +372,7 @@ impl Gate {
             None => None,
             Some(key) => {
                 let entry = self.find_key(job, key, right)?;
-                entry.cmk.state.check_usable()?;
+                self.0.shared.check_usable(&entry.cmk)?;
                 Some(entry.cmk.id)
             }
         };

@@ -209,7 +209,7 @@ impl Opener<'_> {
                 Some(why) => Err(Error::new(ErrorKind::Quarantined, why).into()),
                 None => Err(Error::key_not_found().into()),
             },
-            Some(entry) => match entry.cmk.state.check_usable() {
+            Some(entry) => match self.shared.check_usable(&entry.cmk) {
                 Err(error) => Err(error.into()),
                 Ok(()) => match entry.version(header.version).cloned() {
                     Some(version) => Ok((entry, version)),

@@ -17,7 +17,7 @@ Rows are counted without the header.
 A run that ends early, even by a crash, leaves a checkpoint beside the output (OUT.keymill-progress); the same command with \
 --resume goes on from there.";
 
-/// The options of `batch encrypt` and `batch decrypt`.
+/// The options of `batch encrypt`, `batch decrypt` and `batch reencrypt`.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct BatchArgs {
@@ -36,7 +36,7 @@ pub(crate) struct BatchArgs {
     /// Fields of NDJSON to seal or open; a dot descends into an object, \. is a dot
     #[arg(long, value_name = "PATH,...", value_delimiter = ',')]
     pub(crate) fields: Vec<String>,
-    /// Key to encrypt under: id, ARN or alias (encrypt only; ciphertexts name their key)
+    /// Key to encrypt under: id, ARN or alias (encrypt and reencrypt; ciphertexts name the key that opens them)
     #[arg(long, value_name = "KEY")]
     pub(crate) key: Option<String>,
     /// Encryption context: name=column takes the value from the row, name=literal:text is the same for all
@@ -66,7 +66,7 @@ pub(crate) struct BatchArgs {
     /// When encrypting, seal cells that are sealed already once more
     #[arg(long)]
     pub(crate) allow_reencrypt: bool,
-    /// When decrypting, leave cells that are not sealed as they are
+    /// When decrypting or re-encrypting, leave cells that are not sealed as they are
     #[arg(long)]
     pub(crate) skip_plain: bool,
     /// Leave empty cells (in NDJSON: "" and null) as they are, which shows where they are

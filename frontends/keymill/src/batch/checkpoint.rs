@@ -72,6 +72,7 @@ impl Checkpoint {
             direction: match plan.direction {
                 Direction::Encrypt => "encrypt".to_owned(),
                 Direction::Decrypt => "decrypt".to_owned(),
+                Direction::ReEncrypt => "reencrypt".to_owned(),
             },
             input: input.cloned(),
             arguments_sha256: plan.fingerprint().to_owned(),

@@ -168,7 +168,7 @@ impl<'p> CsvCutter<'p> {
                     Ok(())
                 })
             }
-            Direction::Decrypt => match value.strip_prefix(cell::SEALED.as_bytes()) {
+            Direction::Decrypt | Direction::ReEncrypt => match value.strip_prefix(cell::SEALED.as_bytes()) {
                 Some(text) => adding.cell(place, form, column, |items| cell::read_sealed(text, items)),
                 None if self.plan.skip_plain => Ok(()),
                 None => Err(cell::NOT_SEALED.to_owned()),

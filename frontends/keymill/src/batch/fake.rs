@@ -85,6 +85,7 @@ impl Sealer for FakeSealer<'_> {
         let work = match self.fake.direction {
             Direction::Encrypt => seal,
             Direction::Decrypt => open,
+            Direction::ReEncrypt => seal_anew,
         };
         let items = rows.items().zip(&contexts).map(|(item, context)| work(item, context)).collect();
         self.sent += 1;
@@ -133,6 +134,10 @@ fn seal(item: &[u8], context: &EncryptionContext) -> Option<Vec<u8>> {
     let length = (context.canonical().len() as u32).to_be_bytes();
     let body = item.iter().map(|byte| byte ^ 0xa5);
     Some([&[0xff][..], &length, context.canonical()].concat().into_iter().chain(body).collect())
+}
+
+fn seal_anew(item: &[u8], context: &EncryptionContext) -> Option<Vec<u8>> {
+    open(item, context).and_then(|plain| seal(&plain, context))
 }
 
 fn open(item: &[u8], context: &EncryptionContext) -> Option<Vec<u8>> {

@@ -14,12 +14,12 @@ const ENDED: i32 = 130;
 
 /// Whether the user asked to stop.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Interrupt(Arc<AtomicBool>);
+pub(crate) struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
     /// Takes the signals of this thread and of those it starts from now on, for as long as the program runs. All runs of the program share
     /// one answer: a signal goes to one thread, and a second waiting one would keep it from the run that is on.
-    pub(super) fn watch() -> Result<Self, BatchError> {
+    pub(crate) fn watch() -> Result<Self, BatchError> {
         static WATCHED: Mutex<Option<Interrupt>> = Mutex::new(None);
         let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
         let failed = |_| BatchError::from(Cause::Internal("signals cannot be waited for"));
@@ -45,7 +45,7 @@ impl Interrupt {
     }
 
     /// Tells whether the user asked to stop.
-    pub(super) fn is_set(&self) -> bool {
+    pub(crate) fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 

@@ -1,4 +1,5 @@
-//! `keymill batch encrypt|decrypt`: seals columns of CSV and fields of NDJSON, and opens them again to the same bytes.
+//! `keymill batch encrypt|decrypt|reencrypt`: seals columns of CSV and fields of NDJSON, opens them again to the same bytes, and seals them
+//! anew under another key or a new version of it, in the server, so that no plaintext comes here.
 //!
 //! A reader cuts the input into runs of rows, one worker a connection has them sealed or opened with several requests
 //! underway, and the calling thread writes them in their order and keeps the checkpoint. Nothing is parsed and written
@@ -30,9 +31,9 @@ use serde::Serialize;
 
 pub(crate) use args::{BatchArgs, Place};
 pub(crate) use error::BatchError;
+pub(crate) use interrupt::Interrupt;
 
 use checkpoint::Checkpoint;
-use interrupt::Interrupt;
 use output::Output;
 use pipeline::Settings;
 use plan::Plan;
@@ -47,6 +48,8 @@ pub(crate) enum Direction {
     Encrypt,
     /// Sealed cells are opened.
     Decrypt,
+    /// Sealed cells are sealed anew.
+    ReEncrypt,
 }
 
 /// The server, and who we are to it.
@@ -88,7 +91,7 @@ impl fmt::Display for Summary {
     }
 }
 
-/// Encrypts or decrypts as `args` say, shows progress on standard error, and returns what was done. Nothing is printed to
+/// Encrypts, decrypts or re-encrypts as `args` say, shows progress on standard error, and returns what was done. Nothing is printed to
 /// standard output unless `--out -` asks for it.
 ///
 /// # Errors

@@ -99,7 +99,7 @@ impl<'p> NdjsonCutter<'p> {
                     Ok(())
                 })
             }
-            Direction::Decrypt => {
+            Direction::Decrypt | Direction::ReEncrypt => {
                 let text = plain_text(json);
                 let sealed = text.as_deref().and_then(|text| {
                     let json = text.strip_prefix(cell::SEALED_JSON).map(|blob| (Form::Json, blob));

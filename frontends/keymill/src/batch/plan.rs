@@ -145,16 +145,19 @@ fn key(direction: Direction, args: &BatchArgs) -> Result<Option<KeyRef>, BatchEr
         (Direction::Encrypt, None) => {
             Err(BatchError::usage("encrypt needs --key: a key id, an ARN or an alias"))
         }
-        (Direction::Encrypt, Some(text)) => match KeyRef::parse(text) {
+        (Direction::ReEncrypt, None) => {
+            Err(BatchError::usage("reencrypt needs --key, under whose newest version all is sealed anew"))
+        }
+        (Direction::Encrypt | Direction::ReEncrypt, Some(text)) => match KeyRef::parse(text) {
             KeyRef::Unknown => Err(BatchError::usage(format!(
                 "--key {text} is no key id, ARN or alias (an alias is written alias/NAME)"
             ))),
             key => Ok(Some(key)),
         },
         (Direction::Decrypt, None) => Ok(None),
-        (Direction::Decrypt, Some(_)) => {
-            Err(BatchError::usage("--key is for encrypt; each ciphertext names the key that opens it"))
-        }
+        (Direction::Decrypt, Some(_)) => Err(BatchError::usage(
+            "--key is for encrypt and reencrypt; each ciphertext names the key that opens it",
+        )),
     }
 }
 
@@ -198,8 +201,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_wrong_use() {
-        use Direction::{Decrypt, Encrypt};
+        use Direction::{Decrypt, Encrypt, ReEncrypt};
         for (direction, line) in [
+            (ReEncrypt, "--in a.csv --out b --columns c"),
             (Encrypt, "--in a.csv --out b --columns c"),
             (Encrypt, "--in a.csv --out b --columns c --key people"),
             (Decrypt, "--in a.csv --out b --columns c --key alias/people"),

@@ -113,7 +113,9 @@ impl Rows {
         for (cell, result) in self.cells.iter().zip(results) {
             self.out.extend_from_slice(&self.raw[copied..cell.place.start]);
             match direction {
-                Direction::Encrypt => cell::write_sealed(cell.form, result, &mut self.out),
+                Direction::Encrypt | Direction::ReEncrypt => {
+                    cell::write_sealed(cell.form, result, &mut self.out)
+                }
                 Direction::Decrypt => {
                     let next = self.raw.get(cell.place.end).copied();
                     cell::write_opened(cell.form, result, next, &mut self.out).map_err(|message| {

@@ -9,7 +9,9 @@ use keymill_client::{ClientError, Connection, Credentials, Options, ServerError}
 use keymill_core::ErrorKind;
 use keymill_core::context::EncryptionContext;
 use keymill_core::id::KeyRef;
-use keymill_core::operation::{BatchDecryptRequest, BatchEncryptRequest, Bin, ItemError, Reply, Request};
+use keymill_core::operation::{
+    BatchDecryptRequest, BatchEncryptRequest, BatchReEncryptRequest, Bin, ItemError, Reply, Request,
+};
 
 use super::plan::Plan;
 use super::rows::Rows;
@@ -212,7 +214,7 @@ pub(super) struct ServerSealer {
 impl Sealer for ServerSealer {
     fn send(&mut self, rows: &Rows) -> Result<u64, SealError> {
         let items: Vec<_> = rows.items().map(Bin::from).collect();
-        let contexts = self.what.per_row.then(|| rows.contexts().cloned().map(Some).collect());
+        let contexts = self.what.per_row.then(|| rows.contexts().cloned().map(Some).collect::<Vec<_>>());
         let common = self.what.common.clone();
         let timeout_ms = Some(TIMEOUT.as_millis() as u64);
         let request: Request<'_> = match (self.what.direction, &self.what.key) {
@@ -221,6 +223,16 @@ impl Sealer for ServerSealer {
                 items,
                 encryption_context: common,
                 encryption_contexts: contexts,
+                timeout_ms,
+            }
+            .into(),
+            (Direction::ReEncrypt, key) => BatchReEncryptRequest {
+                items,
+                destination_key_id: key.clone().expect("the plan of a re-encryption has a key"),
+                source_encryption_context: common.clone(),
+                source_encryption_contexts: contexts.clone(),
+                destination_encryption_context: common,
+                destination_encryption_contexts: contexts,
                 timeout_ms,
             }
             .into(),
@@ -242,6 +254,7 @@ impl Sealer for ServerSealer {
         match answer.result() {
             Ok(Reply::BatchEncrypt(reply)) => results.take(&reply.items, reply.errors),
             Ok(Reply::BatchDecrypt(reply)) => results.take(&reply.items, reply.errors),
+            Ok(Reply::BatchReEncrypt(reply)) => results.take(&reply.items, reply.errors),
             Ok(_) => return Err(SealError::Broken("the answer is of another operation".to_owned())),
             Err(ClientError::Refused(error)) => return Ok((answer.id(), Err(error.into()))),
             Err(error) => return Err(error.into()),
