@@ -192,7 +192,7 @@ impl Engine {
             buffered: Arc::default(),
             request_ids: RequestIds::new(u64::from_be_bytes(random::array().map_err(random("request ids"))?)),
             store_trouble: parking_lot::Mutex::new(None),
-            pending_use_logged_ms: std::sync::atomic::AtomicU64::new(0),
+            pending_uses_logged: parking_lot::Mutex::default(),
             quarantined: loaded.quarantined.len(),
             pool: Pool::new(config.pool.clone(), tokens),
             software: Lane::new(config.max_queued_jobs, MAX_CHUNK),

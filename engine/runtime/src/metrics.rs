@@ -100,6 +100,7 @@ struct Sampled {
     audit_healthy: IntGauge,
     store_healthy: IntGauge,
     hsm_lane: IntGauge,
+    software_lane: IntGauge,
     token: TokenSeries,
 }
 
@@ -222,6 +223,8 @@ pub struct Sample {
     pub store_healthy: bool,
     /// Chunks that wait for a session of a token.
     pub hsm_lane_depth: usize,
+    /// Chunks that wait for a thread of the software lane.
+    pub software_lane_depth: usize,
     /// How each token is.
     pub tokens: Vec<TokenReport>,
 }
@@ -293,7 +296,7 @@ impl Default for Metrics {
                 )
                 .expect("the name is valid"),
             ),
-            lane_depth: make.gauge("keymill_lane_jobs", "Jobs that wait in the software lane."),
+            lane_depth: make.gauge("keymill_lane_jobs", "Keys that wait to be made."),
             buffered: make.gauge("keymill_buffered_bytes", "Bytes of requests and answers held."),
             keys: make.gauge("keymill_keys", "Customer master keys."),
             quarantined: make.gauge(
@@ -314,6 +317,10 @@ impl Default for Metrics {
             ),
             store_healthy: make.gauge("keymill_store_healthy", "1 while the store takes writes, else 0."),
             hsm_lane: make.gauge("keymill_hsm_lane_chunks", "Chunks that wait for a session of a token."),
+            software_lane: make.gauge(
+                "keymill_software_lane_chunks",
+                "Chunks of private-key work, and of AES-GCM and SM4-GCM under software keys, that wait for a thread.",
+            ),
             token: TokenSeries::make(&make),
         };
         let process = prometheus::process_collector::ProcessCollector::for_self();
@@ -435,6 +442,7 @@ impl Metrics {
         s.audit_healthy.set(i64::from(sample.audit_healthy));
         s.store_healthy.set(i64::from(sample.store_healthy));
         s.hsm_lane.set(sample.hsm_lane_depth as i64);
+        s.software_lane.set(sample.software_lane_depth as i64);
         sample.tokens.iter().for_each(|report| s.token.set(report));
         prometheus::TextEncoder::new()
             .encode_to_string(&self.registry.gather())

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use actix::Recipient;
 use keymill_core::access::AccessSnapshot;
 use keymill_core::error::{Error, ErrorKind};
-use keymill_core::id::{AccessKeyId, RequestId};
+use keymill_core::id::{AccessKeyId, CmkId, RequestId};
 use keymill_core::key::{Cmk, KeyState, KeyVersionMaterial, ProtectionLevel};
 use keymill_core::seam::auth::Authenticator;
 use keymill_core::seam::provider::{CryptoProvider, KeyCustody, KeyHandle, PublicHalf, StoredKey};
@@ -62,23 +62,29 @@ pub(crate) struct Shared {
     /// Why the store refuses writes, if it does; for `/readyz`.
     pub(crate) store_trouble: Mutex<Option<String>>,
     /// When it was last logged that a key is used that waits for its deletion, in milliseconds since 1970.
-    pub(crate) pending_use_logged_ms: AtomicU64,
+    pub(crate) pending_uses_logged: Mutex<HashMap<CmkId, u64>>,
 }
 
 impl Shared {
-    /// Checks that a key may be used now. That somebody would use one that waits for its deletion is an alarm: it is counted, and at most once
-    /// a minute it is logged.
+    /// Checks that a key may be used now. That somebody would use one that waits for its deletion is an alarm: it is counted, and for each
+    /// key it is logged at most once a minute.
     ///
     /// # Errors
     /// As of [`KeyState::check_usable`](keymill_core::key::KeyState::check_usable).
     pub(crate) fn check_usable(&self, cmk: &Cmk) -> Result<(), Error> {
         const PAUSE_MS: u64 = 60_000;
+        const LOGGED_KEYS: usize = 1_024;
         if cmk.state == KeyState::PendingDeletion {
             self.metrics.pending_uses.inc();
-            let (now, last) = (self.clock.now().as_ms(), self.pending_use_logged_ms.load(Ordering::Relaxed));
-            let is_due = now.abs_diff(last) >= PAUSE_MS;
-            let (store, ordering) = (&self.pending_use_logged_ms, Ordering::Relaxed);
-            if is_due && store.compare_exchange(last, now, ordering, ordering).is_ok() {
+            let now = self.clock.now().as_ms();
+            let mut logged = self.pending_uses_logged.lock();
+            if logged.len() >= LOGGED_KEYS {
+                logged.clear();
+            }
+            let last = logged.get(&cmk.id).copied();
+            if last.is_none_or(|last| now.abs_diff(last) >= PAUSE_MS) {
+                logged.insert(cmk.id, now);
+                drop(logged);
                 let delete_at = cmk.delete_at.map(|at| at.to_string()).unwrap_or_default();
                 tracing::warn!(key = %cmk.id, delete_at, "a key that waits for its deletion is still asked for");
             }

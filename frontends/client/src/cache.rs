@@ -211,8 +211,9 @@ impl<K: DataKeys> Local<K> {
                 let mut state = self.state.lock();
                 if state.cleared == cleared {
                     keep(&mut state, envelope.clone(), asked);
-                    let expiry = asked + self.limits.age;
-                    state.next_expiry = Some(state.next_expiry.map_or(expiry, |next| next.min(expiry)));
+                    // An age beyond all time is none.
+                    let expiry = asked.checked_add(self.limits.age);
+                    state.next_expiry = state.next_expiry.into_iter().chain(expiry).min();
                 }
                 drop(state);
                 lead.land(Ok(()));
@@ -244,12 +245,12 @@ impl State {
         if self.next_expiry.is_none_or(|next| now < next) {
             return;
         }
-        let is_old = |asked: Instant| asked + age <= now;
+        let is_old = |asked: Instant| asked.checked_add(age).is_some_and(|expiry| expiry <= now);
         sweep(&mut self.sealing, |sealing| is_old(sealing.asked));
         sweep(&mut self.opened, |opened| is_old(opened.asked));
         let sealing = self.sealing.iter().map(|(_, sealing)| sealing.asked);
         let opened = self.opened.iter().map(|(_, opened)| opened.asked);
-        self.next_expiry = sealing.chain(opened).min().map(|oldest| oldest + age);
+        self.next_expiry = sealing.chain(opened).min().and_then(|oldest| oldest.checked_add(age));
     }
 }
 

@@ -1,6 +1,7 @@
 //! The receiving half of a connection. Answers are not copied out of the buffer that the socket fills: each holds on to it,
 //! and the buffer is used again once the answers in it are gone.
 
+use std::fmt;
 use std::io::{self, Read};
 use std::net::TcpStream;
 use std::ops::Range;
@@ -10,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use keymill_core::operation::{Operation, Reply};
 use keymill_wire::answer::{AnswerShape, check_answer, decode_error, decode_reply};
 use keymill_wire::frame::{self, LENGTH_BYTES};
+use zeroize::Zeroize;
 
 use crate::error::{ClientError, Result, ServerError, undecodable};
 use crate::sender::operation_of;
@@ -27,14 +29,21 @@ pub struct Receiver {
     received: u64,
 }
 
-/// An answer in its frame.
-#[derive(Clone, Debug)]
+/// An answer in its frame. Plaintexts and data keys are in it, so that `Debug` tells their length alone.
+#[derive(Clone)]
 pub struct Answer {
     id: u64,
     operation: Operation,
     status: u16,
     buffer: Arc<Vec<u8>>,
     body: Range<usize>,
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, operation, status, body, .. } = self;
+        write!(f, "Answer({id}, {}, status {status}, {} bytes)", operation.name(), body.len())
+    }
 }
 
 impl Answer {
@@ -122,7 +131,6 @@ pub(crate) struct Frame {
 }
 
 /// Cuts what a socket brings into frames.
-#[derive(Debug)]
 pub(crate) struct Frames {
     stream: TcpStream,
     /// As long as its capacity: a read needs bytes to write over, and writing zeros first would cost as much as the copy.
@@ -131,6 +139,23 @@ pub(crate) struct Frames {
     unread: Range<usize>,
     spares: Vec<Arc<Vec<u8>>>,
     max_frame: usize,
+}
+
+impl fmt::Debug for Frames {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Frames({} bytes unread)", self.unread.len())
+    }
+}
+
+impl Drop for Frames {
+    fn drop(&mut self) {
+        for buffer in std::iter::once(&mut self.buffer).chain(&mut self.spares) {
+            // Where an answer is still held, its holder has the buffer.
+            if let Some(bytes) = Arc::get_mut(buffer) {
+                bytes.zeroize();
+            }
+        }
+    }
 }
 
 impl Frames {

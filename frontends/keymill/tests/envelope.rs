@@ -247,6 +247,30 @@ fn a_signal_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_second_signal_ends_what_waits_for_its_input_and_leaves_nothing_behind_either() {
+    let site = Site::start();
+    let args = ["envelope", "seal", "--in", "-", "--out", "never", "--key", "alias/files"];
+    let mut child = site.command(&args).stdin(Stdio::piped()).spawn().unwrap();
+    let idle = child.stdin.take();
+    let patience = Instant::now() + Duration::from_secs(60);
+    while site.names().is_empty() {
+        assert!(Instant::now() < patience, "nothing is begun");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let ended = loop {
+        assert!(Instant::now() < patience, "it does not end");
+        if let Some(ended) = child.try_wait().unwrap() {
+            break ended;
+        }
+        let _asked = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+    };
+    drop(idle);
+    assert_eq!(ended.code(), Some(130));
+    assert!(site.names().is_empty(), "{:?}", site.names());
+}
+
+#[test]
 fn envelopes_are_sealed_anew_in_their_place_and_only_where_they_need_it() {
     let site = Site::start();
     fs::write(site.path("plain"), payload(3_000_000)).unwrap();

@@ -363,6 +363,16 @@ fn a_new_version_is_made_a_week_after_the_last_one_and_both_are_used() {
     assert!(caller.verify(new, ecdsa, (Some(&[7; 32]), None), &signature).unwrap());
     assert_eq!(caller.versions(old.key).unwrap().len(), 2);
     assert_eq!(caller.create_version(old.key).unwrap_err().code, "Rejected.StateModifiedFailed");
+    // However many ask at once, one is made.
+    let rsa = caller.create_pair(KeySpec::Rsa2048, None, SOFTWARE).unwrap();
+    drop(caller);
+    let live = live.halt().start(Setup::new(EngineConfig::default()).at_offset_ms(15 * DAY_MS));
+    let made: usize = std::thread::scope(|scope| {
+        let ask = || Caller::new(&live, &credentials).create_version(rsa.key).is_ok();
+        let asking: Vec<_> = (0..6).map(|_| scope.spawn(ask)).collect();
+        asking.into_iter().map(|asks| usize::from(asks.join().unwrap())).sum()
+    });
+    assert_eq!(made, 1);
 }
 
 #[test]

@@ -61,16 +61,14 @@ impl PrivateActor {
         if chunk.cancel.is_cancelled() || Instant::now() >= chunk.deadline {
             return Err(Error::new(ErrorKind::Deadline, "not done within the time allowed").into());
         }
-        let handle = self.shared.handle(&chunk.entry, &chunk.version)?;
-        let session = &mut *self.session;
-        // A library that panics over one item takes neither the thread with it nor the request.
-        let called = catch_unwind(AssertUnwindSafe(|| call(session, &handle, &mut chunk.work)));
-        match called {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(lost)) => Err(Error::new(ErrorKind::Unavailable, "the crypto session was lost")
-                .caused_by(lost.reason)
-                .into()),
-            Err(_panic) => Err(Error::internal("the crypto library panicked").into()),
-        }
+        // A library that panics over a key or an item takes neither the thread with it nor the request.
+        let called = catch_unwind(AssertUnwindSafe(|| {
+            let handle = self.shared.handle(&chunk.entry, &chunk.version)?;
+            call(&mut *self.session, &handle, &mut chunk.work).map_err(|lost| {
+                let error = Error::new(ErrorKind::Unavailable, "the crypto session was lost");
+                Fault::from(error.caused_by(lost.reason))
+            })
+        }));
+        called.unwrap_or_else(|_panic| Err(Error::internal("the crypto library panicked").into()))
     }
 }

@@ -134,8 +134,10 @@ impl Gate {
             Request::GenerateAndExportDataKey(r) => {
                 let contexts = common(job, r.encryption_context);
                 // Whoever has the private key has the data key in clear: that is to decrypt.
-                self.find_key(job, &r.key_id, Operation::Decrypt)?;
-                let to = self.destination(job, &r.key_id, Operation::GenerateAndExportDataKey)?;
+                let opens = self.find_key(job, &r.key_id, Operation::Decrypt)?;
+                // An alias that is moved meanwhile does not lead to another key.
+                let key_id = KeyRef::Id(opens.cmk.id);
+                let to = self.destination(job, &key_id, Operation::GenerateAndExportDataKey)?;
                 let bytes = data_key_bytes(r.key_spec, r.number_of_bytes)?;
                 let export = self.export(r.wrapping_key_spec, r.wrapping_algorithm, &r.public_key_blob)?;
                 export.check(bytes)?;
@@ -352,7 +354,10 @@ impl Gate {
     ) -> Result<()> {
         check_count(items.len())?;
         let spec = of.0.cmk.spec;
-        check_answer(job, items.iter().map(|item| result_bytes(spec, what, item.len())))?;
+        let bytes = || items.iter().map(|item| result_bytes(spec, what, item.len()));
+        check_answer(job, bytes())?;
+        // At once: a buffer that grows leaves copies of opened texts behind.
+        job.sheet.reserve(bytes().map(|bytes| bytes + ITEM_FRAMING_BYTES).sum::<usize>() + ANSWER_BYTES);
         job.task = computation(of, what, items, claims, frame, limit::BATCH_ITEM_BYTES);
         Ok(())
     }

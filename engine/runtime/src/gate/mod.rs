@@ -4,7 +4,7 @@
 mod data;
 mod filter;
 mod manage;
-mod parameters;
+pub(crate) mod parameters;
 mod plan;
 mod read;
 
@@ -340,6 +340,7 @@ impl Gate {
             audit_healthy: shared.audit.is_healthy(),
             store_healthy: shared.store_trouble.lock().is_none(),
             hsm_lane_depth: shared.pool.lane.len(),
+            software_lane_depth: shared.software.len(),
             tokens: shared.pool.tokens.iter().map(|token| token.report()).collect(),
         };
         drop(arbiters);

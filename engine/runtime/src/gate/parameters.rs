@@ -76,7 +76,7 @@ pub(super) fn check_modes(spec: KeySpec, usage: KeyUsage, bulk_mode: Option<Bulk
 }
 
 /// Checks that a key takes a new version at `now`: of key pairs alone, a week after the last one, up to fifty.
-pub(super) fn new_version(cmk: &Cmk, now: Timestamp) -> Result<()> {
+pub(crate) fn new_version(cmk: &Cmk, now: Timestamp) -> Result<()> {
     if !cmk.spec.is_key_pair() || cmk.origin != Origin::AliyunKms {
         let why = "CreateKeyVersion is for key pairs that are generated here";
         return Err(Error::new(ErrorKind::Unsupported, why));

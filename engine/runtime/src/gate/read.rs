@@ -61,7 +61,7 @@ impl Gate {
                 let entry = self.find_key(job, &r.key_id, Operation::GetPublicKey)?;
                 // What a disabled key has signed is verified all the same.
                 if entry.cmk.state != KeyState::Disabled {
-                    entry.cmk.state.check_usable()?;
+                    self.0.shared.check_usable(&entry.cmk)?;
                 }
                 if !entry.cmk.spec.is_key_pair() {
                     let why = format!("a key of KeySpec {} has no public half", entry.cmk.spec.name());

@@ -2,6 +2,7 @@
 //! goes to a token or to the software lane, as chunks; what the public half is enough for is done at the desk, and so are MACs of software
 //! keys, which cost less than to wake a thread.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -11,6 +12,7 @@ use keymill_core::operation::MessageType;
 use keymill_core::seam::provider::{CryptoSession, DecryptJob, JobError, PublicHalf, SignJob};
 use keymill_core::time::Timestamp;
 use keymill_crypto::digest;
+use zeroize::Zeroize;
 
 use super::away::{Away, Place, Segment};
 use super::cut;
@@ -63,7 +65,9 @@ impl Computation {
 
     /// Returns the estimated nanoseconds of item `i` at this desk.
     pub(super) fn cost_of(&self, i: usize) -> u64 {
-        let digested = self.items.item_len(i) as u64;
+        // SM3 is no instruction of the processor's.
+        let per_byte = if self.entry.cmk.spec == KeySpec::EcSm2 { 8 } else { 1 };
+        let digested = self.items.item_len(i) as u64 * per_byte;
         let public = || match self.entry.cmk.spec {
             KeySpec::EcP384 | KeySpec::EcP256K | KeySpec::EcSm2 => SLOW_PUBLIC,
             spec if spec.modulus_bytes().is_some() => RSA_PUBLIC,
@@ -143,13 +147,19 @@ impl Desk {
             return;
         }
         let mut away = self.trips.open(job);
-        if let Err(fault) = self.try_compute_away(job, &mut away, at) {
+        if let Err(fault) = self.try_compute_away(job, &mut away, count, at) {
             super::hsm::fail_rest(job, &fault);
         }
         self.trips.close(job, away);
     }
 
-    fn try_compute_away(&mut self, job: &mut Job, away: &mut Away, at: Timestamp) -> Result<(), Fault> {
+    fn try_compute_away(
+        &mut self,
+        job: &mut Job,
+        away: &mut Away,
+        count: usize,
+        at: Timestamp,
+    ) -> Result<(), Fault> {
         loop {
             cut::again(job, away, &mut self.trips, &self.shared)?;
             while away.segments.front().is_some_and(Segment::is_back) {
@@ -160,7 +170,10 @@ impl Desk {
             if job.next == job.len() {
                 return Ok(());
             }
-            cut::compute(job, away, &mut self.trips, &self.shared);
+            if cut::compute(job, away, &mut self.trips, &self.shared, count) {
+                // The rest is cut in its next turn.
+                return Ok(());
+            }
             if !away.segments.front().is_some_and(Segment::is_back) {
                 job.waits = true;
                 return Ok(());
@@ -177,7 +190,12 @@ impl Desk {
         let means = means(&self.shared, task);
         for i in range.clone() {
             let outcome = match &means {
-                Ok(means) => one(task, i, means, &mut *self.session, &mut job.sheet),
+                // A library that panics over one item takes neither the thread with it nor the request.
+                Ok(means) => {
+                    let (session, sheet) = (&mut *self.session, &mut job.sheet);
+                    catch_unwind(AssertUnwindSafe(|| one(task, i, means, session, sheet)))
+                        .unwrap_or_else(|_panic| Err(Error::internal("the crypto library panicked").into()))
+                }
                 Err(fault) => Err(fault.clone()),
             };
             match outcome {
@@ -255,12 +273,16 @@ fn one(
             session.sign(handle, &mut jobs).map_err(|lost| {
                 Error::new(ErrorKind::Unavailable, "the crypto session was lost").caused_by(lost.reason)
             })?;
-            let [made] = jobs;
-            let mac = made.output.ok_or_else(|| Error::internal("a MAC was not made"))?.map_err(refused)?;
+            let [mut made] = jobs;
+            // A message may be as secret as a plaintext is, and so is the right MAC of one that came with another.
+            made.input.zeroize();
+            let mac = made.output.take().ok_or_else(|| Error::internal("a MAC was not made"))?;
+            let mut mac = mac.map_err(refused)?;
             match task.what {
                 Compute::VerifyMac(_) => sheet.truth(digest::equal(&mac, task.claim(i))),
                 _ => put(sheet, &mac),
             }
+            mac.zeroize();
         }
         _ => return Err(Error::internal("the desk lacks what this takes").into()),
     }

@@ -24,6 +24,8 @@ use crate::shared::Shared;
 
 /// Bytes of text in one chunk, at most, but for an item that is longer by itself.
 const MAX_CHUNK_BYTES: usize = 256 * 1024;
+/// Bytes of messages in a chunk that is computed, where there is more than one: they are digested while it is cut.
+const MAX_COMPUTED_BYTES: usize = 64 * 1024;
 /// Items of one segment of a job that opens, at least: what is opened here needs no token.
 const MIN_OPENED: usize = 32;
 /// Items that are re-encrypted at a time.
@@ -211,13 +213,30 @@ pub(super) fn seal_segment(
     Ok(Cut::Done)
 }
 
-/// Cuts segments of what is to be computed, of one chunk each, until enough is under way.
-pub(super) fn compute(job: &mut Job, away: &mut Away, trips: &mut Trips, shared: &Shared) {
+/// Cuts segments of what is to be computed, of one chunk each, until enough is under way, or `count` items are cut: messages are digested
+/// here, and a turn is short. Tells whether there is more to be cut at once.
+pub(super) fn compute(
+    job: &mut Job,
+    away: &mut Away,
+    trips: &mut Trips,
+    shared: &Shared,
+    count: usize,
+) -> bool {
     let total = job.len();
+    let stop = away.cut_to.saturating_add(count);
     while away.cut_to < total && away.has_room(shared.window()) {
-        let Task::Compute(task) = &job.task else { return };
+        if away.cut_to >= stop {
+            return true;
+        }
+        let Task::Compute(task) = &job.task else { return false };
         let keys = (task.entry.clone(), task.version.clone());
-        let end = total.min(away.cut_to + task.chunk_items());
+        let most = total.min(away.cut_to + task.chunk_items());
+        let mut bytes = 0;
+        let long = (away.cut_to..most).find(|i| {
+            bytes += task.items.item_len(*i);
+            bytes > MAX_COMPUTED_BYTES
+        });
+        let end = long.map_or(most, |long| long.max(away.cut_to + 1));
         let mut segment = Segment::new(away.cut_to..end);
         let (work, places) = compute::work(task, shared, &segment, None);
         segment.places = places;
@@ -228,6 +247,7 @@ pub(super) fn compute(job: &mut Job, away: &mut Away, trips: &mut Trips, shared:
         away.cut_to = end;
         away.segments.push_back(segment);
     }
+    false
 }
 
 /// Fills a batch with the texts of a segment, each under a nonce of its own; `again`: the places are known, of this chunk.

@@ -1,6 +1,7 @@
 //! Data keys for somebody else's key pair: what a job has in clear is encrypted under a public key that the caller gave, before anything of
 //! it is recorded or answered.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use keymill_core::Sensitive;
@@ -41,7 +42,10 @@ impl Export {
             let why = format!("WrappingAlgorithm: a key of {} has no {}", spec.name(), algorithm.name());
             return Err(invalid(why));
         }
-        let half = provider.public_half(spec, &PublicKey::from_der(public.to_vec()));
+        let public_key = PublicKey::from_der(public.to_vec());
+        // What comes from outside is parsed here: a library that panics over it takes the request alone.
+        let half = catch_unwind(AssertUnwindSafe(|| provider.public_half(spec, &public_key)))
+            .unwrap_or_else(|_panic| Err(ProviderError::Rejected("the crypto library panicked".into())));
         let half = half.map_err(|error| match error {
             ProviderError::Corrupt(_) | ProviderError::Rejected(_) => {
                 invalid(format!("PublicKeyBlob: it is no public key of {} that is accepted", spec.name()))

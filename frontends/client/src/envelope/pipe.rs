@@ -5,6 +5,8 @@ use std::io::{self, Read, Write};
 use std::ops::ControlFlow;
 use std::thread::Builder;
 
+use zeroize::Zeroizing;
+
 use super::error::EnvelopeError;
 use super::stream::{SEGMENT_BYTES, Segments, TAG_BYTES, room};
 
@@ -34,9 +36,9 @@ pub(super) struct Pipe {
     pub(super) segments: Segments,
 }
 
-/// A segment, with room for its tag.
+/// A segment, with room for its tag; wiped when it goes.
 struct Buffer {
-    bytes: Box<[u8]>,
+    bytes: Zeroizing<Box<[u8]>>,
     length: usize,
 }
 
@@ -53,7 +55,7 @@ impl Pipe {
     ) -> Result<Totals, EnvelopeError> {
         let (free, take_free) = flume::bounded(BUFFERS);
         for _ in 0..BUFFERS {
-            let bytes = vec![0; SEGMENT_BYTES].into_boxed_slice();
+            let bytes = Zeroizing::new(vec![0; SEGMENT_BYTES].into_boxed_slice());
             free.send(Buffer { bytes, length: 0 }).expect("there is a place for each buffer");
         }
         let (read, take_read) = flume::bounded(BUFFERS);

@@ -13,6 +13,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
 use aws_lc_rs::rand;
 use keymill_core::Sensitive;
+use zeroize::Zeroizing;
 
 use super::error::EnvelopeError;
 
@@ -178,7 +179,8 @@ pub(super) fn open_slice(
     let (start, mut rest) = stream.split_first_chunk().ok_or(EnvelopeError::Unopenable)?;
     let start = Start::parse(start).ok_or(EnvelopeError::Unopenable)?;
     let mut segments = Segments::new(data_key, aad, &start);
-    let mut out = Vec::with_capacity(rest.len());
+    // Of what does not open as a whole nothing stays.
+    let mut out = Zeroizing::new(Vec::with_capacity(rest.len()));
     for number in 0.. {
         let (segment, tail) = rest.split_at(rest.len().min(room(number, segment_bytes)));
         let begin = out.len();
@@ -190,7 +192,7 @@ pub(super) fn open_slice(
             break;
         }
     }
-    Ok(out)
+    Ok(std::mem::take(&mut *out))
 }
 
 #[cfg(test)]

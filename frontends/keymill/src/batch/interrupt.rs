@@ -1,6 +1,7 @@
 //! SIGINT and SIGTERM: the first asks the run to finish what is underway and keep its checkpoint, the second ends the
-//! program at once (which loses no more than a crash does).
+//! program at once (which loses no more than a crash does, and leaves no unfinished file behind that was named).
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,7 +15,14 @@ const ENDED: i32 = 130;
 
 /// Whether the user asked to stop.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Interrupt(Arc<AtomicBool>);
+pub(crate) struct Interrupt(Arc<Told>);
+
+#[derive(Debug, Default)]
+struct Told {
+    is_set: AtomicBool,
+    /// A file that nobody wants as it is.
+    unfinished: Mutex<Option<PathBuf>>,
+}
 
 impl Interrupt {
     /// Takes the signals of this thread and of those it starts from now on, for as long as the program runs. All runs of the program share
@@ -33,7 +41,11 @@ impl Interrupt {
         let told = interrupt.clone();
         let wait = move || {
             while signals.wait().is_ok() {
-                if told.0.swap(true, Ordering::Relaxed) {
+                if told.0.is_set.swap(true, Ordering::Relaxed) {
+                    if let Some(path) = &*told.0.unfinished.lock() {
+                        // There is nobody left to tell.
+                        let _ = std::fs::remove_file(path);
+                    }
                     std::process::exit(ENDED);
                 }
             }
@@ -46,13 +58,18 @@ impl Interrupt {
 
     /// Tells whether the user asked to stop.
     pub(crate) fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.is_set.load(Ordering::Relaxed)
+    }
+
+    /// Has a file removed where the program ends at once; it takes the place of the one before.
+    pub(crate) fn removes(&self, path: &Path) {
+        *self.0.unfinished.lock() = Some(path.into());
     }
 
     /// Asks to stop, as a signal would.
     #[cfg(test)]
     pub(super) fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.is_set.store(true, Ordering::Relaxed);
     }
 }
 

@@ -155,6 +155,7 @@ fn seal(args: &SealArgs, connect: impl FnOnce() -> Result<Client>, interrupt: &I
     let (input, length) = read_from(&args.input)?;
     // Sealed data is for whom the umask lets read it.
     let mut output = create(&args.output, &args.input, 0o666, args.manner.force)?;
+    interrupt.removes(output.path());
     let client = connect()?;
     let key_id = client.key_id(args.key.clone())?;
     let envelope = wait(Envelope::generate(&client, key_id, &context)).map_err(failed)?;
@@ -174,6 +175,9 @@ fn open(args: &OpenArgs, connect: impl FnOnce() -> Result<Client>, interrupt: &I
         Some(path) => Some((create(path, &args.input, 0o600, args.manner.force)?, path)),
         None => None,
     };
+    if let Some((output, _)) = &output {
+        interrupt.removes(output.path());
+    }
     let header = Header::read(&mut input).map_err(failed)?;
     let client = connect()?;
     let envelope = wait(Envelope::decrypt(&client, header)).map_err(failed)?;

@@ -76,6 +76,7 @@ fn reencrypt(
     // As the old one was, whatever the umask says.
     let permissions = fs::Permissions::from_mode(mode.permissions().mode() & 0o777);
     let mut output = Output::create(path, 0o600, true).map_err(Failure::because(path.display()))?;
+    interrupt.removes(output.path());
     let context = header.context().clone();
     let old = wait(Envelope::decrypt(client, header)).map_err(failed)?;
     let new = wait(Envelope::generate(client, key, &context)).map_err(failed)?;

@@ -29,6 +29,7 @@ use serde::Serialize;
 
 use super::{Changed, MAILBOX, Made};
 use crate::audit::AuditMessage;
+use crate::gate::parameters::new_version;
 use crate::keyring::{AliasEntry, CmkEntry, Stamp, Usage, VersionEntry};
 use crate::records::{self, AliasRecord, InstallationRecord, Kind};
 use crate::shared::Shared;
@@ -433,6 +434,10 @@ impl Handler<Rotate> for KeyringActor {
     fn handle(&mut self, message: Rotate, _: &mut Self::Context) -> Self::Result {
         let before = self.entry(&message.id)?;
         before.cmk.state.check_usable()?;
+        // Once more: another version may have been made while this one was.
+        if before.cmk.spec.is_key_pair() {
+            new_version(&before.cmk, self.shared.clock.now())?;
+        }
         self.rotate(&before, message.made)
     }
 }
