@@ -6,6 +6,8 @@ import base64
 import hashlib
 import importlib
 import json
+import os
+import time
 
 import pytest
 from alibabacloud_kms20160120 import models
@@ -14,7 +16,7 @@ from alibabacloud_tea_openapi.models import Config
 from aliyunsdkcore.acs_exception.exceptions import ServerException
 from aliyunsdkcore.client import AcsClient
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes, keywrap, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
@@ -342,6 +344,77 @@ def test_macs_are_made_and_checked(server, kind):
 def test_a_new_version_is_of_key_pairs_alone(sdk):
     assert sdk.refused("CreateKeyVersion", KeyId=UNKNOWN) == ("Forbidden.KeyNotFound", 404)
     assert sdk.refused("CreateKeyVersion", KeyId=new_key(sdk)) == ("UnsupportedOperation", 400)
+
+
+def wrap(parameters, algorithm, material):
+    """Wraps key material as `GetParametersForImport` was asked for."""
+    public = serialization.load_der_public_key(base64.b64decode(parameters["PublicKey"]))
+    hash_of = hashes.SHA1 if algorithm == "RSAES_OAEP_SHA_1" else hashes.SHA256
+    oaep = padding.OAEP(padding.MGF1(hash_of()), hash_of(), None)
+    if algorithm == "RSA_AES_KEY_WRAP_SHA_256":
+        ephemeral = os.urandom(32)
+        wrapped = public.encrypt(ephemeral, oaep) + keywrap.aes_key_wrap_with_padding(ephemeral, material)
+    else:
+        wrapped = public.encrypt(material, oaep)
+    return {"ImportToken": parameters["ImportToken"], "EncryptedKeyMaterial": base64.b64encode(wrapped).decode()}
+
+
+@pytest.mark.parametrize("algorithm, spec", [
+    ("RSAES_OAEP_SHA_256", "RSA_2048"), ("RSAES_OAEP_SHA_1", "RSA_2048"), ("RSA_AES_KEY_WRAP_SHA_256", "RSA_3072"),
+])
+def test_material_is_imported(sdk, algorithm, spec):
+    made = sdk("CreateKey", Origin="EXTERNAL", ProtectionLevel="SOFTWARE")["KeyMetadata"]
+    key = made["KeyId"]
+    assert (made["Origin"], made["KeyState"], made["MaterialExpireTime"]) == ("EXTERNAL", "PendingImport", "")
+    assert sdk.refused("Encrypt", KeyId=key, Plaintext="AA==") == ("Rejected.PendingImport", 409)
+    material = os.urandom(32)
+
+    def parameters():
+        got = sdk("GetParametersForImport", KeyId=key, WrappingAlgorithm=algorithm, WrappingKeySpec=spec)
+        assert got["KeyId"] == key and got["TokenExpireTime"].endswith("Z")
+        return got
+
+    def bring(material, expires=0):
+        return dict(KeyId=key, KeyMaterialExpireUnix=expires, **wrap(parameters(), algorithm, material))
+
+    sdk("ImportKeyMaterial", **bring(material))
+    assert sdk("DescribeKey", KeyId=key)["KeyMetadata"]["KeyState"] == "Enabled"
+    blob = sdk("Encrypt", KeyId=key, Plaintext="AA==")["CiphertextBlob"]
+    expires = int(time.time()) + 86_400
+    sdk("ImportKeyMaterial", **bring(material, expires))
+    shown = sdk("DescribeKey", KeyId=key)["KeyMetadata"]["MaterialExpireTime"]
+    assert shown == time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(expires))
+    sdk("DeleteKeyMaterial", KeyId=key)
+    assert sdk("DescribeKey", KeyId=key)["KeyMetadata"]["KeyState"] == "PendingImport"
+    assert sdk.refused("Decrypt", CiphertextBlob=blob) == ("Rejected.PendingImport", 409)
+    assert sdk.refused("ImportKeyMaterial", **bring(os.urandom(32))) == ("InvalidKeyMaterial", 400)
+    assert sdk.refused("ImportKeyMaterial", **bring(material[1:])) == ("InvalidKeyMaterial", 400)
+    stale = bring(material)
+    sdk("ImportKeyMaterial", **bring(material))
+    assert sdk("Decrypt", CiphertextBlob=blob)["Plaintext"] == "AA=="
+    assert sdk.refused("ImportKeyMaterial", **stale) == ("InvalidImportToken", 400)
+    sdk("ScheduleKeyDeletion", KeyId=key, PendingWindowInDays=7)
+    assert sdk.refused("ImportKeyMaterial", **bring(material)) == ("Rejected.StateModifiedFailed", 409)
+
+
+def test_an_import_that_is_not_offered_is_refused(sdk):
+    usual = new_key(sdk)
+    asked = {"WrappingAlgorithm": "RSAES_OAEP_SHA_256", "WrappingKeySpec": "RSA_2048"}
+    brought = {"ImportToken": "x", "EncryptedKeyMaterial": "AA==", "KeyMaterialExpireUnix": 0}
+    for operation, parameters in [("GetParametersForImport", asked), ("ImportKeyMaterial", brought), ("DeleteKeyMaterial", {})]:
+        assert sdk.refused(operation, KeyId=usual, **parameters) == ("Unsupported.Origin", 400)
+        assert sdk.refused(operation, KeyId="alias/any", **parameters) == ("Unsupported.Alias", 400)
+        assert sdk.refused(operation, KeyId=UNKNOWN, **parameters) == ("Forbidden.KeyNotFound", 404)
+    key = sdk("CreateKey", Origin="EXTERNAL", ProtectionLevel="SOFTWARE")["KeyMetadata"]["KeyId"]
+    assert sdk.refused("ImportKeyMaterial", KeyId=key, **brought) == ("InvalidImportToken", 400)
+    past = {**brought, "KeyMaterialExpireUnix": 1}
+    assert sdk.refused("ImportKeyMaterial", KeyId=key, **past) == ("InvalidParameter", 400)
+    for algorithm, spec in [("RSAES_PKCS1_V1_5", "RSA_2048"), ("SM2PKE", "EC_SM2")]:
+        refused = sdk.refused("GetParametersForImport", KeyId=key, WrappingAlgorithm=algorithm, WrappingKeySpec=spec)
+        assert refused == ("UnsupportedOperation", 400)
+    refused = sdk.refused("GetParametersForImport", KeyId=key, WrappingAlgorithm="ROT13", WrappingKeySpec="RSA_2048")
+    assert refused == ("InvalidParameter", 400)
+    assert sdk.refused("CreateKey", Origin="EXTERNAL", ProtectionLevel="HSM") == ("UnsupportedOperation", 400)
 
 
 def test_aliases_name_keys(sdk, request):

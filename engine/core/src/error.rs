@@ -32,6 +32,14 @@ pub enum ErrorKind {
     Unsupported,
     /// An alias stands where only a key id is taken.
     UnsupportedAlias,
+    /// The operation is for keys whose material is imported.
+    UnsupportedOrigin,
+    /// The import token is none of this key, or is used up.
+    InvalidImportToken,
+    /// The time of the import token is over.
+    ExpiredImportToken,
+    /// The material cannot be imported: it does not unwrap, is none of the key's specification, or is other than the key ever had, all alike.
+    InvalidKeyMaterial,
     /// No access key of that id.
     AccessKeyUnknown,
     /// The access key is switched off.
@@ -171,7 +179,7 @@ pub enum ErrorClass {
 
 impl ErrorKind {
     /// Every kind but the limits, for tables that must be complete.
-    pub const ALL: [ErrorKind; 39] = {
+    pub const ALL: [ErrorKind; 43] = {
         use ErrorKind::*;
         [
             InvalidParameter,
@@ -184,6 +192,10 @@ impl ErrorKind {
             UnsupportedAuthentication,
             Unsupported,
             UnsupportedAlias,
+            UnsupportedOrigin,
+            InvalidImportToken,
+            ExpiredImportToken,
+            InvalidKeyMaterial,
             AccessKeyUnknown,
             AccessKeyInactive,
             SignatureMismatch,
@@ -245,6 +257,10 @@ impl ErrorKind {
             UnsupportedAuthentication => "UnsupportedAuthentication",
             Unsupported => "UnsupportedOperation",
             UnsupportedAlias => "Unsupported.Alias",
+            UnsupportedOrigin => "Unsupported.Origin",
+            InvalidImportToken => "InvalidImportToken",
+            ExpiredImportToken => "ExpiredImportToken",
+            InvalidKeyMaterial => "InvalidKeyMaterial",
             AccessKeyUnknown => "InvalidAccessKeyId.NotFound",
             AccessKeyInactive => "InvalidAccessKeyId.Inactive",
             SignatureMismatch => "SignatureDoesNotMatch",
@@ -280,10 +296,14 @@ impl ErrorKind {
         use ErrorKind::*;
         match self {
             InvalidParameter | MissingParameter | MalformedRequest | InvalidCiphertext | LimitExceeded(_)
-            | BodyTooLarge | DryRun => ErrorClass::Invalid,
-            UnsupportedVersion | UnsupportedAuthentication | Unsupported | UnsupportedAlias => {
-                ErrorClass::Unsupported
+            | BodyTooLarge | DryRun | InvalidImportToken | ExpiredImportToken | InvalidKeyMaterial => {
+                ErrorClass::Invalid
             }
+            UnsupportedVersion
+            | UnsupportedAuthentication
+            | Unsupported
+            | UnsupportedAlias
+            | UnsupportedOrigin => ErrorClass::Unsupported,
             AccessKeyUnknown | AccessKeyInactive | SignatureMismatch | IncompleteSignature
             | TimestampInvalid | TimestampExpired | NonceUsed => ErrorClass::Unauthenticated,
             Denied | UnsupportedMethod => ErrorClass::Denied,
@@ -334,6 +354,20 @@ impl Error {
     /// The one error for a key that does not exist and for one that the caller may not see.
     pub fn key_not_found() -> Self {
         Self::new(ErrorKind::KeyNotFound, "the specified key is not found")
+    }
+
+    /// The one error of every failed import of key material: no part tells itself from another.
+    pub fn invalid_key_material() -> Self {
+        let why = "the key material does not unwrap, or is none that this key takes";
+        Self::new(ErrorKind::InvalidKeyMaterial, why)
+    }
+
+    /// The error for a key whose material is not imported.
+    pub fn not_external() -> Self {
+        Self::new(
+            ErrorKind::UnsupportedOrigin,
+            "the key material of this key is not imported: its Origin is not EXTERNAL",
+        )
     }
 
     /// Attaches what went wrong underneath, for the log only.

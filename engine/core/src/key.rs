@@ -2,9 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+mod external;
 mod keeping;
 mod spec;
 
+pub use external::{External, Fingerprint, WrappingAlgorithm};
 pub use keeping::{RotationInterval, RotationPolicy, Tags, check_tag, check_tags};
 pub use spec::{DecryptAlgorithm, KeySpec, KeyUsage, SignAlgorithm};
 
@@ -23,6 +25,9 @@ pub enum Origin {
     /// Made by somebody else, in the token where it stays (beyond the cloud).
     #[serde(rename = "ADOPTED")]
     Adopted,
+    /// Made by somebody else, and imported.
+    #[serde(rename = "EXTERNAL")]
+    External,
 }
 
 impl Origin {
@@ -31,6 +36,7 @@ impl Origin {
         match self {
             Origin::AliyunKms => "Aliyun_KMS",
             Origin::Adopted => "ADOPTED",
+            Origin::External => "EXTERNAL",
         }
     }
 }
@@ -217,7 +223,10 @@ pub struct Cmk {
     /// Text of the users' own.
     #[serde(default, skip_serializing_if = "Tags::is_empty")]
     pub tags: Tags,
-    /// The versions, by number; the last is the primary one.
+    /// Of a key whose material is imported (`EXTERNAL`): what is known of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<External>,
+    /// The versions, by number; the last is the primary one. A key whose material is imported has one, also while that is not here.
     pub versions: Vec<KeyVersion>,
 }
 

@@ -40,6 +40,12 @@ pub const TAG_ROWS: usize = 200;
 pub const KEY_VERSION_DAYS: u64 = 7;
 /// Versions of a key pair.
 pub const KEY_VERSIONS: usize = 50;
+/// Bytes of wrapped key material: a private key of RSA-4096 behind what wraps its key, and room.
+pub const WRAPPED_MATERIAL_BYTES: usize = 8_192;
+/// Hours that an import token is taken.
+pub const IMPORT_TOKEN_HOURS: u64 = 24;
+/// Tries that an import token is good for.
+pub const IMPORT_TRIES: u32 = 5;
 /// Bytes of a text that SM2 encrypts (`AsymmetricEncrypt`).
 pub const SM2_PLAINTEXT_BYTES: usize = 6_047;
 /// Rows of a page, at most.

@@ -4,6 +4,7 @@ pub mod audit;
 pub mod derived;
 pub mod digest;
 pub mod epoch;
+pub mod import;
 pub mod opening;
 pub mod payload;
 pub mod random;

@@ -19,6 +19,7 @@ use keymill_core::seam::store::Store;
 use keymill_crypto::audit::ChainKeys;
 use keymill_crypto::derived::{DerivedKeys, cmac_pair};
 use keymill_crypto::epoch::EpochLimits;
+use keymill_crypto::import::Fingerprints;
 use keymill_crypto::opening::SubkeyCache;
 use keymill_crypto::record::RecordSealer;
 use keymill_crypto::root::RootKeys;
@@ -185,6 +186,7 @@ impl Engine {
             custody: parking_lot::Mutex::new(custody),
             authenticators: authenticators.into_iter().map(|a| (a.scheme(), a)).collect(),
             sealer,
+            fingerprints: Fingerprints::new(derived.fingerprint),
             subkeys: SubkeyCache::new(NonZeroUsize::new(config.subkey_cache).unwrap_or(NonZeroUsize::MIN)),
             epoch_limits: EpochLimits::default(),
             audit: hub.clone(),

@@ -82,7 +82,7 @@ pub struct VersionEntry {
     pub number: u32,
     /// The id.
     pub id: KeyVersionId,
-    /// The sealed record of the material; empty where it is quarantined.
+    /// The sealed record of the material; empty where it is quarantined, or was not imported.
     pub sealed: Box<[u8]>,
     /// The loaded key.
     pub handle: Mutex<Option<KeyHandle>>,
@@ -90,10 +90,32 @@ pub struct VersionEntry {
     pub public: OnceLock<Arc<dyn PublicHalf>>,
     /// The sealing epoch.
     pub epoch: EpochSlot,
-    /// How much it was used.
-    pub usage: Usage,
+    /// How much it was used; goes on where imported material comes again.
+    pub usage: Arc<Usage>,
     /// For a key whose blobs have random 96-bit nonces: how many more it may seal.
-    pub invocations: Invocations,
+    pub invocations: Arc<Invocations>,
+}
+
+impl VersionEntry {
+    /// Makes the entry of a version that was never used; nothing was made of its material yet.
+    pub(crate) fn new(number: u32, id: KeyVersionId, sealed: Box<[u8]>) -> Self {
+        Self {
+            number,
+            id,
+            sealed,
+            handle: Mutex::default(),
+            public: OnceLock::new(),
+            epoch: EpochSlot::default(),
+            usage: Arc::default(),
+            invocations: Arc::default(),
+        }
+    }
+
+    /// Makes the entry of the same version with other sealed material, of which nothing was made yet; its uses go on being counted.
+    pub(crate) fn resealed(&self, sealed: Box<[u8]>) -> Self {
+        let (usage, invocations) = (self.usage.clone(), self.invocations.clone());
+        Self { usage, invocations, ..Self::new(self.number, self.id, sealed) }
+    }
 }
 
 /// How many messages a key version may still seal under random 96-bit nonces: what was reserved, durably, and is not used yet.

@@ -13,9 +13,11 @@ use keymill_core::seam::store::{Entry, Page, Path, Store, StoreError};
 use keymill_crypto::digest;
 use keymill_crypto::record::{RecordSealer, sequence_of, tag_of};
 
-use crate::actor::keyring::Inherited;
+use crate::actor::keyring::{Inherited, Parameters};
 use crate::keyring::{AliasEntry, CmkEntry, Invocations, Keyring, Stamp, Usage, VersionEntry};
-use crate::records::{self, AliasRecord, InstallationRecord, InvocationsRecord, Kind, UsageRecord};
+use crate::records::{
+    self, AliasRecord, ImportRecord, InstallationRecord, InvocationsRecord, Kind, UsageRecord,
+};
 
 /// What a stored record looks like beside what the audit remembers of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +68,8 @@ pub(crate) fn load(
 ) -> Result<Loaded, StoreError> {
     let remembered = stamps.len();
     let mut needs_bootstrap = !stamps.keys().any(|path| path.starts_with("access-key/"));
-    let mut loader = Loader { sealer, stamps, unrecorded: Vec::new(), quarantined: Vec::new() };
+    let mut loader =
+        Loader { sealer, stamps, unrecorded: Vec::new(), quarantined: Vec::new(), surpassed: HashMap::new() };
     let mut is_empty = true;
     let mut fetch = |prefix: &str| -> Result<Vec<Entry>, StoreError> {
         let entries = all(store, prefix)?;
@@ -101,6 +104,13 @@ pub(crate) fn load(
         }
         invocations.insert(id, opened.map(|(record, _)| record));
     }
+    let mut imports = HashMap::new();
+    for entry in fetch("import/")? {
+        let Some(id) = last_segment(&entry).and_then(CmkId::parse) else { continue };
+        if let Some((record, stamp)) = loader.open::<ImportRecord>(&entry, Kind::Import) {
+            imports.insert(id, Parameters::of(&record, stamp));
+        }
+    }
     let mut cmks = Vec::new();
     for entry in fetch("cmk/")? {
         let Some(id) = last_segment(&entry).and_then(CmkId::parse) else { continue };
@@ -127,19 +137,19 @@ pub(crate) fn load(
                     handle: Default::default(),
                     public: Default::default(),
                     epoch: Default::default(),
-                    usage: Usage {
+                    usage: Arc::new(Usage {
                         encrypted: encrypted.into(),
                         decrypted: decrypted.into(),
                         last_ms: last.into(),
                         flushed: (encrypted + decrypted).into(),
-                    },
-                    invocations: match &counted {
+                    }),
+                    invocations: Arc::new(match &counted {
                         None => Invocations::default(),
                         Some(None) => Invocations::unknown(),
                         Some(Some(rows)) => Invocations::resumed(
                             rows.0.iter().find(|row| row.0 == version.number).map_or(0, |row| row.1),
                         ),
-                    },
+                    }),
                 })
             })
             .collect();
@@ -184,7 +194,7 @@ pub(crate) fn load(
              log away to begin anew"
         )));
     }
-    let mut ended = HashMap::new();
+    let mut ended = loader.surpassed;
     let mut access_ended = HashMap::new();
     for (path, stamp) in loader.stamps {
         if stamp.tag.is_empty() {
@@ -201,6 +211,8 @@ pub(crate) fn load(
             {
                 entry.versions.iter().for_each(|version| version.invocations.forget());
             }
+            // What takes its place is newer than what the audit log remembers.
+            ended.insert(path.clone(), stamp.sequence);
             let why = "the record is missing, though the audit log says that it was written";
             loader.quarantined.push((path, why.to_owned()));
         }
@@ -209,7 +221,14 @@ pub(crate) fn load(
         access,
         access_stamps,
         access_ended,
-        inherited: Inherited { ended, usage_stamps, invocation_stamps, installation, installation_stamp },
+        inherited: Inherited {
+            ended,
+            usage_stamps,
+            invocation_stamps,
+            imports,
+            installation,
+            installation_stamp,
+        },
         unrecorded: loader.unrecorded,
         quarantined: loader.quarantined,
         needs_bootstrap,
@@ -222,6 +241,8 @@ struct Loader<'a> {
     stamps: BTreeMap<String, RecordStamp>,
     unrecorded: Vec<RecordStamp>,
     quarantined: Vec<(String, String)>,
+    /// What is remembered of records that were refused: what takes their place is newer.
+    surpassed: HashMap<String, u64>,
 }
 
 impl Loader<'_> {
@@ -235,6 +256,11 @@ impl Loader<'_> {
             self.stamps.insert(path, stamp.clone());
         }
         Some(stamp)
+    }
+
+    /// Sees that what takes the place of a refused record is newer than what is remembered of it.
+    fn surpass(&mut self, remembered: Option<RecordStamp>) {
+        self.surpassed.extend(remembered.map(|stamp| (stamp.path, stamp.sequence)));
     }
 
     /// Judges a record without opening it.
@@ -253,6 +279,7 @@ impl Loader<'_> {
             }
             Judgement::Rejected(why) => {
                 self.reject(entry, why);
+                self.surpass(stamp);
                 false
             }
         }
@@ -265,7 +292,8 @@ impl Loader<'_> {
             }
             Ok(_) => None,
             Err(error) => {
-                self.recall(entry);
+                let stamp = self.recall(entry);
+                self.surpass(stamp);
                 self.reject(entry, &error.to_string());
                 None
             }

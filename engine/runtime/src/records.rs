@@ -2,8 +2,10 @@
 
 use keymill_core::error::{Error, Result};
 use keymill_core::id::{AccessKeyId, AliasName, CmkId};
-use keymill_core::key::KeyVersionMaterial;
+use keymill_core::key::{KeyVersionMaterial, WrappingAlgorithm};
+use keymill_core::seam::provider::StoredKey;
 use keymill_core::seam::store::Path;
+use keymill_core::time::Timestamp;
 use keymill_crypto::payload;
 use keymill_crypto::record::{RecordError, RecordSealer};
 use serde::de::DeserializeOwned;
@@ -29,6 +31,23 @@ pub enum Kind {
     Installation = 7,
     /// Reserved invocations of a CMK's versions.
     Invocations = 8,
+    /// What material of a CMK is wrapped by on its way here.
+    Import = 9,
+}
+
+/// What material of a CMK is wrapped by on its way here, and what is known of the token that goes with it.
+#[derive(Serialize, Deserialize)]
+pub struct ImportRecord {
+    /// The SHA-256 of the token.
+    pub token: [u8; 32],
+    /// How the material is wrapped.
+    pub algorithm: WrappingAlgorithm,
+    /// Until when it is taken.
+    pub expires_at: Timestamp,
+    /// How often that was tried.
+    pub tries: u32,
+    /// The key that wrapped it; none any more once its time was over.
+    pub wrapping: Option<StoredKey>,
 }
 
 /// Reserved invocations of a CMK's versions as they are stored: number, reserved in all. Only ever raised (SP 800-38D §8.3).
@@ -84,6 +103,11 @@ pub fn usage_path(id: &CmkId) -> Path {
 /// Returns where the reserved invocations of a CMK stand.
 pub fn invocations_path(id: &CmkId) -> Path {
     path(format!("invocations/{id}"))
+}
+
+/// Returns where the parameters of an import to a CMK stand.
+pub fn import_path(id: &CmkId) -> Path {
+    path(format!("import/{id}"))
 }
 
 /// Returns where an alias stands: `n` and its characters, but for `/`, which becomes `.` (no alias holds one).

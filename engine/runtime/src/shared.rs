@@ -13,6 +13,7 @@ use keymill_core::seam::auth::Authenticator;
 use keymill_core::seam::provider::{CryptoProvider, KeyCustody, KeyHandle, PublicHalf, StoredKey};
 use keymill_core::seam::store::Store;
 use keymill_crypto::epoch::EpochLimits;
+use keymill_crypto::import::Fingerprints;
 use keymill_crypto::opening::SubkeyCache;
 use keymill_crypto::record::RecordSealer;
 use parking_lot::Mutex;
@@ -50,6 +51,7 @@ pub(crate) struct Shared {
     pub(crate) reserver: OnceLock<Recipient<Reserve>>,
     pub(crate) authenticators: HashMap<&'static str, Box<dyn Authenticator>>,
     pub(crate) sealer: RecordSealer,
+    pub(crate) fingerprints: Fingerprints,
     pub(crate) subkeys: SubkeyCache,
     pub(crate) epoch_limits: EpochLimits,
     pub(crate) audit: Arc<AuditHub>,

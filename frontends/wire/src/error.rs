@@ -18,6 +18,10 @@ pub fn status(kind: ErrorKind) -> u16 {
         | UnsupportedAuthentication
         | Unsupported
         | UnsupportedAlias
+        | UnsupportedOrigin
+        | InvalidImportToken
+        | ExpiredImportToken
+        | InvalidKeyMaterial
         | AccessKeyInactive
         | SignatureMismatch
         | IncompleteSignature

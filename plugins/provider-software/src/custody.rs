@@ -8,7 +8,7 @@ use keymill_core::key::{BulkMode, KeySpec, KeyUsage};
 use keymill_core::seam::provider::{Adopt, KeyCustody, KeyHandle, KeyMaterial, ProviderError, StoredKey};
 
 use crate::key::{self, SoftwareKey};
-use crate::self_test;
+use crate::{import, self_test};
 
 pub(crate) struct SoftwareCustody {
     generation: u64,
@@ -52,6 +52,12 @@ impl KeyCustody for SoftwareCustody {
         material: &Sensitive,
     ) -> Result<StoredKey, ProviderError> {
         check(spec, usage, bulk_mode)?;
+        if spec.is_key_pair() {
+            let (material, public_key) =
+                import::pair(spec, usage, material).map_err(ProviderError::Rejected)?;
+            let (material, public_key) = (KeyMaterial::Clear(material), Some(public_key));
+            return Ok(StoredKey { spec, usage, bulk_mode, material, public_key });
+        }
         if spec.material_bytes() != Some(material.len()) {
             let why = format!("{} bytes are no key of {}", material.len(), spec.name());
             return Err(ProviderError::Rejected(why));

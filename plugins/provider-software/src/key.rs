@@ -41,33 +41,30 @@ pub(crate) fn generate(spec: KeySpec) -> Result<(Sensitive, Option<PublicKey>), 
         return Ok((material, None));
     }
     let pair = || match spec {
-        KeySpec::Ed25519 => {
-            let pair = Ed25519KeyPair::generate().ok()?;
-            Some((Sensitive::copied(pair.to_pkcs8v1().ok()?.as_ref()), edwards_public(&pair)?))
-        }
-        KeySpec::MlDsa65 => {
-            let pair = PqdsaKeyPair::generate(&ML_DSA_65_SIGNING).ok()?;
-            Some((Sensitive::copied(pair.to_pkcs8v1().ok()?.as_ref()), lattice_public(&pair)?))
-        }
-        KeySpec::EcSm2 => {
-            let half = PrivateHalf::generate().ok()?;
-            Some((half.to_pkcs8()?, half.public()?))
-        }
+        KeySpec::Ed25519 => edwards(&Ed25519KeyPair::generate().ok()?),
+        KeySpec::MlDsa65 => lattice(&PqdsaKeyPair::generate(&ML_DSA_65_SIGNING).ok()?),
+        KeySpec::EcSm2 => sm2(&PrivateHalf::generate().ok()?),
         _ => match size(spec) {
-            Some(size) => {
-                let pair = RsaKeyPair::generate(size).ok()?;
-                let private: Pkcs8V1Der<'_> = pair.as_der().ok()?;
-                Some((Sensitive::copied(private.as_ref()), rsa_public(&pair)?))
-            }
-            None => {
-                let pair = EcdsaKeyPair::generate(curve(spec)?).ok()?;
-                Some((Sensitive::copied(pair.to_pkcs8v1().ok()?.as_ref()), curve_public(&pair)?))
-            }
+            Some(size) => rsa(&RsaKeyPair::generate(size).ok()?),
+            None => elliptic(&EcdsaKeyPair::generate(curve(spec)?).ok()?),
         },
     };
     let (private, public) = pair()
         .ok_or_else(|| ProviderError::unavailable(format!("no key pair of {} was made", spec.name())))?;
     Ok((private, Some(public)))
+}
+
+/// Reads PKCS #8 and writes it as [`generate`] does, with its public half; `None` where it is none of its specification.
+pub(crate) fn reencode(spec: KeySpec, pkcs8: &[u8]) -> Option<(Sensitive, PublicKey)> {
+    match spec {
+        KeySpec::Ed25519 => edwards(&Ed25519KeyPair::from_pkcs8(pkcs8).ok()?),
+        KeySpec::MlDsa65 => lattice(&PqdsaKeyPair::from_pkcs8(&ML_DSA_65_SIGNING, pkcs8).ok()?),
+        KeySpec::EcSm2 => sm2(&PrivateHalf::from_pkcs8(pkcs8)?),
+        _ => match curve(spec) {
+            Some(curve) => elliptic(&EcdsaKeyPair::from_pkcs8(curve, pkcs8).ok()?),
+            None => rsa(&RsaKeyPair::from_pkcs8(pkcs8).ok()?),
+        },
+    }
 }
 
 impl SoftwareKey {
@@ -226,6 +223,27 @@ fn mac(algorithm: SignAlgorithm) -> Option<hmac::Algorithm> {
         SignAlgorithm::HmacSha512 => Some(hmac::HMAC_SHA512),
         _ => None,
     }
+}
+
+fn rsa(pair: &RsaKeyPair) -> Option<(Sensitive, PublicKey)> {
+    let private: Pkcs8V1Der<'_> = pair.as_der().ok()?;
+    Some((Sensitive::copied(private.as_ref()), rsa_public(pair)?))
+}
+
+fn elliptic(pair: &EcdsaKeyPair) -> Option<(Sensitive, PublicKey)> {
+    Some((Sensitive::copied(pair.to_pkcs8v1().ok()?.as_ref()), curve_public(pair)?))
+}
+
+fn edwards(pair: &Ed25519KeyPair) -> Option<(Sensitive, PublicKey)> {
+    Some((Sensitive::copied(pair.to_pkcs8v1().ok()?.as_ref()), edwards_public(pair)?))
+}
+
+fn lattice(pair: &PqdsaKeyPair) -> Option<(Sensitive, PublicKey)> {
+    Some((Sensitive::copied(pair.to_pkcs8v1().ok()?.as_ref()), lattice_public(pair)?))
+}
+
+fn sm2(half: &PrivateHalf) -> Option<(Sensitive, PublicKey)> {
+    Some((half.to_pkcs8()?, half.public()?))
 }
 
 fn edwards_public(pair: &Ed25519KeyPair) -> Option<PublicKey> {

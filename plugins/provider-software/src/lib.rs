@@ -2,6 +2,7 @@
 
 mod custody;
 mod exponent;
+mod import;
 mod key;
 mod public;
 mod random;

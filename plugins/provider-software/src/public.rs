@@ -32,11 +32,12 @@ impl SoftwareHalf {
             (_, Some(modulus)) => {
                 let key = PublicEncryptingKey::from_der(der).ok()?;
                 let again: PublicKeyX509Der<'_> = key.as_der().ok()?;
-                let is_other = key.key_size_bytes() != modulus || again.as_ref() != der;
-                if is_other || !exponent::is_strong(der) {
+                if key.key_size_bytes() != modulus || again.as_ref() != der {
                     return None;
                 }
-                (der, Some(OaepPublicEncryptingKey::new(key).ok()?))
+                // What was signed under a small exponent is verified; nothing is encrypted under one.
+                let sealer = OaepPublicEncryptingKey::new(key).ok()?;
+                (der, exponent::is_strong(der).then_some(sealer))
             }
             (KeySpec::EcSm2, _) => return Some(Self::Sm2(PublicSm2::new(spki::key_of(spec, der)?)?)),
             // The library would take a bare key for an encoding that looks like one.

@@ -19,7 +19,9 @@ pub(crate) fn run() -> Result<(), ProviderError> {
 }
 
 /// What is known, and whether it is computed so; `None` where nothing is.
-const PARTS: [(&str, fn() -> Option<bool>); 7] = [
+type Part = (&'static str, fn() -> Option<bool>);
+
+const PARTS: [Part; 7] = [
     ("CMAC", cmac),
     ("AES-GCM", aes),
     ("SM4-GCM", sm4),

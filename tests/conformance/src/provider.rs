@@ -58,6 +58,8 @@ macro_rules! provider_suite {
             a_stored_pair_signs_alike_each_time_it_is_loaded
             a_pair_whose_halves_do_not_match_is_corrupt
             damaged_private_material_is_corrupt
+            an_imported_pair_is_the_one_that_was_made_elsewhere
+            what_is_no_pair_of_its_specification_is_not_imported
             what_was_encrypted_elsewhere_decrypts
             what_does_not_decrypt_is_opaque
             a_key_does_what_it_was_made_for_and_nothing_else

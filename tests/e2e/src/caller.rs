@@ -38,6 +38,12 @@ impl Named for CmkId {
     }
 }
 
+impl Named for KeyRef {
+    fn key_ref(&self) -> KeyRef {
+        self.clone()
+    }
+}
+
 impl Named for &str {
     fn key_ref(&self) -> KeyRef {
         KeyRef::parse(self)
@@ -233,6 +239,19 @@ impl Caller {
             request,
             take!(ListKeyVersions, reply => {
                 reply.key_versions.key_version.iter().map(|row| (row.version_number, row.key_version_id)).collect()
+            }),
+        )
+    }
+
+    /// Tells of each version of a key how much was encrypted and decrypted under it.
+    pub fn uses(&mut self, key: impl Named) -> Answered<Vec<(u64, u64)>> {
+        let key_id = key.key_ref();
+        let request =
+            ListKeyVersionsRequest { key_id, page_number: None, page_size: Some(100), timeout_ms: None };
+        self.ask(
+            request,
+            take!(ListKeyVersions, reply => {
+                reply.key_versions.key_version.iter().map(|row| (row.encrypt_count, row.decrypt_count)).collect()
             }),
         )
     }

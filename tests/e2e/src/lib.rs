@@ -2,6 +2,7 @@
 
 mod caller;
 mod export;
+mod imports;
 mod logs;
 mod look;
 mod pairs;
@@ -10,6 +11,7 @@ mod rows;
 
 pub use caller::{Answered, Caller, Items, Named, Opened, batch_encrypt, context};
 pub use export::{Owner, Recipient};
+pub use imports::{Parameters, key_wrap};
 pub use logs::Logs;
 pub use look::{audit_lines, eventually, files, find_in_files, metric, requests_of, verified};
 pub use pairs::Pair;

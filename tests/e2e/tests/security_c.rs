@@ -30,67 +30,75 @@ const OK: &str = "ok";
 const MODIFIED: &str = "Rejected.StateModifiedFailed";
 const DISABLED: &str = "Rejected.Disabled";
 const PENDING: &str = "Rejected.PendingDeletion";
+const AWAITS: &str = "Rejected.PendingImport";
 
 /// The cloud's table of states (its operations by name; `RotateKey`, which is ours, is as its `CreateKeyVersion`, and batches follow their
-/// single form): what each operation answers for a key that is Enabled, Disabled, PendingDeletion. PendingImport comes with imported keys.
-const TABLE: [(Operation, [&str; 3]); 49] = [
-    (Operation::CreateKey, [OK, OK, OK]),
-    (Operation::DescribeKey, [OK, OK, OK]),
-    (Operation::ListKeys, [OK, OK, OK]),
-    (Operation::EnableKey, [OK, OK, MODIFIED]),
-    (Operation::DisableKey, [OK, OK, MODIFIED]),
-    (Operation::ScheduleKeyDeletion, [OK, OK, MODIFIED]),
-    (Operation::CancelKeyDeletion, [MODIFIED, MODIFIED, OK]),
-    (Operation::UpdateKeyDescription, [OK, OK, PENDING]),
-    (Operation::RotateKey, [OK, DISABLED, PENDING]),
-    (Operation::UpdateRotationPolicy, [OK, DISABLED, PENDING]),
-    (Operation::SetDeletionProtection, [OK, OK, PENDING]),
-    (Operation::TagResource, [OK, OK, PENDING]),
-    (Operation::UntagResource, [OK, OK, PENDING]),
-    (Operation::ListResourceTags, [OK, OK, OK]),
-    (Operation::TagResources, [OK, OK, PENDING]),
-    (Operation::UntagResources, [OK, OK, PENDING]),
-    (Operation::ListTagResources, [OK, OK, OK]),
-    (Operation::DescribeKeyVersion, [OK, OK, OK]),
-    (Operation::ListKeyVersions, [OK, OK, OK]),
-    (Operation::CreateAlias, [OK, OK, MODIFIED]),
-    (Operation::UpdateAlias, [OK, OK, PENDING]),
-    (Operation::DeleteAlias, [OK, OK, OK]),
-    (Operation::ListAliases, [OK, OK, OK]),
-    (Operation::ListAliasesByKeyId, [OK, OK, OK]),
-    (Operation::Encrypt, [OK, DISABLED, PENDING]),
-    (Operation::Decrypt, [OK, DISABLED, PENDING]),
-    (Operation::ReEncrypt, [OK, DISABLED, PENDING]),
-    (Operation::GenerateDataKey, [OK, DISABLED, PENDING]),
-    (Operation::GenerateDataKeyWithoutPlaintext, [OK, DISABLED, PENDING]),
-    (Operation::BatchEncrypt, [OK, DISABLED, PENDING]),
-    (Operation::BatchDecrypt, [OK, DISABLED, PENDING]),
-    (Operation::BatchReEncrypt, [OK, DISABLED, PENDING]),
-    (Operation::BatchGenerateDataKey, [OK, DISABLED, PENDING]),
-    (Operation::ExportDataKey, [OK, DISABLED, PENDING]),
-    (Operation::GenerateAndExportDataKey, [OK, DISABLED, PENDING]),
+/// single form): what each operation answers for a key that is Enabled, Disabled, PendingDeletion, PendingImport.
+const TABLE: [(Operation, [&str; 4]); 52] = [
+    (Operation::CreateKey, [OK, OK, OK, OK]),
+    (Operation::DescribeKey, [OK, OK, OK, OK]),
+    (Operation::ListKeys, [OK, OK, OK, OK]),
+    (Operation::EnableKey, [OK, OK, MODIFIED, MODIFIED]),
+    (Operation::DisableKey, [OK, OK, MODIFIED, MODIFIED]),
+    (Operation::ScheduleKeyDeletion, [OK, OK, MODIFIED, OK]),
+    (Operation::CancelKeyDeletion, [MODIFIED, MODIFIED, OK, MODIFIED]),
+    (Operation::UpdateKeyDescription, [OK, OK, PENDING, OK]),
+    (Operation::RotateKey, [OK, DISABLED, PENDING, AWAITS]),
+    (Operation::UpdateRotationPolicy, [OK, DISABLED, PENDING, AWAITS]),
+    (Operation::SetDeletionProtection, [OK, OK, PENDING, OK]),
+    (Operation::TagResource, [OK, OK, PENDING, OK]),
+    (Operation::UntagResource, [OK, OK, PENDING, OK]),
+    (Operation::ListResourceTags, [OK, OK, OK, OK]),
+    (Operation::TagResources, [OK, OK, PENDING, OK]),
+    (Operation::UntagResources, [OK, OK, PENDING, OK]),
+    (Operation::ListTagResources, [OK, OK, OK, OK]),
+    (Operation::DescribeKeyVersion, [OK, OK, OK, OK]),
+    (Operation::ListKeyVersions, [OK, OK, OK, OK]),
+    (Operation::CreateAlias, [OK, OK, MODIFIED, OK]),
+    (Operation::UpdateAlias, [OK, OK, PENDING, OK]),
+    (Operation::DeleteAlias, [OK, OK, OK, OK]),
+    (Operation::ListAliases, [OK, OK, OK, OK]),
+    (Operation::ListAliasesByKeyId, [OK, OK, OK, OK]),
+    (Operation::Encrypt, [OK, DISABLED, PENDING, AWAITS]),
+    (Operation::Decrypt, [OK, DISABLED, PENDING, AWAITS]),
+    (Operation::ReEncrypt, [OK, DISABLED, PENDING, AWAITS]),
+    (Operation::GenerateDataKey, [OK, DISABLED, PENDING, AWAITS]),
+    (Operation::GenerateDataKeyWithoutPlaintext, [OK, DISABLED, PENDING, AWAITS]),
+    (Operation::BatchEncrypt, [OK, DISABLED, PENDING, AWAITS]),
+    (Operation::BatchDecrypt, [OK, DISABLED, PENDING, AWAITS]),
+    (Operation::BatchReEncrypt, [OK, DISABLED, PENDING, AWAITS]),
+    (Operation::BatchGenerateDataKey, [OK, DISABLED, PENDING, AWAITS]),
+    (Operation::ExportDataKey, [OK, DISABLED, PENDING, AWAITS]),
+    (Operation::GenerateAndExportDataKey, [OK, DISABLED, PENDING, AWAITS]),
     // The last version is of today; `pairs` has one that is made in time.
-    (Operation::CreateKeyVersion, [MODIFIED, DISABLED, PENDING]),
+    (Operation::CreateKeyVersion, [MODIFIED, DISABLED, PENDING, AWAITS]),
     // The cloud documents no row of it; what a disabled key signed can be verified elsewhere.
-    (Operation::GetPublicKey, [OK, OK, PENDING]),
-    (Operation::AsymmetricSign, [OK, DISABLED, PENDING]),
-    (Operation::AsymmetricVerify, [OK, DISABLED, PENDING]),
-    (Operation::AsymmetricEncrypt, [OK, DISABLED, PENDING]),
-    (Operation::AsymmetricDecrypt, [OK, DISABLED, PENDING]),
-    (Operation::GenerateMac, [OK, DISABLED, PENDING]),
-    (Operation::VerifyMac, [OK, DISABLED, PENDING]),
-    (Operation::BatchSign, [OK, DISABLED, PENDING]),
-    (Operation::BatchVerify, [OK, DISABLED, PENDING]),
-    (Operation::BatchAsymmetricEncrypt, [OK, DISABLED, PENDING]),
-    (Operation::BatchAsymmetricDecrypt, [OK, DISABLED, PENDING]),
-    (Operation::BatchGenerateMac, [OK, DISABLED, PENDING]),
-    (Operation::BatchVerifyMac, [OK, DISABLED, PENDING]),
+    (Operation::GetPublicKey, [OK, OK, PENDING, AWAITS]),
+    (Operation::AsymmetricSign, [OK, DISABLED, PENDING, AWAITS]),
+    (Operation::AsymmetricVerify, [OK, DISABLED, PENDING, AWAITS]),
+    (Operation::AsymmetricEncrypt, [OK, DISABLED, PENDING, AWAITS]),
+    (Operation::AsymmetricDecrypt, [OK, DISABLED, PENDING, AWAITS]),
+    (Operation::GenerateMac, [OK, DISABLED, PENDING, AWAITS]),
+    (Operation::VerifyMac, [OK, DISABLED, PENDING, AWAITS]),
+    (Operation::BatchSign, [OK, DISABLED, PENDING, AWAITS]),
+    (Operation::BatchVerify, [OK, DISABLED, PENDING, AWAITS]),
+    (Operation::BatchAsymmetricEncrypt, [OK, DISABLED, PENDING, AWAITS]),
+    (Operation::BatchAsymmetricDecrypt, [OK, DISABLED, PENDING, AWAITS]),
+    (Operation::BatchGenerateMac, [OK, DISABLED, PENDING, AWAITS]),
+    (Operation::BatchVerifyMac, [OK, DISABLED, PENDING, AWAITS]),
+    (Operation::GetParametersForImport, [OK, OK, OK, OK]),
+    (Operation::ImportKeyMaterial, [OK, OK, MODIFIED, OK]),
+    (Operation::DeleteKeyMaterial, [OK, OK, OK, OK]),
 ];
 
 const ECDSA: SignAlgorithm = SignAlgorithm::EcdsaSha256;
 // What every module has; some have no other hash for OAEP.
 const OAEP: DecryptAlgorithm = DecryptAlgorithm::RsaesOaepSha1;
 const HMAC: SignAlgorithm = SignAlgorithm::HmacSha256;
+
+/// The number of the state PendingImport in the table, and material that can be imported.
+const AWAITING: usize = 3;
+const MATERIAL: &[u8] = b"0123456789abcdef0123456789abcdef";
 
 /// A key with two aliases and what it made (a blob, a signature, a MAC), and another key that stays as it is.
 struct Subject {
@@ -119,9 +127,22 @@ fn subject(caller: &mut Caller, operation: Operation, state: usize) -> Subject {
         | Operation::BatchVerifyMac => (KeySpec::HmacSha256, KeyUsage::GenerateVerifyMac),
         _ => (KeySpec::Aes256, KeyUsage::EncryptDecrypt),
     };
-    let pair = caller.create_pair(spec, Some(usage), None).unwrap();
+    let is_import = matches!(
+        operation,
+        Operation::GetParametersForImport | Operation::ImportKeyMaterial | Operation::DeleteKeyMaterial
+    );
+    let pair = match is_import || state == AWAITING {
+        true => caller.create_external(spec, Some(usage)),
+        false => caller.create_pair(spec, Some(usage), None),
+    };
+    let pair = pair.unwrap();
     let (key, other) = (pair.key, caller.create_key());
+    if is_import || state == AWAITING && spec == KeySpec::Aes256 {
+        caller.import(key, MATERIAL, None).unwrap();
+    }
     let blob = match spec {
+        // A key that never had material made nothing.
+        KeySpec::EcP256 | KeySpec::Rsa2048 | KeySpec::HmacSha256 if state == AWAITING => Ok(vec![7; 64]),
         KeySpec::EcP256 => caller.sign_digest(pair, ECDSA, &[7; 32]),
         KeySpec::Rsa2048 => caller.encrypt_for(pair, OAEP, b"x"),
         KeySpec::HmacSha256 => caller.mac(key, HMAC, b"x"),
@@ -133,6 +154,7 @@ fn subject(caller: &mut Caller, operation: Operation, state: usize) -> Subject {
     match state {
         0 => {}
         1 => caller.disable(key).unwrap(),
+        AWAITING => caller.delete_material(key).unwrap(),
         _ => caller.schedule_deletion(key).unwrap(),
     }
     Subject { key, pair, other, blob }
@@ -207,6 +229,9 @@ fn attempt(caller: &mut Caller, operation: Operation, subject: &Subject) -> Stri
             let request = ListTagResourcesRequest { resource_type, resource_id, tag, next_token, timeout_ms };
             caller.ask(request, |_| ())
         }
+        Operation::GetParametersForImport => caller.usual_parameters(*key).map(drop),
+        Operation::ImportKeyMaterial => caller.import(*key, MATERIAL, None),
+        Operation::DeleteKeyMaterial => caller.delete_material(*key),
         Operation::DescribeKeyVersion => {
             let key_version_id = caller.describe(*key).unwrap().primary_key_version;
             caller.ask(DescribeKeyVersionRequest { key_id, key_version_id, timeout_ms: None }, |_| ())
@@ -302,12 +327,24 @@ fn c1_each_operation_in_each_state_answers_as_the_cloud_has_it() {
 #[test]
 fn c1_re_encrypt_looks_at_the_state_of_its_destination_too() {
     let (_live, mut caller) = begin();
-    for (state, code) in [(1, DISABLED), (2, PENDING)] {
+    for (state, code) in [(1, DISABLED), (2, PENDING), (AWAITING, AWAITS)] {
         let Subject { key, other, .. } = subject(&mut caller, Operation::ReEncrypt, state);
         let blob = caller.encrypt(other, b"x", &[]).unwrap();
         assert_eq!(caller.re_encrypt(&blob, key).unwrap_err().code, code);
         assert_eq!(caller.batch_re_encrypt(&[blob], key).unwrap_err().code, code);
     }
+}
+
+#[test]
+fn what_is_sealed_anew_is_a_use_of_both_versions() {
+    let (_live, mut caller) = begin();
+    let key = caller.create_key();
+    let items: Vec<Vec<u8>> = (0..300).map(|i| vec![1; i]).collect();
+    let blobs = caller.batch_encrypt(key, &items).unwrap();
+    caller.rotate(key).unwrap();
+    assert_eq!(caller.batch_re_encrypt(&blobs, key).unwrap().1, []);
+    caller.re_encrypt(&blobs[7], key).unwrap();
+    assert_eq!(caller.uses(key).unwrap(), [(300, 301), (301, 0)]);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::sync::{Arc, Barrier};
 use keymill_client::{ClientError, Connection, Credentials};
 use keymill_core::access::Grant;
 use keymill_core::id::CmkId;
+use keymill_core::key::KeySpec;
 use keymill_core::operation::*;
 use keymill_e2e::{Caller, Named, audit_lines, verified};
 use keymill_harness::{Fuse, Live, Point, Setup, Started};
@@ -157,6 +158,25 @@ fn c3_the_same_goes_for_a_scheduled_deletion() {
     let change = |c: &mut Caller| c.schedule_deletion(key).unwrap();
     let (done, refused) = under_load(&live, &credentials, key, change, "Rejected.PendingDeletion");
     assert!(done > 500 && refused > 500, "{done} done, {refused} refused");
+}
+
+#[test]
+fn c3_the_same_goes_for_the_deletion_of_imported_material() {
+    let (live, credentials, mut caller) = begin();
+    // It is a key of software, whatever the others are: of the kind whose blobs are as long as theirs.
+    let (spec, material) = match keymill_harness::overhead() {
+        62 => (KeySpec::Aes256, &[7; 32][..]),
+        _ => (KeySpec::Aes128, &[7; 16][..]),
+    };
+    let key = caller.create_external(spec, None).unwrap().key;
+    for _ in 0..2 {
+        caller.import(key, material, None).unwrap();
+        let change = |c: &mut Caller| c.delete_material(key).unwrap();
+        let (done, refused) = under_load(&live, &credentials, key, change, "Rejected.PendingImport");
+        assert!(done > 500 && refused > 500, "{done} done, {refused} refused");
+    }
+    drop(caller);
+    verified(&live.halt());
 }
 
 #[test]

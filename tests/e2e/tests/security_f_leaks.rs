@@ -70,6 +70,21 @@ fn f6_marked_secrets_are_found_in_no_log_audit_line_metric_error_or_file() {
     let context_text = String::from_utf8(secrets[7].clone()).unwrap();
     let bound = caller.encrypt(key, &secrets[4], &[(&context_text, &context_text)]).unwrap();
 
+    // Material of the caller's own, and what goes with it; wrapped, it is nobody's secret.
+    let external = caller.create_external(keymill_core::key::KeySpec::Aes256, None).unwrap().key;
+    let material = marked(8)[12..44].to_vec();
+    let by = caller.usual_parameters(external).unwrap();
+    secrets.extend([material.clone(), by.token.0.clone().into_bytes()]);
+    tell(&mut errors, caller.import_by(external, &by, &material[1..]));
+    caller.import_by(external, &by, &material).unwrap();
+    tell(&mut errors, caller.import_by(external, &by, &material));
+    let by = caller.usual_parameters(external).unwrap();
+    secrets.push(by.token.0.clone().into_bytes());
+    tell(&mut errors, caller.import_by(key, &by, &material));
+    tell(&mut errors, caller.import_by(external, &by, &secrets[1][12..44]));
+    caller.encrypt(external, &secrets[0], &[]).unwrap();
+    caller.delete_material(external).unwrap();
+
     // Everything that fails.
     tell(&mut errors, caller.decrypt(&bound, &[("wrong", &context_text)]));
     tell(&mut errors, caller.encrypt(key, &secrets[5].repeat(200), &[]));

@@ -57,6 +57,10 @@ pub(crate) fn check(bytes: &[u8]) {
     });
     assert_eq!(opened, rows.raw());
 
+    // What is sealed anew stands where it stood.
+    let mut anew = cut(&made(*choice, Direction::ReEncrypt), &sealed);
+    assert_eq!(through(&mut anew, Direction::ReEncrypt, <[u8]>::to_vec), sealed);
+
     // Strangers' files are opened, too.
     let strange = cut(&made(*choice, Direction::Decrypt), file);
     assert!(file.starts_with(strange.raw()));

@@ -10,6 +10,7 @@ mod blob;
 mod context;
 mod envelope;
 mod http;
+mod keys;
 mod memory;
 mod names;
 mod parameters;

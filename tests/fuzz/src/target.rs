@@ -3,8 +3,8 @@
 use keymill_core::{Error, ErrorKind};
 
 use crate::{
-    audit, authorization, batch, blob, context, envelope, http, names, parameters, record, root, stream,
-    wire, worker,
+    audit, authorization, batch, blob, context, envelope, http, keys, names, parameters, record, root,
+    stream, wire, worker,
 };
 
 /// Good input to start from: a name, and the bytes.
@@ -41,6 +41,9 @@ pub(crate) const ALL: &[Target] = &[
     Target { name: "worker-request", check: worker::request::check, seeds: worker::request::seeds },
     Target { name: "worker-answer", check: worker::answer::check, seeds: worker::answer::seeds },
     Target { name: "envelope", check: envelope::check, seeds: envelope::seeds },
+    Target { name: "public-half", check: keys::public_half::check, seeds: keys::public_half::seeds },
+    Target { name: "private-key", check: keys::private_key::check, seeds: keys::private_key::seeds },
+    Target { name: "sm2", check: keys::sm2::check, seeds: keys::sm2::seeds },
     Target { name: "batch", check: batch::check, seeds: batch::seeds },
 ];
 

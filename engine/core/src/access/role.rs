@@ -78,6 +78,9 @@ impl Role {
                             | UpdateKeyDescription
                             | RotateKey
                             | CreateKeyVersion
+                            | GetParametersForImport
+                            | ImportKeyMaterial
+                            | DeleteKeyMaterial
                             | UpdateRotationPolicy
                             | SetDeletionProtection
                             | TagResource

@@ -141,6 +141,9 @@ catalogue! { <'a>
     RotateKey: Management(RotateKeyRequest) -> RotateKeyReply;
     CreateKeyVersion: Management(CreateKeyVersionRequest) -> CreateKeyVersionReply;
     UpdateRotationPolicy: Management(UpdateRotationPolicyRequest) -> UpdateRotationPolicyReply;
+    GetParametersForImport: Management(GetParametersForImportRequest) -> GetParametersForImportReply<'a>;
+    ImportKeyMaterial: Management(ImportKeyMaterialRequest<'a>) -> ImportKeyMaterialReply;
+    DeleteKeyMaterial: Management(DeleteKeyMaterialRequest) -> DeleteKeyMaterialReply;
     SetDeletionProtection: Management(SetDeletionProtectionRequest) -> SetDeletionProtectionReply;
     DescribeKeyVersion: Read(DescribeKeyVersionRequest) -> DescribeKeyVersionReply;
     ListKeyVersions: Read(ListKeyVersionsRequest) -> ListKeyVersionsReply;

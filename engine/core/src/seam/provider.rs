@@ -103,10 +103,12 @@ pub trait KeyCustody: Send {
         usage: KeyUsage,
         bulk_mode: Option<BulkMode>,
     ) -> Result<StoredKey, ProviderError>;
-    /// Takes material that was made elsewhere, the bytes of a secret key, and returns it as it is to be stored.
+    /// Takes material that was made elsewhere, and returns it as it is to be stored: the bytes of a secret key, or PKCS #8 of a private
+    /// one (RFC 5208, RFC 5958), whose public half is derived from it.
     ///
     /// # Errors
-    /// `Rejected` as of [`Self::generate`], and where the provider takes no such key from outside.
+    /// `Rejected` as of [`Self::generate`], where it is no key of `spec`, and where the provider takes no such key from outside. What is
+    /// wrong with it is said in words, without a byte of it.
     fn import(
         &mut self,
         spec: KeySpec,

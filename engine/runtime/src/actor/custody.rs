@@ -9,6 +9,7 @@ use keymill_core::key::{BulkMode, Fallback, KeySpec, KeyUsage, ProtectionLevel};
 use keymill_core::seam::provider::{Adopt, KeyCustody, KeyMaterial, ProviderError, StoredKey, TokenObject};
 use tokio::sync::oneshot;
 
+use super::Wrapped;
 use crate::lane::Lane;
 use crate::ready::{Divisible, Part};
 use crate::shared::Shared;
@@ -46,6 +47,12 @@ enum Task {
     },
     Adopt {
         wanted: Adopt,
+        reply: oneshot::Sender<Result<Made>>,
+    },
+    Import {
+        wrapped: Wrapped,
+        spec: KeySpec,
+        usage: KeyUsage,
         reply: oneshot::Sender<Result<Made>>,
     },
     Destroy {
@@ -115,6 +122,19 @@ impl CustodyJob {
         (Self { task, berth: Some(berth), deadline, principal, attempts: 0 }, made)
     }
 
+    /// Puts the import of material together that comes wrapped.
+    pub(crate) fn import(
+        wrapped: Wrapped,
+        spec: KeySpec,
+        usage: KeyUsage,
+        deadline: Instant,
+        principal: Arc<AccessKeyId>,
+    ) -> (Self, oneshot::Receiver<Result<Made>>) {
+        let (reply, made) = oneshot::channel();
+        let task = Task::Import { wrapped, spec, usage, reply };
+        (Self { task, berth: None, deadline, principal, attempts: 0 }, made)
+    }
+
     /// Puts the destruction of a key together that stays in the token at `berth`.
     pub(crate) fn destroy(
         key: StoredKey,
@@ -142,6 +162,9 @@ impl CustodyJob {
                 Some(_) => Err(ProviderError::Rejected("a software copy is material in clear".into())),
             },
             Task::Adopt { wanted, .. } => custody.adopt(wanted),
+            Task::Import { wrapped, spec, usage, .. } => {
+                wrapped.open().and_then(|material| custody.import(*spec, *usage, None, &material))
+            }
             Task::Destroy { key, .. } => return custody.destroy(key).map(|()| Done::Destroyed),
         };
         key.map(Done::Key)
@@ -150,7 +173,9 @@ impl CustodyJob {
     /// Tells whether nobody waits for it any more.
     pub(crate) fn is_abandoned(&self) -> bool {
         match &self.task {
-            Task::Make { reply, .. } | Task::Adopt { reply, .. } => reply.is_closed(),
+            Task::Make { reply, .. } | Task::Adopt { reply, .. } | Task::Import { reply, .. } => {
+                reply.is_closed()
+            }
             Task::Destroy { reply, .. } => reply.is_closed(),
         }
     }
@@ -159,7 +184,7 @@ impl CustodyJob {
     pub(crate) fn answer(self, done: Result<Done>) {
         let (reply, copy) = match self.task {
             Task::Make { reply, copy, .. } => (reply, copy),
-            Task::Adopt { reply, .. } => (reply, None),
+            Task::Adopt { reply, .. } | Task::Import { reply, .. } => (reply, None),
             Task::Destroy { reply, .. } => {
                 let _gone = reply.send(done.map(drop));
                 return;

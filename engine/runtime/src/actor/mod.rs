@@ -11,6 +11,7 @@ mod regulator;
 mod session;
 mod software;
 mod token;
+mod wrapped;
 
 use std::sync::Arc;
 
@@ -27,6 +28,7 @@ use keyring::KeyringActor;
 use policy::PolicyActor;
 pub(crate) use private::PrivateActor;
 pub(crate) use token::{Drain, Enable, TokenActor};
+pub(crate) use wrapped::Wrapped;
 
 use crate::audit::AuditMessage;
 use crate::lane::Lane;

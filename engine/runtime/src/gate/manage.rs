@@ -4,18 +4,21 @@
 use actix::{Addr, Handler, Message};
 use keymill_core::audit::{KeyTouch, Outcome, RecordStamp};
 use keymill_core::error::{Error, ErrorKind, Result};
-use keymill_core::key::{Cmk, Fallback, KeyChange, ProtectionLevel, Tags};
+use keymill_core::key::{
+    Cmk, Fallback, KeyChange, KeySpec, KeyUsage, ProtectionLevel, Tags, WrappingAlgorithm,
+};
 use keymill_core::operation::*;
-use keymill_core::seam::provider::ProviderError;
+use keymill_core::seam::provider::{ProviderError, StoredKey};
 
 use super::plan::Plan;
 use super::read::{used, version_row};
 use super::{Call, Gate};
 use crate::actor::keyring::{
-    ChangeDescription, ChangeState, CreateCmk, DeleteAlias as RemoveAlias, KeepKeys, PutAlias, Rotate,
+    BeginImport, Begun, ChangeDescription, ChangeState, CreateCmk, DeleteAlias as RemoveAlias,
+    DeleteMaterial, FinishImport, KeepKeys, Material, PutAlias, PutParameters, Rotate,
 };
 use crate::actor::policy::{AddAccessKey, ChangeAccessKey, RemoveAccessKey, fresh_access_key};
-use crate::actor::{Changed, CustodyJob, Drain, Enable, Made, TokenActor, Wanted};
+use crate::actor::{Changed, CustodyJob, Drain, Enable, Made, TokenActor, Wanted, Wrapped};
 use crate::audit::{AuditMessage, ManagementRecord};
 use crate::work::Job;
 
@@ -130,11 +133,15 @@ impl Gate {
         let actors = &self.0.actors;
         let request_id = call.request_id;
         match plan {
-            Plan::CreateKey { description, wanted, rotation, tags } => {
-                let made = self.generate(call, wanted, None, deadline).await?;
+            Plan::CreateKey { description, wanted, rotation, tags, is_external } => {
+                let Wanted { spec, usage, protection, fallback, .. } = wanted;
+                let material = match is_external {
+                    true => Material::Awaited { spec, usage },
+                    false => Material::Made(Box::new(self.generate(call, wanted, None, deadline).await?)),
+                };
                 let creator = (*call.principal.access_key).clone();
-                let Wanted { protection, fallback, .. } = wanted;
-                let create = CreateCmk { made, protection, fallback, description, creator, rotation, tags };
+                let create =
+                    CreateCmk { material, protection, fallback, description, creator, rotation, tags };
                 let changed = actors.keyring(create).await?;
                 let key_metadata = self.metadata(&changed.value);
                 Ok(done(Reply::CreateKey(CreateKeyReply { key_metadata, request_id }), changed))
@@ -145,13 +152,49 @@ impl Gate {
                 let lane = &self.0.shared.pool.control;
                 lane.submit(&principal, Some(token), job).map_err(|(error, _)| error)?;
                 let made = adopted.await.map_err(|_| shut_down())?.map_err(told)?;
+                let material = Material::Made(Box::new(made));
                 let creator = (*principal).clone();
                 let (protection, fallback) = (ProtectionLevel::Hsm, Fallback::Never);
                 let (rotation, tags) = (None, Tags::new());
-                let create = CreateCmk { made, protection, fallback, description, creator, rotation, tags };
+                let create =
+                    CreateCmk { material, protection, fallback, description, creator, rotation, tags };
                 let changed = actors.keyring(create).await?;
                 let key_metadata = self.metadata(&changed.value);
                 Ok(done(Reply::AdoptKey(AdoptKeyReply { key_metadata, request_id }), changed))
+            }
+            Plan::MakeParameters { id, spec, algorithm } => {
+                let wanted = Wanted {
+                    spec,
+                    usage: KeyUsage::EncryptDecrypt,
+                    protection: ProtectionLevel::Software,
+                    bulk_mode: None,
+                    fallback: Fallback::Never,
+                    stays: false,
+                };
+                let wrapping = self.generate(call, wanted, None, deadline).await?.key;
+                let public_key = wrapping.public_key.as_ref().map(|public| public.as_der().to_vec());
+                let public_key = public_key.ok_or_else(|| Error::internal("a pair has no public half"))?;
+                let changed = actors.keyring(PutParameters { id, wrapping, algorithm }).await?;
+                let (import_token, token_expire_time) = changed.value.clone();
+                let reply = GetParametersForImportReply {
+                    key_id: id,
+                    import_token,
+                    public_key: public_key.into(),
+                    token_expire_time,
+                    request_id,
+                };
+                Ok(done(Reply::GetParametersForImport(reply), changed))
+            }
+            Plan::Import { id, token, wrapped, expires_at } => {
+                let begun = actors.keyring(BeginImport { id, token }).await?;
+                let Begun { spec, usage, wrapping, algorithm, token } = begun;
+                let made = self.unwrap(call, wrapping, algorithm, wrapped, (spec, usage), deadline).await?;
+                let changed = actors.keyring(FinishImport { id, token, made, expires_at }).await?;
+                Ok(done(Reply::ImportKeyMaterial(ImportKeyMaterialReply { request_id }), changed))
+            }
+            Plan::DeleteMaterial { id } => {
+                let changed = actors.keyring(DeleteMaterial { id }).await?;
+                Ok(done(Reply::DeleteKeyMaterial(DeleteKeyMaterialReply { request_id }), changed))
             }
             Plan::ChangeState { id, change, window_days } => {
                 let changed = actors.keyring(ChangeState { id, change, window_days }).await?;
@@ -264,6 +307,32 @@ impl Gate {
         };
         lane.submit(&principal, berth, job).map_err(|(error, _)| error)?;
         made.await.map_err(|_| shut_down())?
+    }
+
+    /// Has key material unwrapped in the software lane, and made a key of one specification and usage.
+    async fn unwrap(
+        &self,
+        call: &Call,
+        key: StoredKey,
+        algorithm: WrappingAlgorithm,
+        bytes: Vec<u8>,
+        (spec, usage): (KeySpec, KeyUsage),
+        deadline: std::time::Instant,
+    ) -> Result<Made> {
+        let principal = call.principal.access_key.clone();
+        let wrapped = Wrapped { provider: self.0.shared.provider.clone(), key, algorithm, bytes };
+        let (job, made) = CustodyJob::import(wrapped, spec, usage, deadline, principal.clone());
+        self.0.actors.lane.submit(&principal, None, job).map_err(|(error, _)| error)?;
+        made.await.map_err(|_| shut_down())?.map_err(not_taken)
+    }
+}
+
+/// Tells nothing of why material was not taken.
+fn not_taken(error: Error) -> Error {
+    use std::error::Error as _;
+    match error.source().and_then(|source| source.downcast_ref()) {
+        Some(ProviderError::Rejected(_)) => Error::invalid_key_material(),
+        _ => error,
     }
 }
 

@@ -6,10 +6,10 @@ use keymill_core::error::{Error, ErrorKind, Limit, Result};
 use keymill_core::id::KeyRef;
 use keymill_core::key::{
     BulkMode, Cmk, Fallback, KeySpec, KeyStorageMechanism, KeyUsage, Origin, ProtectionLevel,
-    RotationInterval, check_tag,
+    RotationInterval, WrappingAlgorithm, check_tag,
 };
 use keymill_core::limit;
-use keymill_core::operation::ResourceType;
+use keymill_core::operation::{Bin, ResourceType};
 use keymill_core::time::Timestamp;
 use keymill_crypto::digest;
 
@@ -94,6 +94,67 @@ pub(crate) fn new_version(cmk: &Cmk, now: Timestamp) -> Result<()> {
             Err(Error::new(ErrorKind::StateConflict, why))
         }
         false => Ok(()),
+    }
+}
+
+/// Checks that a key can be made whose material is imported.
+pub(super) fn check_external(protection: ProtectionLevel, rotation: Option<RotationInterval>) -> Result<()> {
+    let refused = |why| Err(Error::new(ErrorKind::Unsupported, why));
+    match (protection, rotation) {
+        (ProtectionLevel::Hsm, _) => refused(
+            "key material cannot be imported into a token here yet: ProtectionLevel SOFTWARE takes it",
+        ),
+        (ProtectionLevel::Software, Some(_)) => {
+            refused("a key whose material is imported has one version, and is not rotated")
+        }
+        (ProtectionLevel::Software, None) => Ok(()),
+    }
+}
+
+/// Checks that key material can be wrapped so here.
+pub(super) fn check_wrapping(spec: KeySpec, algorithm: WrappingAlgorithm) -> Result<()> {
+    let refused = |why| Err(Error::new(ErrorKind::Unsupported, why));
+    if spec.modulus_bytes().is_none() {
+        return refused(format!(
+            "WrappingKeySpec {} is not offered: RSA_2048, RSA_3072 and RSA_4096 are",
+            spec.name()
+        ));
+    }
+    match algorithm.decryption() {
+        Some(_) => Ok(()),
+        None => refused(format!(
+            "WrappingAlgorithm {} is not offered: RSAES_OAEP_SHA_256, RSAES_OAEP_SHA_1 and RSA_AES_KEY_WRAP_SHA_256 are",
+            algorithm.name()
+        )),
+    }
+}
+
+/// Reads when key material expires: seconds since 1970, or never.
+pub(super) fn expiry(unix: Option<u64>, now: Timestamp) -> Result<Option<Timestamp>> {
+    // The last second that a time in text has, which is how it is kept.
+    const LAST: u64 = 253_402_300_799;
+    let at = match unix {
+        None | Some(0) => return Ok(None),
+        Some(seconds) if seconds <= LAST => Timestamp::from_ms(seconds * 1_000),
+        Some(_) => {
+            let why = "KeyMaterialExpireUnix lies behind the year 9999";
+            return Err(Error::new(ErrorKind::InvalidParameter, why));
+        }
+    };
+    match at > now {
+        true => Ok(Some(at)),
+        false => Err(Error::new(ErrorKind::InvalidParameter, "KeyMaterialExpireUnix lies in the past")),
+    }
+}
+
+/// Takes wrapped key material, unless it is longer than any that would be a key.
+pub(super) fn wrapped(material: Bin<'_>) -> Result<Vec<u8>> {
+    match material.len() {
+        0..=limit::WRAPPED_MATERIAL_BYTES => Ok(material.into_vec()),
+        length => Err(Error::new(
+            ErrorKind::InvalidParameter,
+            format!("EncryptedKeyMaterial has up to {} bytes, not {length}", limit::WRAPPED_MATERIAL_BYTES),
+        )),
     }
 }
 
@@ -190,4 +251,46 @@ fn short(text: String, limit: usize) -> Result<String> {
         ));
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn material_expires_later_than_now_or_never_and_in_a_year_that_can_be_written() {
+        let now = Timestamp::from_ms(2_000_000_000_500);
+        for never in [None, Some(0)] {
+            assert_eq!(expiry(never, now).unwrap(), None);
+        }
+        for seconds in [2_000_000_001, 253_402_300_799] {
+            let at = expiry(Some(seconds), now).unwrap().unwrap();
+            assert_eq!(Timestamp::parse(&at.to_string()), Some(at), "{seconds}");
+        }
+        for seconds in [1, 2_000_000_000, 253_402_300_800, u64::MAX] {
+            assert_eq!(
+                expiry(Some(seconds), now).unwrap_err().kind(),
+                ErrorKind::InvalidParameter,
+                "{seconds}"
+            );
+        }
+    }
+
+    #[test]
+    fn material_is_wrapped_by_rsa_with_oaep_alone() {
+        use WrappingAlgorithm::*;
+        for spec in [KeySpec::Rsa2048, KeySpec::Rsa3072, KeySpec::Rsa4096] {
+            for algorithm in [RsaesOaepSha1, RsaesOaepSha256, RsaAesKeyWrapSha256] {
+                check_wrapping(spec, algorithm).unwrap();
+            }
+            for algorithm in [RsaesPkcs1V15, Sm2Pke] {
+                let error = check_wrapping(spec, algorithm).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Unsupported);
+                assert!(error.message().contains(algorithm.name()), "{error}");
+            }
+        }
+        for spec in [KeySpec::EcSm2, KeySpec::Aes256] {
+            assert_eq!(check_wrapping(spec, RsaesOaepSha256).unwrap_err().kind(), ErrorKind::Unsupported);
+        }
+    }
 }

@@ -5,15 +5,17 @@ use keymill_core::error::{Error, ErrorKind, Limit, Result};
 use keymill_core::id::{AccessKeyId, AliasName, CmkId, KeyRef, RequestId};
 use keymill_core::key::{
     BulkMode, Fallback, KeyChange, KeySpec, KeyUsage, Origin, ProtectionLevel, RotationInterval, Tags,
+    WrappingAlgorithm,
 };
 use keymill_core::limit;
 use keymill_core::operation::*;
 use keymill_core::seam::provider::Adopt;
+use keymill_core::time::Timestamp;
 
 use super::Gate;
 use super::parameters::{
-    bounded, check_modes, describe, is_symmetric, keys_only, name, named, new_version, rotation, some, stays,
-    tagged, tags,
+    bounded, check_external, check_modes, check_wrapping, describe, expiry, is_symmetric, keys_only, name,
+    named, new_version, rotation, some, stays, tagged, tags, wrapped,
 };
 use super::read::id_only;
 use crate::actor::Wanted;
@@ -27,6 +29,23 @@ pub(super) enum Plan {
         wanted: Wanted,
         rotation: Option<RotationInterval>,
         tags: Tags,
+        /// Whether its material is imported.
+        is_external: bool,
+    },
+    /// Makes a key pair that wraps material to be imported.
+    MakeParameters {
+        id: CmkId,
+        spec: KeySpec,
+        algorithm: WrappingAlgorithm,
+    },
+    Import {
+        id: CmkId,
+        token: ImportToken,
+        wrapped: Vec<u8>,
+        expires_at: Option<Timestamp>,
+    },
+    DeleteMaterial {
+        id: CmkId,
     },
     /// From the token at this place in the pool.
     AdoptKey {
@@ -90,8 +109,12 @@ impl Gate {
                     let why = "Origin ADOPTED is of keys that AdoptKey takes over";
                     return Err(Error::new(ErrorKind::InvalidParameter, why));
                 }
+                let is_external = r.origin == Some(Origin::External);
                 let description = describe(r.description.unwrap_or_default())?;
                 let rotation = rotation(r.enable_automatic_rotation, r.rotation_interval)?;
+                if is_external {
+                    check_external(protection, rotation)?;
+                }
                 if rotation.is_some() && !is_symmetric(spec) {
                     let why = "only a symmetric key is rotated by itself";
                     return Err(Error::new(ErrorKind::Unsupported, why));
@@ -102,6 +125,7 @@ impl Gate {
                     description,
                     rotation,
                     tags,
+                    is_external,
                     wanted: Wanted { spec, usage, protection, bulk_mode, fallback, stays },
                 })
             }
@@ -118,6 +142,27 @@ impl Gate {
                 let description = describe(r.description.unwrap_or_default())?;
                 let wanted = Adopt { spec, usage, bulk_mode, label, id };
                 Ok(Plan::AdoptKey { description, wanted, token })
+            }
+            Request::GetParametersForImport(r) => {
+                let right = Operation::GetParametersForImport;
+                let entry = self.find_key(job, id_only(&r.key_id)?, right)?;
+                entry.cmk.external.as_ref().ok_or_else(Error::not_external)?;
+                let (spec, algorithm) = (r.wrapping_key_spec, r.wrapping_algorithm);
+                check_wrapping(spec, algorithm)?;
+                self.check_offered(spec, KeyUsage::EncryptDecrypt, ProtectionLevel::Software, None)?;
+                Ok(Plan::MakeParameters { id: entry.cmk.id, spec, algorithm })
+            }
+            Request::ImportKeyMaterial(r) => {
+                let entry = self.find_key(job, id_only(&r.key_id)?, Operation::ImportKeyMaterial)?;
+                entry.cmk.check_importable()?;
+                let expires_at = expiry(r.key_material_expire_unix, self.now())?;
+                let wrapped = wrapped(r.encrypted_key_material)?;
+                Ok(Plan::Import { id: entry.cmk.id, token: r.import_token, wrapped, expires_at })
+            }
+            Request::DeleteKeyMaterial(r) => {
+                let entry = self.find_key(job, id_only(&r.key_id)?, Operation::DeleteKeyMaterial)?;
+                entry.cmk.external.as_ref().ok_or_else(Error::not_external)?;
+                Ok(Plan::DeleteMaterial { id: entry.cmk.id })
             }
             Request::EnableKey(r) => {
                 self.plan_change(job, &r.key_id, Operation::EnableKey, KeyChange::Enable)
@@ -153,6 +198,10 @@ impl Gate {
                 if !is_symmetric(entry.cmk.spec) {
                     let why =
                         "a symmetric key is rotated; a key pair has a new version made by CreateKeyVersion";
+                    return Err(Error::new(ErrorKind::Unsupported, why));
+                }
+                if entry.cmk.external.is_some() {
+                    let why = "a key whose material is imported has one version";
                     return Err(Error::new(ErrorKind::Unsupported, why));
                 }
                 Ok(Plan::Rotate { id: entry.cmk.id, pair: false })

@@ -312,6 +312,7 @@ impl Gate {
 
     pub(super) fn metadata(&self, entry: &CmkEntry) -> KeyMetadata {
         let cmk = &entry.cmk;
+        let expires_at = cmk.external.as_ref().and_then(|external| external.expires_at);
         let last_ms =
             entry.versions.iter().map(|v| v.usage.last_ms.load(Ordering::Relaxed)).max().unwrap_or(0);
         KeyMetadata {
@@ -340,7 +341,7 @@ impl Gate {
             },
             deletion_protection_description: cmk.deletion_protection.clone(),
             delete_date: cmk.delete_at.map(|at| at.to_string()).unwrap_or_default(),
-            material_expire_time: String::new(),
+            material_expire_time: expires_at.map(|at| at.to_string()).unwrap_or_default(),
             last_used_date: used(last_ms),
             use_count: entry.versions.iter().map(|v| v.usage.total()).sum(),
         }

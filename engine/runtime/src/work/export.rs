@@ -52,6 +52,13 @@ impl Export {
             }
             other => other.into(),
         })?;
+        // Nothing is encrypted under a weak one.
+        if half.max_plaintext_bytes(algorithm).is_none() {
+            return Err(invalid(format!(
+                "PublicKeyBlob: it is no public key of {} that is accepted",
+                spec.name()
+            )));
+        }
         Ok(Self { half, algorithm, recipient: digest::hex(&digest::sha256(public)) })
     }
 

@@ -88,10 +88,22 @@ impl Envelope {
     /// # Errors
     /// `NoRandomness`, `TooLong`.
     pub fn seal(&self, payload: &[u8]) -> Result<Vec<u8>, EnvelopeError> {
-        let start = Start::random()?;
-        let mut out = self.header.as_bytes().to_vec();
-        stream::seal_slice(&self.data_key, self.header.as_bytes(), &start, payload, SEGMENT_BYTES, &mut out)?;
+        let mut out = Vec::new();
+        self.seal_into(payload, &mut out)?;
         Ok(out)
+    }
+
+    /// Seals a payload into a buffer, which is overwritten; one that is used again needs no zeroes first.
+    ///
+    /// # Errors
+    /// As [`seal`](Self::seal).
+    pub fn seal_into(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), EnvelopeError> {
+        let start = Start::random()?;
+        let header = self.header.as_bytes();
+        out.resize(header.len() + stream::sealed_bytes(payload.len(), SEGMENT_BYTES), 0);
+        let (before, stream) = out.split_at_mut(header.len());
+        before.copy_from_slice(header);
+        stream::seal_slice(&self.data_key, header, &start, payload, SEGMENT_BYTES, stream)
     }
 
     /// Opens a stream in memory: what follows the header.
@@ -99,7 +111,19 @@ impl Envelope {
     /// # Errors
     /// `Unopenable` for anything but a whole stream that was sealed behind this header.
     pub fn open(&self, stream: &[u8]) -> Result<Vec<u8>, EnvelopeError> {
-        stream::open_slice(&self.data_key, self.header.as_bytes(), stream, SEGMENT_BYTES)
+        let mut out = Vec::new();
+        self.open_into(stream, &mut out)?;
+        Ok(out)
+    }
+
+    /// Opens a stream into a buffer, which is overwritten, and holds zeroes where the stream does not open.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_into(&self, stream: &[u8], out: &mut Vec<u8>) -> Result<(), EnvelopeError> {
+        let bytes = stream::opened_bytes(stream.len(), SEGMENT_BYTES).ok_or(EnvelopeError::Unopenable)?;
+        out.resize(bytes, 0);
+        stream::open_slice(&self.data_key, self.header.as_bytes(), stream, SEGMENT_BYTES, out)
     }
 
     /// Seals `input` to its end, and writes header and stream to `output`, in a few MiB of memory. Reading, sealing and writing

@@ -13,7 +13,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
 use aws_lc_rs::rand;
 use keymill_core::Sensitive;
-use zeroize::Zeroizing;
+use zeroize::Zeroize;
 
 use super::error::EnvelopeError;
 
@@ -124,6 +124,29 @@ impl Segments {
         opened.map(|plaintext| plaintext.len()).map_err(|_| EnvelopeError::Unopenable)
     }
 
+    /// Seals a segment into `segment`, which is 16 bytes longer.
+    ///
+    /// # Errors
+    /// `TooLong` past 2^32 segments.
+    fn seal_to(&mut self, text: &[u8], segment: &mut [u8], is_last: bool) -> Result<(), EnvelopeError> {
+        let nonce = self.nonce(is_last).ok_or(EnvelopeError::TooLong)?;
+        let (sealed, tag) = segment.split_at_mut(text.len());
+        let made = self.key.seal_out_of_place_scatter(nonce, Aad::empty(), text, sealed, &[], tag);
+        made.expect("16 bytes follow, and a segment is far below what one nonce takes");
+        Ok(())
+    }
+
+    /// Opens a segment into `text`, which is 16 bytes shorter.
+    ///
+    /// # Errors
+    /// `Unopenable` for anything but the next segment of this stream.
+    fn open_to(&mut self, segment: &[u8], text: &mut [u8], is_last: bool) -> Result<(), EnvelopeError> {
+        let nonce = self.nonce(is_last).ok_or(EnvelopeError::Unopenable)?;
+        let (sealed, tag) = segment.split_at(text.len());
+        let opened = self.key.open_separate_gather(nonce, Aad::empty(), sealed, tag, text);
+        opened.map_err(|_| EnvelopeError::Unopenable)
+    }
+
     fn nonce(&mut self, is_last: bool) -> Option<Nonce> {
         let number = self.next?;
         self.next = if is_last { None } else { number.checked_add(1) };
@@ -135,7 +158,19 @@ impl Segments {
     }
 }
 
-/// Seals `payload` as one stream, and appends it to `out`.
+/// Returns the bytes of the stream of a payload.
+pub(super) fn sealed_bytes(payload_bytes: usize, segment_bytes: usize) -> usize {
+    let segments = (START_BYTES + payload_bytes).div_ceil(segment_bytes - TAG_BYTES);
+    START_BYTES + payload_bytes + segments * TAG_BYTES
+}
+
+/// Returns the bytes of the payload of a stream; `None` where no stream has this length.
+pub(super) fn opened_bytes(stream_bytes: usize, segment_bytes: usize) -> Option<usize> {
+    let segments = stream_bytes.div_ceil(segment_bytes);
+    stream_bytes.checked_sub(START_BYTES + segments * TAG_BYTES)
+}
+
+/// Seals `payload` as one stream, from where it lies into `out`, which has the bytes for it.
 ///
 /// # Errors
 /// `TooLong` past 2^32 segments.
@@ -145,20 +180,17 @@ pub(super) fn seal_slice(
     start: &Start,
     payload: &[u8],
     segment_bytes: usize,
-    out: &mut Vec<u8>,
+    out: &mut [u8],
 ) -> Result<(), EnvelopeError> {
     let mut segments = Segments::new(data_key, aad, start);
-    let count = (payload.len() + START_BYTES).div_ceil(segment_bytes - TAG_BYTES).max(1);
-    out.reserve_exact(START_BYTES + payload.len() + count * TAG_BYTES);
-    out.extend(start.as_bytes());
+    let (begin, mut out) = out.split_at_mut(START_BYTES);
+    begin.copy_from_slice(start.as_bytes());
     let mut rest = payload;
     for number in 0.. {
         let (text, tail) = rest.split_at(rest.len().min(room(number, segment_bytes) - TAG_BYTES));
-        let begin = out.len();
-        out.extend(text);
-        out.extend([0; TAG_BYTES]);
-        segments.seal(&mut out[begin..], tail.is_empty())?;
-        rest = tail;
+        let (segment, further) = out.split_at_mut(text.len() + TAG_BYTES);
+        segments.seal_to(text, segment, tail.is_empty())?;
+        (rest, out) = (tail, further);
         if rest.is_empty() {
             break;
         }
@@ -166,7 +198,7 @@ pub(super) fn seal_slice(
     Ok(())
 }
 
-/// Opens a whole stream.
+/// Opens a whole stream, from where it lies into `out`, which has the bytes for it, and is wiped where it does not open.
 ///
 /// # Errors
 /// `Unopenable` for anything that was not sealed so.
@@ -175,24 +207,36 @@ pub(super) fn open_slice(
     aad: &[u8],
     stream: &[u8],
     segment_bytes: usize,
-) -> Result<Vec<u8>, EnvelopeError> {
+    out: &mut [u8],
+) -> Result<(), EnvelopeError> {
+    let opened = open_segments(data_key, aad, stream, segment_bytes, out);
+    if opened.is_err() {
+        out.zeroize();
+    }
+    opened
+}
+
+fn open_segments(
+    data_key: &Sensitive,
+    aad: &[u8],
+    stream: &[u8],
+    segment_bytes: usize,
+    mut out: &mut [u8],
+) -> Result<(), EnvelopeError> {
     let (start, mut rest) = stream.split_first_chunk().ok_or(EnvelopeError::Unopenable)?;
     let start = Start::parse(start).ok_or(EnvelopeError::Unopenable)?;
     let mut segments = Segments::new(data_key, aad, &start);
-    // Of what does not open as a whole nothing stays.
-    let mut out = Zeroizing::new(Vec::with_capacity(rest.len()));
     for number in 0.. {
         let (segment, tail) = rest.split_at(rest.len().min(room(number, segment_bytes)));
-        let begin = out.len();
-        out.extend(segment);
-        let length = segments.open(&mut out[begin..], tail.is_empty())?;
-        out.truncate(begin + length);
-        rest = tail;
+        let length = segment.len().checked_sub(TAG_BYTES).ok_or(EnvelopeError::Unopenable)?;
+        let (text, further) = out.split_at_mut_checked(length).ok_or(EnvelopeError::Unopenable)?;
+        segments.open_to(segment, text, tail.is_empty())?;
+        (rest, out) = (tail, further);
         if rest.is_empty() {
             break;
         }
     }
-    Ok(std::mem::take(&mut *out))
+    Ok(())
 }
 
 #[cfg(test)]
@@ -217,13 +261,20 @@ mod tests {
     }
 
     fn sealed(payload: &[u8], segment_bytes: usize) -> Vec<u8> {
-        let mut out = Vec::new();
+        let mut out = vec![0; sealed_bytes(payload.len(), segment_bytes)];
         seal_slice(&key(), b"aad", &Start::random().unwrap(), payload, segment_bytes, &mut out).unwrap();
         out
     }
 
+    fn open(key: &Sensitive, aad: &[u8], stream: &[u8], segment_bytes: usize) -> Option<Vec<u8>> {
+        let mut out = vec![0xff; opened_bytes(stream.len(), segment_bytes)?];
+        let opened = open_slice(key, aad, stream, segment_bytes, &mut out);
+        assert!(opened.is_ok() || out.iter().all(|byte| *byte == 0), "what was opened of it is wiped");
+        opened.ok().map(|()| out)
+    }
+
     fn opens(stream: &[u8]) -> bool {
-        open_slice(&key(), b"aad", stream, SHORT).is_ok()
+        open(&key(), b"aad", stream, SHORT).is_some()
     }
 
     fn payload(length: usize) -> Vec<u8> {
@@ -239,7 +290,7 @@ mod tests {
                 Some(rest) => 1 + rest.div_ceil(SHORT - TAG_BYTES),
             };
             assert_eq!(stream.len(), START_BYTES + length + segments * TAG_BYTES, "{length}");
-            assert_eq!(open_slice(&key(), b"aad", &stream, SHORT).unwrap(), payload(length));
+            assert_eq!(open(&key(), b"aad", &stream, SHORT).unwrap(), payload(length));
         }
     }
 
@@ -249,9 +300,9 @@ mod tests {
             .map(|at| u8::from_str_radix(&BY_TINK[2 * at..2 * at + 2], 16).unwrap())
             .collect();
         let payload: Vec<u8> = (0..200).collect();
-        assert_eq!(open_slice(&key(), b"header", &stream, 80).unwrap(), payload);
+        assert_eq!(open(&key(), b"header", &stream, 80).unwrap(), payload);
         let start = Start::parse(stream.first_chunk().unwrap()).unwrap();
-        let mut again = Vec::new();
+        let mut again = vec![0; sealed_bytes(200, 80)];
         seal_slice(&key(), b"header", &start, &payload, 80, &mut again).unwrap();
         assert_eq!(again, stream);
     }
@@ -291,12 +342,9 @@ mod tests {
     #[test]
     fn another_key_or_associated_data_does_not_open() {
         let stream = sealed(b"text", SHORT);
-        assert!(open_slice(&Sensitive::new(vec![4; 32]), b"aad", &stream, SHORT).is_err());
-        assert!(open_slice(&key(), b"aae", &stream, SHORT).is_err());
-        assert!(
-            open_slice(&key(), b"aad", &stream, SEGMENT_BYTES).is_ok(),
-            "one segment is alike in any size"
-        );
+        assert!(open(&Sensitive::new(vec![4; 32]), b"aad", &stream, SHORT).is_none());
+        assert!(open(&key(), b"aae", &stream, SHORT).is_none());
+        assert!(open(&key(), b"aad", &stream, SEGMENT_BYTES).is_some(), "one segment is alike in any size");
     }
 
     #[test]

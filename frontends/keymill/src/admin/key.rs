@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use clap::{Args, Subcommand};
 use keymill_core::id::{AliasName, CmkId, KeyRef, KeyVersionId};
 use keymill_core::key::{
-    AutomaticRotation, BulkMode, Fallback, KeySpec, KeyStorageMechanism, KeyUsage, ProtectionLevel,
+    AutomaticRotation, BulkMode, Fallback, KeySpec, KeyStorageMechanism, KeyUsage, Origin, ProtectionLevel,
     RotationInterval,
 };
 use keymill_core::limit;
@@ -18,6 +18,7 @@ use keymill_core::operation::{
 
 use serde::Serialize;
 
+use super::import::{self, ImportCommand};
 use super::keeping::{self, KeepingCommand, parse_interval, parse_tag};
 use super::{Api, ClientArgs, ask, ask_all, parse_key};
 use crate::failure::{Failure, Result};
@@ -71,6 +72,8 @@ enum KeyCommand {
     Versions(Named),
     #[command(flatten)]
     Keeping(KeepingCommand),
+    #[command(flatten)]
+    Import(ImportCommand),
     /// Change the description of a key
     SetDescription {
         #[command(flatten)]
@@ -113,6 +116,9 @@ struct CreateArgs {
     /// Has it rotated by itself so often: 7d to 730d, or in h, m, s
     #[arg(long, value_name = "INTERVAL", value_parser = parse_interval)]
     rotate_every: Option<RotationInterval>,
+    /// Its material is not made here: `key import` brings it
+    #[arg(long, conflicts_with = "rotate_every")]
+    external: bool,
     /// A tag; may be repeated
     #[arg(long = "tag", value_name = "NAME=VALUE", value_parser = parse_tag)]
     tags: Vec<TagPair>,
@@ -219,6 +225,7 @@ pub(crate) fn run(args: KeyArgs) -> Result<()> {
         KeyCommand::PublicKey { named, version } => public_key(&api, named.key, version),
         KeyCommand::Versions(named) => versions(&api, id(named)?),
         KeyCommand::Keeping(command) => keeping::run(&api, command),
+        KeyCommand::Import(command) => import::run(&api, command),
         KeyCommand::SetDescription { named, description } => {
             let id = id(named)?;
             let request = UpdateKeyDescriptionRequest { key_id: KeyRef::Id(id), description, timeout_ms };
@@ -239,6 +246,7 @@ fn create(api: &Api, args: CreateArgs) -> Result<()> {
         spec,
         usage,
         rotate_every,
+        external,
         tags,
     } = args;
     see_free(api, alias.as_ref())?;
@@ -248,6 +256,7 @@ fn create(api: &Api, args: CreateArgs) -> Result<()> {
     let request = CreateKeyRequest {
         key_spec: spec,
         key_usage: usage,
+        origin: external.then_some(Origin::External),
         protection_level,
         bulk_mode,
         fallback,
@@ -365,7 +374,7 @@ fn card(key: &KeyMetadata, aliases: &[AliasName]) -> Result<()> {
         false => format!("yes: {reason}"),
     });
     let protected = protected.unwrap_or_default();
-    let all: [(&str, &dyn std::fmt::Display); 21] = [
+    let all: [(&str, &dyn std::fmt::Display); 22] = [
         ("key id", &key.key_id),
         ("aliases", &aliases),
         ("state", &state),
@@ -378,6 +387,7 @@ fn card(key: &KeyMetadata, aliases: &[AliasName]) -> Result<()> {
         ("storage", &storage),
         ("token", &token),
         ("origin", &origin),
+        ("expires", &key.material_expire_time),
         ("created", &key.creation_date),
         ("creator", &key.creator),
         ("version", &key.primary_key_version),

@@ -3,6 +3,7 @@
 
 pub(crate) mod access_key;
 pub(crate) mod alias;
+pub(crate) mod import;
 pub(crate) mod keeping;
 pub(crate) mod key;
 pub(crate) mod login;

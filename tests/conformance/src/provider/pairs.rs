@@ -82,6 +82,65 @@ pub fn damaged_private_material_is_corrupt(fixture: &Fixture) {
     }
 }
 
+/// Takes in private keys, and derives the public half that each had where it was made. Where material does not leave in clear, none
+/// is taken.
+pub fn an_imported_pair_is_the_one_that_was_made_elsewhere(fixture: &Fixture) {
+    for usage in [KeyUsage::SignVerify, KeyUsage::EncryptDecrypt] {
+        let specs = fixture.offered(usage).into_iter().filter(|spec| spec.is_key_pair() && is_quick(spec));
+        for spec in specs {
+            let stored = fixture.made(spec, usage);
+            let mut custody = fixture.custody();
+            let KeyMaterial::Clear(material) = &stored.material else {
+                let refused = custody.import(spec, usage, None, &Sensitive::zeroed(32)).err();
+                assert!(matches!(refused, Some(ProviderError::Rejected(_))), "{}: {refused:?}", spec.name());
+                continue;
+            };
+            let taken = custody.import(spec, usage, None, material).expect("it is a private key");
+            assert_eq!((taken.spec, taken.usage, taken.bulk_mode), (spec, usage, None));
+            assert_eq!(taken.public_key, stored.public_key, "{}", spec.name());
+            let key = custody.load(&taken).expect("what was taken in loads");
+            let mut session = fixture.session();
+            if usage == KeyUsage::EncryptDecrypt {
+                for algorithm in decryptions(fixture, spec) {
+                    let sealed = encrypt(&stored, algorithm, b"text");
+                    assert_eq!(decrypt(&mut *session, &key, algorithm, &sealed), Ok(b"text".to_vec()));
+                }
+            } else {
+                let (algorithm, public) = (*own(fixture, spec), stored.public_key.as_ref());
+                let input = input(algorithm, 4);
+                let signature = sign(&mut *session, &key, algorithm, &input).expect("it signs");
+                let public = public.expect("a pair has a public half");
+                assert!(verifies(spec, algorithm, public, &input, &signature), "{}", spec.name());
+            }
+        }
+    }
+}
+
+/// Refuses what is cut or goes on, is a key of another specification, or is for another usage, as the fault of the request.
+pub fn what_is_no_pair_of_its_specification_is_not_imported(fixture: &Fixture) {
+    let pairs = pairs(fixture);
+    let mut custody = fixture.custody();
+    for (spec, stored) in &pairs {
+        let KeyMaterial::Clear(material) = &stored.material else { continue };
+        let whole = material.expose();
+        let mut bad =
+            vec![Vec::new(), vec![0; 32], whole[..whole.len() - 1].to_vec(), [whole, &[0]].concat()];
+        bad.extend(pairs.iter().filter(|(other, _)| other != spec).map(|(_, other)| bytes_of(other)));
+        for bad in bad {
+            let count = bad.len();
+            let refused = custody.import(*spec, KeyUsage::SignVerify, None, &Sensitive::new(bad)).err();
+            assert!(
+                matches!(refused, Some(ProviderError::Rejected(_))),
+                "{}, {count} bytes: {refused:?}",
+                spec.name()
+            );
+        }
+        let refused = custody.import(*spec, KeyUsage::GenerateVerifyMac, None, material).err();
+        assert!(matches!(refused, Some(ProviderError::Rejected(_))), "{}: {refused:?}", spec.name());
+        custody.import(*spec, KeyUsage::SignVerify, None, material).expect("it is a private key");
+    }
+}
+
 /// Opens texts of every length that another implementation has encrypted under the public half.
 pub fn what_was_encrypted_elsewhere_decrypts(fixture: &Fixture) {
     for spec in fixture.offered(KeyUsage::EncryptDecrypt) {

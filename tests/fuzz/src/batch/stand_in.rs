@@ -6,6 +6,7 @@
 pub(super) enum Direction {
     Encrypt,
     Decrypt,
+    ReEncrypt,
 }
 
 pub(super) mod args {

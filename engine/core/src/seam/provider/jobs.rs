@@ -47,10 +47,11 @@ impl DeriveJob {
 pub struct SignJob {
     /// How it is made.
     pub algorithm: SignAlgorithm,
-    /// The digest that is signed, of exactly the algorithm's length; for a MAC, the message.
+    /// The digest that is signed, of exactly the algorithm's length; for Ed25519, ML-DSA and MACs, the message.
     pub input: Vec<u8>,
     /// What became of it; `None` until it is done. RSA: as many bytes as the modulus (RFC 8017). ECDSA: `ECDSA-Sig-Value` in DER
-    /// (RFC 3279, 2.2.3). HMAC: the whole MAC.
+    /// (RFC 3279, 2.2.3). SM2: r and s in DER, too (GB/T 35276). Ed25519: 64 bytes (RFC 8032). ML-DSA-65: 3,309 bytes (FIPS 204). HMAC: the
+    /// whole MAC.
     pub output: Option<Result<Vec<u8>, JobError>>,
 }
 
@@ -65,7 +66,7 @@ impl SignJob {
 pub struct DecryptJob {
     /// How it was encrypted.
     pub algorithm: DecryptAlgorithm,
-    /// What was encrypted under the public half, as many bytes as the modulus.
+    /// What was encrypted under the public half: of RSA as many bytes as the modulus, of SM2 what [`DecryptAlgorithm::Sm2Pke`] says.
     pub ciphertext: Vec<u8>,
     /// What became of it; `None` until it is done. Whatever does not open is `InvalidCiphertext`, for one reason or another.
     pub output: Option<Result<Sensitive, JobError>>,

@@ -20,8 +20,8 @@ pub trait PublicHalf: Send + Sync {
     /// Encrypts for the private half; what comes out is as [`DecryptJob`](super::DecryptJob) takes it.
     ///
     /// # Errors
-    /// `Rejected` for an algorithm that keys of this specification do not have, and for a text that is longer than
-    /// [`Self::max_plaintext_bytes`].
+    /// `Rejected` for an algorithm that keys of this specification do not have, for a text that is longer than
+    /// [`Self::max_plaintext_bytes`], and for one of no bytes where the algorithm has no ciphertext of that: SM2.
     fn encrypt(&self, algorithm: DecryptAlgorithm, plaintext: &[u8]) -> Result<Vec<u8>, JobError>;
     /// Returns the bytes of a text that may be encrypted, at most; `None` for an algorithm that keys of this specification do not have.
     fn max_plaintext_bytes(&self, algorithm: DecryptAlgorithm) -> Option<usize>;

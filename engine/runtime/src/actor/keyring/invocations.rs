@@ -168,10 +168,7 @@ impl KeyringActor {
         let before = match self.invocation_stamps.get(id) {
             Some(stamp) => Some(*stamp),
             // One that failed its check at the start is replaced; what it counted is lost, and no version of before seals any more.
-            None => self.shared.store.get(&path)?.map(|stored| Stamp {
-                revision: stored.revision,
-                sequence: keymill_crypto::record::sequence_of(&stored.value).unwrap_or(0),
-            }),
+            None => self.standing(&path)?,
         };
         let draft = self.draft(path, Kind::Invocations, before, &record)?;
         let (revision, writes) = self.commit(vec![draft])?;
@@ -197,7 +194,10 @@ impl Handler<Reserve> for KeyringActor {
 
 /// Tells why a key is due for a new version, if it is.
 fn reason(entry: &CmkEntry, now: Timestamp) -> Option<&'static str> {
-    if is_exhausted(entry) {
+    // Imported material is the only one that its key ever has.
+    if entry.cmk.external.is_some() {
+        None
+    } else if is_exhausted(entry) {
         Some("number of messages reached")
     } else if entry.cmk.rotation.is_some_and(|policy| is_due(policy, now)) {
         Some("rotation policy")

@@ -1,10 +1,12 @@
 //! The keyring actor: owns CMKs, their versions and aliases. Each change is decided by a pure rule, committed to the store, and
 //! only then published; the timers for use counts and deletions run here, too.
 
+mod import;
 mod invocations;
 mod keeping;
 mod timers;
 
+pub(crate) use import::{BeginImport, Begun, DeleteMaterial, FinishImport, Parameters, PutParameters};
 pub(crate) use invocations::Reserve;
 pub(crate) use keeping::{KeepKeys, Keeping};
 
@@ -18,8 +20,8 @@ use keymill_core::audit::{KeyTouch, RecordStamp};
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::{AccessKeyId, AliasName, CmkId, KeyVersionId};
 use keymill_core::key::{
-    Cmk, Fallback, KeyChange, KeyState, KeyVersion, KeyVersionMaterial, Origin, ProtectionLevel,
-    RotationInterval, Tags,
+    Cmk, External, Fallback, KeyChange, KeySpec, KeyState, KeyUsage, KeyVersion, KeyVersionMaterial, Origin,
+    ProtectionLevel, RotationInterval, Tags,
 };
 use keymill_core::seam::provider::TokenObject;
 use keymill_core::seam::store::{Path, Revision, Write};
@@ -30,7 +32,7 @@ use serde::Serialize;
 use super::{Changed, MAILBOX, Made};
 use crate::audit::AuditMessage;
 use crate::gate::parameters::new_version;
-use crate::keyring::{AliasEntry, CmkEntry, Stamp, Usage, VersionEntry};
+use crate::keyring::{AliasEntry, CmkEntry, Stamp, VersionEntry};
 use crate::records::{self, AliasRecord, InstallationRecord, Kind};
 use crate::shared::Shared;
 
@@ -42,6 +44,8 @@ pub struct KeyringActor {
     ended: HashMap<String, u64>,
     usage_stamps: HashMap<CmkId, Stamp>,
     invocation_stamps: HashMap<CmkId, Stamp>,
+    /// What imports of material are waited for.
+    imports: HashMap<CmkId, Parameters>,
     /// Keys whose new version is being generated in a token.
     renewing: HashSet<CmkId>,
     /// Keys whose material is being destroyed in the token where it stays: nothing brings them back. And which of them a job is out for.
@@ -57,13 +61,22 @@ pub(crate) struct Inherited {
     pub(crate) ended: HashMap<String, u64>,
     pub(crate) usage_stamps: HashMap<CmkId, Stamp>,
     pub(crate) invocation_stamps: HashMap<CmkId, Stamp>,
+    pub(crate) imports: HashMap<CmkId, Parameters>,
     pub(crate) installation: InstallationRecord,
     pub(crate) installation_stamp: Option<Stamp>,
 }
 
-/// Makes a CMK of generated material.
+/// What a new CMK is made of.
+pub(crate) enum Material {
+    /// Material that was made for it.
+    Made(Box<Made>),
+    /// Material that is yet to be imported.
+    Awaited { spec: KeySpec, usage: KeyUsage },
+}
+
+/// Makes a CMK.
 pub(crate) struct CreateCmk {
-    pub(crate) made: Made,
+    pub(crate) material: Material,
     pub(crate) protection: ProtectionLevel,
     pub(crate) fallback: Fallback,
     pub(crate) description: String,
@@ -131,7 +144,7 @@ struct Draft {
 impl KeyringActor {
     pub(crate) fn new(shared: Arc<Shared>, audit: flume::Sender<AuditMessage>, inherited: Inherited) -> Self {
         let last_look = (shared.clock.now(), shared.clock.instant());
-        let Inherited { ended, usage_stamps, invocation_stamps, installation, installation_stamp } =
+        let Inherited { ended, usage_stamps, invocation_stamps, imports, installation, installation_stamp } =
             inherited;
         Self {
             shared,
@@ -139,6 +152,7 @@ impl KeyringActor {
             ended,
             usage_stamps,
             invocation_stamps,
+            imports,
             renewing: HashSet::new(),
             ending: HashMap::new(),
             installation,
@@ -176,6 +190,16 @@ impl KeyringActor {
             self.ended.insert(stamp.path.clone(), stamp.sequence);
         }
         Ok((revision, stamps))
+    }
+
+    /// Returns where a record stands that is to be replaced or removed whatever it is; what comes is newer than it, and than what the audit
+    /// log remembers of it.
+    fn standing(&self, path: &Path) -> Result<Option<Stamp>> {
+        let remembered = self.ended.get(path.as_str()).copied().unwrap_or(0);
+        Ok(self.shared.store.get(path)?.map(|stored| {
+            let sequence = keymill_crypto::record::sequence_of(&stored.value).unwrap_or(0).max(remembered);
+            Stamp { revision: stored.revision, sequence }
+        }))
     }
 
     fn entry(&self, id: &CmkId) -> Result<Arc<CmkEntry>> {
@@ -293,17 +317,7 @@ impl KeyringActor {
         let path = records::material_path(id, version.number);
         let draft = self.draft(path, Kind::Material, None, &record)?;
         let sealed = draft.write.value.clone().expect("a draft of a record has its bytes").into();
-        let entry = VersionEntry {
-            number: version.number,
-            id: version.id,
-            sealed,
-            handle: Default::default(),
-            public: Default::default(),
-            epoch: Default::default(),
-            usage: Usage::default(),
-            invocations: Default::default(),
-        };
-        Ok((draft, Arc::new(entry)))
+        Ok((draft, Arc::new(VersionEntry::new(version.number, version.id, sealed))))
     }
 }
 
@@ -342,8 +356,15 @@ impl Handler<CreateCmk> for KeyringActor {
     type Result = Result<Changed<Arc<CmkEntry>>>;
 
     fn handle(&mut self, message: CreateCmk, _: &mut Self::Context) -> Self::Result {
-        let CreateCmk { made, protection, fallback, description, creator, rotation, tags } = message;
-        let stays = made.key.token_object().cloned();
+        let CreateCmk { material, protection, fallback, description, creator, rotation, tags } = message;
+        let (spec, usage, bulk_mode, stays) = match &material {
+            Material::Made(made) => {
+                let key = &made.key;
+                (key.spec, key.usage, key.bulk_mode, key.token_object().cloned())
+            }
+            Material::Awaited { spec, usage } => (*spec, *usage, None, None),
+        };
+        let is_awaited = matches!(material, Material::Awaited { .. });
         if let Some(object) = stays.as_ref().filter(|object| object.adopted) {
             self.refuse_doubled(object)?;
         }
@@ -353,17 +374,18 @@ impl Handler<CreateCmk> for KeyringActor {
             KeyVersion { number: 1, id: KeyVersionId::from_random(random::array()?), created_at: now };
         let mut cmk = Cmk {
             id,
-            spec: made.key.spec,
-            usage: made.key.usage,
+            spec,
+            usage,
             origin: match &stays {
                 Some(object) if object.adopted => Origin::Adopted,
+                _ if is_awaited => Origin::External,
                 _ => Origin::AliyunKms,
             },
             protection,
-            bulk_mode: made.key.bulk_mode,
+            bulk_mode,
             fallback,
             token_serial: stays.as_ref().map(|object| object.serial.clone()),
-            state: KeyState::Enabled,
+            state: if is_awaited { KeyState::PendingImport } else { KeyState::Enabled },
             description,
             creator,
             created_at: now,
@@ -371,13 +393,23 @@ impl Handler<CreateCmk> for KeyringActor {
             rotation: None,
             deletion_protection: None,
             tags,
+            external: is_awaited.then(External::default),
             versions: vec![version.clone()],
         };
         if let Some(interval) = rotation {
             cmk.rotation = Some(keeping::policy(&cmk, interval, now)?);
         }
-        let (material, version) = self.material(&id, &version, made)?;
-        let drafts = vec![self.draft(records::cmk_path(&id), Kind::Cmk, None, &cmk)?, material];
+        let mut drafts = vec![self.draft(records::cmk_path(&id), Kind::Cmk, None, &cmk)?];
+        let version = match material {
+            Material::Made(made) => {
+                let (draft, version) = self.material(&id, &version, *made)?;
+                drafts.push(draft);
+                version
+            }
+            Material::Awaited { .. } => {
+                Arc::new(VersionEntry::new(version.number, version.id, Box::default()))
+            }
+        };
         let committed = self.commit(drafts).inspect_err(|_| Made::log_left_behind(stays.as_ref()));
         let (revision, writes) = committed?;
         let entry = Arc::new(CmkEntry {
@@ -401,7 +433,7 @@ impl Handler<ChangeState> for KeyringActor {
             let why = "the window of its deletion is over, and its destruction in the token has begun";
             return Err(Error::new(ErrorKind::StateConflict, why));
         }
-        let state = before.cmk.state.after(message.change)?;
+        let state = before.cmk.after(message.change)?;
         if message.change == KeyChange::ScheduleDeletion && before.cmk.deletion_protection.is_some() {
             let why = "the key is protected against deletion: SetDeletionProtection takes that away";
             return Err(Error::new(ErrorKind::StateConflict, why));

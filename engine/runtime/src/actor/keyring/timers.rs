@@ -1,4 +1,5 @@
-//! What the keyring does by the clock: use counts are written, keys deleted whose time has come; a clock that jumps makes deletions rest.
+//! What the keyring does by the clock: use counts are written, keys deleted whose time has come, and what was imported and has expired; a
+//! clock that jumps makes deletions rest.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,9 +25,8 @@ impl KeyringActor {
         let mut drafts = vec![Self::removal(records::cmk_path(&id), entry.stamp)];
         for version in &entry.versions {
             let path = records::material_path(&id, version.number);
-            if let Some(stored) = self.shared.store.get(&path)? {
-                let sequence = keymill_crypto::record::sequence_of(&stored.value).unwrap_or(0);
-                drafts.push(Self::removal(path, Stamp { revision: stored.revision, sequence }));
+            if let Some(stamp) = self.standing(&path)? {
+                drafts.push(Self::removal(path, stamp));
             }
         }
         if let Some(stamp) = self.usage_stamps.get(&id) {
@@ -34,6 +34,9 @@ impl KeyringActor {
         }
         if let Some(stamp) = self.invocation_stamps.get(&id) {
             drafts.push(Self::removal(records::invocations_path(&id), *stamp));
+        }
+        if let Some(parameters) = self.imports.get(&id) {
+            drafts.push(Self::removal(records::import_path(&id), parameters.stamp));
         }
         let aliases = self.shared.keyring.aliases(|cmk| *cmk == id);
         for (name, _) in &aliases {
@@ -44,6 +47,7 @@ impl KeyringActor {
         let (_, writes) = self.commit(drafts)?;
         self.usage_stamps.remove(&id);
         self.invocation_stamps.remove(&id);
+        self.imports.remove(&id);
         for (name, _) in &aliases {
             self.shared.keyring.remove_alias(name);
         }
@@ -103,6 +107,7 @@ impl KeyringActor {
         if now.as_ms() < self.installation.rest_until_ms {
             return Ok(());
         }
+        self.expire_due(now);
         let due: Vec<_> = self
             .shared
             .keyring

@@ -1,12 +1,14 @@
 //! The end of jobs at a desk: they are looked at once more, recorded, and only then answered.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use keymill_core::audit::{Alike, AuditRecord, Outcome};
 use keymill_core::error::{Error, ErrorKind};
 use keymill_core::id::CmkId;
 use keymill_core::operation::Operation;
+use keymill_core::time::Timestamp;
 
 use super::Desk;
 use crate::metrics::DeskMetrics;
@@ -51,6 +53,7 @@ impl Desk {
             }
         }
         let (at, now) = (self.shared.clock.now(), Instant::now());
+        done.iter().for_each(|job| count_relayed(&job.task, at));
         if let Some(chain) = &mut self.chain {
             let mut jobs = done.iter().peekable();
             while let Some(job) = jobs.next() {
@@ -115,6 +118,17 @@ impl Desk {
                 .err()
                 .unwrap_or_else(|| Error::new(ErrorKind::Conflict, "the key was changed meanwhile")),
             None => Error::key_not_found(),
+        }
+    }
+}
+
+/// Counts what was opened to be sealed anew as uses of the versions that it was under.
+fn count_relayed(task: &Task, at: Timestamp) {
+    let Task::Seal { what: Sealing::Blobs(open), .. } = task else { return };
+    for slot in open.slots.iter().filter(|slot| slot.done > 0) {
+        if let Ok((_, version)) = &slot.state {
+            version.usage.decrypted.fetch_add(u64::from(slot.done), Ordering::Relaxed);
+            version.usage.last_ms.store(at.as_ms(), Ordering::Relaxed);
         }
     }
 }

@@ -1,0 +1,347 @@
+//! Imported key material: what it is wrapped by on its way here, its coming and its going. A try to import is counted before it is made,
+//! so that many at once are no more than many one after the other.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Context, Handler, Message};
+use keymill_core::audit::RecordStamp;
+use keymill_core::error::{Error, ErrorKind, Result};
+use keymill_core::id::CmkId;
+use keymill_core::key::{Cmk, KeySpec, KeyUsage, WrappingAlgorithm};
+use keymill_core::limit;
+use keymill_core::operation::ImportToken;
+use keymill_core::seam::provider::{KeyMaterial, StoredKey};
+use keymill_core::time::Timestamp;
+use keymill_crypto::{digest, random};
+
+use super::{KeyringActor, touched};
+use crate::actor::{Changed, Made};
+use crate::keyring::{CmkEntry, Stamp};
+use crate::records::{self, ImportRecord, Kind};
+
+/// How long import parameters are good for.
+const TOKEN_LIFE: Duration = Duration::from_secs(limit::IMPORT_TOKEN_HOURS * 3_600);
+/// How far a clock may have been ahead when it set their end.
+const AHEAD: Duration = Duration::from_secs(3_600);
+
+/// What is known of import parameters without reading them.
+pub(crate) struct Parameters {
+    /// Where their record stands.
+    pub(super) stamp: Stamp,
+    /// The SHA-256 of the token.
+    token: [u8; 32],
+    expires_at: Timestamp,
+    /// Whether the wrapping key is still there.
+    is_open: bool,
+}
+
+impl Parameters {
+    /// Takes what is to be known of a record that was read or written.
+    pub(crate) fn of(record: &ImportRecord, stamp: Stamp) -> Self {
+        let ImportRecord { token, expires_at, wrapping, .. } = record;
+        Self { stamp, token: *token, expires_at: *expires_at, is_open: wrapping.is_some() }
+    }
+}
+
+/// Keeps a new wrapping key for the import to a CMK, in the place of any other.
+pub(crate) struct PutParameters {
+    pub(crate) id: CmkId,
+    pub(crate) wrapping: StoredKey,
+    pub(crate) algorithm: WrappingAlgorithm,
+}
+
+/// Checks a token, and counts that material is tried to be imported by it.
+pub(crate) struct BeginImport {
+    pub(crate) id: CmkId,
+    pub(crate) token: ImportToken,
+}
+
+/// What is needed for the try.
+pub(crate) struct Begun {
+    pub(crate) spec: KeySpec,
+    pub(crate) usage: KeyUsage,
+    pub(crate) wrapping: StoredKey,
+    pub(crate) algorithm: WrappingAlgorithm,
+    /// The SHA-256 of the token.
+    pub(crate) token: [u8; 32],
+}
+
+/// Takes material that was unwrapped; the wrapping key is destroyed.
+pub(crate) struct FinishImport {
+    pub(crate) id: CmkId,
+    pub(crate) token: [u8; 32],
+    pub(crate) made: Made,
+    pub(crate) expires_at: Option<Timestamp>,
+}
+
+/// Deletes imported material.
+pub(crate) struct DeleteMaterial {
+    pub(crate) id: CmkId,
+}
+
+impl Message for PutParameters {
+    type Result = Result<Changed<(ImportToken, Timestamp)>>;
+}
+
+impl Message for BeginImport {
+    type Result = Result<Begun>;
+}
+
+impl Message for FinishImport {
+    type Result = Result<Changed<()>>;
+}
+
+impl Message for DeleteMaterial {
+    type Result = Result<Changed<()>>;
+}
+
+/// Tells whether the time of import parameters is over, or lies so far ahead that a clock was wrong when it was set.
+fn is_over(expires_at: Timestamp, now: Timestamp) -> bool {
+    expires_at <= now || expires_at > now.plus(TOKEN_LIFE + AHEAD)
+}
+
+fn invalid_token() -> Error {
+    Error::new(ErrorKind::InvalidImportToken, "the import token is none of this key, or is used up")
+}
+
+fn expired_token() -> Error {
+    Error::new(ErrorKind::ExpiredImportToken, "the time of the import token is over")
+}
+
+impl KeyringActor {
+    /// Reads import parameters as they were last written.
+    fn parameters(&self, id: &CmkId, known: &Parameters) -> Result<ImportRecord> {
+        let path = records::import_path(id);
+        let stored = self.shared.store.get(&path)?.filter(|stored| stored.revision == known.stamp.revision);
+        let opened = stored.map(|stored| {
+            records::open::<ImportRecord>(&self.shared.sealer, &path, Kind::Import, &stored.value)
+        });
+        match opened {
+            Some(Ok((record, sequence, _))) if sequence == known.stamp.sequence => Ok(record),
+            _ => {
+                tracing::error!(key = %id, "the stored import parameters of the key failed their check");
+                let why = "the stored import parameters failed their check: get others";
+                Err(Error::new(ErrorKind::Quarantined, why))
+            }
+        }
+    }
+
+    /// Writes changed import parameters of a key.
+    fn keep_parameters(
+        &mut self,
+        id: &CmkId,
+        before: Option<Stamp>,
+        record: &ImportRecord,
+    ) -> Result<Vec<RecordStamp>> {
+        let draft = self.draft(records::import_path(id), Kind::Import, before, record)?;
+        let (revision, writes) = self.commit(vec![draft])?;
+        let stamp = Stamp { revision, sequence: writes[0].sequence };
+        self.imports.insert(*id, Parameters::of(record, stamp));
+        Ok(writes)
+    }
+
+    /// Commits a CMK without its material, and forgets everything that was computed from that.
+    fn drop_material(&mut self, before: &CmkEntry, cmk: Cmk) -> Result<(Arc<CmkEntry>, Vec<RecordStamp>)> {
+        let id = cmk.id;
+        let mut drafts = vec![self.draft(records::cmk_path(&id), Kind::Cmk, Some(before.stamp), &cmk)?];
+        for version in &before.versions {
+            let path = records::material_path(&id, version.number);
+            if let Some(stamp) = self.standing(&path)? {
+                drafts.push(Self::removal(path, stamp));
+            }
+        }
+        let (revision, writes) = self.commit(drafts)?;
+        let entry = Arc::new(CmkEntry {
+            cmk,
+            versions: before.versions.iter().map(|v| Arc::new(v.resealed(Box::default()))).collect(),
+            stamp: Stamp { revision, sequence: writes[0].sequence },
+            generation: before.generation + 1,
+            life: before.life.clone(),
+        });
+        self.shared.keyring.publish(entry.clone());
+        self.shared.forget(before);
+        Ok((entry, writes))
+    }
+
+    /// Deletes material that has expired, and wrapping keys whose time is over; what fails is tried again at the next look.
+    pub(super) fn expire_due(&mut self, now: Timestamp) {
+        let keyring = &self.shared.keyring;
+        let is_due = |entry: &Arc<CmkEntry>| {
+            let external = entry.cmk.external.as_ref();
+            external.is_some_and(|e| e.is_present && e.expires_at.is_some_and(|at| at <= now))
+        };
+        let due: Vec<_> = keyring.ids().iter().filter_map(|id| keyring.cmk(id)).filter(is_due).collect();
+        for entry in due {
+            let expired = entry.cmk.without_material().and_then(|cmk| {
+                let (entry, writes) = self.drop_material(&entry, cmk)?;
+                self.record("ExpireKeyMaterial", "its time is over", &entry, writes)
+            });
+            match expired {
+                Ok(()) => {
+                    tracing::warn!(key = %entry.cmk.id, "imported key material was deleted: it has expired")
+                }
+                Err(error) => {
+                    tracing::error!(key = %entry.cmk.id, ?error, "key material that has expired was not deleted");
+                }
+            }
+        }
+        let is_over = |known: &Parameters| known.is_open && is_over(known.expires_at, now);
+        let over: Vec<CmkId> =
+            self.imports.iter().filter(|(_, known)| is_over(known)).map(|(id, _)| *id).collect();
+        // Those of a quarantined key stay as they are, as it does.
+        for entry in over.iter().filter_map(|id| self.shared.keyring.cmk(id)).collect::<Vec<_>>() {
+            if let Err(error) = self.close_parameters(&entry) {
+                tracing::error!(key = %entry.cmk.id, ?error, "a wrapping key whose time is over was not destroyed");
+            }
+        }
+    }
+
+    /// Destroys a wrapping key whose time is over; what its token was stays known.
+    fn close_parameters(&mut self, entry: &CmkEntry) -> Result<()> {
+        let id = &entry.cmk.id;
+        let Some(known) = self.imports.get(id) else { return Ok(()) };
+        let stamp = known.stamp;
+        let read = self.parameters(id, known);
+        if read.as_ref().is_err_and(|error| error.kind() == ErrorKind::Quarantined) {
+            // Nobody can use them any more, and others can be had.
+            self.imports.remove(id);
+        }
+        let record = ImportRecord { wrapping: None, ..read? };
+        let writes = self.keep_parameters(id, Some(stamp), &record)?;
+        self.record("ExpireImportToken", "its time is over", entry, writes)
+    }
+}
+
+impl Handler<PutParameters> for KeyringActor {
+    type Result = Result<Changed<(ImportToken, Timestamp)>>;
+
+    fn handle(&mut self, message: PutParameters, _: &mut Context<Self>) -> Self::Result {
+        let PutParameters { id, wrapping, algorithm } = message;
+        let entry = self.entry(&id)?;
+        entry.cmk.external.as_ref().ok_or_else(Error::not_external)?;
+        let token = digest::hex(&random::array::<32>()?);
+        // Whole seconds, as it is told and kept.
+        let expires_at = Timestamp::from_ms(self.shared.clock.now().plus(TOKEN_LIFE).as_s() * 1_000);
+        let record = ImportRecord {
+            token: digest::sha256(token.as_bytes()),
+            algorithm,
+            expires_at,
+            tries: 0,
+            wrapping: Some(wrapping),
+        };
+        let before = match self.imports.get(&id) {
+            Some(known) => Some(known.stamp),
+            // One that failed its check at the start is replaced.
+            None => self.standing(&records::import_path(&id))?,
+        };
+        let writes = self.keep_parameters(&id, before, &record)?;
+        Ok(Changed { value: (ImportToken(token), expires_at), keys: touched(&entry), writes })
+    }
+}
+
+impl Handler<BeginImport> for KeyringActor {
+    type Result = Result<Begun>;
+
+    fn handle(&mut self, message: BeginImport, _: &mut Context<Self>) -> Self::Result {
+        let BeginImport { id, token } = message;
+        let entry = self.entry(&id)?;
+        entry.cmk.check_importable()?;
+        let token = digest::sha256(token.0.as_bytes());
+        let known = self.imports.get(&id).filter(|known| digest::equal(&known.token, &token));
+        let known = known.ok_or_else(invalid_token)?;
+        if !known.is_open || is_over(known.expires_at, self.shared.clock.now()) {
+            return Err(expired_token());
+        }
+        let stamp = known.stamp;
+        let mut record = self.parameters(&id, known)?;
+        record.tries += 1;
+        // The last try takes the wrapping key with it.
+        let writes = match record.tries < limit::IMPORT_TRIES {
+            true => self.keep_parameters(&id, Some(stamp), &record)?,
+            false => {
+                let (_, writes) = self.commit(vec![Self::removal(records::import_path(&id), stamp)])?;
+                self.imports.remove(&id);
+                writes
+            }
+        };
+        self.record("TryImport", "tries are counted", &entry, writes)?;
+        let wrapping = record.wrapping.ok_or_else(expired_token)?;
+        let Cmk { spec, usage, .. } = entry.cmk;
+        Ok(Begun { spec, usage, wrapping, algorithm: record.algorithm, token })
+    }
+}
+
+impl Handler<FinishImport> for KeyringActor {
+    type Result = Result<Changed<()>>;
+
+    fn handle(&mut self, message: FinishImport, _: &mut Context<Self>) -> Self::Result {
+        let FinishImport { id, token, made, expires_at } = message;
+        let before = self.entry(&id)?;
+        let KeyMaterial::Clear(material) = &made.key.material else {
+            return Err(Error::internal("imported material is in no token"));
+        };
+        let fingerprint = self.shared.fingerprints.of(&id, material);
+        let cmk = before.cmk.with_material(fingerprint, expires_at)?;
+        let is_present = before.cmk.external.as_ref().is_some_and(|external| external.is_present);
+        let mut drafts = vec![self.draft(records::cmk_path(&id), Kind::Cmk, Some(before.stamp), &cmk)?];
+        let mut versions = before.versions.clone();
+        if !is_present {
+            let (draft, fresh) = self.material(&id, before.cmk.primary(), made)?;
+            drafts.push(draft);
+            versions = vec![Arc::new(before.primary().resealed(fresh.sealed.clone()))];
+        }
+        // Others may have been got meanwhile, which stay, or this was their last try.
+        let known = self.imports.get(&id).filter(|known| digest::equal(&known.token, &token));
+        let is_known = known.is_some();
+        drafts.extend(known.map(|known| Self::removal(records::import_path(&id), known.stamp)));
+        let (revision, writes) = self.commit(drafts)?;
+        if is_known {
+            self.imports.remove(&id);
+        }
+        let entry = Arc::new(CmkEntry {
+            cmk,
+            versions,
+            stamp: Stamp { revision, sequence: writes[0].sequence },
+            generation: before.generation + u64::from(!is_present),
+            life: before.life.clone(),
+        });
+        self.shared.keyring.publish(entry.clone());
+        Ok(Changed { value: (), keys: touched(&entry), writes })
+    }
+}
+
+impl Handler<DeleteMaterial> for KeyringActor {
+    type Result = Result<Changed<()>>;
+
+    fn handle(&mut self, DeleteMaterial { id }: DeleteMaterial, _: &mut Context<Self>) -> Self::Result {
+        let before = self.entry(&id)?;
+        let cmk = before.cmk.without_material()?;
+        if before.cmk.external.as_ref().is_some_and(|external| !external.is_present) {
+            return Ok(Changed { value: (), keys: touched(&before), writes: Vec::new() });
+        }
+        let (entry, writes) = self.drop_material(&before, cmk)?;
+        Ok(Changed { value: (), keys: touched(&entry), writes })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_over_in_its_time_and_where_a_clock_had_run_ahead() {
+        let at = |s: u64| Timestamp::from_ms(s * 1_000);
+        let (now, day) = (2_000_000_000, 86_400);
+        for (expires, over) in [
+            (now - 1, true),
+            (now, true),
+            (now + 1, false),
+            (now + day, false),
+            (now + day + 3_600, false),
+            (now + day + 3_601, true),
+        ] {
+            assert_eq!(is_over(at(expires), at(now)), over, "{expires}");
+        }
+    }
+}

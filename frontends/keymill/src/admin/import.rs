@@ -1,0 +1,127 @@
+//! `keymill key`: key material of one's own. It is wrapped here, and leaves this process in no other form.
+
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::key_wrap::{AES_256, AesKek, KeyWrapPadded};
+use aws_lc_rs::rsa::{OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey, PublicEncryptingKey};
+use clap::{Args, Subcommand};
+use keymill_core::id::KeyRef;
+use keymill_core::key::{KeySpec, WrappingAlgorithm};
+use keymill_core::operation::{
+    Bin, DeleteKeyMaterialRequest, GetParametersForImportRequest, ImportKeyMaterialRequest,
+};
+use keymill_core::{Sensitive, Timestamp};
+use keymill_crypto::random;
+
+use super::key::Named;
+use super::{Api, ask};
+use crate::failure::{Failure, Result};
+
+/// Bytes of a file of key material, at most; no key is as long.
+const MAX_BYTES: u64 = 4_096;
+
+#[derive(Subcommand, Clone, Debug)]
+pub(crate) enum ImportCommand {
+    /// Import the material of a key that was made by `key create --external`: of a symmetric key its bytes, of a key pair PKCS #8 in DER
+    Import(ImportArgs),
+    /// Delete the imported material of a key: from the answer on, nobody can use it until the same material is imported again
+    DeleteMaterial(Named),
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ImportArgs {
+    #[command(flatten)]
+    named: Named,
+    /// The file that holds it
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// When it expires, as 2030-01-31T00:00:00Z [default: never]
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    expires: Option<Timestamp>,
+}
+
+fn parse_time(text: &str) -> Result<Timestamp, String> {
+    Timestamp::parse(text).ok_or_else(|| "a time is as 2030-01-31T00:00:00Z".to_owned())
+}
+
+/// Does what the command says.
+pub(crate) fn run(api: &Api, command: ImportCommand) -> Result<()> {
+    let timeout_ms = None;
+    match command {
+        ImportCommand::Import(ImportArgs { named, file, expires }) => {
+            let material = read(&file)?;
+            let id = api.key_id(named.key)?;
+            let request = GetParametersForImportRequest {
+                key_id: KeyRef::Id(id),
+                wrapping_algorithm: WrappingAlgorithm::RsaAesKeyWrapSha256,
+                wrapping_key_spec: KeySpec::Rsa4096,
+                timeout_ms,
+            };
+            let answered = api.call(request)?;
+            let keymill_core::operation::Reply::GetParametersForImport(parameters) = answered.reply()? else {
+                return Err(Failure::new("the server answered with another reply"));
+            };
+            let wrapped = wrap(&parameters.public_key, &material)
+                .ok_or_else(|| Failure::new("the key material cannot be wrapped by what the server sent"))?;
+            let request = ImportKeyMaterialRequest {
+                key_id: KeyRef::Id(id),
+                encrypted_key_material: Bin::from(wrapped),
+                import_token: parameters.import_token,
+                key_material_expire_unix: expires.map(Timestamp::as_s),
+                timeout_ms,
+            };
+            let reply = ask!(api, ImportKeyMaterial, request);
+            api.done(&reply, format_args!("key {id} has its material"))
+        }
+        ImportCommand::DeleteMaterial(named) => {
+            let id = api.key_id(named.key)?;
+            let request = DeleteKeyMaterialRequest { key_id: KeyRef::Id(id), timeout_ms };
+            let reply = ask!(api, DeleteKeyMaterial, request);
+            api.done(&reply, format_args!("key {id} has no material, and takes no other than it had"))
+        }
+    }
+}
+
+fn read(file: &Path) -> Result<Sensitive> {
+    let failed = |error: std::io::Error| Failure::new(format!("{}: {error}", file.display()));
+    let length = std::fs::metadata(file).map_err(failed)?.len();
+    if !(1..=MAX_BYTES).contains(&length) {
+        return Err(Failure::wrong_use(format!("{} has {length} bytes, which is no key", file.display())));
+    }
+    std::fs::read(file).map(Sensitive::new).map_err(failed)
+}
+
+/// Wraps material by an AES key that is made for it, and that by the public key (`RSA_AES_KEY_WRAP_SHA_256`).
+fn wrap(public: &[u8], material: &Sensitive) -> Option<Vec<u8>> {
+    let mut key = Sensitive::zeroed(32);
+    random::draw(key.expose_mut()).ok()?;
+    let public = OaepPublicEncryptingKey::new(PublicEncryptingKey::from_der(public).ok()?).ok()?;
+    let mut out = vec![0; public.ciphertext_size()];
+    public.encrypt(&OAEP_SHA256_MGF1SHA256, key.expose(), &mut out, None).ok()?;
+    let mut wrapped = vec![0; material.len().next_multiple_of(8) + 8];
+    let kek = AesKek::new(&AES_256, key.expose()).ok()?;
+    out.extend_from_slice(kek.wrap_with_padding(material.expose(), &mut wrapped).ok()?);
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_no_key_is_refused_before_anything_is_asked() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("material");
+        assert!(read(&file).is_err());
+        for (length, is_good) in [(0, false), (1, true), (4_096, true), (4_097, false)] {
+            std::fs::write(&file, vec![7; length]).unwrap();
+            assert_eq!(read(&file).is_ok(), is_good, "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn a_time_is_one_in_utc() {
+        assert_eq!(parse_time("2030-01-31T00:00:00Z").unwrap().as_s(), 1_896_048_000);
+        assert!(parse_time("2030-01-31").is_err());
+    }
+}
