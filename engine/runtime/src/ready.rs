@@ -140,12 +140,21 @@ impl<K: Clone + Eq + Hash, T: Divisible> ReadyQueue<K, T> {
                 self.ring.push_back(principal);
             }
         }
+        let mut full = Vec::new();
         while left > 0 {
             let Some((principal, at)) = in_hand.pop_front() else { break };
             let flow = self.flows.get_mut(&principal).expect("who has a job in hand has a flow");
             let (job, part) = &mut out[at];
             flow.deficit = self.quantum * flow.weight;
             let more = job.part(part.cost + flow.deficit.min(left));
+            if more.items == part.items {
+                // What it may still have holds none of its items: it goes on in the next slice, before others where the budget ended its turn.
+                if left >= flow.deficit {
+                    flow.deficit = 0;
+                }
+                full.push(principal);
+                continue;
+            }
             let cost = more.cost.saturating_sub(part.cost).max(1);
             left = left.saturating_sub(cost);
             flow.deficit = if left == 0 { flow.deficit.saturating_sub(cost) } else { 0 };
@@ -159,7 +168,7 @@ impl<K: Clone + Eq + Hash, T: Divisible> ReadyQueue<K, T> {
                 self.ring.push_back(principal);
             }
         }
-        self.in_hand.extend(in_hand.into_iter().map(|(principal, _)| principal));
+        self.in_hand.extend(in_hand.into_iter().map(|(principal, _)| principal).chain(full));
     }
 
     /// Lets those go on whose job in hand did not come back: it expired or was called off, and was answered at once.
@@ -267,6 +276,37 @@ mod tests {
         let served = serve(&mut queue, 10_000);
         assert_eq!(served.get("single"), Some(&1));
         assert!(served["bulk"] >= 70, "the rest of the slice is not wasted: {served:?}");
+    }
+
+    /// Items that cost 700 each, and how often they were counted.
+    struct Coarse<'c>(usize, &'c std::cell::Cell<usize>);
+
+    impl Divisible for Coarse<'_> {
+        fn part(&self, budget: u64) -> Part {
+            self.1.set(self.1.get() + 1);
+            let items = (budget as usize / 700).clamp(1, self.0);
+            Part { items, cost: items as u64 * 700, last: items == self.0 }
+        }
+    }
+
+    #[test]
+    fn what_is_left_of_a_slice_and_holds_no_item_is_not_looked_at_again_and_again() {
+        let counted = std::cell::Cell::new(0);
+        for (quantum, budget, items) in [(2_500, 10_000, 14), (500, 10_000, 1)] {
+            let mut queue = ReadyQueue::new(quantum);
+            queue.push(&"a", 1, Coarse(1_000, &counted));
+            counted.set(0);
+            let mut parts = Vec::new();
+            queue.take(budget, &mut parts);
+            let (mut job, part) = parts.pop().unwrap();
+            assert_eq!(part.items, items, "quantum {quantum}");
+            assert!(counted.get() < 10, "{} times", counted.get());
+            // And it goes on.
+            job.0 -= part.items;
+            queue.put_back(&"a", 1, job);
+            queue.take(budget, &mut parts);
+            assert!(parts[0].1.items >= 1);
+        }
     }
 
     #[test]
