@@ -1,5 +1,7 @@
 //! Customer master keys: what they are, the states they pass through, and which change is legal in which state.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 mod external;
@@ -11,8 +13,9 @@ pub use keeping::{RotationInterval, RotationPolicy, Tags, check_tag, check_tags}
 pub use spec::{DecryptAlgorithm, KeySpec, KeyUsage, SignAlgorithm};
 
 use crate::blob::Algorithm;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Limit, Result};
 use crate::id::{AccessKeyId, CmkId, KeyVersionId};
+use crate::limit;
 use crate::seam::provider::StoredKey;
 use crate::time::Timestamp;
 
@@ -262,6 +265,32 @@ impl Cmk {
             (ProtectionLevel::Software, _) => None,
             (ProtectionLevel::Hsm, None) => Some(KeyStorageMechanism::HsmEncryptedDatabase),
             (ProtectionLevel::Hsm, Some(_)) => Some(KeyStorageMechanism::HsmInternal),
+        }
+    }
+
+    /// Checks that the key takes a new version of `CreateKeyVersion` at `now`: key pairs that are generated here alone, a week after the last
+    /// one, up to fifty.
+    ///
+    /// # Errors
+    /// `Unsupported`, `LimitExceeded`, or `StateConflict` where it is too early.
+    pub fn check_new_version(&self, now: Timestamp) -> Result<()> {
+        if !self.spec.is_key_pair() || self.origin != Origin::AliyunKms {
+            let why = "CreateKeyVersion is for key pairs that are generated here";
+            return Err(Error::new(ErrorKind::Unsupported, why));
+        }
+        if self.versions.len() >= limit::KEY_VERSIONS {
+            let why = format!("the key has its limit of {} versions", limit::KEY_VERSIONS);
+            return Err(Error::new(ErrorKind::LimitExceeded(Limit::KeyVersions), why));
+        }
+        let last = self.primary().created_at;
+        let next = last.plus(Duration::from_secs(limit::KEY_VERSION_DAYS * 86_400));
+        // A clock that was ahead when the last one was made does not keep the next one off for ever.
+        match last <= now && now < next {
+            true => {
+                let why = format!("the last version is of {last}: the next one can be made from {next} on");
+                Err(Error::new(ErrorKind::StateConflict, why))
+            }
+            false => Ok(()),
         }
     }
 

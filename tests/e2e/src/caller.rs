@@ -67,15 +67,6 @@ pub fn context(pairs: &[(&str, &str)]) -> Option<EncryptionContext> {
     (!pairs.is_empty()).then(made)
 }
 
-macro_rules! take {
-    ($name:ident, $reply:ident => $value:expr) => {
-        |reply: Reply<'_>| match reply {
-            Reply::$name($reply) => $value,
-            other => panic!("answered as {:?}", other.operation()),
-        }
-    };
-}
-
 /// Builds a request of a key alone, and takes nothing of its reply.
 macro_rules! of_key {
     ($($(#[$doc:meta])* $method:ident: $request:ident;)*) => {
@@ -232,27 +223,21 @@ impl Caller {
 
     /// Lists the numbers and ids of a key's versions.
     pub fn versions(&mut self, key: impl Named) -> Answered<Vec<(u32, KeyVersionId)>> {
-        let key_id = key.key_ref();
-        let request =
-            ListKeyVersionsRequest { key_id, page_number: None, page_size: Some(100), timeout_ms: None };
-        self.ask(
-            request,
-            take!(ListKeyVersions, reply => {
-                reply.key_versions.key_version.iter().map(|row| (row.version_number, row.key_version_id)).collect()
-            }),
-        )
+        self.version_rows(key, |row| (row.version_number, row.key_version_id))
     }
 
     /// Tells of each version of a key how much was encrypted and decrypted under it.
     pub fn uses(&mut self, key: impl Named) -> Answered<Vec<(u64, u64)>> {
+        self.version_rows(key, |row| (row.encrypt_count, row.decrypt_count))
+    }
+
+    fn version_rows<T>(&mut self, key: impl Named, of: impl Fn(&KeyVersionRow) -> T) -> Answered<Vec<T>> {
         let key_id = key.key_ref();
         let request =
             ListKeyVersionsRequest { key_id, page_number: None, page_size: Some(100), timeout_ms: None };
         self.ask(
             request,
-            take!(ListKeyVersions, reply => {
-                reply.key_versions.key_version.iter().map(|row| (row.encrypt_count, row.decrypt_count)).collect()
-            }),
+            take!(ListKeyVersions, reply => reply.key_versions.key_version.iter().map(of).collect()),
         )
     }
 

@@ -11,15 +11,6 @@ use keymill_core::operation::*;
 
 use crate::caller::{Answered, Caller, Named, context};
 
-macro_rules! take {
-    ($name:ident, $reply:ident => $value:expr) => {
-        |reply: Reply<'_>| match reply {
-            Reply::$name($reply) => $value,
-            other => panic!("answered as {:?}", other.operation()),
-        }
-    };
-}
-
 /// A public key as requests give it.
 #[derive(Clone, Debug)]
 pub struct Recipient {

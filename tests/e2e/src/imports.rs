@@ -11,15 +11,6 @@ use keymill_core::operation::*;
 use crate::Pair;
 use crate::caller::{Answered, Caller, Named};
 
-macro_rules! take {
-    ($name:ident, $reply:ident => $value:expr) => {
-        |reply: Reply<'_>| match reply {
-            Reply::$name($reply) => $value,
-            other => panic!("answered as {:?}", other.operation()),
-        }
-    };
-}
-
 /// What material is wrapped by.
 #[derive(Clone, Debug)]
 pub struct Parameters {

@@ -1,5 +1,15 @@
 #![doc = include_str!("../README.md")]
 
+/// Takes what is wanted out of the reply of an operation; any other reply ends the test.
+macro_rules! take {
+    ($name:ident, $reply:ident => $value:expr) => {
+        |reply: Reply<'_>| match reply {
+            Reply::$name($reply) => $value,
+            other => panic!("answered as {:?}", other.operation()),
+        }
+    };
+}
+
 mod caller;
 mod export;
 mod imports;

@@ -15,15 +15,6 @@ pub struct Pair {
     pub version: KeyVersionId,
 }
 
-macro_rules! take {
-    ($name:ident, $reply:ident => $value:expr) => {
-        |reply: Reply<'_>| match reply {
-            Reply::$name($reply) => $value,
-            other => panic!("answered as {:?}", other.operation()),
-        }
-    };
-}
-
 fn bins<'a>(items: &'a [Vec<u8>]) -> Vec<Bin<'a>> {
     items.iter().map(|item| Bin::from(&item[..])).collect()
 }

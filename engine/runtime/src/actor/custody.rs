@@ -1,5 +1,6 @@
 //! The threads that make software keys: they take jobs on the life of keys from their lane.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -242,7 +243,12 @@ impl CustodyActor {
                 let outcome = if Instant::now() >= job.deadline {
                     Err(Error::new(ErrorKind::Deadline, "not done within the time allowed"))
                 } else {
-                    job.carry_out(&mut *self.custody).map_err(Error::from)
+                    // What is imported comes from outside: a library that panics over it takes neither the thread with it nor the lane.
+                    let carried = catch_unwind(AssertUnwindSafe(|| job.carry_out(&mut *self.custody)));
+                    carried.map_or_else(
+                        |_panic| Err(Error::internal("the crypto library panicked")),
+                        |carried| carried.map_err(Error::from),
+                    )
                 };
                 job.answer(outcome);
             }

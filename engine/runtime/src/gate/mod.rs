@@ -4,7 +4,7 @@
 mod data;
 mod filter;
 mod manage;
-pub(crate) mod parameters;
+mod parameters;
 mod plan;
 mod read;
 

@@ -1,12 +1,10 @@
 //! What the parameters of management requests come to: each is checked before anything is done, and named where it is refused.
 
-use std::time::Duration;
-
 use keymill_core::error::{Error, ErrorKind, Limit, Result};
 use keymill_core::id::KeyRef;
 use keymill_core::key::{
-    BulkMode, Cmk, Fallback, KeySpec, KeyStorageMechanism, KeyUsage, Origin, ProtectionLevel,
-    RotationInterval, WrappingAlgorithm, check_tag,
+    BulkMode, Fallback, KeySpec, KeyStorageMechanism, KeyUsage, ProtectionLevel, RotationInterval,
+    WrappingAlgorithm, check_tag,
 };
 use keymill_core::limit;
 use keymill_core::operation::{Bin, ResourceType};
@@ -72,28 +70,6 @@ pub(super) fn check_modes(spec: KeySpec, usage: KeyUsage, bulk_mode: Option<Bulk
     match spec.usages().contains(&usage) {
         true => Ok(()),
         false => refused(format!("a key of KeySpec {} has no KeyUsage {}", spec.name(), usage.name())),
-    }
-}
-
-/// Checks that a key takes a new version at `now`: of key pairs alone, a week after the last one, up to fifty.
-pub(crate) fn new_version(cmk: &Cmk, now: Timestamp) -> Result<()> {
-    if !cmk.spec.is_key_pair() || cmk.origin != Origin::AliyunKms {
-        let why = "CreateKeyVersion is for key pairs that are generated here";
-        return Err(Error::new(ErrorKind::Unsupported, why));
-    }
-    if cmk.versions.len() >= limit::KEY_VERSIONS {
-        let why = format!("the key has its limit of {} versions", limit::KEY_VERSIONS);
-        return Err(Error::new(ErrorKind::LimitExceeded(Limit::KeyVersions), why));
-    }
-    let last = cmk.primary().created_at;
-    let next = last.plus(Duration::from_secs(limit::KEY_VERSION_DAYS * 86_400));
-    // A clock that was ahead when the last one was made does not keep the next one off for ever.
-    match last <= now && now < next {
-        true => {
-            let why = format!("the last version is of {last}: the next one can be made from {next} on");
-            Err(Error::new(ErrorKind::StateConflict, why))
-        }
-        false => Ok(()),
     }
 }
 

@@ -15,7 +15,7 @@ use keymill_core::time::Timestamp;
 use super::Gate;
 use super::parameters::{
     bounded, check_external, check_modes, check_wrapping, describe, expiry, is_symmetric, keys_only, name,
-    named, new_version, rotation, some, stays, tagged, tags, wrapped,
+    named, rotation, some, stays, tagged, tags, wrapped,
 };
 use super::read::id_only;
 use crate::actor::Wanted;
@@ -209,7 +209,7 @@ impl Gate {
             Request::CreateKeyVersion(r) => {
                 let entry = self.find_key(job, &r.key_id, Operation::CreateKeyVersion)?;
                 entry.cmk.state.check_usable()?;
-                new_version(&entry.cmk, self.now())?;
+                entry.cmk.check_new_version(self.now())?;
                 Ok(Plan::Rotate { id: entry.cmk.id, pair: true })
             }
             Request::UpdateRotationPolicy(r) => {

@@ -46,19 +46,14 @@ impl Export {
         // What comes from outside is parsed here: a library that panics over it takes the request alone.
         let half = catch_unwind(AssertUnwindSafe(|| provider.public_half(spec, &public_key)))
             .unwrap_or_else(|_panic| Err(ProviderError::Rejected("the crypto library panicked".into())));
+        let none =
+            || invalid(format!("PublicKeyBlob: it is no public key of {} that is accepted", spec.name()));
         let half = half.map_err(|error| match error {
-            ProviderError::Corrupt(_) | ProviderError::Rejected(_) => {
-                invalid(format!("PublicKeyBlob: it is no public key of {} that is accepted", spec.name()))
-            }
+            ProviderError::Corrupt(_) | ProviderError::Rejected(_) => none(),
             other => other.into(),
         })?;
         // Nothing is encrypted under a weak one.
-        if half.max_plaintext_bytes(algorithm).is_none() {
-            return Err(invalid(format!(
-                "PublicKeyBlob: it is no public key of {} that is accepted",
-                spec.name()
-            )));
-        }
+        half.max_plaintext_bytes(algorithm).ok_or_else(none)?;
         Ok(Self { half, algorithm, recipient: digest::hex(&digest::sha256(public)) })
     }
 

@@ -37,11 +37,12 @@ pub(super) fn where_sealed(to: &Destination) -> Where {
 }
 
 /// Returns the operations whose rights the source of a job needs, all of them.
-pub(super) fn rights_of(job: &Job) -> [Operation; 2] {
+pub(super) fn rights_of(job: &Job) -> &'static [Operation] {
     match job.operation {
-        Some(Operation::ReEncrypt | Operation::BatchReEncrypt) | None => [Operation::Decrypt; 2],
-        Some(Operation::ExportDataKey) => [Operation::ExportDataKey, Operation::Decrypt],
-        Some(operation) => [operation; 2],
+        Some(Operation::BatchDecrypt) => &[Operation::BatchDecrypt],
+        Some(Operation::ExportDataKey) => &[Operation::ExportDataKey, Operation::Decrypt],
+        // To open, and to open for sealing anew; others have no source.
+        _ => &[Operation::Decrypt],
     }
 }
 

@@ -41,7 +41,7 @@ pub(super) struct Opener<'d> {
     pub(super) plaintext: &'d mut Vec<u8>,
     pub(super) principal: &'d Principal,
     /// The operations whose rights a key needs, all of them.
-    pub(super) rights: [Operation; 2],
+    pub(super) rights: &'static [Operation],
 }
 
 /// Slots that are searched one by one before a request is told to name fewer keys.
@@ -201,8 +201,7 @@ impl Opener<'_> {
         }
         let access = self.shared.access.read();
         let has = |right| decide(&access, self.principal, right, Resource::Key(header.cmk)).allowed;
-        let allowed =
-            self.rights[..1 + usize::from(self.rights[0] != self.rights[1])].iter().copied().all(has);
+        let allowed = self.rights.iter().copied().all(has);
         let state = match self.shared.keyring.cmk(&header.cmk) {
             _ if !allowed => Err(Error::key_not_found().into()),
             None => match self.shared.keyring.quarantined(&header.cmk) {

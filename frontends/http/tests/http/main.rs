@@ -6,5 +6,6 @@ mod client;
 mod limits;
 mod operations;
 mod probes;
+mod recorded;
 mod signatures;
 mod site;

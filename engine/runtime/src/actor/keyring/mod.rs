@@ -31,7 +31,6 @@ use serde::Serialize;
 
 use super::{Changed, MAILBOX, Made};
 use crate::audit::AuditMessage;
-use crate::gate::parameters::new_version;
 use crate::keyring::{AliasEntry, CmkEntry, Stamp, VersionEntry};
 use crate::records::{self, AliasRecord, InstallationRecord, Kind};
 use crate::shared::Shared;
@@ -468,7 +467,7 @@ impl Handler<Rotate> for KeyringActor {
         before.cmk.state.check_usable()?;
         // Once more: another version may have been made while this one was.
         if before.cmk.spec.is_key_pair() {
-            new_version(&before.cmk, self.shared.clock.now())?;
+            before.cmk.check_new_version(self.shared.clock.now())?;
         }
         self.rotate(&before, message.made)
     }
