@@ -474,6 +474,37 @@ def test_a_protected_key_is_not_deleted(sdk):
     assert refused == ("Forbidden.KeyNotFound", 404)
 
 
+def test_policies_of_keys(sdk):
+    described = sdk("CreateKey")["KeyMetadata"]
+    key, arn = described["KeyId"], described["Arn"]
+    account = arn.split(":")[3]
+    default = json.loads(sdk("GetKeyPolicy", KeyId=key)["Policy"])
+    assert default["Statement"][0]["Principal"]["RAM"] == [f"acs:ram::{account}:*"]
+
+    def policy(*statements):
+        written = [{"Effect": effect, "Principal": {"RAM": [who]}, "Action": actions, "Resource": [arn]}
+                   for effect, who, actions in statements]
+        return json.dumps({"Version": "1", "Statement": written})
+
+    granted = ("Allow", f"acs:ram::{account}:*", ["kms:*"])
+    document = policy(granted, ("Deny", "*", ["kms:Encrypt", "kms:Generate*"]))
+    sdk("SetKeyPolicy", KeyId=key, PolicyName="default", Policy=document)
+    assert sdk("GetKeyPolicy", KeyId=arn, PolicyName="default")["Policy"] == document
+    assert sdk.refused("Encrypt", KeyId=key, Plaintext="AA==") == ("Forbidden.KeyNotFound", 404)
+    assert sdk.refused("GenerateDataKey", KeyId=key) == ("Forbidden.KeyNotFound", 404)
+    sdk("SetKeyPolicy", KeyId=key, Policy=policy(granted))
+    sdk("Encrypt", KeyId=key, Plaintext="AA==")
+    for wrong in ("", "no json", policy(("Allow", "*", ["kms:*"])), policy(("Deny", "*", ["kms:encrypt"])),
+                  policy(("Allow", "acs:ram::0000:*", ["kms:*"]))):
+        assert sdk.refused("SetKeyPolicy", KeyId=key, Policy=wrong)[1] == 400
+    large = policy(granted) + " " * 32_768
+    assert sdk.refused("SetKeyPolicy", KeyId=key, Policy=large) == ("Rejected.LimitExceeded.PolicyBytes", 400)
+    assert sdk.refused("GetKeyPolicy", KeyId=key, PolicyName="other") == ("InvalidParameter", 400)
+    assert sdk.refused("GetKeyPolicy", KeyId=UNKNOWN) == ("Forbidden.KeyNotFound", 404)
+    assert sdk.refused("SetKeyPolicy", KeyId=UNKNOWN, Policy=document) == ("Forbidden.KeyNotFound", 404)
+    assert sdk.refused("SetKeyPolicy", KeyId="alias/x", Policy=document) == ("Unsupported.Alias", 400)
+
+
 def test_tags_are_put_on_and_taken_off(sdk):
     tags = [{"TagKey": "team", "TagValue": "pay ü*~"}, {"TagKey": "empty", "TagValue": ""}]
     key = sdk("CreateKey", Tags=json.dumps(tags))["KeyMetadata"]["KeyId"]

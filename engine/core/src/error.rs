@@ -129,11 +129,13 @@ pub enum Limit {
     Tags,
     /// Versions of a key pair.
     KeyVersions,
+    /// Bytes of a policy.
+    PolicyBytes,
 }
 
 impl Limit {
     /// Every limit.
-    pub const ALL: [Limit; 13] = [
+    pub const ALL: [Limit; 14] = [
         Limit::BatchItems,
         Limit::ItemBytes,
         Limit::PlaintextBytes,
@@ -147,6 +149,7 @@ impl Limit {
         Limit::PageSize,
         Limit::Tags,
         Limit::KeyVersions,
+        Limit::PolicyBytes,
     ];
 }
 
@@ -251,6 +254,7 @@ impl ErrorKind {
                 Limit::PageSize => "Rejected.LimitExceeded.PageSize",
                 Limit::Tags => "Rejected.LimitExceeded.Tags",
                 Limit::KeyVersions => "Rejected.LimitExceeded.KeyVersions",
+                Limit::PolicyBytes => "Rejected.LimitExceeded.PolicyBytes",
             },
             BodyTooLarge => "Rejected.BodyTooLarge",
             UnsupportedVersion => "InvalidVersion",

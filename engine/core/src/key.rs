@@ -12,6 +12,7 @@ pub use external::{External, Fingerprint, WrappingAlgorithm};
 pub use keeping::{RotationInterval, RotationPolicy, Tags, check_tag, check_tags};
 pub use spec::{DecryptAlgorithm, KeySpec, KeyUsage, SignAlgorithm};
 
+use crate::access::KeyPolicy;
 use crate::blob::Algorithm;
 use crate::error::{Error, ErrorKind, Limit, Result};
 use crate::id::{AccessKeyId, CmkId, KeyVersionId};
@@ -223,6 +224,9 @@ pub struct Cmk {
     /// Why it is protected against deletion, where it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_protection: Option<String>,
+    /// Its own policy, where it was given one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<KeyPolicy>,
     /// Text of the users' own.
     #[serde(default, skip_serializing_if = "Tags::is_empty")]
     pub tags: Tags,

@@ -28,6 +28,10 @@ pub const MAX_TIMEOUT_MS: u64 = 60_000;
 pub const DELETION_WINDOW_DAYS: std::ops::RangeInclusive<u32> = 7..=366;
 /// Days between two versions of a key that is rotated by itself, at least and at most.
 pub const ROTATION_DAYS: std::ops::RangeInclusive<u64> = 7..=730;
+/// Bytes of the policy of a key.
+pub const POLICY_BYTES: usize = 32_768;
+/// Statements of one.
+pub const POLICY_STATEMENTS: usize = 64;
 /// Tags of a key, and of one request.
 pub const TAGS: usize = 20;
 /// Characters of the name of a tag, and of its value.

@@ -8,6 +8,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use keymill_core::access::KeyPolicy;
 use keymill_core::id::{AliasName, CmkId, KeyVersionId};
 use keymill_core::key::Cmk;
 use keymill_core::seam::provider::{KeyHandle, PublicHalf};
@@ -195,6 +196,8 @@ pub struct Keyring {
     aliases: RwLock<HashMap<AliasName, AliasEntry>>,
     /// Keys in the order of their creation, for lists.
     order: RwLock<Vec<CmkId>>,
+    /// The keys that have a policy of their own, for decisions.
+    policies: RwLock<HashMap<CmkId, KeyPolicy>>,
     /// Keys whose record failed its check.
     quarantined: RwLock<HashMap<CmkId, &'static str>>,
 }
@@ -205,6 +208,7 @@ impl Default for Keyring {
             cmks: (0..SHARDS).map(|_| RwLock::default()).collect(),
             aliases: RwLock::default(),
             order: RwLock::default(),
+            policies: RwLock::default(),
             quarantined: RwLock::default(),
         }
     }
@@ -219,6 +223,11 @@ impl Keyring {
     /// Returns a key.
     pub fn cmk(&self, id: &CmkId) -> Option<Arc<CmkEntry>> {
         self.shard(id).read().get(id).cloned()
+    }
+
+    /// Returns the policy of a key, where it was given one.
+    pub fn policy(&self, id: &CmkId) -> Option<KeyPolicy> {
+        self.policies.read().get(id).cloned()
     }
 
     /// Returns what an alias names.
@@ -264,6 +273,10 @@ impl Keyring {
     pub(crate) fn publish(&self, entry: Arc<CmkEntry>) {
         let id = entry.cmk.id;
         let (life, generation) = (entry.life.clone(), entry.generation);
+        match &entry.cmk.policy {
+            Some(policy) => drop(self.policies.write().insert(id, policy.clone())),
+            None => drop(self.policies.write().remove(&id)),
+        }
         let before = self.shard(&id).write().insert(id, entry);
         if before.is_none() {
             self.order.write().push(id);
@@ -276,6 +289,7 @@ impl Keyring {
         if let Some(entry) = self.shard(id).write().remove(id) {
             entry.life.store(u64::MAX, Ordering::Release);
             self.order.write().retain(|other| other != id);
+            self.policies.write().remove(id);
         }
     }
 

@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use actix::Recipient;
-use keymill_core::access::AccessSnapshot;
+use keymill_core::access::{AccessSnapshot, Decision, Principal, Resource, decide};
 use keymill_core::error::{Error, ErrorKind};
 use keymill_core::id::{AccessKeyId, CmkId, RequestId};
 use keymill_core::key::{Cmk, KeyState, KeyVersionMaterial, ProtectionLevel};
+use keymill_core::operation::Operation;
 use keymill_core::seam::auth::Authenticator;
 use keymill_core::seam::provider::{CryptoProvider, KeyCustody, KeyHandle, PublicHalf, StoredKey};
 use keymill_core::seam::store::Store;
@@ -68,6 +69,15 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Tells whether `principal` may do `operation` on `resource`, by what is published now.
+    pub(crate) fn decide(&self, principal: &Principal, operation: Operation, resource: Resource) -> Decision {
+        let policy = match resource {
+            Resource::Key(id) => self.keyring.policy(&id),
+            _ => None,
+        };
+        decide(&self.access.read(), principal, operation, resource, policy.as_ref())
+    }
+
     /// Checks that a key may be used now. That somebody would use one that waits for its deletion is an alarm: it is counted, and for each
     /// key it is logged at most once a minute.
     ///

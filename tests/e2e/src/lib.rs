@@ -16,6 +16,7 @@ mod imports;
 mod logs;
 mod look;
 mod pairs;
+mod policies;
 mod raw;
 mod rows;
 
@@ -25,5 +26,6 @@ pub use imports::{Parameters, key_wrap};
 pub use logs::Logs;
 pub use look::{audit_lines, eventually, files, find_in_files, metric, requests_of, verified};
 pub use pairs::Pair;
+pub use policies::{GRANTED, named, policy, statement};
 pub use raw::{Raw, Told, sign};
 pub use rows::Rows;

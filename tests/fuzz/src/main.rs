@@ -14,6 +14,7 @@ mod keys;
 mod memory;
 mod names;
 mod parameters;
+mod policy;
 mod record;
 mod root;
 mod stream;

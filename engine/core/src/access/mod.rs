@@ -1,6 +1,7 @@
 //! Who may do what: principals, roles, grants, and the one pure decision over them.
 
 mod decide;
+mod key_policy;
 mod role;
 
 use std::fmt;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use decide::{Decision, Resource, Rule, decide};
+pub use key_policy::{KeyPolicy, PolicyTarget, default_document};
 pub use role::Role;
 
 use crate::error::{Error, ErrorKind};

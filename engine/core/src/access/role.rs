@@ -11,7 +11,7 @@ pub enum Role {
     Root,
     /// The life of keys and aliases, but not their use.
     KeyAdministrator,
-    /// Access keys and what they grant, but not keys.
+    /// Access keys and what they grant, and the policies of keys, but not keys.
     PolicyAdministrator,
     /// Reads everything that is not secret.
     Auditor,
@@ -55,6 +55,7 @@ impl Role {
                 | ListAliasesByKeyId
                 | ListResourceTags
                 | ListTagResources
+                | GetKeyPolicy
         );
         // What the installation is, and what it takes, is told to all who may do anything.
         if matches!(
@@ -94,7 +95,11 @@ impl Role {
                     )
             }
             Role::PolicyAdministrator => {
-                reads_access || matches!(operation, CreateAccessKey | UpdateAccessKey | DeleteAccessKey)
+                reads_access
+                    || matches!(
+                        operation,
+                        CreateAccessKey | UpdateAccessKey | DeleteAccessKey | GetKeyPolicy | SetKeyPolicy
+                    )
             }
             Role::Auditor => reads_keys || reads_access || operation == ListTokens,
             Role::CryptoServiceKeyUser => matches!(

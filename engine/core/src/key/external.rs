@@ -179,6 +179,7 @@ mod tests {
             delete_at: None,
             rotation: None,
             deletion_protection: None,
+            policy: None,
             tags: Tags::new(),
             external,
             versions: vec![version],

@@ -145,6 +145,8 @@ catalogue! { <'a>
     ImportKeyMaterial: Management(ImportKeyMaterialRequest<'a>) -> ImportKeyMaterialReply;
     DeleteKeyMaterial: Management(DeleteKeyMaterialRequest) -> DeleteKeyMaterialReply;
     SetDeletionProtection: Management(SetDeletionProtectionRequest) -> SetDeletionProtectionReply;
+    GetKeyPolicy: Read(GetKeyPolicyRequest) -> GetKeyPolicyReply;
+    SetKeyPolicy: Management(SetKeyPolicyRequest) -> SetKeyPolicyReply;
     DescribeKeyVersion: Read(DescribeKeyVersionRequest) -> DescribeKeyVersionReply;
     ListKeyVersions: Read(ListKeyVersionsRequest) -> ListKeyVersionsReply;
     CreateAlias: Management(CreateAliasRequest) -> CreateAliasReply;

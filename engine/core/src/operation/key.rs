@@ -47,6 +47,9 @@ pub struct CreateKeyRequest {
     /// Up to 20 tags.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tags: Option<Vec<TagPair>>,
+    /// Its own policy, as of `SetKeyPolicy`, which the caller needs the right to; its resources are `*`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
     /// Milliseconds that the request may take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,

@@ -34,6 +34,12 @@ pub struct DescribeLimitsReply {
     pub grants: u64,
     /// Resources of a grant.
     pub grant_resources: u64,
+    /// Tags of a key.
+    pub tags: u64,
+    /// Versions of a key pair.
+    pub key_versions: u64,
+    /// Bytes of the policy of a key.
+    pub policy_bytes: u64,
     /// Milliseconds that a request may take unless it says otherwise.
     pub default_timeout_ms: u64,
     /// Milliseconds that a request may ask for.
@@ -60,6 +66,9 @@ impl DescribeLimitsReply {
             description_characters: limit::DESCRIPTION_CHARACTERS as u64,
             grants: limit::GRANTS as u64,
             grant_resources: limit::GRANT_RESOURCES as u64,
+            tags: limit::TAGS as u64,
+            key_versions: limit::KEY_VERSIONS as u64,
+            policy_bytes: limit::POLICY_BYTES as u64,
             default_timeout_ms: limit::DEFAULT_TIMEOUT_MS,
             max_timeout_ms: limit::MAX_TIMEOUT_MS,
             page_size: limit::PAGE_SIZE as u64,

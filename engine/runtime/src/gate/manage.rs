@@ -133,15 +133,23 @@ impl Gate {
         let actors = &self.0.actors;
         let request_id = call.request_id;
         match plan {
-            Plan::CreateKey { description, wanted, rotation, tags, is_external } => {
+            Plan::CreateKey { description, wanted, rotation, tags, policy, is_external } => {
                 let Wanted { spec, usage, protection, fallback, .. } = wanted;
                 let material = match is_external {
                     true => Material::Awaited { spec, usage },
                     false => Material::Made(Box::new(self.generate(call, wanted, None, deadline).await?)),
                 };
                 let creator = (*call.principal.access_key).clone();
-                let create =
-                    CreateCmk { material, protection, fallback, description, creator, rotation, tags };
+                let create = CreateCmk {
+                    material,
+                    protection,
+                    fallback,
+                    description,
+                    creator,
+                    rotation,
+                    tags,
+                    policy,
+                };
                 let changed = actors.keyring(create).await?;
                 let key_metadata = self.metadata(&changed.value);
                 Ok(done(Reply::CreateKey(CreateKeyReply { key_metadata, request_id }), changed))
@@ -155,9 +163,16 @@ impl Gate {
                 let material = Material::Made(Box::new(made));
                 let creator = (*principal).clone();
                 let (protection, fallback) = (ProtectionLevel::Hsm, Fallback::Never);
-                let (rotation, tags) = (None, Tags::new());
-                let create =
-                    CreateCmk { material, protection, fallback, description, creator, rotation, tags };
+                let create = CreateCmk {
+                    material,
+                    protection,
+                    fallback,
+                    description,
+                    creator,
+                    rotation: None,
+                    tags: Tags::new(),
+                    policy: None,
+                };
                 let changed = actors.keyring(create).await?;
                 let key_metadata = self.metadata(&changed.value);
                 Ok(done(Reply::AdoptKey(AdoptKeyReply { key_metadata, request_id }), changed))

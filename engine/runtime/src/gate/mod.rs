@@ -3,6 +3,7 @@
 
 mod data;
 mod filter;
+mod key_policy;
 mod manage;
 mod parameters;
 mod plan;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use keymill_core::access::{Decision, Principal, Resource, decide};
+use keymill_core::access::{Decision, Principal, Resource};
 use keymill_core::error::{Error, ErrorKind, Limit, Result};
 use keymill_core::id::{KeyRef, RequestId};
 use keymill_core::limit;
@@ -380,7 +381,7 @@ impl Gate {
     }
 
     fn decide(&self, job: &Job, operation: Operation, resource: Resource) -> Decision {
-        decide(&self.0.shared.access.read(), &job.call.principal, operation, resource)
+        self.0.shared.decide(&job.call.principal, operation, resource)
     }
 
     /// Checks a right that has nothing to hide.

@@ -1,6 +1,6 @@
 //! What a management operation comes to: authorised, its parameters checked, and nothing done yet.
 
-use keymill_core::access::{Grant, Resource, Role};
+use keymill_core::access::{Grant, KeyPolicy, Resource, Role};
 use keymill_core::error::{Error, ErrorKind, Limit, Result};
 use keymill_core::id::{AccessKeyId, AliasName, CmkId, KeyRef, RequestId};
 use keymill_core::key::{
@@ -29,6 +29,7 @@ pub(super) enum Plan {
         wanted: Wanted,
         rotation: Option<RotationInterval>,
         tags: Tags,
+        policy: Option<KeyPolicy>,
         /// Whether its material is imported.
         is_external: bool,
     },
@@ -121,10 +122,12 @@ impl Gate {
                 }
                 let pairs = r.tags.unwrap_or_default().into_iter().map(|tag| (tag.tag_key, tag.tag_value));
                 let tags = tags(pairs.collect())?.into_iter().collect();
+                let policy = r.policy.map(|document| self.policy_of_new_key(job, &document)).transpose()?;
                 Ok(Plan::CreateKey {
                     description,
                     rotation,
                     tags,
+                    policy,
                     is_external,
                     wanted: Wanted { spec, usage, protection, bulk_mode, fallback, stays },
                 })
@@ -244,6 +247,12 @@ impl Gate {
                 let reply =
                     |request_id| Reply::SetDeletionProtection(SetDeletionProtectionReply { request_id });
                 Ok(Plan::Keep { ids: vec![id], change, reply })
+            }
+            Request::SetKeyPolicy(r) => {
+                let id = self.find_key(job, id_only(&r.key_id)?, Operation::SetKeyPolicy)?.cmk.id;
+                let policy = self.policy_of_key(job, id, &r.policy)?;
+                let reply = |request_id| Reply::SetKeyPolicy(SetKeyPolicyReply { request_id });
+                Ok(Plan::Keep { ids: vec![id], change: Keeping::Policy(policy), reply })
             }
             Request::TagResource(r) => {
                 let key = tagged(r.key_id, r.secret_name.as_ref(), r.certificate_id.as_ref())?;

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use keymill_core::access::Resource;
+use keymill_core::access::{Resource, default_document};
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::{AliasName, CmkId, KeyRef, RequestId};
 use keymill_core::key::{BulkMode, DeletionProtection, KeySpec, KeyState, KeyUsage, ProtectionLevel};
@@ -49,6 +49,14 @@ impl Gate {
                     total_count,
                     request_id,
                 }))
+            }
+            Request::GetKeyPolicy(r) => {
+                let entry = self.find_key(job, id_only(&r.key_id)?, Operation::GetKeyPolicy)?;
+                let policy = match &entry.cmk.policy {
+                    Some(policy) => policy.document().to_owned(),
+                    None => default_document(&self.0.shared.config.account),
+                };
+                Ok(Reply::GetKeyPolicy(GetKeyPolicyReply { policy, request_id }))
             }
             Request::DescribeKeyVersion(r) => {
                 let entry = self.find_key(job, &r.key_id, Operation::DescribeKeyVersion)?;
@@ -305,7 +313,7 @@ impl Gate {
         AliasList { alias }
     }
 
-    fn arn(&self, kind: &str, id: &CmkId) -> String {
+    pub(super) fn arn(&self, kind: &str, id: &CmkId) -> String {
         let config = &self.0.shared.config;
         format!("acs:kms:{}:{}:{kind}/{id}", config.region, config.account)
     }

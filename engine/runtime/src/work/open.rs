@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use keymill_core::access::{Principal, Resource, decide};
+use keymill_core::access::{Principal, Resource};
 use keymill_core::blob::{Algorithm, Blob};
 use keymill_core::error::{Error, ErrorKind};
 use keymill_core::id::KeyVersionId;
@@ -199,8 +199,7 @@ impl Opener<'_> {
             )
             .into());
         }
-        let access = self.shared.access.read();
-        let has = |right| decide(&access, self.principal, right, Resource::Key(header.cmk)).allowed;
+        let has = |right| self.shared.decide(self.principal, right, Resource::Key(header.cmk)).allowed;
         let allowed = self.rights.iter().copied().all(has);
         let state = match self.shared.keyring.cmk(&header.cmk) {
             _ if !allowed => Err(Error::key_not_found().into()),

@@ -1,16 +1,20 @@
-//! `keymill key`: how keys are kept. Rotation by policy, protection against deletion, tags.
+//! `keymill key`: how keys are kept. Rotation by policy, protection against deletion, tags, who may do what with them.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use keymill_core::id::KeyRef;
 use keymill_core::key::RotationInterval;
+use keymill_core::limit;
 use keymill_core::operation::{
-    ListResourceTagsRequest, SetDeletionProtectionRequest, TagPair, TagResourceRequest, UntagResourceRequest,
-    UpdateRotationPolicyRequest,
+    GetKeyPolicyRequest, ListResourceTagsRequest, SetDeletionProtectionRequest, SetKeyPolicyRequest, TagPair,
+    TagResourceRequest, UntagResourceRequest, UpdateRotationPolicyRequest,
 };
 
 use super::key::Named;
 use super::{Api, ask};
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::output::{self, Rows};
 
 #[derive(Subcommand, Clone, Debug)]
@@ -45,6 +49,16 @@ pub(crate) enum KeepingCommand {
     },
     /// List the tags of a key
     Tags(Named),
+    /// Print the policy of a key: its own document of who may do what with it, beside what access keys are granted
+    Policy(Named),
+    /// Give a key another policy; it is in force with the next request
+    SetPolicy {
+        #[command(flatten)]
+        named: Named,
+        /// The document in JSON, as `key policy` prints it; - for standard input
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
 }
 
 #[derive(Args, Clone, Debug)]
@@ -123,7 +137,39 @@ pub(crate) fn run(api: &Api, command: KeepingCommand) -> Result<()> {
             }
             rows.print("no tags; `keymill key tag` puts some on")
         }
+        KeepingCommand::Policy(named) => {
+            let key_id = KeyRef::Id(id(named)?);
+            let reply =
+                ask!(api, GetKeyPolicy, GetKeyPolicyRequest { key_id, policy_name: None, timeout_ms });
+            if api.json {
+                return output::json(&reply);
+            }
+            let document: serde_json::Value =
+                serde_json::from_str(&reply.policy).map_err(Failure::because("the policy is no JSON"))?;
+            let text = format!("{document:#}");
+            output::line(text.lines().map(output::harmless).collect::<Vec<_>>().join("\n"))
+        }
+        KeepingCommand::SetPolicy { named, file } => {
+            let policy = document(&file)?;
+            let id = id(named)?;
+            let request =
+                SetKeyPolicyRequest { key_id: KeyRef::Id(id), policy_name: None, policy, timeout_ms };
+            let reply = ask!(api, SetKeyPolicy, request);
+            api.done(&reply, format_args!("key {id} has its new policy"))
+        }
     }
+}
+
+/// Reads a document, and no more of the file than the largest one and a byte.
+fn document(file: &Path) -> Result<String> {
+    let failed = |error: std::io::Error| Failure::new(format!("{}: {error}", file.display()));
+    let mut from: Box<dyn std::io::Read> = match file.as_os_str() == "-" {
+        true => Box::new(std::io::stdin().lock()),
+        false => Box::new(std::fs::File::open(file).map_err(failed)?),
+    };
+    let mut text = String::new();
+    from.by_ref().take(limit::POLICY_BYTES as u64 + 1).read_to_string(&mut text).map_err(failed)?;
+    Ok(text)
 }
 
 fn protect(api: &Api, named: Named, reason: Option<String>) -> Result<()> {

@@ -35,7 +35,7 @@ pub const ALL: &[CloudOperation] = &[
     of(
         "key-service",
         "CreateKey",
-        "`Origin` `EXTERNAL` for `ProtectionLevel` `SOFTWARE` alone; no `Policy`, no `DKMSInstanceId`; beyond the cloud: `BulkMode`, `Fallback`, and the `KeySpec`s `EC_P384`, `Ed25519`, `ML_DSA_65`, `HMAC_SHA_256`, `HMAC_SHA_384`, `HMAC_SHA_512`",
+        "`Origin` `EXTERNAL` for `ProtectionLevel` `SOFTWARE` alone; no `DKMSInstanceId`; `Policy` needs the right to `SetKeyPolicy`; beyond the cloud: `BulkMode`, `Fallback`, and the `KeySpec`s `EC_P384`, `Ed25519`, `ML_DSA_65`, `HMAC_SHA_256`, `HMAC_SHA_384`, `HMAC_SHA_512`",
     ),
     of("key-service", "DescribeKey", "tells the last use and the number of uses as well"),
     of("key-service", "ListKeys", "`PageSize` up to 100"),
@@ -53,8 +53,16 @@ pub const ALL: &[CloudOperation] = &[
     ),
     of("key-service", "DescribeKeyVersion", "tells the uses of the version as well"),
     of("key-service", "ListKeyVersions", "`PageSize` up to 100; tells the uses of each version as well"),
-    of("key-service", "GetKeyPolicy", ""),
-    of("key-service", "SetKeyPolicy", ""),
+    of(
+        "key-service",
+        "GetKeyPolicy",
+        "of a key that was given none, the document that leaves everything to grants",
+    ),
+    of(
+        "key-service",
+        "SetKeyPolicy",
+        "principals are `acs:ram::<account>:*` (those whom a grant allows it), `acs:ram::<account>:access-key/<id>`, and `*` in a `Deny`; no `Condition` yet",
+    ),
     of("key-service", "Encrypt", ""),
     of(
         "key-service",

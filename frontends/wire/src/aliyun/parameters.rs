@@ -37,7 +37,7 @@ pub struct Decoded<'p> {
 /// Parameters that the cloud documents and this server has no meaning for yet: a caller who sets one counts on it. A value that asks for
 /// nothing is let pass.
 const UNSUPPORTED: &[(Operation, &[&str])] = &[
-    (Operation::CreateKey, &["DKMSInstanceId", "Policy"]),
+    (Operation::CreateKey, &["DKMSInstanceId"]),
     (Operation::ReEncrypt, &["SourceEncryptionAlgorithm", "SourceKeyId", "SourceKeyVersionId"]),
 ];
 
@@ -554,12 +554,12 @@ mod tests {
         );
         let shown = format!("{:?}", Parameters::gather([("Plaintext", "SECRET")]).unwrap());
         assert!(shown.contains("Plaintext") && !shown.contains("SECRET"), "{shown}");
-        let (kind, message) = refused(Operation::CreateKey, &[("Policy", "{}")]);
-        assert!(kind == ErrorKind::Unsupported && message.starts_with("Policy: "), "{message}");
+        let (kind, message) = refused(Operation::CreateKey, &[("DKMSInstanceId", "kst-1")]);
+        assert!(kind == ErrorKind::Unsupported && message.starts_with("DKMSInstanceId: "), "{message}");
         for recipient in ["Recipient", "Recipient.KeyEncryptionAlgorithm"] {
             let pairs = [("CiphertextBlob", "AA=="), (recipient, "x")];
             assert_eq!(refused(Operation::Decrypt, &pairs).0, ErrorKind::InvalidParameter, "{recipient}");
         }
-        decoded(Operation::CreateKey, &[("Policy", ""), ("Tags", ""), ("Unheard", "of")]).unwrap();
+        decoded(Operation::CreateKey, &[("DKMSInstanceId", ""), ("Tags", ""), ("Unheard", "of")]).unwrap();
     }
 }

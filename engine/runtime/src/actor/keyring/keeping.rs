@@ -1,8 +1,9 @@
-//! How keys are kept: tags, rotation by policy, protection against deletion. What a change makes of a key is a pure rule.
+//! How keys are kept: tags, rotation by policy, protection against deletion, who may do what with them. What a change makes of a key is a pure rule.
 
 use std::sync::Arc;
 
 use actix::{Context, Handler, Message};
+use keymill_core::access::KeyPolicy;
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::CmkId;
 use keymill_core::key::{Cmk, KeyState, Origin, RotationInterval, RotationPolicy, check_tags};
@@ -30,6 +31,8 @@ pub(crate) enum Keeping {
     Rotate(Option<RotationInterval>),
     /// Protects it against deletion, for a reason, or no longer.
     Protect(Option<String>),
+    /// Gives it another policy, in any state: rights can always be taken away.
+    Policy(KeyPolicy),
 }
 
 impl Message for KeepKeys {
@@ -45,6 +48,7 @@ impl Keeping {
     fn apply(&self, mut cmk: Cmk, now: Timestamp) -> Result<Cmk> {
         match self {
             Keeping::Rotate(_) => cmk.state.check_usable()?,
+            Keeping::Policy(_) => {}
             _ if cmk.state == KeyState::PendingDeletion => cmk.state.check_usable()?,
             _ => {}
         }
@@ -58,6 +62,7 @@ impl Keeping {
             Keeping::Rotate(None) => cmk.rotation = None,
             Keeping::Rotate(Some(interval)) => cmk.rotation = Some(policy(&cmk, *interval, now)?),
             Keeping::Protect(protection) => cmk.deletion_protection = protection.clone(),
+            Keeping::Policy(policy) => cmk.policy = Some(policy.clone()),
         }
         Ok(cmk)
     }

@@ -16,6 +16,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use actix::{Actor, AsyncContext, Context, Handler, Message};
+use keymill_core::access::KeyPolicy;
 use keymill_core::audit::{KeyTouch, RecordStamp};
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::{AccessKeyId, AliasName, CmkId, KeyVersionId};
@@ -82,6 +83,7 @@ pub(crate) struct CreateCmk {
     pub(crate) creator: AccessKeyId,
     pub(crate) rotation: Option<RotationInterval>,
     pub(crate) tags: Tags,
+    pub(crate) policy: Option<KeyPolicy>,
 }
 
 /// Changes the state of a CMK.
@@ -355,7 +357,8 @@ impl Handler<CreateCmk> for KeyringActor {
     type Result = Result<Changed<Arc<CmkEntry>>>;
 
     fn handle(&mut self, message: CreateCmk, _: &mut Self::Context) -> Self::Result {
-        let CreateCmk { material, protection, fallback, description, creator, rotation, tags } = message;
+        let CreateCmk { material, protection, fallback, description, creator, rotation, tags, policy } =
+            message;
         let (spec, usage, bulk_mode, stays) = match &material {
             Material::Made(made) => {
                 let key = &made.key;
@@ -391,6 +394,7 @@ impl Handler<CreateCmk> for KeyringActor {
             delete_at: None,
             rotation: None,
             deletion_protection: None,
+            policy,
             tags,
             external: is_awaited.then(External::default),
             versions: vec![version.clone()],

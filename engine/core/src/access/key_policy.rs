@@ -1,0 +1,461 @@
+//! Key policies: what a key's own document says of who may do what with it, beside what access keys are granted. The document is the cloud's:
+//! `{"Version": "1", "Statement": [{"Effect", "Principal": {"RAM": […]}, "Action": […], "Resource": […]}]}`.
+//!
+//! | principal | whom it speaks of |
+//! |---|---|
+//! | `acs:ram::<account>:*` | in an `Allow`: those whom a grant of their access key allows it; in a `Deny`: everybody |
+//! | `acs:ram::<account>:access-key/<id>` | that access key, whatever it is granted |
+//! | `*` | everybody; in a `Deny` alone |
+//!
+//! A key without a policy has the one of [`default_document`]. An action of a single operation speaks of its batch form, too.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use super::Effect;
+use crate::error::{Error, ErrorKind, Limit, Result};
+use crate::id::AccessKeyId;
+use crate::limit;
+use crate::operation::Operation;
+
+/// The document of a key, read; clones share it.
+#[derive(Clone)]
+pub struct KeyPolicy(Arc<Parts>);
+
+struct Parts {
+    /// As it was given.
+    document: Box<str>,
+    statements: Box<[Statement]>,
+}
+
+/// One statement.
+#[derive(Debug)]
+pub(super) struct Statement {
+    pub(super) effect: Effect,
+    principals: Principals,
+    operations: Operations,
+}
+
+/// Whom a statement speaks of.
+#[derive(Debug, Default)]
+struct Principals {
+    everybody: bool,
+    /// Those whom a grant allows it.
+    granted: bool,
+    named: BTreeSet<AccessKeyId>,
+}
+
+/// A set of operations, a bit each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Operations(u128);
+
+const _: () = assert!(Operation::ALL.len() <= u128::BITS as usize, "an operation is a bit");
+
+/// What a policy is of: it may name nothing else.
+#[derive(Clone, Copy, Debug)]
+pub struct PolicyTarget<'a> {
+    /// The account of the installation.
+    pub account: &'a str,
+    /// The ARN of the key; `None` for one that is yet to be made.
+    pub arn: Option<&'a str>,
+}
+
+/// Returns the document of a key that was given none: what access keys are granted decides.
+pub fn default_document(account: &str) -> String {
+    format!(
+        r#"{{"Version":"1","Statement":[{{"Sid":"default","Effect":"Allow","Principal":{{"RAM":["acs:ram::{account}:*"]}},"Action":["kms:*"],"Resource":["*"]}}]}}"#
+    )
+}
+
+impl KeyPolicy {
+    /// Reads the document of a key.
+    ///
+    /// # Errors
+    /// `InvalidParameter` naming what is wrong, `LimitExceeded` past 32,768 bytes or 64 statements.
+    pub fn of(target: PolicyTarget<'_>, document: &str) -> Result<Self> {
+        if document.len() > limit::POLICY_BYTES {
+            let why =
+                format!("Policy of {} bytes exceeds the limit of {}", document.len(), limit::POLICY_BYTES);
+            return Err(Error::new(ErrorKind::LimitExceeded(Limit::PolicyBytes), why));
+        }
+        Self::read(Some(target), document)
+    }
+
+    fn read(target: Option<PolicyTarget<'_>>, document: &str) -> Result<Self> {
+        let read: Document =
+            serde_json::from_str(document).map_err(|error| invalid(shown(&error.to_string())))?;
+        if read.version != "1" {
+            return Err(invalid("Version is not \"1\"".into()));
+        }
+        if read.statement.is_empty() || read.statement.len() > limit::POLICY_STATEMENTS {
+            let why = format!(
+                "Statement has {} entries, not 1 to {}",
+                read.statement.len(),
+                limit::POLICY_STATEMENTS
+            );
+            return Err(invalid(why));
+        }
+        let statements = read.statement.into_iter().enumerate().map(|(at, statement)| {
+            statement.compile(target).map_err(|why| invalid(format!("Statement {at}: {why}")))
+        });
+        let statements = statements.collect::<Result<_>>()?;
+        Ok(Self(Arc::new(Parts { document: document.into(), statements })))
+    }
+
+    /// Returns the document as it was given.
+    pub fn document(&self) -> &str {
+        &self.0.document
+    }
+
+    /// Returns the access keys that it names.
+    pub fn named(&self) -> impl Iterator<Item = &AccessKeyId> {
+        self.0.statements.iter().flat_map(|statement| &statement.principals.named)
+    }
+
+    pub(super) fn statements(&self) -> &[Statement] {
+        &self.0.statements
+    }
+}
+
+/// What a statement says of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Says {
+    Nothing,
+    /// Allows it to those whom a grant allows it.
+    Delegates,
+    Allows,
+    Denies,
+}
+
+impl Statement {
+    pub(super) fn says(&self, caller: &AccessKeyId, operation: Operation) -> Says {
+        if !self.operations.has(operation) {
+            return Says::Nothing;
+        }
+        let Principals { everybody, granted, named } = &self.principals;
+        match self.effect {
+            Effect::Deny if *everybody || *granted || named.contains(caller) => Says::Denies,
+            Effect::Allow if named.contains(caller) => Says::Allows,
+            Effect::Allow if *granted => Says::Delegates,
+            _ => Says::Nothing,
+        }
+    }
+}
+
+impl Operations {
+    fn has(self, operation: Operation) -> bool {
+        self.0 & (1 << operation as u32) != 0
+    }
+
+    fn add(&mut self, operation: Operation) {
+        self.0 |= 1 << operation as u32;
+    }
+
+    /// Adds what an action names.
+    fn add_action(&mut self, action: &str) -> std::result::Result<(), String> {
+        let known = Operation::ALL.into_iter().filter(|operation| operation.is_right_to_a_key());
+        let name = match (action, action.strip_prefix("kms:")) {
+            ("*", _) => "*",
+            (_, Some(name)) => name,
+            (_, None) => return Err(format!("action {:?} does not begin with kms:", clip(action))),
+        };
+        let before = *self;
+        match name.strip_suffix('*') {
+            Some(prefix) if !prefix.contains('*') => {
+                known.filter(|operation| operation.name().starts_with(prefix)).for_each(|o| self.add(o));
+            }
+            _ => known.filter(|operation| operation.name() == name).for_each(|o| self.add(o)),
+        }
+        // Whoever may not do one may not do many.
+        for operation in Operation::ALL {
+            if let Some(batch) = operation.batch_form().filter(|_| self.has(operation)) {
+                self.add(batch);
+            }
+        }
+        match *self == before {
+            false => Ok(()),
+            true if before.names(name) => Ok(()),
+            true => Err(match Operation::by_name(name) {
+                Some(_) => format!("action {action} is not decided on a key"),
+                None => format!("action {:?} names no operation; case matters", clip(action)),
+            }),
+        }
+    }
+
+    /// Tells whether an action of that name is in the set already.
+    fn names(self, name: &str) -> bool {
+        let prefix = name.strip_suffix('*');
+        Operation::ALL.into_iter().any(|operation| {
+            let is_named =
+                prefix.map_or(operation.name() == name, |prefix| operation.name().starts_with(prefix));
+            is_named && self.has(operation)
+        })
+    }
+}
+
+/// The document as it is written.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+struct Document {
+    version: String,
+    statement: Vec<Written>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+struct Written {
+    #[serde(default, rename = "Sid")]
+    _sid: Option<String>,
+    effect: Effect,
+    principal: WrittenPrincipal,
+    action: OneOrMany,
+    resource: OneOrMany,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenPrincipal {
+    #[serde(rename = "RAM")]
+    ram: OneOrMany,
+}
+
+/// A text, or a list of them.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl OneOrMany {
+    fn listed(&self, what: &str) -> std::result::Result<&[String], String> {
+        let all = match self {
+            OneOrMany::One(one) => std::slice::from_ref(one),
+            OneOrMany::Many(many) => many,
+        };
+        match all.is_empty() {
+            true => Err(format!("{what} is empty")),
+            false => Ok(all),
+        }
+    }
+}
+
+impl Written {
+    fn compile(&self, target: Option<PolicyTarget<'_>>) -> std::result::Result<Statement, String> {
+        let mut principals = Principals::default();
+        for principal in self.principal.ram.listed("Principal")? {
+            principals.add(principal, self.effect, target.map(|target| target.account))?;
+        }
+        let mut operations = Operations::default();
+        for action in self.action.listed("Action")? {
+            operations.add_action(action)?;
+        }
+        for resource in self.resource.listed("Resource")? {
+            check_resource(resource, target)?;
+        }
+        Ok(Statement { effect: self.effect, principals, operations })
+    }
+}
+
+impl Principals {
+    fn add(
+        &mut self,
+        principal: &str,
+        effect: Effect,
+        account: Option<&str>,
+    ) -> std::result::Result<(), String> {
+        if principal == "*" {
+            self.everybody = true;
+            return match effect {
+                Effect::Deny => Ok(()),
+                Effect::Allow => Err("principal * is for Deny alone".into()),
+            };
+        }
+        let unknown = || {
+            let principal = clip(principal);
+            format!(
+                "principal {principal:?} is not acs:ram::<account>:*, acs:ram::<account>:access-key/<id> or *"
+            )
+        };
+        let rest = principal.strip_prefix("acs:ram::").ok_or_else(unknown)?;
+        let (of, who) = rest.split_once(':').ok_or_else(unknown)?;
+        if account.is_some_and(|account| account != of) {
+            return Err(format!("principal {:?} is of another account", clip(principal)));
+        }
+        match (who, who.strip_prefix("access-key/")) {
+            ("*", _) => self.granted = true,
+            (_, Some(id)) => drop(self.named.insert(id.parse().map_err(|_| unknown())?)),
+            (_, None) => return Err(unknown()),
+        }
+        Ok(())
+    }
+}
+
+fn check_resource(resource: &str, target: Option<PolicyTarget<'_>>) -> std::result::Result<(), String> {
+    match target {
+        _ if resource == "*" => Ok(()),
+        None => Ok(()),
+        Some(PolicyTarget { arn: Some(arn), .. }) if arn == resource => Ok(()),
+        Some(_) => Err(format!("resource {:?} is neither * nor the ARN of the key", clip(resource))),
+    }
+}
+
+fn invalid(why: String) -> Error {
+    Error::new(ErrorKind::InvalidParameter, format!("Policy: {why}"))
+}
+
+/// Returns what is shown of a message that may quote the document.
+fn shown(message: &str) -> String {
+    message.chars().take(200).map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+/// Shortens what is shown of a caller's text.
+fn clip(text: &str) -> &str {
+    text.char_indices().nth(80).map_or(text, |(end, _)| &text[..end])
+}
+
+// The names of access keys are no secrets, but a document is long.
+impl fmt::Debug for KeyPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyPolicy({} statements)", self.0.statements.len())
+    }
+}
+
+impl PartialEq for KeyPolicy {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.document == other.0.document
+    }
+}
+
+impl Serialize for KeyPolicy {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0.document)
+    }
+}
+
+/// Reads what was checked when it was set: a document that names what this version does not know makes the record one that does not open.
+impl<'de> Deserialize<'de> for KeyPolicy {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let document = crate::id::Text::deserialize(deserializer)?;
+        KeyPolicy::read(None, &document.0).map_err(|error| de::Error::custom(error.message()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TARGET: PolicyTarget<'static> =
+        PolicyTarget { account: "1", arn: Some("acs:kms:local:1:key/00000000-0000-4000-8000-000000000001") };
+
+    fn document(statement: &str) -> String {
+        format!(r#"{{"Version":"1","Statement":[{statement}]}}"#)
+    }
+
+    fn statement(effect: &str, principal: &str, action: &str, resource: &str) -> String {
+        document(&format!(
+            r#"{{"Effect":"{effect}","Principal":{{"RAM":["{principal}"]}},"Action":["{action}"],"Resource":["{resource}"]}}"#
+        ))
+    }
+
+    fn refused(document: &str) -> String {
+        KeyPolicy::of(TARGET, document).unwrap_err().message().to_owned()
+    }
+
+    fn says(document: &str, operation: Operation) -> Says {
+        let policy = KeyPolicy::of(TARGET, document).unwrap();
+        policy.statements()[0].says(&"KMAK0000000A".parse().unwrap(), operation)
+    }
+
+    /// D8: what is not known is refused when it is written, and nothing is a prefix of anything by chance.
+    #[test]
+    fn d8_what_a_document_may_not_say_is_named() {
+        let all = "acs:ram::1:*";
+        let arn = TARGET.arn.unwrap();
+        for (wrong, told) in [
+            (String::new(), "EOF"),
+            ("[]".into(), "expected"),
+            (document(""), "Statement has 0 entries"),
+            (r#"{"Version":"2","Statement":[]}"#.into(), "Version"),
+            (r#"{"Version":"1","Version":"1","Statement":[]}"#.into(), "duplicate field"),
+            (format!(r#"{{"Version":"1","\u0007{}":1}}"#, "x".repeat(5_000)), "unknown field `?xxx"),
+            (format!("{} x", default_document("1")), "trailing"),
+            (statement("allow", all, "kms:*", "*"), "allow"),
+            (statement("Allow", "*", "kms:*", "*"), "Deny alone"),
+            (statement("Allow", "acs:ram::2:*", "kms:*", "*"), "another account"),
+            (statement("Allow", "acs:ram::1:user/alice", "kms:*", "*"), "access-key/<id>"),
+            (statement("Allow", "KMAK0000000A", "kms:*", "*"), "principal"),
+            (statement("Allow", all, "kms:encrypt", "*"), "case matters"),
+            (statement("Allow", all, "kms:Encryp", "*"), "names no operation"),
+            (statement("Allow", all, "Encrypt", "*"), "does not begin with kms:"),
+            (statement("Allow", all, "kms:Enc*pt", "*"), "names no operation"),
+            (statement("Allow", all, "kms:*rypt*", "*"), "names no operation"),
+            (statement("Allow", all, "kms:", "*"), "names no operation"),
+            (statement("Allow", all, "kms:CreateKey", "*"), "is not decided on a key"),
+            (statement("Allow", all, "kms:ReEncrypt", "*"), "is not decided on a key"),
+            (statement("Allow", all, "kms:*", "key/*"), "neither * nor the ARN"),
+            (statement("Allow", all, "kms:*", &format!("{arn}0")), "neither * nor the ARN"),
+            (statement("Allow", all, "kms:*", &arn[..arn.len() - 1]), "neither * nor the ARN"),
+            (
+                document(r#"{"Effect":"Allow","Principal":{"RAM":[]},"Action":["kms:*"],"Resource":["*"]}"#),
+                "Principal is empty",
+            ),
+            (
+                document(r#"{"Effect":"Deny","Principal":{"RAM":"*"},"Action":[],"Resource":["*"]}"#),
+                "Action is empty",
+            ),
+            (
+                document(r#"{"Effect":"Deny","Principal":{"RAM":"*"},"Action":"kms:*","Resource":[]}"#),
+                "Resource is empty",
+            ),
+            (
+                document(
+                    r#"{"Effect":"Deny","Principal":{"RAM":"*"},"Action":"kms:*","Resource":"*","Condition":{}}"#,
+                ),
+                "Condition",
+            ),
+            (
+                document(r#"{"Effect":"Deny","Principal":{"RAM":"*"},"NotAction":"kms:*","Resource":"*"}"#),
+                "NotAction",
+            ),
+        ] {
+            let message = refused(&wrong);
+            assert!(message.starts_with("Policy: ") && message.contains(told), "{wrong}: {message}");
+        }
+        let long = statement("Allow", all, &format!("kms:{}", "x".repeat(40_000)), "*");
+        assert!(refused(&long).contains("exceeds the limit"));
+    }
+
+    #[test]
+    fn the_default_leaves_everything_to_grants_and_names_survive_the_record() {
+        let document = default_document("1");
+        assert_eq!(says(&document, Operation::Decrypt), Says::Delegates);
+        let policy = KeyPolicy::of(TARGET, &document).unwrap();
+        let json = serde_json::to_string(&policy).unwrap();
+        assert_eq!(serde_json::from_str::<KeyPolicy>(&json).unwrap(), policy);
+        assert_eq!(policy.document(), document);
+    }
+
+    #[test]
+    fn an_action_takes_its_batch_form_along_and_wildcards_take_their_prefix() {
+        let named = "acs:ram::1:access-key/KMAK0000000A";
+        let decrypt = statement("Deny", named, "kms:Decrypt", "*");
+        assert_eq!(says(&decrypt, Operation::BatchDecrypt), Says::Denies);
+        assert_eq!(says(&decrypt, Operation::Encrypt), Says::Nothing);
+        let batch = statement("Allow", named, "kms:BatchDecrypt", "*");
+        assert_eq!(says(&batch, Operation::BatchDecrypt), Says::Allows);
+        assert_eq!(says(&batch, Operation::Decrypt), Says::Nothing);
+        let gets = statement("Allow", named, "kms:Get*", "*");
+        assert_eq!(says(&gets, Operation::GetPublicKey), Says::Allows);
+        assert_eq!(says(&gets, Operation::GenerateDataKey), Says::Nothing);
+        let other = statement("Allow", "acs:ram::1:access-key/KMAK0000000B", "kms:*", "*");
+        assert_eq!(says(&other, Operation::Encrypt), Says::Nothing);
+        let twice = document(
+            r#"{"Effect":"Deny","Principal":{"RAM":"*"},"Action":["kms:*","kms:Encrypt","kms:Get*"],"Resource":"*"}"#,
+        );
+        assert_eq!(says(&twice, Operation::GetKeyPolicy), Says::Denies);
+    }
+}

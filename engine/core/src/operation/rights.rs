@@ -1,0 +1,47 @@
+//! What operations have to do with rights to keys.
+
+use super::Operation;
+
+impl Operation {
+    /// Tells whether it is a right to single keys, which a key's own policy can speak of. Others are about no key, or are carried out by the
+    /// right to something else: `ReEncrypt` by `Decrypt` on its source and `Encrypt` on its destination, `BatchGenerateDataKey` by that to make one.
+    pub const fn is_right_to_a_key(self) -> bool {
+        use Operation::*;
+        !matches!(
+            self,
+            CreateKey
+                | AdoptKey
+                | ReEncrypt
+                | BatchReEncrypt
+                | BatchGenerateDataKey
+                | CreateAccessKey
+                | ListAccessKeys
+                | UpdateAccessKey
+                | DeleteAccessKey
+                | DescribeLimits
+                | DescribeRegions
+                | DescribeService
+                | DescribeAccountKmsStatus
+                | OpenKmsService
+                | ListTokens
+                | DrainToken
+                | EnableToken
+        )
+    }
+
+    /// Returns the operation that does the same with many items by a right of its own.
+    pub const fn batch_form(self) -> Option<Operation> {
+        use Operation::*;
+        Some(match self {
+            Encrypt => BatchEncrypt,
+            Decrypt => BatchDecrypt,
+            AsymmetricSign => BatchSign,
+            AsymmetricVerify => BatchVerify,
+            AsymmetricEncrypt => BatchAsymmetricEncrypt,
+            AsymmetricDecrypt => BatchAsymmetricDecrypt,
+            GenerateMac => BatchGenerateMac,
+            VerifyMac => BatchVerifyMac,
+            _ => return None,
+        })
+    }
+}

@@ -1,0 +1,47 @@
+//! Policies of keys as requests bring them: read, and held against what is here.
+
+use keymill_core::access::{KeyPolicy, PolicyTarget, Resource, decide};
+use keymill_core::error::{Error, ErrorKind, Result};
+use keymill_core::id::CmkId;
+use keymill_core::operation::Operation;
+
+use super::Gate;
+use crate::work::Job;
+
+impl Gate {
+    /// Reads the policy that a key is to be given.
+    ///
+    /// # Errors
+    /// `InvalidParameter` for one that speaks of something else, of access keys that are not here, or that locks the caller out.
+    pub(super) fn policy_of_key(&self, job: &Job, id: CmkId, document: &str) -> Result<KeyPolicy> {
+        let arn = self.arn("key", &id);
+        self.policy(job, Some(&arn), Resource::Key(id), document)
+    }
+
+    /// Reads the policy of a key that is yet to be made; it takes the right to set policies of keys whatever they are.
+    ///
+    /// # Errors
+    /// As [`policy_of_key`](Self::policy_of_key), and `Denied` without that right.
+    pub(super) fn policy_of_new_key(&self, job: &mut Job, document: &str) -> Result<KeyPolicy> {
+        let right = job.rule;
+        self.require(job, Operation::SetKeyPolicy, Resource::Keys)?;
+        job.rule = right;
+        // Its id is drawn later; a policy that names nobody's key speaks of that one as of any.
+        self.policy(job, None, Resource::Key(CmkId::from_bytes([0; 16])), document)
+    }
+
+    fn policy(&self, job: &Job, arn: Option<&str>, key: Resource, document: &str) -> Result<KeyPolicy> {
+        let shared = &self.0.shared;
+        let invalid = |why| Error::new(ErrorKind::InvalidParameter, why);
+        let target = PolicyTarget { account: &shared.config.account, arn };
+        let policy = KeyPolicy::of(target, document)?;
+        let access = shared.access.read();
+        if let Some(unknown) = policy.named().find(|id| !access.access_keys.contains_key(*id)) {
+            return Err(invalid(format!("Policy: there is no access key {unknown}")));
+        }
+        match decide(&access, &job.call.principal, Operation::SetKeyPolicy, key, Some(&policy)).allowed {
+            true => Ok(policy),
+            false => Err(invalid("Policy: the access key that sets it could not set it again".into())),
+        }
+    }
+}
