@@ -474,6 +474,60 @@ def test_a_protected_key_is_not_deleted(sdk):
     assert refused == ("Forbidden.KeyNotFound", 404)
 
 
+def test_advanced_encryption(server):
+    """The older SDK alone knows it."""
+    sdk, key = Core(server), new_key(Core(server))
+    plaintext, aad = base64.b64encode(b"text").decode(), base64.b64encode(b"\x00aad").decode()
+    made = sdk("AdvanceEncrypt", KeyId=key, Plaintext=plaintext, Algorithm="AES_GCM", Aad=aad)
+    assert (made["KeyId"], made["Algorithm"], made["PaddingMode"]) == (key, "AES_GCM", "NO_PADDING")
+    version = sdk("DescribeKey", KeyId=key)["KeyMetadata"]["PrimaryKeyVersion"]
+    blob = made["CiphertextBlob"]
+    assert made["KeyVersionId"] == version and base64.b64decode(made["Iv"]) in base64.b64decode(blob)
+    opened = sdk("Decrypt", CiphertextBlob=blob, EncryptionContext={"Aad": aad})
+    assert opened["Plaintext"] == plaintext
+    assert sdk.refused("Decrypt", CiphertextBlob=blob) == ("InvalidParameter", 400)
+    bare = sdk("AdvanceEncrypt", KeyId=key, Plaintext=plaintext)["CiphertextBlob"]
+    assert sdk("Decrypt", CiphertextBlob=bare)["Plaintext"] == plaintext
+    for wrong, code in [
+        ({"Algorithm": "AES_CBC"}, "UnsupportedOperation"), ({"Algorithm": "AES_ECB"}, "UnsupportedOperation"),
+        ({"Algorithm": "ROT13"}, "InvalidParameter"), ({"Algorithm": "SM4_GCM"}, "InvalidParameter"),
+        ({"Iv": base64.b64encode(bytes(12)).decode()}, "UnsupportedOperation"), ({"Aad": "?"}, "InvalidParameter"),
+        ({"PaddingMode": "PKCS7_PADDING"}, "InvalidParameter"), ({"Plaintext": "no base64"}, "InvalidParameter"),
+    ]:
+        assert sdk.refused("AdvanceEncrypt", **{"KeyId": key, "Plaintext": plaintext, **wrong}) == (code, 400), wrong
+    assert sdk.refused("AdvanceEncrypt", KeyId=UNKNOWN, Plaintext=plaintext) == ("Forbidden.KeyNotFound", 404)
+    sdk("DisableKey", KeyId=key)
+    assert sdk.refused("AdvanceEncrypt", KeyId=key, Plaintext=plaintext) == ("Rejected.Disabled", 409)
+
+
+@pytest.mark.parametrize("kind", ["tea", "tea-rpc", "tea-acs4"])
+def test_managed_data_keys(server, front, kind):
+    """The newest SDK alone knows them, and reads them alone: they are made by an operation of our own."""
+    sdk = KINDS[kind](server)
+    key, name = new_key(sdk), f"sdk/{kind}"
+    first = front.call("CreateManagedDataKey", {"DataKeyName": name, "KeyId": key})["DataKeyVersionId"]
+    second = front.call("CreateManagedDataKeyVersion", {"DataKeyName": name})["DataKeyVersionId"]
+    given = sdk("GetManagedDataKey", DataKeyName=name)
+    assert (given["DataKeyVersionId"], given["DataKeyVersionName"]) == (first, f"{name}/{first}")
+    assert len(base64.b64decode(given["Plaintext"])) == 32
+    latest = sdk("GetManagedDataKey", DataKeyName=name, UseLatest=True)
+    assert latest["DataKeyVersionId"] == second and latest["Plaintext"] != given["Plaintext"]
+    assert sdk("GetManagedDataKey", DataKeyName=name, DataKeyVersionId=second)["Plaintext"] == latest["Plaintext"]
+    listed = sdk("ListManagedDataKeyVersions", DataKeyName=name, PageNumber=1, PageSize=1)
+    rows = listed["ManagedDataKeyVersions"]["ManagedDataKeyVersion"]
+    assert listed["TotalCount"] == 2 and [row["DataKeyVersionId"] for row in rows] == [first]
+    for operation in ("GetManagedDataKey", "ListManagedDataKeyVersions"):
+        assert sdk.refused(operation, DataKeyName="absent") == ("Forbidden.ResourceNotFound", 404)
+        assert sdk.refused(operation, DataKeyName="no name") == ("InvalidParameter", 400)
+    sdk("DisableKey", KeyId=key)
+    assert sdk.refused("GetManagedDataKey", DataKeyName=name) == ("Rejected.Disabled", 409)
+
+
+@pytest.mark.parametrize("kind", ["tea", "tea-rpc", "tea-acs4"])
+def test_attestation_is_refused_by_name(server, kind):
+    assert KINDS[kind](server).refused("GetChallenge") == ("UnsupportedOperation", 400)
+
+
 def test_policies_of_keys(sdk):
     described = sdk("CreateKey")["KeyMetadata"]
     key, arn = described["KeyId"], described["Arn"]

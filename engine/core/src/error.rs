@@ -66,10 +66,12 @@ pub enum ErrorKind {
     KeyVersionNotFound,
     /// No such alias, or none that the caller may see.
     AliasNotFound,
-    /// No such access key, or none that the caller may see.
-    AccessKeyNotFound,
+    /// No such access key or managed data key, or none that the caller may see.
+    ResourceNotFound,
     /// The alias is taken.
     AliasExists,
+    /// The name of a managed data key is taken.
+    ResourceExists,
     /// The service is open already.
     AlreadyOpen,
     /// The key is disabled.
@@ -127,7 +129,7 @@ pub enum Limit {
     PageSize,
     /// Tags of a key or of a request.
     Tags,
-    /// Versions of a key pair.
+    /// Versions of a key pair, or of a managed data key.
     KeyVersions,
     /// Bytes of a policy.
     PolicyBytes,
@@ -182,7 +184,7 @@ pub enum ErrorClass {
 
 impl ErrorKind {
     /// Every kind but the limits, for tables that must be complete.
-    pub const ALL: [ErrorKind; 43] = {
+    pub const ALL: [ErrorKind; 44] = {
         use ErrorKind::*;
         [
             InvalidParameter,
@@ -212,8 +214,9 @@ impl ErrorKind {
             KeyNotFound,
             KeyVersionNotFound,
             AliasNotFound,
-            AccessKeyNotFound,
+            ResourceNotFound,
             AliasExists,
+            ResourceExists,
             AlreadyOpen,
             KeyDisabled,
             KeyPendingDeletion,
@@ -278,8 +281,9 @@ impl ErrorKind {
             KeyNotFound => "Forbidden.KeyNotFound",
             KeyVersionNotFound => "Forbidden.KeyVersionNotFound",
             AliasNotFound => "Forbidden.AliasNotFound",
-            AccessKeyNotFound => "Forbidden.ResourceNotFound",
+            ResourceNotFound => "Forbidden.ResourceNotFound",
             AliasExists => "AliasAlreadyExists",
+            ResourceExists => "Rejected.ResourceExist",
             AlreadyOpen => "Forbidden.Opened",
             KeyDisabled => "Rejected.Disabled",
             KeyPendingDeletion => "Rejected.PendingDeletion",
@@ -311,10 +315,10 @@ impl ErrorKind {
             AccessKeyUnknown | AccessKeyInactive | SignatureMismatch | IncompleteSignature
             | TimestampInvalid | TimestampExpired | NonceUsed => ErrorClass::Unauthenticated,
             Denied | UnsupportedMethod => ErrorClass::Denied,
-            OperationNotFound | KeyNotFound | KeyVersionNotFound | AliasNotFound | AccessKeyNotFound => {
+            OperationNotFound | KeyNotFound | KeyVersionNotFound | AliasNotFound | ResourceNotFound => {
                 ErrorClass::NotFound
             }
-            AliasExists | AlreadyOpen => ErrorClass::Exists,
+            AliasExists | ResourceExists | AlreadyOpen => ErrorClass::Exists,
             KeyDisabled | KeyPendingDeletion | KeyPendingImport | StateConflict | Conflict => {
                 ErrorClass::State
             }

@@ -81,6 +81,10 @@ uuid_id! {
     KeyVersionId
 }
 uuid_id! {
+    /// The id of one version of a managed data key.
+    DataKeyVersionId
+}
+uuid_id! {
     /// The id of one request, through every layer and into the audit.
     RequestId
 }
@@ -215,6 +219,18 @@ text_id! {
         None => false,
     },
     "an alias is alias/ and 1 to 255 letters, digits, _, - or /, and does not begin with alias/acs"
+}
+text_id! {
+    /// The name of a managed data key: 1 to 128 letters, digits, `_`, `/`, `+`, `=`, `.`, `@`, `-`; `acs/…` is the cloud's own.
+    DataKeyName,
+    |text| {
+        (1..=128).contains(&text.len())
+            && !text.starts_with("acs/")
+            && text.bytes().all(|c| {
+                c.is_ascii_alphanumeric() || matches!(c, b'_' | b'/' | b'+' | b'=' | b'.' | b'@' | b'-')
+            })
+    },
+    "the name of a data key is 1 to 128 letters, digits, _, /, +, =, ., @ or -, and does not begin with acs/"
 }
 text_id! {
     /// The id of an access key: 8 to 64 letters, digits, `.`, `_`, `-`.

@@ -44,6 +44,8 @@ pub const TAG_ROWS: usize = 200;
 pub const KEY_VERSION_DAYS: u64 = 7;
 /// Versions of a key pair.
 pub const KEY_VERSIONS: usize = 50;
+/// Versions of a managed data key.
+pub const DATA_KEY_VERSIONS: usize = 100;
 /// Bytes of wrapped key material: a private key of RSA-4096 behind what wraps its key, and room.
 pub const WRAPPED_MATERIAL_BYTES: usize = 8_192;
 /// Hours that an import token is taken.

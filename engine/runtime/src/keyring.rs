@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use keymill_core::access::KeyPolicy;
-use keymill_core::id::{AliasName, CmkId, KeyVersionId};
-use keymill_core::key::Cmk;
+use keymill_core::id::{AliasName, CmkId, DataKeyName, KeyVersionId};
+use keymill_core::key::{Cmk, ManagedDataKey};
 use keymill_core::seam::provider::{KeyHandle, PublicHalf};
 use keymill_core::seam::store::Revision;
 use keymill_crypto::epoch::EpochSlot;
@@ -190,10 +190,19 @@ pub struct AliasEntry {
     pub stamp: Stamp,
 }
 
-/// All CMKs and aliases.
+/// A managed data key as it was published.
+pub struct DataKeyEntry {
+    /// The data key, its versions encrypted.
+    pub key: ManagedDataKey,
+    /// Where its record stands.
+    pub stamp: Stamp,
+}
+
+/// All CMKs, aliases and managed data keys.
 pub struct Keyring {
     cmks: Vec<RwLock<Shard>>,
     aliases: RwLock<HashMap<AliasName, AliasEntry>>,
+    data_keys: RwLock<HashMap<DataKeyName, Arc<DataKeyEntry>>>,
     /// Keys in the order of their creation, for lists.
     order: RwLock<Vec<CmkId>>,
     /// The keys that have a policy of their own, for decisions.
@@ -207,6 +216,7 @@ impl Default for Keyring {
         Self {
             cmks: (0..SHARDS).map(|_| RwLock::default()).collect(),
             aliases: RwLock::default(),
+            data_keys: RwLock::default(),
             order: RwLock::default(),
             policies: RwLock::default(),
             quarantined: RwLock::default(),
@@ -233,6 +243,19 @@ impl Keyring {
     /// Returns what an alias names.
     pub fn alias(&self, name: &AliasName) -> Option<AliasEntry> {
         self.aliases.read().get(name).cloned()
+    }
+
+    /// Returns a managed data key.
+    pub fn data_key(&self, name: &DataKeyName) -> Option<Arc<DataKeyEntry>> {
+        self.data_keys.read().get(name).cloned()
+    }
+
+    /// Returns the managed data keys, by name, of whose CMKs `keep` is true.
+    pub fn data_keys(&self, keep: impl Fn(&CmkId) -> bool) -> Vec<Arc<DataKeyEntry>> {
+        let mut rows: Vec<_> =
+            self.data_keys.read().values().filter(|entry| keep(&entry.key.cmk)).cloned().collect();
+        rows.sort_unstable_by(|a, b| a.key.name.cmp(&b.key.name));
+        rows
     }
 
     /// Tells why a key is quarantined, if it is.
@@ -299,6 +322,14 @@ impl Keyring {
 
     pub(crate) fn put_alias(&self, name: AliasName, entry: AliasEntry) {
         self.aliases.write().insert(name, entry);
+    }
+
+    pub(crate) fn put_data_key(&self, entry: DataKeyEntry) {
+        self.data_keys.write().insert(entry.key.name.clone(), Arc::new(entry));
+    }
+
+    pub(crate) fn remove_data_key(&self, name: &DataKeyName) {
+        self.data_keys.write().remove(name);
     }
 
     pub(crate) fn remove_alias(&self, name: &AliasName) {

@@ -8,13 +8,13 @@ use std::sync::atomic::AtomicU64;
 use keymill_core::access::{AccessKey, AccessSnapshot};
 use keymill_core::audit::RecordStamp;
 use keymill_core::id::{AccessKeyId, CmkId};
-use keymill_core::key::Cmk;
+use keymill_core::key::{Cmk, ManagedDataKey};
 use keymill_core::seam::store::{Entry, Page, Path, Store, StoreError};
 use keymill_crypto::digest;
 use keymill_crypto::record::{RecordSealer, sequence_of, tag_of};
 
 use crate::actor::keyring::{Inherited, Parameters};
-use crate::keyring::{AliasEntry, CmkEntry, Invocations, Keyring, Stamp, Usage, VersionEntry};
+use crate::keyring::{AliasEntry, CmkEntry, DataKeyEntry, Invocations, Keyring, Stamp, Usage, VersionEntry};
 use crate::records::{
     self, AliasRecord, ImportRecord, InstallationRecord, InvocationsRecord, Kind, UsageRecord,
 };
@@ -159,6 +159,11 @@ pub(crate) fn load(
     for entry in fetch("alias/")? {
         if let Some((alias, stamp)) = loader.open::<AliasRecord>(&entry, Kind::Alias) {
             keyring.put_alias(alias.name, AliasEntry { cmk: alias.cmk, stamp });
+        }
+    }
+    for entry in fetch("data-key/")? {
+        if let Some((key, stamp)) = loader.open::<ManagedDataKey>(&entry, Kind::DataKey) {
+            keyring.put_data_key(DataKeyEntry { key, stamp });
         }
     }
     let mut access = AccessSnapshot::default();

@@ -1,13 +1,13 @@
 //! How records are named, kinded and encoded in the store. Every record is sealed, bound to its path, kind and sequence number.
 
 use keymill_core::error::{Error, Result};
-use keymill_core::id::{AccessKeyId, AliasName, CmkId};
+use keymill_core::id::{AccessKeyId, AliasName, CmkId, DataKeyName};
 use keymill_core::key::{KeyVersionMaterial, WrappingAlgorithm};
 use keymill_core::seam::provider::StoredKey;
 use keymill_core::seam::store::Path;
 use keymill_core::time::Timestamp;
-use keymill_crypto::payload;
 use keymill_crypto::record::{RecordError, RecordSealer};
+use keymill_crypto::{digest, payload};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +33,8 @@ pub enum Kind {
     Invocations = 8,
     /// What material of a CMK is wrapped by on its way here.
     Import = 9,
+    /// A managed data key.
+    DataKey = 10,
 }
 
 /// What material of a CMK is wrapped by on its way here, and what is known of the token that goes with it.
@@ -114,6 +116,11 @@ pub fn import_path(id: &CmkId) -> Path {
 pub fn alias_path(name: &AliasName) -> Path {
     let name = name.as_str().strip_prefix("alias/").expect("every alias begins so");
     path(format!("alias/n{}", name.replace('/', ".")))
+}
+
+/// Returns where a managed data key stands: by the SHA-256 of its name, which may hold what a path may not.
+pub fn data_key_path(name: &DataKeyName) -> Path {
+    path(format!("data-key/{}", digest::hex(&digest::sha256(name.as_str().as_bytes()))))
 }
 
 /// Returns where an access key stands.

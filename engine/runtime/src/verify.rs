@@ -13,11 +13,12 @@ use crate::load::{Judgement, all, judge};
 use crate::records::{self, Kind};
 
 /// The kinds of records by the prefix of their paths, and whether the audit remembers each write of them.
-const KINDS: [(&str, Kind, bool); 9] = [
+const KINDS: [(&str, Kind, bool); 10] = [
     ("access-key/", Kind::AccessKey, true),
     ("alias/", Kind::Alias, true),
     ("audit-head/", Kind::AuditHead, false),
     ("cmk/", Kind::Cmk, true),
+    ("data-key/", Kind::DataKey, true),
     ("import/", Kind::Import, true),
     ("installation", Kind::Installation, false),
     ("invocations/", Kind::Invocations, true),

@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::admin::{access_key, alias, key, login};
+use crate::admin::{access_key, alias, data_key, key, login};
 use crate::batch::{self, BatchArgs, Direction};
 use crate::credentials::{ServerArgs, Target};
 use crate::failure::{Failure, Result};
@@ -28,6 +28,7 @@ enum Command {
     Login(login::LoginArgs),
     Key(key::KeyArgs),
     Alias(alias::AliasArgs),
+    DataKey(data_key::DataKeyArgs),
     AccessKey(access_key::AccessKeyArgs),
     Batch(BatchCommand),
     Envelope(envelope::EnvelopeArgs),
@@ -83,6 +84,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Login(args) => login::run(&args),
         Command::Key(args) => key::run(args),
         Command::Alias(args) => alias::run(args),
+        Command::DataKey(args) => data_key::run(args),
         Command::AccessKey(args) => access_key::run(args),
         Command::Batch(BatchCommand { server, direction }) => match direction {
             BatchDirection::Encrypt(args) => run_batch(Direction::Encrypt, &server, &args),

@@ -219,7 +219,7 @@ fn encode(finished: Finished) -> Vec<u8> {
             batch::finish_single(FrameStart::moved_to(0), key, version, call.request_id, &mut frame);
             frame
         }
-        (Ok(Product::Opened { keys, index, errors }), Some(BatchDecrypt)) => {
+        (Ok(Product::Opened { keys, index, errors, .. }), Some(BatchDecrypt)) => {
             let mut frame = sheet.into_written();
             let ids: Vec<CmkId> = keys.iter().map(|(id, _)| *id).collect();
             batch::finish_batch_decrypt(FrameStart::moved_to(0), &errors, &ids, &index, &mut frame);

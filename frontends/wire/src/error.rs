@@ -33,11 +33,12 @@ pub fn status(kind: ErrorKind) -> u16 {
         | AlreadyOpen => 400,
         Denied | UnsupportedMethod => 403,
         AccessKeyUnknown | OperationNotFound | KeyNotFound | KeyVersionNotFound | AliasNotFound
-        | AccessKeyNotFound => 404,
+        | ResourceNotFound => 404,
         // The time that ran out is the caller's own `TimeoutMs`; 504 would blame a server behind us.
         // A caller that went away reads no status; its audit record does, and 408 is the nearest registered one.
         Deadline | Cancelled => 408,
-        KeyDisabled | KeyPendingDeletion | KeyPendingImport | StateConflict | Conflict => 409,
+        KeyDisabled | KeyPendingDeletion | KeyPendingImport | StateConflict | Conflict
+        | ResourceExists => 409,
         BodyTooLarge => 413,
         Busy => 429,
         Internal => 500,
@@ -88,7 +89,7 @@ mod tests {
                 ErrorClass::Invalid | ErrorClass::Unsupported | ErrorClass::Unauthenticated => {
                     [400, 404, 413]
                 }
-                ErrorClass::Exists => [400; 3],
+                ErrorClass::Exists => [400, 409, 409],
                 ErrorClass::Denied => [403; 3],
                 ErrorClass::NotFound => [404; 3],
                 ErrorClass::State => [409; 3],

@@ -32,12 +32,13 @@ const MODIFIED: &str = "Rejected.StateModifiedFailed";
 const DISABLED: &str = "Rejected.Disabled";
 const PENDING: &str = "Rejected.PendingDeletion";
 const NO_KEY: &str = "Forbidden.KeyNotFound";
+const NO_DATA_KEY: &str = "Forbidden.ResourceNotFound";
 const NO_ALIAS: &str = "Forbidden.AliasNotFound";
 const AWAITS: &str = "Rejected.PendingImport";
 
 /// The cloud's table of states (its operations by name; `RotateKey`, which is ours, is as its `CreateKeyVersion`, and batches follow their
 /// single form): what each operation answers for a key that is Enabled, Disabled, PendingDeletion, PendingImport.
-const TABLE: [(Operation, [&str; 4]); 54] = [
+const TABLE: [(Operation, [&str; 4]); 62] = [
     (Operation::CreateKey, [OK, OK, OK, OK]),
     (Operation::DescribeKey, [OK, OK, OK, OK]),
     (Operation::ListKeys, [OK, OK, OK, OK]),
@@ -68,6 +69,15 @@ const TABLE: [(Operation, [&str; 4]); 54] = [
     (Operation::Encrypt, [OK, DISABLED, PENDING, AWAITS]),
     (Operation::Decrypt, [OK, DISABLED, PENDING, AWAITS]),
     (Operation::ReEncrypt, [OK, DISABLED, PENDING, AWAITS]),
+    (Operation::AdvanceEncrypt, [OK, DISABLED, PENDING, AWAITS]),
+    (Operation::AdvanceDecrypt, [OK, DISABLED, PENDING, AWAITS]),
+    // A managed data key is there whatever the state of its key; one is made and given out by a key in use.
+    (Operation::CreateManagedDataKey, [OK, DISABLED, PENDING, AWAITS]),
+    (Operation::CreateManagedDataKeyVersion, [OK, DISABLED, PENDING, AWAITS]),
+    (Operation::DeleteManagedDataKey, [OK, OK, OK, OK]),
+    (Operation::GetManagedDataKey, [OK, DISABLED, PENDING, AWAITS]),
+    (Operation::ListManagedDataKeys, [OK, OK, OK, OK]),
+    (Operation::ListManagedDataKeyVersions, [OK, OK, OK, OK]),
     (Operation::GenerateDataKey, [OK, DISABLED, PENDING, AWAITS]),
     (Operation::GenerateDataKeyWithoutPlaintext, [OK, DISABLED, PENDING, AWAITS]),
     (Operation::BatchEncrypt, [OK, DISABLED, PENDING, AWAITS]),
@@ -155,6 +165,9 @@ fn subject(caller: &mut Caller, operation: Operation, state: usize) -> Subject {
         _ => caller.encrypt(key, b"x", &[]),
     };
     let blob = blob.unwrap();
+    if spec == KeySpec::Aes256 {
+        caller.create_data_key(&format!("own-{key}"), key).unwrap();
+    }
     caller.create_alias(&format!("alias/own-{key}"), key).unwrap();
     caller.create_alias(&format!("alias/other-{key}"), other).unwrap();
     match state {
@@ -171,6 +184,7 @@ fn attempt(caller: &mut Caller, operation: Operation, subject: &Subject) -> Stri
     let Subject { key, pair, other, blob } = subject;
     let (key_id, pair) = (key.key_ref(), *pair);
     let batch = std::slice::from_ref(blob);
+    let own = format!("own-{key}");
     let mut item_code = None;
     let answered: Answered<()> = match operation {
         Operation::CreateKey => caller.create_described("").map(drop),
@@ -258,6 +272,14 @@ fn attempt(caller: &mut Caller, operation: Operation, subject: &Subject) -> Stri
         Operation::Encrypt => caller.encrypt(*key, b"x", &[]).map(drop),
         Operation::Decrypt => caller.decrypt(blob, &[]).map(drop),
         Operation::ReEncrypt => caller.re_encrypt(blob, *other).map(drop),
+        Operation::AdvanceEncrypt => caller.advance_encrypt(*key, b"x", Some(b"a")).map(drop),
+        Operation::AdvanceDecrypt => caller.advance_decrypt(blob, None, None).map(drop),
+        Operation::CreateManagedDataKey => caller.create_data_key(&format!("new-{key}"), *key).map(drop),
+        Operation::CreateManagedDataKeyVersion => caller.renew_data_key(&own).map(drop),
+        Operation::DeleteManagedDataKey => caller.delete_data_key(&own),
+        Operation::GetManagedDataKey => caller.managed_data_key(&own, None, false).map(drop),
+        Operation::ListManagedDataKeys => caller.managed_data_keys().map(drop),
+        Operation::ListManagedDataKeyVersions => caller.data_key_versions(&own).map(drop),
         Operation::GenerateDataKey => caller.data_key(*key, &[]).map(drop),
         Operation::GenerateDataKeyWithoutPlaintext => caller.data_key_sealed(*key).map(drop),
         Operation::BatchEncrypt => caller.batch_encrypt(*key, &[vec![7]]).map(drop),
@@ -297,7 +319,10 @@ fn attempt(caller: &mut Caller, operation: Operation, subject: &Subject) -> Stri
     match answered {
         Ok(()) => item_code.unwrap_or_else(|| OK.to_owned()),
         Err(error) => {
-            assert!(error.status == 409 || error.code == NO_KEY || error.code == NO_ALIAS, "{error}");
+            assert!(
+                error.status == 409 || [NO_KEY, NO_ALIAS, NO_DATA_KEY].contains(&&*error.code),
+                "{error}"
+            );
             error.code
         }
     }
@@ -354,6 +379,16 @@ fn d8_what_a_policy_denies_is_refused_operation_by_operation() {
                 assert!(user.aliases().unwrap().iter().all(|(_, key)| *key != subject.key));
             }
             Operation::DeleteAlias => assert_eq!(attempt(&mut user, operation, &subject), NO_ALIAS),
+            Operation::ListManagedDataKeys => {
+                let own = format!("own-{}", subject.key);
+                assert!(user.managed_data_keys().unwrap().iter().all(|(name, _)| *name != own));
+            }
+            Operation::CreateManagedDataKeyVersion
+            | Operation::DeleteManagedDataKey
+            | Operation::GetManagedDataKey
+            | Operation::ListManagedDataKeyVersions => {
+                assert_eq!(attempt(&mut user, operation, &subject), NO_DATA_KEY, "{operation:?}");
+            }
             _ => assert_eq!(attempt(&mut user, operation, &subject), NO_KEY, "{operation:?}"),
         }
     }

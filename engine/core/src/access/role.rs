@@ -56,6 +56,8 @@ impl Role {
                 | ListResourceTags
                 | ListTagResources
                 | GetKeyPolicy
+                | ListManagedDataKeys
+                | ListManagedDataKeyVersions
         );
         // What the installation is, and what it takes, is told to all who may do anything.
         if matches!(
@@ -82,6 +84,9 @@ impl Role {
                             | GetParametersForImport
                             | ImportKeyMaterial
                             | DeleteKeyMaterial
+                            | CreateManagedDataKey
+                            | CreateManagedDataKeyVersion
+                            | DeleteManagedDataKey
                             | UpdateRotationPolicy
                             | SetDeletionProtection
                             | TagResource
@@ -107,6 +112,10 @@ impl Role {
                 Encrypt
                     | Decrypt
                     | ReEncrypt
+                    | AdvanceEncrypt
+                    | AdvanceDecrypt
+                    | GetManagedDataKey
+                    | ListManagedDataKeyVersions
                     | GenerateDataKey
                     | GenerateDataKeyWithoutPlaintext
                     | ExportDataKey

@@ -163,11 +163,20 @@ catalogue! { <'a>
     Encrypt: Data(EncryptRequest<'a>) -> EncryptReply<'a>;
     Decrypt: Data(DecryptRequest<'a>) -> DecryptReply<'a>;
     ReEncrypt: Data(ReEncryptRequest<'a>) -> ReEncryptReply<'a>;
+    AdvanceEncrypt: Data(AdvanceEncryptRequest<'a>) -> AdvanceEncryptReply<'a>;
+    AdvanceDecrypt: Data(AdvanceDecryptRequest<'a>) -> AdvanceDecryptReply<'a>;
     GenerateDataKey: Data(GenerateDataKeyRequest) -> GenerateDataKeyReply<'a>;
     GenerateDataKeyWithoutPlaintext: Data(GenerateDataKeyWithoutPlaintextRequest)
         -> GenerateDataKeyWithoutPlaintextReply<'a>;
     ExportDataKey: Data(ExportDataKeyRequest<'a>) -> ExportDataKeyReply<'a>;
     GenerateAndExportDataKey: Data(GenerateAndExportDataKeyRequest<'a>) -> GenerateAndExportDataKeyReply<'a>;
+    CreateManagedDataKey: Management(CreateManagedDataKeyRequest) -> CreateManagedDataKeyReply;
+    CreateManagedDataKeyVersion: Management(CreateManagedDataKeyVersionRequest)
+        -> CreateManagedDataKeyVersionReply;
+    DeleteManagedDataKey: Management(DeleteManagedDataKeyRequest) -> DeleteManagedDataKeyReply;
+    GetManagedDataKey: Data(GetManagedDataKeyRequest) -> GetManagedDataKeyReply<'a>;
+    ListManagedDataKeys: Read(ListManagedDataKeysRequest) -> ListManagedDataKeysReply;
+    ListManagedDataKeyVersions: Read(ListManagedDataKeyVersionsRequest) -> ListManagedDataKeyVersionsReply;
     BatchEncrypt: Data(BatchEncryptRequest<'a>) -> BatchEncryptReply<'a>;
     BatchDecrypt: Data(BatchDecryptRequest<'a>) -> BatchDecryptReply<'a>;
     BatchReEncrypt: Data(BatchReEncryptRequest<'a>) -> BatchReEncryptReply<'a>;

@@ -1,6 +1,7 @@
 //! The operation catalogue: one request and one reply type for each operation, carried as they are by every frontend.
 
 mod access;
+mod advance;
 mod alias;
 mod asymmetric;
 mod bin;
@@ -12,6 +13,7 @@ mod key;
 mod key_policy;
 mod limits;
 mod mac;
+mod managed_data_key;
 mod page;
 mod rights;
 mod rotation;
@@ -20,6 +22,7 @@ mod tag;
 mod token;
 
 pub use access::*;
+pub use advance::*;
 pub use alias::*;
 pub use asymmetric::*;
 pub use bin::Bin;
@@ -31,6 +34,7 @@ pub use key::*;
 pub use key_policy::*;
 pub use limits::*;
 pub use mac::*;
+pub use managed_data_key::*;
 pub use page::PageRequest;
 pub use rotation::*;
 pub use service::*;

@@ -4,7 +4,8 @@ use super::Operation;
 
 impl Operation {
     /// Tells whether it is a right to single keys, which a key's own policy can speak of. Others are about no key, or are carried out by the
-    /// right to something else: `ReEncrypt` by `Decrypt` on its source and `Encrypt` on its destination, `BatchGenerateDataKey` by that to make one.
+    /// right to something else: `ReEncrypt` by `Decrypt` on its source and `Encrypt` on its destination, `AdvanceEncrypt` by `Encrypt`,
+    /// `BatchGenerateDataKey` by the right to make one.
     pub const fn is_right_to_a_key(self) -> bool {
         use Operation::*;
         !matches!(
@@ -13,6 +14,8 @@ impl Operation {
                 | AdoptKey
                 | ReEncrypt
                 | BatchReEncrypt
+                | AdvanceEncrypt
+                | AdvanceDecrypt
                 | BatchGenerateDataKey
                 | CreateAccessKey
                 | ListAccessKeys

@@ -95,7 +95,7 @@ impl PolicyActor {
             .access_keys
             .get(id)
             .cloned()
-            .ok_or_else(|| Error::new(ErrorKind::AccessKeyNotFound, "the specified access key is not found"))
+            .ok_or_else(|| Error::new(ErrorKind::ResourceNotFound, "the specified access key is not found"))
     }
 
     fn put(&mut self, key: AccessKey) -> Result<Vec<RecordStamp>> {
@@ -186,7 +186,7 @@ impl Handler<RemoveAccessKey> for PolicyActor {
         self.check_not_last_root(&message.id)?;
         let path = records::access_key_path(&message.id);
         let before = self.stamps.get(&message.id).copied().ok_or_else(|| {
-            Error::new(ErrorKind::AccessKeyNotFound, "the specified access key is not found")
+            Error::new(ErrorKind::ResourceNotFound, "the specified access key is not found")
         })?;
         let stamp = RecordStamp { path: path.to_string(), sequence: before.sequence + 1, tag: String::new() };
         self.shared.store.commit(&[Write { path, expected: Some(before.revision), value: None }])?;

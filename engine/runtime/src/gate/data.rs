@@ -9,7 +9,7 @@ use keymill_core::error::{Error, ErrorKind, Limit, Result};
 use keymill_core::id::{KeyRef, KeyVersionId};
 use keymill_core::key::{DecryptAlgorithm, KeySpec, KeyUsage};
 use keymill_core::limit;
-use keymill_core::operation::{Bin, MessageType, Operation, Request, data_key_bytes};
+use keymill_core::operation::{Bin, MessageType, Operation, Request, context_of_aad, data_key_bytes};
 use keymill_crypto::digest;
 
 use super::Gate;
@@ -38,6 +38,26 @@ impl Gate {
                 let what = Sealing::Plaintexts { items, max_item_bytes: limit::ENCRYPT_BYTES, is_text };
                 job.task = Task::Seal { to, contexts, what, done: 0 };
             }
+            Request::AdvanceEncrypt(r) => {
+                r.check()?;
+                let contexts = common(job, context_of_aad(r.aad.as_deref())?);
+                let to = self.destination(job, &r.key_id, Operation::Encrypt)?;
+                r.algorithm.map_or(Ok(()), |algorithm| algorithm.check(to.entry.cmk.spec))?;
+                check_plaintext(r.plaintext.len())?;
+                let items = Items::locate(frame, std::slice::from_ref(&r.plaintext));
+                let what =
+                    Sealing::Plaintexts { items, max_item_bytes: limit::ENCRYPT_BYTES, is_text: false };
+                job.task = Task::Seal { to, contexts, what, done: 0 };
+            }
+            Request::AdvanceDecrypt(r) => {
+                r.check()?;
+                let contexts = common(job, context_of_aad(r.aad.as_deref())?);
+                let (blob, key) = (std::slice::from_ref(&r.ciphertext_blob), r.key_id.as_ref());
+                let max = limit::BATCH_ITEM_BYTES;
+                let open = self.source(job, blob, frame, contexts, key, max, Operation::Decrypt)?;
+                job.task = Task::Open(open);
+            }
+            Request::GetManagedDataKey(r) => self.admit_data_key(job, r)?,
             Request::BatchEncrypt(r) => {
                 check_count(r.items.len())?;
                 let contexts = choose(job, r.encryption_context, r.encryption_contexts, r.items.len(), "")?;
@@ -282,7 +302,11 @@ impl Gate {
     }
 
     fn destination(&self, job: &mut Job, key: &KeyRef, right: Operation) -> Result<Destination> {
-        let entry = self.find_key(job, key, right)?;
+        self.sealing_under(self.find_key(job, key, right)?)
+    }
+
+    /// Pins the primary version of a key, to seal under it.
+    pub(super) fn sealing_under(&self, entry: Arc<CmkEntry>) -> Result<Destination> {
         self.0.shared.check_usable(&entry.cmk)?;
         let version = entry.primary().clone();
         let algorithm = entry.cmk.algorithm().ok_or_else(|| {
@@ -363,7 +387,7 @@ impl Gate {
     }
 
     #[allow(clippy::too_many_arguments, reason = "private, and each is a part of one task")]
-    fn source(
+    pub(super) fn source(
         &self,
         job: &mut Job,
         items: &[Bin<'_>],
@@ -394,7 +418,7 @@ fn both(source: Option<Box<str>>, destination: Option<Box<str>>) -> Option<Box<s
         .then(|| format!("{}>{}", text(source), text(destination)).into())
 }
 
-fn common(job: &mut Job, context: Option<EncryptionContext>) -> Contexts {
+pub(super) fn common(job: &mut Job, context: Option<EncryptionContext>) -> Contexts {
     match context {
         Some(context) if !context.is_empty() => {
             job.context_digest = Some(digest::hex(&digest::sha256(context.canonical())[..16]).into());

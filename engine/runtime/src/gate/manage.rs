@@ -15,7 +15,7 @@ use super::read::{used, version_row};
 use super::{Call, Gate};
 use crate::actor::keyring::{
     BeginImport, Begun, ChangeDescription, ChangeState, CreateCmk, DeleteAlias as RemoveAlias,
-    DeleteMaterial, FinishImport, KeepKeys, Material, PutAlias, PutParameters, Rotate,
+    DeleteMaterial, FinishImport, KeepKeys, Material, PutAlias, PutParameters, RemoveDataKey, Rotate,
 };
 use crate::actor::policy::{AddAccessKey, ChangeAccessKey, RemoveAccessKey, fresh_access_key};
 use crate::actor::{Changed, CustodyJob, Drain, Enable, Made, TokenActor, Wanted, Wrapped};
@@ -35,7 +35,7 @@ pub struct Managed {
     pub sheet: crate::work::Sheet,
 }
 
-type Done = (Reply<'static>, Vec<KeyTouch>, Vec<RecordStamp>);
+pub(super) type Done = (Reply<'static>, Vec<KeyTouch>, Vec<RecordStamp>);
 
 impl Managed {
     pub(super) fn new(job: Job, plan: Plan) -> Self {
@@ -270,6 +270,13 @@ impl Gate {
                 let changed = actors.keyring(RemoveAlias { name }).await?;
                 Ok(done(Reply::DeleteAlias(DeleteAliasReply { request_id }), changed))
             }
+            Plan::MakeDataKey { name, cmk, bytes, create } => {
+                self.make_data_key(call, name, cmk, bytes, create, deadline).await
+            }
+            Plan::RemoveDataKey { name } => {
+                let changed = actors.keyring(RemoveDataKey { name }).await?;
+                Ok(done(Reply::DeleteManagedDataKey(DeleteManagedDataKeyReply { request_id }), changed))
+            }
             Plan::AddAccessKey { description, grants } => {
                 let key = fresh_access_key(description, grants, self.0.shared.clock.now())?;
                 let reply = CreateAccessKeyReply {
@@ -373,6 +380,6 @@ where
     token.send(message).await.map_err(gone)
 }
 
-fn done<T>(reply: Reply<'static>, changed: Changed<T>) -> Done {
+pub(super) fn done<T>(reply: Reply<'static>, changed: Changed<T>) -> Done {
     (reply, changed.keys, changed.writes)
 }

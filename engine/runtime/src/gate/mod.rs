@@ -5,6 +5,7 @@ mod data;
 mod filter;
 mod key_policy;
 mod manage;
+mod managed_data_key;
 mod parameters;
 mod plan;
 mod read;
@@ -182,26 +183,14 @@ impl Gate {
     pub fn open(&self, ask: Ask<'_>) -> Opened {
         let Ask { call, request, is_text, is_dry_run, frame, sheet, reply_to, cancel, ticket } = ask;
         let operation = request.operation();
+        let unopened = Task::Refused(Error::new(ErrorKind::Internal, "not yet opened"));
         let mut job = Box::new(Job {
-            deadline: call.received + Duration::from_millis(limit::DEFAULT_TIMEOUT_MS),
-            call,
-            operation: Some(operation),
-            rule: None,
-            context_digest: None,
-            task: Task::Refused(Error::new(ErrorKind::Internal, "not yet opened")),
             sheet,
-            next: 0,
-            errors: Vec::new(),
-            first_fault: None,
             reply_to,
             cancel,
             ticket,
-            started: None,
-            trip: None,
-            waits: false,
             is_dry_run,
-            fallback: None,
-            export: None,
+            ..Job::new(call, Some(operation), unopened)
         });
         match self.admit(&mut job, request, frame, is_text) {
             Ok(None) => Opened::Job(job),
@@ -247,7 +236,6 @@ impl Gate {
     }
 
     /// Makes a job of a request that was refused before it reached the gate, so that the refusal is recorded like any other.
-    #[allow(clippy::too_many_arguments, reason = "a refusal has all the parts of an ask but the request")]
     pub fn refuse(
         &self,
         call: Call,
@@ -257,27 +245,7 @@ impl Gate {
         cancel: Cancel,
         ticket: u64,
     ) -> Box<Job> {
-        Box::new(Job {
-            deadline: call.received + Duration::from_millis(limit::DEFAULT_TIMEOUT_MS),
-            call,
-            operation,
-            rule: None,
-            context_digest: None,
-            task: Task::Refused(error),
-            sheet: Sheet::default(),
-            next: 0,
-            errors: Vec::new(),
-            first_fault: None,
-            reply_to,
-            cancel,
-            ticket,
-            started: None,
-            trip: None,
-            waits: false,
-            is_dry_run: false,
-            fallback: None,
-            export: None,
-        })
+        Box::new(Job { reply_to, cancel, ticket, ..Job::new(call, operation, Task::Refused(error)) })
     }
 
     /// Performs a job to its end on the caller's thread.

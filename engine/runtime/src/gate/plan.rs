@@ -2,7 +2,7 @@
 
 use keymill_core::access::{Grant, KeyPolicy, Resource, Role};
 use keymill_core::error::{Error, ErrorKind, Limit, Result};
-use keymill_core::id::{AccessKeyId, AliasName, CmkId, KeyRef, RequestId};
+use keymill_core::id::{AccessKeyId, AliasName, CmkId, DataKeyName, KeyRef, RequestId};
 use keymill_core::key::{
     BulkMode, Fallback, KeyChange, KeySpec, KeyUsage, Origin, ProtectionLevel, RotationInterval, Tags,
     WrappingAlgorithm,
@@ -19,7 +19,7 @@ use super::parameters::{
 };
 use super::read::id_only;
 use crate::actor::Wanted;
-use crate::actor::keyring::Keeping;
+use crate::actor::keyring::{Keeping, data_key_exists};
 use crate::work::Job;
 
 /// What is to be done.
@@ -81,6 +81,16 @@ pub(super) enum Plan {
     },
     RemoveAlias {
         name: AliasName,
+    },
+    /// Makes a managed data key, or another version of one.
+    MakeDataKey {
+        name: DataKeyName,
+        cmk: CmkId,
+        bytes: usize,
+        create: bool,
+    },
+    RemoveDataKey {
+        name: DataKeyName,
     },
     AddAccessKey {
         description: String,
@@ -307,6 +317,27 @@ impl Gate {
                 let name = KeyRef::Alias(r.alias_name.clone());
                 self.find_key(job, &name, Operation::DeleteAlias)?;
                 Ok(Plan::RemoveAlias { name: r.alias_name })
+            }
+            Request::CreateManagedDataKey(r) => {
+                let right = Operation::CreateManagedDataKey;
+                let entry = self.find_key(job, &r.key_id, right)?;
+                self.sealing_under(entry.clone())?;
+                if self.0.shared.keyring.data_key(&r.data_key_name).is_some() {
+                    return Err(data_key_exists());
+                }
+                let bytes = data_key_bytes(r.key_spec, r.number_of_bytes)?;
+                Ok(Plan::MakeDataKey { name: r.data_key_name, cmk: entry.cmk.id, bytes, create: true })
+            }
+            Request::CreateManagedDataKeyVersion(r) => {
+                let right = Operation::CreateManagedDataKeyVersion;
+                let data_key = self.find_data_key(job, &r.data_key_name, &[right])?;
+                data_key.key.check_new_version()?;
+                let (cmk, bytes) = (data_key.key.cmk, data_key.key.bytes as usize);
+                Ok(Plan::MakeDataKey { name: r.data_key_name, cmk, bytes, create: false })
+            }
+            Request::DeleteManagedDataKey(r) => {
+                self.find_data_key(job, &r.data_key_name, &[Operation::DeleteManagedDataKey])?;
+                Ok(Plan::RemoveDataKey { name: r.data_key_name })
             }
             Request::CreateAccessKey(r) => {
                 self.require(job, Operation::CreateAccessKey, Resource::AccessKeys)?;

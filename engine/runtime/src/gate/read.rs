@@ -131,6 +131,8 @@ impl Gate {
                     request_id,
                 }))
             }
+            Request::ListManagedDataKeys(r) => self.list_data_keys(job, &r),
+            Request::ListManagedDataKeyVersions(r) => self.list_data_key_versions(job, r),
             Request::ListAccessKeys(r) => {
                 let page = PageRequest::new(r.page_number, r.page_size)?;
                 self.require(job, Operation::ListAccessKeys, Resource::AccessKeys)?;
@@ -405,7 +407,7 @@ pub(super) fn version_row(entry: &CmkEntry, at: usize) -> KeyVersionRow {
     }
 }
 
-fn cut<T>(rows: Vec<T>, page: PageRequest) -> (Vec<T>, u64) {
+pub(super) fn cut<T>(rows: Vec<T>, page: PageRequest) -> (Vec<T>, u64) {
     let total = rows.len() as u64;
     (rows.into_iter().skip(page.skip()).take(page.size as usize).collect(), total)
 }

@@ -41,6 +41,7 @@ pub(super) fn rights_of(job: &Job) -> &'static [Operation] {
     match job.operation {
         Some(Operation::BatchDecrypt) => &[Operation::BatchDecrypt],
         Some(Operation::ExportDataKey) => &[Operation::ExportDataKey, Operation::Decrypt],
+        Some(Operation::GetManagedDataKey) => &[Operation::GetManagedDataKey, Operation::Decrypt],
         // To open, and to open for sealing anew; others have no source.
         _ => &[Operation::Decrypt],
     }

@@ -3,15 +3,16 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use keymill_core::access::Rule;
 use keymill_core::audit::KeyTouch;
 use keymill_core::blob::{self, Algorithm, HEADER_BYTES};
 use keymill_core::context::{EMPTY_CANONICAL, EncryptionContext};
 use keymill_core::error::{Error, ErrorKind};
-use keymill_core::id::{CmkId, KeyVersionId};
+use keymill_core::id::{CmkId, DataKeyName, DataKeyVersionId, KeyVersionId};
 use keymill_core::key::{Fallback, SignAlgorithm};
+use keymill_core::limit;
 use keymill_core::operation::{ItemError, Operation, Reply};
 
 use super::compute::Computation;
@@ -50,6 +51,17 @@ pub struct Job {
     pub(crate) fallback: Option<Fallback>,
     /// For whom the clear data key that comes out is encrypted, in the place of itself.
     pub(crate) export: Option<Box<Export>>,
+    /// The version of a managed data key that is opened, where one is.
+    pub(crate) data_key: Option<Box<NamedDataKey>>,
+}
+
+/// A version of a managed data key.
+#[derive(Debug)]
+pub struct NamedDataKey {
+    /// The name of the data key.
+    pub name: DataKeyName,
+    /// The version.
+    pub version: DataKeyVersionId,
 }
 
 /// Takes finished jobs; called on the arbiter that did them.
@@ -111,6 +123,10 @@ pub enum Product {
         index: Vec<Option<u32>>,
         /// Items that failed.
         errors: Vec<ItemError>,
+        /// How the blobs of the first key are sealed.
+        algorithm: Option<Algorithm>,
+        /// The version of a managed data key that was opened, where one was.
+        data_key: Option<Box<NamedDataKey>>,
     },
 }
 
@@ -232,6 +248,32 @@ fn item_cost(bytes: usize) -> u64 {
 const REQUEST_COST: u64 = 700;
 
 impl Job {
+    /// Makes the job of a request that nobody waits for.
+    pub(crate) fn new(call: Call, operation: Option<Operation>, task: Task) -> Self {
+        Self {
+            deadline: call.received + Duration::from_millis(limit::DEFAULT_TIMEOUT_MS),
+            call,
+            operation,
+            rule: None,
+            context_digest: None,
+            task,
+            sheet: Sheet::default(),
+            next: 0,
+            errors: Vec::new(),
+            first_fault: None,
+            reply_to: None,
+            cancel: Cancel::default(),
+            ticket: 0,
+            started: None,
+            trip: None,
+            waits: false,
+            is_dry_run: false,
+            fallback: None,
+            export: None,
+            data_key: None,
+        }
+    }
+
     /// Returns the number of items.
     pub fn len(&self) -> usize {
         match &self.task {
@@ -303,6 +345,9 @@ impl Job {
                 Encrypt
                     | Decrypt
                     | ReEncrypt
+                    | AdvanceEncrypt
+                    | AdvanceDecrypt
+                    | GetManagedDataKey
                     | GenerateDataKey
                     | GenerateDataKeyWithoutPlaintext
                     | ExportDataKey

@@ -3,12 +3,16 @@
 
 use std::ops::Deref;
 
+use keymill_core::blob::{Algorithm, Blob};
 use keymill_core::error::Error;
 use keymill_core::id::{CmkId, KeyVersionId};
-use keymill_core::key::SignAlgorithm;
+use keymill_core::key::{SignAlgorithm, data_key_version_name};
 use keymill_core::operation::*;
 
-use super::{Finished, Product};
+use super::{Finished, NamedDataKey, Product};
+
+/// What GCM pads.
+const NO_PADDING: &str = "NO_PADDING";
 
 /// A reply that is lent by what holds its bytes.
 #[allow(clippy::large_enum_variant, reason = "it lives on the stack of who encodes it")]
@@ -38,7 +42,13 @@ impl Finished {
         let reply = match self.result.as_ref()? {
             Product::Reply(reply) => return Ok(Lent::Whole(reply)),
             Product::Made { key, version, errors, .. } => self.made(*key, *version, errors),
-            Product::Opened { keys, index, errors } => self.opened(keys, index, errors),
+            Product::Opened { data_key: Some(data_key), .. } => self.data_key(data_key),
+            Product::Opened { keys, algorithm: Some(algorithm), .. }
+                if self.operation() == Operation::AdvanceDecrypt =>
+            {
+                self.opened_advance(keys[0], *algorithm)
+            }
+            Product::Opened { keys, index, errors, .. } => self.opened(keys, index, errors),
         };
         Ok(Lent::Over(reply))
     }
@@ -58,6 +68,18 @@ impl Finished {
                 key_version_id,
                 request_id,
             }),
+            Operation::AdvanceEncrypt => {
+                let made = self.sheet.item(0).and_then(Blob::parse).expect("what was sealed is a blob");
+                Reply::AdvanceEncrypt(AdvanceEncryptReply {
+                    ciphertext_blob: self.place(0),
+                    key_id,
+                    key_version_id,
+                    algorithm: AdvanceAlgorithm::of(made.header.algorithm),
+                    iv: made.nonce.into(),
+                    padding_mode: NO_PADDING.into(),
+                    request_id,
+                })
+            }
             Operation::GenerateDataKey => Reply::GenerateDataKey(GenerateDataKeyReply {
                 ciphertext_blob: self.place(0),
                 plaintext: self.place(1),
@@ -212,6 +234,31 @@ impl Finished {
             }),
             other => unreachable!("{} opens nothing", other.name()),
         }
+    }
+
+    fn opened_advance(
+        &self,
+        (key_id, key_version_id): (CmkId, KeyVersionId),
+        algorithm: Algorithm,
+    ) -> Reply<'_> {
+        Reply::AdvanceDecrypt(AdvanceDecryptReply {
+            plaintext: self.place(0),
+            key_id,
+            key_version_id,
+            algorithm: AdvanceAlgorithm::of(algorithm),
+            padding_mode: NO_PADDING.into(),
+            request_id: self.call.request_id,
+        })
+    }
+
+    fn data_key(&self, NamedDataKey { name, version }: &NamedDataKey) -> Reply<'_> {
+        Reply::GetManagedDataKey(GetManagedDataKeyReply {
+            data_key_name: name.clone(),
+            data_key_version_id: *version,
+            data_key_version_name: data_key_version_name(name, version),
+            plaintext: self.place(0),
+            request_id: self.call.request_id,
+        })
     }
 
     fn operation(&self) -> Operation {

@@ -214,9 +214,7 @@ fn read<'p>(
         (Some(operation), _) => parameters.decode(operation),
         (None, None) => Err(missing("Action")),
         (None, Some(action)) => Err(match operations::by_name(action) {
-            Some(known) => {
-                Error::new(ErrorKind::Unsupported, format!("this server does not have {} yet", known.name))
-            }
+            Some(known) => Error::new(ErrorKind::Unsupported, known.refusal()),
             None => Error::new(ErrorKind::OperationNotFound, "no operation of this name"),
         }),
     }

@@ -12,12 +12,22 @@ pub struct CloudOperation {
     pub category: &'static str,
     /// In what this server differs; empty where in nothing that a caller sees.
     pub differs: &'static str,
+    /// Whether it is known and will not be here: `differs` says why.
+    pub is_refused: bool,
 }
 
 impl CloudOperation {
     /// Tells whether this server has it.
     pub fn is_supported(&self) -> bool {
         Operation::by_name(self.name).is_some()
+    }
+
+    /// Tells a caller why it is not here.
+    pub fn refusal(&self) -> String {
+        match self.is_refused {
+            true => format!("{}: {}", self.name, self.differs),
+            false => format!("this server does not have {} yet", self.name),
+        }
     }
 }
 
@@ -27,7 +37,11 @@ pub fn by_name(name: &str) -> Option<&'static CloudOperation> {
 }
 
 const fn of(category: &'static str, name: &'static str, differs: &'static str) -> CloudOperation {
-    CloudOperation { name, category, differs }
+    CloudOperation { name, category, differs, is_refused: false }
+}
+
+const fn refused(category: &'static str, name: &'static str, why: &'static str) -> CloudOperation {
+    CloudOperation { name, category, differs: why, is_refused: true }
 }
 
 /// All of them.
@@ -74,7 +88,11 @@ pub const ALL: &[CloudOperation] = &[
         "ReEncrypt",
         "of symmetric ciphertexts; `KeyId` and `KeyVersionId` are those that encrypt",
     ),
-    of("key-service", "AdvanceEncrypt", ""),
+    of(
+        "key-service",
+        "AdvanceEncrypt",
+        "`AES_GCM` and `SM4_GCM`, not `AES_CBC` nor `AES_ECB`, which authenticate nothing; no `Iv` of the caller's; the blob is that of `Encrypt`, and `Aad` is its context of one pair, `Aad`; beyond the cloud's API at `/`: `AdvanceDecrypt`",
+    ),
     of(
         "key-service",
         "GenerateMac",
@@ -89,8 +107,12 @@ pub const ALL: &[CloudOperation] = &[
         "`WrappingKeySpec` `RSA_3072` and `RSA_4096`, too; needs the right to `Decrypt` as well",
     ),
     of("data-key", "GenerateAndExportDataKey", "as `ExportDataKey`"),
-    of("data-key", "GetManagedDataKey", ""),
-    of("data-key", "ListManagedDataKeyVersions", ""),
+    of(
+        "data-key",
+        "GetManagedDataKey",
+        "needs the right to `Decrypt` as well; beyond the cloud: `CreateManagedDataKey`, `CreateManagedDataKeyVersion`, `DeleteManagedDataKey`, `ListManagedDataKeys`",
+    ),
+    of("data-key", "ListManagedDataKeyVersions", "tells the date of each as well"),
     of("asymmetric", "AsymmetricEncrypt", ""),
     of("asymmetric", "AsymmetricDecrypt", "no `Recipient`"),
     of("asymmetric", "AsymmetricSign", "beyond the cloud: `Message` in the place of `Digest`"),
@@ -174,15 +196,23 @@ pub const ALL: &[CloudOperation] = &[
     of("misc", "DescribeService", ""),
     of("misc", "DescribeAccountKmsStatus", "always `Enabled`"),
     of("misc", "OpenKmsService", "always `Forbidden.Opened`"),
-    of("misc", "GetChallenge", ""),
+    refused(
+        "misc",
+        "GetChallenge",
+        "the attestation of confidential machines that it begins has no public format, so that no answer could be sealed for one (`Recipient`)",
+    ),
 ];
 
 /// Returns the table of all operations, in Markdown.
 pub fn table() -> String {
     let mut out = String::from("| operation | category | here | differs |\n|---|---|---|---|\n");
     for operation in ALL {
-        let CloudOperation { name, category, differs } = operation;
-        let here = if operation.is_supported() { "yes" } else { "not yet" };
+        let CloudOperation { name, category, differs, is_refused } = operation;
+        let here = match (operation.is_supported(), is_refused) {
+            (true, _) => "yes",
+            (false, true) => "refused",
+            (false, false) => "not yet",
+        };
         out.push_str(&format!("| `{name}` | {category} | {here} | {differs} |\n"));
     }
     out
@@ -209,7 +239,10 @@ mod tests {
         assert_eq!(ALL.len(), 103);
         for (at, operation) in ALL.iter().enumerate() {
             assert!(ALL[..at].iter().all(|other| other.name != operation.name), "{operation:?}");
-            assert!(operation.is_supported() || operation.differs.is_empty(), "{operation:?}");
+            assert!(
+                operation.is_supported() != operation.is_refused || operation.differs.is_empty(),
+                "{operation:?}"
+            );
         }
     }
 }

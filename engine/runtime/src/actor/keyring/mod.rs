@@ -1,11 +1,13 @@
 //! The keyring actor: owns CMKs, their versions and aliases. Each change is decided by a pure rule, committed to the store, and
 //! only then published; the timers for use counts and deletions run here, too.
 
+mod data_key;
 mod import;
 mod invocations;
 mod keeping;
 mod timers;
 
+pub(crate) use data_key::{PutDataKey, RemoveDataKey, data_key_exists, data_key_not_found};
 pub(crate) use import::{BeginImport, Begun, DeleteMaterial, FinishImport, Parameters, PutParameters};
 pub(crate) use invocations::Reserve;
 pub(crate) use keeping::{KeepKeys, Keeping};
@@ -322,7 +324,7 @@ impl KeyringActor {
     }
 }
 
-fn touched(entry: &CmkEntry) -> Vec<KeyTouch> {
+pub(super) fn touched(entry: &CmkEntry) -> Vec<KeyTouch> {
     vec![KeyTouch {
         cmk: entry.cmk.id,
         version: entry.primary().number,

@@ -44,6 +44,10 @@ impl KeyringActor {
                 drafts.push(Self::removal(records::alias_path(name), alias.stamp));
             }
         }
+        let data_keys = self.shared.keyring.data_keys(|cmk| *cmk == id);
+        for entry in &data_keys {
+            drafts.push(Self::removal(records::data_key_path(&entry.key.name), entry.stamp));
+        }
         let (_, writes) = self.commit(drafts)?;
         self.usage_stamps.remove(&id);
         self.invocation_stamps.remove(&id);
@@ -51,6 +55,7 @@ impl KeyringActor {
         for (name, _) in &aliases {
             self.shared.keyring.remove_alias(name);
         }
+        data_keys.iter().for_each(|entry| self.shared.keyring.remove_data_key(&entry.key.name));
         self.shared.forget(entry);
         self.shared.keyring.remove(&id);
         tracing::warn!(key = %id, "the key was deleted: its window is over");

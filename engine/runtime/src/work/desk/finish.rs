@@ -219,7 +219,7 @@ fn into_finished(
     let single = job.is_single();
     let items = job.len();
     let failed = job.errors.len();
-    let Job { call, operation, task, mut sheet, errors, first_fault, reply_to, ticket, .. } = *job;
+    let Job { call, operation, task, mut sheet, errors, first_fault, reply_to, ticket, data_key, .. } = *job;
     let result = match (task, first_fault) {
         (Task::Refused(error), _) => Err(error),
         (_, Some(fault)) if single => {
@@ -240,6 +240,7 @@ fn into_finished(
         (Task::Open(open), _) => {
             // Several versions of one key are one row of the answer.
             let mut keys = Vec::new();
+            let mut algorithm = None;
             let place: Vec<Option<u32>> = open
                 .slots
                 .iter()
@@ -247,6 +248,7 @@ fn into_finished(
                     let (entry, version) = slot.state.as_ref().ok().filter(|_| slot.done > 0)?;
                     let at = keys.iter().position(|(id, _)| *id == entry.cmk.id).unwrap_or_else(|| {
                         keys.push((entry.cmk.id, version.id));
+                        algorithm = algorithm.or(entry.cmk.algorithm());
                         keys.len() - 1
                     });
                     Some(at as u32)
@@ -258,7 +260,7 @@ fn into_finished(
                     *slot = slot.and_then(|at| place[at as usize]);
                 }
             }
-            Ok(Product::Opened { keys, index, errors })
+            Ok(Product::Opened { keys, index, errors, algorithm, data_key })
         }
     };
     let took = now.saturating_duration_since(call.received);
