@@ -100,7 +100,8 @@ impl Shared {
     }
 }
 
-/// How many nonces the store keeps of each access key, by the buckets with which they run out.
+/// How many nonces the store keeps of each access key, by the buckets with which they run out: those that this engine put there, and those
+/// that it found at its start.
 #[derive(Default)]
 pub(crate) struct KeptNonces(Mutex<HashMap<Arc<AccessKeyId>, BTreeMap<u64, usize>>>);
 

@@ -22,7 +22,7 @@ const KINDS: [(&str, Kind, bool); 10] = [
     ("installation", Kind::Installation, false),
     ("invocations/", Kind::Invocations, true),
     ("material/", Kind::Material, true),
-    // Good for half an hour each: the lines that remembered them would outlive them for ever.
+    // Gone within hours: the lines that remembered them would outlive them for ever.
     ("nonce/", Kind::Nonce, false),
     ("usage/", Kind::Usage, false),
 ];
