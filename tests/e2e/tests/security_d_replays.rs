@@ -418,6 +418,32 @@ fn d3_a_nonce_is_kept_until_its_request_can_no_longer_pass_and_not_much_longer()
 }
 
 #[test]
+fn d3_many_nonces_that_ran_out_are_forgotten_in_steps_between_which_others_have_their_turn() {
+    let stage = Stage::begin();
+    let id = stage.credentials.access_key_id().clone();
+    let key = stage.caller().create_key();
+    let captured = stage.capture(disable(key));
+    let (site, credentials) = stage.halt();
+    Rows::of(&site).fill((0..5_000).map(|n| format!("nonce/0000000001/k{id}/{n:032x}")));
+    let kept: Arc<OnceLock<Arc<dyn Store>>> = Arc::default();
+    let keep = kept.clone();
+    let live = site.start(Setup::new(EngineConfig::default()).with_store(move |store| {
+        assert!(keep.set(store.clone()).is_ok());
+        store
+    }));
+    let stage = Stage { web: Web::over(&live), live, credentials };
+    let store = kept.get().unwrap();
+    let (mut caller, mut changes) = (stage.caller(), 0);
+    eventually("they are forgotten", || {
+        caller.update_description(key, &changes.to_string()).unwrap();
+        changes += 1;
+        (nonces(&**store) == 1).then_some(())
+    });
+    assert!(changes > 10, "{changes} changes meanwhile");
+    assert_eq!(stage.replay(&captured), used());
+}
+
+#[test]
 fn d3_a_clock_that_jumps_makes_nobody_forget() {
     let (stage, store) = forgetful();
     let key = stage.caller().create_key();

@@ -142,6 +142,28 @@ fn a_replay_is_refused_on_every_worker_for_as_long_as_its_date_passes() {
 }
 
 #[test]
+fn a_request_for_one_front_is_none_for_another_and_a_nonce_serves_all_of_them_once() {
+    let site = Site::start();
+    // Each front has its own form of a refusal; both have this.
+    let code = |request: &Signed| site.client().send(request).json()["Code"].clone();
+    let ours = limits().sign(&site.root);
+    let theirs = Signed { path: "/".into(), ..Signed::new("ListKeys", "") }.without("content-type");
+    let theirs = theirs.sign(&site.root);
+    for (request, path) in [(&ours, "/"), (&theirs, "/v1/ListKeys")] {
+        let elsewhere = Signed { path: path.into(), ..request.clone() };
+        assert_eq!(code(&elsewhere), "SignatureDoesNotMatch", "{path}");
+    }
+    for request in [&ours, &theirs] {
+        assert_eq!(site.client().send(request).status, 200, "{}", request.head());
+        assert_eq!(code(request), "SignatureNonceUsed");
+    }
+    // Signed well for the other front, under a nonce that this one took.
+    let nonce = ours.headers.iter().find(|(name, _)| name == "x-acs-signature-nonce").unwrap().1.clone();
+    let theirs = theirs.without("authorization").with("x-acs-signature-nonce", nonce).sign(&site.root);
+    assert_eq!(code(&theirs), "SignatureNonceUsed");
+}
+
+#[test]
 fn a_change_that_one_node_made_is_refused_by_another_on_the_same_store() {
     let site = Site::start();
     let mut client = site.client();
