@@ -81,6 +81,7 @@ impl<'f> Caller<'f> {
             source: None,
             frontend: "in-process",
             received: Instant::now(),
+            nonce: None,
         };
         let opened = self.gate.open(Ask {
             call,

@@ -364,6 +364,11 @@ impl Error {
         Self::new(ErrorKind::KeyNotFound, "the specified key is not found")
     }
 
+    /// The error for a request that is a replay of another.
+    pub fn nonce_used() -> Self {
+        Self::new(ErrorKind::NonceUsed, "the signature nonce was used before")
+    }
+
     /// The one error of every failed import of key material: no part tells itself from another.
     pub fn invalid_key_material() -> Self {
         let why = "the key material does not unwrap, or is none that this key takes";

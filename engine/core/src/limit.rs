@@ -54,6 +54,8 @@ pub const IMPORT_TOKEN_HOURS: u64 = 24;
 pub const IMPORT_TRIES: u32 = 5;
 /// Bytes of a text that SM2 encrypts (`AsymmetricEncrypt`).
 pub const SM2_PLAINTEXT_BYTES: usize = 6_047;
+/// Nonces of management requests that the store keeps of one access key.
+pub const KEPT_NONCES: usize = 1 << 18;
 /// Rows of a page, at most.
 pub const PAGE_SIZE: u32 = 100;
 /// Bytes of a MessagePack frame, unless configured otherwise.

@@ -32,6 +32,11 @@ impl Timestamp {
         Self(self.0.saturating_add(by.as_millis().try_into().unwrap_or(u64::MAX)))
     }
 
+    /// Returns this time minus `by`, at least the epoch.
+    pub fn minus(self, by: Duration) -> Self {
+        Self(self.0.saturating_sub(by.as_millis().try_into().unwrap_or(u64::MAX)))
+    }
+
     /// Returns how long after `earlier` this is, zero if it is not.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
@@ -122,6 +127,19 @@ mod tests {
             assert_eq!(Timestamp::from_ms(s * 1000).to_string(), text);
             assert_eq!(Timestamp::parse(text), Some(Timestamp::from_ms(s * 1000)));
         }
+    }
+
+    #[test]
+    fn time_ends_at_both_ends() {
+        let at = Timestamp::from_ms(5_000);
+        assert_eq!(
+            (at.plus(Duration::from_secs(1)), at.minus(Duration::from_secs(1))),
+            (Timestamp(6_000), Timestamp(4_000))
+        );
+        assert_eq!(
+            (at.plus(Duration::MAX), at.minus(Duration::from_secs(6))),
+            (Timestamp(u64::MAX), Timestamp(0))
+        );
     }
 
     #[test]

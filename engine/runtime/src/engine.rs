@@ -37,6 +37,7 @@ use crate::keyring::Keyring;
 use crate::lane::Lane;
 use crate::load;
 use crate::metrics::Metrics;
+use crate::nonces::KeptNonces;
 use crate::pool::token::Token;
 use crate::pool::{MAX_CHUNK, Pool, TokenPart};
 use crate::remember;
@@ -159,6 +160,7 @@ impl Engine {
         let keyring = Keyring::default();
         let loaded =
             load::load(&*store, &sealer, remembered.stamps, &keyring).map_err(|e| store_failed(&e))?;
+        let nonces = KeptNonces::load(&*store).map_err(|e| store_failed(&e))?;
         for trouble in unopened.iter().chain(&remembered.troubles) {
             tracing::error!("{trouble}; run `keymill audit verify`");
         }
@@ -181,6 +183,7 @@ impl Engine {
         let custody = provider.custody().map_err(|e| EngineError::because("crypto provider")(&e))?;
         let shared = Arc::new(Shared {
             keyring,
+            nonces,
             access: Published::new(loaded.access),
             access_version: Default::default(),
             custody: parking_lot::Mutex::new(custody),

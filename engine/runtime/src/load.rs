@@ -312,16 +312,23 @@ fn last_segment(entry: &Entry) -> Option<&str> {
 
 /// Reads all records under a prefix.
 pub(crate) fn all(store: &dyn Store, prefix: &str) -> Result<Vec<Entry>, StoreError> {
+    let mut entries: Vec<Entry> = Vec::new();
+    each(store, prefix, |entry| entries.push(entry))?;
+    Ok(entries)
+}
+
+/// Calls `take` for each record under a prefix; some at a time are held in memory.
+pub(crate) fn each(store: &dyn Store, prefix: &str, mut take: impl FnMut(Entry)) -> Result<(), StoreError> {
     const ROWS: usize = 4_096;
     let prefix = records::prefix(prefix);
-    let mut entries: Vec<Entry> = Vec::new();
+    let mut after = None;
     loop {
-        let after = entries.last().map(|entry| entry.path.clone());
-        let mut page = store.list(&prefix, Page { after: after.as_ref(), limit: ROWS })?;
-        let last = page.len() < ROWS;
-        entries.append(&mut page);
-        if last {
-            return Ok(entries);
+        let page = store.list(&prefix, Page { after: after.as_ref(), limit: ROWS })?;
+        let is_last = page.len() < ROWS;
+        after = page.last().map(|entry| entry.path.clone());
+        page.into_iter().for_each(&mut take);
+        if is_last {
+            return Ok(());
         }
     }
 }

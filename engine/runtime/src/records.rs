@@ -35,6 +35,8 @@ pub enum Kind {
     Import = 9,
     /// A managed data key.
     DataKey = 10,
+    /// The nonce of a management request.
+    Nonce = 11,
 }
 
 /// What material of a CMK is wrapped by on its way here, and what is known of the token that goes with it.
@@ -76,6 +78,13 @@ pub struct InstallationRecord {
     pub seen_ms: u64,
     /// Until when deletions rest after a jump of the clock, in milliseconds.
     pub rest_until_ms: u64,
+}
+
+/// What is known of a nonce beside its path: that its request was carried out, and how long it could pass once more.
+#[derive(Serialize, Deserialize)]
+pub struct NonceRecord {
+    /// The last moment at which its request could pass.
+    pub good_until: Timestamp,
 }
 
 fn path(text: String) -> Path {
@@ -131,6 +140,19 @@ pub fn access_key_path(id: &AccessKeyId) -> Path {
 /// Returns where the head of an audit chain stands.
 pub fn audit_head_path(chain: &str) -> Path {
     path(format!("audit-head/{chain}"))
+}
+
+/// Returns where the nonce of an access key stands that runs out with that bucket: the soonest forgotten first, and of its characters a
+/// hash, which a path holds.
+pub fn nonce_path(bucket: u64, key: &AccessKeyId, hash: &[u8; 32]) -> Path {
+    path(format!("nonce/{bucket:010}/k{key}/{}", digest::hex(&hash[..16])))
+}
+
+/// Returns whose nonce stands at a path, and with which bucket it runs out; `None` for a path that is none of ours.
+pub fn nonce_at(path: &Path) -> Option<(u64, AccessKeyId)> {
+    let (bucket, rest) = path.as_str().strip_prefix("nonce/")?.split_once('/')?;
+    let (key, _) = rest.strip_prefix('k')?.split_once('/')?;
+    Some((bucket.parse().ok()?, key.parse().ok()?))
 }
 
 /// Returns where the installation's own record stands.

@@ -26,6 +26,7 @@ use crate::config::EngineConfig;
 use crate::keyring::{CmkEntry, Keyring, VersionEntry};
 use crate::lane::Lane;
 use crate::metrics::Metrics;
+use crate::nonces::KeptNonces;
 use crate::pool::chunk::Chunk;
 use crate::pool::{MAX_CHUNK, Pool};
 use crate::records;
@@ -38,6 +39,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) keyring: Keyring,
+    pub(crate) nonces: KeptNonces,
     pub(crate) access: Published<AccessSnapshot>,
     /// Bumped after each publication of `access`.
     pub(crate) access_version: AtomicU64,

@@ -13,7 +13,7 @@ use crate::load::{Judgement, all, judge};
 use crate::records::{self, Kind};
 
 /// The kinds of records by the prefix of their paths, and whether the audit remembers each write of them.
-const KINDS: [(&str, Kind, bool); 10] = [
+const KINDS: [(&str, Kind, bool); 11] = [
     ("access-key/", Kind::AccessKey, true),
     ("alias/", Kind::Alias, true),
     ("audit-head/", Kind::AuditHead, false),
@@ -23,6 +23,8 @@ const KINDS: [(&str, Kind, bool); 10] = [
     ("installation", Kind::Installation, false),
     ("invocations/", Kind::Invocations, true),
     ("material/", Kind::Material, true),
+    // Gone within hours: the lines that remembered them would outlive them for ever.
+    ("nonce/", Kind::Nonce, false),
     ("usage/", Kind::Usage, false),
 ];
 

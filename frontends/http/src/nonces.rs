@@ -8,9 +8,8 @@ use std::sync::Arc;
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::AccessKeyId;
 use keymill_core::time::Timestamp;
+use keymill_runtime::SignedNonce;
 use parking_lot::Mutex;
-
-use crate::signature::WINDOW_S;
 
 /// Nonces that run out within so many seconds of each other are forgotten together.
 const BUCKET_S: u64 = 300;
@@ -52,15 +51,9 @@ impl Nonces {
     ///
     /// # Errors
     /// `NonceUsed` if it was taken before, `Busy` if the access key has no room left.
-    pub(crate) fn take(
-        &self,
-        key: &Arc<AccessKeyId>,
-        nonce: &str,
-        date: Timestamp,
-        now: Timestamp,
-    ) -> Result<()> {
+    pub(crate) fn take(&self, key: &Arc<AccessKeyId>, nonce: &SignedNonce, now: Timestamp) -> Result<()> {
         // Keyed at random: only chance makes two nonces alike, once in 2^64, and then a request is refused, never let in.
-        let hash = self.hasher.hash_one(nonce);
+        let hash = self.hasher.hash_one(&nonce.text);
         let mut shard = self.shards[(hash >> 32) as usize % SHARDS].lock();
         shard.clean(now.as_s() / BUCKET_S);
         if !shard.keys.contains_key(key) {
@@ -68,7 +61,7 @@ impl Nonces {
         }
         let seen = shard.keys.get_mut(key).expect("it was just put there");
         if seen.buckets.iter().any(|(_, nonces)| nonces.contains(&hash)) {
-            return Err(Error::new(ErrorKind::NonceUsed, "the signature nonce was used before"));
+            return Err(Error::nonce_used());
         }
         if seen.count >= self.per_shard {
             return Err(Error::new(
@@ -77,7 +70,7 @@ impl Nonces {
             )
             .retry_after_ms(1000));
         }
-        seen.put((date.as_s() + WINDOW_S) / BUCKET_S, hash);
+        seen.put(nonce.good_until.as_s() / BUCKET_S, hash);
         Ok(())
     }
 }
@@ -128,9 +121,14 @@ impl Hasher for Hashed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::signature::WINDOW_S;
 
     fn at(s: u64) -> Timestamp {
         Timestamp::from_ms(s * 1000)
+    }
+
+    fn signed(text: &str, date: u64) -> SignedNonce {
+        SignedNonce { text: text.to_owned(), good_until: at(date + WINDOW_S) }
     }
 
     fn key(id: &str) -> Arc<AccessKeyId> {
@@ -142,23 +140,23 @@ mod tests {
     #[test]
     fn a_nonce_is_taken_once_by_each_access_key_whatever_its_date() {
         let nonces = Nonces::new(1000);
-        nonces.take(&key("access-key-a"), "n", at(NOW), at(NOW)).unwrap();
+        nonces.take(&key("access-key-a"), &signed("n", NOW), at(NOW)).unwrap();
         for date in [NOW, NOW + 1, NOW - WINDOW_S, NOW + WINDOW_S] {
-            let error = nonces.take(&key("access-key-a"), "n", at(date), at(NOW)).unwrap_err();
+            let error = nonces.take(&key("access-key-a"), &signed("n", date), at(NOW)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::NonceUsed);
         }
-        nonces.take(&key("access-key-a"), "N", at(NOW), at(NOW)).unwrap();
-        nonces.take(&key("access-key-b"), "n", at(NOW), at(NOW)).unwrap();
+        nonces.take(&key("access-key-a"), &signed("N", NOW), at(NOW)).unwrap();
+        nonces.take(&key("access-key-b"), &signed("n", NOW), at(NOW)).unwrap();
     }
 
     #[test]
     fn a_nonce_is_remembered_until_its_request_can_no_longer_pass() {
         for date in (NOW - WINDOW_S..NOW + WINDOW_S).step_by(97) {
             let nonces = Nonces::new(1000);
-            nonces.take(&key("access-key-a"), "n", at(date), at(NOW)).unwrap();
+            nonces.take(&key("access-key-a"), &signed("n", date), at(NOW)).unwrap();
             let last = date + WINDOW_S;
-            assert!(nonces.take(&key("access-key-a"), "n", at(date), at(last)).is_err(), "{date}");
-            nonces.take(&key("access-key-a"), "n", at(last + BUCKET_S), at(last + BUCKET_S)).unwrap();
+            assert!(nonces.take(&key("access-key-a"), &signed("n", date), at(last)).is_err(), "{date}");
+            nonces.take(&key("access-key-a"), &signed("n", last + BUCKET_S), at(last + BUCKET_S)).unwrap();
         }
     }
 
@@ -167,7 +165,7 @@ mod tests {
         let nonces = Nonces::new(64);
         let (full, other) = (key("access-key-a"), key("access-key-b"));
         let refused = (0..10_000)
-            .filter(|n| match nonces.take(&full, &n.to_string(), at(NOW), at(NOW)) {
+            .filter(|n| match nonces.take(&full, &signed(&n.to_string(), NOW), at(NOW)) {
                 Ok(()) => false,
                 Err(error) => {
                     assert_eq!(error.kind(), ErrorKind::Busy);
@@ -176,10 +174,10 @@ mod tests {
             })
             .count();
         assert_eq!(refused, 10_000 - 64, "every shard is full");
-        assert_eq!(nonces.take(&full, "0", at(NOW), at(NOW)).unwrap_err().kind(), ErrorKind::NonceUsed);
-        nonces.take(&other, "0", at(NOW), at(NOW)).unwrap();
+        assert_eq!(nonces.take(&full, &signed("0", NOW), at(NOW)).unwrap_err().kind(), ErrorKind::NonceUsed);
+        nonces.take(&other, &signed("0", NOW), at(NOW)).unwrap();
         let later = NOW + WINDOW_S + BUCKET_S;
-        nonces.take(&full, "0", at(later), at(later)).unwrap();
+        nonces.take(&full, &signed("0", later), at(later)).unwrap();
         let kept: usize =
             nonces.shards.iter().map(|s| s.lock().keys.values().map(|k| k.count).sum::<usize>()).sum();
         assert!(kept < 64 + 2, "{kept} nonces are kept");

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use actix_web::HttpRequest;
 use aws_lc_rs::{constant_time, digest};
@@ -10,7 +11,7 @@ use keymill_core::access::Principal;
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::seam::auth::{AccessKeyMac, Credential};
 use keymill_core::time::Timestamp;
-use keymill_runtime::Gate;
+use keymill_runtime::{Gate, SignedNonce};
 use keymill_wire::acs3::{self, Authorization, Scope, Signable};
 use keymill_wire::form;
 
@@ -53,9 +54,8 @@ impl<'r> Headers<'r> {
 pub(crate) struct Verified {
     /// Who signed it.
     pub(crate) principal: Principal,
-    /// When.
-    pub(crate) date: Timestamp,
-    nonce: String,
+    /// Its nonce.
+    pub(crate) nonce: SignedNonce,
     body_sha256: [u8; 32],
     signed_headers: String,
 }
@@ -105,9 +105,9 @@ pub(crate) fn verify(
     if let Some(scope) = offered.scope {
         check_scope(scope, date).inspect_err(stranger)?;
     }
-    let (nonce, body_sha256) = claims(headers).inspect_err(stranger)?;
+    let (nonce, body_sha256) = claims(headers, date).inspect_err(stranger)?;
     let signed_headers = offered.signed_headers.into_owned();
-    Ok(Verified { principal, date, nonce, body_sha256, signed_headers })
+    Ok(Verified { principal, nonce, body_sha256, signed_headers })
 }
 
 /// Checks that a derived key is one for this product and day.
@@ -134,19 +134,14 @@ impl Verified {
     pub(crate) fn signs(&self, header: &str) -> bool {
         self.signed_headers.split(';').any(|name| name == header)
     }
-
-    /// Returns the nonce.
-    pub(crate) fn nonce(&self) -> &str {
-        &self.nonce
-    }
 }
 
-fn claims(headers: &Headers<'_>) -> Result<(String, [u8; 32])> {
+fn claims(headers: &Headers<'_>, date: Timestamp) -> Result<(SignedNonce, [u8; 32])> {
     let nonce = headers.get(acs3::NONCE).unwrap_or_default();
-    check_nonce(&nonce, "x-acs-signature-nonce")?;
+    let nonce = signed_nonce(&nonce, date, "x-acs-signature-nonce")?;
     let hash = headers.get(acs3::CONTENT_SHA256).and_then(|hash| acs3::parse_hex(&hash));
     let hash = hash.ok_or_else(|| incomplete("x-acs-content-sha256 is 64 lower-case hexadecimal digits"))?;
-    Ok((nonce.into_owned(), hash))
+    Ok((nonce, hash))
 }
 
 /// Refuses temporary credentials: a token says more of its bearer than the access key does, and nobody here can read it.
@@ -154,10 +149,12 @@ pub(crate) fn no_tokens() -> Error {
     Error::new(ErrorKind::UnsupportedAuthentication, "security tokens are not known here")
 }
 
-/// Checks the length of a nonce; `name` is what the dialect calls it.
-pub(crate) fn check_nonce(nonce: &str, name: &str) -> Result<()> {
+/// Takes the nonce of a request of that date, if its length is good; `name` is what the dialect calls it.
+pub(crate) fn signed_nonce(nonce: &str, date: Timestamp, name: &str) -> Result<SignedNonce> {
     match (1..=MAX_NONCE).contains(&nonce.len()) {
-        true => Ok(()),
+        true => {
+            Ok(SignedNonce { text: nonce.to_owned(), good_until: date.plus(Duration::from_secs(WINDOW_S)) })
+        }
         false => Err(incomplete(format!("{name} has 1 to {MAX_NONCE} characters"))),
     }
 }

@@ -120,7 +120,7 @@ async fn serve(
         return Err(error);
     }
     let key = &verified.principal.access_key;
-    worker.nonces.take(key, verified.nonce(), verified.date, gate.now()).inspect_err(stranger)?;
+    worker.nonces.take(key, &verified.nonce, gate.now()).inspect_err(stranger)?;
 
     let call = Call {
         request_id: taken.request_id,
@@ -128,6 +128,7 @@ async fn serve(
         source,
         frontend: NAME,
         received: Instant::now(),
+        nonce: Some(verified.nonce),
     };
     let answer_form = headers.get("accept").and_then(|accept| Form::accepted(&accept)).or(form);
     let answer_form = answer_form.unwrap_or(Form::Json);

@@ -105,6 +105,7 @@ impl Handle {
             source: None,
             frontend: NAME,
             received: Instant::now(),
+            nonce: None,
         };
         let opened = if gate.is_admitted(&self.principal) {
             let sheet = Sheet::plain(None);

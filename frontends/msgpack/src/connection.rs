@@ -250,6 +250,7 @@ impl Reader {
             source: self.source,
             frontend: NAME,
             received,
+            nonce: None,
         };
         let reply_to: Arc<dyn ReplyTo> = self.outbox.clone();
         let operation = Operation::by_name(shape.operation);

@@ -89,6 +89,7 @@ fn ask<'a>(gate: &Gate, principal: &Principal, request: Request<'a>) -> Opened {
             source: None,
             frontend: "in-process",
             received: Instant::now(),
+            nonce: None,
         },
         request,
         is_text: false,

@@ -11,6 +11,7 @@ macro_rules! take {
 }
 
 mod caller;
+mod captured;
 mod export;
 mod imports;
 mod logs;
@@ -22,6 +23,7 @@ mod raw;
 mod rows;
 
 pub use caller::{Answered, Caller, Items, Named, Opened, batch_encrypt, context};
+pub use captured::{Captured, Web};
 pub use export::{Owner, Recipient};
 pub use imports::{Parameters, key_wrap};
 pub use logs::Logs;

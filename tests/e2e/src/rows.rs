@@ -55,6 +55,19 @@ impl Rows {
         assert_eq!(changed.expect("the row can be removed"), 1, "{path}");
     }
 
+    /// Puts so many rows of no meaning where none are, in one go.
+    pub fn fill(&mut self, paths: impl Iterator<Item = String>) {
+        let transaction = self.0.transaction().expect("the database is ours");
+        {
+            let mut insert =
+                transaction.prepare("INSERT INTO records VALUES (?1, x'00', 1, 0)").expect("SQL");
+            for path in paths {
+                insert.execute([path]).expect("the row can be added");
+            }
+        }
+        transaction.commit().expect("the rows can be added");
+    }
+
     /// Puts a row where none is.
     pub fn insert(&self, path: &str, value: &[u8]) {
         self.0

@@ -26,6 +26,8 @@ pub fn program() -> PathBuf {
 /// A running `keymill serve`.
 pub struct Server {
     child: Child,
+    /// Where HTTP listens.
+    pub http: SocketAddr,
     /// Where MessagePack TCP listens.
     pub msgpack: SocketAddr,
 }
@@ -46,9 +48,10 @@ impl Server {
             }
             if let Ok(text) = std::fs::read_to_string(&addresses)
                 && let Ok(value) = serde_json::from_str::<serde_json::Value>(&text)
-                && let Some(msgpack) = value["msgpack"].as_str().and_then(|text| text.parse().ok())
+                && let [Some(http), Some(msgpack)] = ["http", "msgpack"]
+                    .map(|listener| value[listener].as_str().and_then(|text| text.parse().ok()))
             {
-                return Self { child, msgpack };
+                return Self { child, http, msgpack };
             }
             assert!(Instant::now() < patience, "the server does not come up");
             std::thread::sleep(Duration::from_millis(2));

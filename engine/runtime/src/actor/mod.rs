@@ -9,6 +9,7 @@ mod custody;
 mod private;
 mod regulator;
 mod session;
+mod signed;
 mod software;
 mod token;
 mod wrapped;
@@ -27,6 +28,7 @@ pub(crate) use custody::{CustodyActor, CustodyJob, Made, Wanted};
 use keyring::KeyringActor;
 use policy::PolicyActor;
 pub(crate) use private::PrivateActor;
+pub(crate) use signed::Owners;
 pub(crate) use token::{Drain, Enable, TokenActor};
 pub(crate) use wrapped::Wrapped;
 

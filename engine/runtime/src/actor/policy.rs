@@ -12,8 +12,10 @@ use keymill_core::id::{AccessKeyId, NameMap};
 use keymill_core::seam::store::Write;
 use keymill_crypto::{digest, random};
 
+use super::signed::{Claims, Signed};
 use super::{Changed, MAILBOX};
 use crate::keyring::Stamp;
+use crate::nonces::Claim;
 use crate::records::{self, Kind};
 use crate::shared::Shared;
 
@@ -22,6 +24,8 @@ pub struct PolicyActor {
     shared: Arc<Shared>,
     stamps: HashMap<AccessKeyId, Stamp>,
     ended: HashMap<AccessKeyId, u64>,
+    /// What the signed request claims whose message is handled.
+    claim: Option<Arc<Claim>>,
 }
 
 /// Keeps an access key that was made.
@@ -86,7 +90,7 @@ impl PolicyActor {
         stamps: HashMap<AccessKeyId, Stamp>,
         ended: HashMap<AccessKeyId, u64>,
     ) -> Self {
-        Self { shared, stamps, ended }
+        Self { shared, stamps, ended, claim: None }
     }
 
     fn find(&self, id: &AccessKeyId) -> Result<Arc<AccessKey>> {
@@ -106,7 +110,7 @@ impl PolicyActor {
         let sealed = records::seal(&self.shared.sealer, &path, Kind::AccessKey, sequence, &key)?;
         let stamp = RecordStamp { path: path.to_string(), sequence, tag: digest::hex(&sealed.tag) };
         let write = Write { path, expected: before.map(|stamp| stamp.revision), value: Some(sealed.bytes) };
-        let revision = self.shared.store.commit(&[write])?;
+        let revision = self.shared.commit(self.claim.as_deref(), vec![write])?;
         self.stamps.insert(key.id.clone(), Stamp { revision, sequence });
         self.publish(|keys| {
             keys.insert(key.id.clone(), Arc::new(key));
@@ -189,12 +193,27 @@ impl Handler<RemoveAccessKey> for PolicyActor {
             Error::new(ErrorKind::ResourceNotFound, "the specified access key is not found")
         })?;
         let stamp = RecordStamp { path: path.to_string(), sequence: before.sequence + 1, tag: String::new() };
-        self.shared.store.commit(&[Write { path, expected: Some(before.revision), value: None }])?;
+        let write = Write { path, expected: Some(before.revision), value: None };
+        self.shared.commit(self.claim.as_deref(), vec![write])?;
         self.stamps.remove(&message.id);
         self.ended.insert(message.id.clone(), stamp.sequence);
         self.publish(|keys| {
             keys.remove(&message.id);
         });
         Ok(Changed { value: (), keys: Vec::new(), writes: vec![stamp] })
+    }
+}
+
+impl Claims for PolicyActor {
+    fn claim(&mut self) -> &mut Option<Arc<Claim>> {
+        &mut self.claim
+    }
+}
+
+impl<T: 'static> Handler<Signed<Self, T>> for PolicyActor {
+    type Result = Result<T>;
+
+    fn handle(&mut self, signed: Signed<Self, T>, ctx: &mut Self::Context) -> Self::Result {
+        signed.handle(self, ctx)
     }
 }

@@ -1,6 +1,8 @@
 //! Management operations: one message to the owning actor, recorded durably, then answered. They run to their end whatever
 //! becomes of the caller, so that nothing is changed without a record.
 
+use std::sync::Arc;
+
 use actix::{Addr, Handler, Message};
 use keymill_core::audit::{KeyTouch, Outcome, RecordStamp};
 use keymill_core::error::{Error, ErrorKind, Result};
@@ -14,12 +16,13 @@ use super::plan::Plan;
 use super::read::{used, version_row};
 use super::{Call, Gate};
 use crate::actor::keyring::{
-    BeginImport, Begun, ChangeDescription, ChangeState, CreateCmk, DeleteAlias as RemoveAlias,
+    BeginImport, Begun, ChangeDescription, ChangeState, CheckNonce, CreateCmk, DeleteAlias as RemoveAlias,
     DeleteMaterial, FinishImport, KeepKeys, Material, PutAlias, PutParameters, RemoveDataKey, Rotate,
 };
 use crate::actor::policy::{AddAccessKey, ChangeAccessKey, RemoveAccessKey, fresh_access_key};
-use crate::actor::{Changed, CustodyJob, Drain, Enable, Made, TokenActor, Wanted, Wrapped};
+use crate::actor::{Changed, CustodyJob, Drain, Enable, Made, Owners, TokenActor, Wanted, Wrapped};
 use crate::audit::{AuditMessage, ManagementRecord};
+use crate::nonces::Claim;
 use crate::work::Job;
 
 /// A management operation that was authorised and is yet to be done.
@@ -88,7 +91,7 @@ impl Gate {
         let Managed { call, operation, rule, plan, deadline, .. } = managed;
         let received = call.received;
         self.0.shared.metrics.in_flight.inc();
-        let outcome = self.carry_out(&call, plan, deadline).await;
+        let outcome = self.carry_out_once(&call, plan, deadline).await;
         let (answer, keys, writes) = match outcome {
             Ok((reply, keys, writes)) => (Ok(reply), keys, writes),
             Err(error) => {
@@ -129,8 +132,43 @@ impl Gate {
         recorded.await.map_err(|_| unavailable())?
     }
 
-    async fn carry_out(&self, call: &Call, plan: Plan, deadline: std::time::Instant) -> Result<Done> {
-        let actors = &self.0.actors;
+    /// Carries out a plan, unless its request was signed and has been carried out before. From then on the nonce is kept whatever came of
+    /// it: what changed nothing now may change something when it comes again.
+    async fn carry_out_once(&self, call: &Call, plan: Plan, deadline: std::time::Instant) -> Result<Done> {
+        let claim = call.nonce.as_ref().map(|nonce| Arc::new(Claim::new(&call.principal.access_key, nonce)));
+        let actors = Owners { actors: &self.0.actors, claim: claim.as_ref() };
+        if let Some(claim) = &claim {
+            // Before keys are generated for it.
+            let checked = self.0.actors.keyring(CheckNonce(claim.clone())).await;
+            checked.inspect_err(|error| self.count_replay(error))?;
+        }
+        let outcome = self.carry_out(call, &actors, plan, deadline).await;
+        let kept = actors.keep_nonce().await;
+        let outcome = match (outcome, kept) {
+            (Ok(done), kept) => kept.map(|()| done),
+            (Err(why), Err(error)) if error.kind() != ErrorKind::NonceUsed => {
+                tracing::warn!(request = %call.request_id, ?error, "the nonce of a request that failed is not kept");
+                Err(why)
+            }
+            (Err(why), _) => Err(why),
+        };
+        outcome.inspect_err(|error| self.count_replay(error))
+    }
+
+    /// Counts a replay like those that a frontend refuses.
+    fn count_replay(&self, error: &Error) {
+        if error.kind() == ErrorKind::NonceUsed {
+            self.0.shared.metrics.authentication_failed(error.kind());
+        }
+    }
+
+    async fn carry_out(
+        &self,
+        call: &Call,
+        actors: &Owners<'_>,
+        plan: Plan,
+        deadline: std::time::Instant,
+    ) -> Result<Done> {
         let request_id = call.request_id;
         match plan {
             Plan::CreateKey { description, wanted, rotation, tags, policy, is_external } => {
@@ -270,9 +308,7 @@ impl Gate {
                 let changed = actors.keyring(RemoveAlias { name }).await?;
                 Ok(done(Reply::DeleteAlias(DeleteAliasReply { request_id }), changed))
             }
-            Plan::MakeDataKey { name, cmk, bytes, create } => {
-                self.make_data_key(call, name, cmk, bytes, create, deadline).await
-            }
+            Plan::MakeDataKey(wanted) => self.make_data_key(call, actors, wanted, deadline).await,
             Plan::RemoveDataKey { name } => {
                 let changed = actors.keyring(RemoveDataKey { name }).await?;
                 Ok(done(Reply::DeleteManagedDataKey(DeleteManagedDataKeyReply { request_id }), changed))
@@ -298,11 +334,14 @@ impl Gate {
                 Ok((Reply::UpdateAccessKey(UpdateAccessKeyReply { request_id }), Vec::new(), changed.writes))
             }
             Plan::DrainToken(at) => {
-                ask_token(&actors.tokens[at], Drain).await?;
+                // What it changes is in memory alone: the nonce goes first.
+                actors.keep_nonce().await?;
+                ask_token(&self.0.actors.tokens[at], Drain).await?;
                 Ok((Reply::DrainToken(DrainTokenReply { request_id }), Vec::new(), Vec::new()))
             }
             Plan::EnableToken(at) => {
-                ask_token(&actors.tokens[at], Enable).await?;
+                actors.keep_nonce().await?;
+                ask_token(&self.0.actors.tokens[at], Enable).await?;
                 Ok((Reply::EnableToken(EnableTokenReply { request_id }), Vec::new(), Vec::new()))
             }
             Plan::RemoveAccessKey(id) => {

@@ -15,9 +15,19 @@ use super::data::common;
 use super::manage::{Done, done};
 use super::read::cut;
 use super::{Call, Gate};
+use crate::actor::Owners;
 use crate::actor::keyring::{PutDataKey, data_key_not_found};
 use crate::keyring::DataKeyEntry;
 use crate::work::{Contexts, Job, NamedDataKey, Sealing, Sheet, Task};
+
+/// A version of a managed data key that is to be made.
+pub(super) struct WantedDataKey {
+    pub(super) name: DataKeyName,
+    pub(super) cmk: CmkId,
+    pub(super) bytes: usize,
+    /// Whether it is the first one.
+    pub(super) create: bool,
+}
 
 impl Gate {
     /// Finds a managed data key of whose CMK the caller has all these rights; one that it may not have looks like one that is not there.
@@ -62,16 +72,14 @@ impl Gate {
     pub(super) async fn make_data_key(
         &self,
         call: &Call,
-        name: DataKeyName,
-        cmk: CmkId,
-        bytes: usize,
-        create: bool,
+        actors: &Owners<'_>,
+        WantedDataKey { name, cmk, bytes, create }: WantedDataKey,
         deadline: Instant,
     ) -> Result<Done> {
         let version = DataKeyVersionId::from_random(random::array()?);
         let blob = self.seal_data_key(call, cmk, bytes, (&name, &version), deadline).await?;
         let put = PutDataKey { name: name.clone(), cmk, bytes, version, blob, create };
-        let changed = self.0.actors.keyring(put).await?;
+        let changed = actors.keyring(put).await?;
         let (request_id, whole) = (call.request_id, data_key_version_name(&name, &version));
         let reply = match create {
             true => Reply::CreateManagedDataKey(CreateManagedDataKeyReply {

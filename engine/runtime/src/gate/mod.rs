@@ -26,6 +26,7 @@ use parking_lot::Mutex;
 use crate::actor::{Actors, ArbiterHandle, SoftwareActor};
 use crate::keyring::CmkEntry;
 use crate::metrics::{Metrics, Sample};
+use crate::nonces::SignedNonce;
 use crate::shared::Shared;
 use crate::work::{Cancel, Desk, DeskKind, Finished, Job, ReplyTo, Sheet, Task};
 
@@ -44,6 +45,8 @@ pub struct Call {
     pub frontend: &'static str,
     /// When the last byte of it was read.
     pub received: Instant,
+    /// The nonce that it was signed with, where each request is signed: what it changes is changed once.
+    pub nonce: Option<SignedNonce>,
 }
 
 /// A request as a frontend brings it to the gate.

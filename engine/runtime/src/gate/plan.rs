@@ -13,6 +13,7 @@ use keymill_core::seam::provider::Adopt;
 use keymill_core::time::Timestamp;
 
 use super::Gate;
+use super::managed_data_key::WantedDataKey;
 use super::parameters::{
     bounded, check_external, check_modes, check_wrapping, describe, expiry, is_symmetric, keys_only, name,
     named, rotation, some, stays, tagged, tags, wrapped,
@@ -82,13 +83,7 @@ pub(super) enum Plan {
     RemoveAlias {
         name: AliasName,
     },
-    /// Makes a managed data key, or another version of one.
-    MakeDataKey {
-        name: DataKeyName,
-        cmk: CmkId,
-        bytes: usize,
-        create: bool,
-    },
+    MakeDataKey(WantedDataKey),
     RemoveDataKey {
         name: DataKeyName,
     },
@@ -326,14 +321,15 @@ impl Gate {
                     return Err(data_key_exists());
                 }
                 let bytes = data_key_bytes(r.key_spec, r.number_of_bytes)?;
-                Ok(Plan::MakeDataKey { name: r.data_key_name, cmk: entry.cmk.id, bytes, create: true })
+                let (name, cmk) = (r.data_key_name, entry.cmk.id);
+                Ok(Plan::MakeDataKey(WantedDataKey { name, cmk, bytes, create: true }))
             }
             Request::CreateManagedDataKeyVersion(r) => {
                 let right = Operation::CreateManagedDataKeyVersion;
                 let data_key = self.find_data_key(job, &r.data_key_name, &[right])?;
                 data_key.key.check_new_version()?;
                 let (cmk, bytes) = (data_key.key.cmk, data_key.key.bytes as usize);
-                Ok(Plan::MakeDataKey { name: r.data_key_name, cmk, bytes, create: false })
+                Ok(Plan::MakeDataKey(WantedDataKey { name: r.data_key_name, cmk, bytes, create: false }))
             }
             Request::DeleteManagedDataKey(r) => {
                 self.find_data_key(job, &r.data_key_name, &[Operation::DeleteManagedDataKey])?;

@@ -14,8 +14,7 @@ use bytes::Bytes;
 use keymill_core::access::Principal;
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::operation::Operation;
-use keymill_core::time::Timestamp;
-use keymill_runtime::Call;
+use keymill_runtime::{Call, SignedNonce};
 use keymill_wire::acs3;
 use keymill_wire::aliyun::operations;
 use keymill_wire::aliyun::parameters::{Decoded, Parameters};
@@ -64,8 +63,7 @@ struct Taken {
 /// Who sent a request, and what keeps it from being sent again.
 struct Known {
     principal: Principal,
-    nonce: String,
-    date: Timestamp,
+    nonce: SignedNonce,
 }
 
 async fn serve(
@@ -129,11 +127,7 @@ async fn serve(
         }
         Some(verified) => {
             let named = [headers.get(acs3::ACTION), headers.get(acs3::ACS_VERSION)];
-            let known = Known {
-                nonce: verified.nonce().to_owned(),
-                date: verified.date,
-                principal: verified.principal,
-            };
+            let known = Known { principal: verified.principal, nonce: verified.nonce };
             (known, named.map(|name| name.map(|name| name.into_owned())))
         }
         None => {
@@ -141,7 +135,7 @@ async fn serve(
             (known, ["Action", "Version"].map(|name| parameters.get(name).map(str::to_owned)))
         }
     };
-    let principal = admitted(worker, known, source)?;
+    let Known { principal, nonce } = admitted(worker, known, source)?;
 
     let call = Call {
         request_id: taken.answers.request_id(),
@@ -149,6 +143,7 @@ async fn serve(
         source,
         frontend: NAME,
         received: Instant::now(),
+        nonce: Some(nonce),
     };
     let [action, version] = named;
     let operation = action.as_deref().and_then(Operation::by_name);
@@ -180,7 +175,7 @@ fn of_body(headers: &Headers<'_>, body: &Bytes) -> Result<Vec<(String, String)>>
 }
 
 /// Lets a caller in whose signature holds: the access key is active still, and the nonce was not seen before.
-fn admitted(worker: &Worker, known: Known, source: Option<IpAddr>) -> Result<Principal> {
+fn admitted(worker: &Worker, known: Known, source: Option<IpAddr>) -> Result<Known> {
     let gate = &worker.gate;
     let stranger = |error: &Error| gate.refused_stranger(error.kind(), source);
     // The body may have taken its time.
@@ -190,8 +185,8 @@ fn admitted(worker: &Worker, known: Known, source: Option<IpAddr>) -> Result<Pri
         return Err(error);
     }
     let key = &known.principal.access_key;
-    worker.nonces.take(key, &known.nonce, known.date, gate.now()).inspect_err(stranger)?;
-    Ok(known.principal)
+    worker.nonces.take(key, &known.nonce, gate.now()).inspect_err(stranger)?;
+    Ok(known)
 }
 
 /// Reads the request of a caller who is known.

@@ -11,7 +11,7 @@ use keymill_wire::aliyun::signature::{SIGNATURE, string_to_sign};
 
 use super::Known;
 use super::answer::Refused;
-use crate::signature::{SCHEME, check_date, check_nonce, incomplete, no_tokens};
+use crate::signature::{SCHEME, check_date, incomplete, no_tokens, signed_nonce};
 
 /// Bytes of HMAC-SHA1.
 const MAC_BYTES: usize = 20;
@@ -59,8 +59,8 @@ pub(super) fn verify(
         return Err(error.into());
     }
     let date = check_date(parameters.get("Timestamp"), "Timestamp", gate.now()).inspect_err(stranger)?;
-    check_nonce(nonce, "SignatureNonce").inspect_err(stranger)?;
-    Ok(Known { principal, nonce: nonce.to_owned(), date })
+    let nonce = signed_nonce(nonce, date, "SignatureNonce").inspect_err(stranger)?;
+    Ok(Known { principal, nonce })
 }
 
 /// Decodes a signature; what is none matches nothing.

@@ -424,3 +424,17 @@ fn what_says_how_a_body_is_read_is_signed_and_a_query_comes_once() {
     client.send_raw(&[head.as_bytes(), b"\xff\r\n\r\n"].concat());
     assert_eq!(client.read().unwrap().status, 400);
 }
+
+#[test]
+fn a_change_signed_in_its_parameters_is_refused_by_another_node_on_the_same_store() {
+    let site = Site::start();
+    let mut rpc = Rpc::new(&site);
+    let key = site.client().key();
+    let other = site.neighbour();
+    let pairs = rpc.signed("POST", "DisableKey", &[("KeyId", &key)]);
+    assert_eq!(rpc.send("POST", &pairs, &[]).status, 200);
+    let mut there = Rpc::new(&other);
+    assert_eq!(refusal(&there.send("POST", &pairs, &[])), (400, "SignatureNonceUsed".to_owned()));
+    let metadata = other.client().call("DescribeKey", &json!({ "KeyId": key }));
+    assert_eq!(metadata["KeyMetadata"]["KeyState"], "Enabled");
+}

@@ -142,6 +142,56 @@ fn a_replay_is_refused_on_every_worker_for_as_long_as_its_date_passes() {
 }
 
 #[test]
+fn a_request_for_one_front_is_none_for_another_and_a_nonce_serves_all_of_them_once() {
+    let site = Site::start();
+    // Each front has its own form of a refusal; both have this.
+    let code = |request: &Signed| site.client().send(request).json()["Code"].clone();
+    let ours = limits().sign(&site.root);
+    let theirs = Signed { path: "/".into(), ..Signed::new("ListKeys", "") }.without("content-type");
+    let theirs = theirs.sign(&site.root);
+    for (request, path) in [(&ours, "/"), (&theirs, "/v1/ListKeys")] {
+        let elsewhere = Signed { path: path.into(), ..request.clone() };
+        assert_eq!(code(&elsewhere), "SignatureDoesNotMatch", "{path}");
+    }
+    for request in [&ours, &theirs] {
+        assert_eq!(site.client().send(request).status, 200, "{}", request.head());
+        assert_eq!(code(request), "SignatureNonceUsed");
+    }
+    // Signed well for the other front, under a nonce that this one took.
+    let nonce = ours.headers.iter().find(|(name, _)| name == "x-acs-signature-nonce").unwrap().1.clone();
+    let theirs = theirs.without("authorization").with("x-acs-signature-nonce", nonce).sign(&site.root);
+    assert_eq!(code(&theirs), "SignatureNonceUsed");
+}
+
+#[test]
+fn a_change_that_one_node_made_is_refused_by_another_on_the_same_store() {
+    let site = Site::start();
+    let mut client = site.client();
+    let key = client.key();
+    let other = site.neighbour();
+    let disabling = Signed::json("DisableKey", &json!({ "KeyId": key })).sign(&site.root);
+    let creating = Signed::new("CreateKey", "{}").sign(&site.root);
+    for request in [&disabling, &creating] {
+        assert_eq!(site.client().send(request).status, 200);
+    }
+    let used = (400, "SignatureNonceUsed".to_owned());
+    for _ in 0..2 {
+        for request in [&disabling, &creating] {
+            assert_eq!(other.client().send(request).refusal(), used);
+        }
+    }
+    let metadata = other.client().call("DescribeKey", &json!({ "KeyId": key }));
+    assert_eq!(metadata["KeyMetadata"]["KeyState"], "Enabled", "nothing was done there");
+    // The first of each reached the gate, and is in the audit as its principal's; the second did not.
+    let lines = other.stop();
+    let recorded = |operation: &str| {
+        let of_it = format!("\"operation\":\"{operation}\",\"outcome\":\"NonceUsed\"");
+        lines.iter().filter(|line| line.contains(&of_it)).count()
+    };
+    assert_eq!(["DisableKey", "CreateKey"].map(recorded), [1, 1]);
+}
+
+#[test]
 fn an_access_key_that_sent_too_many_is_throttled_and_its_neighbour_is_not() {
     let site = Site::start_with(|config, _| config.max_nonces = 16);
     let mut client = site.client();

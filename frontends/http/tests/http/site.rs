@@ -24,6 +24,8 @@ pub(crate) struct Site {
     engine: Option<Engine>,
     stopper: Stopper,
     frontend: Option<JoinHandle<Result<(), FrontendError>>>,
+    store: Arc<MemoryStore>,
+    keys: RootKeys,
     directory: TempDir,
 }
 
@@ -33,10 +35,28 @@ impl Site {
     }
 
     pub(crate) fn start_with(change: impl FnOnce(&mut Config, &mut EngineConfig)) -> Self {
-        Self::start_behind(Box::new(keymill_auth_credentials::open(Default::default()).unwrap()), change)
+        Self::start_behind(authenticator(), change)
     }
 
     pub(crate) fn start_behind(
+        authenticator: Box<dyn Authenticator>,
+        change: impl FnOnce(&mut Config, &mut EngineConfig),
+    ) -> Self {
+        let (store, keys) = (Arc::default(), RootKeys::generate().unwrap());
+        Self::start_on(store, keys, None, authenticator, change)
+    }
+
+    /// Starts another node on the same store.
+    pub(crate) fn neighbour(&self) -> Self {
+        let keys = copied(&self.keys);
+        Self::start_on(self.store.clone(), keys, Some(self.root.clone()), authenticator(), |_, _| {})
+    }
+
+    /// Starts a node on a store; `root` is who was told at its first start.
+    fn start_on(
+        store: Arc<MemoryStore>,
+        keys: RootKeys,
+        root: Option<Credentials>,
         authenticator: Box<dyn Authenticator>,
         change: impl FnOnce(&mut Config, &mut EngineConfig),
     ) -> Self {
@@ -49,27 +69,38 @@ impl Site {
         let (engine, bootstrap) = Engine::start(Parts {
             config: engine,
             clock: clock.clone(),
-            store: Arc::new(MemoryStore::new()),
+            store: store.clone(),
             provider: Arc::new(keymill_provider_software::open(Default::default()).unwrap()),
             authenticators: vec![authenticator],
             audit: Arc::new(keymill_audit_file::open(audit).unwrap()),
             tokens: Vec::new(),
-            root: RootKeys::generate().unwrap().into(),
+            root: copied(&keys).into(),
             node: "test".into(),
         })
         .unwrap();
-        let bootstrap = bootstrap.expect("the store is new");
-        let root = Credentials {
+        let told = bootstrap.map(|bootstrap| Credentials {
             id: bootstrap.id.to_string(),
             secret: String::from_utf8(bootstrap.secret.expose().to_vec()).unwrap(),
-        };
+        });
+        let root = told.or(root).expect("a first start tells who is root");
         let readiness = config.readiness.clone();
         let http = bind(config).unwrap();
         let address = http.local_addr().unwrap();
         let (stopper, stop) = Stopper::new();
         let gate = engine.gate();
         let frontend = Some(std::thread::spawn(move || Box::new(http).run(gate, stop)));
-        Self { address, clock, readiness, root, engine: Some(engine), stopper, frontend, directory }
+        Self {
+            address,
+            clock,
+            readiness,
+            root,
+            engine: Some(engine),
+            stopper,
+            frontend,
+            store,
+            keys,
+            directory,
+        }
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -104,6 +135,14 @@ impl Drop for Site {
             self.halt();
         }
     }
+}
+
+fn authenticator() -> Box<dyn Authenticator> {
+    Box::new(keymill_auth_credentials::open(Default::default()).unwrap())
+}
+
+fn copied(keys: &RootKeys) -> RootKeys {
+    RootKeys::decode(keys.encode().expose()).unwrap()
 }
 
 fn audit_lines(directory: &Path) -> Vec<String> {

@@ -41,7 +41,7 @@ impl Message for Reserve {
 impl KeyringActor {
     /// Makes a new version of each key whose primary one has sealed as many messages as random nonces allow, or is due by the policy.
     pub(super) fn rotate_due(&mut self, ctx: &mut Context<Self>) -> Result<()> {
-        let now = self.rotates_until();
+        let now = self.trusted_time();
         // A new version needs its record, and a place: without them none is made that nobody could use.
         if self.shared.audit.check().is_err() || self.shared.store_trouble.lock().is_some() {
             return Ok(());
@@ -79,8 +79,8 @@ impl KeyringActor {
         self.renew(entry, Made { key, copy: None }, reason(entry, now).unwrap_or_default())
     }
 
-    /// Returns until when policies are carried out: not at all while what the clock says may be wrong.
-    fn rotates_until(&mut self) -> Timestamp {
+    /// Returns the time by which policies are carried out and nonces run out: the first of all while what the clock says may be wrong.
+    pub(super) fn trusted_time(&mut self) -> Timestamp {
         let now = self.look_at_clock();
         if now.as_ms() < self.installation.rest_until_ms { Timestamp::default() } else { now }
     }
@@ -134,7 +134,7 @@ impl KeyringActor {
         self.shared.audit.check().inspect_err(left)?;
         // It may have been disabled meanwhile, or its end have begun.
         let is_usable = entry.cmk.state == KeyState::Enabled && !self.ending.contains_key(id);
-        if let Some(reason) = reason(&entry, self.rotates_until()).filter(|_| is_usable) {
+        if let Some(reason) = reason(&entry, self.trusted_time()).filter(|_| is_usable) {
             return self.renew(&entry, made, reason);
         }
         Made::log_left_behind(made.key.token_object());

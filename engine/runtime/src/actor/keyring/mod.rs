@@ -5,12 +5,14 @@ mod data_key;
 mod import;
 mod invocations;
 mod keeping;
+mod nonces;
 mod timers;
 
 pub(crate) use data_key::{PutDataKey, RemoveDataKey, data_key_exists, data_key_not_found};
 pub(crate) use import::{BeginImport, Begun, DeleteMaterial, FinishImport, Parameters, PutParameters};
 pub(crate) use invocations::Reserve;
 pub(crate) use keeping::{KeepKeys, Keeping};
+pub(crate) use nonces::{CheckNonce, KeepNonce};
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -35,6 +37,7 @@ use serde::Serialize;
 use super::{Changed, MAILBOX, Made};
 use crate::audit::AuditMessage;
 use crate::keyring::{AliasEntry, CmkEntry, Stamp, VersionEntry};
+use crate::nonces::Claim;
 use crate::records::{self, AliasRecord, InstallationRecord, Kind};
 use crate::shared::Shared;
 
@@ -56,6 +59,8 @@ pub struct KeyringActor {
     installation_stamp: Option<Stamp>,
     /// Wall and monotonic time of the last look at the clock.
     last_look: (Timestamp, Instant),
+    /// What the signed request claims whose message is handled.
+    claim: Option<Arc<Claim>>,
 }
 
 /// What the actor takes over from the start.
@@ -161,6 +166,7 @@ impl KeyringActor {
             installation,
             installation_stamp,
             last_look,
+            claim: None,
         }
     }
 
@@ -188,7 +194,7 @@ impl KeyringActor {
 
     fn commit(&mut self, drafts: Vec<Draft>) -> Result<(Revision, Vec<RecordStamp>)> {
         let (writes, stamps): (Vec<_>, Vec<_>) = drafts.into_iter().map(|d| (d.write, d.stamp)).unzip();
-        let revision = self.shared.store.commit(&writes)?;
+        let revision = self.shared.commit(self.claim.as_deref(), writes)?;
         for stamp in stamps.iter().filter(|stamp| stamp.tag.is_empty()) {
             self.ended.insert(stamp.path.clone(), stamp.sequence);
         }
@@ -351,6 +357,7 @@ impl Actor for KeyringActor {
             report("deleting keys whose time has come", actor.delete_due(ctx));
         });
         self.look_at_last_seen();
+        self.forget_nonces(ctx);
         report("deleting keys whose time has come", self.delete_due(ctx));
     }
 }
