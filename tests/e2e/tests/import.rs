@@ -216,6 +216,31 @@ fn whatever_does_not_unwrap_is_refused_alike_and_the_fifth_try_is_the_last() {
 }
 
 #[test]
+fn c11_material_of_zero_bytes_alone_is_refused_as_what_does_not_unwrap() {
+    let (_live, _, mut caller) = begin();
+    for (spec, bytes) in [(KeySpec::Aes256, 32), (KeySpec::Aes128, 16), (KeySpec::HmacSha256, 32)] {
+        let key = caller.create_external(spec, None).unwrap().key;
+        for algorithm in [
+            WrappingAlgorithm::RsaesOaepSha1,
+            WrappingAlgorithm::RsaesOaepSha256,
+            WrappingAlgorithm::RsaAesKeyWrapSha256,
+        ] {
+            let by = caller.import_parameters(key, KeySpec::Rsa2048, algorithm).unwrap();
+            let other = caller.import_by(key, &by, &[1, 2, 3]).unwrap_err();
+            let zero = caller.import_by(key, &by, &vec![0; bytes]).unwrap_err();
+            assert_eq!(&*zero.code, INVALID_MATERIAL, "{spec:?} {algorithm:?}");
+            assert_eq!((zero.status, zero.message), (other.status, other.message));
+            assert_eq!(state(&mut caller, key), KeyState::PendingImport);
+        }
+        // One bit of it is enough to be material.
+        let mut material = vec![0; bytes];
+        *material.last_mut().unwrap() = 0x80;
+        caller.import(key, &material, None).unwrap();
+        assert_eq!(state(&mut caller, key), KeyState::Enabled);
+    }
+}
+
+#[test]
 fn c9_other_material_is_refused_for_ever_and_the_same_opens_old_blobs() {
     let (live, credentials, mut caller) = begin();
     let key = external(&mut caller);
