@@ -2,6 +2,8 @@
 //! F1, its records.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::collections::HashSet;
+use std::sync::Barrier;
 use std::time::Duration;
 
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
@@ -319,6 +321,62 @@ fn c10_a_token_is_of_one_key_and_dies_with_its_use_and_with_the_next_one() {
     let site = live.halt();
     assert_eq!(Rows::of(&site).paths("import/"), Vec::<String>::new(), "the wrapping keys are destroyed");
     verified(&site);
+}
+
+#[test]
+fn c10_of_two_materials_that_race_by_one_token_one_is_taken() {
+    const CALLERS: usize = 8;
+    let (live, credentials, mut caller) = begin();
+    let keys = [(); 5].map(|()| external(&mut caller));
+    let mut winners = Vec::new();
+    for key in keys {
+        let by = caller.usual_parameters(key).unwrap();
+        let start = Barrier::new(CALLERS);
+        let answers: Vec<_> = std::thread::scope(|scope| {
+            let race = |n: usize| {
+                let (live, credentials, by, start) = (&live, &credentials, &by, &start);
+                scope.spawn(move || {
+                    let mut caller = Caller::new(live, credentials);
+                    let material = [MATERIAL, OTHER][n % 2];
+                    let wrapped = by.wrap(&material);
+                    start.wait();
+                    (material, caller.import_wrapped(key, &by.token, &wrapped, None))
+                })
+            };
+            let threads: Vec<_> = (0..CALLERS).map(race).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let taken = answers.iter().filter(|(_, answer)| answer.is_ok()).map(|(material, _)| *material);
+        let taken: HashSet<_> = taken.collect();
+        assert_eq!(taken.len(), 1, "{answers:?}");
+        winners.extend(taken);
+        for refused in answers.into_iter().filter_map(|(_, answer)| answer.err()) {
+            assert!([INVALID_MATERIAL, INVALID_TOKEN].contains(&&*refused.code), "{refused}");
+        }
+        assert_eq!(state(&mut caller, key), KeyState::Enabled);
+    }
+    let blobs = keys.map(|key| caller.encrypt(key, b"x", &[]).unwrap());
+    drop(caller);
+    let site = live.halt();
+    assert_eq!(Rows::of(&site).paths("import/"), Vec::<String>::new());
+    for key in keys {
+        let is_try = |line: &&serde_json::Value| {
+            line["operation"] == "TryImport" && line["keys"][0]["cmk"] == key.to_string()
+        };
+        let tries = audit_lines(&site).iter().filter(is_try).count();
+        assert!((1..=5).contains(&tries), "{tries}");
+    }
+    verified(&site);
+    let live = site.start(Setup::new(config()));
+    let mut caller = Caller::new(&live, &credentials);
+    for ((key, winner), blob) in keys.into_iter().zip(winners).zip(&blobs) {
+        assert_eq!(caller.decrypt(blob, &[]).unwrap(), b"x");
+        caller.delete_material(key).unwrap();
+        let loser = if winner == MATERIAL { OTHER } else { MATERIAL };
+        refused(caller.import(key, &loser, None), INVALID_MATERIAL);
+        caller.import(key, &winner, None).unwrap();
+        assert_eq!(caller.decrypt(blob, &[]).unwrap(), b"x");
+    }
 }
 
 /// Tells whether the wrapping key of an import is in the store.
