@@ -1,10 +1,10 @@
 //! Group A of the security cases: what may be done to a symmetric ciphertext, and what must come of it. A12 has a file of its own.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use keymill_client::ServerError;
+use keymill_client::{Credentials, ServerError};
 use keymill_core::id::CmkId;
 use keymill_core::operation::*;
-use keymill_e2e::{Caller, Named, Raw, context};
+use keymill_e2e::{Caller, Named, Owner, Raw, audit_lines, context, requests_of, verified};
 use keymill_harness::{Live, Started};
 use keymill_runtime::EngineConfig;
 use rmpv::Value;
@@ -193,7 +193,7 @@ fn a6_a_context_key_that_comes_twice_is_refused_before_any_work() {
     let twice = |one: &str, other: &str| {
         Value::Map(vec![("a".into(), one.into()), ("b".into(), "".into()), ("a".into(), other.into())])
     };
-    let used = caller.describe(key).unwrap().use_count;
+    assert_eq!(caller.uses(key).unwrap(), [(1, 0)]);
     let mut raw = Raw::log_in(live.address, &id, &secret);
     for (one, other) in [("1", "1"), ("1", "2"), ("2", "1")] {
         let encrypt = vec![
@@ -208,7 +208,9 @@ fn a6_a_context_key_that_comes_twice_is_refused_before_any_work() {
             assert!(told.text("Message").contains("EncryptionContext"), "{told:?}");
         }
     }
-    assert_eq!(caller.describe(key).unwrap().use_count, used, "nothing was computed");
+    assert_eq!(caller.uses(key).unwrap(), [(1, 0)], "nothing was computed");
+    caller.decrypt(&blob, &[("a", "1")]).unwrap();
+    assert_eq!(caller.uses(key).unwrap(), [(1, 1)], "and it is counted at once where something is");
 }
 
 fn grants_of(role: &str) -> Vec<keymill_core::access::Grant> {
@@ -277,7 +279,6 @@ fn a9_another_algorithm_or_format_byte_is_refused_before_any_key_is_used() {
     let (_live, mut caller) = begin();
     let key = caller.create_key();
     let blob = caller.encrypt(key, b"x", &[]).unwrap();
-    let used = caller.describe(key).unwrap().use_count;
     let mut bad = Vec::new();
     for algorithm in (0..=255).filter(|byte| *byte != blob[1]) {
         let mut other = blob.clone();
@@ -293,7 +294,6 @@ fn a9_another_algorithm_or_format_byte_is_refused_before_any_key_is_used() {
     for blob in bad.iter().step_by(37) {
         assert_opaque(&mut caller, blob, "format or algorithm");
     }
-    assert_eq!(caller.describe(key).unwrap().use_count, used);
 }
 
 #[test]
@@ -326,6 +326,106 @@ fn a11_an_encrypted_data_key_opens_under_its_own_context_alone() {
     assert_eq!(caller.decrypt(&sealed, &[("use", "disk")]).unwrap(), clear);
     let hidden = caller.data_key_sealed(key).unwrap();
     assert_eq!(caller.decrypt(&hidden, &[]).unwrap().len(), 32);
+}
+
+/// What the audit must say of a refusal: the request, who asked, for what, why not, and the key where the request named one that exists.
+#[derive(Debug, PartialEq)]
+struct Refusal<'a>(String, &'a str, &'a str, &'a str, Option<(CmkId, u32)>);
+
+#[test]
+fn every_refusal_leaves_one_record_that_says_who_was_refused_what_and_of_which_key() {
+    let Started { live, credentials } = Live::start(EngineConfig::default());
+    let mut caller = Caller::new(&live, &credentials);
+    let root = live.bootstrap_id().unwrap().to_owned();
+    let (a, b) = (caller.create_key(), caller.create_key());
+    let pairs = [("a", "bc")];
+    let blob = caller.encrypt(a, b"x", &pairs).unwrap();
+    let other = caller.encrypt(b, b"x", &pairs).unwrap();
+    let (_, data_key) = caller.data_key(a, &pairs).unwrap();
+    let changed = |at: usize, bits: u8| {
+        let mut changed = blob.clone();
+        changed[at] ^= bits;
+        changed
+    };
+    let last = blob.len() - 1;
+    const CLOSED: &str = "InvalidCiphertext";
+    const ABSENT: &str = "KeyNotFound";
+    let mut expected = Vec::new();
+    type Case<'a> = (Vec<u8>, &'a [(&'a str, &'a str)], &'static str, Option<(CmkId, u32)>);
+    let decrypts: [Case<'_>; 16] = [
+        // A1
+        (changed(last, 1), &pairs, CLOSED, Some((a, 1))),
+        (changed(2, 1), &pairs, ABSENT, None),
+        // A2
+        (Vec::new(), &pairs, CLOSED, None),
+        (blob[..21].to_vec(), &pairs, CLOSED, None),
+        (blob[..last].to_vec(), &pairs, CLOSED, Some((a, 1))),
+        ([&blob[..], &[0]].concat(), &pairs, CLOSED, Some((a, 1))),
+        // A3
+        ([&blob[..=last - 16], &[0; 16]].concat(), &pairs, CLOSED, Some((a, 1))),
+        // A4, A5
+        (blob.clone(), &[], CLOSED, Some((a, 1))),
+        (blob.clone(), &[("a", "bd")], CLOSED, Some((a, 1))),
+        (blob.clone(), &[("ab", "c")], CLOSED, Some((a, 1))),
+        // A7
+        (with_id(&blob, b), &pairs, CLOSED, Some((b, 1))),
+        // A8; 0 is the number of no version.
+        (changed(21, 1), &pairs, CLOSED, None),
+        (changed(21, 2), &pairs, CLOSED, Some((a, 3))),
+        // A9: nothing of it is looked at.
+        (changed(0, 3), &pairs, CLOSED, None),
+        (changed(1, 0x40), &pairs, CLOSED, None),
+        // A10
+        ([&blob[..22], &other[22..]].concat(), &pairs, CLOSED, Some((a, 1))),
+    ];
+    for (blob, pairs, outcome, key) in decrypts {
+        let error = caller.decrypt(&blob, pairs).expect_err("it is refused");
+        expected.push(Refusal(error.request_id, &root, "Decrypt", outcome, key));
+    }
+    // A6
+    let (raw_id, secret) = caller.create_access_key(grants_of("Root")).unwrap();
+    let mut raw = Raw::log_in(live.address, &raw_id, &secret);
+    let twice = Value::Map(vec![("a".into(), "1".into()), ("a".into(), "1".into())]);
+    let parameters = vec![("CiphertextBlob", Value::Binary(blob.clone())), ("EncryptionContext", twice)];
+    let told = raw.ask("Decrypt", parameters);
+    let request = told.text("RequestId").to_owned();
+    expected.push(Refusal(request, raw_id.as_str(), "Decrypt", "InvalidParameter", None));
+    // A7, of one with rights on the other key alone: what it tried is told to whoever reads the audit, and not to it.
+    let grants = serde_json::json!([
+        { "Role": "RbacPermission/Template/CryptoServiceKeyUser", "Resources": [format!("key/{b}")] }
+    ]);
+    let (stranger_id, secret) = caller.create_access_key(serde_json::from_value(grants).unwrap()).unwrap();
+    let mut stranger = Caller::new(&live, &Credentials::new(stranger_id.clone(), secret));
+    let error = stranger.decrypt(&blob, &pairs).unwrap_err();
+    expected.push(Refusal(error.request_id, stranger_id.as_str(), "Decrypt", ABSENT, Some((a, 1))));
+    let error = stranger.re_encrypt(&blob, b).unwrap_err();
+    expected.push(Refusal(error.request_id, stranger_id.as_str(), "ReEncrypt", ABSENT, Some((a, 1))));
+    let error = stranger.decrypt_under(b, &blob).unwrap_err();
+    expected.push(Refusal(error.request_id, stranger_id.as_str(), "Decrypt", CLOSED, None));
+    // A11
+    let error = caller.decrypt(&data_key, &[]).unwrap_err();
+    expected.push(Refusal(error.request_id, &root, "Decrypt", CLOSED, Some((a, 1))));
+    let error = caller.export(&data_key, &[], &Owner::shared().recipient()).unwrap_err();
+    expected.push(Refusal(error.request_id, &root, "ExportDataKey", CLOSED, Some((a, 1))));
+    drop((caller, raw, stranger));
+
+    let site = live.halt();
+    let lines = audit_lines(&site);
+    for refusal in &expected {
+        let of_it: Vec<_> = lines.iter().filter(|line| requests_of(line).contains(&refusal.0)).collect();
+        let [line] = of_it[..] else { panic!("{refusal:?}: {of_it:?}") };
+        let text = |field: &str| line[field].as_str().unwrap_or_default();
+        // Of a re-encryption the key that it was to go to is there, too.
+        let touched = line["keys"].as_array().unwrap().first();
+        let key = touched.map(|touch| {
+            assert_eq!(touch["items"], 0, "nothing was done");
+            (touch["cmk"].as_str().and_then(CmkId::parse).unwrap(), touch["version"].as_u64().unwrap() as u32)
+        });
+        let told = Refusal(refusal.0.clone(), text("principal"), text("operation"), text("outcome"), key);
+        assert_eq!(told, *refusal, "{line}");
+        assert_eq!(line["failed"], line["items"], "{line}");
+    }
+    verified(&site);
 }
 
 #[test]
