@@ -246,6 +246,23 @@ fn a7_a_blob_under_another_keys_id_is_refused_and_does_not_tell_whether_its_own_
         assert_eq!(face(&stranger.decrypt_under(a, foreign).unwrap_err()), not_found());
         assert_eq!(face(&stranger.decrypt_under(nowhere, foreign).unwrap_err()), not_found());
         assert_eq!(face(&stranger.re_encrypt(foreign, b).unwrap_err()), not_found());
+        assert_eq!(
+            face(&stranger.export(foreign, &[], &Owner::shared().recipient()).unwrap_err()),
+            not_found()
+        );
+    }
+    // The same in batches, beside what it may open.
+    let own = stranger.encrypt(b, b"y", &[]).unwrap();
+    let items = [blob.clone(), own, gone, with_id(&blob, b)];
+    let opened = stranger.batch_decrypt(&items).unwrap();
+    let (sealed, errors) = stranger.batch_re_encrypt(&items, b).unwrap();
+    assert_eq!(opened.items, [None, Some(b"y".to_vec()), None, None]);
+    assert_eq!(sealed.iter().map(Option::is_some).collect::<Vec<_>>(), [false, true, false, false]);
+    for errors in [opened.errors, errors] {
+        let error = |i, face: (u16, &'static str, &'static str, bool, Option<u32>, usize)| {
+            ItemError(i, face.1.into(), face.2.into())
+        };
+        assert_eq!(errors, [error(0, not_found()), error(2, not_found()), error(3, opaque())]);
     }
     for absent in [a, nowhere] {
         assert_eq!(face(&stranger.encrypt(absent, b"x", &[]).unwrap_err()), not_found());
