@@ -3,6 +3,7 @@
 
 use keymill_client::{Credentials, ServerError};
 use keymill_core::id::CmkId;
+use keymill_core::key::{KeySpec, ProtectionLevel};
 use keymill_core::operation::*;
 use keymill_e2e::{Caller, Named, Owner, Raw, audit_lines, context, requests_of, verified};
 use keymill_harness::{Live, Started};
@@ -49,26 +50,38 @@ fn assert_all_refused(caller: &mut Caller, blobs: &[Vec<u8>], is_id: impl Fn(usi
 }
 
 #[test]
-fn a1_every_flipped_bit_is_refused_alike() {
+fn a1_every_flipped_bit_is_refused_alike_under_every_algorithm() {
+    const TEXT: &[u8] = b"a plaintext of 24 bytes!";
     let (_live, mut caller) = begin();
-    let key = caller.create_key();
-    let blob = caller.encrypt(key, b"a plaintext of 24 bytes!", &[]).unwrap();
-    let flipped: Vec<Vec<u8>> = (0..8 * blob.len())
-        .map(|bit| {
-            let mut blob = blob.clone();
-            blob[bit / 8] ^= 1 << (bit % 8);
-            blob
-        })
-        .collect();
-    // A flipped id names a key that does not exist, which has an error of its own.
-    let is_id = |bit: usize| (2..18).contains(&(bit / 8));
-    assert_all_refused(&mut caller, &flipped, is_id);
-    for bit in [0, 8, 15, 8 * 18, 8 * 21 + 7, 8 * 22, 8 * 46, 8 * 70, 8 * blob.len() - 1] {
-        assert_opaque(&mut caller, &flipped[bit], &format!("bit {bit}"));
+    let usual = caller.create_key();
+    // The others are of software, which has them all.
+    let mut of = |spec| caller.create_pair(spec, None, Some(ProtectionLevel::Software)).unwrap().key;
+    let keys = [
+        (usual, None),
+        (of(KeySpec::Sm4), Some(3)),
+        (of(KeySpec::Aes128), Some(4)),
+        (of(KeySpec::Aes192), Some(5)),
+    ];
+    for (key, algorithm) in keys {
+        let blob = caller.encrypt(key, TEXT, &[]).unwrap();
+        assert!(algorithm.is_none_or(|algorithm| blob[1] == algorithm));
+        let flipped: Vec<Vec<u8>> = (0..8 * blob.len())
+            .map(|bit| {
+                let mut blob = blob.clone();
+                blob[bit / 8] ^= 1 << (bit % 8);
+                blob
+            })
+            .collect();
+        // A flipped id names a key that does not exist, which has an error of its own.
+        let is_id = |bit: usize| (2..18).contains(&(bit / 8));
+        assert_all_refused(&mut caller, &flipped, is_id);
+        for (bit, blob) in flipped.iter().enumerate() {
+            let error = caller.decrypt(blob, &[]).expect_err("it was flipped");
+            let expected = if is_id(bit) { not_found() } else { opaque() };
+            assert_eq!(face(&error), expected, "bit {bit}");
+        }
+        assert_eq!(caller.decrypt(&blob, &[]).unwrap(), TEXT);
     }
-    let error = caller.decrypt(&flipped[8 * 2], &[]).unwrap_err();
-    assert_eq!(face(&error), not_found());
-    assert_eq!(caller.decrypt(&blob, &[]).unwrap(), b"a plaintext of 24 bytes!");
 }
 
 #[test]
@@ -203,9 +216,32 @@ fn a6_a_context_key_that_comes_twice_is_refused_before_any_work() {
         ];
         let decrypt =
             vec![("CiphertextBlob", Value::Binary(blob.clone())), ("EncryptionContext", twice(one, other))];
-        for told in [raw.ask("Encrypt", encrypt), raw.ask("Decrypt", decrypt)] {
-            assert_eq!(told.status, 400, "{told:?}");
-            assert!(told.text("Message").contains("EncryptionContext"), "{told:?}");
+        let data_key = vec![("KeyId", key.to_string().into()), ("EncryptionContext", twice(one, other))];
+        // Each place that a context has in other operations.
+        let re_encrypt = |place| {
+            vec![
+                ("CiphertextBlob", Value::Binary(blob.clone())),
+                ("DestinationKeyId", key.to_string().into()),
+                (place, twice(one, other)),
+            ]
+        };
+        let batch = vec![
+            ("KeyId", key.to_string().into()),
+            ("Items", Value::Array(vec![Value::Binary(b"x".to_vec())])),
+            ("EncryptionContexts", Value::Array(vec![twice(one, other)])),
+        ];
+        for (operation, place, parameters) in [
+            ("Encrypt", "EncryptionContext", encrypt),
+            ("Decrypt", "EncryptionContext", decrypt),
+            ("GenerateDataKey", "EncryptionContext", data_key.clone()),
+            ("GenerateDataKeyWithoutPlaintext", "EncryptionContext", data_key),
+            ("ReEncrypt", "SourceEncryptionContext", re_encrypt("SourceEncryptionContext")),
+            ("ReEncrypt", "DestinationEncryptionContext", re_encrypt("DestinationEncryptionContext")),
+            ("BatchEncrypt", "EncryptionContexts", batch),
+        ] {
+            let told = raw.ask(operation, parameters);
+            assert_eq!((told.status, told.text("Code")), (400, "InvalidParameter"), "{operation}: {told:?}");
+            assert!(told.text("Message").contains(place), "{operation}: {told:?}");
         }
     }
     assert_eq!(caller.uses(key).unwrap(), [(1, 0)], "nothing was computed");
@@ -343,6 +379,17 @@ fn a11_an_encrypted_data_key_opens_under_its_own_context_alone() {
     assert_eq!(caller.decrypt(&sealed, &[("use", "disk")]).unwrap(), clear);
     let hidden = caller.data_key_sealed(key).unwrap();
     assert_eq!(caller.decrypt(&hidden, &[]).unwrap().len(), 32);
+    // What was encrypted goes out as a data key does: under its own context alone.
+    let owner = Owner::shared();
+    let to = owner.recipient();
+    let text = caller.encrypt(key, b"a key of our own", &[("use", "disk")]).unwrap();
+    for (blob, own) in [(&text, &b"a key of our own"[..]), (&sealed, &clear)] {
+        for other in [&[][..], &[("use", "tape")], &[("disk", "use")]] {
+            assert_eq!(face(&caller.export(blob, other, &to).unwrap_err()), opaque());
+        }
+        let exported = caller.export(blob, &[("use", "disk")], &to).unwrap();
+        assert_eq!(owner.open(to.algorithm, &exported), own);
+    }
 }
 
 /// What the audit must say of a refusal: the request, who asked, for what, why not, and the key where the request named one that exists.
