@@ -6,6 +6,8 @@ use keymill_core::Sensitive;
 use keymill_core::id::CmkId;
 use keymill_core::key::Fingerprint;
 
+use crate::digest;
+
 /// What stands before the id in what a fingerprint is made of.
 const LABEL: &[u8] = b"keymill import 1";
 
@@ -16,6 +18,11 @@ pub fn unwrap(key: &Sensitive, wrapped: &[u8]) -> Option<Sensitive> {
     let mut out = Sensitive::zeroed(wrapped.len());
     let opened = key.unwrap_with_padding(wrapped, out.expose_mut()).ok()?;
     Some(Sensitive::copied(opened))
+}
+
+/// Tells whether material is of zero bytes alone, in a time that depends on its length alone.
+pub fn is_blank(material: &Sensitive) -> bool {
+    digest::equal(material.expose(), &vec![0; material.expose().len()])
 }
 
 /// Makes fingerprints of imported material, under a key that is derived for nothing else.
@@ -42,7 +49,6 @@ impl Fingerprints {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::digest;
 
     fn wrapped(key: &[u8; 32], text: &[u8]) -> Vec<u8> {
         let mut out = vec![0; text.len().next_multiple_of(8) + 8];
@@ -76,6 +82,19 @@ mod tests {
         }
         for length in 0..wrapped.len() {
             assert!(unwrap(&Sensitive::copied(&[7; 32]), &wrapped[..length]).is_none(), "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn material_is_blank_without_a_single_bit() {
+        for length in [0, 1, 16, 32, 1_217] {
+            let mut material = vec![0; length];
+            assert!(is_blank(&Sensitive::copied(&material)), "{length} bytes");
+            for bit in 0..8 * length {
+                material[bit / 8] = 1 << (bit % 8);
+                assert!(!is_blank(&Sensitive::copied(&material)), "{length} bytes, bit {bit}");
+                material[bit / 8] = 0;
+            }
         }
     }
 

@@ -64,6 +64,8 @@ macro_rules! provider_suite {
             what_does_not_decrypt_is_opaque
             a_key_does_what_it_was_made_for_and_nothing_else
             a_public_half_verifies_what_the_private_one_signs
+            a_signature_is_of_one_algorithm_alone
+            a_signature_of_sm2_by_another_identity_is_none
             a_public_half_encrypts_for_the_private_one
             what_is_no_public_half_is_corrupt
         }

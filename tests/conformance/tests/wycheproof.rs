@@ -288,6 +288,35 @@ fn rsa_pkcs1() {
     }
 }
 
+/// Bleichenbacher's forgery: the cube root of an encoded message that goes on in zeroes behind its digest, where padding should have filled
+/// it. Its cube, which has 2033 bits, is below any modulus: so it is one for every key of the exponent 3.
+#[test]
+fn rsa_pkcs1_with_the_cube_root_of_what_is_padded_short() {
+    const ROOT: &str = concat!(
+        "32cbfd4a7adc7905583d767520f51640759176d37826f2ef63ae3dc7ace44fc0",
+        "61a4b3170290639a174f250874a9e7dd7fdd6fbebf5ada66cbb490f64ec07e84",
+        "3eb21ef96dc14bbc689c624c8e6042130ebcb34e20",
+    );
+    let mut forged = vec![0; 256];
+    for (byte, digits) in forged[256 - ROOT.len() / 2..].iter_mut().zip(ROOT.as_bytes().as_chunks::<2>().0) {
+        *byte = u8::from_str_radix(std::str::from_utf8(digits).unwrap(), 16).unwrap();
+    }
+    let seam = Seam::open();
+    let set = rsa_pkcs1_verify::TestSet::load(rsa_pkcs1_verify::TestName::Rsa2048Sha256).unwrap();
+    let mut keys = 0;
+    for group in set.test_groups.iter().filter(|group| group.key.e[..] == [3]) {
+        let verifies = |message: &[u8], signature: &[u8]| {
+            seam.verifies(KeySpec::Rsa2048, SignAlgorithm::RsaPkcs1Sha256, &group.der, message, signature)
+        };
+        for case in group.tests.iter().filter(|case| case.result == Valid) {
+            assert!(verifies(&case.msg, &case.sig), "such a key is taken");
+            keys += 1;
+        }
+        assert!(!verifies(b"forged", &forged));
+    }
+    assert_eq!(keys, 2);
+}
+
 #[test]
 fn rsa_pss() {
     let seam = Seam::open();

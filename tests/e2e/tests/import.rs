@@ -2,6 +2,8 @@
 //! F1, its records.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::collections::HashSet;
+use std::sync::Barrier;
 use std::time::Duration;
 
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
@@ -216,6 +218,31 @@ fn whatever_does_not_unwrap_is_refused_alike_and_the_fifth_try_is_the_last() {
 }
 
 #[test]
+fn c11_material_of_zero_bytes_alone_is_refused_as_what_does_not_unwrap() {
+    let (_live, _, mut caller) = begin();
+    for (spec, bytes) in [(KeySpec::Aes256, 32), (KeySpec::Aes128, 16), (KeySpec::HmacSha256, 32)] {
+        let key = caller.create_external(spec, None).unwrap().key;
+        for algorithm in [
+            WrappingAlgorithm::RsaesOaepSha1,
+            WrappingAlgorithm::RsaesOaepSha256,
+            WrappingAlgorithm::RsaAesKeyWrapSha256,
+        ] {
+            let by = caller.import_parameters(key, KeySpec::Rsa2048, algorithm).unwrap();
+            let other = caller.import_by(key, &by, &[1, 2, 3]).unwrap_err();
+            let zero = caller.import_by(key, &by, &vec![0; bytes]).unwrap_err();
+            assert_eq!(&*zero.code, INVALID_MATERIAL, "{spec:?} {algorithm:?}");
+            assert_eq!((zero.status, zero.message), (other.status, other.message));
+            assert_eq!(state(&mut caller, key), KeyState::PendingImport);
+        }
+        // One bit of it is enough to be material.
+        let mut material = vec![0; bytes];
+        *material.last_mut().unwrap() = 0x80;
+        caller.import(key, &material, None).unwrap();
+        assert_eq!(state(&mut caller, key), KeyState::Enabled);
+    }
+}
+
+#[test]
 fn c9_other_material_is_refused_for_ever_and_the_same_opens_old_blobs() {
     let (live, credentials, mut caller) = begin();
     let key = external(&mut caller);
@@ -294,6 +321,62 @@ fn c10_a_token_is_of_one_key_and_dies_with_its_use_and_with_the_next_one() {
     let site = live.halt();
     assert_eq!(Rows::of(&site).paths("import/"), Vec::<String>::new(), "the wrapping keys are destroyed");
     verified(&site);
+}
+
+#[test]
+fn c10_of_two_materials_that_race_by_one_token_one_is_taken() {
+    const CALLERS: usize = 8;
+    let (live, credentials, mut caller) = begin();
+    let keys = [(); 5].map(|()| external(&mut caller));
+    let mut winners = Vec::new();
+    for key in keys {
+        let by = caller.usual_parameters(key).unwrap();
+        let start = Barrier::new(CALLERS);
+        let answers: Vec<_> = std::thread::scope(|scope| {
+            let race = |n: usize| {
+                let (live, credentials, by, start) = (&live, &credentials, &by, &start);
+                scope.spawn(move || {
+                    let mut caller = Caller::new(live, credentials);
+                    let material = [MATERIAL, OTHER][n % 2];
+                    let wrapped = by.wrap(&material);
+                    start.wait();
+                    (material, caller.import_wrapped(key, &by.token, &wrapped, None))
+                })
+            };
+            let threads: Vec<_> = (0..CALLERS).map(race).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let taken = answers.iter().filter(|(_, answer)| answer.is_ok()).map(|(material, _)| *material);
+        let taken: HashSet<_> = taken.collect();
+        assert_eq!(taken.len(), 1, "{answers:?}");
+        winners.extend(taken);
+        for refused in answers.into_iter().filter_map(|(_, answer)| answer.err()) {
+            assert!([INVALID_MATERIAL, INVALID_TOKEN].contains(&&*refused.code), "{refused}");
+        }
+        assert_eq!(state(&mut caller, key), KeyState::Enabled);
+    }
+    let blobs = keys.map(|key| caller.encrypt(key, b"x", &[]).unwrap());
+    drop(caller);
+    let site = live.halt();
+    assert_eq!(Rows::of(&site).paths("import/"), Vec::<String>::new());
+    for key in keys {
+        let is_try = |line: &&serde_json::Value| {
+            line["operation"] == "TryImport" && line["keys"][0]["cmk"] == key.to_string()
+        };
+        let tries = audit_lines(&site).iter().filter(is_try).count();
+        assert!((1..=5).contains(&tries), "{tries}");
+    }
+    verified(&site);
+    let live = site.start(Setup::new(config()));
+    let mut caller = Caller::new(&live, &credentials);
+    for ((key, winner), blob) in keys.into_iter().zip(winners).zip(&blobs) {
+        assert_eq!(caller.decrypt(blob, &[]).unwrap(), b"x");
+        caller.delete_material(key).unwrap();
+        let loser = if winner == MATERIAL { OTHER } else { MATERIAL };
+        refused(caller.import(key, &loser, None), INVALID_MATERIAL);
+        caller.import(key, &winner, None).unwrap();
+        assert_eq!(caller.decrypt(blob, &[]).unwrap(), b"x");
+    }
 }
 
 /// Tells whether the wrapping key of an import is in the store.

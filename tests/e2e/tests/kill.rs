@@ -1,4 +1,4 @@
-//! `kill -9` at random moments under write load, through the real program: no acknowledged key, alias or audit record is lost, and the
+//! `kill -9` at random moments under write load, through the real program: no acknowledged key, version, alias or audit record is lost, and the
 //! audit chains verify. 20 kills by default, 1,000 with `KEYMILL_TEST_ALL`.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -15,7 +15,8 @@ use keymill_harness::program::{Server, credentials, program};
 
 #[derive(Default)]
 struct Acknowledged {
-    keys: Vec<CmkId>,
+    /// Keys with the number of their newest version.
+    keys: Vec<(CmkId, u32)>,
     aliases: Vec<(AliasName, CmkId)>,
     /// Blobs with their plaintexts.
     blobs: Vec<(Vec<u8>, Vec<u8>)>,
@@ -48,7 +49,7 @@ fn write(mut connection: Connection, name: String, stop: &AtomicBool) -> Acknowl
             break;
         }
         let Some((key, request)) = create_key(&mut connection) else { break };
-        done.keys.push(key);
+        done.keys.push((key, 1));
         done.requests.push(request);
         let alias: AliasName = format!("alias/{name}-{n}").parse().unwrap();
         let request =
@@ -62,6 +63,17 @@ fn write(mut connection: Connection, name: String, stop: &AtomicBool) -> Acknowl
         done.aliases.push((alias, key));
         done.requests.push(request);
         for i in 0..8u8 {
+            if i % 4 == 3 {
+                let request = RotateKeyRequest { key_id: KeyRef::Id(key), timeout_ms: None };
+                let Some(request) = call(&mut connection, request, |reply| match reply {
+                    Reply::RotateKey(reply) => reply.request_id,
+                    other => panic!("{other:?}"),
+                }) else {
+                    return done;
+                };
+                done.keys.last_mut().unwrap().1 += 1;
+                done.requests.push(request);
+            }
             let plaintext = vec![i; 100];
             let request = EncryptRequest {
                 key_id: KeyRef::Id(key),
@@ -84,9 +96,25 @@ fn write(mut connection: Connection, name: String, stop: &AtomicBool) -> Acknowl
 
 /// Checks that everything of the last round is there.
 fn check(connection: &mut Connection, done: &Acknowledged) {
-    for key in &done.keys {
-        let request = DescribeKeyRequest { key_id: KeyRef::Id(*key), timeout_ms: None };
-        call(connection, request, |_| ()).unwrap_or_else(|| panic!("key {key} was acknowledged and is lost"));
+    for (key, newest) in &done.keys {
+        let request = ListKeyVersionsRequest {
+            key_id: KeyRef::Id(*key),
+            page_number: None,
+            page_size: None,
+            timeout_ms: None,
+        };
+        let numbers = call(connection, request, |reply| match reply {
+            Reply::ListKeyVersions(reply) => {
+                reply.key_versions.key_version.iter().map(|row| row.version_number).collect::<Vec<_>>()
+            }
+            other => panic!("{other:?}"),
+        });
+        let numbers = numbers.unwrap_or_else(|| panic!("key {key} was acknowledged and is lost"));
+        // The kill may have come between the making of one more and its answer.
+        assert!(
+            numbers.iter().copied().eq(1..=*newest) || numbers.iter().copied().eq(1..=*newest + 1),
+            "versions {numbers:?} of key {key}, of which {newest} were acknowledged"
+        );
     }
     for (alias, key) in &done.aliases {
         let request = DescribeKeyRequest { key_id: KeyRef::Alias(alias.clone()), timeout_ms: None };

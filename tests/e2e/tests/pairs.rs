@@ -4,10 +4,11 @@
 
 use std::time::Duration;
 
-use keymill_core::key::{DecryptAlgorithm, KeySpec, KeyUsage, ProtectionLevel, SignAlgorithm};
-use keymill_core::operation::MessageType;
+use keymill_core::id::CmkId;
+use keymill_core::key::{BulkMode, DecryptAlgorithm, KeySpec, KeyUsage, ProtectionLevel, SignAlgorithm};
+use keymill_core::operation::{Bin, ItemError, MessageType, Reply};
 use keymill_crypto::digest;
-use keymill_e2e::{Caller, Items, Pair, audit_lines, eventually};
+use keymill_e2e::{Answered, Caller, Items, Owner, Pair, audit_lines, eventually};
 use keymill_harness::{Farm, Live, Setup, Started};
 use keymill_runtime::EngineConfig;
 
@@ -86,6 +87,72 @@ fn signs(caller: &mut Caller, pair: Pair, other: Pair, algorithm: SignAlgorithm)
     }
 }
 
+/// Returns the order of a curve whose signatures have a second s.
+fn order(spec: KeySpec) -> Option<Vec<u8>> {
+    let digits = match spec {
+        KeySpec::EcP256 => "ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551",
+        KeySpec::EcP256K => "fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141",
+        KeySpec::EcP384 => concat!(
+            "ffffffffffffffffffffffffffffffffffffffffffffffff",
+            "c7634d81f4372ddf581a0db248b0a77aecec196accc52973"
+        ),
+        _ => return None,
+    };
+    digest::unhex(digits)
+}
+
+/// Takes r and s out of a signature in DER, each in so many bytes.
+fn numbers(der: &[u8], bytes: usize) -> [Vec<u8>; 2] {
+    let mut rest = &der[2..];
+    [(); 2].map(|()| {
+        let (number, behind) = rest[2..].split_at(rest[1].into());
+        rest = behind;
+        let digits = number.strip_prefix(&[0]).unwrap_or(number);
+        [&vec![0; bytes - digits.len()], digits].concat()
+    })
+}
+
+/// Puts r and s together in DER.
+fn in_der(numbers: [&[u8]; 2]) -> Vec<u8> {
+    let integer = |number: &[u8]| {
+        let digits = &number[number.iter().take_while(|digit| **digit == 0).count()..];
+        let sign = &[0][..usize::from(digits[0] >> 7)];
+        [&[2, (sign.len() + digits.len()) as u8], sign, digits].concat()
+    };
+    let body = numbers.map(integer).concat();
+    [&[0x30, body.len() as u8], &body[..]].concat()
+}
+
+/// Subtracts a number from one that is larger and as long.
+fn less(from: &[u8], number: &[u8]) -> Vec<u8> {
+    let mut out = vec![0; from.len()];
+    let mut borrow = 0;
+    for i in (0..from.len()).rev() {
+        let digit = 256 + i32::from(from[i]) - i32::from(number[i]) - borrow;
+        borrow = i32::from(digit < 256);
+        out[i] = (digit % 256) as u8;
+    }
+    out
+}
+
+/// Cases B4 and B5: a signature of ECDSA is taken in DER and in no other form, and with the other s as with its own.
+fn has_one_form_and_two_values(caller: &mut Caller, pair: Pair, algorithm: SignAlgorithm, order: &[u8]) {
+    let message = (None, Some(&b"pay 5"[..]));
+    // Leading zeroes come up among many.
+    for _ in 0..20 {
+        let signature = caller.sign_message(pair, algorithm, b"pay 5").unwrap();
+        let [r, s] = numbers(&signature, order.len());
+        assert_eq!(in_der([&r, &s]), signature);
+        let other = in_der([&r, &less(order, &s)]);
+        let swapped = in_der([&s, &r]);
+        for (offered, valid) in
+            [(&signature, true), (&other, true), (&[r, s].concat(), false), (&swapped, false)]
+        {
+            assert_eq!(caller.verify(pair, algorithm, message, offered), Ok(valid), "{}", algorithm.name());
+        }
+    }
+}
+
 fn signs_many(caller: &mut Caller, pair: Pair, algorithm: SignAlgorithm) {
     let messages: Vec<Vec<u8>> = (0..150).map(|i| format!("record {i}").repeat(i % 7).into()).collect();
     let (made, errors) = caller.batch_sign(pair, algorithm, MessageType::Raw, &messages).unwrap();
@@ -125,6 +192,9 @@ fn every_signature(caller: &mut Caller, protection: Option<ProtectionLevel>) -> 
             signs(caller, pair, other, *algorithm);
         }
         signs_many(caller, pair, spec.signatures()[0]);
+        if let Some(order) = order(spec) {
+            has_one_form_and_two_values(caller, pair, spec.signatures()[0], &order);
+        }
         // An algorithm of other keys.
         let foreign = match spec.modulus_bytes() {
             Some(_) => SignAlgorithm::EcdsaSha256,
@@ -278,15 +348,15 @@ fn keys_of_macs_do_what_they_are_for() {
 }
 
 /// Case C7: nobody uses a key for what it is not.
-#[test]
-fn a_key_has_one_use() {
-    let (_live, mut caller) = software();
-    let symmetric = caller.create_pair(KeySpec::Aes256, None, SOFTWARE).unwrap();
-    let signs = caller.create_pair(KeySpec::Rsa2048, None, SOFTWARE).unwrap();
-    let opens = caller.create_pair(KeySpec::Rsa2048, Some(KeyUsage::EncryptDecrypt), SOFTWARE).unwrap();
-    let macs = caller.create_pair(KeySpec::HmacSha256, None, SOFTWARE).unwrap();
+fn one_use(caller: &mut Caller, protection: Option<ProtectionLevel>) {
+    let symmetric = caller.create_pair(KeySpec::Aes256, None, protection).unwrap();
+    let signs = caller.create_pair(KeySpec::Rsa2048, None, protection).unwrap();
+    let opens = caller.create_pair(KeySpec::Rsa2048, Some(KeyUsage::EncryptDecrypt), protection).unwrap();
+    let macs = caller.create_pair(KeySpec::HmacSha256, None, protection).unwrap();
+    // What every module has.
     let (pss, oaep, hmac) =
-        (SignAlgorithm::RsaPssSha256, DecryptAlgorithm::RsaesOaepSha256, SignAlgorithm::HmacSha256);
+        (SignAlgorithm::RsaPssSha256, DecryptAlgorithm::RsaesOaepSha1, SignAlgorithm::HmacSha256);
+    let recipient = Owner::shared().recipient();
     for pair in [symmetric, opens, macs] {
         assert_eq!(caller.sign_digest(pair, pss, &[7; 32]).unwrap_err().code, INVALID);
         assert_eq!(caller.verify(pair, pss, (Some(&[7; 32]), None), &[0; 256]).unwrap_err().code, INVALID);
@@ -299,19 +369,61 @@ fn a_key_has_one_use() {
         assert_eq!(caller.mac(pair.key, hmac, b"x").unwrap_err().code, INVALID);
         assert_eq!(caller.verify_mac(pair.key, hmac, b"x", &[0; 32]).unwrap_err().code, INVALID);
     }
-    for pair in [signs, opens, macs] {
-        assert_eq!(caller.encrypt(pair.key, b"x", &[]).unwrap_err().code, INVALID);
-        assert_eq!(caller.data_key(pair.key, &[]).unwrap_err().code, INVALID);
-        assert_eq!(caller.rotate(pair.key).unwrap_err().code, "UnsupportedOperation");
+    let blob = caller.encrypt(symmetric.key, b"x", &[]).unwrap();
+    let of = |key: CmkId| [&blob[..2], key.as_bytes(), &blob[18..]].concat();
+    // As under a key that could have sealed it, and did not.
+    let other = caller.create_pair(KeySpec::Aes256, None, protection).unwrap();
+    let opaque = caller.decrypt(&of(other.key), &[]).unwrap_err();
+    assert_eq!(opaque.code, INVALID);
+    let items = std::slice::from_ref(&blob);
+    for Pair { key, .. } in [signs, opens, macs] {
+        for refused in [
+            caller.encrypt(key, b"x", &[]).unwrap_err(),
+            caller.batch_encrypt(key, items).unwrap_err(),
+            caller.data_key(key, &[]).unwrap_err(),
+            caller.data_key_sealed(key).unwrap_err(),
+            caller.data_keys(key, 2).unwrap_err(),
+            caller.generate_and_export(key, 32, &recipient).unwrap_err(),
+            caller.re_encrypt(&blob, key).unwrap_err(),
+            caller.batch_re_encrypt(items, key).unwrap_err(),
+        ] {
+            assert_eq!((refused.status, &*refused.code), (400, INVALID), "{refused}");
+        }
+        assert_eq!(caller.rotate(key).unwrap_err().code, "UnsupportedOperation");
+        // Nor does it open a blob that names it.
+        let forged = of(key);
+        for refused in [
+            caller.decrypt(&forged, &[]).unwrap_err(),
+            caller.re_encrypt(&forged, symmetric.key).unwrap_err(),
+            caller.export(&forged, &[], &recipient).unwrap_err(),
+        ] {
+            assert_eq!(
+                (refused.status, refused.code, refused.message),
+                (400, INVALID.into(), opaque.message.clone())
+            );
+        }
+        let opened = caller.batch_decrypt(&[forged, blob.clone()]).unwrap();
+        assert_eq!(opened.items, [None, Some(b"x".to_vec())]);
+        assert_eq!(opened.errors, [ItemError(0, INVALID.into(), opaque.message.clone().into())]);
+        assert_eq!(opened.keys, [symmetric.key]);
     }
     for pair in [symmetric, macs] {
         assert_eq!(caller.public_key(pair).unwrap_err().code, INVALID);
         assert_eq!(caller.create_version(pair.key).unwrap_err().code, "UnsupportedOperation");
     }
-    // A signature key never opens a blob that names it.
-    let mut blob = caller.encrypt(symmetric.key, b"x", &[]).unwrap();
-    blob[2..18].copy_from_slice(signs.key.as_bytes());
-    assert_eq!(caller.decrypt(&blob, &[]).unwrap_err().code, INVALID);
+}
+
+#[test]
+fn a_key_of_software_has_one_use() {
+    let (_live, mut caller) = software();
+    one_use(&mut caller, SOFTWARE);
+}
+
+#[test]
+fn a_key_of_a_token_has_one_use() {
+    let farm = Farm::new(1);
+    let (_live, mut caller) = tokens(&farm);
+    one_use(&mut caller, HSM);
 }
 
 #[test]
@@ -432,6 +544,70 @@ fn a_batch_that_is_under_way_gives_nothing_out_once_its_key_is_disabled() {
     std::thread::sleep(Duration::from_millis(300));
     caller.disable(pair.key).unwrap();
     assert_eq!(signing.join().unwrap().unwrap_err().code, "Rejected.Disabled");
+}
+
+/// Case C2 in a token, where a batch is on its way for long: none of what it gives out is of a key that was disabled meanwhile.
+#[test]
+fn a_batch_that_is_under_way_in_a_token_gives_nothing_out_once_its_key_is_disabled() {
+    const ITEMS: usize = 600;
+    const ECDSA: SignAlgorithm = SignAlgorithm::EcdsaSha256;
+    const OAEP: DecryptAlgorithm = DecryptAlgorithm::RsaesOaepSha1;
+    type Run = Box<dyn FnOnce(&mut Caller) -> Answered<(Items, Vec<ItemError>)> + Send>;
+    let farm = Farm::new(1);
+    let setup = Setup::new(EngineConfig::default()).with_tokens(farm.parts(2));
+    let Started { live, credentials } = Live::start_with(setup);
+    let mut caller = Caller::new(&live, &credentials);
+    eventually("a token is up", || (caller.tokens().unwrap()[0].state == "up").then_some(()));
+    let items = vec![b"x".to_vec(); ITEMS];
+    let signs = caller.create_pair(KeySpec::EcP256, None, HSM).unwrap();
+    let opens = caller.create_pair(KeySpec::Rsa2048, Some(KeyUsage::EncryptDecrypt), HSM).unwrap();
+    let seals = caller.create_in_hsm(BulkMode::InHsm).unwrap();
+    let ciphertexts = vec![caller.encrypt_for(opens, OAEP, b"x").unwrap(); ITEMS];
+    let blobs = vec![caller.encrypt(seals, b"x", &[]).unwrap(); ITEMS];
+    let runs: [(&str, CmkId, Run); 4] = [
+        ("C_Sign", signs.key, {
+            let items = items.clone();
+            Box::new(move |caller| caller.batch_sign(signs, ECDSA, MessageType::Raw, &items))
+        }),
+        ("C_Decrypt", opens.key, Box::new(move |caller| caller.batch_decrypt_by(opens, OAEP, &ciphertexts))),
+        (
+            "C_Decrypt",
+            seals,
+            Box::new(move |caller| caller.batch_decrypt(&blobs).map(|opened| (opened.items, opened.errors))),
+        ),
+        (
+            "C_Encrypt",
+            seals,
+            Box::new(move |caller| {
+                caller.ask(keymill_e2e::batch_encrypt(seals, &items), |reply| match reply {
+                    Reply::BatchEncrypt(reply) => {
+                        (reply.items.into_iter().map(|item| item.map(Bin::into_vec)).collect(), reply.errors)
+                    }
+                    other => panic!("{other:?}"),
+                })
+            }),
+        ),
+    ];
+    farm.control("latency_us_of = { C_Sign = 3000, C_Decrypt = 3000, C_Encrypt = 3000 }");
+    for (function, key, run) in runs {
+        let hsm = &farm.hsms[0];
+        let before = hsm.calls(function);
+        let mut busy = Caller::new(&live, &credentials);
+        let running = std::thread::spawn(move || run(&mut busy));
+        eventually("it is under way", || (hsm.calls(function) >= before + 20).then_some(()));
+        caller.disable(key).unwrap();
+        let done = hsm.calls(function) - before;
+        assert!(done < ITEMS as u64, "{function}: it was over before the key was disabled");
+        match running.join().unwrap() {
+            Err(refused) => assert_eq!(refused.code, "Rejected.Disabled", "{function}"),
+            Ok((items, errors)) => {
+                assert!(items.iter().all(Option::is_none), "{function}");
+                assert_eq!(errors.len(), ITEMS);
+                assert!(errors.iter().all(|error| error.1 == "Rejected.Disabled"), "{function}");
+            }
+        }
+        caller.enable(key).unwrap();
+    }
 }
 
 /// A call that does not return costs its thread: what it held is signed by another session.

@@ -1,10 +1,11 @@
 //! Group A of the security cases: what may be done to a symmetric ciphertext, and what must come of it. A12 has a file of its own.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use keymill_client::ServerError;
+use keymill_client::{Credentials, ServerError};
 use keymill_core::id::CmkId;
+use keymill_core::key::{KeySpec, ProtectionLevel};
 use keymill_core::operation::*;
-use keymill_e2e::{Caller, Named, Raw, context};
+use keymill_e2e::{Caller, Named, Owner, Raw, audit_lines, context, requests_of, verified};
 use keymill_harness::{Live, Started};
 use keymill_runtime::EngineConfig;
 use rmpv::Value;
@@ -49,26 +50,38 @@ fn assert_all_refused(caller: &mut Caller, blobs: &[Vec<u8>], is_id: impl Fn(usi
 }
 
 #[test]
-fn a1_every_flipped_bit_is_refused_alike() {
+fn a1_every_flipped_bit_is_refused_alike_under_every_algorithm() {
+    const TEXT: &[u8] = b"a plaintext of 24 bytes!";
     let (_live, mut caller) = begin();
-    let key = caller.create_key();
-    let blob = caller.encrypt(key, b"a plaintext of 24 bytes!", &[]).unwrap();
-    let flipped: Vec<Vec<u8>> = (0..8 * blob.len())
-        .map(|bit| {
-            let mut blob = blob.clone();
-            blob[bit / 8] ^= 1 << (bit % 8);
-            blob
-        })
-        .collect();
-    // A flipped id names a key that does not exist, which has an error of its own.
-    let is_id = |bit: usize| (2..18).contains(&(bit / 8));
-    assert_all_refused(&mut caller, &flipped, is_id);
-    for bit in [0, 8, 15, 8 * 18, 8 * 21 + 7, 8 * 22, 8 * 46, 8 * 70, 8 * blob.len() - 1] {
-        assert_opaque(&mut caller, &flipped[bit], &format!("bit {bit}"));
+    let usual = caller.create_key();
+    // The others are of software, which has them all.
+    let mut of = |spec| caller.create_pair(spec, None, Some(ProtectionLevel::Software)).unwrap().key;
+    let keys = [
+        (usual, None),
+        (of(KeySpec::Sm4), Some(3)),
+        (of(KeySpec::Aes128), Some(4)),
+        (of(KeySpec::Aes192), Some(5)),
+    ];
+    for (key, algorithm) in keys {
+        let blob = caller.encrypt(key, TEXT, &[]).unwrap();
+        assert!(algorithm.is_none_or(|algorithm| blob[1] == algorithm));
+        let flipped: Vec<Vec<u8>> = (0..8 * blob.len())
+            .map(|bit| {
+                let mut blob = blob.clone();
+                blob[bit / 8] ^= 1 << (bit % 8);
+                blob
+            })
+            .collect();
+        // A flipped id names a key that does not exist, which has an error of its own.
+        let is_id = |bit: usize| (2..18).contains(&(bit / 8));
+        assert_all_refused(&mut caller, &flipped, is_id);
+        for (bit, blob) in flipped.iter().enumerate() {
+            let error = caller.decrypt(blob, &[]).expect_err("it was flipped");
+            let expected = if is_id(bit) { not_found() } else { opaque() };
+            assert_eq!(face(&error), expected, "bit {bit}");
+        }
+        assert_eq!(caller.decrypt(&blob, &[]).unwrap(), TEXT);
     }
-    let error = caller.decrypt(&flipped[8 * 2], &[]).unwrap_err();
-    assert_eq!(face(&error), not_found());
-    assert_eq!(caller.decrypt(&blob, &[]).unwrap(), b"a plaintext of 24 bytes!");
 }
 
 #[test]
@@ -193,7 +206,7 @@ fn a6_a_context_key_that_comes_twice_is_refused_before_any_work() {
     let twice = |one: &str, other: &str| {
         Value::Map(vec![("a".into(), one.into()), ("b".into(), "".into()), ("a".into(), other.into())])
     };
-    let used = caller.describe(key).unwrap().use_count;
+    assert_eq!(caller.uses(key).unwrap(), [(1, 0)]);
     let mut raw = Raw::log_in(live.address, &id, &secret);
     for (one, other) in [("1", "1"), ("1", "2"), ("2", "1")] {
         let encrypt = vec![
@@ -203,12 +216,37 @@ fn a6_a_context_key_that_comes_twice_is_refused_before_any_work() {
         ];
         let decrypt =
             vec![("CiphertextBlob", Value::Binary(blob.clone())), ("EncryptionContext", twice(one, other))];
-        for told in [raw.ask("Encrypt", encrypt), raw.ask("Decrypt", decrypt)] {
-            assert_eq!(told.status, 400, "{told:?}");
-            assert!(told.text("Message").contains("EncryptionContext"), "{told:?}");
+        let data_key = vec![("KeyId", key.to_string().into()), ("EncryptionContext", twice(one, other))];
+        // Each place that a context has in other operations.
+        let re_encrypt = |place| {
+            vec![
+                ("CiphertextBlob", Value::Binary(blob.clone())),
+                ("DestinationKeyId", key.to_string().into()),
+                (place, twice(one, other)),
+            ]
+        };
+        let batch = vec![
+            ("KeyId", key.to_string().into()),
+            ("Items", Value::Array(vec![Value::Binary(b"x".to_vec())])),
+            ("EncryptionContexts", Value::Array(vec![twice(one, other)])),
+        ];
+        for (operation, place, parameters) in [
+            ("Encrypt", "EncryptionContext", encrypt),
+            ("Decrypt", "EncryptionContext", decrypt),
+            ("GenerateDataKey", "EncryptionContext", data_key.clone()),
+            ("GenerateDataKeyWithoutPlaintext", "EncryptionContext", data_key),
+            ("ReEncrypt", "SourceEncryptionContext", re_encrypt("SourceEncryptionContext")),
+            ("ReEncrypt", "DestinationEncryptionContext", re_encrypt("DestinationEncryptionContext")),
+            ("BatchEncrypt", "EncryptionContexts", batch),
+        ] {
+            let told = raw.ask(operation, parameters);
+            assert_eq!((told.status, told.text("Code")), (400, "InvalidParameter"), "{operation}: {told:?}");
+            assert!(told.text("Message").contains(place), "{operation}: {told:?}");
         }
     }
-    assert_eq!(caller.describe(key).unwrap().use_count, used, "nothing was computed");
+    assert_eq!(caller.uses(key).unwrap(), [(1, 0)], "nothing was computed");
+    caller.decrypt(&blob, &[("a", "1")]).unwrap();
+    assert_eq!(caller.uses(key).unwrap(), [(1, 1)], "and it is counted at once where something is");
 }
 
 fn grants_of(role: &str) -> Vec<keymill_core::access::Grant> {
@@ -244,6 +282,23 @@ fn a7_a_blob_under_another_keys_id_is_refused_and_does_not_tell_whether_its_own_
         assert_eq!(face(&stranger.decrypt_under(a, foreign).unwrap_err()), not_found());
         assert_eq!(face(&stranger.decrypt_under(nowhere, foreign).unwrap_err()), not_found());
         assert_eq!(face(&stranger.re_encrypt(foreign, b).unwrap_err()), not_found());
+        assert_eq!(
+            face(&stranger.export(foreign, &[], &Owner::shared().recipient()).unwrap_err()),
+            not_found()
+        );
+    }
+    // The same in batches, beside what it may open.
+    let own = stranger.encrypt(b, b"y", &[]).unwrap();
+    let items = [blob.clone(), own, gone, with_id(&blob, b)];
+    let opened = stranger.batch_decrypt(&items).unwrap();
+    let (sealed, errors) = stranger.batch_re_encrypt(&items, b).unwrap();
+    assert_eq!(opened.items, [None, Some(b"y".to_vec()), None, None]);
+    assert_eq!(sealed.iter().map(Option::is_some).collect::<Vec<_>>(), [false, true, false, false]);
+    for errors in [opened.errors, errors] {
+        let error = |i, face: (u16, &'static str, &'static str, bool, Option<u32>, usize)| {
+            ItemError(i, face.1.into(), face.2.into())
+        };
+        assert_eq!(errors, [error(0, not_found()), error(2, not_found()), error(3, opaque())]);
     }
     for absent in [a, nowhere] {
         assert_eq!(face(&stranger.encrypt(absent, b"x", &[]).unwrap_err()), not_found());
@@ -277,7 +332,6 @@ fn a9_another_algorithm_or_format_byte_is_refused_before_any_key_is_used() {
     let (_live, mut caller) = begin();
     let key = caller.create_key();
     let blob = caller.encrypt(key, b"x", &[]).unwrap();
-    let used = caller.describe(key).unwrap().use_count;
     let mut bad = Vec::new();
     for algorithm in (0..=255).filter(|byte| *byte != blob[1]) {
         let mut other = blob.clone();
@@ -293,7 +347,6 @@ fn a9_another_algorithm_or_format_byte_is_refused_before_any_key_is_used() {
     for blob in bad.iter().step_by(37) {
         assert_opaque(&mut caller, blob, "format or algorithm");
     }
-    assert_eq!(caller.describe(key).unwrap().use_count, used);
 }
 
 #[test]
@@ -326,6 +379,117 @@ fn a11_an_encrypted_data_key_opens_under_its_own_context_alone() {
     assert_eq!(caller.decrypt(&sealed, &[("use", "disk")]).unwrap(), clear);
     let hidden = caller.data_key_sealed(key).unwrap();
     assert_eq!(caller.decrypt(&hidden, &[]).unwrap().len(), 32);
+    // What was encrypted goes out as a data key does: under its own context alone.
+    let owner = Owner::shared();
+    let to = owner.recipient();
+    let text = caller.encrypt(key, b"a key of our own", &[("use", "disk")]).unwrap();
+    for (blob, own) in [(&text, &b"a key of our own"[..]), (&sealed, &clear)] {
+        for other in [&[][..], &[("use", "tape")], &[("disk", "use")]] {
+            assert_eq!(face(&caller.export(blob, other, &to).unwrap_err()), opaque());
+        }
+        let exported = caller.export(blob, &[("use", "disk")], &to).unwrap();
+        assert_eq!(owner.open(to.algorithm, &exported), own);
+    }
+}
+
+/// What the audit must say of a refusal: the request, who asked, for what, why not, and the key where the request named one that exists.
+#[derive(Debug, PartialEq)]
+struct Refusal<'a>(String, &'a str, &'a str, &'a str, Option<(CmkId, u32)>);
+
+#[test]
+fn every_refusal_leaves_one_record_that_says_who_was_refused_what_and_of_which_key() {
+    let Started { live, credentials } = Live::start(EngineConfig::default());
+    let mut caller = Caller::new(&live, &credentials);
+    let root = live.bootstrap_id().unwrap().to_owned();
+    let (a, b) = (caller.create_key(), caller.create_key());
+    let pairs = [("a", "bc")];
+    let blob = caller.encrypt(a, b"x", &pairs).unwrap();
+    let other = caller.encrypt(b, b"x", &pairs).unwrap();
+    let (_, data_key) = caller.data_key(a, &pairs).unwrap();
+    let changed = |at: usize, bits: u8| {
+        let mut changed = blob.clone();
+        changed[at] ^= bits;
+        changed
+    };
+    let last = blob.len() - 1;
+    const CLOSED: &str = "InvalidCiphertext";
+    const ABSENT: &str = "KeyNotFound";
+    let mut expected = Vec::new();
+    type Case<'a> = (Vec<u8>, &'a [(&'a str, &'a str)], &'static str, Option<(CmkId, u32)>);
+    let decrypts: [Case<'_>; 16] = [
+        // A1
+        (changed(last, 1), &pairs, CLOSED, Some((a, 1))),
+        (changed(2, 1), &pairs, ABSENT, None),
+        // A2
+        (Vec::new(), &pairs, CLOSED, None),
+        (blob[..21].to_vec(), &pairs, CLOSED, None),
+        (blob[..last].to_vec(), &pairs, CLOSED, Some((a, 1))),
+        ([&blob[..], &[0]].concat(), &pairs, CLOSED, Some((a, 1))),
+        // A3
+        ([&blob[..=last - 16], &[0; 16]].concat(), &pairs, CLOSED, Some((a, 1))),
+        // A4, A5
+        (blob.clone(), &[], CLOSED, Some((a, 1))),
+        (blob.clone(), &[("a", "bd")], CLOSED, Some((a, 1))),
+        (blob.clone(), &[("ab", "c")], CLOSED, Some((a, 1))),
+        // A7
+        (with_id(&blob, b), &pairs, CLOSED, Some((b, 1))),
+        // A8; 0 is the number of no version.
+        (changed(21, 1), &pairs, CLOSED, None),
+        (changed(21, 2), &pairs, CLOSED, Some((a, 3))),
+        // A9: nothing of it is looked at.
+        (changed(0, 3), &pairs, CLOSED, None),
+        (changed(1, 0x40), &pairs, CLOSED, None),
+        // A10
+        ([&blob[..22], &other[22..]].concat(), &pairs, CLOSED, Some((a, 1))),
+    ];
+    for (blob, pairs, outcome, key) in decrypts {
+        let error = caller.decrypt(&blob, pairs).expect_err("it is refused");
+        expected.push(Refusal(error.request_id, &root, "Decrypt", outcome, key));
+    }
+    // A6
+    let (raw_id, secret) = caller.create_access_key(grants_of("Root")).unwrap();
+    let mut raw = Raw::log_in(live.address, &raw_id, &secret);
+    let twice = Value::Map(vec![("a".into(), "1".into()), ("a".into(), "1".into())]);
+    let parameters = vec![("CiphertextBlob", Value::Binary(blob.clone())), ("EncryptionContext", twice)];
+    let told = raw.ask("Decrypt", parameters);
+    let request = told.text("RequestId").to_owned();
+    expected.push(Refusal(request, raw_id.as_str(), "Decrypt", "InvalidParameter", None));
+    // A7, of one with rights on the other key alone: what it tried is told to whoever reads the audit, and not to it.
+    let grants = serde_json::json!([
+        { "Role": "RbacPermission/Template/CryptoServiceKeyUser", "Resources": [format!("key/{b}")] }
+    ]);
+    let (stranger_id, secret) = caller.create_access_key(serde_json::from_value(grants).unwrap()).unwrap();
+    let mut stranger = Caller::new(&live, &Credentials::new(stranger_id.clone(), secret));
+    let error = stranger.decrypt(&blob, &pairs).unwrap_err();
+    expected.push(Refusal(error.request_id, stranger_id.as_str(), "Decrypt", ABSENT, Some((a, 1))));
+    let error = stranger.re_encrypt(&blob, b).unwrap_err();
+    expected.push(Refusal(error.request_id, stranger_id.as_str(), "ReEncrypt", ABSENT, Some((a, 1))));
+    let error = stranger.decrypt_under(b, &blob).unwrap_err();
+    expected.push(Refusal(error.request_id, stranger_id.as_str(), "Decrypt", CLOSED, None));
+    // A11
+    let error = caller.decrypt(&data_key, &[]).unwrap_err();
+    expected.push(Refusal(error.request_id, &root, "Decrypt", CLOSED, Some((a, 1))));
+    let error = caller.export(&data_key, &[], &Owner::shared().recipient()).unwrap_err();
+    expected.push(Refusal(error.request_id, &root, "ExportDataKey", CLOSED, Some((a, 1))));
+    drop((caller, raw, stranger));
+
+    let site = live.halt();
+    let lines = audit_lines(&site);
+    for refusal in &expected {
+        let of_it: Vec<_> = lines.iter().filter(|line| requests_of(line).contains(&refusal.0)).collect();
+        let [line] = of_it[..] else { panic!("{refusal:?}: {of_it:?}") };
+        let text = |field: &str| line[field].as_str().unwrap_or_default();
+        // Of a re-encryption the key that it was to go to is there, too.
+        let touched = line["keys"].as_array().unwrap().first();
+        let key = touched.map(|touch| {
+            assert_eq!(touch["items"], 0, "nothing was done");
+            (touch["cmk"].as_str().and_then(CmkId::parse).unwrap(), touch["version"].as_u64().unwrap() as u32)
+        });
+        let told = Refusal(refusal.0.clone(), text("principal"), text("operation"), text("outcome"), key);
+        assert_eq!(told, *refusal, "{line}");
+        assert_eq!(line["failed"], line["items"], "{line}");
+    }
+    verified(&site);
 }
 
 #[test]

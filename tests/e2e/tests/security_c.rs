@@ -8,10 +8,10 @@ use keymill_core::id::CmkId;
 use keymill_core::key::{DecryptAlgorithm, KeySpec, KeyState, KeyUsage, SignAlgorithm};
 use keymill_core::operation::*;
 use keymill_e2e::{
-    Answered, Caller, GRANTED, Named, Owner, Pair, Rows, audit_lines, eventually, find_in_files, metric,
-    named, policy, statement, verified,
+    Answered, Caller, GRANTED, Logs, Named, Owner, Pair, Rows, audit_lines, eventually, find_in_files,
+    metric, named, policy, statement, verified,
 };
-use keymill_harness::{Fuse, Live, Setup, Started};
+use keymill_harness::{Fuse, Live, Setup, Site, Started};
 use keymill_runtime::EngineConfig;
 
 const DAY_MS: i64 = 86_400_000;
@@ -511,7 +511,7 @@ fn begin_waiting(config: EngineConfig) -> (Live, Caller, CmkId, Fuse) {
     (live, caller, key, fuse)
 }
 
-fn jumps(site: &keymill_harness::Site) -> usize {
+fn jumps(site: &Site) -> usize {
     audit_lines(site).iter().filter(|line| line["note"] == "clock-jump").count()
 }
 
@@ -570,42 +570,84 @@ fn c6_what_was_destroyed_is_in_no_file_of_the_store_and_usable_from_nothing() {
     let blob = caller.encrypt(key, b"x", &[]).unwrap();
     caller.rotate(key).unwrap();
     let newer = caller.encrypt(key, b"y", &[]).unwrap();
-    caller.schedule_deletion(key).unwrap();
+    // One that was brought, and is about to be brought again.
+    let brought = caller.create_external(KeySpec::Aes128, None).unwrap().key;
+    caller.import(brought, &MATERIAL[..16], None).unwrap();
+    let foreign = caller.encrypt(brought, b"z", &[]).unwrap();
+    let by = caller.usual_parameters(brought).unwrap();
+    for (name, key) in [("alias/first", key), ("alias/second", brought)] {
+        caller.create_alias(name, key).unwrap();
+        caller.schedule_deletion(key).unwrap();
+    }
     drop(caller);
     let site = live.halt();
-    let sealed: Vec<Vec<u8>> = {
-        let rows = Rows::of(&site);
-        let paths = rows.paths(&format!("material/{key}/"));
-        assert_eq!(paths.len(), 2);
-        paths.iter().map(|path| rows.get(path).unwrap()).collect()
+    let of_keys = |site: &Site| {
+        let rows = Rows::of(site);
+        let prefixes = ["cmk/", "material/", "usage/", "invocations/", "import/"];
+        let mut paths: Vec<String> = prefixes
+            .iter()
+            .flat_map(|prefix| [key, brought].map(|key| rows.paths(&format!("{prefix}{key}"))))
+            .flatten()
+            .collect();
+        paths.extend(rows.paths("alias/"));
+        paths.into_iter().map(|path| (rows.get(&path).unwrap(), path)).collect::<Vec<_>>()
     };
-    for value in &sealed {
+    let rows = of_keys(&site);
+    let secret: Vec<&[u8]> = rows
+        .iter()
+        .filter(|(_, path)| path.starts_with("material/") || path.starts_with("import/"))
+        .map(|(value, _)| &value[..])
+        .collect();
+    assert_eq!(secret.len(), 4);
+    for value in &secret {
         assert!(!find_in_files(&site.data(), &value[10..]).is_empty(), "the search finds what is there");
     }
 
     let live = site.start(Setup::new(config()).at_offset_ms(8 * DAY_MS));
-    eventually("the key is deleted", || (metric(&live, "keymill_keys") == 1.0).then_some(()));
+    eventually("the keys are deleted", || (metric(&live, "keymill_keys") == 1.0).then_some(()));
+    let gone = |caller: &mut Caller, codes: &[&str]| {
+        let mut told = Vec::new();
+        for blob in [&blob, &newer, &foreign] {
+            told.push(caller.decrypt(blob, &[]).unwrap_err().code);
+        }
+        for key in [key, brought] {
+            told.push(caller.encrypt(key, b"x", &[]).unwrap_err().code);
+            told.push(caller.describe(key).unwrap_err().code);
+            told.push(caller.cancel_deletion(key).unwrap_err().code);
+            told.push(caller.enable(key).unwrap_err().code);
+        }
+        told.push(caller.import_by(brought, &by, &MATERIAL[..16]).unwrap_err().code);
+        assert!(told.iter().all(|code| codes.contains(&&**code)), "{told:?}");
+        for name in ["alias/first", "alias/second"] {
+            assert_eq!(caller.encrypt(name, b"x", &[]).unwrap_err().code, "Forbidden.AliasNotFound");
+        }
+        assert!(caller.encrypt(kept, b"x", &[]).is_ok());
+    };
     let mut caller = Caller::new(&live, &credentials);
-    for blob in [&blob, &newer] {
-        assert_eq!(caller.decrypt(blob, &[]).unwrap_err().code, "Forbidden.KeyNotFound");
-    }
-    assert!(caller.encrypt(kept, b"x", &[]).is_ok());
+    gone(&mut caller, &["Forbidden.KeyNotFound"]);
     drop(caller);
     let site = live.halt();
-    for value in &sealed {
+    for value in &secret {
         // Any part of the record that is long enough to be no accident: nonce, ciphertext, tag.
         for part in [&value[10..34], &value[34..value.len() - 16], &value[value.len() - 16..]] {
             assert_eq!(find_in_files(&site.data(), part), Vec::<std::path::PathBuf>::new());
         }
     }
-    let rows = Rows::of(&site);
-    for prefix in ["material/", "cmk/", "usage/"] {
-        assert_eq!(rows.paths(&format!("{prefix}{key}")), Vec::<String>::new());
+    assert_eq!(of_keys(&site), []);
+    // Brought back by one who kept the rows, all of them: refused by name, and the keys stay gone.
+    for (value, path) in &rows {
+        Rows::of(&site).insert(path, value);
     }
-    drop(rows);
-    // Brought back by one who kept the row: refused, and the key stays gone.
-    Rows::of(&site).insert(&format!("material/{key}/1"), &sealed[0]);
+    let logs = Logs::keep();
     let live = site.start(Setup::new(config()).at_offset_ms(8 * DAY_MS));
     let mut caller = Caller::new(&live, &credentials);
-    assert_eq!(caller.decrypt(&blob, &[]).unwrap_err().code, "Forbidden.KeyNotFound");
+    gone(&mut caller, &["Forbidden.KeyNotFound", "Rejected.Quarantined"]);
+    // Use counts alone are not remembered by the audit.
+    for (_, path) in rows.iter().filter(|(_, path)| !path.starts_with("usage/")) {
+        let lines = logs.lines_with(path);
+        let named = |line: &String| line.contains("ERROR") && line.contains("quarantined");
+        assert!(lines.iter().any(named), "{path}: {lines:?}");
+    }
+    drop(caller);
+    verified(&live.halt());
 }

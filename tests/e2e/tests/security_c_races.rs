@@ -6,12 +6,14 @@ use std::sync::{Arc, Barrier};
 
 use keymill_client::{ClientError, Connection, Credentials};
 use keymill_core::access::Grant;
-use keymill_core::id::CmkId;
-use keymill_core::key::KeySpec;
+use keymill_core::id::{CmkId, KeyVersionId};
+use keymill_core::key::{KeySpec, SignAlgorithm};
 use keymill_core::operation::*;
-use keymill_e2e::{Caller, Named, audit_lines, verified};
+use keymill_e2e::{Caller, Named, Pair, audit_lines, verified};
 use keymill_harness::{Fuse, Live, Point, Setup, Started};
 use keymill_runtime::EngineConfig;
+
+const DAY_MS: i64 = 86_400_000;
 
 fn begin() -> (Live, Credentials, Caller) {
     let Started { live, credentials } = Live::start(EngineConfig::default());
@@ -257,6 +259,68 @@ fn c8_a_rotation_that_is_cut_anywhere_leaves_one_version_or_the_other() {
         let recovered = audit_lines(&site)
             .iter()
             .any(|line| line["note"] == "recovered" && line["writes"].to_string().contains(&key.to_string()));
+        let unrecorded = matches!(point, Point::AfterCommit(_) | Point::BeforeRecord(_));
+        assert_eq!(recovered, unrecorded, "{point:?}: what a crash kept out of the audit is noted");
+    }
+}
+
+#[test]
+fn c8_a_new_version_of_a_key_pair_that_is_cut_anywhere_is_there_or_not() {
+    const RECORD: &str = "\"operation\":\"CreateKeyVersion\"";
+    const ECDSA: SignAlgorithm = SignAlgorithm::EcdsaSha256;
+    let points = [
+        (Point::BeforeCommit("cmk/"), 1),
+        (Point::BeforeCommit("material/"), 1),
+        (Point::AfterCommit("cmk/"), 2),
+        (Point::BeforeRecord(RECORD), 2),
+        (Point::AfterRecord(RECORD), 2),
+    ];
+    let after_days = |days| Setup::new(EngineConfig::default()).at_offset_ms(days * DAY_MS);
+    for (point, versions) in points {
+        let (live, credentials, mut caller) = begin();
+        let first = caller.create_pair(KeySpec::EcP256, None, None).unwrap();
+        let old = caller.sign_digest(first, ECDSA, &[7; 32]).unwrap();
+        drop(caller);
+        let fuse = Fuse::new();
+        let (store, log) = (fuse.clone(), fuse.clone());
+        let setup =
+            after_days(8).with_store(move |inner| store.store(inner)).with_audit(move |inner| log.log(inner));
+        let live = live.halt().start(setup);
+        let mut caller = Caller::new(&live, &credentials);
+        fuse.arm(point);
+        assert!(caller.create_version(first.key).is_err(), "{point:?}: what did not last is not answered");
+        assert!(fuse.is_blown());
+        drop(caller);
+
+        let live = live.halt().start(after_days(8));
+        let mut caller = Caller::new(&live, &credentials);
+        let before = caller.versions(first.key).unwrap();
+        let numbers = |rows: &[(u32, KeyVersionId)]| rows.iter().map(|row| row.0).collect::<Vec<_>>();
+        assert_eq!(numbers(&before), (1..=versions).collect::<Vec<_>>(), "{point:?}");
+        let digest = (Some(&[7; 32][..]), None);
+        assert_eq!(caller.verify(first, ECDSA, digest, &old), Ok(true));
+        // What is there is whole.
+        for (_, version) in &before {
+            let pair = Pair { version: *version, ..first };
+            let signature = caller.sign_digest(pair, ECDSA, &[7; 32]).unwrap();
+            assert_eq!(caller.verify(pair, ECDSA, digest, &signature), Ok(true));
+        }
+        drop(caller);
+        let live = live.halt().start(after_days(16));
+        let mut caller = Caller::new(&live, &credentials);
+        let next = caller.create_version(first.key).unwrap();
+        assert!(before.iter().all(|(_, version)| *version != next), "no id is given twice");
+        let after = caller.versions(first.key).unwrap();
+        assert_eq!(numbers(&after), (1..=versions + 1).collect::<Vec<_>>(), "nor a number");
+        assert!(after.contains(&(versions + 1, next)));
+        assert_eq!(caller.verify(first, ECDSA, digest, &old), Ok(true));
+        drop(caller);
+        let site = live.halt();
+        verified(&site);
+        let key = first.key.to_string();
+        let recovered = audit_lines(&site)
+            .iter()
+            .any(|line| line["note"] == "recovered" && line["writes"].to_string().contains(&key));
         let unrecorded = matches!(point, Point::AfterCommit(_) | Point::BeforeRecord(_));
         assert_eq!(recovered, unrecorded, "{point:?}: what a crash kept out of the audit is noted");
     }

@@ -40,9 +40,11 @@ impl Wrapped {
         done?;
         let [DecryptJob { output, .. }] = jobs;
         let opened = output.and_then(Result::ok).ok_or_else(refused)?;
-        match has_key {
-            true => import::unwrap(&opened, rest).ok_or_else(refused),
-            false => Ok(opened),
-        }
+        let material = match has_key {
+            true => import::unwrap(&opened, rest),
+            false => Some(opened),
+        };
+        // What was never filled in is nobody's key.
+        material.filter(|material| !import::is_blank(material)).ok_or_else(refused)
     }
 }

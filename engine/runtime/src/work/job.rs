@@ -11,7 +11,7 @@ use keymill_core::blob::{self, Algorithm, HEADER_BYTES};
 use keymill_core::context::{EMPTY_CANONICAL, EncryptionContext};
 use keymill_core::error::{Error, ErrorKind};
 use keymill_core::id::{CmkId, DataKeyName, DataKeyVersionId, KeyVersionId};
-use keymill_core::key::{Fallback, SignAlgorithm};
+use keymill_core::key::{Fallback, ProtectionLevel, SignAlgorithm};
 use keymill_core::limit;
 use keymill_core::operation::{ItemError, Operation, Reply};
 
@@ -235,6 +235,8 @@ pub(crate) struct OpenTask {
 pub(crate) struct KeySlot {
     pub(crate) cmk: CmkId,
     pub(crate) version_number: u32,
+    /// Where its material lives; none where there is no such key.
+    pub(crate) protection: Option<ProtectionLevel>,
     pub(crate) state: Result<(Arc<CmkEntry>, Arc<VersionEntry>), Fault>,
     pub(crate) done: u32,
 }
@@ -393,7 +395,7 @@ impl Divisible for Box<Job> {
 pub struct Tally;
 
 impl Tally {
-    /// Lists the key versions of a job with the items done under each.
+    /// Lists the key versions that a job named with the items done under each.
     pub(crate) fn of(task: &Task, out: &mut Vec<KeyTouch>) {
         let touch = |entry: &CmkEntry, version: &VersionEntry, items| KeyTouch {
             cmk: entry.cmk.id,
@@ -401,11 +403,11 @@ impl Tally {
             items,
             protection: entry.cmk.protection,
         };
+        // Those that were refused, too: whoever reads it learns what was tried.
         let mut of_slots = |open: &OpenTask| {
-            for slot in &open.slots {
-                if let Ok((entry, version)) = &slot.state {
-                    out.push(touch(entry, version, slot.done));
-                }
+            for KeySlot { cmk, version_number: version, protection, done: items, .. } in &open.slots {
+                let touch = |protection| KeyTouch { cmk: *cmk, version: *version, items: *items, protection };
+                out.extend(protection.map(touch));
             }
         };
         match task {

@@ -201,7 +201,9 @@ impl Opener<'_> {
         }
         let has = |right| self.shared.decide(self.principal, right, Resource::Key(header.cmk)).allowed;
         let allowed = self.rights.iter().copied().all(has);
-        let state = match self.shared.keyring.cmk(&header.cmk) {
+        let entry = self.shared.keyring.cmk(&header.cmk);
+        let protection = entry.as_ref().map(|entry| entry.cmk.protection);
+        let state = match entry {
             _ if !allowed => Err(Error::key_not_found().into()),
             None => match self.shared.keyring.quarantined(&header.cmk) {
                 Some(why) => Err(Error::new(ErrorKind::Quarantined, why).into()),
@@ -215,7 +217,8 @@ impl Opener<'_> {
                 },
             },
         };
-        task.slots.push(KeySlot { cmk: header.cmk, version_number: header.version, state, done: 0 });
+        let (cmk, version_number) = (header.cmk, header.version);
+        task.slots.push(KeySlot { cmk, version_number, protection, state, done: 0 });
         Ok(task.slots.len() - 1)
     }
 }

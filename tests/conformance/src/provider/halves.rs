@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use keymill_core::key::{DecryptAlgorithm, KeySpec, KeyUsage, SignAlgorithm};
 use keymill_core::seam::provider::{JobError, ProviderError, PublicHalf, PublicKey, StoredKey};
+use sm2::dsa::SigningKey;
+use sm2::dsa::signature::Signer;
+use sm2::pkcs8::EncodePublicKey;
 
 use super::pairs::decryptions;
-use super::signatures::{is_quick, pairs};
+use super::signatures::{SM2_IDENTITY, is_quick, pairs};
 use super::{Fixture, decrypt, sign};
 
 /// Verifies signatures of the message that was signed, in the one form that they have.
@@ -48,6 +51,42 @@ pub fn a_public_half_verifies_what_the_private_one_signs(fixture: &Fixture) {
                 assert_eq!(half.verify(*foreign, &signed, &[1; 64]), Err(JobError::Rejected));
             }
         }
+    }
+}
+
+/// Takes a signature by none but the algorithm that it was made by.
+pub fn a_signature_is_of_one_algorithm_alone(fixture: &Fixture) {
+    for (spec, stored) in pairs(fixture) {
+        let Some(half) = half(fixture, &stored) else { continue };
+        let key = fixture.load(&stored);
+        let mut session = fixture.session();
+        for by in signatures(fixture, spec) {
+            let signed = half.signed(by, b"message").expect("it has the algorithm");
+            let signature = sign(&mut *session, &key, by, &signed).expect("it signs");
+            for other in signatures(fixture, spec) {
+                let signed = half.signed(other, b"message").expect("it has the algorithm");
+                let taken = half.verify(other, &signed, &signature);
+                assert_eq!(taken, Ok(other == by), "{} as {}", by.name(), other.name());
+            }
+        }
+    }
+}
+
+/// Takes a signature of SM2 by none but the identity of those who have agreed on none.
+pub fn a_signature_of_sm2_by_another_identity_is_none(fixture: &Fixture) {
+    if !fixture.halves {
+        return;
+    }
+    let secret = sm2::SecretKey::from_slice(&[7; 32]).expect("a scalar");
+    let public = secret.public_key().to_public_key_der().expect("a public key has a form in DER");
+    let public = PublicKey::from_der(public.as_bytes().to_vec());
+    let half = fixture.provider.public_half(KeySpec::EcSm2, &public).expect("it is a public half");
+    let signed = half.signed(SignAlgorithm::Sm2Dsa, b"message").expect("it has the algorithm");
+    for (identity, taken) in [(SM2_IDENTITY, true), ("ALICE", false), ("", false)] {
+        let signer = SigningKey::new(identity, &secret).expect("an identity of few bytes");
+        let signature = signer.try_sign(b"message").expect("it signs");
+        let verified = half.verify(SignAlgorithm::Sm2Dsa, &signed, signature.to_der().as_bytes());
+        assert_eq!(verified, Ok(taken), "{identity}");
     }
 }
 

@@ -50,7 +50,7 @@ pub fn verifies(
 }
 
 /// The identity of those who have agreed on none (GB/T 35276, 10).
-const SM2_IDENTITY: &str = "1234567812345678";
+pub(super) const SM2_IDENTITY: &str = "1234567812345678";
 
 pub(super) fn sm2_of(public: &PublicKey) -> sm2::PublicKey {
     sm2::PublicKey::from_public_key_der(public.as_der()).expect("a public key of SM2 in SubjectPublicKeyInfo")
