@@ -8,7 +8,7 @@ mod external;
 mod keeping;
 mod spec;
 
-pub use external::{External, Fingerprint, WrappingAlgorithm};
+pub use external::{Evidence, External, Fingerprint, KeyCheck, WrappingAlgorithm};
 pub use keeping::{RotationInterval, RotationPolicy, Tags, check_tag, check_tags};
 pub use spec::{DecryptAlgorithm, KeySpec, KeyUsage, SignAlgorithm};
 

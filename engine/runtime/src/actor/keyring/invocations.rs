@@ -76,7 +76,7 @@ impl KeyringActor {
     fn renew_in_software(&mut self, entry: &CmkEntry, now: Timestamp) -> Result<()> {
         let (spec, usage) = (entry.cmk.spec, entry.cmk.usage);
         let key = self.shared.custody.lock().generate(spec, usage, entry.cmk.bulk_mode)?;
-        self.renew(entry, Made { key, copy: None }, reason(entry, now).unwrap_or_default())
+        self.renew(entry, Made { key, copy: None, check: None }, reason(entry, now).unwrap_or_default())
     }
 
     /// Returns until when policies are carried out: not at all while what the clock says may be wrong.
