@@ -4,7 +4,7 @@
 //! The pair is an object of the token, and not a stored key: what unwraps from the store may never unwrap another key, and a pair that is
 //! destroyed opens nothing any more that somebody recorded on its way.
 
-use cryptoki_sys::CKM_AES_KEY_WRAP;
+use cryptoki_sys::CKM_GENERIC_SECRET_KEY_GEN;
 use keymill_core::key::{KeyCheck, KeySpec, KeyUsage, WrappingAlgorithm};
 use keymill_core::seam::provider::{
     KeyMaterial, ProviderError, StoredKey, TokenObject, Unwrapped, WrappedImport,
@@ -14,6 +14,7 @@ mod pair;
 mod way;
 
 use crate::births::{self, Stored, Ward, Writes};
+use crate::connect::Refusal;
 use crate::kind::Kind;
 use crate::module::{Class, Failure, Mechanism, Object};
 use crate::stay::hex;
@@ -27,6 +28,9 @@ use way::told_bytes;
 const LABEL: &str = "keymill import";
 /// Bytes of the id that it gets, at random.
 const ID_BYTES: usize = 16;
+/// How often material must fail to unwrap, while the canary does, to be to blame: damage is for good.
+const TRIES: usize = 3;
+
 /// What shows that material is not what it should be.
 const UNLIKE: Failure = Failure::Mismatch { call: "C_UnwrapKey" };
 
@@ -108,33 +112,44 @@ pub(crate) fn take(
 ) -> Result<Unwrapped, ProviderError> {
     let pair_kind = Kind::new(import.wrapping.spec, import.wrapping.usage, None);
     let pair_kind = pair_kind.map_err(ProviderError::Corrupt)?;
-    let taken = births::tended(token, Writes::No, |ward| {
-        let _using = ward.held(token)?;
-        let &[private] = &stay::by_id(&ward.session, pair_kind, &object.id)?[..] else { return Ok(None) };
-        let way = Way::new(import.algorithm, import.wrapping.spec)?;
-        let arrived = way.unwrap(&ward.session, private, &import.wrapped, kind, &token.profile)?;
-        let stored = settle(token, ward, kind, arrived, import.check.as_ref());
-        births::destroy(token, &ward.session, arrived);
-        stored.map(Some)
-    });
-    match taken {
-        Ok(Some(((wrapped, public_key), check))) => {
-            let WrappedImport { spec, usage, bulk_mode, .. } = *import;
-            let material = KeyMaterial::Wrapped(wrapped);
-            Ok(Unwrapped { key: StoredKey { spec, usage, bulk_mode, material, public_key }, check })
+    let way = Way::new(import.algorithm, import.wrapping.spec).map_err(Refusal::from)?;
+    let mut refused = String::new();
+    let take = || {
+        births::tended(token, Writes::No, |ward| {
+            let _using = ward.held(token)?;
+            let &[private] = &stay::by_id(&ward.session, pair_kind, &object.id)?[..] else { return Ok(None) };
+            let arrived = way.unwrap(&ward.session, private, &import.wrapped, kind, &token.profile)?;
+            let stored = settle(token, ward, kind, arrived, import.check.as_ref());
+            births::destroy(token, &ward.session, arrived);
+            stored.map(Some)
+        })
+    };
+    for _ in 0..TRIES {
+        match take() {
+            Ok(Some(((wrapped, public_key), check))) => {
+                let WrappedImport { spec, usage, bulk_mode, .. } = *import;
+                let material = KeyMaterial::Wrapped(wrapped);
+                return Ok(Unwrapped {
+                    key: StoredKey { spec, usage, bulk_mode, material, public_key },
+                    check,
+                });
+            }
+            Ok(None) => {
+                let why = format!("the token has no key {} any more", object.label);
+                return Err(ProviderError::Corrupt(why));
+            }
+            Err(refusal) if may_be_data(refusal.class) => refused = refusal.why,
+            Err(refusal) => return Err(refusal.into()),
         }
-        Ok(None) => Err(ProviderError::Corrupt(format!("the token has no key {} any more", object.label))),
-        // A code that could be the device's own was tried on it: its canary lives.
-        Err(refusal)
-            if matches!(
-                refusal.class,
-                Class::Data | Class::Other | Class::Unsupported | Class::Ambiguous
-            ) =>
-        {
-            Err(ProviderError::Rejected(format!("the key material does not unwrap: {}", refusal.why)))
-        }
-        Err(refusal) => Err(refusal.into()),
+        // The same code can mean damaged material or a dead device: where the canary is silent, it is the device.
+        token.with_link(|link| link.canary.unwrap_and_open(&link.owner, link.domain, &token.profile))?;
     }
+    Err(ProviderError::Rejected(format!("the key material does not unwrap: {refused}")))
+}
+
+/// Tells whether material can be to blame.
+fn may_be_data(class: Class) -> bool {
+    matches!(class, Class::Data | Class::Other | Class::Unsupported | Class::Ambiguous)
 }
 
 /// Measures what has arrived, knows it again, and wraps it.
@@ -147,7 +162,7 @@ fn settle(
 ) -> Result<(Stored, KeyCheck), Failure> {
     let session = &ward.session;
     if !kind.spec().is_key_pair() {
-        measure(ward, arrived, kind)?;
+        measure(token, ward, arrived, kind)?;
         let check = match known {
             None => check::make(session, arrived, kind)?,
             Some(known) => check::open(session, arrived, kind, known).map(|()| known.clone())?,
@@ -163,36 +178,63 @@ fn settle(
     Ok((births::store(token, ward, kind, arrived, Some(public))?, check))
 }
 
-/// Sees that a secret key has as many bytes as its specification: a module may take any, and one says of no unwrapped key how many it has.
-fn measure(ward: &Ward, arrived: Object, kind: Kind) -> Result<(), Failure> {
+/// Sees that a secret key has as many bytes as its specification. Where the token does not say it, what it wraps to shows it to the block, and
+/// the mechanism that uses it next refuses what is shorter by less: a token that did not would be found out when its pair is made.
+fn measure(token: &Token, ward: &Ward, arrived: Object, kind: Kind) -> Result<(), Failure> {
     let Some(wanted) = kind.spec().material_bytes() else { return Ok(()) };
-    let said = told_bytes(&ward.session, arrived);
-    if said.is_some_and(|said| said != wanted) {
+    if told_bytes(&ward.session, arrived).is_some_and(|told| told != wanted) {
         return Err(UNLIKE);
     }
-    // RFC 3394 wraps whole blocks of eight bytes alone, and adds one: it shows to the byte what the padding of RFC 5649 hides.
     let mut blob = vec![0; wanted + 8];
-    let mechanism = Mechanism::Plain(CKM_AES_KEY_WRAP);
-    match ward.session.wrap_key(mechanism, ward.domain.secret, arrived, &mut blob) {
-        Ok(bytes) if bytes == blob.len() => Ok(()),
-        Ok(_) => Err(UNLIKE),
-        Err(failure) if failure.class() == Class::Unsupported && said.is_some() => Ok(()),
-        Err(failure) => Err(failure),
+    let mechanism = token.profile.wrap.mechanism();
+    match ward.session.wrap_key(mechanism, ward.domain.secret, arrived, &mut blob)? {
+        bytes if bytes == blob.len() => Ok(()),
+        _ => Err(UNLIKE),
     }
 }
 
-/// Goes once through what an import will do, with a key of the token's own.
+/// Goes once through what an import will do, with a key of the token's own, and with one that is a byte short: a token that takes that, too,
+/// is not to be believed.
 fn rehearse(token: &Token, ward: &Ward, pair: Pair, way: Way) -> Result<(), Failure> {
-    let (session, profile) = (&ward.session, &token.profile);
+    let session = &ward.session;
     let sent = wrapped::make(session, Kind::AEAD.birth())?.key;
-    let gone_through = way.wrap(session, pair.public, sent, profile).and_then(|wrapped| {
-        let arrived = way.unwrap(session, pair.private, &wrapped, Kind::AEAD, profile)?;
-        let is_the_same = measure(ward, arrived, Kind::AEAD)
+    let arrives = through(token, ward, pair, way, (sent, Kind::AEAD)).and_then(|arrived| {
+        let is_the_same = measure(token, ward, arrived, Kind::AEAD)
             .and_then(|()| check::make(session, sent, Kind::AEAD))
             .and_then(|check| check::open(session, arrived, Kind::AEAD, &check));
         births::destroy(token, session, arrived);
         is_the_same
     });
     births::destroy(token, session, sent);
-    gone_through
+    arrives?;
+    if !token.profile.specs.contains(&KeySpec::HmacSha256) {
+        return Ok(());
+    }
+    // For keys of AES there is no such length.
+    let kind = Kind::usual(KeySpec::HmacSha256);
+    let short = session.generate_key(Mechanism::Plain(CKM_GENERIC_SECRET_KEY_GEN), &kind.short())?;
+    let taken = through(token, ward, pair, way, (short, kind)).and_then(|arrived| {
+        let taken = measure(token, ward, arrived, kind).and_then(|()| check::make(session, arrived, kind));
+        births::destroy(token, session, arrived);
+        taken
+    });
+    births::destroy(token, session, short);
+    match taken {
+        Ok(_) => Err(Failure::Mismatch { call: "C_UnwrapKey" }),
+        Err(failure) if matches!(failure.class(), Class::Data | Class::Other | Class::Unsupported) => Ok(()),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Wraps a key and unwraps it again.
+fn through(
+    token: &Token,
+    ward: &Ward,
+    pair: Pair,
+    way: Way,
+    (sent, kind): (Object, Kind),
+) -> Result<Object, Failure> {
+    let (session, profile) = (&ward.session, &token.profile);
+    let wrapped = way.wrap(session, pair.public, sent, profile)?;
+    way.unwrap(session, pair.private, &wrapped, kind, profile)
 }

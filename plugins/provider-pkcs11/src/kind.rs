@@ -188,6 +188,16 @@ impl Kind {
         template
     }
 
+    /// Returns the template of a secret key that is born a byte shorter than its specification has it.
+    pub(crate) fn short(self) -> Vec<Attribute<'static>> {
+        let mut template = self.class().to_vec();
+        template.extend(self.passing());
+        let bytes = self.spec.material_bytes().unwrap_or_default().saturating_sub(1);
+        template
+            .extend([Attribute::flag(CKA_WRAP, false), Attribute::number(CKA_VALUE_LEN, bytes as CK_ULONG)]);
+        template
+    }
+
     fn passing<'a>(self) -> Vec<Attribute<'a>> {
         let mut template = vec![
             Attribute::flag(CKA_TOKEN, false),

@@ -9,10 +9,7 @@ mod support;
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
 use aws_lc_rs::hmac;
 use aws_lc_rs::key_wrap::{AES_256, AesKek, KeyWrapPadded};
-use aws_lc_rs::rsa::{
-    KeySize, OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256, OaepAlgorithm, OaepPublicEncryptingKey,
-    PublicEncryptingKey,
-};
+use aws_lc_rs::rsa::{KeySize, OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair, RsaKeyPair};
 use keymill_core::Sensitive;
 use keymill_core::key::{BulkMode, KeyCheck, KeySpec, KeyUsage, SignAlgorithm, WrappingAlgorithm};
@@ -47,13 +44,6 @@ fn wrapping(provider: &Pkcs11Provider, algorithm: WrappingAlgorithm) -> StoredKe
     provider.custody().unwrap().generate_wrapping_key(KeySpec::Rsa2048, algorithm).unwrap()
 }
 
-fn encrypt(wrapping: &StoredKey, oaep: &'static OaepAlgorithm, text: &[u8]) -> Vec<u8> {
-    let key = PublicEncryptingKey::from_der(wrapping.public_key.as_ref().unwrap().as_der()).unwrap();
-    let key = OaepPublicEncryptingKey::new(key).unwrap();
-    let mut out = vec![0; key.ciphertext_size()];
-    key.encrypt(oaep, text, &mut out, None).unwrap().to_vec()
-}
-
 fn key_wrap(kek: &[u8; 32], material: &[u8]) -> Vec<u8> {
     let mut out = vec![0; material.len().next_multiple_of(8) + 8];
     AesKek::new(&AES_256, kek).unwrap().wrap_with_padding(material, &mut out).unwrap().to_vec()
@@ -61,10 +51,10 @@ fn key_wrap(kek: &[u8; 32], material: &[u8]) -> Vec<u8> {
 
 fn wrapped(wrapping: &StoredKey, algorithm: WrappingAlgorithm, material: &[u8]) -> Vec<u8> {
     match algorithm {
-        WrappingAlgorithm::RsaesOaepSha1 => encrypt(wrapping, &OAEP_SHA1_MGF1SHA1, material),
-        WrappingAlgorithm::RsaesOaepSha256 => encrypt(wrapping, &OAEP_SHA256_MGF1SHA256, material),
+        WrappingAlgorithm::RsaesOaepSha1 => support::encrypt(wrapping, &OAEP_SHA1_MGF1SHA1, material),
+        WrappingAlgorithm::RsaesOaepSha256 => support::encrypt(wrapping, &OAEP_SHA256_MGF1SHA256, material),
         WrappingAlgorithm::RsaAesKeyWrapSha256 => {
-            [encrypt(wrapping, &OAEP_SHA256_MGF1SHA256, &KEK), key_wrap(&KEK, material)].concat()
+            [support::encrypt(wrapping, &OAEP_SHA256_MGF1SHA256, &KEK), key_wrap(&KEK, material)].concat()
         }
         other => panic!("{other:?}"),
     }
@@ -346,7 +336,7 @@ fn a_pair_unwraps_in_its_token_and_does_nothing_else() {
     ];
     let oaep =
         keymill_provider_pkcs11::module::Mechanism::RsaOaep(keymill_provider_pkcs11::module::Hash::Sha1);
-    let sealed = encrypt(&wrapping, &OAEP_SHA1_MGF1SHA1, &MATERIAL[..32]);
+    let sealed = support::encrypt(&wrapping, &OAEP_SHA1_MGF1SHA1, &MATERIAL[..32]);
     if let Ok(key) = session.unwrap_key(oaep, private, &sealed, &readable) {
         assert!(session.flag(key, CKA_SENSITIVE).unwrap(), "it was unwrapped as one that can be read");
     }

@@ -23,7 +23,8 @@ pub enum WrappingAlgorithm {
     /// under that key by AES key wrap with padding (RFC 5649): for material that is longer than OAEP takes.
     #[serde(rename = "RSA_AES_KEY_WRAP_SHA_256")]
     RsaAesKeyWrapSha256,
-    /// RSAES-PKCS1-v1_5: the cloud's, and not offered here, since what it tells of a padding opens it.
+    /// RSAES-PKCS1-v1_5: the cloud's, and not offered here, since what it tells of a padding opens it, and neither aws-lc nor a token decrypts
+    /// it without telling (implicit rejection).
     #[serde(rename = "RSAES_PKCS1_V1_5")]
     RsaesPkcs1V15,
     /// SM2 public-key encryption: the cloud's, and not offered here.

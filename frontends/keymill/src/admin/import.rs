@@ -148,6 +148,9 @@ fn read(file: &Path) -> Result<Sensitive> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+    use aws_lc_rs::rsa::KeySize;
+    use aws_lc_rs::signature::{KeyPair, RsaKeyPair};
 
     #[test]
     fn a_file_that_is_no_key_is_refused_before_anything_is_asked() {
@@ -158,6 +161,25 @@ mod tests {
             std::fs::write(&file, vec![7; length]).unwrap();
             assert_eq!(read(&file).is_ok(), is_good, "{length} bytes");
         }
+    }
+
+    #[test]
+    fn material_is_wrapped_as_it_is_asked_for_and_not_where_it_is_too_long() {
+        let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+        let public: PublicKeyX509Der<'_> = pair.public_key().as_der().unwrap();
+        let wrap = |wrapping: Wrapping, length| {
+            wrapping.wrap(public.as_ref(), &Sensitive::zeroed(length)).map(|wrapped| wrapped.len())
+        };
+        for (wrapping, name, most) in [
+            (Wrapping::OaepSha1, "RSAES_OAEP_SHA_1", 256 - 42),
+            (Wrapping::OaepSha256, "RSAES_OAEP_SHA_256", 256 - 66),
+        ] {
+            assert_eq!(wrapping.algorithm().name(), name);
+            assert_eq!((wrap(wrapping, most), wrap(wrapping, most + 1)), (Some(256), None), "{name}");
+        }
+        assert_eq!(Wrapping::default().algorithm(), WrappingAlgorithm::RsaAesKeyWrapSha256);
+        assert_eq!(wrap(Wrapping::default(), 1_217), Some(256 + 1_224 + 8));
+        assert!(Wrapping::default().wrap(b"no key", &Sensitive::zeroed(32)).is_none());
     }
 
     #[test]
