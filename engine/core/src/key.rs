@@ -9,7 +9,7 @@ mod keeping;
 mod managed;
 mod spec;
 
-pub use external::{External, Fingerprint, WrappingAlgorithm};
+pub use external::{Evidence, External, Fingerprint, KeyCheck, WrappingAlgorithm};
 pub use keeping::{RotationInterval, RotationPolicy, Tags, check_tag, check_tags};
 pub use managed::{DataKeyVersion, ManagedDataKey, context_of_data_key, data_key_version_name};
 pub use spec::{DecryptAlgorithm, KeySpec, KeyUsage, SignAlgorithm};

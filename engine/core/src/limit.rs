@@ -52,6 +52,8 @@ pub const WRAPPED_MATERIAL_BYTES: usize = 8_192;
 pub const IMPORT_TOKEN_HOURS: u64 = 24;
 /// Tries that an import token is good for.
 pub const IMPORT_TRIES: u32 = 5;
+/// Wrapping keys of one CMK that wait to be destroyed in their tokens.
+pub const SPENT_WRAPPING_KEYS: usize = 16;
 /// Bytes of a text that SM2 encrypts (`AsymmetricEncrypt`).
 pub const SM2_PLAINTEXT_BYTES: usize = 6_047;
 /// Nonces of management requests that the store keeps of one access key.

@@ -50,8 +50,37 @@ pub struct ImportRecord {
     pub expires_at: Timestamp,
     /// How often that was tried.
     pub tries: u32,
-    /// The key that wrapped it; none any more once its time was over.
+    /// The key that wrapped it, in a token for a key of one; none any more once its time was over.
     pub wrapping: Option<StoredKey>,
+    /// Such keys that are used up, and yet to be destroyed in their tokens.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub spent: Vec<StoredKey>,
+}
+
+/// What stands in the place of a token's hash where there is no token any more: nobody knows of what it would be the hash.
+const NO_TOKEN: [u8; 32] = [0; 32];
+
+impl ImportRecord {
+    /// Takes the wrapping key away: one in a token is yet to be destroyed there. What the token was stays known.
+    #[must_use]
+    pub fn closed(mut self) -> Self {
+        self.spent.extend(self.wrapping.take().filter(|wrapping| wrapping.token_object().is_some()));
+        self
+    }
+
+    /// Takes the token away, too; `None` where nothing is left to be done then.
+    #[must_use]
+    pub fn used_up(self) -> Option<Self> {
+        Self { token: NO_TOKEN, ..self.closed() }.without_spent(&[])
+    }
+
+    /// Forgets wrapping keys that were destroyed, by their ids in the token; `None` where nothing is left to be known then.
+    #[must_use]
+    pub fn without_spent(mut self, destroyed: &[Vec<u8>]) -> Option<Self> {
+        self.spent.retain(|key| key.token_object().is_some_and(|object| !destroyed.contains(&object.id)));
+        let is_over = self.token == NO_TOKEN && self.spent.is_empty();
+        (!is_over).then_some(self)
+    }
 }
 
 /// Reserved invocations of a CMK's versions as they are stored: number, reserved in all. Only ever raised (SP 800-38D §8.3).
@@ -233,3 +262,62 @@ impl std::fmt::Display for OpenFailed {
 }
 
 impl std::error::Error for OpenFailed {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use keymill_core::Sensitive;
+    use keymill_core::key::{KeySpec, KeyUsage};
+    use keymill_core::seam::provider::{KeyMaterial, TokenObject};
+
+    fn wrapping(id: Option<u8>) -> StoredKey {
+        let in_token = |id| TokenObject {
+            adopted: false,
+            serial: "0123".into(),
+            label: "keymill import".into(),
+            id: vec![id],
+            check: Vec::new(),
+        };
+        let material = match id {
+            None => KeyMaterial::Clear(Sensitive::copied(b"private")),
+            Some(id) => KeyMaterial::TokenObject(in_token(id)),
+        };
+        let usage = KeyUsage::EncryptDecrypt;
+        StoredKey { spec: KeySpec::Rsa2048, usage, bulk_mode: None, material, public_key: None }
+    }
+
+    fn record(wrapping: Option<StoredKey>, spent: Vec<StoredKey>) -> ImportRecord {
+        ImportRecord {
+            token: [7; 32],
+            algorithm: WrappingAlgorithm::RsaesOaepSha256,
+            expires_at: Timestamp::from_ms(1),
+            tries: 1,
+            wrapping,
+            spent,
+        }
+    }
+
+    fn ids(record: &ImportRecord) -> Vec<u8> {
+        record.spent.iter().filter_map(|key| key.token_object()).map(|object| object.id[0]).collect()
+    }
+
+    #[test]
+    fn a_wrapping_key_of_software_ends_with_its_record_and_one_of_a_token_once_it_is_destroyed() {
+        let closed = record(Some(wrapping(None)), Vec::new()).closed();
+        assert!(closed.wrapping.is_none() && closed.spent.is_empty());
+        assert!(record(Some(wrapping(None)), Vec::new()).used_up().is_none());
+        let closed = record(Some(wrapping(Some(2))), vec![wrapping(Some(1))]).closed();
+        assert_eq!((closed.wrapping.is_none(), closed.token, ids(&closed)), (true, [7; 32], vec![1, 2]));
+        let left = closed.used_up().unwrap();
+        assert_eq!((left.token, ids(&left)), (NO_TOKEN, vec![1, 2]));
+        let left = left.without_spent(&[vec![1], vec![9]]).unwrap();
+        assert_eq!(ids(&left), [2]);
+        assert!(left.without_spent(&[vec![2]]).is_none());
+    }
+
+    #[test]
+    fn what_a_token_was_stays_known_when_its_wrapping_key_is_destroyed() {
+        let left = record(None, vec![wrapping(Some(1))]).without_spent(&[vec![1]]).unwrap();
+        assert!(left.spent.is_empty() && left.token == [7; 32]);
+    }
+}

@@ -3,6 +3,7 @@
 
 use keymill_core::Sensitive;
 use keymill_core::seam::provider::PublicKey;
+use parking_lot::RwLockReadGuard;
 
 use crate::connect::{Refusal, casts_doubt};
 use crate::domain::Domain;
@@ -10,18 +11,25 @@ use crate::kind::Kind;
 use crate::module::{Class, Failure, Object, Session};
 use crate::pair::{self, Proof};
 use crate::token::Token;
-use crate::wrapped::{self, Born};
+use crate::wrapped;
 
 /// How often a born key is to be destroyed: it can be taken out of the token until then.
 const TRIES: usize = 3;
 
 /// What a birth needs of the connection.
-struct Ward {
+pub(crate) struct Ward {
     /// The connection that the rest is of.
     generation: u64,
-    domain: Domain,
+    pub(crate) domain: Domain,
     /// What is born dies with it, should it not be destroyed before.
-    session: Session,
+    pub(crate) session: Session,
+}
+
+/// Whether something is made that stays on the token.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Writes {
+    Yes,
+    No,
 }
 
 /// A key as it is to be stored: wrapped, and the public half of a pair.
@@ -29,20 +37,25 @@ pub(crate) type Stored = (Vec<u8>, Option<PublicKey>);
 
 /// Generates a key.
 pub(crate) fn generate(token: &Token, kind: Kind) -> Result<Stored, Refusal> {
-    born(token, kind, None)
+    tended(token, Writes::No, |ward| bear(token, ward, kind, None))
 }
 
 /// Takes in a secret key that was made elsewhere: an object of the session, wrapped and destroyed at once like one that is born. The
 /// host has made it, so nothing is lost in that it passes through the module in clear.
 pub(crate) fn import(token: &Token, kind: Kind, material: &Sensitive) -> Result<Stored, Refusal> {
-    born(token, kind, Some(material))
+    tended(token, Writes::No, |ward| bear(token, ward, kind, Some(material)))
 }
 
-fn born(token: &Token, kind: Kind, material: Option<&Sensitive>) -> Result<Stored, Refusal> {
+/// Runs `work` on a session of its own, beside no other such work, and once more where the connection turns out to be gone.
+pub(crate) fn tended<T>(
+    token: &Token,
+    writes: Writes,
+    work: impl Fn(&Ward) -> Result<T, Failure>,
+) -> Result<T, Refusal> {
     let _alone = token.births.lock();
-    let ward = open(token)?;
-    let failure = match bear(token, &ward, kind, material) {
-        Ok(stored) => return Ok(stored),
+    let ward = open(token, writes)?;
+    let failure = match work(&ward) {
+        Ok(done) => return Ok(done),
         Err(failure) => failure,
     };
     if !casts_doubt(&failure) {
@@ -50,22 +63,33 @@ fn born(token: &Token, kind: Kind, material: Option<&Sensitive>) -> Result<Store
     }
     token.suspect();
     // It is tried once more where the connection turns out to be gone; else it was the call.
-    let anew = open(token)?;
+    let anew = open(token, writes)?;
     if anew.generation == ward.generation {
         return Err(failure.into());
     }
-    bear(token, &anew, kind, material).map_err(Refusal::from)
+    work(&anew).map_err(Refusal::from)
 }
 
-fn open(token: &Token) -> Result<Ward, Refusal> {
+fn open(token: &Token, writes: Writes) -> Result<Ward, Refusal> {
     token.with_link(|link| {
         token.bury(link);
         Ok(Ward {
             generation: link.cache.generation,
             domain: link.domain,
-            session: token.module.open_session(link.slot, false)?,
+            session: token.module.open_session(link.slot, writes == Writes::Yes)?,
         })
     })
+}
+
+impl Ward {
+    /// Keeps the connection from being made anew: what the handles name is what they named, until this is dropped.
+    pub(crate) fn held<'a>(&self, token: &'a Token) -> Result<RwLockReadGuard<'a, ()>, Failure> {
+        let using = token.using.read();
+        match token.generation() == self.generation {
+            true => Ok(using),
+            false => Err(Failure::OldHandle { call: "C_WrapKey" }),
+        }
+    }
 }
 
 fn bear(token: &Token, ward: &Ward, kind: Kind, material: Option<&Sensitive>) -> Result<Stored, Failure> {
@@ -74,22 +98,24 @@ fn bear(token: &Token, ward: &Ward, kind: Kind, material: Option<&Sensitive>) ->
         None => wrapped::make(&ward.session, kind.birth())?,
         Some(material) => wrapped::take_in(&ward.session, kind, material)?,
     };
-    // From here on no connection is made anew, and what the handles name is what they named.
-    let _using = token.using.read();
-    if token.generation() != ward.generation {
-        return Err(Failure::OldHandle { call: "C_WrapKey" });
-    }
-    let stored = store(token, ward, kind, born);
+    let _using = ward.held(token)?;
+    let public = born.public.map(|public| pair::public_half(&ward.session, public, kind)).transpose();
+    let stored = public.and_then(|public| store(token, ward, kind, born.key, public));
     born.objects().for_each(|object| destroy(token, &ward.session, object));
     stored
 }
 
 /// Wraps what was born. A private key is proved to come back from it: one that does not would be lost at its first use.
-fn store(token: &Token, ward: &Ward, kind: Kind, born: Born) -> Result<Stored, Failure> {
+pub(crate) fn store(
+    token: &Token,
+    ward: &Ward,
+    kind: Kind,
+    key: Object,
+    public: Option<PublicKey>,
+) -> Result<Stored, Failure> {
     let (session, profile) = (&ward.session, &token.profile);
-    let wrapped = wrapped::wrap(session, ward.domain, born.key, kind, profile)?;
-    let Some(public) = born.public else { return Ok((wrapped, None)) };
-    let public = pair::public_half(session, public, kind)?;
+    let wrapped = wrapped::wrap(session, ward.domain, key, kind, profile)?;
+    let Some(public) = public else { return Ok((wrapped, None)) };
     let private = wrapped::unwrap(session, ward.domain, &wrapped, kind, profile)?;
     let proved = pair::prove(session, kind, private, &public, Proof::Everything, profile);
     destroy(token, session, private);
@@ -98,7 +124,7 @@ fn store(token: &Token, ward: &Ward, kind: Kind, born: Born) -> Result<Stored, F
 }
 
 /// Destroys what was born; where that fails again and again it is left to the end of its session, which is next.
-fn destroy(token: &Token, session: &Session, born: Object) {
+pub(crate) fn destroy(token: &Token, session: &Session, born: Object) {
     for _ in 0..TRIES {
         match session.destroy_object(born) {
             Err(failure) if failure.class() != Class::Object => {

@@ -4,14 +4,16 @@
 use std::sync::Arc;
 
 use keymill_core::Sensitive;
-use keymill_core::key::{BulkMode, KeySpec, KeyUsage};
+use keymill_core::key::{BulkMode, KeySpec, KeyUsage, WrappingAlgorithm};
 use keymill_core::seam::provider::{
-    Adopt, KeyCustody, KeyHandle, KeyMaterial, ProviderError, StoredKey, TokenObject,
+    Adopt, KeyCustody, KeyHandle, KeyMaterial, ProviderError, StoredKey, TokenObject, Unwrapped,
+    WrappedImport,
 };
 
 use crate::births;
 use crate::cache::{Identity, Loaded};
 use crate::connect;
+use crate::import;
 use crate::kind::Kind;
 use crate::module::{Class, Failure};
 use crate::pair::{self, Proof};
@@ -43,6 +45,14 @@ impl Pkcs11Custody {
                 object.label, object.serial
             ))),
         }
+    }
+
+    /// Returns where a wrapping key is, of this token.
+    fn wrapping<'a>(&self, wrapping: &'a StoredKey) -> Result<&'a TokenObject, ProviderError> {
+        let none = || ProviderError::Rejected("the wrapping key of an import is in no token".into());
+        let object = wrapping.token_object().ok_or_else(none)?;
+        self.bound_here(wrapping)?;
+        Ok(object)
     }
 
     /// Destroys a key that was made to stay in the token: the very one, or none. Another that has its id by now is somebody else's, as is one
@@ -180,6 +190,26 @@ impl KeyCustody for Pkcs11Custody {
                 _ => refusal.into(),
             })?;
         Ok(StoredKey { spec, usage, bulk_mode, material: KeyMaterial::Wrapped(wrapped), public_key })
+    }
+
+    fn generate_wrapping_key(
+        &mut self,
+        spec: KeySpec,
+        algorithm: WrappingAlgorithm,
+    ) -> Result<StoredKey, ProviderError> {
+        import::generate(&self.token, spec, algorithm)
+    }
+
+    fn import_wrapped(&mut self, wanted: &WrappedImport) -> Result<Unwrapped, ProviderError> {
+        let kind = Kind::new(wanted.spec, wanted.usage, wanted.bulk_mode).map_err(ProviderError::Rejected)?;
+        self.token.profile.check(kind).map_err(ProviderError::Rejected)?;
+        let object = self.wrapping(&wanted.wrapping)?;
+        import::take(&self.token, kind, wanted, object)
+    }
+
+    fn destroy_wrapping_key(&mut self, wrapping: &StoredKey) -> Result<(), ProviderError> {
+        let object = self.wrapping(wrapping)?;
+        import::destroy(&self.token, wrapping, object)
     }
 
     fn generate_to_stay(

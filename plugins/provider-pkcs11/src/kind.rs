@@ -176,6 +176,28 @@ impl Kind {
         template
     }
 
+    /// Returns the template of a key that comes wrapped from outside, and is wrapped anew and destroyed like one that is born; with the length
+    /// of a secret key where the module wants it said.
+    pub(crate) fn arriving(self, length: bool) -> Vec<Attribute<'static>> {
+        let mut template = self.class().to_vec();
+        template.extend(self.passing());
+        if let Some(bytes) = self.spec.material_bytes() {
+            template.push(Attribute::flag(CKA_WRAP, false));
+            template.extend(length.then_some(Attribute::number(CKA_VALUE_LEN, bytes as CK_ULONG)));
+        }
+        template
+    }
+
+    /// Returns the template of a secret key that is born a byte shorter than its specification has it.
+    pub(crate) fn short(self) -> Vec<Attribute<'static>> {
+        let mut template = self.class().to_vec();
+        template.extend(self.passing());
+        let bytes = self.spec.material_bytes().unwrap_or_default().saturating_sub(1);
+        template
+            .extend([Attribute::flag(CKA_WRAP, false), Attribute::number(CKA_VALUE_LEN, bytes as CK_ULONG)]);
+        template
+    }
+
     fn passing<'a>(self) -> Vec<Attribute<'a>> {
         let mut template = vec![
             Attribute::flag(CKA_TOKEN, false),
@@ -328,7 +350,7 @@ mod tests {
                 true => born.clone(),
                 false => kind.arrival(&[7; 32]),
             };
-            for template in [&born, &arrived, &kind.unwrapped_saying(true, true)] {
+            for template in [&born, &arrived, &kind.arriving(true), &kind.unwrapped_saying(true, true)] {
                 let set = [CKA_ENCRYPT, CKA_DECRYPT, CKA_SIGN, CKA_VERIFY].map(|use_| flag(template, use_));
                 let expected = match (kind.spec.is_key_pair(), kind.usage, kind.mode) {
                     (false, _, Some(BulkMode::InHsm)) => [Some(true), Some(true), Some(false), Some(false)],

@@ -4,12 +4,14 @@ mod births;
 mod cache;
 mod canary;
 mod ceremony;
+mod check;
 mod config;
 mod connect;
 mod custody;
 mod der;
 mod domain;
 mod error;
+mod import;
 mod initialize;
 mod kind;
 pub mod module;
@@ -83,6 +85,7 @@ pub fn open_on(module: Module, config: Config) -> Result<Pkcs11Provider, OpenErr
             algorithms: algorithms(&token.profile.specs),
             signatures: token.profile.signatures.clone(),
             decryptions: token.profile.decryptions.clone(),
+            imports: token.profile.imports.clone(),
             derives: token.profile.derives,
             // A call can take as long as the network to the device likes.
             inline: false,

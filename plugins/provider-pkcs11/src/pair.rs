@@ -2,7 +2,7 @@
 //! attributes say what a blob claims, and some modules give a private key none that could be compared.
 
 use cryptoki_sys::*;
-use keymill_core::key::KeyUsage;
+use keymill_core::key::{KeySpec, KeyUsage};
 use keymill_core::seam::provider::PublicKey;
 
 use crate::der::{self, EXPONENT};
@@ -22,6 +22,24 @@ pub(crate) enum Proof {
     Everything,
 }
 
+/// What a public half does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Does {
+    Verify,
+    Encrypt,
+    Wrap,
+}
+
+impl Does {
+    /// Returns what the public half of a stored key does.
+    fn of(kind: Kind) -> Self {
+        match kind.usage() {
+            KeyUsage::EncryptDecrypt => Does::Encrypt,
+            KeyUsage::SignVerify | KeyUsage::GenerateVerifyMac => Does::Verify,
+        }
+    }
+}
+
 /// Reads the public half of what was born.
 pub(crate) fn public_half(session: &Session, public: Object, kind: Kind) -> Result<PublicKey, Failure> {
     let mut read = [0; 600];
@@ -38,6 +56,24 @@ pub(crate) fn public_half(session: &Session, public: Object, kind: Kind) -> Resu
         .ok_or(Failure::Overlong { call: "C_GetAttributeValue", bytes })
 }
 
+/// Reads the public half out of a private key of RSA: what it says of itself, which is yet to be proved.
+///
+/// # Errors
+/// `Mismatch` where it is none of its specification: another length, or another public exponent than 65,537.
+pub(crate) fn told_half(session: &Session, private: Object, kind: Kind) -> Result<PublicKey, Failure> {
+    let told = |attribute| {
+        let mut read = vec![0; 600];
+        let bytes = session.attribute(private, attribute, &mut read)?;
+        read.truncate(bytes);
+        // Some fill it up in front.
+        let zeroes = read.iter().take_while(|byte| **byte == 0).count();
+        Ok::<_, Failure>(read.split_off(zeroes))
+    };
+    let (modulus, exponent) = (told(CKA_MODULUS)?, told(CKA_PUBLIC_EXPONENT)?);
+    let encoded = der::public_key(kind.spec(), &modulus).filter(|_| exponent == EXPONENT);
+    encoded.map(PublicKey::from_der).ok_or(Failure::Mismatch { call: "C_UnwrapKey" })
+}
+
 /// Proves that a private key belongs to a public half, and does what it is for; `None` for an encoding that is none of ours. The
 /// session must be one that ends with it: what a failure leaves under way there would be in the way of the next.
 pub(crate) fn prove(
@@ -49,7 +85,7 @@ pub(crate) fn prove(
     profile: &ModuleProfile,
 ) -> Option<Result<(), Failure>> {
     let bare = der::public_of(kind.spec(), public.as_der())?;
-    let proved = place(session, kind, &bare).and_then(|public| {
+    let proved = place(session, kind.spec(), Does::of(kind), &bare).and_then(|public| {
         let proved = used(session, kind, private, public, proof, profile);
         // What is not destroyed goes with the session.
         let _ = session.destroy_object(public);
@@ -59,15 +95,16 @@ pub(crate) fn prove(
 }
 
 /// Makes an object of a public half.
-pub(crate) fn place(session: &Session, kind: Kind, bare: &[u8]) -> Result<Object, Failure> {
+pub(crate) fn place(session: &Session, spec: KeySpec, does: Does, bare: &[u8]) -> Result<Object, Failure> {
     let mut template = vec![
         Attribute::number(CKA_CLASS, CKO_PUBLIC_KEY),
         Attribute::flag(CKA_TOKEN, false),
-        Attribute::flag(CKA_VERIFY, kind.usage() == KeyUsage::SignVerify),
-        Attribute::flag(CKA_ENCRYPT, kind.usage() == KeyUsage::EncryptDecrypt),
+        Attribute::flag(CKA_VERIFY, does == Does::Verify),
+        Attribute::flag(CKA_ENCRYPT, does == Does::Encrypt),
     ];
+    template.extend((does == Does::Wrap).then_some(Attribute::flag(CKA_WRAP, true)));
     let point = der::point_attribute(bare);
-    match der::curve(kind.spec()) {
+    match der::curve(spec) {
         Some(curve) => template.extend([
             Attribute::number(CKA_KEY_TYPE, CKK_EC),
             Attribute::bytes(CKA_EC_PARAMS, curve),

@@ -82,6 +82,7 @@ impl<'a> Probe<'a> {
             specs: vec![KeySpec::Aes256],
             signatures: Vec::new(),
             decryptions: Vec::new(),
+            imports: Vec::new(),
         };
         self.offers(&mechanisms, &mut profile);
         Ok(profile)

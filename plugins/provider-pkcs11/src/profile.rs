@@ -1,7 +1,7 @@
 //! What a module can do and how it wants to be asked. Modules differ where the standard leaves them room.
 
 use cryptoki_sys::{CK_MECHANISM_TYPE, CKM_AES_KEY_WRAP_KWP, CKM_AES_KEY_WRAP_PAD};
-use keymill_core::key::{DecryptAlgorithm, KeySpec, KeyUsage, SignAlgorithm};
+use keymill_core::key::{DecryptAlgorithm, KeySpec, KeyUsage, SignAlgorithm, WrappingAlgorithm};
 use serde::{Deserialize, Serialize};
 
 use crate::PRIVATE_DOMAIN_KEY_LABEL;
@@ -31,6 +31,8 @@ pub struct ModuleProfile {
     pub signatures: Vec<SignAlgorithm>,
     /// How its RSA keys decrypt.
     pub decryptions: Vec<DecryptAlgorithm>,
+    /// How it unwraps key material from outside, by RSA keys of its own.
+    pub imports: Vec<WrappingAlgorithm>,
     /// How it seals with a nonce of ours.
     pub gcm: GcmMethod,
     /// Whether it computes AES-CMAC.

@@ -1,23 +1,20 @@
 //! Keys that stay in their token: made there, or taken over by label or id from whoever made them; found again by id, and known again by
-//! what they do. A check value is never read: it is the encryption of zeroes, and a part of what GCM keeps secret.
+//! what they do.
 
 use cryptoki_sys::*;
 use keymill_core::key::{BulkMode, KeySpec, KeyUsage};
 use keymill_core::seam::provider::{Adopt, KeyMaterial, ProviderError, PublicKey, StoredKey, TokenObject};
 
+use crate::check;
 use crate::connect::{self, Refusal};
 use crate::der;
 use crate::domain::DOMAIN_KEYS;
-use crate::kind::{self, Kind};
-use crate::module::{Attribute, Failure, Mechanism, Object, Session, Value};
+use crate::kind::Kind;
+use crate::module::{Attribute, Failure, Object, Session, Value};
 use crate::pair::{self, Proof};
 use crate::token::{Link, Token};
 use crate::wrapped;
 
-/// What a key must do to be known again. More than one block: what a key computes over single blocks may be keys (see `derive`).
-const TEXT: &[u8; 64] = b"keymill knows this key again by what it makes of this very text.";
-/// The nonce of the check: no epoch and no counter comes to it, and always with the same text.
-const NONCE: [u8; 12] = [0xff; 12];
 /// Bytes of an id, at most.
 const ID_BYTES: usize = 255;
 /// Bytes of a label, at most.
@@ -75,15 +72,15 @@ pub(crate) fn generate(
 
 /// Destroys what a generation left that failed, for a call that answers a failure may have been carried out all the same. Where that cannot
 /// be, the reason says what to look for.
-fn taken_back(token: &Token, kind: Kind, label: &str, id: &[u8], error: ProviderError) -> ProviderError {
-    let destroyed = token.with_link(|link| {
-        let session = token.module.open_session(link.slot, true)?;
-        let halves = if kind.spec().is_key_pair() { public_halves(&session, id)? } else { Vec::new() };
-        by_id(&session, kind, id)?
-            .into_iter()
-            .chain(halves)
-            .try_for_each(|object| session.destroy_object(object))
-    });
+pub(crate) fn taken_back(
+    token: &Token,
+    kind: Kind,
+    label: &str,
+    id: &[u8],
+    error: ProviderError,
+) -> ProviderError {
+    let destroyed =
+        token.with_link(|link| destroy_named(&token.module.open_session(link.slot, true)?, kind, id));
     match (destroyed, error) {
         (Ok(()), error) => error,
         (Err(_), ProviderError::Unavailable(mut cause)) => {
@@ -93,6 +90,13 @@ fn taken_back(token: &Token, kind: Kind, label: &str, id: &[u8], error: Provider
         (Err(_), ProviderError::Rejected(why)) => ProviderError::Rejected(left(&why, label)),
         (Err(_), error) => error,
     }
+}
+
+/// Destroys whatever has an id that was drawn here, with public halves.
+pub(crate) fn destroy_named(session: &Session, kind: Kind, id: &[u8]) -> Result<(), Failure> {
+    let halves = if kind.spec().is_key_pair() { public_halves(session, id)? } else { Vec::new() };
+    let found = by_id(session, kind, id)?;
+    found.into_iter().chain(halves).try_for_each(|object| session.destroy_object(object))
 }
 
 fn left(why: &str, label: &str) -> String {
@@ -164,7 +168,7 @@ fn take(token: &Token, link: &Link, kind: Kind, wanted: &Adopt) -> Result<Taken,
     let check = match &public {
         // It is known by its public half.
         Some(_) => Vec::new(),
-        None => answer(&session, object, kind)?,
+        None => check::answer(&session, object, kind)?,
     };
     if let Some(public) = &public {
         let proved = pair::prove(&session, kind, object, public, Proof::Everything, &token.profile);
@@ -198,7 +202,7 @@ pub(crate) fn found_again(
         Some(public) => pair::prove(&session, kind, object, public, Proof::Halves, &token.profile)
             .unwrap_or(Err(other("C_Sign")))?,
         None => {
-            if answer(&session, object, kind)? != stored.check {
+            if check::answer(&session, object, kind)? != stored.check {
                 return Err(other("C_Sign"));
             }
         }
@@ -228,7 +232,8 @@ pub(crate) fn destroy(
     session.destroy_object(object)
 }
 
-fn by_id(session: &Session, kind: Kind, id: &[u8]) -> Result<Vec<Object>, Failure> {
+/// Finds the keys of an id on the token, of a pair the private half.
+pub(crate) fn by_id(session: &Session, kind: Kind, id: &[u8]) -> Result<Vec<Object>, Failure> {
     let mut template = kind.class()[..1].to_vec();
     template.extend([Attribute::flag(CKA_TOKEN, true), Attribute::bytes(CKA_ID, id)]);
     session.find_objects(&template)
@@ -259,26 +264,6 @@ fn unlike(session: &Session, object: Object, kind: Kind) -> Result<Option<String
         }
     }
     Ok(None)
-}
-
-/// Has a secret key do what it is known by.
-fn answer(session: &Session, object: Object, kind: Kind) -> Result<Vec<u8>, Failure> {
-    if kind.seals() {
-        let mut sealed = vec![0; TEXT.len() + 16];
-        session.encrypt_init(Mechanism::Gcm { nonce: &NONCE, aad: &[] }, object)?;
-        let len = session.encrypt(TEXT, &mut sealed)?;
-        sealed.truncate(len);
-        return Ok(sealed);
-    }
-    let mechanism = match kind.derives() {
-        true => Mechanism::Plain(CKM_AES_CMAC),
-        false => kind::signing(kind.spec().signatures()[0])?,
-    };
-    let mut mac = vec![0; 64];
-    session.sign_init(mechanism, object)?;
-    let len = session.sign(TEXT, &mut mac)?;
-    mac.truncate(len);
-    Ok(mac)
 }
 
 fn public_halves(session: &Session, id: &[u8]) -> Result<Vec<Object>, Failure> {
@@ -317,7 +302,7 @@ fn bytes(
     Ok(read)
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -4,8 +4,10 @@
 use std::sync::Arc;
 
 use keymill_core::Sensitive;
-use keymill_core::key::{BulkMode, KeySpec, KeyUsage};
-use keymill_core::seam::provider::{Adopt, KeyCustody, KeyHandle, KeyMaterial, ProviderError, StoredKey};
+use keymill_core::key::{BulkMode, KeySpec, KeyUsage, WrappingAlgorithm};
+use keymill_core::seam::provider::{
+    Adopt, KeyCustody, KeyHandle, KeyMaterial, ProviderError, StoredKey, Unwrapped, WrappedImport,
+};
 
 use crate::key::{self, SoftwareKey};
 use crate::{import, self_test};
@@ -64,6 +66,22 @@ impl KeyCustody for SoftwareCustody {
         }
         let material = KeyMaterial::Clear(Sensitive::copied(material.expose()));
         Ok(StoredKey { spec, usage, bulk_mode, material, public_key: None })
+    }
+
+    fn generate_wrapping_key(
+        &mut self,
+        _spec: KeySpec,
+        _algorithm: WrappingAlgorithm,
+    ) -> Result<StoredKey, ProviderError> {
+        Err(ProviderError::Rejected("key material comes into software in clear".into()))
+    }
+
+    fn import_wrapped(&mut self, _import: &WrappedImport) -> Result<Unwrapped, ProviderError> {
+        Err(ProviderError::Rejected("key material comes into software in clear".into()))
+    }
+
+    fn destroy_wrapping_key(&mut self, _wrapping: &StoredKey) -> Result<(), ProviderError> {
+        Err(ProviderError::Rejected("software has no pairs that unwrap in a token".into()))
     }
 
     fn generate_to_stay(

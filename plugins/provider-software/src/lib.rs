@@ -68,6 +68,8 @@ pub fn open(_config: Config) -> Result<SoftwareProvider, OpenError> {
                 DecryptAlgorithm::RsaesOaepSha1,
                 DecryptAlgorithm::Sm2Pke,
             ],
+            // It is unwrapped before it comes here.
+            imports: Vec::new(),
             derives: true,
             inline: true,
             max_batch: limit::BATCH_ITEMS,

@@ -18,10 +18,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keymill_core::Sensitive;
-use keymill_core::key::{BulkMode, KeySpec, KeyUsage};
+use keymill_core::key::{BulkMode, KeySpec, KeyUsage, WrappingAlgorithm};
 use keymill_core::seam::provider::{
     Adopt, AeadBatch, AeadItem, CryptoProvider, CryptoSession, DecryptJob, DeriveJob, FailureCode,
-    KeyCustody, KeyHandle, ProviderError, ProviderProfile, SessionLost, SignJob, StoredKey,
+    KeyCustody, KeyHandle, ProviderError, ProviderProfile, SessionLost, SignJob, StoredKey, Unwrapped,
+    WrappedImport,
 };
 use keymill_provider_worker::{Config, Refusal, Served, run};
 use rustix::process::{Signal, getpid, kill_process};
@@ -180,6 +181,22 @@ impl KeyCustody for Stuck {
         material: &Sensitive,
     ) -> Result<StoredKey, ProviderError> {
         self.0.import(spec, usage, bulk_mode, material)
+    }
+
+    fn generate_wrapping_key(
+        &mut self,
+        spec: KeySpec,
+        algorithm: WrappingAlgorithm,
+    ) -> Result<StoredKey, ProviderError> {
+        self.0.generate_wrapping_key(spec, algorithm)
+    }
+
+    fn import_wrapped(&mut self, import: &WrappedImport) -> Result<Unwrapped, ProviderError> {
+        self.0.import_wrapped(import)
+    }
+
+    fn destroy_wrapping_key(&mut self, wrapping: &StoredKey) -> Result<(), ProviderError> {
+        self.0.destroy_wrapping_key(wrapping)
     }
 
     fn generate_to_stay(

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use keymill_core::Sensitive;
-use keymill_core::key::{BulkMode, KeySpec, KeyUsage};
-use keymill_core::seam::provider::{Adopt, KeyCustody, KeyHandle, ProviderError, StoredKey};
+use keymill_core::key::{BulkMode, KeySpec, KeyUsage, WrappingAlgorithm};
+use keymill_core::seam::provider::{
+    Adopt, KeyCustody, KeyHandle, ProviderError, StoredKey, Unwrapped, WrappedImport,
+};
 
 use crate::connection::{Connection, Trouble};
 use crate::supervisor::Supervisor;
-use crate::wire::{ControlRequest, Garbled, KeyRef, Kind, Released, StoredMessage};
+use crate::wire::{ControlRequest, Garbled, KeyRef, Kind, Released, StoredMessage, UnwrappedMessage};
 
 /// Room for a control message: key material is to leave no copies behind, which a vector makes when it grows.
 const MESSAGE_BYTES: usize = 64 * 1024;
@@ -69,7 +71,7 @@ impl WorkerCustody {
             }
             Err(trouble) => {
                 let mut reason = supervisor.reason(generation, &trouble, connection.timeout());
-                if kind == Kind::GenerateToStay {
+                if matches!(kind, Kind::GenerateToStay | Kind::GenerateWrappingKey) {
                     reason.push_str(
                         "; a key may be left in the token, that no CMK uses and that can be destroyed",
                     );
@@ -77,16 +79,24 @@ impl WorkerCustody {
                 let lane = self.lane.take();
                 if let (Trouble::Hung, Some((_, connection))) = (&trouble, lane) {
                     // Keys are made apart; whatever else hangs holds what all loading needs, so nothing more comes of this worker.
-                    supervisor.hung(
-                        generation,
-                        connection.into_stream(),
-                        !matches!(kind, Kind::Generate | Kind::GenerateToStay | Kind::Import),
-                    );
+                    supervisor.hung(generation, connection.into_stream(), !is_making(kind));
                 }
                 Err(ProviderError::unavailable(reason))
             }
         }
     }
+}
+
+/// Tells whether a key is made by it, or brought in.
+fn is_making(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Generate
+            | Kind::GenerateToStay
+            | Kind::GenerateWrappingKey
+            | Kind::Import
+            | Kind::ImportWrapped
+    )
 }
 
 impl KeyCustody for WorkerCustody {
@@ -109,6 +119,26 @@ impl KeyCustody for WorkerCustody {
     ) -> Result<StoredKey, ProviderError> {
         let encode = |out: &mut Vec<u8>| ControlRequest::encode_import(spec, usage, bulk_mode, material, out);
         Ok(self.ask(Kind::Import, Kind::Stored, encode, StoredMessage::decode)?.1)
+    }
+
+    fn generate_wrapping_key(
+        &mut self,
+        spec: KeySpec,
+        algorithm: WrappingAlgorithm,
+    ) -> Result<StoredKey, ProviderError> {
+        let encode = |out: &mut Vec<u8>| ControlRequest::encode_wrapping_key(spec, algorithm, out);
+        Ok(self.ask(Kind::GenerateWrappingKey, Kind::Stored, encode, StoredMessage::decode)?.1)
+    }
+
+    fn import_wrapped(&mut self, import: &WrappedImport) -> Result<Unwrapped, ProviderError> {
+        let encode = |out: &mut Vec<u8>| ControlRequest::encode_import_wrapped(import, out);
+        Ok(self.ask(Kind::ImportWrapped, Kind::Unwrapped, encode, UnwrappedMessage::decode)?.1)
+    }
+
+    fn destroy_wrapping_key(&mut self, wrapping: &StoredKey) -> Result<(), ProviderError> {
+        let encode = |out: &mut Vec<u8>| StoredMessage::encode(wrapping, out);
+        self.ask(Kind::DestroyWrappingKey, Kind::Done, encode, |_| Ok(()))?;
+        Ok(())
     }
 
     fn generate_to_stay(

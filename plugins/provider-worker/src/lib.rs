@@ -47,6 +47,7 @@ pub fn open(config: Config) -> Result<WorkerProvider, OpenError> {
             algorithms: profile.algorithms,
             signatures: profile.signatures,
             decryptions: profile.decryptions,
+            imports: profile.imports,
             derives: profile.derives,
             // Every call waits for another process.
             inline: false,

@@ -8,12 +8,14 @@ use keymill_core::seam::provider::{
 };
 
 mod halves;
+mod imports;
 mod items;
 mod keys;
 mod pairs;
 mod signatures;
 
 pub use halves::*;
+pub use imports::*;
 pub use items::*;
 pub use keys::*;
 pub use pairs::*;
@@ -32,6 +34,8 @@ macro_rules! provider_suite {
             generated_keys_differ
             an_imported_key_is_the_one_that_was_made_elsewhere
             what_is_no_key_of_its_specification_is_not_imported
+            wrapped_material_is_the_key_that_was_made_elsewhere
+            wrapping_that_the_profile_does_not_list_is_rejected
             damaged_material_is_corrupt
             lanes_of_control_share_what_is_loaded
             the_canary_lives

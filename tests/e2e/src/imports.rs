@@ -5,7 +5,7 @@ use aws_lc_rs::rsa::{
     OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256, OaepAlgorithm, OaepPublicEncryptingKey, PublicEncryptingKey,
 };
 use keymill_core::Timestamp;
-use keymill_core::key::{KeySpec, KeyUsage, Origin, ProtectionLevel, WrappingAlgorithm};
+use keymill_core::key::{BulkMode, KeySpec, KeyUsage, Origin, ProtectionLevel, WrappingAlgorithm};
 use keymill_core::operation::*;
 
 use crate::Pair;
@@ -53,16 +53,32 @@ pub fn key_wrap(key: &[u8; 32], material: &[u8]) -> Vec<u8> {
     kek.wrap_with_padding(material, &mut out).expect("it can be wrapped").to_vec()
 }
 
+/// Asks for a key whose material is imported.
+pub fn external(spec: KeySpec, level: ProtectionLevel, bulk_mode: Option<BulkMode>) -> CreateKeyRequest {
+    CreateKeyRequest {
+        key_spec: Some(spec),
+        origin: Some(Origin::External),
+        protection_level: Some(level),
+        bulk_mode,
+        ..Default::default()
+    }
+}
+
 impl Caller {
     /// Creates a key of software whose material is imported.
     pub fn create_external(&mut self, spec: KeySpec, usage: Option<KeyUsage>) -> Answered<Pair> {
-        let request = CreateKeyRequest {
-            key_spec: Some(spec),
-            key_usage: usage,
-            origin: Some(Origin::External),
-            protection_level: Some(ProtectionLevel::Software),
-            ..Default::default()
-        };
+        let request =
+            CreateKeyRequest { key_usage: usage, ..external(spec, ProtectionLevel::Software, None) };
+        self.create_external_of(request)
+    }
+
+    /// Creates a key of the tokens whose material is imported.
+    pub fn create_external_in_hsm(&mut self, spec: KeySpec, mode: Option<BulkMode>) -> Answered<Pair> {
+        self.create_external_of(external(spec, ProtectionLevel::Hsm, mode))
+    }
+
+    /// Creates a key as a request has it.
+    pub fn create_external_of(&mut self, request: CreateKeyRequest) -> Answered<Pair> {
         let shown = self.ask(request, take!(CreateKey, reply => reply.key_metadata))?;
         Ok(Pair { key: shown.key_id, version: shown.primary_key_version })
     }

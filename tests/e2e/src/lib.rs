@@ -25,7 +25,7 @@ mod rows;
 pub use caller::{Answered, Caller, Items, Named, Opened, batch_encrypt, context};
 pub use captured::{Captured, Web};
 pub use export::{Owner, Recipient};
-pub use imports::{Parameters, key_wrap};
+pub use imports::{Parameters, external, key_wrap};
 pub use logs::Logs;
 pub use look::{audit_lines, eventually, files, find_in_files, metric, requests_of, verified};
 pub use managed::Given;

@@ -302,8 +302,17 @@ impl Simulated {
 
     /// Returns how many secret keys the token has whose label begins so.
     pub fn count_keys(&self, label: &str) -> usize {
+        self.count(CKO_SECRET_KEY, label)
+    }
+
+    /// Returns how many private keys the token has whose label begins so.
+    pub fn count_private_keys(&self, label: &str) -> usize {
+        self.count(CKO_PRIVATE_KEY, label)
+    }
+
+    fn count(&self, class: CK_OBJECT_CLASS, label: &str) -> usize {
         let session = self.log_in();
-        let of_token = [Attribute::number(CKA_CLASS, CKO_SECRET_KEY), Attribute::flag(CKA_TOKEN, true)];
+        let of_token = [Attribute::number(CKA_CLASS, class), Attribute::flag(CKA_TOKEN, true)];
         let begins = |object: &&Object| {
             let mut read = [0; 255];
             let bytes = session.attribute(**object, CKA_LABEL, &mut read).unwrap_or(0);

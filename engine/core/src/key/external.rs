@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Cmk, DecryptAlgorithm, KeyChange, KeyState};
 use crate::error::{Error, ErrorKind, Result};
+use crate::operation::Bin;
 use crate::time::Timestamp;
 
 /// How key material is wrapped for its import.
@@ -22,7 +23,8 @@ pub enum WrappingAlgorithm {
     /// under that key by AES key wrap with padding (RFC 5649): for material that is longer than OAEP takes.
     #[serde(rename = "RSA_AES_KEY_WRAP_SHA_256")]
     RsaAesKeyWrapSha256,
-    /// RSAES-PKCS1-v1_5: the cloud's, and not offered here, since what it tells of a padding opens it.
+    /// RSAES-PKCS1-v1_5: the cloud's, and not offered here, since what it tells of a padding opens it, and neither aws-lc nor a token decrypts
+    /// it without telling (implicit rejection).
     #[serde(rename = "RSAES_PKCS1_V1_5")]
     RsaesPkcs1V15,
     /// SM2 public-key encryption: the cloud's, and not offered here.
@@ -40,6 +42,11 @@ impl WrappingAlgorithm {
             WrappingAlgorithm::RsaesPkcs1V15 => "RSAES_PKCS1_V1_5",
             WrappingAlgorithm::Sm2Pke => "SM2PKE",
         }
+    }
+
+    /// Tells whether what it wraps may be as long as a private key: a symmetric key takes it there, and is wrapped itself.
+    pub fn is_hybrid(self) -> bool {
+        self == WrappingAlgorithm::RsaAesKeyWrapSha256
     }
 
     /// Returns how the wrapping key opens what it wrapped; `None` where that is not offered.
@@ -76,18 +83,78 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
+/// What material in a token is known again by, where nobody else may see it: what it makes there of a text that is kept for this, or the
+/// public half of a key pair. The provider's own.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KeyCheck(Vec<u8>);
+
+impl KeyCheck {
+    /// Takes it as a provider made it.
+    pub fn from_bytes(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    /// Returns it for the provider.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for KeyCheck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyCheck of {} bytes", self.0.len())
+    }
+}
+
+impl Serialize for KeyCheck {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        Bin::from(self.as_bytes()).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for KeyCheck {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        Ok(Self(Bin::deserialize(deserializer)?.into_vec()))
+    }
+}
+
+/// What shows of material that was imported whether it is the one of before.
+#[derive(Clone, Debug)]
+pub enum Evidence {
+    /// Of material in software.
+    Fingerprint(Fingerprint),
+    /// Of material in a token.
+    Check(KeyCheck),
+}
+
 /// What is known of the material of a key that is imported.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct External {
     /// Of the one material that the key ever has, from its first import on; kept as long as the key is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<Fingerprint>,
+    /// The same of a key in a token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<KeyCheck>,
     /// Whether the material is here.
     #[serde(default)]
     pub is_present: bool,
     /// When it is deleted by itself; `None`: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
+}
+
+impl External {
+    /// Tells whether material is the one that the key has had, or its first.
+    fn allows(&self, evidence: &Evidence) -> bool {
+        match (evidence, &self.fingerprint, &self.check) {
+            (_, None, None) => true,
+            (Evidence::Fingerprint(of), Some(known), _) => known.is(of),
+            (Evidence::Check(of), _, Some(known)) => known == of,
+            // It would be another kind of key.
+            (Evidence::Fingerprint(_), None, Some(_)) | (Evidence::Check(_), Some(_), None) => false,
+        }
+    }
 }
 
 impl Cmk {
@@ -122,13 +189,16 @@ impl Cmk {
     ///
     /// # Errors
     /// As of [`Self::check_importable`]; `InvalidKeyMaterial` for other material than it ever had.
-    pub fn with_material(&self, fingerprint: Fingerprint, expires_at: Option<Timestamp>) -> Result<Self> {
-        let before = self.check_importable()?;
-        if before.fingerprint.is_some_and(|known| !known.is(&fingerprint)) {
+    pub fn with_material(&self, evidence: Evidence, expires_at: Option<Timestamp>) -> Result<Self> {
+        if !self.check_importable()?.allows(&evidence) {
             return Err(Error::invalid_key_material());
         }
         let mut cmk = self.clone();
-        cmk.external = Some(External { fingerprint: Some(fingerprint), is_present: true, expires_at });
+        let (fingerprint, check) = match evidence {
+            Evidence::Fingerprint(fingerprint) => (Some(fingerprint), None),
+            Evidence::Check(check) => (None, Some(check)),
+        };
+        cmk.external = Some(External { fingerprint, check, is_present: true, expires_at });
         if cmk.state == KeyState::PendingImport {
             cmk.state = KeyState::Enabled;
         }
@@ -142,8 +212,7 @@ impl Cmk {
     pub fn without_material(&self) -> Result<Self> {
         let before = self.external.as_ref().ok_or_else(Error::not_external)?;
         let mut cmk = self.clone();
-        cmk.external =
-            Some(External { fingerprint: before.fingerprint, is_present: false, expires_at: None });
+        cmk.external = Some(External { is_present: false, expires_at: None, ..before.clone() });
         if cmk.state != KeyState::PendingDeletion {
             cmk.state = KeyState::PendingImport;
         }
@@ -186,8 +255,16 @@ mod tests {
         }
     }
 
-    fn of(byte: u8) -> Fingerprint {
+    fn print(byte: u8) -> Fingerprint {
         Fingerprint::from_bytes([byte; 32])
+    }
+
+    fn of(byte: u8) -> Evidence {
+        Evidence::Fingerprint(print(byte))
+    }
+
+    fn check_of(byte: u8) -> Evidence {
+        Evidence::Check(KeyCheck::from_bytes(vec![byte; 80]))
     }
 
     #[test]
@@ -236,9 +313,32 @@ mod tests {
         for bit in 0..256 {
             let mut bytes = [7; 32];
             bytes[bit / 8] ^= 1 << (bit % 8);
-            assert!(!Fingerprint::from_bytes(bytes).is(&of(7)), "bit {bit}");
+            assert!(!Fingerprint::from_bytes(bytes).is(&print(7)), "bit {bit}");
         }
-        assert!(of(7).is(&of(7)));
-        assert_eq!(format!("{:?}", of(7)), "Fingerprint");
+        assert!(print(7).is(&print(7)));
+        assert_eq!(format!("{:?}", print(7)), "Fingerprint");
+    }
+
+    #[test]
+    fn material_in_a_token_is_known_by_its_check_and_by_nothing_else() {
+        let new = cmk(KeyState::PendingImport, Some(External::default()));
+        let key = new.with_material(check_of(1), None).unwrap();
+        let gone = key.without_material().unwrap();
+        for key in [&key, &gone] {
+            assert!(key.with_material(check_of(1), None).is_ok());
+            for other in [check_of(2), of(1), Evidence::Check(KeyCheck::from_bytes(vec![1; 79]))] {
+                let error = key.with_material(other, None).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::InvalidKeyMaterial);
+            }
+        }
+        let in_software = new.with_material(of(1), None).unwrap();
+        assert!(in_software.with_material(check_of(1), None).is_err());
+        // Neither is lost on its way to the store, and records of before there were checks have none.
+        let text = serde_json::to_string(gone.external.as_ref().unwrap()).unwrap();
+        let read: External = serde_json::from_str(&text).unwrap();
+        assert_eq!(read.check.unwrap().as_bytes(), [1; 80]);
+        let old: External = serde_json::from_str(r#"{"is_present":true}"#).unwrap();
+        assert!(old.check.is_none() && old.is_present);
+        assert_eq!(format!("{:?}", check_of(1)), "Check(KeyCheck of 80 bytes)");
     }
 }

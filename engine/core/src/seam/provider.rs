@@ -5,18 +5,22 @@ use std::fmt;
 use std::sync::Arc;
 
 mod cause;
+mod import;
 mod jobs;
 mod public;
 mod stored;
 
 pub use cause::{Cause, FailureCode};
+pub use import::{Unwrapped, WrappedImport};
 pub use jobs::{AeadBatch, AeadItem, DecryptJob, DeriveJob, JobError, SignJob};
 pub use public::PublicHalf;
 pub use stored::{Adopt, KeyMaterial, PublicKey, StoredKey, TokenObject};
 
 use crate::blob::Algorithm;
 use crate::error::{Error, ErrorKind};
-use crate::key::{BulkMode, DecryptAlgorithm, KeySpec, KeyUsage, ProtectionLevel, SignAlgorithm};
+use crate::key::{
+    BulkMode, DecryptAlgorithm, KeySpec, KeyUsage, ProtectionLevel, SignAlgorithm, WrappingAlgorithm,
+};
 use crate::sensitive::Sensitive;
 
 /// A token, or this process's memory.
@@ -62,6 +66,8 @@ pub struct ProviderProfile {
     pub signatures: Vec<SignAlgorithm>,
     /// Algorithms of `decrypt_asymmetric`, for those keys that have them.
     pub decryptions: Vec<DecryptAlgorithm>,
+    /// How key material may come wrapped into it (`import_wrapped`).
+    pub imports: Vec<WrappingAlgorithm>,
     /// Whether `derive` computes XAES subkeys.
     pub derives: bool,
     /// Whether its sessions compute at once on the caller's thread, so that a lane would cost more than the work.
@@ -87,6 +93,13 @@ impl ProviderProfile {
             }
         };
         works && self.specs.contains(&spec) && spec.usages().contains(&usage)
+    }
+
+    /// Tells whether material of `spec` comes into it wrapped by `algorithm`: a private key under AES alone, since modules differ in what of
+    /// one they unwrap by RSA; and a key of RSA alone, since no module was seen to tell the public half of another.
+    pub fn imports(&self, spec: KeySpec, algorithm: WrappingAlgorithm) -> bool {
+        let carries = !spec.is_key_pair() || (spec.modulus_bytes().is_some() && algorithm.is_hybrid());
+        carries && self.imports.contains(&algorithm)
     }
 }
 
@@ -116,6 +129,28 @@ pub trait KeyCustody: Send {
         bulk_mode: Option<BulkMode>,
         material: &Sensitive,
     ) -> Result<StoredKey, ProviderError>;
+    /// Generates a pair of `spec` that stays in the token until it is destroyed there, to unwrap material by `algorithm` and for nothing else;
+    /// neither half is ever used outside but to wrap. Where that fails, nothing is left there, or the error says that something may be.
+    ///
+    /// # Errors
+    /// `Rejected` for what the profile does not list, and where the provider takes no wrapped material.
+    fn generate_wrapping_key(
+        &mut self,
+        spec: KeySpec,
+        algorithm: WrappingAlgorithm,
+    ) -> Result<StoredKey, ProviderError>;
+    /// Takes material in that was wrapped by such a pair: it is unwrapped in the token, wrapped there as one that is generated, and at no
+    /// time seen outside.
+    ///
+    /// # Errors
+    /// `Rejected` for whatever does not unwrap as a key of its specification, and for other material than `check` is of; why is for the log
+    /// alone. `Corrupt` where the token has no such pair any more.
+    fn import_wrapped(&mut self, import: &WrappedImport) -> Result<Unwrapped, ProviderError>;
+    /// Destroys such a pair; one that is gone already counts as destroyed.
+    ///
+    /// # Errors
+    /// `Rejected` where it is of another token; `Unavailable` where this one is down.
+    fn destroy_wrapping_key(&mut self, wrapping: &StoredKey) -> Result<(), ProviderError>;
     /// Generates a key that stays in the token, as one of its objects, and returns where it is: no other token has it. Where that fails,
     /// nothing is left there, or the error says that something may be.
     ///

@@ -6,8 +6,12 @@ use std::time::Instant;
 
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::AccessKeyId;
-use keymill_core::key::{BulkMode, Fallback, KeySpec, KeyUsage, ProtectionLevel};
-use keymill_core::seam::provider::{Adopt, KeyCustody, KeyMaterial, ProviderError, StoredKey, TokenObject};
+use keymill_core::key::{
+    BulkMode, Fallback, KeyCheck, KeySpec, KeyUsage, ProtectionLevel, WrappingAlgorithm,
+};
+use keymill_core::seam::provider::{
+    Adopt, KeyCustody, KeyMaterial, ProviderError, StoredKey, TokenObject, Unwrapped, WrappedImport,
+};
 use tokio::sync::oneshot;
 
 use super::Wrapped;
@@ -56,8 +60,20 @@ enum Task {
         usage: KeyUsage,
         reply: oneshot::Sender<Result<Made>>,
     },
+    /// Makes a pair in a token, which material is to be wrapped by.
+    MakeWrapping {
+        spec: KeySpec,
+        algorithm: WrappingAlgorithm,
+        reply: oneshot::Sender<Result<Made>>,
+    },
+    ImportWrapped {
+        import: Box<WrappedImport>,
+        reply: oneshot::Sender<Result<Made>>,
+    },
     Destroy {
         key: StoredKey,
+        /// Whether it wrapped material.
+        is_wrapping: bool,
         reply: oneshot::Sender<Result<()>>,
     },
 }
@@ -65,6 +81,7 @@ enum Task {
 /// What came of a job.
 pub(crate) enum Done {
     Key(StoredKey),
+    Unwrapped(Unwrapped),
     Destroyed,
 }
 
@@ -73,6 +90,8 @@ pub(crate) struct Made {
     pub(crate) key: StoredKey,
     /// The same in software, of a key in a token that may fall back to it.
     pub(crate) copy: Option<StoredKey>,
+    /// What it is known by, where it was imported into a token.
+    pub(crate) check: Option<KeyCheck>,
 }
 
 impl Made {
@@ -136,6 +155,43 @@ impl CustodyJob {
         (Self { task, berth: None, deadline, principal, attempts: 0 }, made)
     }
 
+    /// Puts the making of a wrapping key together in the token at `berth`.
+    pub(crate) fn make_wrapping(
+        spec: KeySpec,
+        algorithm: WrappingAlgorithm,
+        berth: usize,
+        deadline: Instant,
+        principal: Arc<AccessKeyId>,
+    ) -> (Self, oneshot::Receiver<Result<Made>>) {
+        let (reply, made) = oneshot::channel();
+        let task = Task::MakeWrapping { spec, algorithm, reply };
+        (Self { task, berth: Some(berth), deadline, principal, attempts: 0 }, made)
+    }
+
+    /// Puts the import of material together that the token at `berth` unwraps.
+    pub(crate) fn import_wrapped(
+        import: WrappedImport,
+        berth: usize,
+        deadline: Instant,
+        principal: Arc<AccessKeyId>,
+    ) -> (Self, oneshot::Receiver<Result<Made>>) {
+        let (reply, made) = oneshot::channel();
+        let task = Task::ImportWrapped { import: Box::new(import), reply };
+        (Self { task, berth: Some(berth), deadline, principal, attempts: 0 }, made)
+    }
+
+    /// Puts the destruction of a wrapping key together that is used up, in the token at `berth`.
+    pub(crate) fn destroy_wrapping(
+        key: StoredKey,
+        berth: usize,
+        deadline: Instant,
+        principal: Arc<AccessKeyId>,
+    ) -> (Self, oneshot::Receiver<Result<()>>) {
+        let (reply, destroyed) = oneshot::channel();
+        let task = Task::Destroy { key, is_wrapping: true, reply };
+        (Self { task, berth: Some(berth), deadline, principal, attempts: 0 }, destroyed)
+    }
+
     /// Puts the destruction of a key together that stays in the token at `berth`.
     pub(crate) fn destroy(
         key: StoredKey,
@@ -144,7 +200,7 @@ impl CustodyJob {
         principal: Arc<AccessKeyId>,
     ) -> (Self, oneshot::Receiver<Result<()>>) {
         let (reply, destroyed) = oneshot::channel();
-        let task = Task::Destroy { key, reply };
+        let task = Task::Destroy { key, is_wrapping: false, reply };
         (Self { task, berth, deadline, principal, attempts: 0 }, destroyed)
     }
 
@@ -166,7 +222,17 @@ impl CustodyJob {
             Task::Import { wrapped, spec, usage, .. } => {
                 wrapped.open().and_then(|material| custody.import(*spec, *usage, None, &material))
             }
-            Task::Destroy { key, .. } => return custody.destroy(key).map(|()| Done::Destroyed),
+            Task::MakeWrapping { spec, algorithm, .. } => custody.generate_wrapping_key(*spec, *algorithm),
+            Task::ImportWrapped { import, .. } => {
+                return custody.import_wrapped(import).map(Done::Unwrapped);
+            }
+            Task::Destroy { key, is_wrapping, .. } => {
+                let destroyed = match is_wrapping {
+                    true => custody.destroy_wrapping_key(key),
+                    false => custody.destroy(key),
+                };
+                return destroyed.map(|()| Done::Destroyed);
+            }
         };
         key.map(Done::Key)
     }
@@ -174,9 +240,11 @@ impl CustodyJob {
     /// Tells whether nobody waits for it any more.
     pub(crate) fn is_abandoned(&self) -> bool {
         match &self.task {
-            Task::Make { reply, .. } | Task::Adopt { reply, .. } | Task::Import { reply, .. } => {
-                reply.is_closed()
-            }
+            Task::Make { reply, .. }
+            | Task::Adopt { reply, .. }
+            | Task::Import { reply, .. }
+            | Task::MakeWrapping { reply, .. }
+            | Task::ImportWrapped { reply, .. } => reply.is_closed(),
             Task::Destroy { reply, .. } => reply.is_closed(),
         }
     }
@@ -185,14 +253,18 @@ impl CustodyJob {
     pub(crate) fn answer(self, done: Result<Done>) {
         let (reply, copy) = match self.task {
             Task::Make { reply, copy, .. } => (reply, copy),
-            Task::Adopt { reply, .. } | Task::Import { reply, .. } => (reply, None),
+            Task::Adopt { reply, .. }
+            | Task::Import { reply, .. }
+            | Task::MakeWrapping { reply, .. }
+            | Task::ImportWrapped { reply, .. } => (reply, None),
             Task::Destroy { reply, .. } => {
                 let _gone = reply.send(done.map(drop));
                 return;
             }
         };
         let made = done.and_then(|done| match done {
-            Done::Key(key) => Ok(Made { key, copy }),
+            Done::Key(key) => Ok(Made { key, copy, check: None }),
+            Done::Unwrapped(Unwrapped { key, check }) => Ok(Made { key, copy, check: Some(check) }),
             Done::Destroyed => Err(Error::internal("a key was destroyed that was to be made")),
         });
         if let Err(Ok(unwanted)) = reply.send(made) {

@@ -10,7 +10,7 @@ use keymill_core::key::{
     Cmk, Fallback, KeyChange, KeySpec, KeyUsage, ProtectionLevel, Tags, WrappingAlgorithm,
 };
 use keymill_core::operation::*;
-use keymill_core::seam::provider::{ProviderError, StoredKey};
+use keymill_core::seam::provider::{ProviderError, StoredKey, WrappedImport};
 
 use super::plan::Plan;
 use super::read::{used, version_row};
@@ -172,9 +172,9 @@ impl Gate {
         let request_id = call.request_id;
         match plan {
             Plan::CreateKey { description, wanted, rotation, tags, policy, is_external } => {
-                let Wanted { spec, usage, protection, fallback, .. } = wanted;
+                let Wanted { spec, usage, protection, bulk_mode, fallback, .. } = wanted;
                 let material = match is_external {
-                    true => Material::Awaited { spec, usage },
+                    true => Material::Awaited { spec, usage, bulk_mode },
                     false => Material::Made(Box::new(self.generate(call, wanted, None, deadline).await?)),
                 };
                 let creator = (*call.principal.access_key).clone();
@@ -215,16 +215,8 @@ impl Gate {
                 let key_metadata = self.metadata(&changed.value);
                 Ok(done(Reply::AdoptKey(AdoptKeyReply { key_metadata, request_id }), changed))
             }
-            Plan::MakeParameters { id, spec, algorithm } => {
-                let wanted = Wanted {
-                    spec,
-                    usage: KeyUsage::EncryptDecrypt,
-                    protection: ProtectionLevel::Software,
-                    bulk_mode: None,
-                    fallback: Fallback::Never,
-                    stays: false,
-                };
-                let wrapping = self.generate(call, wanted, None, deadline).await?.key;
+            Plan::MakeParameters { id, spec, algorithm, berth } => {
+                let wrapping = self.wrapping(call, spec, algorithm, berth, deadline).await?;
                 let public_key = wrapping.public_key.as_ref().map(|public| public.as_der().to_vec());
                 let public_key = public_key.ok_or_else(|| Error::internal("a pair has no public half"))?;
                 let changed = actors.keyring(PutParameters { id, wrapping, algorithm }).await?;
@@ -240,8 +232,8 @@ impl Gate {
             }
             Plan::Import { id, token, wrapped, expires_at } => {
                 let begun = actors.keyring(BeginImport { id, token }).await?;
-                let Begun { spec, usage, wrapping, algorithm, token } = begun;
-                let made = self.unwrap(call, wrapping, algorithm, wrapped, (spec, usage), deadline).await?;
+                let token = begun.token;
+                let made = self.unwrap(call, begun, wrapped, deadline).await;
                 let changed = actors.keyring(FinishImport { id, token, made, expires_at }).await?;
                 Ok(done(Reply::ImportKeyMaterial(ImportKeyMaterialReply { request_id }), changed))
             }
@@ -370,20 +362,59 @@ impl Gate {
         made.await.map_err(|_| shut_down())?
     }
 
-    /// Has key material unwrapped in the software lane, and made a key of one specification and usage.
+    /// Has a key made that wraps material: in the token at `berth`, or in the software lane.
+    async fn wrapping(
+        &self,
+        call: &Call,
+        spec: KeySpec,
+        algorithm: WrappingAlgorithm,
+        berth: Option<usize>,
+        deadline: std::time::Instant,
+    ) -> Result<StoredKey> {
+        let Some(berth) = berth else {
+            let wanted = Wanted {
+                spec,
+                usage: KeyUsage::EncryptDecrypt,
+                protection: ProtectionLevel::Software,
+                bulk_mode: None,
+                fallback: Fallback::Never,
+                stays: false,
+            };
+            return Ok(self.generate(call, wanted, None, deadline).await?.key);
+        };
+        let principal = call.principal.access_key.clone();
+        let (job, made) = CustodyJob::make_wrapping(spec, algorithm, berth, deadline, principal.clone());
+        let lane = &self.0.shared.pool.control;
+        lane.submit(&principal, Some(berth), job).map_err(|(error, _)| error)?;
+        let made = made.await.map_err(|_| shut_down())?;
+        Ok(made.map_err(|error| said(error, ErrorKind::Unsupported))?.key)
+    }
+
+    /// Has key material unwrapped where its wrapping key is: in a token, or in the software lane.
     async fn unwrap(
         &self,
         call: &Call,
-        key: StoredKey,
-        algorithm: WrappingAlgorithm,
+        begun: Begun,
         bytes: Vec<u8>,
-        (spec, usage): (KeySpec, KeyUsage),
         deadline: std::time::Instant,
     ) -> Result<Made> {
         let principal = call.principal.access_key.clone();
-        let wrapped = Wrapped { provider: self.0.shared.provider.clone(), key, algorithm, bytes };
-        let (job, made) = CustodyJob::import(wrapped, spec, usage, deadline, principal.clone());
-        self.0.actors.lane.submit(&principal, None, job).map_err(|(error, _)| error)?;
+        let Begun { spec, usage, bulk_mode, wrapping, algorithm, berth, check, .. } = begun;
+        let (job, made, lane) = match berth {
+            None => {
+                let provider = self.0.shared.provider.clone();
+                let wrapped = Wrapped { provider, key: wrapping, algorithm, bytes };
+                let (job, made) = CustodyJob::import(wrapped, spec, usage, deadline, principal.clone());
+                (job, made, &*self.0.actors.lane)
+            }
+            Some(berth) => {
+                let wrapped = bytes;
+                let import = WrappedImport { spec, usage, bulk_mode, wrapping, algorithm, wrapped, check };
+                let (job, made) = CustodyJob::import_wrapped(import, berth, deadline, principal.clone());
+                (job, made, &self.0.shared.pool.control)
+            }
+        };
+        lane.submit(&principal, berth, job).map_err(|(error, _)| error)?;
         made.await.map_err(|_| shut_down())?.map_err(not_taken)
     }
 }
@@ -392,7 +423,14 @@ impl Gate {
 fn not_taken(error: Error) -> Error {
     use std::error::Error as _;
     match error.source().and_then(|source| source.downcast_ref()) {
-        Some(ProviderError::Rejected(_)) => Error::invalid_key_material(),
+        Some(ProviderError::Rejected(why)) => {
+            tracing::debug!(why, "imported key material was refused");
+            Error::invalid_key_material()
+        }
+        Some(ProviderError::Corrupt(_)) => {
+            let why = "the wrapping key of the import is damaged or gone: get others";
+            Error::new(ErrorKind::Quarantined, why).caused_by(error)
+        }
         _ => error,
     }
 }
@@ -401,11 +439,16 @@ fn shut_down() -> Error {
     Error::new(ErrorKind::Unavailable, "the crypto pool is shut down")
 }
 
-/// Tells an operator what is wrong with the key that was to be taken over: the provider's words hold names and attributes alone.
+/// Tells an operator what is wrong with the key that was to be taken over.
 fn told(error: Error) -> Error {
+    said(error, ErrorKind::InvalidParameter)
+}
+
+/// Tells why a token refuses to do something before there is anything secret to it: the provider's words hold names and attributes alone.
+fn said(error: Error, kind: ErrorKind) -> Error {
     use std::error::Error as _;
     match error.source().and_then(|source| source.downcast_ref()) {
-        Some(ProviderError::Rejected(why)) => Error::new(ErrorKind::InvalidParameter, why.clone()),
+        Some(ProviderError::Rejected(why)) => Error::new(kind, why.clone()),
         _ => error,
     }
 }

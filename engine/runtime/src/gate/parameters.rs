@@ -74,16 +74,24 @@ pub(super) fn check_modes(spec: KeySpec, usage: KeyUsage, bulk_mode: Option<Bulk
 }
 
 /// Checks that a key can be made whose material is imported.
-pub(super) fn check_external(protection: ProtectionLevel, rotation: Option<RotationInterval>) -> Result<()> {
+pub(super) fn check_external(
+    stays: bool,
+    fallback: Fallback,
+    rotation: Option<RotationInterval>,
+) -> Result<()> {
     let refused = |why| Err(Error::new(ErrorKind::Unsupported, why));
-    match (protection, rotation) {
-        (ProtectionLevel::Hsm, _) => refused(
-            "key material cannot be imported into a token here yet: ProtectionLevel SOFTWARE takes it",
-        ),
-        (ProtectionLevel::Software, Some(_)) => {
-            refused("a key whose material is imported has one version, and is not rotated")
-        }
-        (ProtectionLevel::Software, None) => Ok(()),
+    if rotation.is_some() {
+        return refused("a key whose material is imported has one version, and is not rotated");
+    }
+    if stays {
+        return refused(
+            "material is imported into keys of KeyStorageMechanism HsmEncryptedDatabase, not HsmInternal",
+        );
+    }
+    // It would have to be seen outside the token.
+    match fallback.is_never() {
+        true => Ok(()),
+        false => refused("a key whose material is imported into a token has no copy to fall back to"),
     }
 }
 

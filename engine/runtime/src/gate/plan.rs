@@ -39,6 +39,8 @@ pub(super) enum Plan {
         id: CmkId,
         spec: KeySpec,
         algorithm: WrappingAlgorithm,
+        /// Of the token that makes it, for a key of the tokens.
+        berth: Option<usize>,
     },
     Import {
         id: CmkId,
@@ -119,7 +121,10 @@ impl Gate {
                 let description = describe(r.description.unwrap_or_default())?;
                 let rotation = rotation(r.enable_automatic_rotation, r.rotation_interval)?;
                 if is_external {
-                    check_external(protection, rotation)?;
+                    check_external(stays, fallback, rotation)?;
+                    if protection == ProtectionLevel::Hsm {
+                        self.0.shared.pool.check_imports(spec)?;
+                    }
                 }
                 if rotation.is_some() && !is_symmetric(spec) {
                     let why = "only a symmetric key is rotated by itself";
@@ -157,8 +162,15 @@ impl Gate {
                 entry.cmk.external.as_ref().ok_or_else(Error::not_external)?;
                 let (spec, algorithm) = (r.wrapping_key_spec, r.wrapping_algorithm);
                 check_wrapping(spec, algorithm)?;
-                self.check_offered(spec, KeyUsage::EncryptDecrypt, ProtectionLevel::Software, None)?;
-                Ok(Plan::MakeParameters { id: entry.cmk.id, spec, algorithm })
+                let berth = match entry.cmk.protection {
+                    ProtectionLevel::Software => {
+                        let software = ProtectionLevel::Software;
+                        self.check_offered(spec, KeyUsage::EncryptDecrypt, software, None)?;
+                        None
+                    }
+                    ProtectionLevel::Hsm => Some(self.0.shared.pool.importer(entry.cmk.spec, algorithm)?),
+                };
+                Ok(Plan::MakeParameters { id: entry.cmk.id, spec, algorithm, berth })
             }
             Request::ImportKeyMaterial(r) => {
                 let entry = self.find_key(job, id_only(&r.key_id)?, Operation::ImportKeyMaterial)?;

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use keymill_core::blob::Algorithm;
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::{AccessKeyId, KeyVersionId};
-use keymill_core::key::{BulkMode, Cmk, Fallback, KeySpec, KeyUsage, sealed_by};
+use keymill_core::key::{BulkMode, Cmk, Fallback, KeySpec, KeyUsage, WrappingAlgorithm, sealed_by};
+use keymill_core::seam::provider::ProviderProfile;
 use keymill_crypto::epoch::EpochLimits;
 
 use crate::actor::CustodyJob;
@@ -56,6 +57,12 @@ impl Default for PoolConfig {
 
 /// Items of one chunk, at most; and prefixes whose subkeys are derived in one go (`spec/ciphertext.md`).
 pub(crate) const MAX_CHUNK: usize = 256;
+
+/// Says that a token does not serve that alone could.
+fn away(serial: &str) -> Error {
+    let message = format!("the key stays in the token of serial number {serial}, which is not connected");
+    Error::new(ErrorKind::Unavailable, message).retry_after_ms(500)
+}
 
 /// The tokens of an engine and the lanes in front of them.
 pub(crate) struct Pool {
@@ -111,13 +118,69 @@ impl Pool {
     /// # Errors
     /// `Unavailable` where no token of this serial number was connected since the start.
     pub(crate) fn berth(&self, cmk: &Cmk) -> Result<Option<usize>> {
-        let Some(serial) = &cmk.token_serial else { return Ok(None) };
-        let found = self.tokens.iter().position(|token| token.is_of(serial));
-        found.map(Some).ok_or_else(|| {
-            let message =
-                format!("the key stays in the token of serial number {serial}, which is not connected");
-            Error::new(ErrorKind::Unavailable, message).retry_after_ms(500)
+        cmk.token_serial.as_deref().map(|serial| self.berth_of(serial)).transpose()
+    }
+
+    /// Returns the berth of the token of this serial number.
+    ///
+    /// # Errors
+    /// `Unavailable` where none was connected since the start.
+    pub(crate) fn berth_of(&self, serial: &str) -> Result<usize> {
+        self.tokens.iter().position(|token| token.is_of(serial)).ok_or_else(|| away(serial))
+    }
+
+    /// Returns the berth of the token of this serial number, if it serves.
+    ///
+    /// # Errors
+    /// `Unavailable` where it does not.
+    pub(crate) fn berth_up(&self, serial: &str) -> Result<usize> {
+        let berth = self.berth_of(serial)?;
+        match self.tokens[berth].open_sessions() {
+            0 => Err(away(serial)),
+            _ => Ok(berth),
+        }
+    }
+
+    /// Returns the berth of a token into which material of `spec` comes wrapped by `algorithm`; of one that serves, where there is one.
+    ///
+    /// # Errors
+    /// `Unsupported` where none of them takes it; `Unavailable` where one may that is not connected yet.
+    pub(crate) fn importer(&self, spec: KeySpec, algorithm: WrappingAlgorithm) -> Result<usize> {
+        let takes =
+            |token: &&Arc<Token>| token.profile().is_some_and(|profile| profile.imports(spec, algorithm));
+        let found = self.tokens.iter().filter(takes).max_by_key(|token| token.open_sessions() > 0);
+        found.map(|token| token.at).ok_or_else(|| match self.all_are_known() {
+            true => Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "no token of the crypto pool takes key material of {} that is wrapped by {}",
+                    spec.name(),
+                    algorithm.name()
+                ),
+            ),
+            false => crate::lane::down(),
         })
+    }
+
+    /// Checks that material of `spec` can come wrapped into a token, one way or another; one that is not connected yet may take it.
+    ///
+    /// # Errors
+    /// `Unsupported` where none of them takes it.
+    pub(crate) fn check_imports(&self, spec: KeySpec) -> Result<()> {
+        let takes = |profile: ProviderProfile| profile.imports.iter().any(|way| profile.imports(spec, *way));
+        let takes = |token: &Arc<Token>| token.profile().is_some_and(takes);
+        match self.tokens.iter().any(takes) || !self.all_are_known() {
+            true => Ok(()),
+            false => {
+                let why =
+                    format!("no token of the crypto pool takes key material of {} from outside", spec.name());
+                Err(Error::new(ErrorKind::Unsupported, why))
+            }
+        }
+    }
+
+    fn all_are_known(&self) -> bool {
+        self.tokens.iter().all(|token| token.profile().is_some())
     }
 
     /// Checks that the tokens can hold a key of this kind; one that is not connected yet says so when it is to make the key.

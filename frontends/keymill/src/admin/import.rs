@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::key_wrap::{AES_256, AesKek, KeyWrapPadded};
-use aws_lc_rs::rsa::{OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey, PublicEncryptingKey};
-use clap::{Args, Subcommand};
+use aws_lc_rs::rsa::{
+    OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey, PublicEncryptingKey,
+};
+use clap::{Args, Subcommand, ValueEnum};
 use keymill_core::id::KeyRef;
 use keymill_core::key::{KeySpec, WrappingAlgorithm};
 use keymill_core::operation::{
@@ -38,6 +40,57 @@ pub(crate) struct ImportArgs {
     /// When it expires, as 2030-01-31T00:00:00Z [default: never]
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     expires: Option<Timestamp>,
+    /// How it is wrapped on its way: a token may take it in one way alone
+    #[arg(long, value_name = "ALGORITHM", value_enum, default_value_t)]
+    wrapping: Wrapping,
+}
+
+/// How material can be wrapped here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Wrapping {
+    /// Under an AES key that goes by RSA-OAEP with SHA-256: material of any length
+    #[default]
+    #[value(name = "RSA_AES_KEY_WRAP_SHA_256")]
+    Hybrid,
+    /// By RSA-OAEP with SHA-256
+    #[value(name = "RSAES_OAEP_SHA_256")]
+    OaepSha256,
+    /// By RSA-OAEP with SHA-1
+    #[value(name = "RSAES_OAEP_SHA_1")]
+    OaepSha1,
+}
+
+impl Wrapping {
+    fn algorithm(self) -> WrappingAlgorithm {
+        match self {
+            Wrapping::Hybrid => WrappingAlgorithm::RsaAesKeyWrapSha256,
+            Wrapping::OaepSha256 => WrappingAlgorithm::RsaesOaepSha256,
+            Wrapping::OaepSha1 => WrappingAlgorithm::RsaesOaepSha1,
+        }
+    }
+
+    /// Wraps material by a public key; `None` where it is too long for that, or the key is none.
+    fn wrap(self, public: &[u8], material: &Sensitive) -> Option<Vec<u8>> {
+        let public = OaepPublicEncryptingKey::new(PublicEncryptingKey::from_der(public).ok()?).ok()?;
+        let encrypt = |oaep, text: &Sensitive| {
+            let mut out = vec![0; public.ciphertext_size()];
+            public.encrypt(oaep, text.expose(), &mut out, None).ok()?;
+            Some(out)
+        };
+        match self {
+            Wrapping::OaepSha1 => encrypt(&OAEP_SHA1_MGF1SHA1, material),
+            Wrapping::OaepSha256 => encrypt(&OAEP_SHA256_MGF1SHA256, material),
+            Wrapping::Hybrid => {
+                let mut key = Sensitive::zeroed(32);
+                random::draw(key.expose_mut()).ok()?;
+                let mut out = encrypt(&OAEP_SHA256_MGF1SHA256, &key)?;
+                let mut wrapped = vec![0; material.len().next_multiple_of(8) + 8];
+                let kek = AesKek::new(&AES_256, key.expose()).ok()?;
+                out.extend_from_slice(kek.wrap_with_padding(material.expose(), &mut wrapped).ok()?);
+                Some(out)
+            }
+        }
+    }
 }
 
 fn parse_time(text: &str) -> Result<Timestamp, String> {
@@ -48,12 +101,12 @@ fn parse_time(text: &str) -> Result<Timestamp, String> {
 pub(crate) fn run(api: &Api, command: ImportCommand) -> Result<()> {
     let timeout_ms = None;
     match command {
-        ImportCommand::Import(ImportArgs { named, file, expires }) => {
+        ImportCommand::Import(ImportArgs { named, file, expires, wrapping }) => {
             let material = read(&file)?;
             let id = api.key_id(named.key)?;
             let request = GetParametersForImportRequest {
                 key_id: KeyRef::Id(id),
-                wrapping_algorithm: WrappingAlgorithm::RsaAesKeyWrapSha256,
+                wrapping_algorithm: wrapping.algorithm(),
                 wrapping_key_spec: KeySpec::Rsa4096,
                 timeout_ms,
             };
@@ -61,7 +114,8 @@ pub(crate) fn run(api: &Api, command: ImportCommand) -> Result<()> {
             let keymill_core::operation::Reply::GetParametersForImport(parameters) = answered.reply()? else {
                 return Err(Failure::new("the server answered with another reply"));
             };
-            let wrapped = wrap(&parameters.public_key, &material)
+            let wrapped = wrapping
+                .wrap(&parameters.public_key, &material)
                 .ok_or_else(|| Failure::new("the key material cannot be wrapped by what the server sent"))?;
             let request = ImportKeyMaterialRequest {
                 key_id: KeyRef::Id(id),
@@ -91,22 +145,12 @@ fn read(file: &Path) -> Result<Sensitive> {
     std::fs::read(file).map(Sensitive::new).map_err(failed)
 }
 
-/// Wraps material by an AES key that is made for it, and that by the public key (`RSA_AES_KEY_WRAP_SHA_256`).
-fn wrap(public: &[u8], material: &Sensitive) -> Option<Vec<u8>> {
-    let mut key = Sensitive::zeroed(32);
-    random::draw(key.expose_mut()).ok()?;
-    let public = OaepPublicEncryptingKey::new(PublicEncryptingKey::from_der(public).ok()?).ok()?;
-    let mut out = vec![0; public.ciphertext_size()];
-    public.encrypt(&OAEP_SHA256_MGF1SHA256, key.expose(), &mut out, None).ok()?;
-    let mut wrapped = vec![0; material.len().next_multiple_of(8) + 8];
-    let kek = AesKek::new(&AES_256, key.expose()).ok()?;
-    out.extend_from_slice(kek.wrap_with_padding(material.expose(), &mut wrapped).ok()?);
-    Some(out)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+    use aws_lc_rs::rsa::KeySize;
+    use aws_lc_rs::signature::{KeyPair, RsaKeyPair};
 
     #[test]
     fn a_file_that_is_no_key_is_refused_before_anything_is_asked() {
@@ -117,6 +161,25 @@ mod tests {
             std::fs::write(&file, vec![7; length]).unwrap();
             assert_eq!(read(&file).is_ok(), is_good, "{length} bytes");
         }
+    }
+
+    #[test]
+    fn material_is_wrapped_as_it_is_asked_for_and_not_where_it_is_too_long() {
+        let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+        let public: PublicKeyX509Der<'_> = pair.public_key().as_der().unwrap();
+        let wrap = |wrapping: Wrapping, length| {
+            wrapping.wrap(public.as_ref(), &Sensitive::zeroed(length)).map(|wrapped| wrapped.len())
+        };
+        for (wrapping, name, most) in [
+            (Wrapping::OaepSha1, "RSAES_OAEP_SHA_1", 256 - 42),
+            (Wrapping::OaepSha256, "RSAES_OAEP_SHA_256", 256 - 66),
+        ] {
+            assert_eq!(wrapping.algorithm().name(), name);
+            assert_eq!((wrap(wrapping, most), wrap(wrapping, most + 1)), (Some(256), None), "{name}");
+        }
+        assert_eq!(Wrapping::default().algorithm(), WrappingAlgorithm::RsaAesKeyWrapSha256);
+        assert_eq!(wrap(Wrapping::default(), 1_217), Some(256 + 1_224 + 8));
+        assert!(Wrapping::default().wrap(b"no key", &Sensitive::zeroed(32)).is_none());
     }
 
     #[test]

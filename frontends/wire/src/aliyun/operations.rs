@@ -49,7 +49,7 @@ pub const ALL: &[CloudOperation] = &[
     of(
         "key-service",
         "CreateKey",
-        "`Origin` `EXTERNAL` for `ProtectionLevel` `SOFTWARE` alone; no `DKMSInstanceId`; `Policy` needs the right to `SetKeyPolicy`; beyond the cloud: `BulkMode`, `Fallback`, and the `KeySpec`s `EC_P384`, `Ed25519`, `ML_DSA_65`, `HMAC_SHA_256`, `HMAC_SHA_384`, `HMAC_SHA_512`",
+        "`Origin` `EXTERNAL` for `ProtectionLevel` `HSM` as well, but key pairs on curves; no `DKMSInstanceId`; `Policy` needs the right to `SetKeyPolicy`; beyond the cloud: `BulkMode`, `Fallback`, and the `KeySpec`s `EC_P384`, `Ed25519`, `ML_DSA_65`, `HMAC_SHA_256`, `HMAC_SHA_384`, `HMAC_SHA_512`",
     ),
     of("key-service", "DescribeKey", "tells the last use and the number of uses as well"),
     of("key-service", "ListKeys", "`PageSize` up to 100"),
@@ -121,7 +121,7 @@ pub const ALL: &[CloudOperation] = &[
     of(
         "import",
         "GetParametersForImport",
-        "`WrappingAlgorithm` `RSAES_OAEP_SHA_256` or `RSAES_OAEP_SHA_1`, not `RSAES_PKCS1_V1_5`, nor `SM2PKE` with `EC_SM2`; beyond the cloud: `RSA_AES_KEY_WRAP_SHA_256`, and `WrappingKeySpec` `RSA_3072`, `RSA_4096`; a new call ends the token of the last one",
+        "`WrappingAlgorithm` `RSAES_OAEP_SHA_256` or `RSAES_OAEP_SHA_1`, not `RSAES_PKCS1_V1_5`, nor `SM2PKE` with `EC_SM2`; beyond the cloud: `RSA_AES_KEY_WRAP_SHA_256`, and `WrappingKeySpec` `RSA_3072`, `RSA_4096`; for a key of `ProtectionLevel` `HSM` what a token takes, and under `RSA_AES_KEY_WRAP_SHA_256` alone for its key pairs; a new call ends the token of the last one",
     ),
     of(
         "import",

@@ -3,12 +3,13 @@
 //! a public key that is brought in, must do; and each pair proves itself when it is born.
 
 use cryptoki_sys::*;
-use keymill_core::key::{DecryptAlgorithm, KeySpec, KeyUsage, SignAlgorithm};
+use keymill_core::key::{DecryptAlgorithm, KeySpec, SignAlgorithm, WrappingAlgorithm};
 
 use super::{Passing, Probe, mac, open, seal};
+use crate::import::Way;
 use crate::kind::{self, Kind};
 use crate::module::{Attribute, Failure, Object};
-use crate::pair::{self, Proof};
+use crate::pair::{self, Does, Proof};
 use crate::profile::ModuleProfile;
 use crate::wrapped::{self, Born};
 
@@ -59,6 +60,7 @@ impl Probe<'_> {
             }
             self.rsa(profile);
         }
+        profile.imports = self.imports(profile);
         if let Some(said) = &self.overrides.specs {
             profile.specs.retain(|spec| said.contains(spec));
         }
@@ -154,7 +156,7 @@ impl Probe<'_> {
             .into_iter()
             .filter(|(algorithm, mechanism)| {
                 self.able(*mechanism, CKF_SIGN).is_some()
-                    && self.with_public(KeyUsage::SignVerify, |session, public| {
+                    && self.with_public(Does::Verify, |session, public| {
                         session.verify_init(kind::signing(*algorithm)?, public)
                     })
             })
@@ -166,7 +168,7 @@ impl Probe<'_> {
             .copied()
             .filter(|algorithm: &DecryptAlgorithm| {
                 self.able(CKM_RSA_PKCS_OAEP, CKF_DECRYPT).is_some()
-                    && self.with_public(KeyUsage::EncryptDecrypt, |session, public| {
+                    && self.with_public(Does::Encrypt, |session, public| {
                         session.encrypt_init(kind::opening(*algorithm)?, public)?;
                         session.encrypt(b"probe", &mut [0; 512]).map(|_| ())
                     })
@@ -177,6 +179,25 @@ impl Probe<'_> {
             profile.signatures.extend(signatures);
             profile.decryptions = decryptions;
         }
+    }
+
+    /// Finds out how material may come wrapped: what wraps so under a public key must unwrap so under its private half, and each pair that is
+    /// made for an import is tried.
+    fn imports(&self, profile: &ModuleProfile) -> Vec<WrappingAlgorithm> {
+        const KNOWN: [WrappingAlgorithm; 3] = [
+            WrappingAlgorithm::RsaesOaepSha1,
+            WrappingAlgorithm::RsaesOaepSha256,
+            WrappingAlgorithm::RsaAesKeyWrapSha256,
+        ];
+        let unwraps = self.able(CKM_RSA_PKCS_OAEP, CKF_UNWRAP).is_some();
+        let generates = self.able(CKM_RSA_PKCS_KEY_PAIR_GEN, CKF_GENERATE_KEY_PAIR).is_some();
+        let Ok(born) = self.born(Kind::AEAD) else { return Vec::new() };
+        let wraps = |algorithm: &WrappingAlgorithm| {
+            self.with_public(Does::Wrap, |session, public| {
+                Way::new(*algorithm, KeySpec::Rsa2048)?.wrap(session, public, born.0.key, profile).map(drop)
+            })
+        };
+        KNOWN.into_iter().filter(|algorithm| unwraps && generates && wraps(algorithm)).collect()
     }
 
     /// Returns the sizes of keys that a mechanism takes for `use_`.
@@ -192,13 +213,12 @@ impl Probe<'_> {
     /// Tries something with a public key that belongs to nobody, on a session of its own.
     fn with_public(
         &self,
-        usage: KeyUsage,
+        does: Does,
         work: impl FnOnce(&crate::module::Session, Object) -> Result<(), Failure>,
     ) -> bool {
         let modulus: Vec<u8> = NOBODYS.iter().flat_map(|part| part.to_be_bytes()).collect();
-        let Ok(kind) = Kind::new(KeySpec::Rsa2048, usage, None) else { return false };
         let tried = self.module.open_session(self.slot, false).and_then(|session| {
-            let public = pair::place(&session, kind, &modulus)?;
+            let public = pair::place(&session, KeySpec::Rsa2048, does, &modulus)?;
             work(&session, public)
         });
         tried.is_ok()

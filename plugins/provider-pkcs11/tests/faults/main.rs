@@ -10,6 +10,7 @@ mod support;
 mod attributes;
 mod batches;
 mod connection;
+mod imports;
 mod keys;
 mod profile;
 mod signatures;

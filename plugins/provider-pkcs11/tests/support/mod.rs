@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 
+use aws_lc_rs::rsa::{OAEP_SHA1_MGF1SHA1, OaepAlgorithm, OaepPublicEncryptingKey, PublicEncryptingKey};
 use keymill_core::Sensitive;
 use keymill_core::key::{BulkMode, KeySpec};
 use keymill_core::seam::provider::{KeyMaterial, StoredKey};
@@ -192,6 +193,19 @@ pub(crate) fn bring(
         material: KeyMaterial::Wrapped(wrapped),
         public_key: None,
     }
+}
+
+/// Wraps material by RSA-OAEP with SHA-1, which every module under test unwraps.
+pub(crate) fn wrapped(wrapping: &StoredKey, material: &[u8]) -> Vec<u8> {
+    encrypt(wrapping, &OAEP_SHA1_MGF1SHA1, material)
+}
+
+/// Encrypts a text for a wrapping key.
+pub(crate) fn encrypt(wrapping: &StoredKey, oaep: &'static OaepAlgorithm, text: &[u8]) -> Vec<u8> {
+    let key = PublicEncryptingKey::from_der(wrapping.public_key.as_ref().unwrap().as_der()).unwrap();
+    let key = OaepPublicEncryptingKey::new(key).unwrap();
+    let mut out = vec![0; key.ciphertext_size()];
+    key.encrypt(oaep, text, &mut out, None).unwrap().to_vec()
 }
 
 pub(crate) fn domain_key(session: &Session) -> Object {

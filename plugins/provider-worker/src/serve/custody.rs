@@ -7,7 +7,7 @@ use keymill_core::seam::provider::{KeyCustody, ProviderError, StoredKey};
 use zeroize::Zeroizing;
 
 use super::{Serving, answer_done, answer_failed};
-use crate::wire::{self, ControlRequest, Incoming, Kind, StoredMessage};
+use crate::wire::{self, ControlRequest, Incoming, Kind, StoredMessage, UnwrappedMessage};
 
 /// Opens a control lane and serves it until the parent ends the conversation.
 pub(super) fn hold(mut stream: UnixStream, mut incoming: Incoming, tag: u64, serving: &Serving) {
@@ -55,6 +55,17 @@ fn answer(
         ControlRequest::Adopt(wanted) => Ok(stored(&custody.adopt(&wanted)?, out)),
         ControlRequest::Import(spec, usage, bulk_mode, material) => {
             Ok(stored(&custody.import(spec, usage, bulk_mode, &material)?, out))
+        }
+        ControlRequest::GenerateWrappingKey(spec, algorithm) => {
+            Ok(stored(&custody.generate_wrapping_key(spec, algorithm)?, out))
+        }
+        ControlRequest::ImportWrapped(import) => {
+            UnwrappedMessage::encode(&custody.import_wrapped(&import)?, out);
+            Ok(Kind::Unwrapped)
+        }
+        ControlRequest::DestroyWrappingKey(wrapping) => {
+            custody.destroy_wrapping_key(&wrapping)?;
+            Ok(Kind::Done)
         }
         ControlRequest::Load(key) => {
             let handle = custody.load(&key)?;

@@ -1,8 +1,8 @@
 //! The life of a worker and of its keys. Stored keys travel as MessagePack, as they are stored; the rest as numbers.
 
 use keymill_core::Sensitive;
-use keymill_core::key::{BulkMode, KeySpec, KeyUsage};
-use keymill_core::seam::provider::{Adopt, KeyMaterial, StoredKey};
+use keymill_core::key::{BulkMode, KeySpec, KeyUsage, WrappingAlgorithm};
+use keymill_core::seam::provider::{Adopt, KeyMaterial, StoredKey, Unwrapped, WrappedImport};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -74,6 +74,12 @@ pub enum ControlRequest {
     Adopt(Adopt),
     /// `import`.
     Import(KeySpec, KeyUsage, Option<BulkMode>, Sensitive),
+    /// `generate_wrapping_key`.
+    GenerateWrappingKey(KeySpec, WrappingAlgorithm),
+    /// `import_wrapped`.
+    ImportWrapped(Box<WrappedImport>),
+    /// `destroy_wrapping_key`.
+    DestroyWrappingKey(StoredKey),
     /// `load`.
     Load(StoredKey),
     /// `unload`; a key of another generation went with its worker.
@@ -107,6 +113,16 @@ impl ControlRequest {
         put_bytes(out, material.expose());
     }
 
+    /// Writes what asks for a wrapping key of `spec`.
+    pub fn encode_wrapping_key(spec: KeySpec, algorithm: WrappingAlgorithm, out: &mut Vec<u8>) {
+        put_bytes(out, &packed(&(spec, algorithm), 0));
+    }
+
+    /// Writes what brings in a key that comes wrapped.
+    pub fn encode_import_wrapped(import: &WrappedImport, out: &mut Vec<u8>) {
+        put_bytes(out, &packed(import, import.wrapped.len()));
+    }
+
     /// Reads the body of a control request, behind the handles that it gives back.
     ///
     /// # Errors
@@ -128,6 +144,12 @@ impl ControlRequest {
                 let (spec, usage, bulk_mode) = unpacked(reader.bytes()?)?;
                 ControlRequest::Import(spec, usage, bulk_mode, Sensitive::copied(reader.bytes()?))
             }
+            Kind::GenerateWrappingKey => {
+                let (spec, algorithm) = unpacked(reader.bytes()?)?;
+                ControlRequest::GenerateWrappingKey(spec, algorithm)
+            }
+            Kind::ImportWrapped => ControlRequest::ImportWrapped(unpacked(reader.bytes()?)?),
+            Kind::DestroyWrappingKey => ControlRequest::DestroyWrappingKey(unpacked(reader.bytes()?)?),
             Kind::Load => ControlRequest::Load(unpacked(reader.bytes()?)?),
             Kind::Unload => ControlRequest::Unload(KeyRef::read(&mut reader)?),
             Kind::Destroy => ControlRequest::Destroy(unpacked(reader.bytes()?)?),
@@ -163,6 +185,27 @@ impl StoredMessage {
         let key = unpacked(reader.bytes()?)?;
         reader.finish()?;
         Ok(key)
+    }
+}
+
+/// A key that was unwrapped, as a message carries it.
+pub struct UnwrappedMessage;
+
+impl UnwrappedMessage {
+    /// Writes the body of an `Unwrapped`.
+    pub fn encode(unwrapped: &Unwrapped, out: &mut Vec<u8>) {
+        put_bytes(out, &packed(unwrapped, 0));
+    }
+
+    /// Reads the body of an `Unwrapped`.
+    ///
+    /// # Errors
+    /// [`Garbled`] where it is none.
+    pub fn decode(body: &[u8]) -> Result<Unwrapped, Garbled> {
+        let mut reader = Reader::new(body);
+        let unwrapped = unpacked(reader.bytes()?)?;
+        reader.finish()?;
+        Ok(unwrapped)
     }
 }
 

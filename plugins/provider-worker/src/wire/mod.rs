@@ -17,7 +17,7 @@ mod jobs;
 mod profile;
 mod reader;
 
-pub use control::{ControlRequest, Hello, Released, StoredMessage};
+pub use control::{ControlRequest, Hello, Released, StoredMessage, UnwrappedMessage};
 pub(crate) use control::{packed, unpacked};
 pub use failure::Failed;
 pub use incoming::{Incoming, ReceiveError};
@@ -28,7 +28,7 @@ pub use profile::ReadyProfile;
 use std::fmt;
 
 /// Which format the messages have; raised with each change of it.
-pub const PROTOCOL: u32 = 4;
+pub const PROTOCOL: u32 = 5;
 /// Bytes of a header.
 pub const HEADER_BYTES: usize = 16;
 /// Bytes of a body, at most.
@@ -93,6 +93,12 @@ kinds! {
     GenerateToStay = 17,
     /// Takes over a key that is in the token already.
     Adopt = 18,
+    /// Asks for a pair that unwraps key material from outside.
+    GenerateWrappingKey = 19,
+    /// Brings in a key that such a pair unwraps.
+    ImportWrapped = 20,
+    /// Asks to destroy such a pair.
+    DestroyWrappingKey = 21,
     /// The provider is open; its profile.
     Ready = 0x81,
     /// It was not done, and why.
@@ -109,6 +115,8 @@ kinds! {
     Outputs = 0x87,
     /// Random bytes, or the answer to a question.
     Bytes = 0x88,
+    /// A key that was unwrapped.
+    Unwrapped = 0x89,
 }
 
 /// The first bytes of a message.

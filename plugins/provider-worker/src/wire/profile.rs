@@ -1,7 +1,7 @@
 //! What a provider can do, as a worker tells it when it has opened it.
 
 use keymill_core::blob::Algorithm;
-use keymill_core::key::{DecryptAlgorithm, KeySpec, ProtectionLevel, SignAlgorithm};
+use keymill_core::key::{DecryptAlgorithm, KeySpec, ProtectionLevel, SignAlgorithm, WrappingAlgorithm};
 use keymill_core::seam::provider::ProviderProfile;
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,8 @@ pub struct ReadyProfile {
     pub signatures: Vec<SignAlgorithm>,
     /// Algorithms of `decrypt_asymmetric`.
     pub decryptions: Vec<DecryptAlgorithm>,
+    /// How key material may come wrapped into it.
+    pub imports: Vec<WrappingAlgorithm>,
     /// Whether it derives.
     pub derives: bool,
     /// Items that one call takes, at most.
@@ -53,6 +55,7 @@ impl ReadyProfile {
         put_list(out, &profile.specs);
         put_list(out, &profile.signatures);
         put_list(out, &profile.decryptions);
+        put_list(out, &profile.imports);
         put_u32(out, profile.algorithms.len());
         out.extend(profile.algorithms.iter().map(|algorithm| *algorithm as u8));
         out.push(u8::from(profile.derives));
@@ -87,6 +90,7 @@ impl ReadyProfile {
         }
         let token_serial = (!token_serial.is_empty()).then(|| token_serial.to_owned());
         let (specs, signatures, decryptions) = (list(&mut reader)?, list(&mut reader)?, list(&mut reader)?);
+        let imports = list(&mut reader)?;
         let count = listed(&mut reader)?;
         let algorithms = reader.take(count)?.iter().map(|byte| algorithm(*byte)).collect::<Result<_, _>>()?;
         let derives = match reader.u8()? {
@@ -103,6 +107,7 @@ impl ReadyProfile {
             algorithms,
             signatures,
             decryptions,
+            imports,
             derives,
             max_batch: max_batch.max(1),
             max_item_bytes,
@@ -156,6 +161,7 @@ mod tests {
             algorithms: vec![Algorithm::Aes256Gcm, Algorithm::Xaes256Gcm],
             signatures: KeySpec::EcP384.signatures().to_vec(),
             decryptions: KeySpec::Rsa2048.decryptions().to_vec(),
+            imports: vec![WrappingAlgorithm::RsaesOaepSha1, WrappingAlgorithm::RsaAesKeyWrapSha256],
             derives: true,
             inline: true,
             max_batch: 256,

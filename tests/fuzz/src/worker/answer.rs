@@ -2,12 +2,12 @@
 
 use keymill_core::Sensitive;
 use keymill_core::blob::Algorithm;
-use keymill_core::key::{KeySpec, KeyUsage, ProtectionLevel};
+use keymill_core::key::{KeyCheck, KeySpec, KeyUsage, ProtectionLevel, WrappingAlgorithm};
 use keymill_core::seam::provider::{
-    AeadItem, FailureCode, JobError, KeyMaterial, ProviderError, ProviderProfile, SessionLost, StoredKey,
+    AeadItem, FailureCode, JobError, KeyMaterial, ProviderError, ProviderProfile, SessionLost, StoredKey, Unwrapped,
 };
 use keymill_provider_worker::wire::{
-    AeadAnswer, Failed, JobsAnswer, KeyRef, Kind, Output, ReadyProfile, StoredMessage, begin, finish,
+    AeadAnswer, Failed, JobsAnswer, KeyRef, Kind, Output, ReadyProfile, StoredMessage, UnwrappedMessage, begin, finish,
 };
 
 use super::received;
@@ -23,6 +23,7 @@ pub(crate) fn check(bytes: &[u8]) {
         Kind::Ready => ready(&body),
         Kind::Failed => failed(&body),
         Kind::Stored => stored(&body),
+        Kind::Unwrapped => unwrapped(&body),
         Kind::Loaded => assert_eq!(KeyRef::decode_number(&body).is_ok(), body.len() == 8),
         Kind::Outcomes => outcomes(&body, items, texts),
         Kind::Outputs => outputs(&body, items),
@@ -58,6 +59,17 @@ fn stored(body: &[u8]) {
     let Ok(key) = within(room(body.len()), || StoredMessage::decode(body)) else { return };
     let again = written(&key);
     assert_eq!(written(&StoredMessage::decode(&again).expect("it was written here")), again);
+}
+
+fn unwrapped(body: &[u8]) {
+    let written = |unwrapped: &Unwrapped| {
+        let mut out = Vec::new();
+        UnwrappedMessage::encode(unwrapped, &mut out);
+        out
+    };
+    let Ok(read) = within(room(body.len()), || UnwrappedMessage::decode(body)) else { return };
+    let again = written(&read);
+    assert_eq!(written(&UnwrappedMessage::decode(&again).expect("it was written here")), again);
 }
 
 fn outcomes(body: &[u8], items: usize, texts: usize) {
@@ -118,6 +130,7 @@ pub(crate) fn seeds() -> Vec<Seed> {
         algorithms: vec![Algorithm::Aes256Gcm],
         signatures: KeySpec::Rsa2048.signatures().to_vec(),
         decryptions: KeySpec::Rsa2048.decryptions().to_vec(),
+        imports: vec![WrappingAlgorithm::RsaesOaepSha1],
         derives: true,
         inline: false,
         max_batch: 256,
@@ -132,6 +145,16 @@ pub(crate) fn seeds() -> Vec<Seed> {
         material: KeyMaterial::Clear(Sensitive::copied(&[7; 32])),
         public_key: None,
     };
+    let unwrapped = Unwrapped {
+        key: StoredKey {
+            spec: KeySpec::Aes256,
+            usage: KeyUsage::EncryptDecrypt,
+            bulk_mode: None,
+            material: KeyMaterial::Wrapped(vec![7; 40]),
+            public_key: None,
+        },
+        check: KeyCheck::from_bytes(vec![3; 80]),
+    };
     let item = |outcome| AeadItem { nonce: [0; 12], aad: 0..0, text: 0..0, outcome };
     let items = [item(Some(Ok(()))), item(Some(Err(JobError::InvalidCiphertext))), item(None)];
     let lost = SessionLost { reason: "gone".into(), code: Some(FailureCode::OTHER) };
@@ -140,6 +163,7 @@ pub(crate) fn seeds() -> Vec<Seed> {
         ("ready", seed(0, 0, Kind::Ready, &|out| ReadyProfile::encode(&profile, out))),
         ("failed", seed(0, 0, Kind::Failed, &|out| failed.encode(out))),
         ("stored", seed(0, 0, Kind::Stored, &|out| StoredMessage::encode(&stored, out))),
+        ("unwrapped", seed(0, 0, Kind::Unwrapped, &|out| UnwrappedMessage::encode(&unwrapped, out))),
         ("loaded", seed(0, 0, Kind::Loaded, &|out| out.extend([9; 8]))),
         (
             "outcomes",

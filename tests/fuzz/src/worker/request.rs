@@ -1,8 +1,8 @@
 //! What a worker is told and asked.
 
 use keymill_core::Sensitive;
-use keymill_core::key::{BulkMode, KeySpec, KeyUsage, SignAlgorithm};
-use keymill_core::seam::provider::{Adopt, AeadItem, KeyMaterial, PublicKey, StoredKey};
+use keymill_core::key::{BulkMode, KeyCheck, KeySpec, KeyUsage, SignAlgorithm, WrappingAlgorithm};
+use keymill_core::seam::provider::{Adopt, AeadItem, KeyMaterial, PublicKey, StoredKey, TokenObject, WrappedImport};
 use keymill_provider_worker::wire::{
     AeadRequest, ControlRequest, HEADER_BYTES, Hello, Job, JobsRequest, KeyRef, Kind, Released,
     StoredMessage, begin, finish,
@@ -81,7 +81,13 @@ fn written(released: &mut Vec<u64>, request: &ControlRequest) -> Vec<u8> {
         ControlRequest::Import(spec, usage, bulk_mode, material) => {
             ControlRequest::encode_import(*spec, *usage, *bulk_mode, material, &mut out);
         }
-        ControlRequest::Load(key) | ControlRequest::Destroy(key) => StoredMessage::encode(key, &mut out),
+        ControlRequest::GenerateWrappingKey(spec, algorithm) => {
+            ControlRequest::encode_wrapping_key(*spec, *algorithm, &mut out);
+        }
+        ControlRequest::ImportWrapped(import) => ControlRequest::encode_import_wrapped(import, &mut out),
+        ControlRequest::Load(key)
+        | ControlRequest::Destroy(key)
+        | ControlRequest::DestroyWrappingKey(key) => StoredMessage::encode(key, &mut out),
         ControlRequest::Unload(key) => key.put(&mut out),
         ControlRequest::Canary => {}
     }
@@ -106,6 +112,27 @@ pub(crate) fn seeds() -> Vec<Seed> {
         bulk_mode: None,
         material: KeyMaterial::Wrapped(vec![5; 9]),
         public_key: Some(PublicKey::from_der(vec![0x30, 0])),
+    };
+    let import = WrappedImport {
+        spec: KeySpec::Aes256,
+        usage: KeyUsage::EncryptDecrypt,
+        bulk_mode: Some(BulkMode::InHsm),
+        wrapping: StoredKey {
+            spec: KeySpec::Rsa2048,
+            usage: KeyUsage::EncryptDecrypt,
+            bulk_mode: None,
+            material: KeyMaterial::TokenObject(TokenObject {
+                adopted: false,
+                serial: "0123".into(),
+                label: "keymill import".into(),
+                id: vec![1, 2],
+                check: Vec::new(),
+            }),
+            public_key: Some(PublicKey::from_der(vec![0x30, 0])),
+        },
+        algorithm: WrappingAlgorithm::RsaesOaepSha256,
+        wrapped: vec![9; 24],
+        check: Some(KeyCheck::from_bytes(vec![3; 8])),
     };
     let sign = rmp_packed(SignAlgorithm::EcdsaSha256.name());
     vec![
@@ -160,6 +187,21 @@ pub(crate) fn seeds() -> Vec<Seed> {
                 let (mode, material) = (Some(BulkMode::InHsm), Sensitive::copied(&[6; 32]));
                 let usage = KeyUsage::EncryptDecrypt;
                 ControlRequest::encode_import(KeySpec::Aes256, usage, mode, &material, out);
+            }),
+        ),
+        (
+            "wrapping-key",
+            seed(Kind::GenerateWrappingKey, &|out| {
+                Released::encode(&mut Vec::new(), out);
+                let algorithm = WrappingAlgorithm::RsaesOaepSha1;
+                ControlRequest::encode_wrapping_key(KeySpec::Rsa2048, algorithm, out);
+            }),
+        ),
+        (
+            "import-wrapped",
+            seed(Kind::ImportWrapped, &|out| {
+                Released::encode(&mut Vec::new(), out);
+                ControlRequest::encode_import_wrapped(&import, out);
             }),
         ),
         (

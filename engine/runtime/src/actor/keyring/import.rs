@@ -1,6 +1,7 @@
 //! Imported key material: what it is wrapped by on its way here, its coming and its going. A try to import is counted before it is made,
 //! so that many at once are no more than many one after the other.
 
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use actix::{Context, Handler, Message};
 use keymill_core::audit::RecordStamp;
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::CmkId;
-use keymill_core::key::{Cmk, KeySpec, KeyUsage, WrappingAlgorithm};
+use keymill_core::key::{BulkMode, Cmk, Evidence, KeyCheck, KeySpec, KeyUsage, WrappingAlgorithm};
 use keymill_core::limit;
 use keymill_core::operation::ImportToken;
 use keymill_core::seam::provider::{KeyMaterial, StoredKey};
@@ -34,13 +35,38 @@ pub(crate) struct Parameters {
     expires_at: Timestamp,
     /// Whether the wrapping key is still there.
     is_open: bool,
+    /// The serial number of the token that it is in, of a key of the tokens.
+    serial: Option<String>,
+    /// How often it was tried.
+    tries: u32,
+    /// Wrapping keys that are yet to be destroyed in their tokens.
+    pub(super) spent: usize,
 }
 
 impl Parameters {
     /// Takes what is to be known of a record that was read or written.
     pub(crate) fn of(record: &ImportRecord, stamp: Stamp) -> Self {
-        let ImportRecord { token, expires_at, wrapping, .. } = record;
-        Self { stamp, token: *token, expires_at: *expires_at, is_open: wrapping.is_some() }
+        let ImportRecord { token, expires_at, wrapping, spent, tries, .. } = record;
+        let object = wrapping.as_ref().and_then(StoredKey::token_object);
+        Self {
+            stamp,
+            token: *token,
+            expires_at: *expires_at,
+            is_open: wrapping.is_some(),
+            serial: object.map(|object| object.serial.clone()),
+            tries: *tries,
+            spent: spent.len(),
+        }
+    }
+
+    /// Tells whether a token has a wrapping key of them.
+    pub(super) fn is_in_token(&self) -> bool {
+        self.serial.is_some() || self.spent > 0
+    }
+
+    /// Tells whether a token has a wrapping key of them that all tries of were made.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.serial.is_some() && self.tries >= limit::IMPORT_TRIES
     }
 }
 
@@ -61,17 +87,22 @@ pub(crate) struct BeginImport {
 pub(crate) struct Begun {
     pub(crate) spec: KeySpec,
     pub(crate) usage: KeyUsage,
+    pub(crate) bulk_mode: Option<BulkMode>,
     pub(crate) wrapping: StoredKey,
     pub(crate) algorithm: WrappingAlgorithm,
+    /// Of the token that the wrapping key is in, for a key of the tokens.
+    pub(crate) berth: Option<usize>,
+    /// What material in a token must be known by.
+    pub(crate) check: Option<KeyCheck>,
     /// The SHA-256 of the token.
     pub(crate) token: [u8; 32],
 }
 
-/// Takes material that was unwrapped; the wrapping key is destroyed.
+/// Takes what came of a try: material that was unwrapped, whose wrapping key is destroyed then, or nothing. Each try that was begun ends so.
 pub(crate) struct FinishImport {
     pub(crate) id: CmkId,
     pub(crate) token: [u8; 32],
-    pub(crate) made: Made,
+    pub(crate) made: Result<Made>,
     pub(crate) expires_at: Option<Timestamp>,
 }
 
@@ -111,7 +142,7 @@ fn expired_token() -> Error {
 
 impl KeyringActor {
     /// Reads import parameters as they were last written.
-    fn parameters(&self, id: &CmkId, known: &Parameters) -> Result<ImportRecord> {
+    pub(super) fn parameters(&self, id: &CmkId, known: &Parameters) -> Result<ImportRecord> {
         let path = records::import_path(id);
         let stored = self.shared.store.get(&path)?.filter(|stored| stored.revision == known.stamp.revision);
         let opened = stored.map(|stored| {
@@ -207,7 +238,7 @@ impl KeyringActor {
             // Nobody can use them any more, and others can be had.
             self.imports.remove(id);
         }
-        let record = ImportRecord { wrapping: None, ..read? };
+        let record = read?.closed();
         let writes = self.keep_parameters(id, Some(stamp), &record)?;
         self.record("ExpireImportToken", "its time is over", entry, writes)
     }
@@ -216,10 +247,58 @@ impl KeyringActor {
 impl Handler<PutParameters> for KeyringActor {
     type Result = Result<Changed<(ImportToken, Timestamp)>>;
 
-    fn handle(&mut self, message: PutParameters, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, message: PutParameters, ctx: &mut Context<Self>) -> Self::Result {
+        let stays = message.wrapping.token_object().cloned();
+        let put = self.put_parameters(message).inspect_err(|_| Made::log_left_behind(stays.as_ref()));
+        self.destroy_spent(ctx);
+        put
+    }
+}
+
+impl Handler<BeginImport> for KeyringActor {
+    type Result = Result<Begun>;
+
+    fn handle(&mut self, message: BeginImport, _: &mut Context<Self>) -> Self::Result {
+        let id = message.id;
+        let begun = self.begin_import(message)?;
+        *self.importing.entry(id).or_default() += 1;
+        Ok(begun)
+    }
+}
+
+impl Handler<FinishImport> for KeyringActor {
+    type Result = Result<Changed<()>>;
+
+    fn handle(&mut self, message: FinishImport, ctx: &mut Context<Self>) -> Self::Result {
+        if let Entry::Occupied(mut importing) = self.importing.entry(message.id) {
+            match importing.get_mut() {
+                0 | 1 => drop(importing.remove()),
+                count => *count -= 1,
+            }
+        }
+        let (id, token) = (message.id, message.token);
+        let finished = self.finish_import(message);
+        if let Err(error) = &finished
+            && let Err(error) = self.take_try_back(&id, &token, error.kind())
+        {
+            tracing::error!(key = %id, ?error, "a try that was none stays counted");
+        }
+        self.destroy_spent(ctx);
+        finished
+    }
+}
+
+impl KeyringActor {
+    fn put_parameters(&mut self, message: PutParameters) -> Result<Changed<(ImportToken, Timestamp)>> {
         let PutParameters { id, wrapping, algorithm } = message;
         let entry = self.entry(&id)?;
         entry.cmk.external.as_ref().ok_or_else(Error::not_external)?;
+        let before = self.imports.get(&id).map(|known| self.of_token(&id, known)).transpose()?.flatten();
+        let spent = before.map_or_else(Vec::new, |before| before.closed().spent);
+        if spent.len() > limit::SPENT_WRAPPING_KEYS {
+            let why = "too many wrapping keys of the key wait to be destroyed in their token";
+            return Err(Error::new(ErrorKind::Busy, why));
+        }
         let token = digest::hex(&random::array::<32>()?);
         // Whole seconds, as it is told and kept.
         let expires_at = Timestamp::from_ms(self.shared.clock.now().plus(TOKEN_LIFE).as_s() * 1_000);
@@ -229,6 +308,7 @@ impl Handler<PutParameters> for KeyringActor {
             expires_at,
             tries: 0,
             wrapping: Some(wrapping),
+            spent,
         };
         let before = match self.imports.get(&id) {
             Some(known) => Some(known.stamp),
@@ -238,51 +318,69 @@ impl Handler<PutParameters> for KeyringActor {
         let writes = self.keep_parameters(&id, before, &record)?;
         Ok(Changed { value: (ImportToken(token), expires_at), keys: touched(&entry), writes })
     }
-}
 
-impl Handler<BeginImport> for KeyringActor {
-    type Result = Result<Begun>;
-
-    fn handle(&mut self, message: BeginImport, _: &mut Context<Self>) -> Self::Result {
+    fn begin_import(&mut self, message: BeginImport) -> Result<Begun> {
         let BeginImport { id, token } = message;
         let entry = self.entry(&id)?;
         entry.cmk.check_importable()?;
         let token = digest::sha256(token.0.as_bytes());
         let known = self.imports.get(&id).filter(|known| digest::equal(&known.token, &token));
-        let known = known.ok_or_else(invalid_token)?;
+        let known = known.filter(|known| !known.is_exhausted()).ok_or_else(invalid_token)?;
         if !known.is_open || is_over(known.expires_at, self.shared.clock.now()) {
             return Err(expired_token());
         }
+        // A token that is not there is asked nothing, which is no try.
+        let berth = known.serial.as_deref().map(|serial| self.shared.pool.berth_up(serial)).transpose()?;
         let stamp = known.stamp;
         let mut record = self.parameters(&id, known)?;
         record.tries += 1;
-        // The last try takes the wrapping key with it.
-        let writes = match record.tries < limit::IMPORT_TRIES {
+        // The last try takes the wrapping key with it; one in a token, when it has come to its end.
+        let writes = match record.tries < limit::IMPORT_TRIES || berth.is_some() {
             true => self.keep_parameters(&id, Some(stamp), &record)?,
             false => {
-                let (_, writes) = self.commit(vec![Self::removal(records::import_path(&id), stamp)])?;
-                self.imports.remove(&id);
-                writes
+                let left = self.used_up(&id, known)?;
+                self.keep_left(&id, left)?
             }
         };
         self.record("TryImport", "tries are counted", &entry, writes)?;
         let wrapping = record.wrapping.ok_or_else(expired_token)?;
-        let Cmk { spec, usage, .. } = entry.cmk;
-        Ok(Begun { spec, usage, wrapping, algorithm: record.algorithm, token })
+        let Cmk { spec, usage, bulk_mode, .. } = entry.cmk;
+        let check = entry.cmk.external.as_ref().and_then(|external| external.check.clone());
+        Ok(Begun { spec, usage, bulk_mode, wrapping, algorithm: record.algorithm, berth, check, token })
     }
-}
 
-impl Handler<FinishImport> for KeyringActor {
-    type Result = Result<Changed<()>>;
-
-    fn handle(&mut self, message: FinishImport, _: &mut Context<Self>) -> Self::Result {
-        let FinishImport { id, token, made, expires_at } = message;
-        let before = self.entry(&id)?;
-        let KeyMaterial::Clear(material) = &made.key.material else {
-            return Err(Error::internal("imported material is in no token"));
+    /// Takes a try back that a token did not answer: nothing was told by it.
+    fn take_try_back(&mut self, id: &CmkId, token: &[u8; 32], failed: ErrorKind) -> Result<()> {
+        let known = self.imports.get(id).filter(|known| digest::equal(&known.token, token));
+        let Some(known) = known.filter(|known| known.serial.is_some() && known.tries > 0) else {
+            return Ok(());
         };
-        let fingerprint = self.shared.fingerprints.of(&id, material);
-        let cmk = before.cmk.with_material(fingerprint, expires_at)?;
+        if !matches!(failed, ErrorKind::Unavailable | ErrorKind::Busy | ErrorKind::Deadline) {
+            return Ok(());
+        }
+        let (stamp, mut record) = (known.stamp, self.parameters(id, known)?);
+        record.tries -= 1;
+        let writes = self.keep_parameters(id, Some(stamp), &record)?;
+        let entry = self.entry(id)?;
+        self.record("TakeTryBack", "the token did not answer", &entry, writes)
+    }
+
+    fn finish_import(&mut self, message: FinishImport) -> Result<Changed<()>> {
+        let FinishImport { id, token, made, expires_at } = message;
+        let mut made = made?;
+        let before = self.entry(&id)?;
+        let evidence = match (&made.key.material, made.check.take()) {
+            (KeyMaterial::Clear(material), None) => {
+                Evidence::Fingerprint(self.shared.fingerprints.of(&id, material))
+            }
+            (KeyMaterial::Wrapped(_), Some(check)) => Evidence::Check(check),
+            _ => {
+                return Err(Error::internal(
+                    "imported material is in clear or wrapped, and then has a check",
+                ));
+            }
+        };
+        let cmk = before.cmk.with_material(evidence, expires_at)?;
         let is_present = before.cmk.external.as_ref().is_some_and(|external| external.is_present);
         let mut drafts = vec![self.draft(records::cmk_path(&id), Kind::Cmk, Some(before.stamp), &cmk)?];
         let mut versions = before.versions.clone();
@@ -293,11 +391,16 @@ impl Handler<FinishImport> for KeyringActor {
         }
         // Others may have been got meanwhile, which stay, or this was their last try.
         let known = self.imports.get(&id).filter(|known| digest::equal(&known.token, &token));
-        let is_known = known.is_some();
-        drafts.extend(known.map(|known| Self::removal(records::import_path(&id), known.stamp)));
+        let ended = known.map(|known| self.used_up(&id, known)).transpose()?;
+        let at = drafts.len();
+        let left = ended.map(|(draft, left)| {
+            drafts.push(draft);
+            left
+        });
         let (revision, writes) = self.commit(drafts)?;
-        if is_known {
-            self.imports.remove(&id);
+        if let Some(left) = left {
+            let stamp = |left| (left, Stamp { revision, sequence: writes[at].sequence });
+            self.note_parameters(&id, left.map(stamp));
         }
         let entry = Arc::new(CmkEntry {
             cmk,

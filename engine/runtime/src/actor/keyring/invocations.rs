@@ -76,7 +76,7 @@ impl KeyringActor {
     fn renew_in_software(&mut self, entry: &CmkEntry, now: Timestamp) -> Result<()> {
         let (spec, usage) = (entry.cmk.spec, entry.cmk.usage);
         let key = self.shared.custody.lock().generate(spec, usage, entry.cmk.bulk_mode)?;
-        self.renew(entry, Made { key, copy: None }, reason(entry, now).unwrap_or_default())
+        self.renew(entry, Made { key, copy: None, check: None }, reason(entry, now).unwrap_or_default())
     }
 
     /// Returns the time by which policies are carried out and nonces run out: the first of all while what the clock says may be wrong.

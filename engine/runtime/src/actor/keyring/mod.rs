@@ -6,6 +6,7 @@ mod import;
 mod invocations;
 mod keeping;
 mod nonces;
+mod spent;
 mod timers;
 
 pub(crate) use data_key::{PutDataKey, RemoveDataKey, data_key_exists, data_key_not_found};
@@ -25,8 +26,8 @@ use keymill_core::audit::{KeyTouch, RecordStamp};
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::{AccessKeyId, AliasName, CmkId, KeyVersionId};
 use keymill_core::key::{
-    Cmk, External, Fallback, KeyChange, KeySpec, KeyState, KeyUsage, KeyVersion, KeyVersionMaterial, Origin,
-    ProtectionLevel, RotationInterval, Tags,
+    BulkMode, Cmk, External, Fallback, KeyChange, KeySpec, KeyState, KeyUsage, KeyVersion,
+    KeyVersionMaterial, Origin, ProtectionLevel, RotationInterval, Tags,
 };
 use keymill_core::seam::provider::TokenObject;
 use keymill_core::seam::store::{Path, Revision, Write};
@@ -51,6 +52,10 @@ pub struct KeyringActor {
     invocation_stamps: HashMap<CmkId, Stamp>,
     /// What imports of material are waited for.
     imports: HashMap<CmkId, Parameters>,
+    /// Keys that material is being imported to, and how many times at once: what it is wrapped by stays until none is.
+    importing: HashMap<CmkId, usize>,
+    /// Keys whose used-up wrapping keys are being destroyed in a token.
+    clearing: HashSet<CmkId>,
     /// Keys whose new version is being generated in a token.
     renewing: HashSet<CmkId>,
     /// Keys whose material is being destroyed in the token where it stays: nothing brings them back. And which of them a job is out for.
@@ -78,7 +83,7 @@ pub(crate) enum Material {
     /// Material that was made for it.
     Made(Box<Made>),
     /// Material that is yet to be imported.
-    Awaited { spec: KeySpec, usage: KeyUsage },
+    Awaited { spec: KeySpec, usage: KeyUsage, bulk_mode: Option<BulkMode> },
 }
 
 /// Makes a CMK.
@@ -161,6 +166,8 @@ impl KeyringActor {
             usage_stamps,
             invocation_stamps,
             imports,
+            importing: HashMap::new(),
+            clearing: HashSet::new(),
             renewing: HashSet::new(),
             ending: HashMap::new(),
             installation,
@@ -258,6 +265,17 @@ impl KeyringActor {
         writes: Vec<RecordStamp>,
     ) -> Result<()> {
         let key = KeyTouch { cmk: entry.cmk.id, version: 0, items: 0, protection: entry.cmk.protection };
+        self.record_touch(operation, rule, key, writes)
+    }
+
+    /// Has what was done by itself recorded of a key that may be gone.
+    fn record_touch(
+        &self,
+        operation: &'static str,
+        rule: &'static str,
+        key: KeyTouch,
+        writes: Vec<RecordStamp>,
+    ) -> Result<()> {
         let recorded = self.audit.send(AuditMessage::Timer { operation, rule, key, writes });
         recorded.map_err(|_| Error::new(ErrorKind::AuditUnavailable, "the audit log is closed"))
     }
@@ -320,7 +338,7 @@ impl KeyringActor {
         &self,
         id: &CmkId,
         version: &KeyVersion,
-        Made { key, copy }: Made,
+        Made { key, copy, .. }: Made,
     ) -> Result<(Draft, Arc<VersionEntry>)> {
         let record = KeyVersionMaterial { id: version.id, key, copy };
         let path = records::material_path(id, version.number);
@@ -373,7 +391,7 @@ impl Handler<CreateCmk> for KeyringActor {
                 let key = &made.key;
                 (key.spec, key.usage, key.bulk_mode, key.token_object().cloned())
             }
-            Material::Awaited { spec, usage } => (*spec, *usage, None, None),
+            Material::Awaited { spec, usage, bulk_mode } => (*spec, *usage, *bulk_mode, None),
         };
         let is_awaited = matches!(material, Material::Awaited { .. });
         if let Some(object) = stays.as_ref().filter(|object| object.adopted) {

@@ -17,7 +17,7 @@ use crate::keyring::{CmkEntry, Stamp};
 use crate::records::{self, Kind, UsageRecord};
 
 /// How long the destruction of a key in its token may take.
-const DESTRUCTION: Duration = Duration::from_secs(60);
+pub(super) const DESTRUCTION: Duration = Duration::from_secs(60);
 
 impl KeyringActor {
     fn delete(&mut self, entry: &CmkEntry) -> Result<()> {
@@ -35,9 +35,13 @@ impl KeyringActor {
         if let Some(stamp) = self.invocation_stamps.get(&id) {
             drafts.push(Self::removal(records::invocations_path(&id), *stamp));
         }
-        if let Some(parameters) = self.imports.get(&id) {
-            drafts.push(Self::removal(records::import_path(&id), parameters.stamp));
-        }
+        // A wrapping key in a token outlives it until it is destroyed there.
+        let ended = self.imports.get(&id).map(|known| self.used_up(&id, known)).transpose()?;
+        let at = drafts.len();
+        let left = ended.and_then(|(draft, left)| {
+            drafts.push(draft);
+            left
+        });
         let aliases = self.shared.keyring.aliases(|cmk| *cmk == id);
         for (name, _) in &aliases {
             if let Some(alias) = self.shared.keyring.alias(name) {
@@ -48,10 +52,11 @@ impl KeyringActor {
         for entry in &data_keys {
             drafts.push(Self::removal(records::data_key_path(&entry.key.name), entry.stamp));
         }
-        let (_, writes) = self.commit(drafts)?;
+        let (revision, writes) = self.commit(drafts)?;
         self.usage_stamps.remove(&id);
         self.invocation_stamps.remove(&id);
-        self.imports.remove(&id);
+        let left = left.map(|left| (left, Stamp { revision, sequence: writes[at].sequence }));
+        self.note_parameters(&id, left);
         for (name, _) in &aliases {
             self.shared.keyring.remove_alias(name);
         }
@@ -113,6 +118,7 @@ impl KeyringActor {
             return Ok(());
         }
         self.expire_due(now);
+        self.destroy_spent(ctx);
         let due: Vec<_> = self
             .shared
             .keyring

@@ -1,9 +1,10 @@
 //! The checks against a provider that computes wrongly: one that none of them finds out would be a check that cannot fail.
 
 use keymill_core::Sensitive;
-use keymill_core::key::ProtectionLevel;
+use keymill_core::key::{ProtectionLevel, WrappingAlgorithm};
 use keymill_core::seam::provider::{
     Adopt, DeriveJob, JobError, KeyCustody, ProviderError, ProviderProfile, SessionLost, StoredKey,
+    Unwrapped, WrappedImport,
 };
 use keymill_provider_software::SoftwareProvider;
 
@@ -75,6 +76,22 @@ impl KeyCustody for BentCustody {
         material: &Sensitive,
     ) -> Result<StoredKey, ProviderError> {
         self.0.import(spec, usage, None, material)
+    }
+
+    fn generate_wrapping_key(
+        &mut self,
+        spec: KeySpec,
+        algorithm: WrappingAlgorithm,
+    ) -> Result<StoredKey, ProviderError> {
+        self.0.generate_wrapping_key(spec, algorithm)
+    }
+
+    fn import_wrapped(&mut self, import: &WrappedImport) -> Result<Unwrapped, ProviderError> {
+        self.0.import_wrapped(import)
+    }
+
+    fn destroy_wrapping_key(&mut self, wrapping: &StoredKey) -> Result<(), ProviderError> {
+        self.0.destroy_wrapping_key(wrapping)
     }
 
     fn generate_to_stay(

@@ -5,9 +5,9 @@ use std::sync::{Arc, OnceLock};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use keymill_core::Sensitive;
-use keymill_core::key::ProtectionLevel;
+use keymill_core::key::{ProtectionLevel, WrappingAlgorithm};
 use keymill_core::seam::provider::{
-    Adopt, DecryptJob, DeriveJob, KeyCustody, KeyMaterial, ProviderProfile, SignJob,
+    Adopt, DecryptJob, DeriveJob, KeyCustody, KeyMaterial, ProviderProfile, SignJob, Unwrapped, WrappedImport,
 };
 
 use super::*;
@@ -63,6 +63,7 @@ impl CryptoProvider for Fake {
             algorithms: Vec::new(),
             signatures: Vec::new(),
             decryptions: Vec::new(),
+            imports: Vec::new(),
             derives: false,
             inline: false,
             max_batch: 256,
@@ -100,6 +101,22 @@ impl KeyCustody for Fake {
         _: &Sensitive,
     ) -> Result<StoredKey, ProviderError> {
         self.generate(spec, usage, bulk_mode)
+    }
+
+    fn generate_wrapping_key(
+        &mut self,
+        _: KeySpec,
+        _: WrappingAlgorithm,
+    ) -> Result<StoredKey, ProviderError> {
+        Err(ProviderError::Rejected("no key comes in".into()))
+    }
+
+    fn import_wrapped(&mut self, _: &WrappedImport) -> Result<Unwrapped, ProviderError> {
+        Err(ProviderError::Rejected("no key comes in".into()))
+    }
+
+    fn destroy_wrapping_key(&mut self, _: &StoredKey) -> Result<(), ProviderError> {
+        Ok(())
     }
 
     fn generate_to_stay(
