@@ -2,6 +2,7 @@
 
 mod decide;
 mod role;
+mod scope;
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub use decide::{Decision, Resource, Rule, decide};
 pub use role::Role;
+pub use scope::{Scope, scope};
 
 use crate::error::{Error, ErrorKind};
 use crate::id::{AccessKeyId, CmkId, NameMap};

@@ -128,7 +128,8 @@ impl Cmk {
             return Err(Error::invalid_key_material());
         }
         let mut cmk = self.clone();
-        cmk.external = Some(External { fingerprint: Some(fingerprint), is_present: true, expires_at });
+        cmk.external =
+            Some(Box::new(External { fingerprint: Some(fingerprint), is_present: true, expires_at }));
         if cmk.state == KeyState::PendingImport {
             cmk.state = KeyState::Enabled;
         }
@@ -143,7 +144,7 @@ impl Cmk {
         let before = self.external.as_ref().ok_or_else(Error::not_external)?;
         let mut cmk = self.clone();
         cmk.external =
-            Some(External { fingerprint: before.fingerprint, is_present: false, expires_at: None });
+            Some(Box::new(External { fingerprint: before.fingerprint, is_present: false, expires_at: None }));
         if cmk.state != KeyState::PendingDeletion {
             cmk.state = KeyState::PendingImport;
         }
@@ -155,7 +156,7 @@ impl Cmk {
 mod tests {
     use super::*;
     use crate::id::{AccessKeyId, CmkId, KeyVersionId};
-    use crate::key::{Fallback, KeySpec, KeyUsage, KeyVersion, Origin, ProtectionLevel, Tags};
+    use crate::key::{Fallback, KeySpec, KeyUsage, KeyVersion, KeyVersions, Origin, ProtectionLevel, Tags};
 
     fn cmk(state: KeyState, external: Option<External>) -> Cmk {
         let version = KeyVersion {
@@ -173,15 +174,15 @@ mod tests {
             fallback: Fallback::Never,
             token_serial: None,
             state,
-            description: String::new(),
+            description: Box::default(),
             creator: "tester-01".parse::<AccessKeyId>().unwrap(),
             created_at: Timestamp::from_ms(1),
             delete_at: None,
             rotation: None,
             deletion_protection: None,
             tags: Tags::new(),
-            external,
-            versions: vec![version],
+            external: external.map(Box::new),
+            versions: KeyVersions::from([version]),
         }
     }
 

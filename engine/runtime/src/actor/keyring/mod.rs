@@ -12,7 +12,6 @@ pub(crate) use keeping::{KeepKeys, Keeping};
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use actix::{Actor, AsyncContext, Context, Handler, Message};
@@ -20,12 +19,13 @@ use keymill_core::audit::{KeyTouch, RecordStamp};
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::{AccessKeyId, AliasName, CmkId, KeyVersionId};
 use keymill_core::key::{
-    Cmk, External, Fallback, KeyChange, KeySpec, KeyState, KeyUsage, KeyVersion, KeyVersionMaterial, Origin,
-    ProtectionLevel, RotationInterval, Tags,
+    Cmk, Fallback, KeyChange, KeySpec, KeyState, KeyUsage, KeyVersion, KeyVersionMaterial, KeyVersions,
+    Origin, ProtectionLevel, RotationInterval, Tags,
 };
 use keymill_core::seam::provider::TokenObject;
 use keymill_core::seam::store::{Path, Revision, Write};
 use keymill_core::time::Timestamp;
+use keymill_crypto::record::tag_of;
 use keymill_crypto::{digest, random};
 use serde::Serialize;
 
@@ -45,6 +45,8 @@ pub struct KeyringActor {
     invocation_stamps: HashMap<CmkId, Stamp>,
     /// What imports of material are waited for.
     imports: HashMap<CmkId, Parameters>,
+    /// Keys whose primary version has sealed as many messages as it may.
+    worn: HashSet<CmkId>,
     /// Keys whose new version is being generated in a token.
     renewing: HashSet<CmkId>,
     /// Keys whose material is being destroyed in the token where it stays: nothing brings them back. And which of them a job is out for.
@@ -152,6 +154,7 @@ impl KeyringActor {
             usage_stamps,
             invocation_stamps,
             imports,
+            worn: HashSet::new(),
             renewing: HashSet::new(),
             ending: HashMap::new(),
             installation,
@@ -222,13 +225,9 @@ impl KeyringActor {
         for ((before, cmk), stamp) in changes.into_iter().zip(&writes) {
             let usable = cmk.state == KeyState::Enabled;
             let was_usable = before.cmk.state == KeyState::Enabled;
-            let entry = Arc::new(CmkEntry {
-                versions: before.versions.clone(),
-                stamp: Stamp { revision, sequence: stamp.sequence },
-                generation: before.generation + u64::from(usable != was_usable),
-                life: before.life.clone(),
-                cmk,
-            });
+            let stamp = Stamp { revision, sequence: stamp.sequence };
+            let generation = before.generation + u64::from(usable != was_usable);
+            let entry = Arc::new(before.next(cmk, before.versions.clone(), stamp, generation));
             self.shared.keyring.publish(entry.clone());
             if !usable {
                 self.shared.forget(&entry);
@@ -266,7 +265,7 @@ impl KeyringActor {
             policy.next_at = version.created_at.plus(policy.interval.duration());
         }
         let stays = made.key.token_object().cloned();
-        if stays.as_ref().map(|object| &object.serial) != cmk.token_serial.as_ref() {
+        if stays.as_ref().map(|object| &*object.serial) != cmk.token_serial.as_deref() {
             Made::log_left_behind(stays.as_ref());
             return Err(Error::new(ErrorKind::Conflict, "the token was exchanged for another meanwhile"));
         }
@@ -276,20 +275,15 @@ impl KeyringActor {
         let (revision, writes) = committed?;
         let mut versions = before.versions.clone();
         versions.push(version);
-        let entry = Arc::new(CmkEntry {
-            cmk,
-            versions,
-            stamp: Stamp { revision, sequence: writes[0].sequence },
-            generation: before.generation,
-            life: before.life.clone(),
-        });
+        let stamp = Stamp { revision, sequence: writes[0].sequence };
+        let entry = Arc::new(before.next(cmk, versions, stamp, before.generation));
         self.shared.keyring.publish(entry.clone());
         Ok(Changed { keys: touched(&entry), value: entry, writes })
     }
 
     /// Refuses a key of a token that is the material of a CMK already: each would count its messages for itself.
     fn refuse_doubled(&self, object: &TokenObject) -> Result<()> {
-        let stay = |entry: &Arc<CmkEntry>| entry.cmk.token_serial.as_ref() == Some(&object.serial);
+        let stay = |entry: &Arc<CmkEntry>| entry.cmk.token_serial.as_deref() == Some(&*object.serial);
         let ids = self.shared.keyring.ids();
         for entry in ids.iter().filter_map(|id| self.shared.keyring.cmk(id)).filter(stay) {
             for version in &entry.versions {
@@ -315,8 +309,8 @@ impl KeyringActor {
         let record = KeyVersionMaterial { id: version.id, key, copy };
         let path = records::material_path(id, version.number);
         let draft = self.draft(path, Kind::Material, None, &record)?;
-        let sealed = draft.write.value.clone().expect("a draft of a record has its bytes").into();
-        Ok((draft, Arc::new(VersionEntry::new(version.number, version.id, sealed))))
+        let material = draft.write.value.as_deref().and_then(tag_of);
+        Ok((draft, Arc::new(VersionEntry::new(version.number, version.id, material))))
     }
 }
 
@@ -383,17 +377,17 @@ impl Handler<CreateCmk> for KeyringActor {
             protection,
             bulk_mode,
             fallback,
-            token_serial: stays.as_ref().map(|object| object.serial.clone()),
+            token_serial: stays.as_ref().map(|object| object.serial.as_str().into()),
             state: if is_awaited { KeyState::PendingImport } else { KeyState::Enabled },
-            description,
+            description: description.into(),
             creator,
             created_at: now,
             delete_at: None,
             rotation: None,
             deletion_protection: None,
             tags,
-            external: is_awaited.then(External::default),
-            versions: vec![version.clone()],
+            external: is_awaited.then(Box::default),
+            versions: KeyVersions::from([version.clone()]),
         };
         if let Some(interval) = rotation {
             cmk.rotation = Some(keeping::policy(&cmk, interval, now)?);
@@ -405,19 +399,12 @@ impl Handler<CreateCmk> for KeyringActor {
                 drafts.push(draft);
                 version
             }
-            Material::Awaited { .. } => {
-                Arc::new(VersionEntry::new(version.number, version.id, Box::default()))
-            }
+            Material::Awaited { .. } => Arc::new(VersionEntry::new(version.number, version.id, None)),
         };
         let committed = self.commit(drafts).inspect_err(|_| Made::log_left_behind(stays.as_ref()));
         let (revision, writes) = committed?;
-        let entry = Arc::new(CmkEntry {
-            cmk,
-            versions: vec![version],
-            stamp: Stamp { revision, sequence: writes[0].sequence },
-            generation: 1,
-            life: Arc::new(AtomicU64::new(1)),
-        });
+        let stamp = Stamp { revision, sequence: writes[0].sequence };
+        let entry = Arc::new(CmkEntry::first(cmk, [version].into_iter().collect(), stamp));
         self.shared.keyring.publish(entry.clone());
         Ok(Changed { keys: touched(&entry), value: entry, writes })
     }
@@ -455,7 +442,7 @@ impl Handler<ChangeDescription> for KeyringActor {
         if before.cmk.state == KeyState::PendingDeletion {
             before.cmk.state.check_usable()?;
         }
-        self.change(&before, Cmk { description: message.description, ..before.cmk.clone() })
+        self.change(&before, Cmk { description: message.description.into(), ..before.cmk.clone() })
     }
 }
 
