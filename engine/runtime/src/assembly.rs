@@ -43,12 +43,11 @@ impl Assembly {
         }
     }
 
-    /// Publishes those whose material did not come, and puts all in order.
+    /// Publishes those whose material did not come.
     pub(crate) fn finish(&mut self, keyring: &Keyring) {
         for (_, entry) in std::mem::take(&mut self.entries) {
             self.publish(entry, keyring);
         }
-        keyring.order();
     }
 
     fn is_whole(&self, entry: &CmkEntry) -> bool {

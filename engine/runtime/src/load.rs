@@ -7,7 +7,7 @@ use std::sync::Arc;
 use keymill_core::access::{AccessKey, AccessSnapshot};
 use keymill_core::audit::RecordStamp;
 use keymill_core::id::{AccessKeyId, CmkId};
-use keymill_core::seam::store::{Entry, Page, Store, StoreError};
+use keymill_core::seam::store::{Entry, Page, Revision, Store, StoreError};
 use keymill_crypto::audit::{Remembered, RememberedTag, Stamps};
 use keymill_crypto::digest;
 use keymill_crypto::record::RecordSealer;
@@ -60,20 +60,67 @@ pub(crate) struct Loaded {
     pub(crate) needs_bootstrap: bool,
 }
 
-/// Reads and opens everything, and uses up the `stamps` of what is there.
-pub(crate) fn load(
+/// What was read of the store, and published where that can be; nothing of it is judged yet, and nobody uses the keyring.
+pub(crate) struct Read {
+    /// CMKs that were published, by id, with their sequence numbers and tags.
+    cmks: Vec<(CmkId, u64, Tag)>,
+    /// The same of material, by key and number.
+    materials: Vec<(CmkId, u32, u64, Tag)>,
+    others: Vec<Other>,
+    is_empty: bool,
+}
+
+/// A record of another kind, or one that is not as it should be.
+struct Other {
+    path: String,
+    mark: Option<(u64, Tag)>,
+    revision: Revision,
+    what: What,
+}
+
+/// Reads and opens everything, and publishes CMKs with their material. What the audit remembers is not needed for that: it is read
+/// meanwhile.
+pub(crate) fn read(store: &dyn Store, sealer: &RecordSealer, keyring: &Keyring) -> Result<Read, StoreError> {
+    let mut assembly = Assembly::default();
+    let mut read = Read { cmks: Vec::new(), materials: Vec::new(), others: Vec::new(), is_empty: true };
+    let is_any = scan::all(store, sealer, &mut |Found { path, mark, revision, what }| match (what, mark) {
+        (What::Cmk(id, Ok((entry, _))), Some((sequence, tag))) if entry.cmk.id == id => {
+            read.cmks.push((id, sequence, tag));
+            assembly.cmk(entry, keyring);
+        }
+        (What::Material(Some((id, number))), Some((sequence, tag))) => {
+            read.materials.push((id, number, sequence, tag));
+            assembly.material(id, number, tag, keyring);
+        }
+        (what, mark) => read.others.push(Other { path: path.to_owned(), mark, revision, what }),
+    })?;
+    assembly.finish(keyring);
+    read.is_empty = !is_any;
+    Ok(read)
+}
+
+/// Judges what was read, and takes back what fails; uses up the `stamps` of what is there.
+pub(crate) fn judge_all(
     store: &dyn Store,
     sealer: &RecordSealer,
+    read: Read,
     stamps: Stamps,
     keyring: &Keyring,
 ) -> Result<Loaded, StoreError> {
     let remembered = stamps.len();
     let mut needs_bootstrap = !stamps.has_under("access-key");
-    // Most are of CMKs and their material.
-    keyring.reserve(remembered / 2);
     let mut loader = Loader::new(keyring, stamps);
-    let is_empty = !scan::all(store, sealer, &mut |found| loader.take(found))?;
-    loader.assembly.finish(keyring);
+    let Read { cmks, materials, others, is_empty } = read;
+    for (id, sequence, tag) in cmks {
+        loader.cmk(&id, sequence, tag);
+    }
+    for (id, number, sequence, tag) in materials {
+        loader.material(&id, number, sequence, tag);
+    }
+    for Other { path, mark, revision, what } in others {
+        loader.take(Found { path: &path, mark, revision, what });
+    }
+    keyring.order();
     loader.count();
     needs_bootstrap &= !loader.has_access_keys;
     let (installation, installation_stamp) = installation(store, sealer)?;
@@ -153,7 +200,6 @@ fn forget_invocations(keyring: &Keyring, id: &CmkId) {
 /// Judges records as they come, in any order.
 struct Loader<'a> {
     keyring: &'a Keyring,
-    assembly: Assembly,
     /// What is remembered of records that were not come upon yet, and of those that ended.
     stamps: Stamps,
     unrecorded: Vec<RecordStamp>,
@@ -175,7 +221,6 @@ impl<'a> Loader<'a> {
     fn new(keyring: &'a Keyring, stamps: Stamps) -> Self {
         Self {
             keyring,
-            assembly: Assembly::default(),
             stamps,
             unrecorded: Vec::new(),
             quarantined: Vec::new(),
@@ -191,19 +236,45 @@ impl<'a> Loader<'a> {
         }
     }
 
+    /// Judges a CMK that was published, and takes it back where it fails.
+    fn cmk(&mut self, id: &CmkId, sequence: u64, tag: Tag) {
+        let known = self.stamps.recall_at("cmk", id, 0);
+        if judge(known, sequence, &tag) == Judgement::Fine {
+            return;
+        }
+        let path = records::cmk_path(id);
+        if self.verdict(path.as_str(), known, sequence, tag).is_none() {
+            self.keyring.withdraw(id);
+            self.quarantine(*id);
+        }
+    }
+
+    /// Judges material whose tag was published, and takes that back where it fails.
+    fn material(&mut self, id: &CmkId, number: u32, sequence: u64, tag: Tag) {
+        let known = self.stamps.recall_at("material", id, number);
+        if judge(known, sequence, &tag) == Judgement::Fine {
+            return;
+        }
+        let path = records::material_path(id, number);
+        if self.verdict(path.as_str(), known, sequence, tag).is_none() {
+            self.keyring.withdraw_material(id, number);
+        }
+    }
+
+    fn quarantine(&self, id: CmkId) {
+        self.keyring.quarantine(id, "the stored record of the key failed its check");
+    }
+
     fn take(&mut self, Found { path, mark, revision, what }: Found<'_>) {
         let place = Place { path, mark };
         let stamp = |sequence| Stamp { revision, sequence };
         match what {
-            What::Cmk(id, opened) => match self.trusted(place, opened) {
-                Some((entry, _)) if entry.cmk.id == id => self.assembly.cmk(entry, self.keyring),
-                _ => self.keyring.quarantine(id, "the stored record of the key failed its check"),
-            },
-            What::Material(version) => {
-                if let (Some((_, tag)), Some((id, number))) = (self.judged(place), version) {
-                    self.assembly.material(id, number, tag, self.keyring);
-                }
+            // One that does not open, or is another's; those that are as they should be were published.
+            What::Cmk(id, opened) => {
+                let _refused = self.trusted(place, opened);
+                self.quarantine(id);
             }
+            What::Material(_) => drop(self.judged(place)),
             What::Usage(id, Ok((usage, sequence))) => {
                 self.usages.push((id, usage));
                 self.usage_stamps.insert(id, stamp(sequence));
@@ -262,14 +333,6 @@ impl<'a> Loader<'a> {
         self.quarantined.push((path.to_string(), why.to_owned()));
     }
 
-    fn recall(&mut self, path: &str) -> Option<Remembered> {
-        let known = self.stamps.take(path)?;
-        if known.tag == RememberedTag::Removed {
-            self.stamps.put(path, known.sequence, "");
-        }
-        Some(known)
-    }
-
     /// Sees that what takes the place of a refused record is newer than what is remembered of it.
     fn surpass(&mut self, path: &str, remembered: Option<Remembered>) {
         self.surpassed.extend(remembered.map(|known| (path.to_string(), known.sequence)));
@@ -277,11 +340,22 @@ impl<'a> Loader<'a> {
 
     /// Judges a record without opening it; returns its sequence number and tag where it is trusted.
     fn judged(&mut self, Place { path, mark }: Place<'_>) -> Option<(u64, Tag)> {
-        let known = self.recall(path);
+        let known = self.stamps.recall(path);
         let Some((sequence, tag)) = mark else {
             self.reject(path, "the record is cut");
             return None;
         };
+        self.verdict(path, known, sequence, tag)
+    }
+
+    /// Judges a record against what is remembered of it, and notes what is to be said.
+    fn verdict(
+        &mut self,
+        path: &str,
+        known: Option<Remembered>,
+        sequence: u64,
+        tag: Tag,
+    ) -> Option<(u64, Tag)> {
         match judge(known, sequence, &tag) {
             Judgement::Fine => {}
             Judgement::Unrecorded => {
@@ -302,7 +376,7 @@ impl<'a> Loader<'a> {
         match opened {
             Ok((record, sequence)) => self.judged(place).map(|_| (record, sequence)),
             Err(why) => {
-                let known = self.recall(place.path);
+                let known = self.stamps.recall(place.path);
                 self.surpass(place.path, known);
                 self.reject(place.path, &why);
                 None

@@ -149,10 +149,32 @@ impl Stamps {
         of_cmk.or_else(|| self.others.get(path).map(Remembered::from))
     }
 
-    /// Takes what is remembered of a record out.
-    pub fn take(&mut self, path: &str) -> Option<Remembered> {
-        let of_cmk = self.place(path).and_then(|place| self.of_cmks.remove(&place));
-        of_cmk.or_else(|| self.others.remove(path).as_ref().map(Remembered::from))
+    /// Returns what is remembered of a record that was come upon, and forgets it, unless the record was removed: what is left in the end
+    /// are those that were, and those that are missing.
+    pub fn recall(&mut self, path: &str) -> Option<Remembered> {
+        if let Some(known) = self.place(path).and_then(|place| self.recall_place(place)) {
+            return Some(known);
+        }
+        let known = Remembered::from(self.others.get(path)?);
+        if known.tag != RememberedTag::Removed {
+            self.others.remove(path);
+        }
+        Some(known)
+    }
+
+    /// The same by the parts of the path `<word>/<id>`, or `<word>/<id>/<number>` where the number is not zero.
+    pub fn recall_at(&mut self, word: &str, id: &CmkId, number: u32) -> Option<Remembered> {
+        let known = self.words.iter().position(|known| **known == *word);
+        let place = known.map(|known| Place { id: *id, number, word: known as u8 });
+        place.and_then(|place| self.recall_place(place)).or_else(|| self.recall(&text(word, id, number)))
+    }
+
+    fn recall_place(&mut self, place: Place) -> Option<Remembered> {
+        match self.of_cmks.entry(place) {
+            Entry::Occupied(known) if known.get().tag == RememberedTag::Removed => Some(*known.get()),
+            Entry::Occupied(known) => Some(known.remove()),
+            Entry::Vacant(_) => None,
+        }
     }
 
     /// Tells whether there is a record whose path begins with a segment.
@@ -218,11 +240,15 @@ fn split(path: &str) -> Option<(&str, CmkId, u32)> {
     Some((word, CmkId::parse(id)?, number))
 }
 
+fn text(word: &str, id: &CmkId, number: u32) -> String {
+    match number {
+        0 => format!("{word}/{id}"),
+        number => format!("{word}/{id}/{number}"),
+    }
+}
+
 fn stamp(word: &str, place: Place, known: Remembered) -> RecordStamp {
-    let path = match place.number {
-        0 => format!("{word}/{}", place.id),
-        number => format!("{word}/{}/{number}", place.id),
-    };
+    let path = text(word, &place.id, place.number);
     let tag = match known.tag {
         RememberedTag::Is(tag) => json::hex_text(&tag),
         RememberedTag::Removed | RememberedTag::None => String::new(),
@@ -285,12 +311,31 @@ mod tests {
         assert_eq!(stamps.len(), expected.len());
         for (path, sequence, tag) in expected {
             let known = Remembered { sequence, tag: tag.as_str().into() };
+            let left = Some(known).filter(|known| known.tag == RememberedTag::Removed);
             assert_eq!(
-                (stamps.get(&path), stamps.take(&path), stamps.get(&path)),
-                (Some(known), Some(known), None)
+                (stamps.get(&path), stamps.recall(&path), stamps.get(&path)),
+                (Some(known), Some(known), left),
+                "{path}"
             );
         }
-        assert!(stamps.is_empty());
+        assert!(stamps.iter().all(|stamp| stamp.tag.is_empty()), "what was removed stays");
+        assert_eq!(stamps.len(), 12);
+    }
+
+    #[test]
+    fn a_record_is_recalled_by_the_parts_of_its_path_whatever_its_form() {
+        let (cmk, material) = (format!("cmk/{ID}"), format!("material/{ID}/3"));
+        let id = CmkId::parse(ID).unwrap();
+        for tag in [TAG, "", "odd"] {
+            let mut stamps = stamps(&[(&cmk, 1, tag), (&material, 2, tag)]);
+            for (word, number, sequence) in [("cmk", 0, 1), ("material", 3, 2)] {
+                let known = Some(Remembered { sequence, tag: tag.into() });
+                let again = known.filter(|_| tag.is_empty());
+                let recalled = [(); 2].map(|()| stamps.recall_at(word, &id, number));
+                assert_eq!(recalled, [known, again], "{word}, {tag}");
+            }
+            assert_eq!([("cmk", 1), ("x", 0)].map(|(word, n)| stamps.recall_at(word, &id, n)), [None, None]);
+        }
     }
 
     #[test]

@@ -220,14 +220,26 @@ impl Keyring {
         entry.begin();
     }
 
-    /// Makes room for so many keys.
-    pub(crate) fn reserve(&self, keys: usize) {
-        self.cmks.iter().for_each(|shard| shard.write().reserve(keys / SHARDS));
-    }
-
     /// Adds a key at the start; [`Self::order`] is called after the last.
     pub(crate) fn add(&self, entry: Arc<CmkEntry>) {
         self.put(entry);
+    }
+
+    /// Takes a key back that was added, and failed its check.
+    pub(crate) fn withdraw(&self, id: &CmkId) {
+        self.shard(id).write().remove(id);
+        self.timed.write().remove(id);
+    }
+
+    /// Takes the material of a version of a key that was added back, since it failed its check.
+    pub(crate) fn withdraw_material(&self, id: &CmkId, number: u32) {
+        let mut shard = self.shard(id).write();
+        let Some(ById(mut entry)) = shard.take(id) else { return };
+        let added = Arc::get_mut(&mut entry).expect("nobody else has an entry before the start is over");
+        for version in added.versions.iter_mut().filter(|version| version.number == number) {
+            Arc::get_mut(version).expect("nor one of its versions").material = None;
+        }
+        shard.insert(ById(entry));
     }
 
     /// Puts the keys that were added in order.
