@@ -60,7 +60,7 @@ impl Target {
 }
 
 /// Returns the middle value; of an even number the mean of the middle two.
-pub(crate) fn median(values: &[f64]) -> f64 {
+pub fn median(values: &[f64]) -> f64 {
     let sorted = sorted(values);
     let n = sorted.len();
     match n {
@@ -78,7 +78,7 @@ pub(crate) fn percentile(values: &[f64], at: f64) -> f64 {
 }
 
 /// Returns the pairwise ratio of two series of one length.
-pub(crate) fn ratio(ours: &[f64], ceiling: &[f64]) -> Ratio {
+pub fn ratio(ours: &[f64], ceiling: &[f64]) -> Ratio {
     let ratios = sorted(&ours.iter().zip(ceiling).map(|(ours, ceiling)| ours / ceiling).collect::<Vec<_>>());
     let [min, .., max] = ratios[..] else {
         let only = ratios.first().copied().unwrap_or(f64::NAN);

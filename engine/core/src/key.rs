@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 mod external;
 mod keeping;
@@ -189,7 +190,8 @@ pub enum DeletionProtection {
     Disabled,
 }
 
-/// A customer master key: its metadata and the versions of its material.
+/// A customer master key: its metadata and the versions of its material. There may be a million of them in memory, so that what few have
+/// takes little room where it is absent.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Cmk {
     /// The id.
@@ -209,11 +211,11 @@ pub struct Cmk {
     pub fallback: Fallback,
     /// For a key whose material stays in one token (`HsmInternal`): the serial number of that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub token_serial: Option<String>,
+    pub token_serial: Option<Box<str>>,
     /// The state.
     pub state: KeyState,
     /// Free text.
-    pub description: String,
+    pub description: Box<str>,
     /// Who created it.
     pub creator: AccessKeyId,
     /// When it was created.
@@ -225,7 +227,7 @@ pub struct Cmk {
     pub rotation: Option<RotationPolicy>,
     /// Why it is protected against deletion, where it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub deletion_protection: Option<String>,
+    pub deletion_protection: Option<Box<str>>,
     /// Its own policy, where it was given one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<KeyPolicy>,
@@ -234,10 +236,13 @@ pub struct Cmk {
     pub tags: Tags,
     /// Of a key whose material is imported (`EXTERNAL`): what is known of that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub external: Option<External>,
+    pub external: Option<Box<External>>,
     /// The versions, by number; the last is the primary one. A key whose material is imported has one, also while that is not here.
-    pub versions: Vec<KeyVersion>,
+    pub versions: KeyVersions,
 }
+
+/// The versions of a CMK; most have one, which stands in its place.
+pub type KeyVersions = SmallVec<[KeyVersion; 1]>;
 
 /// One generation of a CMK's material; the material itself is a record of its own.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -155,11 +155,17 @@ impl Engine {
         let store_failed = EngineError::because("store");
 
         let (heads, unopened) = remember::stored_heads(&*store, &sealer).map_err(|e| store_failed(&e))?;
-        let remembered = remember::remember(&*audit, &keys, heads)
-            .map_err(|e| EngineError::because("reading the audit log")(&e))?;
         let keyring = Keyring::default();
-        let loaded =
-            load::load(&*store, &sealer, remembered.stamps, &keyring).map_err(|e| store_failed(&e))?;
+        // Both may be long, and neither needs the other.
+        let (remembered, read) = std::thread::scope(|scope| {
+            let read = scope.spawn(|| load::read(&*store, &sealer, &keyring));
+            let remembered = remember::remember(&*audit, &keys, heads);
+            (remembered, read.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        });
+        let remembered = remembered.map_err(|e| EngineError::because("reading the audit log")(&e))?;
+        let read = read.map_err(|e| store_failed(&e))?;
+        let loaded = load::judge_all(&*store, &sealer, read, remembered.stamps, &keyring)
+            .map_err(|e| store_failed(&e))?;
         let nonces = KeptNonces::load(&*store).map_err(|e| store_failed(&e))?;
         for trouble in unopened.iter().chain(&remembered.troubles) {
             tracing::error!("{trouble}; run `keymill audit verify`");

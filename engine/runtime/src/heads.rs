@@ -41,11 +41,10 @@ pub fn named(
 ) -> Result<Vec<ChainHead>, AuditError> {
     let mut heads = Vec::new();
     for chain in management(chains) {
-        let (mut verifier, mut is_first) = (verifier(chain), true);
+        let mut verifier = verifier(chain);
         log.read(chain, &mut |line| {
-            if std::mem::take(&mut is_first) {
-                verifier.line(line.bytes, line.torn);
-            }
+            verifier.line(line.bytes, line.torn);
+            false
         })?;
         heads.append(&mut verifier.report().previous);
     }

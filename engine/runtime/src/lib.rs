@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod actor;
+mod assembly;
 pub mod audit;
 pub mod clock;
 pub mod config;
@@ -13,10 +14,12 @@ pub mod lane;
 mod load;
 pub mod metrics;
 mod nonces;
+mod order;
 pub mod pool;
 pub mod ready;
 pub mod records;
 mod remember;
+mod scan;
 mod shared;
 pub mod snapshot;
 pub mod verify;

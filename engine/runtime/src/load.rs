@@ -1,23 +1,25 @@
 //! Start: what the store holds is checked against what the audit remembers, opened, and published. A record that fails is
 //! quarantined by path, and the rest is served.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use keymill_core::access::{AccessKey, AccessSnapshot};
 use keymill_core::audit::RecordStamp;
 use keymill_core::id::{AccessKeyId, CmkId};
-use keymill_core::key::{Cmk, ManagedDataKey};
-use keymill_core::seam::store::{Entry, Page, Path, Store, StoreError};
+use keymill_core::key::ManagedDataKey;
+use keymill_core::seam::store::{Entry, Page, Revision, Store, StoreError};
+use keymill_crypto::audit::{Remembered, RememberedTag, Stamps};
 use keymill_crypto::digest;
-use keymill_crypto::record::{RecordSealer, sequence_of, tag_of};
+use keymill_crypto::record::RecordSealer;
 
 use crate::actor::keyring::{Inherited, Parameters};
-use crate::keyring::{AliasEntry, CmkEntry, DataKeyEntry, Invocations, Keyring, Stamp, Usage, VersionEntry};
+use crate::assembly::{Assembly, Tag};
+use crate::keyring::{AliasEntry, DataKeyEntry, Keyring, Stamp, Uses};
 use crate::records::{
     self, AliasRecord, ImportRecord, InstallationRecord, InvocationsRecord, Kind, UsageRecord,
 };
+use crate::scan::{self, Found, Opened, What};
 
 /// What a stored record looks like beside what the audit remembers of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,15 +33,15 @@ pub(crate) enum Judgement {
 }
 
 /// Judges a record of `sequence` and `tag` against what the audit remembers.
-pub(crate) fn judge(remembered: Option<&RecordStamp>, sequence: u64, tag: &str) -> Judgement {
-    let Some(stamp) = remembered else { return Judgement::Unrecorded };
-    if sequence > stamp.sequence {
+pub(crate) fn judge(remembered: Option<Remembered>, sequence: u64, tag: &Tag) -> Judgement {
+    let Some(known) = remembered else { return Judgement::Unrecorded };
+    if sequence > known.sequence {
         Judgement::Unrecorded
-    } else if sequence < stamp.sequence {
+    } else if sequence < known.sequence {
         Judgement::Rejected("the stored record is older than the audit log says")
-    } else if stamp.tag.is_empty() {
+    } else if known.tag == RememberedTag::Removed {
         Judgement::Rejected("the stored record was removed and has come back")
-    } else if stamp.tag == tag {
+    } else if known.tag == RememberedTag::Is(*tag) {
         Judgement::Fine
     } else {
         Judgement::Rejected("the stored record differs from what the audit log says")
@@ -59,139 +61,70 @@ pub(crate) struct Loaded {
     pub(crate) needs_bootstrap: bool,
 }
 
-/// Reads and opens everything, and uses up the `stamps` of what is there.
-pub(crate) fn load(
+/// What was read of the store, and published where that can be; nothing of it is judged yet, and nobody uses the keyring.
+pub(crate) struct Read {
+    /// CMKs that were published, by id, with their sequence numbers and tags.
+    cmks: Vec<(CmkId, u64, Tag)>,
+    /// The same of material, by key and number.
+    materials: Vec<(CmkId, u32, u64, Tag)>,
+    others: Vec<Other>,
+    is_empty: bool,
+}
+
+/// A record of another kind, or one that is not as it should be.
+struct Other {
+    path: String,
+    mark: Option<(u64, Tag)>,
+    revision: Revision,
+    what: What,
+}
+
+/// Reads and opens everything, and publishes CMKs with their material. What the audit remembers is not needed for that: it is read
+/// meanwhile.
+pub(crate) fn read(store: &dyn Store, sealer: &RecordSealer, keyring: &Keyring) -> Result<Read, StoreError> {
+    let mut assembly = Assembly::default();
+    let mut read = Read { cmks: Vec::new(), materials: Vec::new(), others: Vec::new(), is_empty: true };
+    let is_any = scan::all(store, sealer, &mut |Found { path, mark, revision, what }| match (what, mark) {
+        (What::Cmk(id, Ok((entry, _))), Some((sequence, tag))) if entry.cmk.id == id => {
+            read.cmks.push((id, sequence, tag));
+            assembly.cmk(entry, keyring);
+        }
+        (What::Material(Some((id, number))), Some((sequence, tag))) => {
+            read.materials.push((id, number, sequence, tag));
+            assembly.material(id, number, tag, keyring);
+        }
+        (what, mark) => read.others.push(Other { path: path.to_owned(), mark, revision, what }),
+    })?;
+    assembly.finish(keyring);
+    read.is_empty = !is_any;
+    Ok(read)
+}
+
+/// Judges what was read, and takes back what fails; uses up the `stamps` of what is there.
+pub(crate) fn judge_all(
     store: &dyn Store,
     sealer: &RecordSealer,
-    stamps: BTreeMap<String, RecordStamp>,
+    read: Read,
+    stamps: Stamps,
     keyring: &Keyring,
 ) -> Result<Loaded, StoreError> {
     let remembered = stamps.len();
-    let mut needs_bootstrap = !stamps.keys().any(|path| path.starts_with("access-key/"));
-    let mut loader =
-        Loader { sealer, stamps, unrecorded: Vec::new(), quarantined: Vec::new(), surpassed: HashMap::new() };
-    let mut is_empty = true;
-    let mut fetch = |prefix: &str| -> Result<Vec<Entry>, StoreError> {
-        let entries = all(store, prefix)?;
-        is_empty &= entries.is_empty();
-        Ok(entries)
-    };
-    let mut materials: HashMap<Path, Box<[u8]>> = HashMap::new();
-    for entry in fetch("material/")? {
-        if loader.is_trusted(&entry) {
-            materials.insert(entry.path, entry.value.into());
-        }
+    let mut needs_bootstrap = !stamps.has_under("access-key");
+    let mut loader = Loader::new(keyring, stamps);
+    let Read { cmks, materials, others, is_empty } = read;
+    for (id, sequence, tag) in cmks {
+        loader.cmk(&id, sequence, tag);
     }
-    let mut usages: HashMap<CmkId, UsageRecord> = HashMap::new();
-    let mut usage_stamps = HashMap::new();
-    for entry in fetch("usage/")? {
-        let Some(id) = last_segment(&entry).and_then(CmkId::parse) else { continue };
-        match records::open::<UsageRecord>(sealer, &entry.path, Kind::Usage, &entry.value) {
-            Ok((usage, sequence, _)) => {
-                usages.insert(id, usage);
-                usage_stamps.insert(id, Stamp { revision: entry.revision, sequence });
-            }
-            Err(error) => loader.reject(&entry, &error.to_string()),
-        }
+    for (id, number, sequence, tag) in materials {
+        loader.material(&id, number, sequence, tag);
     }
-    let mut invocations: HashMap<CmkId, Option<InvocationsRecord>> = HashMap::new();
-    let mut invocation_stamps = HashMap::new();
-    for entry in fetch("invocations/")? {
-        let Some(id) = last_segment(&entry).and_then(CmkId::parse) else { continue };
-        let opened = loader.open::<InvocationsRecord>(&entry, Kind::Invocations);
-        if let Some((_, stamp)) = &opened {
-            invocation_stamps.insert(id, *stamp);
-        }
-        invocations.insert(id, opened.map(|(record, _)| record));
+    for Other { path, mark, revision, what } in others {
+        loader.take(Found { path: &path, mark, revision, what });
     }
-    let mut imports = HashMap::new();
-    for entry in fetch("import/")? {
-        let Some(id) = last_segment(&entry).and_then(CmkId::parse) else { continue };
-        if let Some((record, stamp)) = loader.open::<ImportRecord>(&entry, Kind::Import) {
-            imports.insert(id, Parameters::of(&record, stamp));
-        }
-    }
-    let mut cmks = Vec::new();
-    for entry in fetch("cmk/")? {
-        let Some(id) = last_segment(&entry).and_then(CmkId::parse) else { continue };
-        match loader.open::<Cmk>(&entry, Kind::Cmk) {
-            Some((cmk, stamp)) if cmk.id == id => cmks.push((cmk, stamp)),
-            _ => keyring.quarantine(id, "the stored record of the key failed its check"),
-        }
-    }
-    cmks.sort_by_key(|(cmk, _)| (cmk.created_at, cmk.id));
-    for (cmk, stamp) in cmks {
-        let counted = invocations.remove(&cmk.id);
-        let usage = usages.remove(&cmk.id).unwrap_or_default();
-        let versions = cmk
-            .versions
-            .iter()
-            .map(|version| {
-                let path = records::material_path(&cmk.id, version.number);
-                let (_, encrypted, decrypted, last) =
-                    usage.0.iter().find(|row| row.0 == version.number).copied().unwrap_or_default();
-                Arc::new(VersionEntry {
-                    number: version.number,
-                    id: version.id,
-                    sealed: materials.remove(&path).unwrap_or_default(),
-                    handle: Default::default(),
-                    public: Default::default(),
-                    epoch: Default::default(),
-                    usage: Arc::new(Usage {
-                        encrypted: encrypted.into(),
-                        decrypted: decrypted.into(),
-                        last_ms: last.into(),
-                        flushed: (encrypted + decrypted).into(),
-                    }),
-                    invocations: Arc::new(match &counted {
-                        None => Invocations::default(),
-                        Some(None) => Invocations::unknown(),
-                        Some(Some(rows)) => Invocations::resumed(
-                            rows.0.iter().find(|row| row.0 == version.number).map_or(0, |row| row.1),
-                        ),
-                    }),
-                })
-            })
-            .collect();
-        let life = Arc::new(AtomicU64::new(1));
-        keyring.publish(Arc::new(CmkEntry { cmk, versions, stamp, generation: 1, life }));
-    }
-    for entry in fetch("alias/")? {
-        if let Some((alias, stamp)) = loader.open::<AliasRecord>(&entry, Kind::Alias) {
-            keyring.put_alias(alias.name, AliasEntry { cmk: alias.cmk, stamp });
-        }
-    }
-    for entry in fetch("data-key/")? {
-        if let Some((key, stamp)) = loader.open::<ManagedDataKey>(&entry, Kind::DataKey) {
-            keyring.put_data_key(DataKeyEntry { key, stamp });
-        }
-    }
-    let mut access = AccessSnapshot::default();
-    let mut access_stamps = HashMap::new();
-    for entry in fetch("access-key/")? {
-        needs_bootstrap = false;
-        if let Some((key, stamp)) = loader.open::<AccessKey>(&entry, Kind::AccessKey) {
-            access_stamps.insert(key.id.clone(), stamp);
-            access.access_keys.insert(key.id.clone(), Arc::new(key));
-        }
-    }
-    let (installation, installation_stamp) = match store.get(&records::installation_path())? {
-        None => (InstallationRecord::default(), None),
-        Some(entry) => {
-            let opened =
-                records::open::<InstallationRecord>(sealer, &entry.path, Kind::Installation, &entry.value);
-            match opened {
-                Ok((record, sequence, _)) => (record, Some(Stamp { revision: entry.revision, sequence })),
-                Err(error) => {
-                    // Nobody wrote this with our keys; most likely the root is another installation's.
-                    return Err(StoreError::Corrupt(format!(
-                        "record {}: {error}; is this the root that belongs to this store?",
-                        entry.path
-                    )));
-                }
-            }
-        }
-    };
+    keyring.order();
+    loader.count();
+    needs_bootstrap &= !loader.has_access_keys;
+    let (installation, installation_stamp) = installation(store, sealer)?;
     if installation_stamp.is_none() && is_empty && remembered > 0 {
         // A fresh root access key over a store that was lost would hand the installation to whoever deleted it.
         return Err(StoreError::Corrupt(format!(
@@ -201,36 +134,38 @@ pub(crate) fn load(
     }
     let mut ended = loader.surpassed;
     let mut access_ended = HashMap::new();
-    for (path, stamp) in loader.stamps {
-        if stamp.tag.is_empty() {
+    for stamp in loader.stamps.iter() {
+        let RecordStamp { path, sequence, tag } = stamp;
+        if tag.is_empty() {
             if let Some(id) = path.strip_prefix("access-key/k").and_then(|id| id.parse().ok()) {
-                access_ended.insert(id, stamp.sequence);
+                access_ended.insert(id, sequence);
             }
-            ended.insert(path, stamp.sequence);
+            ended.insert(path, sequence);
         } else {
             if let Some(id) = path.strip_prefix("cmk/").and_then(CmkId::parse) {
                 keyring.quarantine(id, "the stored record of the key is missing");
             }
-            if let Some(entry) =
-                path.strip_prefix("invocations/").and_then(CmkId::parse).and_then(|id| keyring.cmk(&id))
-            {
-                entry.versions.iter().for_each(|version| version.invocations.forget());
+            if let Some(id) = path.strip_prefix("invocations/").and_then(CmkId::parse) {
+                forget_invocations(keyring, &id);
             }
             // What takes its place is newer than what the audit log remembers.
-            ended.insert(path.clone(), stamp.sequence);
+            ended.insert(path.clone(), sequence);
             let why = "the record is missing, though the audit log says that it was written";
             loader.quarantined.push((path, why.to_owned()));
         }
     }
+    // In an order that does not depend on which thread was first.
+    loader.unrecorded.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    loader.quarantined.sort_unstable();
     Ok(Loaded {
-        access,
-        access_stamps,
+        access: loader.access,
+        access_stamps: loader.access_stamps,
         access_ended,
         inherited: Inherited {
             ended,
-            usage_stamps,
-            invocation_stamps,
-            imports,
+            usage_stamps: loader.usage_stamps,
+            invocation_stamps: loader.invocation_stamps,
+            imports: loader.imports,
             installation,
             installation_stamp,
         },
@@ -240,74 +175,226 @@ pub(crate) fn load(
     })
 }
 
+/// Reads what the installation knows of itself.
+fn installation(
+    store: &dyn Store,
+    sealer: &RecordSealer,
+) -> Result<(InstallationRecord, Option<Stamp>), StoreError> {
+    let Some(entry) = store.get(&records::installation_path())? else { return Ok(Default::default()) };
+    match records::open::<InstallationRecord>(sealer, &entry.path, Kind::Installation, &entry.value) {
+        Ok((record, sequence, _)) => Ok((record, Some(Stamp { revision: entry.revision, sequence }))),
+        // Nobody wrote this with our keys; most likely the root is another installation's.
+        Err(error) => Err(StoreError::Corrupt(format!(
+            "record {}: {error}; is this the root that belongs to this store?",
+            entry.path
+        ))),
+    }
+}
+
+/// Makes the counts of reserved invocations of a key ones that cannot be trusted.
+fn forget_invocations(keyring: &Keyring, id: &CmkId) {
+    if let Some(entry) = keyring.cmk(id) {
+        entry.versions.iter().for_each(|version| version.in_use().invocations.forget());
+    }
+}
+
+/// Judges records as they come, in any order.
 struct Loader<'a> {
-    sealer: &'a RecordSealer,
+    keyring: &'a Keyring,
     /// What is remembered of records that were not come upon yet, and of those that ended.
-    stamps: BTreeMap<String, RecordStamp>,
+    stamps: Stamps,
     unrecorded: Vec<RecordStamp>,
     quarantined: Vec<(String, String)>,
     /// What is remembered of records that were refused: what takes their place is newer.
     surpassed: HashMap<String, u64>,
+    usages: Vec<(CmkId, UsageRecord)>,
+    usage_stamps: HashMap<CmkId, Stamp>,
+    /// Without a record where it failed its check.
+    invocations: Vec<(CmkId, Option<InvocationsRecord>)>,
+    invocation_stamps: HashMap<CmkId, Stamp>,
+    imports: HashMap<CmkId, Parameters>,
+    access: AccessSnapshot,
+    access_stamps: HashMap<AccessKeyId, Stamp>,
+    has_access_keys: bool,
 }
 
-impl Loader<'_> {
-    fn reject(&mut self, entry: &Entry, why: &str) {
-        self.quarantined.push((entry.path.to_string(), why.to_owned()));
+impl<'a> Loader<'a> {
+    fn new(keyring: &'a Keyring, stamps: Stamps) -> Self {
+        Self {
+            keyring,
+            stamps,
+            unrecorded: Vec::new(),
+            quarantined: Vec::new(),
+            surpassed: HashMap::new(),
+            usages: Vec::new(),
+            usage_stamps: HashMap::new(),
+            invocations: Vec::new(),
+            invocation_stamps: HashMap::new(),
+            imports: HashMap::new(),
+            access: AccessSnapshot::default(),
+            access_stamps: HashMap::new(),
+            has_access_keys: false,
+        }
     }
 
-    fn recall(&mut self, entry: &Entry) -> Option<RecordStamp> {
-        let (path, stamp) = self.stamps.remove_entry(entry.path.as_str())?;
-        if stamp.tag.is_empty() {
-            self.stamps.insert(path, stamp.clone());
+    /// Judges a CMK that was published, and takes it back where it fails.
+    fn cmk(&mut self, id: &CmkId, sequence: u64, tag: Tag) {
+        let known = self.stamps.recall_at("cmk", id, 0);
+        if judge(known, sequence, &tag) == Judgement::Fine {
+            return;
         }
-        Some(stamp)
+        let path = records::cmk_path(id);
+        if self.verdict(path.as_str(), known, sequence, tag).is_none() {
+            self.keyring.withdraw(id);
+            self.quarantine(*id);
+        }
+    }
+
+    /// Judges material whose tag was published, and takes that back where it fails.
+    fn material(&mut self, id: &CmkId, number: u32, sequence: u64, tag: Tag) {
+        let known = self.stamps.recall_at("material", id, number);
+        if judge(known, sequence, &tag) == Judgement::Fine {
+            return;
+        }
+        let path = records::material_path(id, number);
+        if self.verdict(path.as_str(), known, sequence, tag).is_none() {
+            self.keyring.withdraw_material(id, number);
+        }
+    }
+
+    fn quarantine(&self, id: CmkId) {
+        self.keyring.quarantine(id, "the stored record of the key failed its check");
+    }
+
+    fn take(&mut self, Found { path, mark, revision, what }: Found<'_>) {
+        let place = Place { path, mark };
+        let stamp = |sequence| Stamp { revision, sequence };
+        match what {
+            // One that does not open, or is another's; those that are as they should be were published.
+            What::Cmk(id, opened) => {
+                let _refused = self.trusted(place, opened);
+                self.quarantine(id);
+            }
+            What::Material(_) => drop(self.judged(place)),
+            What::Usage(id, Ok((usage, sequence))) => {
+                self.usages.push((id, usage));
+                self.usage_stamps.insert(id, stamp(sequence));
+            }
+            What::Usage(_, Err(why)) => self.reject(path, &why),
+            What::Invocations(id, opened) => {
+                let trusted = self.trusted(place, opened);
+                self.invocation_stamps.extend(trusted.as_ref().map(|(_, sequence)| (id, stamp(*sequence))));
+                self.invocations.push((id, trusted.map(|(record, _)| record)));
+            }
+            What::Import(id, opened) => {
+                if let Some((record, sequence)) = self.trusted::<ImportRecord>(place, opened) {
+                    self.imports.insert(id, Parameters::of(&record, stamp(sequence)));
+                }
+            }
+            What::Alias(opened) => {
+                if let Some((AliasRecord { cmk, name }, sequence)) = self.trusted(place, opened) {
+                    self.keyring.put_alias(name, AliasEntry { cmk, stamp: stamp(sequence) });
+                }
+            }
+            What::DataKey(opened) => {
+                if let Some((key, sequence)) = self.trusted::<ManagedDataKey>(place, opened) {
+                    self.keyring.put_data_key(DataKeyEntry { key, stamp: stamp(sequence) });
+                }
+            }
+            What::AccessKey(opened) => {
+                self.has_access_keys = true;
+                if let Some((key, sequence)) = self.trusted::<AccessKey>(place, opened) {
+                    self.access_stamps.insert(key.id.clone(), stamp(sequence));
+                    self.access.access_keys.insert(key.id.clone(), Arc::new(key));
+                }
+            }
+        }
+    }
+
+    /// Gives the keys, once all are there, what is stored of their uses.
+    fn count(&mut self) {
+        for (id, usage) in self.usages.drain(..) {
+            let Some(entry) = self.keyring.cmk(&id) else { continue };
+            for version in &entry.versions {
+                let Some(row) = usage.0.iter().find(|row| row.0 == version.number) else { continue };
+                let uses = Uses { encrypted: row.1, decrypted: row.2, last_ms: row.3 };
+                version.in_use().usage.resume(uses);
+                self.keyring.note(&id, &version.in_use().usage);
+            }
+        }
+        for (id, reserved) in self.invocations.drain(..) {
+            let (Some(entry), Some(rows)) = (self.keyring.cmk(&id), reserved) else {
+                forget_invocations(self.keyring, &id);
+                continue;
+            };
+            for version in &entry.versions {
+                let Some(row) = rows.0.iter().find(|row| row.0 == version.number) else { continue };
+                version.in_use().invocations.resume(row.1);
+                self.keyring.note(&id, &version.in_use().usage);
+            }
+        }
+    }
+
+    fn reject(&mut self, path: &str, why: &str) {
+        self.quarantined.push((path.to_string(), why.to_owned()));
     }
 
     /// Sees that what takes the place of a refused record is newer than what is remembered of it.
-    fn surpass(&mut self, remembered: Option<RecordStamp>) {
-        self.surpassed.extend(remembered.map(|stamp| (stamp.path, stamp.sequence)));
+    fn surpass(&mut self, path: &str, remembered: Option<Remembered>) {
+        self.surpassed.extend(remembered.map(|known| (path.to_string(), known.sequence)));
     }
 
-    /// Judges a record without opening it.
-    fn is_trusted(&mut self, entry: &Entry) -> bool {
-        let stamp = self.recall(entry);
-        let (Some(sequence), Some(tag)) = (sequence_of(&entry.value), tag_of(&entry.value)) else {
-            self.reject(entry, "the record is cut");
-            return false;
+    /// Judges a record without opening it; returns its sequence number and tag where it is trusted.
+    fn judged(&mut self, Place { path, mark }: Place<'_>) -> Option<(u64, Tag)> {
+        let known = self.stamps.recall(path);
+        let Some((sequence, tag)) = mark else {
+            self.reject(path, "the record is cut");
+            return None;
         };
-        let tag = digest::hex(&tag);
-        match judge(stamp.as_ref(), sequence, &tag) {
-            Judgement::Fine => true,
+        self.verdict(path, known, sequence, tag)
+    }
+
+    /// Judges a record against what is remembered of it, and notes what is to be said.
+    fn verdict(
+        &mut self,
+        path: &str,
+        known: Option<Remembered>,
+        sequence: u64,
+        tag: Tag,
+    ) -> Option<(u64, Tag)> {
+        match judge(known, sequence, &tag) {
+            Judgement::Fine => {}
             Judgement::Unrecorded => {
-                self.unrecorded.push(RecordStamp { path: entry.path.to_string(), sequence, tag });
-                true
+                let tag = digest::hex(&tag);
+                self.unrecorded.push(RecordStamp { path: path.to_string(), sequence, tag });
             }
             Judgement::Rejected(why) => {
-                self.reject(entry, why);
-                self.surpass(stamp);
-                false
+                self.reject(path, why);
+                self.surpass(path, known);
+                return None;
             }
         }
+        Some((sequence, tag))
     }
 
-    fn open<T: serde::de::DeserializeOwned>(&mut self, entry: &Entry, kind: Kind) -> Option<(T, Stamp)> {
-        match records::open(self.sealer, &entry.path, kind, &entry.value) {
-            Ok((record, sequence, _)) if self.is_trusted(entry) => {
-                Some((record, Stamp { revision: entry.revision, sequence }))
-            }
-            Ok(_) => None,
-            Err(error) => {
-                let stamp = self.recall(entry);
-                self.surpass(stamp);
-                self.reject(entry, &error.to_string());
+    /// Judges a record that was opened; returns it with its sequence number where it is trusted.
+    fn trusted<T>(&mut self, place: Place<'_>, opened: Opened<T>) -> Option<(T, u64)> {
+        match opened {
+            Ok((record, sequence)) => self.judged(place).map(|_| (record, sequence)),
+            Err(why) => {
+                let known = self.stamps.recall(place.path);
+                self.surpass(place.path, known);
+                self.reject(place.path, &why);
                 None
             }
         }
     }
 }
 
-fn last_segment(entry: &Entry) -> Option<&str> {
-    entry.path.as_str().rsplit('/').next()
+/// Where a record stands, and what it was sealed with, unverified; nothing where it is too short to say.
+struct Place<'a> {
+    path: &'a str,
+    mark: Option<(u64, Tag)>,
 }
 
 /// Reads all records under a prefix.
@@ -337,19 +424,27 @@ pub(crate) fn each(store: &dyn Store, prefix: &str, mut take: impl FnMut(Entry))
 mod tests {
     use super::*;
 
-    fn stamp(sequence: u64, tag: &str) -> RecordStamp {
-        RecordStamp { path: "cmk/x".into(), sequence, tag: tag.into() }
+    const AA: Tag = [0xaa; 16];
+    const BB: Tag = [0xbb; 16];
+
+    fn known(sequence: u64, tag: Tag) -> Remembered {
+        Remembered { sequence, tag: RememberedTag::Is(tag) }
+    }
+
+    fn removed(sequence: u64) -> Remembered {
+        Remembered { sequence, tag: RememberedTag::Removed }
     }
 
     #[test]
     fn an_older_altered_or_returned_record_is_rejected_and_a_newer_one_is_noted() {
-        assert_eq!(judge(Some(&stamp(3, "aa")), 3, "aa"), Judgement::Fine);
-        assert_eq!(judge(Some(&stamp(3, "aa")), 4, "bb"), Judgement::Unrecorded);
-        assert_eq!(judge(None, 1, "aa"), Judgement::Unrecorded);
+        assert_eq!(judge(Some(known(3, AA)), 3, &AA), Judgement::Fine);
+        assert_eq!(judge(Some(known(3, AA)), 4, &BB), Judgement::Unrecorded);
+        assert_eq!(judge(None, 1, &AA), Judgement::Unrecorded);
+        let odd = Remembered { sequence: 3, tag: RememberedTag::None };
         for (remembered, sequence) in
-            [(stamp(3, "aa"), 2), (stamp(3, "bb"), 3), (stamp(3, ""), 3), (stamp(3, ""), 2)]
+            [(known(3, AA), 2), (known(3, BB), 3), (removed(3), 3), (removed(3), 2), (odd, 3)]
         {
-            assert!(matches!(judge(Some(&remembered), sequence, "aa"), Judgement::Rejected(_)));
+            assert!(matches!(judge(Some(remembered), sequence, &AA), Judgement::Rejected(_)));
         }
     }
 }

@@ -224,7 +224,20 @@ pub fn open<T: DeserializeOwned>(
     kind: Kind,
     bytes: &[u8],
 ) -> Result<(T, u64, [u8; 16]), OpenFailed> {
-    let opened = sealer.open(path.as_str(), kind as u8, bytes).map_err(OpenFailed::Record)?;
+    open_at(sealer, path.as_str(), kind, bytes)
+}
+
+/// Opens and decodes the record at a path that is not known to be one.
+///
+/// # Errors
+/// As of [`open`].
+pub(crate) fn open_at<T: DeserializeOwned>(
+    sealer: &RecordSealer,
+    path: &str,
+    kind: Kind,
+    bytes: &[u8],
+) -> Result<(T, u64, [u8; 16]), OpenFailed> {
+    let opened = sealer.open(path, kind as u8, bytes).map_err(OpenFailed::Record)?;
     let record = payload::decode(&opened.payload).map_err(OpenFailed::Payload)?;
     Ok((record, opened.sequence, opened.tag))
 }

@@ -2,13 +2,11 @@
 //! others write no records and may be long; that they are there is looked at, and `audit verify` reads them. Those that no head tells of
 //! are read once, and bound from then on.
 
-use std::collections::btree_map::Entry as Place;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use keymill_core::audit::RecordStamp;
 use keymill_core::seam::audit::{AuditError, AuditLog};
 use keymill_core::seam::store::{Entry, Path, Revision, Store, StoreError};
-use keymill_crypto::audit::{ChainHead, ChainKeys, ChainVerifier, Heads};
+use keymill_crypto::audit::{ChainHead, ChainKeys, ChainVerifier, Heads, Stamps};
 use keymill_crypto::record::RecordSealer;
 
 use crate::heads::{self, MAX_NAMED, StoredHead};
@@ -18,7 +16,7 @@ use crate::records::{self, Kind};
 /// What the audit logs of earlier processes remember.
 #[derive(Default)]
 pub(crate) struct Remembered {
-    pub(crate) stamps: BTreeMap<String, RecordStamp>,
+    pub(crate) stamps: Stamps,
     /// Heads for the `open` line of the next management chain.
     pub(crate) to_name: Vec<ChainHead>,
     /// Heads that the store need not keep once that line is durable.
@@ -73,7 +71,7 @@ pub(crate) fn remember(
                 reached.push(report.head);
             }
         }
-        keep_newest(&mut remembered.stamps, verifier.into_stamps());
+        remembered.stamps.keep_newest(verifier.into_stamps());
     }
     // Of a process that was killed at once, or of one whose management chain is lost: from here on they are bound as they stand.
     for chain in heads::data(&chains).filter(|chain| known.get(chain).is_none()) {
@@ -92,23 +90,10 @@ pub(crate) fn remember(
     Ok(remembered)
 }
 
-/// Takes stamps, where they are newer than what is known.
-fn keep_newest(stamps: &mut BTreeMap<String, RecordStamp>, more: BTreeMap<String, RecordStamp>) {
-    if stamps.is_empty() {
-        *stamps = more;
-        return;
-    }
-    for (path, stamp) in more {
-        match stamps.entry(path) {
-            Place::Vacant(place) => drop(place.insert(stamp)),
-            Place::Occupied(mut known) if known.get().sequence < stamp.sequence => drop(known.insert(stamp)),
-            Place::Occupied(_) => {}
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use keymill_core::seam::audit::{AuditSink, Line};
     use keymill_core::{Sensitive, Timestamp};
     use keymill_crypto::audit::{ChainWriter, Opening};
@@ -130,8 +115,9 @@ mod tests {
             Ok(self.0.keys().cloned().collect())
         }
 
-        fn read(&self, name: &str, each: &mut dyn FnMut(Line<'_>)) -> Result<(), AuditError> {
-            self.0[name].split_inclusive(|c| *c == b'\n').for_each(|line| match line.strip_suffix(b"\n") {
+        fn read(&self, name: &str, each: &mut dyn FnMut(Line<'_>) -> bool) -> Result<(), AuditError> {
+            let mut lines = self.0[name].split_inclusive(|c| *c == b'\n');
+            let _stopped = lines.all(|line| match line.strip_suffix(b"\n") {
                 Some(bytes) => each(Line { bytes, torn: false }),
                 None => each(Line { bytes: line, torn: true }),
             });

@@ -16,7 +16,7 @@ use keymill_core::seam::store::Store;
 use keymill_crypto::epoch::EpochLimits;
 use keymill_crypto::import::Fingerprints;
 use keymill_crypto::opening::SubkeyCache;
-use keymill_crypto::record::RecordSealer;
+use keymill_crypto::record::{RecordSealer, tag_of};
 use parking_lot::Mutex;
 
 use crate::actor::keyring::Reserve;
@@ -108,7 +108,7 @@ impl Shared {
 
     /// Returns the loaded software key of a version, or the software copy of one in a token, loading it on first use.
     pub(crate) fn handle(&self, entry: &CmkEntry, version: &VersionEntry) -> Result<KeyHandle, Fault> {
-        let mut slot = version.handle.lock();
+        let mut slot = version.in_use().handle.lock();
         if let Some(handle) = &*slot {
             return Ok(handle.clone());
         }
@@ -135,7 +135,7 @@ impl Shared {
         entry: &CmkEntry,
         version: &VersionEntry,
     ) -> Result<Arc<dyn PublicHalf>, Fault> {
-        if let Some(half) = version.public.get() {
+        if let Some(half) = version.if_used().and_then(|in_use| in_use.public.get()) {
             return Ok(half.clone());
         }
         let stored = self.stored_key(entry, version)?;
@@ -143,7 +143,7 @@ impl Shared {
             Error::new(ErrorKind::Unsupported, "the public half of the key is not known here")
         })?;
         let half = self.provider.public_half(stored.spec, &public).map_err(Error::from)?;
-        Ok(version.public.get_or_init(|| half).clone())
+        Ok(version.in_use().public.get_or_init(|| half).clone())
     }
 
     /// Returns how many sealed items a chunk of a key should hold.
@@ -167,17 +167,24 @@ impl Shared {
         self.pool.window().max(4 * self.software.sessions())
     }
 
-    /// Returns the stored key of a version, whose record was checked by its seal.
+    /// Reads the stored key of a version, whose record is checked by its seal.
     pub(crate) fn stored_key(&self, entry: &CmkEntry, version: &VersionEntry) -> Result<StoredKey, Fault> {
         self.material(entry, version).map(|material| material.key)
     }
 
     fn material(&self, entry: &CmkEntry, version: &VersionEntry) -> Result<KeyVersionMaterial, Fault> {
-        let material = records::open_material(&self.sealer, &entry.cmk.id, version.number, &version.sealed)
-            .map_err(|error| {
-            tracing::error!(key = %entry.cmk.id, version = version.number, %error, "key material is damaged");
+        let path = records::material_path(&entry.cmk.id, version.number);
+        let stored = self.store.get(&path).map_err(Error::from)?;
+        // The store is not trusted: what the audit remembers was compared with the record that was there at the start, or was written since.
+        let known =
+            stored.filter(|stored| version.material.is_some() && tag_of(&stored.value) == version.material);
+        let damaged = |why: &str| {
+            tracing::error!(key = %entry.cmk.id, version = version.number, why, "key material is damaged");
             Fault::from(Error::new(ErrorKind::Quarantined, "the stored key material failed its check"))
-        })?;
+        };
+        let stored = known.ok_or_else(|| damaged("the record is missing, or another"))?;
+        let material = records::open_material(&self.sealer, &entry.cmk.id, version.number, &stored.value)
+            .map_err(|error| damaged(&error.to_string()))?;
         if material.id != version.id {
             return Err(
                 Error::new(ErrorKind::Quarantined, "the stored key material is of another version").into()
@@ -198,9 +205,10 @@ impl Shared {
     pub(crate) fn forget(&self, entry: &CmkEntry) {
         self.pool.forget(entry);
         for version in &entry.versions {
-            version.epoch.clear();
+            let Some(in_use) = version.if_used() else { continue };
+            in_use.epoch.clear();
             self.subkeys.evict_version(&version.id);
-            if let Some(handle) = version.handle.lock().take()
+            if let Some(handle) = in_use.handle.lock().take()
                 && let Err(error) = self.custody.lock().unload(handle)
             {
                 tracing::warn!(%error, "unloading a key failed");

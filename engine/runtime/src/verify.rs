@@ -1,12 +1,10 @@
 //! What `audit verify --store` compares: the heads that the store remembers of the audit chains, and each stored record against
 //! its seal and against what the audit says of it. It changes nothing, and no engine may run on the store meanwhile.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
-use keymill_core::audit::RecordStamp;
 use keymill_core::seam::store::{Entry, Store, StoreError};
-use keymill_crypto::audit::ChainHead;
-use keymill_crypto::digest;
+use keymill_crypto::audit::{ChainHead, Stamps};
 use keymill_crypto::record::RecordSealer;
 
 use crate::load::{Judgement, all, judge};
@@ -57,14 +55,11 @@ pub fn heads(store: &dyn Store, sealer: &RecordSealer) -> Result<Vec<ChainHead>,
 pub fn compare(
     store: &dyn Store,
     sealer: &RecordSealer,
-    remembered: &BTreeMap<String, RecordStamp>,
+    remembered: &Stamps,
 ) -> Result<(u64, Vec<Finding>), StoreError> {
     let (mut records, mut findings) = (0, Vec::new());
-    let mut missing: BTreeMap<&str, &RecordStamp> = remembered
-        .iter()
-        .filter(|(_, stamp)| !stamp.tag.is_empty())
-        .map(|(path, stamp)| (&**path, stamp))
-        .collect();
+    let written = remembered.iter().filter(|stamp| !stamp.tag.is_empty());
+    let mut missing: BTreeSet<String> = written.map(|stamp| stamp.path).collect();
     for (prefix, kind, is_remembered) in KINDS {
         for entry in all(store, prefix)? {
             records += 1;
@@ -80,7 +75,7 @@ pub fn compare(
                 continue;
             }
             let stamp = remembered.get(entry.path.as_str());
-            match judge(stamp, opened.sequence, &digest::hex(&opened.tag)) {
+            match judge(stamp, opened.sequence, &opened.tag) {
                 Judgement::Fine => {}
                 Judgement::Unrecorded => findings.push(Finding {
                     path: entry.path.to_string(),
@@ -92,8 +87,8 @@ pub fn compare(
             }
         }
     }
-    findings.extend(missing.into_keys().map(|path| Finding {
-        path: path.to_owned(),
+    findings.extend(missing.into_iter().map(|path| Finding {
+        path,
         why: "the record is missing, though the audit log says that it was written".to_owned(),
         is_wrong: true,
     }));

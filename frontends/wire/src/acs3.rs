@@ -283,21 +283,32 @@ fn lines(out: &mut Vec<u8>, texts: &[&str]) {
 
 /// Percent-encodes all but the unreserved characters (RFC 3986 §2.3).
 pub(crate) fn percent(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => encoded.push(byte.into()),
-            _ => {
-                const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-                encoded.push('%');
-                for digit in [byte >> 4, byte & 15] {
-                    encoded.push(char::from(DIGITS[usize::from(digit)]));
-                }
-            }
-        }
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    // Room for the escapes of Base64, also where it is encoded a second time.
+    let mut encoded = Vec::with_capacity(text.len() + text.len() / 4);
+    let mut rest = text.as_bytes();
+    // What needs no escape is copied in one piece: a signed text is encoded twice, and is mostly that.
+    while let Some(at) = rest.iter().position(|byte| !UNRESERVED[usize::from(*byte)]) {
+        let byte = rest[at];
+        encoded.extend_from_slice(&rest[..at]);
+        encoded.extend([b'%', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+        rest = &rest[at + 1..];
     }
-    encoded
+    encoded.extend_from_slice(rest);
+    String::from_utf8(encoded).expect("unreserved characters and escapes are ASCII")
 }
+
+/// Which bytes stand for themselves (RFC 3986 §2.3).
+const UNRESERVED: [bool; 256] = {
+    let mut unreserved = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let c = byte as u8;
+        unreserved[byte] = c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.' | b'~');
+        byte += 1;
+    }
+    unreserved
+};
 
 /// Returns lower-case hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {

@@ -38,17 +38,21 @@ pub fn decode(encoded: &[u8]) -> Result<Vec<(String, String)>> {
 
 fn text(encoded: &[u8]) -> Option<String> {
     let mut bytes = Vec::with_capacity(encoded.len());
-    let mut rest = encoded.iter();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'+' => b' ',
-            b'%' => {
-                let mut digit = || char::from(*rest.next()?).to_digit(16);
-                (digit()? << 4 | digit()?) as u8
-            }
-            other => *other,
-        });
+    let mut rest = encoded;
+    while let Some(at) = rest.iter().position(|byte| matches!(byte, b'+' | b'%')) {
+        bytes.extend_from_slice(&rest[..at]);
+        let behind = &rest[at + 1..];
+        if rest[at] == b'+' {
+            bytes.push(b' ');
+            rest = behind;
+        } else {
+            let ([high, low], behind) = behind.split_first_chunk()?;
+            let digit = |c: &u8| char::from(*c).to_digit(16);
+            bytes.push((digit(high)? << 4 | digit(low)?) as u8);
+            rest = behind;
+        }
     }
+    bytes.extend_from_slice(rest);
     String::from_utf8(bytes).ok()
 }
 

@@ -106,32 +106,34 @@ impl AuditLog for FileAuditLog {
         Ok(names)
     }
 
-    fn read(&self, name: &str, each: &mut dyn FnMut(Line<'_>)) -> Result<(), AuditError> {
+    fn read(&self, name: &str, each: &mut dyn FnMut(Line<'_>) -> bool) -> Result<(), AuditError> {
         let path = self.path(name)?;
         let file = directory::open_for_reading(&path).map_err(|e| failed(&path, &e))?;
         read_lines(file, each).map_err(|e| failed(&path, &e))
     }
 }
 
-fn read_lines(file: File, each: &mut dyn FnMut(Line<'_>)) -> std::io::Result<()> {
+fn read_lines(file: File, each: &mut dyn FnMut(Line<'_>) -> bool) -> std::io::Result<()> {
     let mut reader = BufReader::with_capacity(64 << 10, file);
     let mut line = Vec::new();
     loop {
         line.clear();
         // One byte more than a line may have, for its end.
         (&mut reader).take(MAX_LINE_BYTES as u64 + 1).read_until(b'\n', &mut line)?;
-        match line.strip_suffix(b"\n") {
+        let goes_on = match line.strip_suffix(b"\n") {
             Some(bytes) => each(Line { bytes, torn: false }),
-            None if line.is_empty() => break,
+            None if line.is_empty() => false,
             // Nobody here writes one so long: as far as it was read it is a line that does not verify, and what follows is no line.
             None if line.len() > MAX_LINE_BYTES => {
                 each(Line { bytes: &line, torn: false });
-                break;
+                false
             }
             None => each(Line { bytes: &line, torn: true }),
+        };
+        if !goes_on {
+            return Ok(());
         }
     }
-    Ok(())
 }
 
 fn is_chain_name(name: &str) -> bool {

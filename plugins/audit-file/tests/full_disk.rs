@@ -87,6 +87,7 @@ fn a_full_disk_refuses_whole_lines_spends_the_reserve_and_recovers() {
     log.read("a", &mut |line| {
         torn += u32::from(line.torn);
         last = (line.bytes.to_vec(), line.torn);
+        true
     })
     .unwrap();
     assert_eq!((last, torn), ((b"after".to_vec(), false), 0));

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use keymill_core::seam::store::{Entry, Page, Path, Revision, StoreError};
+use keymill_core::seam::store::{Entry, Page, Path, Revision, Row as StoreRow, StoreError};
 use parking_lot::{Condvar, Mutex};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
@@ -21,6 +21,8 @@ const CHUNK_BYTES: usize = 1 << 20;
 const GET: &str = "SELECT path, value, revision FROM records WHERE path = ?1";
 const LIST: &str =
     "SELECT path, value, revision FROM records WHERE path >= ?1 AND path < ?2 ORDER BY path LIMIT ?3";
+/// In the order of the rows in the file: a list goes by an index, and from each of its entries to a row elsewhere.
+const SCAN: &str = "SELECT path, value, revision FROM records ORDER BY rowid";
 /// The upper bound keeps out rows whose revision was altered to one that is yet to come.
 const CHANGES: &str = "
     SELECT path, value, revision, position, 0 FROM records
@@ -101,6 +103,22 @@ impl Readers {
             let mut statement = connection.prepare_cached(LIST)?;
             let rows = statement.query_map(params![from, end_of(prefix), limit], entry)?;
             rows.filter_map(Result::transpose).collect()
+        })
+    }
+
+    /// Reads all records, as one snapshot of the store.
+    pub(crate) fn scan(&self, each: &mut dyn FnMut(StoreRow<'_>) -> bool) -> Result<(), StoreError> {
+        self.with(|connection| {
+            let mut statement = connection.prepare_cached(SCAN)?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                let Some(path) = text_of(row.get_ref(0)?) else { continue };
+                let (value, revision) = (bytes_of(row.get_ref(1)?), revision_of(row.get_ref(2)?));
+                if !each(StoreRow { path, value, revision }) {
+                    break;
+                }
+            }
+            Ok(())
         })
     }
 
@@ -186,19 +204,30 @@ fn read_changes(
 
 /// Reads a row of path, value and revision; `None` where the path was altered to something that is no path.
 fn entry(row: &Row<'_>) -> rusqlite::Result<Option<Entry>> {
-    let path = match row.get_ref(0)? {
-        ValueRef::Text(text) => std::str::from_utf8(text).ok().and_then(|text| Path::new(text).ok()),
+    let path = text_of(row.get_ref(0)?).and_then(|text| Path::new(text).ok());
+    let (value, revision) = (bytes_of(row.get_ref(1)?), revision_of(row.get_ref(2)?));
+    Ok(path.map(|path| Entry { path, value: value.to_vec(), revision }))
+}
+
+fn text_of(value: ValueRef<'_>) -> Option<&str> {
+    match value {
+        ValueRef::Text(text) => std::str::from_utf8(text).ok(),
         _ => None,
-    };
-    let value = match row.get_ref(1)? {
-        ValueRef::Blob(bytes) | ValueRef::Text(bytes) => bytes.to_vec(),
-        _ => Vec::new(),
-    };
-    let revision = match row.get_ref(2)? {
+    }
+}
+
+fn bytes_of(value: ValueRef<'_>) -> &[u8] {
+    match value {
+        ValueRef::Blob(bytes) | ValueRef::Text(bytes) => bytes,
+        _ => &[],
+    }
+}
+
+fn revision_of(value: ValueRef<'_>) -> Revision {
+    match value {
         ValueRef::Integer(number) => Revision(number.cast_unsigned()),
         _ => Revision(0),
-    };
-    Ok(path.map(|path| Entry { path, value, revision }))
+    }
 }
 
 /// Returns what is greater than every path that begins with `prefix`: no path holds a byte above "z".
@@ -240,6 +269,12 @@ mod tests {
     }
 
     #[test]
+    fn a_scan_reads_the_file_from_its_begin_to_its_end() {
+        let (_directory, writer, _readers) = fresh();
+        assert_eq!(plan(&writer, SCAN, &[]), ["SCAN records"]);
+    }
+
+    #[test]
     fn an_altered_row_does_not_stop_the_rest() {
         let (_directory, writer, readers) = fresh();
         writer
@@ -253,6 +288,16 @@ mod tests {
         let listed = readers.list(&prefix, Page { after: None, limit: 9 }).expect("it lists");
         let paths: Vec<_> = listed.iter().map(|entry| entry.path.as_str()).collect();
         assert_eq!(paths, ["key/a", "key/c", "key/d"]);
+        let mut scanned = Vec::new();
+        readers
+            .scan(&mut |row| {
+                scanned.push((row.path.to_owned(), row.value.to_vec(), row.revision));
+                true
+            })
+            .expect("it scans");
+        let of = |path: &str, value, revision| (path.to_owned(), vec![value], Revision(revision));
+        let altered = of("key/../b", 2, 2);
+        assert_eq!(scanned, [of("key/a", 1, 1), altered, of("key/c", 3, 9000), of("key/d", 4, 3)]);
         let changes = readers.changes(&prefix, Cursor::behind(Revision(0))).expect("it reads");
         let paths: Vec<_> = changes.rows.iter().map(|changed| changed.path.as_str()).collect();
         assert_eq!(paths, ["key/a", "key/d"]);

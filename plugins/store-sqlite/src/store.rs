@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use keymill_core::seam::store::{Change, Entry, Lease, Page, Path, Revision, Store, StoreError, Write};
+use keymill_core::seam::store::{Change, Entry, Lease, Page, Path, Revision, Row, Store, StoreError, Write};
 use parking_lot::{Condvar, Mutex};
 
 use crate::config::Config;
@@ -100,6 +100,10 @@ impl Store for SqliteStore {
 
     fn list(&self, prefix: &Path, page: Page<'_>) -> Result<Vec<Entry>, StoreError> {
         self.readers.list(prefix, page)
+    }
+
+    fn scan(&self, each: &mut dyn FnMut(Row<'_>) -> bool) -> Result<(), StoreError> {
+        self.readers.scan(each)
     }
 
     fn commit(&self, writes: &[Write]) -> Result<Revision, StoreError> {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
-use keymill_core::seam::store::{Change, Entry, Lease, Page, Path, Revision, Store, StoreError, Write};
+use keymill_core::seam::store::{Change, Entry, Lease, Page, Path, Revision, Row, Store, StoreError, Write};
 use parking_lot::{Condvar, Mutex};
 
 /// How often a watch reports that nothing happened.
@@ -127,6 +127,15 @@ impl Store for MemoryStore {
         let found = state.records.range((from, Bound::Unbounded));
         let under = found.take_while(|(path, _)| path.as_str().starts_with(prefix.as_str()));
         Ok(under.take(page.limit).map(|(path, record)| entry(path, record)).collect())
+    }
+
+    fn scan(&self, each: &mut dyn FnMut(Row<'_>) -> bool) -> Result<(), StoreError> {
+        // Copied, since `each` may use the store.
+        let records = self.state.lock().records.clone();
+        let _stopped = records
+            .iter()
+            .all(|(path, (value, revision))| each(Row { path: path.as_str(), value, revision: *revision }));
+        Ok(())
     }
 
     fn commit(&self, writes: &[Write]) -> Result<Revision, StoreError> {

@@ -10,12 +10,14 @@ mod leases;
 mod lists;
 mod races;
 mod records;
+mod scans;
 mod watches;
 
 pub use leases::*;
 pub use lists::*;
 pub use races::*;
 pub use records::*;
+pub use scans::*;
 pub use watches::*;
 
 /// Makes a `#[test]` of each behaviour of the suite. It takes what makes a [`Fixture`] with an empty store.
@@ -38,6 +40,9 @@ macro_rules! store_suite {
             a_list_holds_what_begins_with_its_prefix_and_nothing_beside
             a_list_comes_in_pages_without_gap_or_repeat
             a_page_begins_behind_a_path_that_is_not_there
+            a_scan_tells_of_every_record_once
+            a_scan_ends_where_it_is_told_to
+            a_scan_is_of_one_moment_and_may_use_the_store
             a_watch_tells_the_past_in_order_and_then_that_it_is_current
             a_watch_tells_nothing_of_other_prefixes_or_refused_commits
             a_watch_arrives_at_the_newest_value_of_each_record

@@ -103,6 +103,32 @@ fn f1_material_of_another_version_in_the_place_of_a_version_is_refused() {
     assert_eq!(caller.decrypt(&blobs[1], &[]).unwrap(), b"x");
 }
 
+/// Material is read when a key is first used: by then it must still be what the audit says, though its seal may fit.
+#[test]
+fn f1_material_that_is_exchanged_under_a_running_server_is_refused() {
+    let Scene { site, credentials, keys: [flipped, gone, resealed], blobs, .. } = scene();
+    let live = start(site);
+    let mut caller = Caller::new(&live, &credentials);
+    let used = caller.create_key();
+    let blob = caller.encrypt(used, b"y", &[]).unwrap();
+    let rows = Rows::of(live.site());
+    rows.flip(&material(flipped));
+    rows.delete(&material(gone));
+    let (path, sealer) = (material(resealed), live.site().sealer());
+    let before = sealer.open(&path, 2, &rows.get(&path).unwrap()).unwrap();
+    let after = sealer.seal(&path, 2, before.sequence, before.payload.expose()).unwrap();
+    rows.put(&path, &after.bytes);
+    rows.flip(&material(used));
+    for (key, blob) in [flipped, gone, resealed].into_iter().zip(&blobs) {
+        let errors = [caller.encrypt(key, b"x", &[]).map(drop), caller.decrypt(blob, &[]).map(drop)]
+            .map(Result::unwrap_err);
+        for error in errors {
+            assert_eq!((error.status, &*error.code), (503, "Rejected.Quarantined"));
+        }
+    }
+    assert_eq!(caller.decrypt(&blob, &[]).unwrap(), b"y", "what is in use was read before");
+}
+
 #[test]
 fn f1_one_changed_bit_in_any_record_is_refused_by_its_path_and_the_rest_is_served() {
     let scene = scene();

@@ -49,7 +49,7 @@ fn feed(mut verifier: ChainVerifier, log: &[u8]) -> ChainVerifier {
         match line.strip_suffix(b"\n") {
             Some(whole) => verifier.line(whole, false),
             None => verifier.line(line, true),
-        }
+        };
     }
     verifier
 }

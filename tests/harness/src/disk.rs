@@ -73,7 +73,7 @@ impl AuditLog for DiskLog {
         self.inner.chains()
     }
 
-    fn read(&self, name: &str, each: &mut dyn FnMut(Line<'_>)) -> Result<(), AuditError> {
+    fn read(&self, name: &str, each: &mut dyn FnMut(Line<'_>) -> bool) -> Result<(), AuditError> {
         self.inner.read(name, each)
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use keymill_core::seam::audit::{AuditError, AuditLog, AuditSink, AuditSync, Line};
-use keymill_core::seam::store::{Change, Entry, Lease, Page, Path, Revision, Store, StoreError, Write};
+use keymill_core::seam::store::{Change, Entry, Lease, Page, Path, Revision, Row, Store, StoreError, Write};
 use parking_lot::Mutex;
 
 /// The step at which the process dies: a commit to a path of that beginning, or the append of a line that holds that text.
@@ -93,6 +93,10 @@ impl Store for FusedStore {
         self.inner.list(prefix, page)
     }
 
+    fn scan(&self, each: &mut dyn FnMut(Row<'_>) -> bool) -> Result<(), StoreError> {
+        self.inner.scan(each)
+    }
+
     fn commit(&self, writes: &[Write]) -> Result<Revision, StoreError> {
         let dead = || StoreError::Unavailable("the process is dead".into());
         let touches = |prefix: &str| writes.iter().any(|write| write.path.as_str().starts_with(prefix));
@@ -139,7 +143,7 @@ impl AuditLog for FusedLog {
         self.inner.chains()
     }
 
-    fn read(&self, name: &str, each: &mut dyn FnMut(Line<'_>)) -> Result<(), AuditError> {
+    fn read(&self, name: &str, each: &mut dyn FnMut(Line<'_>) -> bool) -> Result<(), AuditError> {
         self.inner.read(name, each)
     }
 }

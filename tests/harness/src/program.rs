@@ -58,6 +58,11 @@ impl Server {
         }
     }
 
+    /// Returns the id of its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Kills it without a warning.
     pub fn kill(mut self) {
         self.child.kill().expect("our own child");

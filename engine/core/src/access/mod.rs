@@ -3,6 +3,7 @@
 mod decide;
 mod key_policy;
 mod role;
+mod scope;
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 pub use decide::{Decision, Resource, Rule, decide};
 pub use key_policy::{KeyPolicy, PolicyTarget, default_document};
 pub use role::Role;
+pub use scope::{Scope, scope};
 
 use crate::error::{Error, ErrorKind};
 use crate::id::{AccessKeyId, CmkId, NameMap};

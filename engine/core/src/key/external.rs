@@ -198,7 +198,7 @@ impl Cmk {
             Evidence::Fingerprint(fingerprint) => (Some(fingerprint), None),
             Evidence::Check(check) => (None, Some(check)),
         };
-        cmk.external = Some(External { fingerprint, check, is_present: true, expires_at });
+        cmk.external = Some(Box::new(External { fingerprint, check, is_present: true, expires_at }));
         if cmk.state == KeyState::PendingImport {
             cmk.state = KeyState::Enabled;
         }
@@ -212,7 +212,8 @@ impl Cmk {
     pub fn without_material(&self) -> Result<Self> {
         let before = self.external.as_ref().ok_or_else(Error::not_external)?;
         let mut cmk = self.clone();
-        cmk.external = Some(External { is_present: false, expires_at: None, ..before.clone() });
+        let external = External { is_present: false, expires_at: None, ..(**before).clone() };
+        cmk.external = Some(Box::new(external));
         if cmk.state != KeyState::PendingDeletion {
             cmk.state = KeyState::PendingImport;
         }
@@ -224,7 +225,7 @@ impl Cmk {
 mod tests {
     use super::*;
     use crate::id::{AccessKeyId, CmkId, KeyVersionId};
-    use crate::key::{Fallback, KeySpec, KeyUsage, KeyVersion, Origin, ProtectionLevel, Tags};
+    use crate::key::{Fallback, KeySpec, KeyUsage, KeyVersion, KeyVersions, Origin, ProtectionLevel, Tags};
 
     fn cmk(state: KeyState, external: Option<External>) -> Cmk {
         let version = KeyVersion {
@@ -242,7 +243,7 @@ mod tests {
             fallback: Fallback::Never,
             token_serial: None,
             state,
-            description: String::new(),
+            description: Box::default(),
             creator: "tester-01".parse::<AccessKeyId>().unwrap(),
             created_at: Timestamp::from_ms(1),
             delete_at: None,
@@ -250,8 +251,8 @@ mod tests {
             deletion_protection: None,
             policy: None,
             tags: Tags::new(),
-            external,
-            versions: vec![version],
+            external: external.map(Box::new),
+            versions: KeyVersions::from([version]),
         }
     }
 

@@ -16,12 +16,12 @@ pub trait AuditLog: Send + Sync {
     /// # Errors
     /// [`AuditError`] where they cannot be read.
     fn chains(&self) -> Result<Vec<String>, AuditError>;
-    /// Calls `each` with every line of the chain `name`, in order, without its line end; a last line without one comes with
-    /// `torn` true. A line longer than is ever written comes cut, as the last one.
+    /// Calls `each` with every line of the chain `name`, in order, without its line end, until it returns false; a last line without one
+    /// comes with `torn` true. A line longer than is ever written comes cut, as the last one.
     ///
     /// # Errors
     /// [`AuditError`] where it cannot be read.
-    fn read(&self, name: &str, each: &mut dyn FnMut(Line<'_>)) -> Result<(), AuditError>;
+    fn read(&self, name: &str, each: &mut dyn FnMut(Line<'_>) -> bool) -> Result<(), AuditError>;
 }
 
 /// A line as it is kept.

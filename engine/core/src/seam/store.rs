@@ -18,6 +18,11 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError`] where the store cannot be read.
     fn list(&self, prefix: &Path, page: Page<'_>) -> Result<Vec<Entry>, StoreError>;
+    /// Calls `each` for every record as of one moment, in whatever order is the fastest, until it returns false.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store cannot be read.
+    fn scan(&self, each: &mut dyn FnMut(Row<'_>) -> bool) -> Result<(), StoreError>;
     /// Writes all or none, and returns once it is durable; each write names the revision that it read.
     ///
     /// # Errors
@@ -101,6 +106,17 @@ pub struct Entry {
     pub path: Path,
     /// Its bytes.
     pub value: Vec<u8>,
+    /// The commit that wrote it.
+    pub revision: Revision,
+}
+
+/// A stored record as a scan passes it by: nothing is copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row<'a> {
+    /// Where it stands; where somebody altered that, it may be no path.
+    pub path: &'a str,
+    /// Its bytes.
+    pub value: &'a [u8],
     /// The commit that wrote it.
     pub revision: Revision,
 }

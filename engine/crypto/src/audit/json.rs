@@ -95,15 +95,23 @@ pub(super) fn hex_text(bytes: &[u8]) -> String {
 
 /// Reads exactly `N` bytes in lower-case hexadecimal.
 pub(super) fn unhex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
-    let digit = |c: u8| HEX.iter().position(|h| *h == c).map(|d| d as u8);
+    // What is no digit is more than four bits, and found at the end: this is done for every line of a log.
+    let digit = |c: u8| match c {
+        b'0'..=b'9' => c - b'0',
+        b'a'..=b'f' => c - b'a' + 10,
+        _ => 0xf0,
+    };
     if text.len() != 2 * N {
         return None;
     }
     let mut bytes = [0; N];
-    for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
-        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+    let mut seen = 0;
+    for (byte, [high, low]) in bytes.iter_mut().zip(text.as_chunks().0) {
+        let (high, low) = (digit(*high), digit(*low));
+        seen |= high | low;
+        *byte = high << 4 | low & 0x0f;
     }
-    Some(bytes)
+    (seen <= 0x0f).then_some(bytes)
 }
 
 // Where each byte of an id stands in its quoted text.

@@ -29,6 +29,7 @@ mod keys;
 mod note;
 mod record;
 mod report;
+mod stamps;
 #[cfg(test)]
 mod tampering;
 mod verifier;
@@ -38,6 +39,7 @@ pub use head::{ChainHead, Heads};
 pub use keys::ChainKeys;
 pub use note::Note;
 pub use report::{BadLine, ChainReport, Fault};
+pub use stamps::{Remembered, RememberedTag, Stamps};
 pub use verifier::ChainVerifier;
 pub use writer::{ChainWriter, Opening};
 

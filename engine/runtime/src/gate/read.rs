@@ -1,8 +1,6 @@
 //! Reads: answered from what is published, on the spot.
 
-use std::sync::atomic::Ordering;
-
-use keymill_core::access::{Resource, default_document};
+use keymill_core::access::{Resource, Scope, decide, default_document, scope};
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::{AliasName, CmkId, KeyRef, RequestId};
 use keymill_core::key::{BulkMode, DeletionProtection, KeySpec, KeyState, KeyUsage, ProtectionLevel};
@@ -12,7 +10,7 @@ use keymill_core::time::Timestamp;
 
 use super::parameters::{bounded, is_symmetric, keys_only};
 use super::{Gate, filter};
-use crate::keyring::{CmkEntry, VersionEntry};
+use crate::keyring::{CmkEntry, Keyring, VersionEntry};
 use crate::pool::TokenReport;
 use crate::work::Job;
 
@@ -29,15 +27,19 @@ impl Gate {
                 let page = PageRequest::new(r.page_number, r.page_size)?;
                 let filters = r.filters.unwrap_or_default();
                 filter::check(&filters)?;
-                let mut visible = self.visible_keys(job, Operation::ListKeys);
-                if !filters.is_empty() {
-                    let keyring = &self.0.shared.keyring;
-                    let names = |name: &AliasName| keyring.alias(name).map(|alias| alias.cmk);
-                    visible.retain(|id| {
-                        keyring.cmk(id).is_some_and(|entry| filter::asks_for(&filters, &entry.cmk, names))
-                    });
-                }
-                let (rows, total_count) = cut(visible, page);
+                let visible = self.visible_keys(job, Operation::ListKeys);
+                let keyring = &self.0.shared.keyring;
+                let (rows, total_count) = match filters.is_empty() {
+                    true => visible.page(keyring, page.skip(), page.size as usize),
+                    false => {
+                        let names = |name: &AliasName| keyring.alias(name).map(|alias| alias.cmk);
+                        let mut ids = visible.all(keyring);
+                        ids.retain(|id| {
+                            keyring.cmk(id).is_some_and(|entry| filter::asks_for(&filters, &entry.cmk, names))
+                        });
+                        cut(ids, page)
+                    }
+                };
                 let key = rows
                     .into_iter()
                     .map(|key_id| KeyRow { key_id, key_arn: self.arn("key", &key_id) })
@@ -208,12 +210,23 @@ impl Gate {
         }
     }
 
-    /// Returns the keys that the caller may see, the oldest first.
-    fn visible_keys(&self, job: &mut Job, operation: Operation) -> Vec<CmkId> {
-        job.rule = Some(self.decide(job, operation, Resource::Keys).rule);
-        let mut ids = self.0.shared.keyring.ids();
-        ids.retain(|id| self.decide(job, operation, Resource::Key(*id)).allowed);
-        ids
+    /// Finds the keys that the caller may see. There may be millions: those alone are asked about that are not like the others.
+    fn visible_keys(&self, job: &mut Job, operation: Operation) -> Visible {
+        // One snapshot for all: what is said of a key must not be older than what is said of the others.
+        let (access, principal) = (self.0.shared.access.read(), job.call.principal.clone());
+        job.rule = Some(decide(&access, &principal, operation, Resource::Keys, None).rule);
+        let Scope { others, mut named } = scope(&access, &principal, operation);
+        let keyring = &self.0.shared.keyring;
+        named.extend(keyring.with_policies());
+        let differs = |id: &CmkId| {
+            let policy = keyring.policy(id);
+            decide(&access, &principal, operation, Resource::Key(*id), policy.as_ref()).allowed != others
+        };
+        let different = named.into_iter().filter(differs).collect();
+        match others {
+            true => Visible::AllBut(different),
+            false => Visible::Only(different),
+        }
     }
 
     /// Lists tags of the keys that the caller may see, by the order of the keys and the names of the tags.
@@ -236,8 +249,9 @@ impl Gate {
             entries.push(self.find_key(job, id_only(id)?, Operation::ListTagResources)?);
         }
         if ids.is_empty() {
-            let visible = self.visible_keys(job, Operation::ListTagResources);
-            entries.extend(visible.iter().filter_map(|id| self.0.shared.keyring.cmk(id)));
+            let keyring = &self.0.shared.keyring;
+            let visible = self.visible_keys(job, Operation::ListTagResources).all(keyring);
+            entries.extend(visible.iter().filter_map(|id| keyring.cmk(id)));
         }
         let has = |entry: &CmkEntry| {
             wanted.iter().all(|filter| {
@@ -323,14 +337,13 @@ impl Gate {
     pub(super) fn metadata(&self, entry: &CmkEntry) -> KeyMetadata {
         let cmk = &entry.cmk;
         let expires_at = cmk.external.as_ref().and_then(|external| external.expires_at);
-        let last_ms =
-            entry.versions.iter().map(|v| v.usage.last_ms.load(Ordering::Relaxed)).max().unwrap_or(0);
+        let last_ms = entry.versions.iter().map(|v| v.uses().last_ms).max().unwrap_or(0);
         KeyMetadata {
             key_id: cmk.id,
             arn: self.arn("key", &cmk.id),
             creation_date: cmk.created_at,
             creator: cmk.creator.clone(),
-            description: cmk.description.clone(),
+            description: cmk.description.to_string(),
             key_spec: cmk.spec,
             key_usage: cmk.usage,
             key_state: cmk.state,
@@ -339,7 +352,7 @@ impl Gate {
             bulk_mode: cmk.bulk_mode,
             fallback: (cmk.protection == ProtectionLevel::Hsm).then_some(cmk.fallback),
             key_storage_mechanism: cmk.storage(),
-            token_serial_number: cmk.token_serial.clone(),
+            token_serial_number: cmk.token_serial.as_deref().map(str::to_owned),
             primary_key_version: cmk.primary().id,
             last_rotation_date: cmk.primary().created_at,
             automatic_rotation: cmk.automatic_rotation(),
@@ -349,12 +362,39 @@ impl Gate {
                 Some(_) => DeletionProtection::Enabled,
                 None => DeletionProtection::Disabled,
             },
-            deletion_protection_description: cmk.deletion_protection.clone(),
+            deletion_protection_description: cmk.deletion_protection.as_deref().map(str::to_owned),
             delete_date: cmk.delete_at.map(|at| at.to_string()).unwrap_or_default(),
             material_expire_time: expires_at.map(|at| at.to_string()).unwrap_or_default(),
             last_used_date: used(last_ms),
-            use_count: entry.versions.iter().map(|v| v.usage.total()).sum(),
+            use_count: entry.versions.iter().map(|v| v.uses().total()).sum(),
         }
+    }
+}
+
+/// The keys that a caller may see.
+enum Visible {
+    /// All but these.
+    AllBut(Vec<CmkId>),
+    /// These alone, of those that there are.
+    Only(Vec<CmkId>),
+}
+
+impl Visible {
+    /// Returns `most` of them from `skip` on, the oldest first, and how many there are in all.
+    fn page(&self, keyring: &Keyring, skip: usize, most: usize) -> (Vec<CmkId>, u64) {
+        let (rows, total) = match self {
+            Visible::AllBut(hidden) => keyring.page_without(hidden, skip, most),
+            Visible::Only(ids) => {
+                let ids = keyring.in_order(ids);
+                (ids.iter().copied().skip(skip).take(most).collect(), ids.len())
+            }
+        };
+        (rows, total as u64)
+    }
+
+    /// Returns all of them, the oldest first.
+    fn all(&self, keyring: &Keyring) -> Vec<CmkId> {
+        self.page(keyring, 0, usize::MAX).0
     }
 }
 
@@ -396,14 +436,15 @@ pub(super) fn id_only(key: &KeyRef) -> Result<&KeyRef> {
 
 pub(super) fn version_row(entry: &CmkEntry, at: usize) -> KeyVersionRow {
     let version: &VersionEntry = &entry.versions[at];
+    let uses = version.uses();
     KeyVersionRow {
         key_id: entry.cmk.id,
         key_version_id: version.id,
         creation_date: entry.cmk.versions[at].created_at,
         version_number: version.number,
-        last_used_date: used(version.usage.last_ms.load(Ordering::Relaxed)),
-        encrypt_count: version.usage.encrypted.load(Ordering::Relaxed),
-        decrypt_count: version.usage.decrypted.load(Ordering::Relaxed),
+        last_used_date: used(uses.last_ms),
+        encrypt_count: uses.encrypted,
+        decrypt_count: uses.decrypted,
     }
 }
 

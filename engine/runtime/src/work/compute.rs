@@ -4,7 +4,6 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use keymill_core::error::{Error, ErrorKind};
 use keymill_core::key::{DecryptAlgorithm, KeySpec, ProtectionLevel, SignAlgorithm};
@@ -19,7 +18,7 @@ use super::cut;
 use super::desk::Desk;
 use super::seal::too_long;
 use super::{Fault, Items, Job, Sheet, Task};
-use crate::keyring::{CmkEntry, VersionEntry};
+use crate::keyring::{CmkEntry, Keyring, Use, VersionEntry};
 use crate::pool::chunk::Work;
 use crate::shared::Shared;
 
@@ -165,7 +164,7 @@ impl Desk {
             while away.segments.front().is_some_and(Segment::is_back) {
                 let Some(segment) = away.segments.pop_front() else { break };
                 self.metrics.batch(segment.range.len() as u32);
-                write(job, &segment, at);
+                write(job, &segment, &self.shared.keyring, at);
             }
             if job.next == job.len() {
                 return Ok(());
@@ -206,7 +205,7 @@ impl Desk {
                 }
             }
         }
-        count_uses(task, done, at);
+        count_uses(task, done, &self.shared.keyring, at);
         for (i, fault) in faults {
             job.fail_item(i, fault);
         }
@@ -290,7 +289,7 @@ fn one(
 }
 
 /// Writes the items of a segment that came back.
-fn write(job: &mut Job, segment: &Segment, at: Timestamp) {
+fn write(job: &mut Job, segment: &Segment, keyring: &Keyring, at: Timestamp) {
     let Task::Compute(task) = &mut job.task else { return };
     let mut faults = Vec::new();
     let mut done = 0;
@@ -311,7 +310,7 @@ fn write(job: &mut Job, segment: &Segment, at: Timestamp) {
         }
         done += 1;
     }
-    count_uses(task, done, at);
+    count_uses(task, done, keyring, at);
     for (i, fault) in faults {
         job.fail_item(i, fault);
     }
@@ -367,17 +366,13 @@ fn put(sheet: &mut Sheet, made: &[u8]) {
     sheet.put(made.len(), copy).expect("copying cannot fail");
 }
 
-fn count_uses(task: &mut Computation, done: u32, at: Timestamp) {
+fn count_uses(task: &mut Computation, done: u32, keyring: &Keyring, at: Timestamp) {
     task.done += done;
-    let usage = &task.version.usage;
-    let counter = match task.what {
-        Compute::Sign(..) | Compute::Mac(_) | Compute::Encrypt(_) => &usage.encrypted,
-        Compute::Verify(..) | Compute::VerifyMac(_) | Compute::Decrypt(_) => &usage.decrypted,
+    let what = match task.what {
+        Compute::Sign(..) | Compute::Mac(_) | Compute::Encrypt(_) => Use::Encrypted,
+        Compute::Verify(..) | Compute::VerifyMac(_) | Compute::Decrypt(_) => Use::Decrypted,
     };
-    counter.fetch_add(u64::from(done), Ordering::Relaxed);
-    if done > 0 {
-        usage.last_ms.store(at.as_ms(), Ordering::Relaxed);
-    }
+    keyring.count(&task.entry.cmk.id, &task.version, what, done, at);
 }
 
 fn refused(error: JobError) -> Fault {

@@ -191,7 +191,7 @@ pub(super) fn seal_segment(
     });
     let range = start..stop.map_or(most, |stop| stop.max(start + 1));
     let count = range.len() as u64;
-    if !to.version.invocations.take(count) {
+    if !to.version.in_use().invocations.take(count) {
         return Ok(Cut::Reserve);
     }
     let mut segment = Segment::new(range.clone());
@@ -363,7 +363,7 @@ fn recut(
             }
             Side::Seals(to) => {
                 // Under other nonces: both may come to be used. Those of before are counted as used.
-                if !to.version.invocations.take(segment.range.len() as u64) {
+                if !to.version.in_use().invocations.take(segment.range.len() as u64) {
                     return Err(out_of_sessions());
                 }
                 if let Task::Seal { what, .. } = &job.task {

@@ -1,6 +1,5 @@
 //! The part of a desk that deals with keys in tokens: it sends items out, sets the job aside, and goes on with it when they are back.
 
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use keymill_core::Timestamp;
@@ -17,6 +16,7 @@ use super::cut::{self, Cut};
 use super::desk::{Desk, opener};
 use super::open::{self, plaintext_len};
 use super::{Destination, Fault, Job, Sealing, Task, seal};
+use crate::keyring::{Keyring, Use};
 
 /// Where a destination seals.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -57,7 +57,7 @@ impl Desk {
         now: Instant,
     ) -> Result<Option<SealRun>, Fault> {
         let limits = self.shared.epoch_limits(&to.entry);
-        if let Some(run) = to.version.epoch.try_begin(count, now, &limits).map_err(Error::from)? {
+        if let Some(run) = to.version.in_use().epoch.try_begin(count, now, &limits).map_err(Error::from)? {
             return Ok(Some(run));
         }
         let mut away = self.trips.open(job);
@@ -137,7 +137,7 @@ impl Desk {
             while away.segments.front().is_some_and(Segment::is_back) {
                 let Some(segment) = away.segments.pop_front() else { break };
                 self.metrics.batch(segment.range.len() as u32);
-                write_sealed(job, &segment, &to, at);
+                write_sealed(job, &segment, &to, &self.shared.keyring, at);
             }
             if job.next == job.len() {
                 return Ok(());
@@ -147,7 +147,7 @@ impl Desk {
                 job.waits = true;
                 return Ok(());
             }
-            if to.version.invocations.left() < limit::RESERVED_INVOCATIONS / 4 {
+            if to.version.in_use().invocations.left() < limit::RESERVED_INVOCATIONS / 4 {
                 // Ahead of need; where it fails now, it is told when they are needed.
                 let _later = self.trips.reserve_ahead(&to.entry, &to.version);
             }
@@ -191,15 +191,15 @@ impl Desk {
                 Where::Here => {
                     let count = range.len() as u32;
                     let mut run = seal::begin(&self.shared, &mut *self.session, &to, count, now)?;
-                    write_relayed(job, away, &to, &mut run, at);
+                    write_relayed(job, away, &to, &mut run, &self.shared.keyring, at);
                     true
                 }
                 Where::HereByEpochOfToken => {
                     let limits = self.shared.epoch_limits(&to.entry);
-                    let run = to.version.epoch.try_begin(range.len() as u32, now, &limits);
+                    let run = to.version.in_use().epoch.try_begin(range.len() as u32, now, &limits);
                     match run.map_err(Error::from)? {
                         Some(mut run) => {
-                            write_relayed(job, away, &to, &mut run, at);
+                            write_relayed(job, away, &to, &mut run, &self.shared.keyring, at);
                             true
                         }
                         None => {
@@ -274,14 +274,14 @@ impl Desk {
             return Ok(false);
         }
         for segment in std::mem::take(&mut away.segments) {
-            write_sealed(job, &segment, to, at);
+            write_sealed(job, &segment, to, &self.shared.keyring, at);
         }
         Ok(true)
     }
 }
 
 /// Writes the items of a segment that was sealed in tokens.
-fn write_sealed(job: &mut Job, segment: &Segment, to: &Destination, at: Timestamp) {
+fn write_sealed(job: &mut Job, segment: &Segment, to: &Destination, keyring: &Keyring, at: Timestamp) {
     let Task::Seal { what, done, .. } = &mut job.task else { return };
     let mut faults = Vec::new();
     let mut sealed = 0;
@@ -331,7 +331,7 @@ fn write_sealed(job: &mut Job, segment: &Segment, to: &Destination, at: Timestam
         sealed += 1;
     }
     *done += sealed;
-    count(to, sealed, at);
+    keyring.count(&to.entry.cmk.id, &to.version, Use::Encrypted, sealed, at);
     for (i, fault) in faults {
         job.fail_item(i, fault);
     }
@@ -341,7 +341,14 @@ fn write_sealed(job: &mut Job, segment: &Segment, to: &Destination, at: Timestam
 }
 
 /// Seals what was opened, here.
-fn write_relayed(job: &mut Job, away: &Away, to: &Destination, run: &mut SealRun, at: Timestamp) {
+fn write_relayed(
+    job: &mut Job,
+    away: &Away,
+    to: &Destination,
+    run: &mut SealRun,
+    keyring: &Keyring,
+    at: Timestamp,
+) {
     let Some(relay) = &away.relay else { return };
     let Task::Seal { contexts, what, done, .. } = &mut job.task else { return };
     let mut faults = Vec::new();
@@ -369,16 +376,9 @@ fn write_relayed(job: &mut Job, away: &Away, to: &Destination, run: &mut SealRun
         }
     }
     *done += sealed;
-    count(to, sealed, at);
+    keyring.count(&to.entry.cmk.id, &to.version, Use::Encrypted, sealed, at);
     for (i, fault) in faults {
         job.fail_item(i, fault);
-    }
-}
-
-fn count(to: &Destination, sealed: u32, at: Timestamp) {
-    to.version.usage.encrypted.fetch_add(u64::from(sealed), Ordering::Relaxed);
-    if sealed > 0 {
-        to.version.usage.last_ms.store(at.as_ms(), Ordering::Relaxed);
     }
 }
 

@@ -1,7 +1,6 @@
 //! Opening: each item names its key in its header; each key is looked up, authorised and checked once a request.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use keymill_core::access::{Principal, Resource};
 use keymill_core::blob::{Algorithm, Blob};
@@ -16,7 +15,7 @@ use keymill_crypto::xaes::{PREFIX_BYTES, Subkey, SubkeyCipher, subkey_messages};
 use super::away::{Away, Place, Segment};
 use super::seal::too_long;
 use super::{Fault, Job, KeySlot, OpenTask, Task};
-use crate::keyring::{CmkEntry, VersionEntry};
+use crate::keyring::{CmkEntry, Use, VersionEntry};
 use crate::shared::Shared;
 
 /// The subkey that the last item was opened with; neighbours mostly share it.
@@ -286,8 +285,7 @@ pub(super) fn open(
         if let Ok((_, version)) = &slot.state
             && new > 0
         {
-            version.usage.decrypted.fetch_add(u64::from(new), Ordering::Relaxed);
-            version.usage.last_ms.store(at.as_ms(), Ordering::Relaxed);
+            opener.shared.keyring.count(&slot.cmk, version, Use::Decrypted, new, at);
         }
     }
     for (i, fault) in faults {

@@ -6,10 +6,10 @@ use keymill_core::seam::provider::{CryptoSession, DeriveJob};
 use keymill_core::time::Timestamp;
 use keymill_crypto::epoch::SealRun;
 use keymill_crypto::random;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::{Destination, Fault, Job, Sealing, Task};
+use crate::keyring::Use;
 use crate::shared::Shared;
 use crate::work::open::Opener;
 
@@ -34,6 +34,7 @@ pub(super) fn begin(
         }
     };
     to.version
+        .in_use()
         .epoch
         .begin(count, now, &shared.epoch_limits(&to.entry), &mut derive)
         .map_err(|error| Fault::from(Error::from(error)))
@@ -146,10 +147,7 @@ pub(super) fn seal(
         }
     }
     *done += sealed;
-    to.version.usage.encrypted.fetch_add(u64::from(sealed), Ordering::Relaxed);
-    if sealed > 0 {
-        to.version.usage.last_ms.store(at.as_ms(), Ordering::Relaxed);
-    }
+    opener.shared.keyring.count(&to.entry.cmk.id, &to.version, Use::Encrypted, sealed, at);
     *opener.aad = aad;
     for (i, fault) in faults {
         job.fail_item(i, fault);

@@ -268,7 +268,7 @@ impl Trips {
             trips.push(trip);
             return Ok(());
         }
-        let draft = version.epoch.draft().map_err(Error::from)?;
+        let draft = version.in_use().epoch.draft().map_err(Error::from)?;
         let number = self.begin(job, entry, version, Subkeys::Epoch { draft, trips: vec![trip] })?;
         self.epochs.insert(version.id, number);
         Ok(())
@@ -446,7 +446,11 @@ impl Trips {
             Subkeys::Epoch { draft, trips } => {
                 self.epochs.remove(&version.id);
                 let installed = subkeys.next().expect("an epoch is one derivation").and_then(|subkey| {
-                    version.epoch.install(&draft, subkey, now).map_err(|e| Fault::from(Error::internal(e)))
+                    version
+                        .in_use()
+                        .epoch
+                        .install(&draft, subkey, now)
+                        .map_err(|e| Fault::from(Error::internal(e)))
                 });
                 for trip in trips {
                     if let Some(away) = self.away.get_mut(&trip) {

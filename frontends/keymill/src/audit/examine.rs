@@ -1,13 +1,12 @@
 //! The check itself: each chain against its keys and the heads that are remembered, then the records against the chains.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use keymill_core::audit::RecordStamp;
 use keymill_core::seam::audit::AuditLog;
 use keymill_core::seam::store::Store;
-use keymill_crypto::audit::{ChainHead, ChainKeys, ChainReport, ChainVerifier, Heads};
+use keymill_crypto::audit::{ChainHead, ChainKeys, ChainReport, ChainVerifier, Heads, Stamps};
 use keymill_crypto::derived::DerivedKeys;
 use keymill_crypto::digest;
 use keymill_crypto::record::RecordSealer;
@@ -108,12 +107,10 @@ pub(super) fn examine(log: &dyn AuditLog, trust: &Trust, storage: Option<&Storag
     let names = log.chains().map_err(Failure::because("audit"))?;
     let named = heads::named(log, &names, |chain| trust.verifier(chain));
     remembered.learn(named.map_err(Failure::because("audit"))?);
-    let (mut chains, mut stamps) = (Vec::new(), BTreeMap::new());
+    let (mut chains, mut stamps) = (Vec::new(), Stamps::default());
     for name in &names {
         let (report, written) = verified(log, trust, name, remembered.get(name).cloned())?;
-        for (path, stamp) in written {
-            keep_newest(&mut stamps, path, stamp);
-        }
+        stamps.keep_newest(written);
         chains.push(row(&report));
     }
     let gone = remembered.missing(&names).into_iter().map(str::to_owned);
@@ -142,8 +139,6 @@ pub(super) fn examine(log: &dyn AuditLog, trust: &Trust, storage: Option<&Storag
     })
 }
 
-type Stamps = BTreeMap<String, RecordStamp>;
-
 fn verified(
     log: &dyn AuditLog,
     trust: &Trust,
@@ -153,12 +148,6 @@ fn verified(
     let mut verifier = trust.verifier(chain).verify_against(head);
     log.read(chain, &mut |line| verifier.line(line.bytes, line.torn)).map_err(Failure::because("audit"))?;
     Ok((verifier.report(), verifier.into_stamps()))
-}
-
-fn keep_newest(stamps: &mut Stamps, path: String, stamp: RecordStamp) {
-    if stamps.get(&path).is_none_or(|known| known.sequence < stamp.sequence) {
-        stamps.insert(path, stamp);
-    }
 }
 
 fn row(report: &ChainReport) -> ChainRow {

@@ -183,13 +183,9 @@ impl KeyringActor {
             }
         }
         let (revision, writes) = self.commit(drafts)?;
-        let entry = Arc::new(CmkEntry {
-            cmk,
-            versions: before.versions.iter().map(|v| Arc::new(v.resealed(Box::default()))).collect(),
-            stamp: Stamp { revision, sequence: writes[0].sequence },
-            generation: before.generation + 1,
-            life: before.life.clone(),
-        });
+        let versions = before.versions.iter().map(|v| Arc::new(v.resealed(None))).collect();
+        let stamp = Stamp { revision, sequence: writes[0].sequence };
+        let entry = Arc::new(before.next(cmk, versions, stamp, before.generation + 1));
         self.shared.keyring.publish(entry.clone());
         self.shared.forget(before);
         Ok((entry, writes))
@@ -197,13 +193,11 @@ impl KeyringActor {
 
     /// Deletes material that has expired, and wrapping keys whose time is over; what fails is tried again at the next look.
     pub(super) fn expire_due(&mut self, now: Timestamp) {
-        let keyring = &self.shared.keyring;
         let is_due = |entry: &Arc<CmkEntry>| {
             let external = entry.cmk.external.as_ref();
             external.is_some_and(|e| e.is_present && e.expires_at.is_some_and(|at| at <= now))
         };
-        let due: Vec<_> = keyring.ids().iter().filter_map(|id| keyring.cmk(id)).filter(is_due).collect();
-        for entry in due {
+        for entry in self.shared.keyring.timed().into_iter().filter(is_due) {
             let expired = entry.cmk.without_material().and_then(|cmk| {
                 let (entry, writes) = self.drop_material(&entry, cmk)?;
                 self.record("ExpireKeyMaterial", "its time is over", &entry, writes)
@@ -387,7 +381,7 @@ impl KeyringActor {
         if !is_present {
             let (draft, fresh) = self.material(&id, before.cmk.primary(), made)?;
             drafts.push(draft);
-            versions = vec![Arc::new(before.primary().resealed(fresh.sealed.clone()))];
+            versions = [Arc::new(before.primary().resealed(fresh.material))].into_iter().collect();
         }
         // Others may have been got meanwhile, which stay, or this was their last try.
         let known = self.imports.get(&id).filter(|known| digest::equal(&known.token, &token));
@@ -402,13 +396,9 @@ impl KeyringActor {
             let stamp = |left| (left, Stamp { revision, sequence: writes[at].sequence });
             self.note_parameters(&id, left.map(stamp));
         }
-        let entry = Arc::new(CmkEntry {
-            cmk,
-            versions,
-            stamp: Stamp { revision, sequence: writes[0].sequence },
-            generation: before.generation + u64::from(!is_present),
-            life: before.life.clone(),
-        });
+        let stamp = Stamp { revision, sequence: writes[0].sequence };
+        let generation = before.generation + u64::from(!is_present);
+        let entry = Arc::new(before.next(cmk, versions, stamp, generation));
         self.shared.keyring.publish(entry.clone());
         Ok(Changed { value: (), keys: touched(&entry), writes })
     }

@@ -1,8 +1,8 @@
 //! How often a key version may seal: invocations are reserved before they are used, and a version that has used up its own is replaced, as is
 //! one whose time by the policy is over.
 
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use actix::{ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
@@ -48,14 +48,12 @@ impl KeyringActor {
         }
         let began = Instant::now();
         let keyring = &self.shared.keyring;
-        let exhausted: Vec<_> = keyring
-            .ids()
-            .iter()
-            .filter_map(|id| keyring.cmk(id))
-            .filter(|e| e.cmk.state == KeyState::Enabled)
-            .filter(|e| reason(e, now).is_some())
-            .collect();
-        for entry in exhausted {
+        self.worn.retain(|id| keyring.cmk(id).is_some_and(|entry| is_exhausted(&entry)));
+        let mut due: HashMap<CmkId, _> =
+            keyring.timed().into_iter().map(|entry| (entry.cmk.id, entry)).collect();
+        due.extend(self.worn.iter().filter_map(|id| Some((*id, keyring.cmk(id)?))));
+        due.retain(|_, entry| entry.cmk.state == KeyState::Enabled && reason(entry, now).is_some());
+        for entry in due.into_values() {
             // The others have their turn at the next look.
             if began.elapsed() > ROTATIONS {
                 break;
@@ -145,11 +143,12 @@ impl KeyringActor {
     fn reserve(&mut self, id: &CmkId, version: &KeyVersionId) -> Result<()> {
         let entry = self.entry(id)?;
         let reserved = entry.versions.iter().find(|v| v.id == *version).ok_or_else(Error::key_not_found)?;
+        let reserved = reserved.in_use();
         // Others may have asked for the same.
         if reserved.invocations.left() >= limit::RESERVED_INVOCATIONS / 4 {
             return Ok(());
         }
-        let total = reserved.invocations.reserved.load(Ordering::Relaxed) + limit::RESERVED_INVOCATIONS;
+        let total = reserved.invocations.reserved() + limit::RESERVED_INVOCATIONS;
         if total > limit::MAX_INVOCATIONS {
             return Err(Error::new(
                 ErrorKind::StateConflict,
@@ -159,7 +158,7 @@ impl KeyringActor {
         let rows = entry.versions.iter().filter_map(|v| {
             let of_version = match v.id == *version {
                 true => total,
-                false => v.invocations.reserved.load(Ordering::Relaxed),
+                false => v.if_used().map_or(0, |in_use| in_use.invocations.reserved()),
             };
             (of_version > 0).then_some((v.number, of_version))
         });
@@ -175,6 +174,8 @@ impl KeyringActor {
         self.invocation_stamps.insert(*id, Stamp { revision, sequence: writes[0].sequence });
         self.record("ReserveInvocations", "random nonces are counted", &entry, writes)?;
         reserved.invocations.grant(total, limit::RESERVED_INVOCATIONS);
+        // As many may be reserved now as call for a new version.
+        self.shared.keyring.note(id, &reserved.usage);
         Ok(())
     }
 }
@@ -213,11 +214,11 @@ fn is_due(policy: RotationPolicy, now: Timestamp) -> bool {
 }
 
 /// Tells whether the primary version of a key has sealed as many messages as random nonces allow it.
-fn is_exhausted(entry: &CmkEntry) -> bool {
-    let primary = entry.primary();
+pub(super) fn is_exhausted(entry: &CmkEntry) -> bool {
+    let Some(primary) = entry.primary().if_used() else { return false };
     match entry.cmk.algorithm() {
-        Some(Algorithm::Xaes256Gcm) => has_used_up_192_bits(primary.usage.encrypted.load(Ordering::Relaxed)),
-        Some(_) => has_used_up_96_bits(primary.invocations.reserved.load(Ordering::Relaxed)),
+        Some(Algorithm::Xaes256Gcm) => has_used_up_192_bits(primary.usage.read().encrypted),
+        Some(_) => has_used_up_96_bits(primary.invocations.reserved()),
         // Nothing of a key pair or a key of MACs wears out.
         None => false,
     }

@@ -61,7 +61,7 @@ impl Keeping {
             Keeping::UntagAll => cmk.tags.clear(),
             Keeping::Rotate(None) => cmk.rotation = None,
             Keeping::Rotate(Some(interval)) => cmk.rotation = Some(policy(&cmk, *interval, now)?),
-            Keeping::Protect(protection) => cmk.deletion_protection = protection.clone(),
+            Keeping::Protect(protection) => cmk.deletion_protection = protection.as_deref().map(Box::from),
             Keeping::Policy(policy) => cmk.policy = Some(policy.clone()),
         }
         Ok(cmk)

@@ -17,7 +17,6 @@ pub(crate) use nonces::{CheckNonce, KeepNonce};
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use actix::{Actor, AsyncContext, Context, Handler, Message};
@@ -26,12 +25,13 @@ use keymill_core::audit::{KeyTouch, RecordStamp};
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::{AccessKeyId, AliasName, CmkId, KeyVersionId};
 use keymill_core::key::{
-    BulkMode, Cmk, External, Fallback, KeyChange, KeySpec, KeyState, KeyUsage, KeyVersion,
-    KeyVersionMaterial, Origin, ProtectionLevel, RotationInterval, Tags,
+    BulkMode, Cmk, Fallback, KeyChange, KeySpec, KeyState, KeyUsage, KeyVersion, KeyVersionMaterial,
+    KeyVersions, Origin, ProtectionLevel, RotationInterval, Tags,
 };
 use keymill_core::seam::provider::TokenObject;
 use keymill_core::seam::store::{Path, Revision, Write};
 use keymill_core::time::Timestamp;
+use keymill_crypto::record::tag_of;
 use keymill_crypto::{digest, random};
 use serde::Serialize;
 
@@ -56,6 +56,8 @@ pub struct KeyringActor {
     importing: HashMap<CmkId, usize>,
     /// Keys whose used-up wrapping keys are being destroyed in a token.
     clearing: HashSet<CmkId>,
+    /// Keys whose primary version has sealed as many messages as it may.
+    worn: HashSet<CmkId>,
     /// Keys whose new version is being generated in a token.
     renewing: HashSet<CmkId>,
     /// Keys whose material is being destroyed in the token where it stays: nothing brings them back. And which of them a job is out for.
@@ -168,6 +170,7 @@ impl KeyringActor {
             imports,
             importing: HashMap::new(),
             clearing: HashSet::new(),
+            worn: HashSet::new(),
             renewing: HashSet::new(),
             ending: HashMap::new(),
             installation,
@@ -239,13 +242,9 @@ impl KeyringActor {
         for ((before, cmk), stamp) in changes.into_iter().zip(&writes) {
             let usable = cmk.state == KeyState::Enabled;
             let was_usable = before.cmk.state == KeyState::Enabled;
-            let entry = Arc::new(CmkEntry {
-                versions: before.versions.clone(),
-                stamp: Stamp { revision, sequence: stamp.sequence },
-                generation: before.generation + u64::from(usable != was_usable),
-                life: before.life.clone(),
-                cmk,
-            });
+            let stamp = Stamp { revision, sequence: stamp.sequence };
+            let generation = before.generation + u64::from(usable != was_usable);
+            let entry = Arc::new(before.next(cmk, before.versions.clone(), stamp, generation));
             self.shared.keyring.publish(entry.clone());
             if !usable {
                 self.shared.forget(&entry);
@@ -294,7 +293,7 @@ impl KeyringActor {
             policy.next_at = version.created_at.plus(policy.interval.duration());
         }
         let stays = made.key.token_object().cloned();
-        if stays.as_ref().map(|object| &object.serial) != cmk.token_serial.as_ref() {
+        if stays.as_ref().map(|object| &*object.serial) != cmk.token_serial.as_deref() {
             Made::log_left_behind(stays.as_ref());
             return Err(Error::new(ErrorKind::Conflict, "the token was exchanged for another meanwhile"));
         }
@@ -304,20 +303,15 @@ impl KeyringActor {
         let (revision, writes) = committed?;
         let mut versions = before.versions.clone();
         versions.push(version);
-        let entry = Arc::new(CmkEntry {
-            cmk,
-            versions,
-            stamp: Stamp { revision, sequence: writes[0].sequence },
-            generation: before.generation,
-            life: before.life.clone(),
-        });
+        let stamp = Stamp { revision, sequence: writes[0].sequence };
+        let entry = Arc::new(before.next(cmk, versions, stamp, before.generation));
         self.shared.keyring.publish(entry.clone());
         Ok(Changed { keys: touched(&entry), value: entry, writes })
     }
 
     /// Refuses a key of a token that is the material of a CMK already: each would count its messages for itself.
     fn refuse_doubled(&self, object: &TokenObject) -> Result<()> {
-        let stay = |entry: &Arc<CmkEntry>| entry.cmk.token_serial.as_ref() == Some(&object.serial);
+        let stay = |entry: &Arc<CmkEntry>| entry.cmk.token_serial.as_deref() == Some(&*object.serial);
         let ids = self.shared.keyring.ids();
         for entry in ids.iter().filter_map(|id| self.shared.keyring.cmk(id)).filter(stay) {
             for version in &entry.versions {
@@ -343,8 +337,8 @@ impl KeyringActor {
         let record = KeyVersionMaterial { id: version.id, key, copy };
         let path = records::material_path(id, version.number);
         let draft = self.draft(path, Kind::Material, None, &record)?;
-        let sealed = draft.write.value.clone().expect("a draft of a record has its bytes").into();
-        Ok((draft, Arc::new(VersionEntry::new(version.number, version.id, sealed))))
+        let material = draft.write.value.as_deref().and_then(tag_of);
+        Ok((draft, Arc::new(VersionEntry::new(version.number, version.id, material))))
     }
 }
 
@@ -413,9 +407,9 @@ impl Handler<CreateCmk> for KeyringActor {
             protection,
             bulk_mode,
             fallback,
-            token_serial: stays.as_ref().map(|object| object.serial.clone()),
+            token_serial: stays.as_ref().map(|object| object.serial.as_str().into()),
             state: if is_awaited { KeyState::PendingImport } else { KeyState::Enabled },
-            description,
+            description: description.into(),
             creator,
             created_at: now,
             delete_at: None,
@@ -423,8 +417,8 @@ impl Handler<CreateCmk> for KeyringActor {
             deletion_protection: None,
             policy,
             tags,
-            external: is_awaited.then(External::default),
-            versions: vec![version.clone()],
+            external: is_awaited.then(Box::default),
+            versions: KeyVersions::from([version.clone()]),
         };
         if let Some(interval) = rotation {
             cmk.rotation = Some(keeping::policy(&cmk, interval, now)?);
@@ -436,19 +430,12 @@ impl Handler<CreateCmk> for KeyringActor {
                 drafts.push(draft);
                 version
             }
-            Material::Awaited { .. } => {
-                Arc::new(VersionEntry::new(version.number, version.id, Box::default()))
-            }
+            Material::Awaited { .. } => Arc::new(VersionEntry::new(version.number, version.id, None)),
         };
         let committed = self.commit(drafts).inspect_err(|_| Made::log_left_behind(stays.as_ref()));
         let (revision, writes) = committed?;
-        let entry = Arc::new(CmkEntry {
-            cmk,
-            versions: vec![version],
-            stamp: Stamp { revision, sequence: writes[0].sequence },
-            generation: 1,
-            life: Arc::new(AtomicU64::new(1)),
-        });
+        let stamp = Stamp { revision, sequence: writes[0].sequence };
+        let entry = Arc::new(CmkEntry::first(cmk, [version].into_iter().collect(), stamp));
         self.shared.keyring.publish(entry.clone());
         Ok(Changed { keys: touched(&entry), value: entry, writes })
     }
@@ -486,7 +473,7 @@ impl Handler<ChangeDescription> for KeyringActor {
         if before.cmk.state == KeyState::PendingDeletion {
             before.cmk.state.check_usable()?;
         }
-        self.change(&before, Cmk { description: message.description, ..before.cmk.clone() })
+        self.change(&before, Cmk { description: message.description.into(), ..before.cmk.clone() })
     }
 }
 

@@ -2,7 +2,6 @@
 //! clock that jumps makes deletions rest.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
@@ -11,6 +10,7 @@ use keymill_core::key::KeyState;
 use keymill_core::time::Timestamp;
 
 use super::KeyringActor;
+use super::invocations::is_exhausted;
 use crate::actor::CustodyJob;
 use crate::audit::AuditMessage;
 use crate::keyring::{CmkEntry, Stamp};
@@ -119,16 +119,10 @@ impl KeyringActor {
         }
         self.expire_due(now);
         self.destroy_spent(ctx);
-        let due: Vec<_> = self
-            .shared
-            .keyring
-            .ids()
-            .iter()
-            .filter_map(|id| self.shared.keyring.cmk(id))
-            .filter(|e| {
-                e.cmk.state == KeyState::PendingDeletion && e.cmk.delete_at.is_some_and(|at| at <= now)
-            })
-            .collect();
+        let mut due = self.shared.keyring.timed();
+        due.retain(|e| {
+            e.cmk.state == KeyState::PendingDeletion && e.cmk.delete_at.is_some_and(|at| at <= now)
+        });
         for entry in &due {
             match entry.cmk.token_serial {
                 None => self.delete(entry)?,
@@ -177,38 +171,50 @@ impl KeyringActor {
         }));
     }
 
+    /// Writes the use counts of the keys that were used since the last time.
     pub(super) fn flush_usage(&mut self) -> Result<()> {
+        let used = self.shared.keyring.take_used();
+        self.worn.extend(used.iter().filter(|entry| is_exhausted(entry)).map(|entry| entry.cmk.id));
+        let written = self.write_usage(&used);
+        if written.is_err() {
+            // Another time.
+            for entry in &used {
+                let in_use = entry.versions.iter().find_map(|version| version.if_used());
+                in_use.into_iter().for_each(|in_use| self.shared.keyring.note(&entry.cmk.id, &in_use.usage));
+            }
+        }
+        written
+    }
+
+    fn write_usage(&mut self, used: &[Arc<CmkEntry>]) -> Result<()> {
         let mut drafts = Vec::new();
         let mut flushed = Vec::new();
-        for entry in self.shared.keyring.ids().iter().filter_map(|id| self.shared.keyring.cmk(id)) {
-            let changed =
-                entry.versions.iter().any(|v| v.usage.total() != v.usage.flushed.load(Ordering::Relaxed));
-            if !changed {
-                continue;
-            }
-            let totals: Vec<u64> = entry.versions.iter().map(|v| v.usage.total()).collect();
-            let rows = entry
+        for entry in used {
+            let counted: Vec<_> = entry
                 .versions
                 .iter()
-                .map(|v| {
-                    let load = |n: &AtomicU64| n.load(Ordering::Relaxed);
-                    (v.number, load(&v.usage.encrypted), load(&v.usage.decrypted), load(&v.usage.last_ms))
-                })
+                .filter_map(|version| Some((version.number, version.if_used()?)))
+                .map(|(number, in_use)| (number, &in_use.usage, in_use.usage.read()))
+                .collect();
+            if counted.iter().all(|(_, usage, uses)| usage.is_flushed(uses)) {
+                continue;
+            }
+            let rows = counted
+                .iter()
+                .map(|(number, _, uses)| (*number, uses.encrypted, uses.decrypted, uses.last_ms))
                 .collect();
             let id = entry.cmk.id;
             let before = self.usage_stamps.get(&id).copied();
             drafts.push(self.draft(records::usage_path(&id), Kind::Usage, before, &UsageRecord(rows))?);
-            flushed.push((entry, totals));
+            flushed.push((id, counted));
         }
         if drafts.is_empty() {
             return Ok(());
         }
         let (revision, stamps) = self.commit(drafts)?;
-        for ((entry, totals), stamp) in flushed.into_iter().zip(stamps) {
-            self.usage_stamps.insert(entry.cmk.id, Stamp { revision, sequence: stamp.sequence });
-            for (version, total) in entry.versions.iter().zip(totals) {
-                version.usage.flushed.store(total, Ordering::Relaxed);
-            }
+        for ((id, counted), stamp) in flushed.into_iter().zip(stamps) {
+            self.usage_stamps.insert(id, Stamp { revision, sequence: stamp.sequence });
+            counted.into_iter().for_each(|(_, usage, uses)| usage.flushed(&uses));
         }
         Ok(())
     }

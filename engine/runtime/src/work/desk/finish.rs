@@ -1,7 +1,6 @@
 //! The end of jobs at a desk: they are looked at once more, recorded, and only then answered.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use keymill_core::audit::{Alike, AuditRecord, Outcome};
@@ -11,6 +10,7 @@ use keymill_core::operation::Operation;
 use keymill_core::time::Timestamp;
 
 use super::Desk;
+use crate::keyring::{Keyring, Use};
 use crate::metrics::DeskMetrics;
 use crate::work::export::export;
 use crate::work::{Compute, Destination, Finished, Job, KeySlot, Product, ReplyTo, Sealing, Tally, Task};
@@ -53,7 +53,7 @@ impl Desk {
             }
         }
         let (at, now) = (self.shared.clock.now(), Instant::now());
-        done.iter().for_each(|job| count_relayed(&job.task, at));
+        done.iter().for_each(|job| count_relayed(&job.task, &self.shared.keyring, at));
         if let Some(chain) = &mut self.chain {
             let mut jobs = done.iter().peekable();
             while let Some(job) = jobs.next() {
@@ -123,12 +123,11 @@ impl Desk {
 }
 
 /// Counts what was opened to be sealed anew as uses of the versions that it was under.
-fn count_relayed(task: &Task, at: Timestamp) {
+fn count_relayed(task: &Task, keyring: &Keyring, at: Timestamp) {
     let Task::Seal { what: Sealing::Blobs(open), .. } = task else { return };
     for slot in open.slots.iter().filter(|slot| slot.done > 0) {
         if let Ok((_, version)) = &slot.state {
-            version.usage.decrypted.fetch_add(u64::from(slot.done), Ordering::Relaxed);
-            version.usage.last_ms.store(at.as_ms(), Ordering::Relaxed);
+            keyring.count(&slot.cmk, version, Use::Decrypted, slot.done, at);
         }
     }
 }

@@ -249,7 +249,7 @@ impl Desk {
         let mut run = match place {
             Where::HereByEpochOfToken => {
                 let limits = self.shared.epoch_limits(&destination.entry);
-                let run = destination.version.epoch.try_begin(count, now, &limits);
+                let run = destination.version.in_use().epoch.try_begin(count, now, &limits);
                 // Where there is no epoch, each job waits for its subkey.
                 run.map_err(|error| Fault::from(Error::from(error))).transpose()
             }
