@@ -74,18 +74,20 @@ pub fn open(config: Config) -> Result<Pkcs11Provider, OpenError> {
 pub fn open_on(module: Module, config: Config) -> Result<Pkcs11Provider, OpenError> {
     let max_batch = config.max_batch.clamp(1, limit::BATCH_ITEMS);
     let token = Arc::new(Token::open(module, config)?);
-    // Without it no key is said to stay here, which is all that it is for.
+    // Without it no key is said to stay here, nor a pair that material is wrapped by, which is all that it is for.
     let token_serial = token.with_link(|link| Ok(token.module.token_info(link.slot)?.serial)).ok();
+    let token_serial = token_serial.filter(|serial| !serial.is_empty());
+    let imports = token_serial.as_ref().map_or_else(Vec::new, |_| token.profile.imports.clone());
     Ok(Pkcs11Provider {
         profile: ProviderProfile {
             name: "hsm",
             protection: ProtectionLevel::Hsm,
-            token_serial: token_serial.filter(|serial| !serial.is_empty()),
+            token_serial,
             specs: token.profile.specs.clone(),
             algorithms: algorithms(&token.profile.specs),
             signatures: token.profile.signatures.clone(),
             decryptions: token.profile.decryptions.clone(),
-            imports: token.profile.imports.clone(),
+            imports,
             derives: token.profile.derives,
             // A call can take as long as the network to the device likes.
             inline: false,
