@@ -30,7 +30,7 @@ pub struct AuditRecord<'a> {
     pub outcome: Outcome,
     /// The rule that allowed or denied it.
     pub rule: Cow<'a, str>,
-    /// The keys it touched, and those that items named and were refused.
+    /// The keys it touched, and those that items named and that refused them; none that the principal has no right to.
     pub keys: &'a [KeyTouch],
     /// Items asked for.
     pub items: u32,

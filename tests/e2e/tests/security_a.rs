@@ -454,16 +454,16 @@ fn every_refusal_leaves_one_record_that_says_who_was_refused_what_and_of_which_k
     let told = raw.ask("Decrypt", parameters);
     let request = told.text("RequestId").to_owned();
     expected.push(Refusal(request, raw_id.as_str(), "Decrypt", "InvalidParameter", None));
-    // A7, of one with rights on the other key alone: what it tried is told to whoever reads the audit, and not to it.
+    // A7, of one with rights on the other key alone: as of a key that is not there, whose time it must have.
     let grants = serde_json::json!([
         { "Role": "RbacPermission/Template/CryptoServiceKeyUser", "Resources": [format!("key/{b}")] }
     ]);
     let (stranger_id, secret) = caller.create_access_key(serde_json::from_value(grants).unwrap()).unwrap();
     let mut stranger = Caller::new(&live, &Credentials::new(stranger_id.clone(), secret));
     let error = stranger.decrypt(&blob, &pairs).unwrap_err();
-    expected.push(Refusal(error.request_id, stranger_id.as_str(), "Decrypt", ABSENT, Some((a, 1))));
+    expected.push(Refusal(error.request_id, stranger_id.as_str(), "Decrypt", ABSENT, None));
     let error = stranger.re_encrypt(&blob, b).unwrap_err();
-    expected.push(Refusal(error.request_id, stranger_id.as_str(), "ReEncrypt", ABSENT, Some((a, 1))));
+    expected.push(Refusal(error.request_id, stranger_id.as_str(), "ReEncrypt", ABSENT, Some((b, 1))));
     let error = stranger.decrypt_under(b, &blob).unwrap_err();
     expected.push(Refusal(error.request_id, stranger_id.as_str(), "Decrypt", CLOSED, None));
     // A11
@@ -479,7 +479,7 @@ fn every_refusal_leaves_one_record_that_says_who_was_refused_what_and_of_which_k
         let of_it: Vec<_> = lines.iter().filter(|line| requests_of(line).contains(&refusal.0)).collect();
         let [line] = of_it[..] else { panic!("{refusal:?}: {of_it:?}") };
         let text = |field: &str| line[field].as_str().unwrap_or_default();
-        // Of a re-encryption the key that it was to go to is there, too.
+        // Of a re-encryption it is the key that it was to go to.
         let touched = line["keys"].as_array().unwrap().first();
         let key = touched.map(|touch| {
             assert_eq!(touch["items"], 0, "nothing was done");

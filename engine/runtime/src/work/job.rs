@@ -235,7 +235,7 @@ pub(crate) struct OpenTask {
 pub(crate) struct KeySlot {
     pub(crate) cmk: CmkId,
     pub(crate) version_number: u32,
-    /// Where its material lives; none where there is no such key.
+    /// Where its material lives; none where there is no such key, or none for this caller.
     pub(crate) protection: Option<ProtectionLevel>,
     pub(crate) state: Result<(Arc<CmkEntry>, Arc<VersionEntry>), Fault>,
     pub(crate) done: u32,
