@@ -4,10 +4,12 @@ use keymill_core::Sensitive;
 use keymill_core::blob::Algorithm;
 use keymill_core::key::{KeyCheck, KeySpec, KeyUsage, ProtectionLevel, WrappingAlgorithm};
 use keymill_core::seam::provider::{
-    AeadItem, FailureCode, JobError, KeyMaterial, ProviderError, ProviderProfile, SessionLost, StoredKey, Unwrapped,
+    AeadItem, FailureCode, JobError, KeyMaterial, ProviderError, ProviderProfile, SessionLost, StoredKey,
+    Unwrapped,
 };
 use keymill_provider_worker::wire::{
-    AeadAnswer, Failed, JobsAnswer, KeyRef, Kind, Output, ReadyProfile, StoredMessage, UnwrappedMessage, begin, finish,
+    AeadAnswer, Failed, JobsAnswer, KeyRef, Kind, Output, ReadyProfile, StoredMessage, UnwrappedMessage,
+    begin, finish,
 };
 
 use super::received;

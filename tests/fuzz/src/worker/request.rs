@@ -2,7 +2,9 @@
 
 use keymill_core::Sensitive;
 use keymill_core::key::{BulkMode, KeyCheck, KeySpec, KeyUsage, SignAlgorithm, WrappingAlgorithm};
-use keymill_core::seam::provider::{Adopt, AeadItem, KeyMaterial, PublicKey, StoredKey, TokenObject, WrappedImport};
+use keymill_core::seam::provider::{
+    Adopt, AeadItem, KeyMaterial, PublicKey, StoredKey, TokenObject, WrappedImport,
+};
 use keymill_provider_worker::wire::{
     AeadRequest, ControlRequest, HEADER_BYTES, Hello, Job, JobsRequest, KeyRef, Kind, Released,
     StoredMessage, begin, finish,
