@@ -149,7 +149,8 @@ def test_bad_parameters_are_named(sdk):
     assert sdk.refused("Decrypt", CiphertextBlob="bm90IG91cnM=") == ("InvalidParameter", 400)
     assert sdk.refused("DescribeKeyVersion", KeyId=key, KeyVersionId=UNKNOWN) == ("Forbidden.KeyVersionNotFound", 404)
     # What this server does not do yet is said, not passed over.
-    assert sdk.refused("CreateKey", Policy="{}") == ("UnsupportedOperation", 400)
+    assert sdk.refused("CreateKey", DKMSInstanceId="kst-1") == ("UnsupportedOperation", 400)
+    assert sdk.refused("CreateKey", Policy="{}") == ("InvalidParameter", 400)
 
 
 def test_texts_are_sealed_and_opened_under_their_context(sdk):
