@@ -283,19 +283,25 @@ fn lines(out: &mut Vec<u8>, texts: &[&str]) {
 
 /// Percent-encodes all but the unreserved characters (RFC 3986 §2.3).
 pub(crate) fn percent(text: &str) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    // Room for the escapes of Base64, also where it is encoded a second time.
+    // Room for the escapes of Base64.
     let mut encoded = Vec::with_capacity(text.len() + text.len() / 4);
+    escape(text, b"%", &mut encoded);
+    String::from_utf8(encoded).expect("unreserved characters and escapes are ASCII")
+}
+
+/// Appends the text, with `percent` and two digits for every byte that is not unreserved; `%25` is a percent sign that is escaped itself.
+pub(crate) fn escape(text: &str, percent: &[u8], out: &mut Vec<u8>) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     let mut rest = text.as_bytes();
-    // What needs no escape is copied in one piece: a signed text is encoded twice, and is mostly that.
+    // What needs no escape is copied in one piece: it is most of what is signed.
     while let Some(at) = rest.iter().position(|byte| !UNRESERVED[usize::from(*byte)]) {
         let byte = rest[at];
-        encoded.extend_from_slice(&rest[..at]);
-        encoded.extend([b'%', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+        out.extend_from_slice(&rest[..at]);
+        out.extend_from_slice(percent);
+        out.extend_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
         rest = &rest[at + 1..];
     }
-    encoded.extend_from_slice(rest);
-    String::from_utf8(encoded).expect("unreserved characters and escapes are ASCII")
+    out.extend_from_slice(rest);
 }
 
 /// Which bytes stand for themselves (RFC 3986 §2.3).

@@ -164,7 +164,7 @@ async fn serve(
 }
 
 /// Takes the parameters of a form body; another body has none, and none may be taken for what it is not.
-fn of_body(headers: &Headers<'_>, body: &Bytes) -> Result<Vec<(String, String)>> {
+fn of_body<'b>(headers: &Headers<'_>, body: &'b Bytes) -> Result<Vec<form::Pair<'b>>> {
     let media_type = headers.get("content-type").unwrap_or_default();
     let is_form = media_type.split(';').next().unwrap_or_default().trim_ascii().eq_ignore_ascii_case(FORM);
     match (body.is_empty(), is_form) {
