@@ -18,6 +18,7 @@ from aliyunsdkcore.client import AcsClient
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, keywrap, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
+from server_process import BULK_MODE
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 CONTEXT = {"b c": "ü *~", "a": "密", "dotted.name": "1"}
@@ -415,7 +416,31 @@ def test_an_import_that_is_not_offered_is_refused(sdk):
         assert refused == ("UnsupportedOperation", 400)
     refused = sdk.refused("GetParametersForImport", KeyId=key, WrappingAlgorithm="ROT13", WrappingKeySpec="RSA_2048")
     assert refused == ("InvalidParameter", 400)
-    assert sdk.refused("CreateKey", Origin="EXTERNAL", ProtectionLevel="HSM") == ("UnsupportedOperation", 400)
+    # Without a token there is none of these; no token tells the point of a curve's key that it took.
+    pair = {"KeySpec": "EC_P256", "Origin": "EXTERNAL", "ProtectionLevel": "HSM"}
+    assert sdk.refused("CreateKey", **pair) == ("UnsupportedOperation", 400)
+
+
+@pytest.mark.skipif(not BULK_MODE, reason="the keys of this run are in software")
+def test_material_is_imported_into_a_token(sdk):
+    made = sdk("CreateKey", Origin="EXTERNAL", ProtectionLevel="HSM")["KeyMetadata"]
+    key, material = made["KeyId"], os.urandom(32)
+    assert (made["Origin"], made["KeyState"], made["ProtectionLevel"]) == ("EXTERNAL", "PendingImport", "HSM")
+
+    def bring(material):
+        # What every module has.
+        asked = {"WrappingAlgorithm": "RSAES_OAEP_SHA_1", "WrappingKeySpec": "RSA_2048"}
+        got = sdk("GetParametersForImport", KeyId=key, **asked)
+        return dict(KeyId=key, KeyMaterialExpireUnix=0, **wrap(got, "RSAES_OAEP_SHA_1", material))
+
+    sdk("ImportKeyMaterial", **bring(material))
+    blob = sdk("Encrypt", KeyId=key, Plaintext="AA==")["CiphertextBlob"]
+    sdk("DeleteKeyMaterial", KeyId=key)
+    assert sdk.refused("Decrypt", CiphertextBlob=blob) == ("Rejected.PendingImport", 409)
+    assert sdk.refused("ImportKeyMaterial", **bring(os.urandom(32))) == ("InvalidKeyMaterial", 400)
+    assert sdk.refused("ImportKeyMaterial", **bring(material[1:])) == ("InvalidKeyMaterial", 400)
+    sdk("ImportKeyMaterial", **bring(material))
+    assert sdk("Decrypt", CiphertextBlob=blob)["Plaintext"] == "AA=="
 
 
 def test_aliases_name_keys(sdk, request):
