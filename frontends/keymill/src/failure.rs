@@ -123,7 +123,9 @@ fn next_after(refusal: &ServerError) -> Option<&'static str> {
         "Forbidden.AliasNotFound" => {
             Some("`keymill alias list` shows the aliases that this access key may see")
         }
-        "Forbidden.ResourceNotFound" => Some("`keymill access-key list` shows the access keys"),
+        "Forbidden.ResourceNotFound" => {
+            Some("`keymill access-key list` and `keymill data-key list` show what is there")
+        }
         "AliasAlreadyExists" => Some("`keymill alias update` lets an alias name another key"),
         "Rejected.Disabled" => Some("`keymill key enable` enables the key again"),
         "Rejected.PendingDeletion" => Some("`keymill key cancel-deletion` keeps the key"),
