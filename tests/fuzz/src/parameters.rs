@@ -41,7 +41,8 @@ fn reads_back(to_sign: &str, mut signed: Vec<(&str, &str)>) {
     signed.sort_unstable();
     let canonical = to_sign.strip_prefix("POST&%2F&").expect("it begins with the method and the path");
     // A plus sign is escaped in what is signed, so the decoder of queries reads it rightly.
-    let canonical = form::decode(format!("x={canonical}").as_bytes()).expect("it is escaped text");
+    let escaped = format!("x={canonical}");
+    let canonical = form::decode(escaped.as_bytes()).expect("it is escaped text");
     let read = match form::decode(canonical[0].1.as_bytes()) {
         Ok(read) => read,
         Err(error) => panic!("{error}"),
