@@ -103,15 +103,29 @@ fn d7b_items_of_a_forbidden_key_are_not_found_beside_those_that_are_allowed() {
     let told: Vec<_> = opened.errors.iter().map(|error| (error.0, &*error.1)).collect();
     assert_eq!(told, [(1, NO_KEY), (3, NO_KEY)]);
     assert_eq!(opened.keys, [open]);
-    // Lists leave out what may not be seen.
+    // Lists leave out what may not be seen, and count it not.
+    let of_auditor = root.credentials(grants(json!([{ "Role": "Auditor" }])));
+    let mut auditor = Caller::new(&live, &of_auditor);
+    assert_eq!(auditor.keys().unwrap(), [open, shut]);
     let hidden = policy(&[
         statement("Allow", &[GRANTED], &["kms:*"]),
-        statement("Deny", &[&named(of_user.access_key_id())], &["kms:DescribeKey", "kms:ListKeys"]),
+        statement("Deny", &[&named(of_auditor.access_key_id())], &["kms:DescribeKey", "kms:ListKeys"]),
     ]);
     root.set_policy(shut, &hidden).unwrap();
-    assert_eq!(code(user.describe(shut)), NO_KEY);
-    user.describe(open).unwrap();
-    assert_eq!(root.keys().unwrap().len(), 2);
+    assert_eq!(code(auditor.describe(shut)), NO_KEY);
+    assert_eq!(auditor.keys().unwrap(), [open]);
+    // One whom no grant lets list is let by the policy, that key alone.
+    let of_guest = root.credentials(Vec::new());
+    let mut guest = Caller::new(&live, &of_guest);
+    assert_eq!(guest.keys().unwrap(), []);
+    root.set_policy(
+        shut,
+        &policy(&[statement("Allow", &[&named(of_guest.access_key_id())], &["kms:ListKeys"])]),
+    )
+    .unwrap();
+    assert_eq!(guest.keys().unwrap(), [shut]);
+    // Root finds what it may have to mend.
+    assert_eq!(root.keys().unwrap(), [open, shut]);
 }
 
 #[test]

@@ -80,7 +80,8 @@ impl fmt::Display for Rule {
 /// Tells whether `principal` may do `operation` on `resource`, and by which rule; `policy` is that of the key, where it was given one.
 ///
 /// What denies, denies. Then a grant allows what the key's policy leaves to grants, which one that was never set does with everything; and a
-/// statement allows it to those whom it names. Nobody is locked out of a key for good: `Root` sees and sets its policy whatever that says.
+/// statement allows it to those whom it names. Nobody is locked out of a key for good: `Root` finds it, and sees and sets its policy, whatever
+/// that says.
 pub fn decide(
     snapshot: &AccessSnapshot,
     principal: &Principal,
@@ -145,9 +146,10 @@ fn by_policy(
     }
 }
 
-/// Tells whether it is what mends a policy that locks everybody out.
+/// Tells whether it is what finds a policy that locks everybody out, and mends it.
 fn keeps_keys_manageable(operation: Operation) -> bool {
-    matches!(operation, Operation::DescribeKey | Operation::GetKeyPolicy | Operation::SetKeyPolicy)
+    use Operation::*;
+    matches!(operation, ListKeys | DescribeKey | GetKeyPolicy | SetKeyPolicy)
 }
 
 impl ResourcePattern {
