@@ -67,7 +67,7 @@ impl Fixture {
         let directory = tempfile::tempdir()?;
         let store = keymill_store_sqlite::Config::new(directory.path().join("data"));
         let audit = keymill_audit_file::Config::at(directory.path().join("audit"));
-        let authenticator = keymill_auth_credentials::open(Default::default());
+        let authenticators = keymill_auth_credentials::all(Default::default());
         let parts = Parts {
             config,
             clock: Clock::default(),
@@ -76,7 +76,7 @@ impl Fixture {
                 keymill_provider_software::open(Default::default())
                     .map_err(BenchError::because("provider"))?,
             ),
-            authenticators: vec![Box::new(authenticator.map_err(BenchError::because("authenticator"))?)],
+            authenticators: authenticators.map_err(BenchError::because("authenticators"))?,
             audit: Arc::new(keymill_audit_file::open(audit).map_err(BenchError::because("audit log"))?),
             tokens,
             root: RootKeys::generate().map_err(BenchError::because("root"))?.into(),

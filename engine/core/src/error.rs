@@ -66,12 +66,14 @@ pub enum ErrorKind {
     KeyVersionNotFound,
     /// No such alias, or none that the caller may see.
     AliasNotFound,
-    /// No such access key or managed data key, or none that the caller may see.
+    /// No such access key, managed data key, access point, client key, policy or network rule, or none that the caller may see.
     ResourceNotFound,
     /// The alias is taken.
     AliasExists,
-    /// The name of a managed data key is taken.
+    /// The name of a managed data key, access point, policy or network rule is taken.
     ResourceExists,
+    /// Something else still names the resource.
+    ResourceInUse,
     /// The service is open already.
     AlreadyOpen,
     /// The key is disabled.
@@ -133,11 +135,19 @@ pub enum Limit {
     KeyVersions,
     /// Bytes of a policy.
     PolicyBytes,
+    /// Permissions, resources or network rules of a policy, or policies of an access point.
+    Policies,
+    /// Addresses of a network rule.
+    NetworkRules,
+    /// Client keys of an access point.
+    ClientKeys,
+    /// Access points, policies or network rules.
+    AccessRecords,
 }
 
 impl Limit {
     /// Every limit.
-    pub const ALL: [Limit; 14] = [
+    pub const ALL: [Limit; 18] = [
         Limit::BatchItems,
         Limit::ItemBytes,
         Limit::PlaintextBytes,
@@ -152,6 +162,10 @@ impl Limit {
         Limit::Tags,
         Limit::KeyVersions,
         Limit::PolicyBytes,
+        Limit::Policies,
+        Limit::NetworkRules,
+        Limit::ClientKeys,
+        Limit::AccessRecords,
     ];
 }
 
@@ -184,7 +198,7 @@ pub enum ErrorClass {
 
 impl ErrorKind {
     /// Every kind but the limits, for tables that must be complete.
-    pub const ALL: [ErrorKind; 44] = {
+    pub const ALL: [ErrorKind; 45] = {
         use ErrorKind::*;
         [
             InvalidParameter,
@@ -217,6 +231,7 @@ impl ErrorKind {
             ResourceNotFound,
             AliasExists,
             ResourceExists,
+            ResourceInUse,
             AlreadyOpen,
             KeyDisabled,
             KeyPendingDeletion,
@@ -258,6 +273,10 @@ impl ErrorKind {
                 Limit::Tags => "Rejected.LimitExceeded.Tags",
                 Limit::KeyVersions => "Rejected.LimitExceeded.KeyVersions",
                 Limit::PolicyBytes => "Rejected.LimitExceeded.PolicyBytes",
+                Limit::Policies => "Rejected.LimitExceeded.Policies",
+                Limit::NetworkRules => "Rejected.LimitExceeded.NetworkRules",
+                Limit::ClientKeys => "Rejected.LimitExceeded.ClientKeys",
+                Limit::AccessRecords => "Rejected.LimitExceeded.AccessRecords",
             },
             BodyTooLarge => "Rejected.BodyTooLarge",
             UnsupportedVersion => "InvalidVersion",
@@ -284,6 +303,7 @@ impl ErrorKind {
             ResourceNotFound => "Forbidden.ResourceNotFound",
             AliasExists => "AliasAlreadyExists",
             ResourceExists => "Rejected.ResourceExist",
+            ResourceInUse => "Rejected.ResourceInUse",
             AlreadyOpen => "Forbidden.Opened",
             KeyDisabled => "Rejected.Disabled",
             KeyPendingDeletion => "Rejected.PendingDeletion",
@@ -319,9 +339,8 @@ impl ErrorKind {
                 ErrorClass::NotFound
             }
             AliasExists | ResourceExists | AlreadyOpen => ErrorClass::Exists,
-            KeyDisabled | KeyPendingDeletion | KeyPendingImport | StateConflict | Conflict => {
-                ErrorClass::State
-            }
+            KeyDisabled | KeyPendingDeletion | KeyPendingImport | StateConflict | Conflict
+            | ResourceInUse => ErrorClass::State,
             Busy => ErrorClass::Busy,
             Unavailable | AuditUnavailable | StoreUnavailable | Quarantined => ErrorClass::Unavailable,
             Deadline | Cancelled => ErrorClass::Deadline,

@@ -247,6 +247,41 @@ text_id! {
     "an access key id is 8 to 64 letters, digits, ., _ or -"
 }
 text_id! {
+    /// The id of a client key: `KAAP.` and a lower-case UUID. It is unique among the ids of access keys, too.
+    ClientKeyId,
+    |text| text.strip_prefix("KAAP.").is_some_and(|id| parse_uuid(id).is_some()),
+    "a client key id is KAAP. and a lower-case UUID"
+}
+text_id! {
+    /// The name of an application access point: 1 to 128 letters, digits, `_`, `.`, `-`.
+    AapName,
+    is_plain_name,
+    "the name of an application access point is 1 to 128 letters, digits, _, . or -"
+}
+text_id! {
+    /// The name of a permission policy: 1 to 128 letters, digits, `_`, `.`, `-`.
+    PolicyName,
+    is_plain_name,
+    "the name of a policy is 1 to 128 letters, digits, _, . or -"
+}
+text_id! {
+    /// The name of a network rule: 1 to 128 letters, digits, `_`, `.`, `-`.
+    NetworkRuleName,
+    is_plain_name,
+    "the name of a network rule is 1 to 128 letters, digits, _, . or -"
+}
+text_id! {
+    /// The name of a secret: 1 to 192 letters, digits, `_`, `/`, `+`, `=`, `.`, `@`, `-`.
+    SecretName,
+    |text| {
+        (1..=192).contains(&text.len())
+            && text.bytes().all(|c| {
+                c.is_ascii_alphanumeric() || matches!(c, b'_' | b'/' | b'+' | b'=' | b'.' | b'@' | b'-')
+            })
+    },
+    "the name of a secret is 1 to 192 letters, digits, _, /, +, =, ., @ or -"
+}
+text_id! {
     /// The id of an instance (a tenant): 1 to 64 lower-case letters, digits, `-`.
     InstanceId,
     |text| {
@@ -254,6 +289,25 @@ text_id! {
             && text.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
     },
     "an instance id is 1 to 64 lower-case letters, digits or -"
+}
+
+fn is_plain_name(text: &str) -> bool {
+    (1..=128).contains(&text.len())
+        && text.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'.' | b'-'))
+}
+
+impl ClientKeyId {
+    /// Makes an id from random bytes.
+    pub fn from_random(bytes: [u8; 16]) -> Self {
+        Self(format!("KAAP.{}", RequestId::from_random(bytes)).into())
+    }
+}
+
+impl From<&ClientKeyId> for AccessKeyId {
+    /// Takes it for the id of the credential that signs, whichever kind that is.
+    fn from(id: &ClientKeyId) -> Self {
+        Self(id.0.clone())
+    }
 }
 
 /// Hashes names that were made here, at random: nobody can choose what stands in a map of them, so a fast hash does.

@@ -20,6 +20,22 @@ pub const NAME_CHARACTERS: usize = 128;
 pub const GRANTS: usize = 64;
 /// Resources of one grant.
 pub const GRANT_RESOURCES: usize = 256;
+/// Policies of one application access point.
+pub const AAP_POLICIES: usize = 3;
+/// Client keys of one application access point.
+pub const CLIENT_KEYS: usize = 16;
+/// Years that a client key is taken unless its maker says otherwise, and at most.
+pub const CLIENT_KEY_YEARS: (u64, u64) = (5, 10);
+/// Permissions of one policy.
+pub const PERMISSIONS: usize = 16;
+/// Resources of one policy.
+pub const POLICY_RESOURCES: usize = 1_024;
+/// Network rules of one policy.
+pub const POLICY_NETWORK_RULES: usize = 40;
+/// Addresses and ranges of one network rule.
+pub const NETWORKS: usize = 800;
+/// Application access points, policies or network rules of an installation, of each.
+pub const ACCESS_RECORDS: usize = 100_000;
 /// Milliseconds that a request may take unless it says otherwise.
 pub const DEFAULT_TIMEOUT_MS: u64 = 10_000;
 /// Milliseconds that a request may ask for.

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod audit;
+pub mod client_key;
 pub mod derived;
 pub mod digest;
 pub mod epoch;

@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use keymill_core::access::{AccessKey, AccessSnapshot};
+use keymill_core::access::{Aap, AccessKey, AccessSnapshot, ClientKey, NetworkRule, PermissionPolicy};
 use keymill_core::audit::RecordStamp;
-use keymill_core::id::{AccessKeyId, CmkId};
+use keymill_core::id::{AccessKeyId, CmkId, NameMap};
 use keymill_core::key::ManagedDataKey;
 use keymill_core::seam::store::{Entry, Page, Revision, Store, StoreError};
 use keymill_crypto::audit::{Remembered, RememberedTag, Stamps};
@@ -51,8 +51,8 @@ pub(crate) fn judge(remembered: Option<Remembered>, sequence: u64, tag: &Tag) ->
 /// What was loaded, beside the keyring itself.
 pub(crate) struct Loaded {
     pub(crate) access: AccessSnapshot,
-    pub(crate) access_stamps: HashMap<AccessKeyId, Stamp>,
-    pub(crate) access_ended: HashMap<AccessKeyId, u64>,
+    pub(crate) access_stamps: HashMap<String, Stamp>,
+    pub(crate) access_ended: HashMap<String, u64>,
     pub(crate) inherited: Inherited,
     /// Records that no audit record speaks of.
     pub(crate) unrecorded: Vec<RecordStamp>,
@@ -133,13 +133,9 @@ pub(crate) fn judge_all(
         )));
     }
     let mut ended = loader.surpassed;
-    let mut access_ended = HashMap::new();
     for stamp in loader.stamps.iter() {
         let RecordStamp { path, sequence, tag } = stamp;
         if tag.is_empty() {
-            if let Some(id) = path.strip_prefix("access-key/k").and_then(|id| id.parse().ok()) {
-                access_ended.insert(id, sequence);
-            }
             ended.insert(path, sequence);
         } else {
             if let Some(id) = path.strip_prefix("cmk/").and_then(CmkId::parse) {
@@ -157,8 +153,9 @@ pub(crate) fn judge_all(
     // In an order that does not depend on which thread was first.
     loader.unrecorded.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     loader.quarantined.sort_unstable();
+    let access_ended = ended.extract_if(|path, _| records::is_of_access(path)).collect();
     Ok(Loaded {
-        access: loader.access,
+        access: loader.access.published(),
         access_stamps: loader.access_stamps,
         access_ended,
         inherited: Inherited {
@@ -213,9 +210,26 @@ struct Loader<'a> {
     invocations: Vec<(CmkId, Option<InvocationsRecord>)>,
     invocation_stamps: HashMap<CmkId, Stamp>,
     imports: HashMap<CmkId, Parameters>,
-    access: AccessSnapshot,
-    access_stamps: HashMap<AccessKeyId, Stamp>,
+    access: Access,
+    access_stamps: HashMap<String, Stamp>,
     has_access_keys: bool,
+}
+
+/// Who may do what, as it was read: what names something else may come before it.
+#[derive(Default)]
+struct Access {
+    access_keys: NameMap<AccessKeyId, Arc<AccessKey>>,
+    aaps: Vec<Aap>,
+    client_keys: Vec<ClientKey>,
+    policies: Vec<PermissionPolicy>,
+    network_rules: Vec<NetworkRule>,
+}
+
+impl Access {
+    fn published(self) -> AccessSnapshot {
+        let Self { access_keys, aaps, client_keys, policies, network_rules } = self;
+        AccessSnapshot::of(access_keys, client_keys, aaps, policies, network_rules)
+    }
 }
 
 impl<'a> Loader<'a> {
@@ -231,7 +245,7 @@ impl<'a> Loader<'a> {
             invocations: Vec::new(),
             invocation_stamps: HashMap::new(),
             imports: HashMap::new(),
-            access: AccessSnapshot::default(),
+            access: Access::default(),
             access_stamps: HashMap::new(),
             has_access_keys: false,
         }
@@ -304,9 +318,25 @@ impl<'a> Loader<'a> {
             What::AccessKey(opened) => {
                 self.has_access_keys = true;
                 if let Some((key, sequence)) = self.trusted::<AccessKey>(place, opened) {
-                    self.access_stamps.insert(key.id.clone(), stamp(sequence));
+                    self.access_stamps.insert(path.to_owned(), stamp(sequence));
                     self.access.access_keys.insert(key.id.clone(), Arc::new(key));
                 }
+            }
+            What::Aap(opened) => {
+                let trusted = self.trusted_access(place, opened, revision);
+                self.access.aaps.extend(trusted);
+            }
+            What::ClientKey(opened) => {
+                let trusted = self.trusted_access(place, opened, revision);
+                self.access.client_keys.extend(trusted);
+            }
+            What::Policy(opened) => {
+                let trusted = self.trusted_access(place, opened, revision);
+                self.access.policies.extend(trusted);
+            }
+            What::NetworkRule(opened) => {
+                let trusted = self.trusted_access(place, opened, revision);
+                self.access.network_rules.extend(trusted);
             }
         }
     }
@@ -375,6 +405,14 @@ impl<'a> Loader<'a> {
             }
         }
         Some((sequence, tag))
+    }
+
+    /// The same of one of the policy actor's, whose stamp is kept.
+    fn trusted_access<T>(&mut self, place: Place<'_>, opened: Opened<T>, revision: Revision) -> Option<T> {
+        let path = place.path;
+        let (record, sequence) = self.trusted(place, opened)?;
+        self.access_stamps.insert(path.to_owned(), Stamp { revision, sequence });
+        Some(record)
     }
 
     /// Judges a record that was opened; returns it with its sequence number where it is trusted.

@@ -1,7 +1,9 @@
 //! How records are named, kinded and encoded in the store. Every record is sealed, bound to its path, kind and sequence number.
 
 use keymill_core::error::{Error, Result};
-use keymill_core::id::{AccessKeyId, AliasName, CmkId, DataKeyName};
+use keymill_core::id::{
+    AapName, AccessKeyId, AliasName, ClientKeyId, CmkId, DataKeyName, NetworkRuleName, PolicyName,
+};
 use keymill_core::key::{KeyVersionMaterial, WrappingAlgorithm};
 use keymill_core::seam::provider::StoredKey;
 use keymill_core::seam::store::Path;
@@ -37,6 +39,14 @@ pub enum Kind {
     DataKey = 10,
     /// The nonce of a management request.
     Nonce = 11,
+    /// An application access point.
+    Aap = 12,
+    /// The public half of a client key.
+    ClientKey = 13,
+    /// A permission policy.
+    Policy = 14,
+    /// A network rule.
+    NetworkRule = 15,
 }
 
 /// What material of a CMK is wrapped by on its way here, and what is known of the token that goes with it.
@@ -164,6 +174,32 @@ pub fn data_key_path(name: &DataKeyName) -> Path {
 /// Returns where an access key stands.
 pub fn access_key_path(id: &AccessKeyId) -> Path {
     path(format!("access-key/k{id}"))
+}
+
+/// Returns where an application access point stands.
+pub fn aap_path(name: &AapName) -> Path {
+    path(format!("aap/n{name}"))
+}
+
+/// Returns where a client key stands.
+pub fn client_key_path(id: &ClientKeyId) -> Path {
+    path(format!("client-key/{id}"))
+}
+
+/// Returns where a permission policy stands.
+pub fn policy_path(name: &PolicyName) -> Path {
+    path(format!("policy/n{name}"))
+}
+
+/// Returns where a network rule stands.
+pub fn network_rule_path(name: &NetworkRuleName) -> Path {
+    path(format!("network-rule/n{name}"))
+}
+
+/// Tells whether the record at a path is the policy actor's.
+pub fn is_of_access(path: &str) -> bool {
+    let kind = path.split('/').next().unwrap_or_default();
+    ["access-key", "aap", "client-key", "policy", "network-rule"].contains(&kind)
 }
 
 /// Returns where the head of an audit chain stands.

@@ -5,7 +5,7 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::thread;
 
-use keymill_core::access::AccessKey;
+use keymill_core::access::{Aap, AccessKey, ClientKey, NetworkRule, PermissionPolicy};
 use keymill_core::id::CmkId;
 use keymill_core::key::{Cmk, KeyVersion, ManagedDataKey};
 use keymill_core::seam::store::{Revision, Row, Store, StoreError};
@@ -89,6 +89,10 @@ pub(crate) enum What {
     Alias(Opened<AliasRecord>),
     DataKey(Opened<ManagedDataKey>),
     AccessKey(Opened<AccessKey>),
+    Aap(Opened<Aap>),
+    ClientKey(Opened<ClientKey>),
+    Policy(Opened<PermissionPolicy>),
+    NetworkRule(Opened<NetworkRule>),
 }
 
 /// Has `take` take every record, and returns whether there was one.
@@ -160,6 +164,10 @@ fn open(sealer: &RecordSealer, row: Row<'_>) -> Option<What> {
         "alias" => What::Alias(opened(sealer, row, Kind::Alias)),
         "data-key" => What::DataKey(opened(sealer, row, Kind::DataKey)),
         "access-key" => What::AccessKey(opened(sealer, row, Kind::AccessKey)),
+        "aap" => What::Aap(opened(sealer, row, Kind::Aap)),
+        "client-key" => What::ClientKey(opened(sealer, row, Kind::ClientKey)),
+        "policy" => What::Policy(opened(sealer, row, Kind::Policy)),
+        "network-rule" => What::NetworkRule(opened(sealer, row, Kind::NetworkRule)),
         _ => return None,
     })
 }

@@ -1,11 +1,12 @@
 //! What every part of one engine shares: snapshots, caches, the audit, the metrics. Nothing here waits for an actor.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use actix::Recipient;
-use keymill_core::access::{AccessSnapshot, Decision, Principal, Resource, decide};
+use keymill_core::access::{AccessSnapshot, Decision, Principal, Question, Resource, decide};
 use keymill_core::error::{Error, ErrorKind};
 use keymill_core::id::{AccessKeyId, CmkId, RequestId};
 use keymill_core::key::{Cmk, KeyState, KeyVersionMaterial, ProtectionLevel};
@@ -71,13 +72,20 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Tells whether `principal` may do `operation` on `resource`, by what is published now.
-    pub(crate) fn decide(&self, principal: &Principal, operation: Operation, resource: Resource) -> Decision {
+    /// Tells whether `principal`, who asks from `source`, may do `operation` on `resource`, by what is published now.
+    pub(crate) fn decide(
+        &self,
+        principal: &Principal,
+        source: Option<IpAddr>,
+        operation: Operation,
+        resource: Resource,
+    ) -> Decision {
         let policy = match resource {
             Resource::Key(id) => self.keyring.policy(&id),
             _ => None,
         };
-        decide(&self.access.read(), principal, operation, resource, policy.as_ref())
+        let asked = Question { principal, operation, resource, source, now: self.clock.now() };
+        decide(&self.access.read(), &asked, policy.as_ref())
     }
 
     /// Checks that a key may be used now. That somebody would use one that waits for its deletion is an alarm: it is counted, and for each

@@ -11,18 +11,22 @@ use crate::load::{Judgement, all, judge};
 use crate::records::{self, Kind};
 
 /// The kinds of records by the prefix of their paths, and whether the audit remembers each write of them.
-const KINDS: [(&str, Kind, bool); 11] = [
+const KINDS: [(&str, Kind, bool); 15] = [
+    ("aap/", Kind::Aap, true),
     ("access-key/", Kind::AccessKey, true),
     ("alias/", Kind::Alias, true),
     ("audit-head/", Kind::AuditHead, false),
+    ("client-key/", Kind::ClientKey, true),
     ("cmk/", Kind::Cmk, true),
     ("data-key/", Kind::DataKey, true),
     ("import/", Kind::Import, true),
     ("installation", Kind::Installation, false),
     ("invocations/", Kind::Invocations, true),
     ("material/", Kind::Material, true),
+    ("network-rule/", Kind::NetworkRule, true),
     // Gone within hours: the lines that remembered them would outlive them for ever.
     ("nonce/", Kind::Nonce, false),
+    ("policy/", Kind::Policy, true),
     ("usage/", Kind::Usage, false),
 ];
 

@@ -11,7 +11,7 @@ use keymill_core::limit;
 use keymill_core::operation::Request;
 use keymill_wire::answer::{AnswerShape, check_answer};
 use keymill_wire::frame::MAX_HELLO_BYTES;
-use keymill_wire::hello::{self, Auth, Hello};
+use keymill_wire::hello::{self, Hello};
 
 use crate::credentials::Credentials;
 use crate::error::{ClientError, Result, undecodable};
@@ -85,8 +85,10 @@ impl Connection {
         };
         let id = credentials.access_key_id().as_str();
         // No TLS yet, so no exporter.
-        let signature = credentials.sign(&hello::signed_bytes(&challenge.nonce, id, &[]));
-        let auth = Auth::AccessKey { id: id.into(), signature };
+        let auth = credentials.auth(&hello::signed_bytes(&challenge.nonce, id, &[]));
+        let no_randomness =
+            || ClientError::Io(std::io::Error::other("the system has no randomness to offer"));
+        let auth = auth.ok_or_else(no_randomness)?;
         let mut out = Vec::new();
         hello::encode_hello(&Hello { client: options.client_name.as_str().into(), auth }, &mut out);
         (&stream).write_all(&out)?;

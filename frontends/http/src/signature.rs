@@ -17,6 +17,8 @@ use keymill_wire::form;
 
 /// The scheme of `auth-credentials` that checks access keys.
 pub(crate) const SCHEME: &str = "access-key";
+/// The one that checks client keys.
+pub(crate) const CLIENT_KEY_SCHEME: &str = "client-key";
 /// Seconds that the date of a request may be off, either side.
 pub(crate) const WINDOW_S: u64 = 15 * 60;
 /// Characters of a nonce, at most; those of the SDKs have 32.

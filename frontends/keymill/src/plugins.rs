@@ -55,6 +55,5 @@ pub(crate) fn provider(config: &ProviderConfig) -> Result<Arc<dyn CryptoProvider
 /// Makes every authenticator; which scheme a caller uses is the caller's choice.
 pub(crate) fn authenticators() -> Result<Vec<Box<dyn Authenticator>>> {
     let options = keymill_auth_credentials::Config::default();
-    let access_keys = keymill_auth_credentials::open(options).map_err(Failure::because("authentication"))?;
-    Ok(vec![Box::new(access_keys)])
+    keymill_auth_credentials::all(options).map_err(Failure::because("authentication"))
 }

@@ -93,19 +93,26 @@ fn check(gate: &Gate, frame: &[u8], nonce: &[u8; 32], source: Option<IpAddr>) ->
             // Loopback without TLS has no exporter.
             let signed = hello::signed_bytes(nonce, id, &[]);
             let offered = Credential::AccessKey { id, mac: AccessKeyMac::HmacSha256, signature };
-            gate.authenticate("access-key", &offered, &[&signed], source).map_err(|error| {
-                match error.kind() {
-                    // Whoever guesses is not told which half was wrong.
-                    ErrorKind::AccessKeyUnknown | ErrorKind::SignatureMismatch => {
-                        Error::new(ErrorKind::SignatureMismatch, "no access key of this id and signature")
-                    }
-                    _ => error,
-                }
-            })
+            gate.authenticate("access-key", &offered, &[&signed], source).map_err(blind)
         }
-        Auth::ClientKey { .. } | Auth::Certificate => Err(refused(Error::new(
+        Auth::ClientKey { id, signature } => {
+            let signed = hello::signed_bytes(nonce, id, &[]);
+            let offered = Credential::ClientKey { id, signature };
+            gate.authenticate("client-key", &offered, &[&signed], source).map_err(blind)
+        }
+        Auth::Certificate => Err(refused(Error::new(
             ErrorKind::UnsupportedAuthentication,
-            "this version takes access keys alone; client keys and certificates are not there yet",
+            "this version takes access keys and client keys; certificates are not there yet",
         ))),
+    }
+}
+
+/// Does not tell whoever guesses which half was wrong.
+fn blind(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::AccessKeyUnknown | ErrorKind::SignatureMismatch => {
+            Error::new(ErrorKind::SignatureMismatch, "no access key or client key of this id and signature")
+        }
+        _ => error,
     }
 }

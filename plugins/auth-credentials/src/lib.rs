@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+mod client_key;
+
 use std::fmt;
 use std::hint::black_box;
 
@@ -9,6 +11,8 @@ use keymill_core::Sensitive;
 use keymill_core::access::{AccessKeyStatus, AccessSnapshot, Principal};
 use keymill_core::id::AccessKeyId;
 use keymill_core::seam::auth::{AccessKeyMac, AuthError, Authenticator, Credential};
+
+pub use client_key::ClientKeyAuthenticator;
 
 /// The options of this plugin; there are none yet.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +26,14 @@ pub fn open(_config: Config) -> Result<AccessKeyAuthenticator, OpenError> {
     let mut stand_in = Sensitive::zeroed(32);
     SystemRandom::new().fill(stand_in.expose_mut()).map_err(|_| OpenError)?;
     Ok(AccessKeyAuthenticator { stand_in })
+}
+
+/// Makes every authenticator of this plugin: which scheme a caller uses is the caller's choice.
+///
+/// # Errors
+/// As of [`open`].
+pub fn all(config: Config) -> Result<Vec<Box<dyn Authenticator>>, OpenError> {
+    Ok(vec![Box::new(open(config)?), Box::new(ClientKeyAuthenticator)])
 }
 
 /// The system has no randomness.
@@ -53,7 +65,7 @@ impl Authenticator for AccessKeyAuthenticator {
         signed: &[u8],
         known: &AccessSnapshot,
     ) -> Result<Principal, AuthError> {
-        let Credential::AccessKey { id, mac, signature } = *offered;
+        let Credential::AccessKey { id, mac, signature } = *offered else { return Err(AuthError::Unknown) };
         let found = id.parse::<AccessKeyId>().ok().and_then(|id| known.access_keys.get(&id));
         let secret = found.map_or(&self.stand_in, |key| &key.secret);
         let matches = black_box(verify(secret, mac, signed, signature));

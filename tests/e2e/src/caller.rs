@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use keymill_client::{ClientError, Connection, Credentials, ServerError};
+use keymill_client::{ClientError, Connection, Credentials, Options, ServerError};
 use keymill_core::access::{AccessKeyStatus, Grant};
 use keymill_core::context::EncryptionContext;
 use keymill_core::id::{AccessKeyId, CmkId, KeyRef, KeyVersionId};
@@ -85,6 +85,15 @@ impl Caller {
         let connection = live.connect(credentials);
         connection.set_read_timeout(PATIENCE).expect("a time-out can be set");
         Self { connection }
+    }
+
+    /// Logs in, if the server lets it.
+    pub fn try_new(live: &Live, credentials: &Credentials) -> Answered<Self> {
+        match Connection::open(live.address, credentials, &Options::default()) {
+            Ok(connection) => Ok(Self { connection }),
+            Err(ClientError::Refused(error)) => Err(error),
+            Err(other) => panic!("{other}"),
+        }
     }
 
     /// Sends a request and waits for its answer.

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use keymill_core::access::{
-    AccessKey, AccessKeyStatus, AccessSnapshot, Effect, Grant, KeyPolicy, PolicyTarget, Principal, Resource,
-    ResourcePattern, Role, decide, default_document,
+    AccessKey, AccessKeyStatus, AccessSnapshot, Effect, Grant, KeyPolicy, PolicyTarget, Principal, Question,
+    Resource, ResourcePattern, Role, decide, default_document,
 };
 use keymill_core::error::Limit;
 use keymill_core::id::{AccessKeyId, CmkId};
@@ -44,7 +44,14 @@ pub(crate) fn check(bytes: &[u8]) {
     for id in access.access_keys.keys() {
         let principal = Principal::of_access_key(id.clone());
         for operation in Operation::ALL.into_iter().filter(|operation| operation.is_right_to_a_key()) {
-            let asked = |policy| decide(&access, &principal, operation, key, Some(policy));
+            let question = Question {
+                principal: &principal,
+                operation,
+                resource: key,
+                source: None,
+                now: Timestamp::from_ms(0),
+            };
+            let asked = |policy| decide(&access, &question, Some(policy));
             assert_eq!(asked(&policy), asked(&again));
             if let Some(denied) = &denied {
                 assert!(!asked(denied).allowed, "{operation:?}");

@@ -98,15 +98,15 @@ impl Live {
         let audit: Arc<dyn AuditLog> = (setup.audit)(Arc::new(audit));
         let provider = keymill_provider_software::open(keymill_provider_software::Config {})
             .expect("the software provider opens");
-        let authenticator = keymill_auth_credentials::open(keymill_auth_credentials::Config {})
-            .expect("the authenticator opens");
+        let authenticators = keymill_auth_credentials::all(keymill_auth_credentials::Config {})
+            .expect("the authenticators open");
         let clock = setup.clock;
         let parts = Parts {
             config: setup.config,
             clock: clock.clone(),
             store,
             provider: Arc::new(provider),
-            authenticators: vec![Box::new(authenticator)],
+            authenticators,
             audit,
             tokens: setup.tokens,
             root: site.root().into(),

@@ -1,12 +1,30 @@
-//! The one decision: pure, deny by default, explicit deny wins, order of grants and statements without effect.
+//! The one decision: pure, deny by default, explicit deny wins, order of grants, policies and statements without effect.
 
 use std::borrow::Cow;
 use std::fmt;
+use std::net::IpAddr;
 
 use super::key_policy::Says;
+use super::permission::Permits;
 use super::{AccessKeyStatus, AccessSnapshot, Effect, KeyPolicy, Principal, ResourcePattern, Role};
-use crate::id::CmkId;
+use crate::id::{AapName, CmkId, PolicyName};
 use crate::operation::Operation;
+use crate::time::Timestamp;
+
+/// Who asks to do what, with what, from where, and when.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// Who asks.
+    pub principal: &'a Principal,
+    /// To do what.
+    pub operation: Operation,
+    /// With what.
+    pub resource: Resource,
+    /// The address that the request came from; `None` inside this process.
+    pub source: Option<IpAddr>,
+    /// When it is decided.
+    pub now: Timestamp,
+}
 
 /// What an operation is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,12 +35,14 @@ pub enum Resource {
     Keys,
     /// Access keys.
     AccessKeys,
+    /// Access points, with their client keys, policies and network rules.
+    Aaps,
     /// Nothing in particular.
     Nothing,
 }
 
 /// The answer, with the rule that gave it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
     /// Whether the operation may go on.
     pub allowed: bool,
@@ -31,7 +51,7 @@ pub struct Decision {
 }
 
 /// What decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rule {
     /// The grant of that number, from 0, of the caller's access key.
     Grant {
@@ -45,22 +65,37 @@ pub enum Rule {
         /// Its place among the statements.
         index: u16,
     },
-    /// A grant allows it, but the key's policy leaves it to nobody's grants.
+    /// A policy of the caller's access point.
+    Policy {
+        /// Its name.
+        name: PolicyName,
+    },
+    /// A policy of the caller's access point would allow it from another address.
+    Network {
+        /// Its name.
+        policy: PolicyName,
+    },
+    /// A grant or a policy of the caller allows it, but the key's policy leaves it to nobody's grants.
     KeyPolicy,
-    /// Neither a grant nor a statement speaks of it.
+    /// Neither a grant, nor a policy, nor a statement speaks of it.
     Default,
-    /// The access key is gone or inactive.
+    /// The access key is gone or inactive, or the client key or its access point is gone.
     NoSuchPrincipal,
+    /// The client key is not taken yet, or not any more.
+    NotValidNow,
 }
 
 impl Rule {
     /// Returns the rule as the audit writes it.
-    pub fn to_text(self) -> Cow<'static, str> {
+    pub fn to_text(&self) -> Cow<'static, str> {
         match self {
             Rule::Default => Cow::Borrowed("default"),
             Rule::NoSuchPrincipal => Cow::Borrowed("no-principal"),
+            Rule::NotValidNow => Cow::Borrowed("not-valid-now"),
             Rule::KeyPolicy => Cow::Borrowed("key-policy"),
-            Rule::Grant { .. } | Rule::Statement { .. } => Cow::Owned(self.to_string()),
+            Rule::Grant { .. } | Rule::Statement { .. } | Rule::Policy { .. } | Rule::Network { .. } => {
+                Cow::Owned(self.to_string())
+            }
         }
     }
 }
@@ -70,79 +105,122 @@ impl fmt::Display for Rule {
         match self {
             Rule::Grant { index, role } => write!(f, "grant {index} {}", role.name()),
             Rule::Statement { index } => write!(f, "key-policy {index}"),
-            Rule::KeyPolicy => f.write_str("key-policy"),
-            Rule::Default => f.write_str("default"),
-            Rule::NoSuchPrincipal => f.write_str("no-principal"),
+            Rule::Policy { name } => write!(f, "policy {name}"),
+            Rule::Network { policy } => write!(f, "network {policy}"),
+            Rule::Default | Rule::NoSuchPrincipal | Rule::NotValidNow | Rule::KeyPolicy => {
+                f.write_str(&self.to_text())
+            }
         }
     }
 }
 
-/// Tells whether `principal` may do `operation` on `resource`, and by which rule; `policy` is that of the key, where it was given one.
+/// Tells whether the principal may do that, and by which rule; `policy` is that of the key, where it was given one.
 ///
-/// What denies, denies. Then a grant allows what the key's policy leaves to grants, which one that was never set does with everything; and a
-/// statement allows it to those whom it names. Nobody is locked out of a key for good: `Root` finds it, and sees and sets its policy, whatever
-/// that says.
-pub fn decide(
-    snapshot: &AccessSnapshot,
-    principal: &Principal,
-    operation: Operation,
-    resource: Resource,
-    policy: Option<&KeyPolicy>,
-) -> Decision {
-    let Some(key) = snapshot.access_keys.get(&*principal.access_key) else {
-        return Decision { allowed: false, rule: Rule::NoSuchPrincipal };
+/// What denies, denies. Then a grant of an access key, or a policy of an access point, allows what the key's policy leaves to grants, which
+/// one that was never set does with everything; and a statement allows it to those whom it names. Nobody is locked out of a key for good:
+/// `Root` finds it, and sees and sets its policy, whatever that says.
+pub fn decide(snapshot: &AccessSnapshot, asked: &Question<'_>, policy: Option<&KeyPolicy>) -> Decision {
+    let allows = match &asked.principal.aap {
+        None => by_grants(snapshot, asked),
+        Some(aap) => by_policies(snapshot, asked, aap),
     };
+    let Allows { granted, is_root, otherwise } = match allows {
+        Ok(allows) => allows,
+        Err(rule) => return Decision { allowed: false, rule },
+    };
+    match policy {
+        Some(policy) if !(is_root && keeps_keys_manageable(asked.operation)) => {
+            by_policy(policy, asked, granted, otherwise)
+        }
+        _ => Decision { allowed: granted.is_some(), rule: granted.unwrap_or(otherwise) },
+    }
+}
+
+/// What the caller's own grants or policies come to, where none of them denies.
+struct Allows {
+    /// The first that allows it.
+    granted: Option<Rule>,
+    /// Whether it is one of `Root`.
+    is_root: bool,
+    /// What is to be said where none does.
+    otherwise: Rule,
+}
+
+/// Looks for a grant of an access key.
+///
+/// # Errors
+/// The rule that denies.
+fn by_grants(snapshot: &AccessSnapshot, asked: &Question<'_>) -> Result<Allows, Rule> {
+    let key = snapshot.access_keys.get(&*asked.principal.access_key).ok_or(Rule::NoSuchPrincipal)?;
     if key.status != AccessKeyStatus::Active {
-        return Decision { allowed: false, rule: Rule::NoSuchPrincipal };
+        return Err(Rule::NoSuchPrincipal);
     }
     let mut granted = None;
     let mut is_root = false;
     for (index, grant) in key.grants.iter().enumerate() {
         // What is about nothing in particular (DescribeLimits) needs a role, but no resource; a deny of one key leaves it alone.
-        let unbound = resource == Resource::Nothing && grant.effect == Effect::Allow;
-        if !grant.role.covers(operation)
-            || !(unbound || grant.resources.iter().any(|pattern| pattern.covers(resource)))
+        let unbound = asked.resource == Resource::Nothing && grant.effect == Effect::Allow;
+        if !grant.role.covers(asked.operation)
+            || !(unbound || grant.resources.iter().any(|pattern| pattern.covers(asked.resource)))
         {
             continue;
         }
         let rule = Rule::Grant { index: index as u16, role: grant.role };
         match grant.effect {
-            Effect::Deny => return Decision { allowed: false, rule },
+            Effect::Deny => return Err(rule),
             Effect::Allow => {
                 is_root |= grant.role == Role::Root;
                 granted = granted.or(Some(rule));
             }
         }
     }
-    match policy {
-        Some(policy) if !(is_root && keeps_keys_manageable(operation)) => {
-            by_policy(policy, principal, operation, granted)
-        }
-        _ => Decision { allowed: granted.is_some(), rule: granted.unwrap_or(Rule::Default) },
-    }
+    Ok(Allows { granted, is_root, otherwise: Rule::Default })
 }
 
-/// Decides by a key's policy, and by the grant that allows the operation, if one does.
-fn by_policy(
-    policy: &KeyPolicy,
-    principal: &Principal,
-    operation: Operation,
-    granted: Option<Rule>,
-) -> Decision {
+/// Looks for a policy of an access point.
+///
+/// # Errors
+/// The rule that lets its client key do nothing at all.
+fn by_policies(snapshot: &AccessSnapshot, asked: &Question<'_>, aap: &AapName) -> Result<Allows, Rule> {
+    let key = snapshot.client_key(&asked.principal.access_key).filter(|key| key.aap == *aap);
+    let permissions = snapshot.permissions(aap).ok_or(Rule::NoSuchPrincipal)?;
+    if !key.ok_or(Rule::NoSuchPrincipal)?.is_valid_at(asked.now) {
+        return Err(Rule::NotValidNow);
+    }
+    let mut allows = Allows { granted: None, is_root: false, otherwise: Rule::Default };
+    for policy in permissions {
+        let name = || policy.name().clone();
+        match policy.permits(asked.operation, asked.resource, asked.source) {
+            Permits::Allows => {
+                allows.granted = Some(Rule::Policy { name: name() });
+                break;
+            }
+            Permits::Elsewhere if allows.otherwise == Rule::Default => {
+                allows.otherwise = Rule::Network { policy: name() };
+            }
+            Permits::Elsewhere | Permits::Nothing => {}
+        }
+    }
+    Ok(allows)
+}
+
+/// Decides by a key's policy, and by what allows the operation, if anything does.
+fn by_policy(policy: &KeyPolicy, asked: &Question<'_>, granted: Option<Rule>, otherwise: Rule) -> Decision {
     let (mut allowed, mut delegates) = (None, false);
     for (index, statement) in policy.statements().iter().enumerate() {
         let rule = Rule::Statement { index: index as u16 };
-        match statement.says(&principal.access_key, operation) {
+        match statement.says(asked.principal, asked.operation) {
             Says::Denies => return Decision { allowed: false, rule },
             Says::Allows => allowed = allowed.or(Some(rule)),
             Says::Delegates => delegates = true,
             Says::Nothing => {}
         }
     }
+    let is_granted = granted.is_some();
     match granted.filter(|_| delegates).or(allowed) {
         Some(rule) => Decision { allowed: true, rule },
-        None if granted.is_some() => Decision { allowed: false, rule: Rule::KeyPolicy },
-        None => Decision { allowed: false, rule: Rule::Default },
+        None if is_granted => Decision { allowed: false, rule: Rule::KeyPolicy },
+        None => Decision { allowed: false, rule: otherwise },
     }
 }
 
@@ -162,6 +240,7 @@ impl ResourcePattern {
             (ResourcePattern::Key(_), Resource::Keys) => false,
             (ResourcePattern::Key(own), Resource::Key(asked)) => *own == asked,
             (ResourcePattern::AllAccessKeys, Resource::AccessKeys) => true,
+            (ResourcePattern::AllAaps, Resource::Aaps) => true,
             _ => false,
         }
     }
@@ -173,7 +252,6 @@ mod tests {
     use super::*;
     use crate::Sensitive;
     use crate::id::AccessKeyId;
-    use crate::time::Timestamp;
     use proptest::prelude::*;
     use std::sync::Arc;
 
@@ -227,7 +305,11 @@ mod tests {
     fn allowed(grants: &[Grant], statements: &[String], question: (Operation, Resource)) -> bool {
         let (snapshot, principal) = snapshot(grants.to_vec(), AccessKeyStatus::Active);
         let policy = policy(statements);
-        decide(&snapshot, &principal, question.0, question.1, policy.as_ref()).allowed
+        decide(&snapshot, &asked(&principal, question), policy.as_ref()).allowed
+    }
+
+    fn asked(principal: &Principal, (operation, resource): (Operation, Resource)) -> Question<'_> {
+        Question { principal, operation, resource, source: None, now: Timestamp::from_ms(0) }
     }
 
     /// Makes a policy of statements; of none where there are none.
@@ -351,9 +433,10 @@ mod tests {
         for operation in Operation::ALL {
             assert!(!allowed(&[], &[], (operation, Resource::Key(A))));
             let (snapshot, principal) = snapshot(root.clone(), AccessKeyStatus::Inactive);
-            assert!(!decide(&snapshot, &principal, operation, Resource::Key(A), None).allowed);
+            let question = (operation, Resource::Key(A));
+            assert!(!decide(&snapshot, &asked(&principal, question), None).allowed);
             let gone = Principal::of_access_key("KMAK00000002".parse().unwrap());
-            let decision = decide(&snapshot, &gone, operation, Resource::Key(A), None);
+            let decision = decide(&snapshot, &asked(&gone, question), None);
             assert_eq!(decision.rule, Rule::NoSuchPrincipal);
         }
     }

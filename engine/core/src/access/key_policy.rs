@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `acs:ram::<account>:*` | in an `Allow`: those whom a grant of their access key allows it; in a `Deny`: everybody |
 //! | `acs:ram::<account>:access-key/<id>` | that access key, whatever it is granted |
+//! | `acs:ram::<account>:aap/<name>` | that application access point, whatever its policies say |
 //! | `*` | everybody; in a `Deny` alone |
 //!
 //! A key without a policy has the one of [`default_document`]. An action of a single operation speaks of its batch form, too.
@@ -15,9 +16,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::Effect;
+use super::operation_set::OperationSet;
+use super::{Effect, Principal};
 use crate::error::{Error, ErrorKind, Limit, Result};
-use crate::id::AccessKeyId;
+use crate::id::{AapName, AccessKeyId};
 use crate::limit;
 use crate::operation::Operation;
 
@@ -36,7 +38,7 @@ struct Parts {
 pub(super) struct Statement {
     pub(super) effect: Effect,
     principals: Principals,
-    operations: Operations,
+    operations: OperationSet,
 }
 
 /// Whom a statement speaks of.
@@ -46,13 +48,8 @@ struct Principals {
     /// Those whom a grant allows it.
     granted: bool,
     named: BTreeSet<AccessKeyId>,
+    aaps: BTreeSet<AapName>,
 }
-
-/// A set of operations, a bit each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Operations(u128);
-
-const _: () = assert!(Operation::ALL.len() <= u128::BITS as usize, "an operation is a bit");
 
 /// What a policy is of: it may name nothing else.
 #[derive(Clone, Copy, Debug)]
@@ -115,6 +112,11 @@ impl KeyPolicy {
         self.0.statements.iter().flat_map(|statement| &statement.principals.named)
     }
 
+    /// Returns the application access points that it names.
+    pub fn named_aaps(&self) -> impl Iterator<Item = &AapName> {
+        self.0.statements.iter().flat_map(|statement| &statement.principals.aaps)
+    }
+
     pub(super) fn statements(&self) -> &[Statement] {
         &self.0.statements
     }
@@ -131,29 +133,25 @@ pub(super) enum Says {
 }
 
 impl Statement {
-    pub(super) fn says(&self, caller: &AccessKeyId, operation: Operation) -> Says {
+    pub(super) fn says(&self, caller: &Principal, operation: Operation) -> Says {
         if !self.operations.has(operation) {
             return Says::Nothing;
         }
-        let Principals { everybody, granted, named } = &self.principals;
+        let Principals { everybody, granted, named, aaps } = &self.principals;
+        let is_named = match &caller.aap {
+            None => named.contains(&*caller.access_key),
+            Some(aap) => aaps.contains(aap),
+        };
         match self.effect {
-            Effect::Deny if *everybody || *granted || named.contains(caller) => Says::Denies,
-            Effect::Allow if named.contains(caller) => Says::Allows,
+            Effect::Deny if *everybody || *granted || is_named => Says::Denies,
+            Effect::Allow if is_named => Says::Allows,
             Effect::Allow if *granted => Says::Delegates,
             _ => Says::Nothing,
         }
     }
 }
 
-impl Operations {
-    fn has(self, operation: Operation) -> bool {
-        self.0 & (1 << operation as u32) != 0
-    }
-
-    fn add(&mut self, operation: Operation) {
-        self.0 |= 1 << operation as u32;
-    }
-
+impl OperationSet {
     /// Adds what an action names.
     fn add_action(&mut self, action: &str) -> std::result::Result<(), String> {
         let known = Operation::ALL.into_iter().filter(|operation| operation.is_right_to_a_key());
@@ -249,7 +247,7 @@ impl Written {
         for principal in self.principal.ram.listed("Principal")? {
             principals.add(principal, self.effect, target.map(|target| target.account))?;
         }
-        let mut operations = Operations::default();
+        let mut operations = OperationSet::default();
         for action in self.action.listed("Action")? {
             operations.add_action(action)?;
         }
@@ -277,7 +275,7 @@ impl Principals {
         let unknown = || {
             let principal = clip(principal);
             format!(
-                "principal {principal:?} is not acs:ram::<account>:*, acs:ram::<account>:access-key/<id> or *"
+                "principal {principal:?} is not acs:ram::<account>:*, acs:ram::<account>:access-key/<id>, …:aap/<name> or *"
             )
         };
         let rest = principal.strip_prefix("acs:ram::").ok_or_else(unknown)?;
@@ -285,10 +283,11 @@ impl Principals {
         if account.is_some_and(|account| account != of) {
             return Err(format!("principal {:?} is of another account", clip(principal)));
         }
-        match (who, who.strip_prefix("access-key/")) {
-            ("*", _) => self.granted = true,
-            (_, Some(id)) => drop(self.named.insert(id.parse().map_err(|_| unknown())?)),
-            (_, None) => return Err(unknown()),
+        match who.split_once('/') {
+            None if who == "*" => self.granted = true,
+            Some(("access-key", id)) => drop(self.named.insert(id.parse().map_err(|_| unknown())?)),
+            Some(("aap", name)) => drop(self.aaps.insert(name.parse().map_err(|_| unknown())?)),
+            _ => return Err(unknown()),
         }
         Ok(())
     }
@@ -361,13 +360,19 @@ mod tests {
         ))
     }
 
+    fn statement_of(effect: &str, principal: &str) -> String {
+        format!(
+            r#"{{"Effect":"{effect}","Principal":{{"RAM":["{principal}"]}},"Action":["kms:*"],"Resource":["*"]}}"#
+        )
+    }
+
     fn refused(document: &str) -> String {
         KeyPolicy::of(TARGET, document).unwrap_err().message().to_owned()
     }
 
     fn says(document: &str, operation: Operation) -> Says {
         let policy = KeyPolicy::of(TARGET, document).unwrap();
-        policy.statements()[0].says(&"KMAK0000000A".parse().unwrap(), operation)
+        policy.statements()[0].says(&Principal::of_access_key("KMAK0000000A".parse().unwrap()), operation)
     }
 
     /// D8: what is not known is refused when it is written, and nothing is a prefix of anything by chance.
@@ -437,6 +442,26 @@ mod tests {
         let json = serde_json::to_string(&policy).unwrap();
         assert_eq!(serde_json::from_str::<KeyPolicy>(&json).unwrap(), policy);
         assert_eq!(policy.document(), document);
+    }
+
+    /// An access point is no access key, whatever either is called.
+    #[test]
+    fn an_access_point_is_named_as_one() {
+        let one = |who: &str| document(&statement_of("Allow", &format!("acs:ram::1:{who}")));
+        let policy = |who: &str| KeyPolicy::of(TARGET, &one(who)).unwrap();
+        let app = Principal::of_client_key("KMAK0000000A".parse().unwrap(), "shop-1234".parse().unwrap());
+        let key = Principal::of_access_key("shop-1234".parse().unwrap());
+        for (who, app_is, key_is) in [
+            ("aap/shop-1234", Says::Allows, Says::Nothing),
+            ("access-key/shop-1234", Says::Nothing, Says::Allows),
+            ("access-key/KMAK0000000A", Says::Nothing, Says::Nothing),
+        ] {
+            let says = |caller| policy(who).statements()[0].says(caller, Operation::Encrypt);
+            assert_eq!((says(&app), says(&key)), (app_is, key_is), "{who}");
+        }
+        assert!(refused(&one("aap/a b")).contains("principal"));
+        assert!(refused(&one("aap/")).contains("principal"));
+        assert_eq!(policy("aap/shop-1234").named_aaps().count(), 1);
     }
 
     #[test]

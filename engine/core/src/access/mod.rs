@@ -1,22 +1,33 @@
-//! Who may do what: principals, roles, grants, and the one pure decision over them.
+//! Who may do what: principals, roles, grants, permission policies, and the one pure decision over them.
 
+mod aap;
+mod change;
 mod decide;
 mod key_policy;
+mod network;
+mod operation_set;
+mod permission;
 mod role;
 mod scope;
+mod snapshot;
 
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use decide::{Decision, Resource, Rule, decide};
+pub use aap::{Aap, ClientKey, ClientKeyAlgorithm, ClientKeyOrigin};
+pub use change::{AccessChange, Edit};
+pub use decide::{Decision, Question, Resource, Rule, decide};
 pub use key_policy::{KeyPolicy, PolicyTarget, default_document};
+pub use network::{Network, NetworkRule, Sources};
+pub use permission::{AccessControlRules, PermissionPolicy, Permissions, SHARED};
 pub use role::Role;
 pub use scope::{Scope, scope};
+pub use snapshot::AccessSnapshot;
 
 use crate::error::{Error, ErrorKind};
-use crate::id::{AccessKeyId, CmkId, NameMap};
+use crate::id::{AapName, AccessKeyId, CmkId, SecretName};
 use crate::operation::Bin;
 use crate::sensitive::Sensitive;
 use crate::time::Timestamp;
@@ -24,20 +35,30 @@ use crate::time::Timestamp;
 /// Who calls, as authentication found it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Principal {
-    /// The access key that signed.
+    /// The access key that signed; of an application the id of its client key, which is unique among them.
     pub access_key: Arc<AccessKeyId>,
+    /// The application access point of a client key.
+    pub aap: Option<AapName>,
 }
 
 impl Principal {
     /// Makes the principal of an access key.
     pub fn of_access_key(id: AccessKeyId) -> Self {
-        Self { access_key: Arc::new(id) }
+        Self { access_key: Arc::new(id), aap: None }
+    }
+
+    /// Makes the principal of an application that signed with a client key.
+    pub fn of_client_key(id: AccessKeyId, aap: AapName) -> Self {
+        Self { access_key: Arc::new(id), aap: Some(aap) }
     }
 }
 
 impl fmt::Display for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "access-key/{}", self.access_key)
+        match &self.aap {
+            None => write!(f, "access-key/{}", self.access_key),
+            Some(aap) => write!(f, "aap/{aap}/{}", self.access_key),
+        }
     }
 }
 
@@ -119,6 +140,28 @@ pub enum ResourcePattern {
     Key(CmkId),
     /// `access-key/*`
     AllAccessKeys,
+    /// `aap/*`: access points, with their client keys, policies and network rules.
+    AllAaps,
+    /// `secret/*`
+    AllSecrets,
+    /// `secret/<name>`; names are whole, too.
+    Secret(SecretName),
+}
+
+impl ResourcePattern {
+    /// Returns the one key that it covers, if it is such a pattern.
+    pub fn key(&self) -> Option<CmkId> {
+        match self {
+            ResourcePattern::Key(id) => Some(*id),
+            _ => None,
+        }
+    }
+
+    /// Tells whether the policy of an application may name it.
+    pub(crate) fn is_for_applications(&self) -> bool {
+        use ResourcePattern::*;
+        matches!(self, AllKeys | Key(_) | AllSecrets | Secret(_))
+    }
 }
 
 impl fmt::Display for ResourcePattern {
@@ -128,6 +171,9 @@ impl fmt::Display for ResourcePattern {
             ResourcePattern::AllKeys => f.write_str("key/*"),
             ResourcePattern::Key(id) => write!(f, "key/{id}"),
             ResourcePattern::AllAccessKeys => f.write_str("access-key/*"),
+            ResourcePattern::AllAaps => f.write_str("aap/*"),
+            ResourcePattern::AllSecrets => f.write_str("secret/*"),
+            ResourcePattern::Secret(name) => write!(f, "secret/{name}"),
         }
     }
 }
@@ -139,14 +185,18 @@ impl std::str::FromStr for ResourcePattern {
             "*" => Ok(ResourcePattern::All),
             "key/*" => Ok(ResourcePattern::AllKeys),
             "access-key/*" => Ok(ResourcePattern::AllAccessKeys),
-            _ => {
-                text.strip_prefix("key/").and_then(CmkId::parse).map(ResourcePattern::Key).ok_or_else(|| {
-                    Error::new(
-                        ErrorKind::InvalidParameter,
-                        "a resource is *, key/*, key/<key id> or access-key/*",
-                    )
-                })
+            "aap/*" => Ok(ResourcePattern::AllAaps),
+            "secret/*" => Ok(ResourcePattern::AllSecrets),
+            _ => match text.split_once('/') {
+                Some(("key", id)) => CmkId::parse(id).map(ResourcePattern::Key),
+                Some(("secret", name)) => name.parse().ok().map(ResourcePattern::Secret),
+                _ => None,
             }
+            .ok_or_else(|| {
+                let why =
+                    "a resource is *, key/*, key/<key id>, secret/*, secret/<name>, access-key/* or aap/*";
+                Error::new(ErrorKind::InvalidParameter, why)
+            }),
         }
     }
 }
@@ -162,11 +212,4 @@ impl<'de> Deserialize<'de> for ResourcePattern {
         let text = crate::id::Text::deserialize(deserializer)?;
         text.0.parse().map_err(serde::de::Error::custom)
     }
-}
-
-/// All that decisions read: published whole by the policy actor, read without a lock.
-#[derive(Default)]
-pub struct AccessSnapshot {
-    /// The access keys by id.
-    pub access_keys: NameMap<AccessKeyId, Arc<AccessKey>>,
 }

@@ -11,23 +11,27 @@ pub enum Role {
     Root,
     /// The life of keys and aliases, but not their use.
     KeyAdministrator,
-    /// Access keys and what they grant, and the policies of keys, but not keys.
+    /// Access keys and what they grant, access points and theirs, and the policies of keys, but not keys.
     PolicyAdministrator,
     /// Reads everything that is not secret.
     Auditor,
     /// The use of keys, but not their life.
     #[serde(rename = "RbacPermission/Template/CryptoServiceKeyUser")]
     CryptoServiceKeyUser,
+    /// The use of secrets, but not their life; the cloud's console calls it `SecretUser`.
+    #[serde(rename = "RbacPermission/Template/CryptoServiceSecretUser", alias = "SecretUser")]
+    CryptoServiceSecretUser,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Role; 5] = [
+    pub const ALL: [Role; 6] = [
         Role::Root,
         Role::KeyAdministrator,
         Role::PolicyAdministrator,
         Role::Auditor,
         Role::CryptoServiceKeyUser,
+        Role::CryptoServiceSecretUser,
     ];
 
     /// Returns the name that requests use.
@@ -38,7 +42,13 @@ impl Role {
             Role::PolicyAdministrator => "PolicyAdministrator",
             Role::Auditor => "Auditor",
             Role::CryptoServiceKeyUser => "RbacPermission/Template/CryptoServiceKeyUser",
+            Role::CryptoServiceSecretUser => "RbacPermission/Template/CryptoServiceSecretUser",
         }
+    }
+
+    /// Tells whether it is one of those that permission policies give to applications.
+    pub fn is_for_applications(self) -> bool {
+        matches!(self, Role::CryptoServiceKeyUser | Role::CryptoServiceSecretUser)
     }
 
     /// Tells whether the operation belongs to the role.
@@ -66,7 +76,18 @@ impl Role {
         ) {
             return true;
         }
-        let reads_access = operation == ListAccessKeys;
+        let reads_access = matches!(
+            operation,
+            ListAccessKeys
+                | DescribeApplicationAccessPoint
+                | ListApplicationAccessPoints
+                | GetClientKey
+                | ListClientKeys
+                | DescribePolicy
+                | ListPolicies
+                | DescribeNetworkRule
+                | ListNetworkRules
+        );
         match self {
             Role::Root => true,
             Role::KeyAdministrator => {
@@ -103,7 +124,23 @@ impl Role {
                 reads_access
                     || matches!(
                         operation,
-                        CreateAccessKey | UpdateAccessKey | DeleteAccessKey | GetKeyPolicy | SetKeyPolicy
+                        CreateAccessKey
+                            | UpdateAccessKey
+                            | DeleteAccessKey
+                            | GetKeyPolicy
+                            | SetKeyPolicy
+                            | CreateApplicationAccessPoint
+                            | UpdateApplicationAccessPoint
+                            | DeleteApplicationAccessPoint
+                            | CreateClientKey
+                            | RegisterClientKey
+                            | DeleteClientKey
+                            | CreatePolicy
+                            | UpdatePolicy
+                            | DeletePolicy
+                            | CreateNetworkRule
+                            | UpdateNetworkRule
+                            | DeleteNetworkRule
                     )
             }
             Role::Auditor => reads_keys || reads_access || operation == ListTokens,
@@ -139,6 +176,8 @@ impl Role {
                     | GetPublicKey
                     | DescribeKey
             ),
+            // Secrets are yet to come.
+            Role::CryptoServiceSecretUser => false,
         }
     }
 }

@@ -3,9 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{AccessSnapshot, Principal, Resource, ResourcePattern, decide};
+use super::{AccessSnapshot, Question, Resource, ResourcePattern, decide};
 use crate::id::CmkId;
-use crate::operation::Operation;
 
 /// Which keys are alike to a caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,19 +15,23 @@ pub struct Scope {
     pub named: BTreeSet<CmkId>,
 }
 
-/// Tells what `principal` may do `operation` to, as far as one decision holds for all keys.
-pub fn scope(snapshot: &AccessSnapshot, principal: &Principal, operation: Operation) -> Scope {
-    let grants = snapshot.access_keys.get(&*principal.access_key).map_or(&[][..], |key| &key.grants);
-    let patterns = grants.iter().flat_map(|grant| &grant.resources);
-    let named: BTreeSet<CmkId> = patterns
-        .filter_map(|pattern| match pattern {
-            ResourcePattern::Key(id) => Some(*id),
-            ResourcePattern::All | ResourcePattern::AllKeys | ResourcePattern::AllAccessKeys => None,
-        })
-        .collect();
+/// Tells what the principal may do that to, as far as one decision holds for all keys; the resource asked about has no meaning.
+pub fn scope(snapshot: &AccessSnapshot, asked: &Question<'_>) -> Scope {
+    let named: BTreeSet<CmkId> = match &asked.principal.aap {
+        None => {
+            let key = snapshot.access_keys.get(&*asked.principal.access_key);
+            let grants = key.map_or(&[][..], |key| &key.grants);
+            let patterns = grants.iter().flat_map(|grant| &grant.resources);
+            patterns.filter_map(ResourcePattern::key).collect()
+        }
+        Some(aap) => {
+            let permissions = snapshot.permissions(aap).unwrap_or_default();
+            permissions.iter().flat_map(|policy| policy.keys()).copied().collect()
+        }
+    };
     let mut ids = (0u128..).map(|n| CmkId::from_bytes(n.to_be_bytes()));
     let unnamed = ids.find(|id| !named.contains(id)).expect("grants name fewer keys than there are ids");
-    let others = decide(snapshot, principal, operation, Resource::Key(unnamed), None).allowed;
+    let others = decide(snapshot, &Question { resource: Resource::Key(unnamed), ..*asked }, None).allowed;
     Scope { others, named }
 }
 
@@ -38,10 +41,15 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::{AccessKey, AccessKeyStatus, Effect, Grant, Role};
+    use super::super::{AccessKey, AccessKeyStatus, Effect, Grant, Principal, Role};
     use super::*;
     use crate::Sensitive;
+    use crate::operation::Operation;
     use crate::time::Timestamp;
+
+    fn asked(principal: &Principal, operation: Operation) -> Question<'_> {
+        Question { principal, operation, resource: Resource::Keys, source: None, now: Timestamp::from_ms(0) }
+    }
 
     fn id(n: u128) -> CmkId {
         CmkId::from_bytes(n.to_be_bytes())
@@ -80,9 +88,11 @@ mod tests {
             };
             let mut snapshot = AccessSnapshot::default();
             snapshot.access_keys.insert(key.id.clone(), Arc::new(key));
-            let Scope { others, named } = scope(&snapshot, &principal, operation);
+            let asked = asked(&principal, operation);
+            let Scope { others, named } = scope(&snapshot, &asked);
             for n in (0..5).chain([unnamed]).filter(|n| !named.contains(&id(*n))) {
-                let decision = decide(&snapshot, &principal, operation, Resource::Key(id(n)), None);
+                let asked = Question { resource: Resource::Key(id(n)), ..asked };
+                let decision = decide(&snapshot, &asked, None);
                 prop_assert_eq!(decision.allowed, others, "key {}", n);
             }
         }
@@ -91,7 +101,7 @@ mod tests {
     #[test]
     fn who_is_not_there_may_see_nothing() {
         let gone = Principal::of_access_key("KMAK00000002".parse().unwrap());
-        let seen = scope(&AccessSnapshot::default(), &gone, Operation::ListKeys);
+        let seen = scope(&AccessSnapshot::default(), &asked(&gone, Operation::ListKeys));
         assert_eq!(seen, Scope { others: false, named: BTreeSet::new() });
     }
 }

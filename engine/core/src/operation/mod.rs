@@ -1,5 +1,6 @@
 //! The operation catalogue: one request and one reply type for each operation, carried as they are by every frontend.
 
+mod aap;
 mod access;
 mod advance;
 mod alias;
@@ -21,6 +22,7 @@ mod service;
 mod tag;
 mod token;
 
+pub use aap::*;
 pub use access::*;
 pub use advance::*;
 pub use alias::*;

@@ -18,7 +18,15 @@ impl PageRequest {
     /// # Errors
     /// `InvalidParameter` for a number or size of zero, `LimitExceeded` for a size over 100.
     pub fn new(number: Option<u32>, size: Option<u32>) -> Result<Self> {
-        let page = Self { number: number.unwrap_or(1), size: size.unwrap_or(10) };
+        Self::with_default(number, size, 10)
+    }
+
+    /// The same; by default the first page of `rows`.
+    ///
+    /// # Errors
+    /// As of [`new`](Self::new).
+    pub fn with_default(number: Option<u32>, size: Option<u32>, rows: u32) -> Result<Self> {
+        let page = Self { number: number.unwrap_or(1), size: size.unwrap_or(rows) };
         if page.number == 0 {
             return Err(Error::new(ErrorKind::InvalidParameter, "PageNumber is counted from 1"));
         }

@@ -21,6 +21,26 @@ impl Operation {
                 | ListAccessKeys
                 | UpdateAccessKey
                 | DeleteAccessKey
+                | CreateApplicationAccessPoint
+                | DescribeApplicationAccessPoint
+                | ListApplicationAccessPoints
+                | UpdateApplicationAccessPoint
+                | DeleteApplicationAccessPoint
+                | CreateClientKey
+                | RegisterClientKey
+                | GetClientKey
+                | ListClientKeys
+                | DeleteClientKey
+                | CreatePolicy
+                | DescribePolicy
+                | ListPolicies
+                | UpdatePolicy
+                | DeletePolicy
+                | CreateNetworkRule
+                | DescribeNetworkRule
+                | ListNetworkRules
+                | UpdateNetworkRule
+                | DeleteNetworkRule
                 | DescribeLimits
                 | DescribeRegions
                 | DescribeService

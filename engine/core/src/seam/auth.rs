@@ -30,6 +30,13 @@ pub enum Credential<'a> {
         /// The MAC, all of it.
         signature: &'a [u8],
     },
+    /// A signature under a client key.
+    ClientKey {
+        /// The id as the caller spelled it.
+        id: &'a str,
+        /// RSASSA-PKCS1-v1_5 with SHA-256 (RFC 8017 §8.2), or ECDSA with SHA-256 in DER, as the key is.
+        signature: &'a [u8],
+    },
 }
 
 /// How a request is signed with the secret of an access key.
@@ -51,9 +58,9 @@ pub enum AccessKeyMac<'a> {
 /// Why a caller is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthError {
-    /// No such access key.
+    /// No such access key or client key.
     Unknown,
-    /// The access key is switched off.
+    /// The access key is switched off, or the client key is not taken at this time.
     Inactive,
     /// The signature differs.
     Mismatch,

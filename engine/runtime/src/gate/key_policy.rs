@@ -1,6 +1,6 @@
 //! Policies of keys as requests bring them: read, and held against what is here.
 
-use keymill_core::access::{KeyPolicy, PolicyTarget, Resource, decide};
+use keymill_core::access::{KeyPolicy, PolicyTarget, Question, Resource, decide};
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::CmkId;
 use keymill_core::operation::Operation;
@@ -23,7 +23,7 @@ impl Gate {
     /// # Errors
     /// As [`policy_of_key`](Self::policy_of_key), and `Denied` without that right.
     pub(super) fn policy_of_new_key(&self, job: &mut Job, document: &str) -> Result<KeyPolicy> {
-        let right = job.rule;
+        let right = job.rule.take();
         self.require(job, Operation::SetKeyPolicy, Resource::Keys)?;
         job.rule = right;
         // Its id is drawn later; a policy that names nobody's key speaks of that one as of any.
@@ -39,9 +39,19 @@ impl Gate {
         if let Some(unknown) = policy.named().find(|id| !access.access_keys.contains_key(*id)) {
             return Err(invalid(format!("Policy: there is no access key {unknown}")));
         }
-        match decide(&access, &job.call.principal, Operation::SetKeyPolicy, key, Some(&policy)).allowed {
+        if let Some(unknown) = policy.named_aaps().find(|name| access.aap(name).is_none()) {
+            return Err(invalid(format!("Policy: there is no access point {unknown}")));
+        }
+        let asked = Question {
+            principal: &job.call.principal,
+            operation: Operation::SetKeyPolicy,
+            resource: key,
+            source: job.call.source,
+            now: self.now(),
+        };
+        match decide(&access, &asked, Some(&policy)).allowed {
             true => Ok(policy),
-            false => Err(invalid("Policy: the access key that sets it could not set it again".into())),
+            false => Err(invalid("Policy: the caller that sets it could not set it again".into())),
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::actor::keyring::{
     BeginImport, Begun, ChangeDescription, ChangeState, CheckNonce, CreateCmk, DeleteAlias as RemoveAlias,
     DeleteMaterial, FinishImport, KeepKeys, Material, PutAlias, PutParameters, RemoveDataKey, Rotate,
 };
-use crate::actor::policy::{AddAccessKey, ChangeAccessKey, RemoveAccessKey, fresh_access_key};
+use crate::actor::policy::{AddAccessKey, ChangeAccess, ChangeAccessKey, RemoveAccessKey, fresh_access_key};
 use crate::actor::{Changed, CustodyJob, Drain, Enable, Made, Owners, TokenActor, Wanted, Wrapped};
 use crate::audit::{AuditMessage, ManagementRecord};
 use crate::nonces::Claim;
@@ -336,6 +336,11 @@ impl Gate {
                 ask_token(&self.0.actors.tokens[at], Enable).await?;
                 Ok((Reply::EnableToken(EnableTokenReply { request_id }), Vec::new(), Vec::new()))
             }
+            Plan::ChangeAccess(change, reply) => {
+                let changed = actors.policy(ChangeAccess(change)).await?;
+                Ok(done(reply(request_id), changed))
+            }
+            Plan::MakeClientKey(wanted) => self.make_client_key(call, actors, wanted, deadline).await,
             Plan::RemoveAccessKey(id) => {
                 let changed = actors.policy(RemoveAccessKey { id }).await?;
                 Ok((Reply::DeleteAccessKey(DeleteAccessKeyReply { request_id }), Vec::new(), changed.writes))
@@ -345,7 +350,7 @@ impl Gate {
 
     /// Has key material generated: in a token where the key has a bulk mode, the one at `berth` where it must be that; else in the
     /// software lane.
-    async fn generate(
+    pub(super) async fn generate(
         &self,
         call: &Call,
         wanted: Wanted,

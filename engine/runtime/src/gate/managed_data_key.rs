@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use keymill_core::access::Resource;
+use keymill_core::access::{Decision, Resource};
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::{CmkId, DataKeyName, DataKeyVersionId, KeyRef};
 use keymill_core::key::{context_of_data_key, data_key_version_name};
@@ -39,9 +39,9 @@ impl Gate {
     ) -> Result<Arc<DataKeyEntry>> {
         let entry = self.0.shared.keyring.data_key(name).ok_or_else(data_key_not_found)?;
         for right in rights {
-            let decision = self.decide(job, *right, Resource::Key(entry.key.cmk));
-            job.rule = Some(decision.rule);
-            if !decision.allowed {
+            let Decision { allowed, rule } = self.decide(job, *right, Resource::Key(entry.key.cmk));
+            job.rule = Some(rule);
+            if !allowed {
                 return Err(data_key_not_found());
             }
         }

@@ -1,6 +1,7 @@
 //! The gate: the only way in. It authenticates, authorises, resolves, hands work to where it is done, and lets no answer out that
 //! the audit does not have.
 
+mod access;
 mod data;
 mod filter;
 mod key_policy;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use keymill_core::access::{Decision, Principal, Resource};
+use keymill_core::access::{AccessSnapshot, Decision, Principal, Resource};
 use keymill_core::error::{Error, ErrorKind, Limit, Result};
 use keymill_core::id::{KeyRef, RequestId};
 use keymill_core::limit;
@@ -158,6 +159,11 @@ impl Gate {
                 break;
             }
         }
+        // Whoever is known and not admitted was so before its time, or after it.
+        let outcome = outcome.and_then(|principal| match self.is_admitted_by(&known, &principal) {
+            true => Ok(principal),
+            false => Err(AuthError::Inactive),
+        });
         outcome.map_err(Error::from).inspect_err(|error| self.refused_stranger(error.kind(), source))
     }
 
@@ -172,14 +178,14 @@ impl Gate {
         self.0.shared.access_version.load(std::sync::atomic::Ordering::Acquire)
     }
 
-    /// Tells whether the principal may still do anything at all: its access key is there and active.
+    /// Tells whether the principal may still do anything at all: its access key is there and active, or its client key and access point are
+    /// there, and the time is one at which the key is taken.
     pub fn is_admitted(&self, principal: &Principal) -> bool {
-        use keymill_core::access::AccessKeyStatus;
-        let access = self.0.shared.access.read();
-        access
-            .access_keys
-            .get(&*principal.access_key)
-            .is_some_and(|key| key.status == AccessKeyStatus::Active)
+        self.is_admitted_by(&self.0.shared.access.read(), principal)
+    }
+
+    fn is_admitted_by(&self, access: &AccessSnapshot, principal: &Principal) -> bool {
+        access.admits(principal, self.0.shared.clock.now())
     }
 
     /// Takes a request: authorises it, checks it against the limits, pins its key version.
@@ -352,16 +358,16 @@ impl Gate {
     }
 
     fn decide(&self, job: &Job, operation: Operation, resource: Resource) -> Decision {
-        self.0.shared.decide(&job.call.principal, operation, resource)
+        self.0.shared.decide(&job.call.principal, job.call.source, operation, resource)
     }
 
     /// Checks a right that has nothing to hide.
     fn require(&self, job: &mut Job, operation: Operation, resource: Resource) -> Result<()> {
-        let decision = self.decide(job, operation, resource);
-        job.rule = Some(decision.rule);
-        match decision.allowed {
+        let Decision { allowed, rule } = self.decide(job, operation, resource);
+        job.rule = Some(rule);
+        match allowed {
             true => Ok(()),
-            false => Err(Error::new(ErrorKind::Denied, "the access key may not do this")),
+            false => Err(Error::new(ErrorKind::Denied, "the caller may not do this")),
         }
     }
 
@@ -378,9 +384,9 @@ impl Gate {
             KeyRef::Alias(name) => keyring.alias(name).ok_or_else(not_found)?.cmk,
             KeyRef::Unknown => return Err(not_found()),
         };
-        let decision = self.decide(job, operation, Resource::Key(id));
-        job.rule = Some(decision.rule);
-        if !decision.allowed {
+        let Decision { allowed, rule } = self.decide(job, operation, Resource::Key(id));
+        job.rule = Some(rule);
+        if !allowed {
             return Err(not_found());
         }
         keyring.cmk(&id).ok_or_else(|| match keyring.quarantined(&id) {

@@ -1,6 +1,6 @@
 //! What a management operation comes to: authorised, its parameters checked, and nothing done yet.
 
-use keymill_core::access::{Grant, KeyPolicy, Resource, Role};
+use keymill_core::access::{AccessChange, Grant, KeyPolicy, Resource, Role};
 use keymill_core::error::{Error, ErrorKind, Limit, Result};
 use keymill_core::id::{AccessKeyId, AliasName, CmkId, DataKeyName, KeyRef, RequestId};
 use keymill_core::key::{
@@ -13,6 +13,7 @@ use keymill_core::seam::provider::Adopt;
 use keymill_core::time::Timestamp;
 
 use super::Gate;
+use super::access::WantedClientKey;
 use super::managed_data_key::WantedDataKey;
 use super::parameters::{
     bounded, check_external, check_modes, check_wrapping, describe, expiry, is_symmetric, keys_only, name,
@@ -95,6 +96,9 @@ pub(super) enum Plan {
     },
     ChangeAccessKey(UpdateAccessKeyRequest),
     RemoveAccessKey(AccessKeyId),
+    /// Of access points and what they name; the reply is made once it is done.
+    ChangeAccess(AccessChange, Box<dyn FnOnce(RequestId) -> Reply<'static> + Send>),
+    MakeClientKey(WantedClientKey),
     /// By its place in the pool.
     DrainToken(usize),
     EnableToken(usize),
@@ -375,7 +379,7 @@ impl Gate {
                 self.require(job, Operation::EnableToken, Resource::Nothing)?;
                 self.find_token(&r.token_name).map(Plan::EnableToken)
             }
-            other => Err(Error::internal(format!("{} changes nothing", other.operation().name()))),
+            other => self.plan_access(job, other),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Reads: answered from what is published, on the spot.
 
-use keymill_core::access::{Resource, Scope, decide, default_document, scope};
+use keymill_core::access::{Question, Resource, Scope, decide, default_document, scope};
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::{AliasName, CmkId, KeyRef, RequestId};
 use keymill_core::key::{BulkMode, DeletionProtection, KeySpec, KeyState, KeyUsage, ProtectionLevel};
@@ -206,7 +206,7 @@ impl Gate {
                 self.require(job, Operation::OpenKmsService, Resource::Nothing)?;
                 Err(Error::new(ErrorKind::AlreadyOpen, "the service is open"))
             }
-            other => Err(Error::internal(format!("{} is no read", other.operation().name()))),
+            other => self.read_access(job, other),
         }
     }
 
@@ -214,13 +214,16 @@ impl Gate {
     fn visible_keys(&self, job: &mut Job, operation: Operation) -> Visible {
         // One snapshot for all: what is said of a key must not be older than what is said of the others.
         let (access, principal) = (self.0.shared.access.read(), job.call.principal.clone());
-        job.rule = Some(decide(&access, &principal, operation, Resource::Keys, None).rule);
-        let Scope { others, mut named } = scope(&access, &principal, operation);
+        let (source, now) = (job.call.source, self.now());
+        let asked = Question { principal: &principal, operation, resource: Resource::Keys, source, now };
+        job.rule = Some(decide(&access, &asked, None).rule);
+        let Scope { others, mut named } = scope(&access, &asked);
         let keyring = &self.0.shared.keyring;
         named.extend(keyring.with_policies());
         let differs = |id: &CmkId| {
             let policy = keyring.policy(id);
-            decide(&access, &principal, operation, Resource::Key(*id), policy.as_ref()).allowed != others
+            let asked = Question { resource: Resource::Key(*id), ..asked };
+            decide(&access, &asked, policy.as_ref()).allowed != others
         };
         let different = named.into_iter().filter(differs).collect();
         match others {

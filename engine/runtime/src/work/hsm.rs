@@ -79,7 +79,7 @@ impl Desk {
     pub(super) fn open_items(&mut self, job: &mut Job, count: usize, at: Timestamp) {
         let mut away = job.trip.is_some().then(|| self.trips.open(job));
         let end = job.next + count;
-        let principal = job.call.principal.clone();
+        let (principal, source) = (job.call.principal.clone(), job.call.source);
         let rights = rights_of(job);
         let mut failed = None;
         while job.next < end {
@@ -89,7 +89,7 @@ impl Desk {
                 failed = Some(fault);
                 break;
             }
-            let mut opener = opener!(self, &principal, rights);
+            let mut opener = opener!(self, &principal, source, rights);
             let left = end - job.next;
             job.next += open::open(job, left, &mut opener, away.as_mut(), at);
             if job.next == end {
@@ -225,9 +225,9 @@ impl Desk {
 
     /// Opens the next items to be re-encrypted; false where they are not back yet.
     fn open_relayed(&mut self, job: &mut Job, away: &mut Away) -> bool {
-        let principal = job.call.principal.clone();
+        let (principal, source) = (job.call.principal.clone(), job.call.source);
         let rights = rights_of(job);
-        let mut opener = opener!(self, &principal, rights);
+        let mut opener = opener!(self, &principal, source, rights);
         if away.segments.is_empty() {
             away.cut_to = job.next;
             let end = job.len().min(job.next + cut::RELAYED);

@@ -1,5 +1,6 @@
 //! Opening: each item names its key in its header; each key is looked up, authorised and checked once a request.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use keymill_core::access::{Principal, Resource};
@@ -39,6 +40,8 @@ pub(super) struct Opener<'d> {
     pub(super) aad: &'d mut Vec<u8>,
     pub(super) plaintext: &'d mut Vec<u8>,
     pub(super) principal: &'d Principal,
+    /// From where it asks.
+    pub(super) source: Option<IpAddr>,
     /// The operations whose rights a key needs, all of them.
     pub(super) rights: &'static [Operation],
 }
@@ -198,7 +201,9 @@ impl Opener<'_> {
             )
             .into());
         }
-        let has = |right| self.shared.decide(self.principal, right, Resource::Key(header.cmk)).allowed;
+        let decide =
+            |right| self.shared.decide(self.principal, self.source, right, Resource::Key(header.cmk));
+        let has = |right| decide(right).allowed;
         let allowed = self.rights.iter().copied().all(has);
         // Nothing is looked up for one without the right, nor recorded: how long that takes would tell whether the key exists.
         let entry = allowed.then(|| self.shared.keyring.cmk(&header.cmk)).flatten();

@@ -11,10 +11,20 @@ use keymill_wire::aliyun::signature::{SIGNATURE, string_to_sign};
 
 use super::Known;
 use super::answer::Refused;
-use crate::signature::{SCHEME, check_date, incomplete, no_tokens, signed_nonce};
+use crate::signature::{CLIENT_KEY_SCHEME, SCHEME, check_date, incomplete, no_tokens, signed_nonce};
 
 /// Bytes of HMAC-SHA1.
 const MAC_BYTES: usize = 20;
+/// Bytes of a signature under a client key, at most: RSA-4096.
+const SIGNATURE_BYTES: usize = 512;
+
+/// How a request is signed.
+enum Way {
+    /// `HMAC-SHA1`, under the secret of an access key.
+    AccessKey,
+    /// `SHA256withRSA` with `SignatureType` `PRIVATEKEY`, under a client key.
+    ClientKey,
+}
 
 /// Verifies the signature among the parameters, and the time.
 ///
@@ -33,21 +43,34 @@ pub(super) fn verify(
             .ok_or_else(|| incomplete(format!("the request is not signed: {name} is missing")))
     };
     let form = || {
-        let signature = unbase64(given(SIGNATURE)?);
-        let id = given("AccessKeyId")?;
-        for (name, expected) in [("SignatureMethod", "HMAC-SHA1"), ("SignatureVersion", "1.0")] {
-            if given(name)? != expected {
-                let message = format!("{name} is {expected}");
-                return Err(Error::new(ErrorKind::UnsupportedAuthentication, message));
-            }
+        let (signature, id) = (given(SIGNATURE)?, given("AccessKeyId")?);
+        let unsupported = |message: &'static str| Error::new(ErrorKind::UnsupportedAuthentication, message);
+        if given("SignatureVersion")? != "1.0" {
+            return Err(unsupported("SignatureVersion is 1.0"));
         }
-        Ok((signature, id, given("SignatureNonce")?))
+        let kind = parameters.get("SignatureType").unwrap_or_default();
+        let way = match (given("SignatureMethod")?, kind) {
+            ("HMAC-SHA1", "") => Way::AccessKey,
+            ("SHA256withRSA", "PRIVATEKEY") => Way::ClientKey,
+            _ => {
+                let message = "SignatureMethod is HMAC-SHA1, or SHA256withRSA with SignatureType PRIVATEKEY";
+                return Err(unsupported(message));
+            }
+        };
+        let most = if matches!(way, Way::AccessKey) { MAC_BYTES } else { SIGNATURE_BYTES };
+        Ok((way, unbase64(signature, most), id, given("SignatureNonce")?))
     };
-    let (signature, id, nonce) = form().inspect_err(stranger)?;
+    let (way, signature, id, nonce) = form().inspect_err(stranger)?;
     let to_sign = string_to_sign(method, parameters.iter());
-    let credential = Credential::AccessKey { id, mac: AccessKeyMac::HmacSha1Rpc, signature: &signature };
+    let (scheme, credential) = match way {
+        Way::AccessKey => {
+            let mac = AccessKeyMac::HmacSha1Rpc;
+            (SCHEME, Credential::AccessKey { id, mac, signature: &signature })
+        }
+        Way::ClientKey => (CLIENT_KEY_SCHEME, Credential::ClientKey { id, signature: &signature }),
+    };
     let principal =
-        gate.authenticate(SCHEME, &credential, &[to_sign.as_bytes()], source).map_err(|error| match error
+        gate.authenticate(scheme, &credential, &[to_sign.as_bytes()], source).map_err(|error| match error
             .kind()
         {
             ErrorKind::SignatureMismatch => Refused::Mismatch { to_sign },
@@ -64,6 +87,6 @@ pub(super) fn verify(
 }
 
 /// Decodes a signature; what is none matches nothing.
-fn unbase64(text: &str) -> Vec<u8> {
-    keymill_wire::aliyun::signature::decode(text, MAC_BYTES).unwrap_or_default()
+fn unbase64(text: &str, most: usize) -> Vec<u8> {
+    keymill_wire::aliyun::signature::decode(text, most).unwrap_or_default()
 }

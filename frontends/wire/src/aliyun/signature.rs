@@ -29,11 +29,11 @@ pub fn string_to_sign<'p>(method: &str, pairs: impl IntoIterator<Item = (&'p str
     String::from_utf8(out).expect("a method, unreserved characters and escapes are text")
 }
 
-/// Decodes a signature of so many bytes.
-pub fn decode(text: &str, bytes: usize) -> Option<Vec<u8>> {
+/// Decodes a signature of up to so many bytes.
+pub fn decode(text: &str, most: usize) -> Option<Vec<u8>> {
     // Base64 has four characters for three bytes.
-    let fits = text.len() == bytes.div_ceil(3) * 4;
-    fits.then(|| STANDARD.decode(text).ok()).flatten().filter(|decoded| decoded.len() == bytes)
+    let fits = text.len() <= most.div_ceil(3) * 4;
+    fits.then(|| STANDARD.decode(text).ok()).flatten().filter(|decoded| decoded.len() <= most)
 }
 
 #[cfg(test)]

@@ -155,6 +155,17 @@ impl PublicKey {
         &self.0
     }
 
+    /// Reads PEM (RFC 7468, 13): one block, white space around it; `None` where it is none. What is in it is not looked at.
+    pub fn from_pem(text: &str) -> Option<Self> {
+        // A key of RSA-4096 has 550 bytes.
+        const MOST: usize = 4_096;
+        let text = text.trim();
+        let body =
+            text.strip_prefix("-----BEGIN PUBLIC KEY-----")?.strip_suffix("-----END PUBLIC KEY-----")?;
+        let base64: String = body.chars().filter(|c| !matches!(c, ' ' | '\t' | '\r' | '\n')).collect();
+        STANDARD.decode(&base64).ok().filter(|der| !der.is_empty() && text.len() <= MOST).map(Self)
+    }
+
     /// Returns it in PEM (RFC 7468, 13), with a new line at its end.
     pub fn to_pem(&self) -> String {
         const LINE: usize = 64;

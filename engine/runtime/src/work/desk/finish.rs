@@ -74,7 +74,8 @@ impl Desk {
                 }
                 // Neighbours are mostly let in by one rule; its text is made once.
                 if self.rule.0 != job.rule {
-                    self.rule = (job.rule, job.rule.map_or("none".into(), |rule| rule.to_string().into()));
+                    let text = job.rule.as_ref().map_or("none".into(), |rule| rule.to_string().into());
+                    self.rule = (job.rule.clone(), text);
                 }
                 let (keys, alike) = (&self.touches, &self.alike);
                 chain.append(&AuditRecord {

@@ -35,7 +35,7 @@ const LOOK_UP: std::time::Duration = std::time::Duration::from_millis(20);
 
 /// What opening needs, out of a desk.
 macro_rules! opener {
-    ($desk:expr, $principal:expr, $rights:expr) => {
+    ($desk:expr, $principal:expr, $source:expr, $rights:expr) => {
         $crate::work::open::Opener {
             shared: &$desk.shared,
             session: &mut *$desk.session,
@@ -43,6 +43,7 @@ macro_rules! opener {
             aad: &mut $desk.aad,
             plaintext: &mut $desk.plaintext,
             principal: $principal,
+            source: $source,
             rights: $rights,
         }
     };
@@ -276,9 +277,9 @@ impl Desk {
                     }
                 },
             };
-            let principal = job.call.principal.clone();
+            let (principal, source) = (job.call.principal.clone(), job.call.source);
             let rights = rights_of(job);
-            let mut opener = opener!(self, &principal, rights);
+            let mut opener = opener!(self, &principal, source, rights);
             let sealed = seal::seal(job, part.items, run, at, &mut opener);
             job.next += sealed;
             if sealed < part.items {

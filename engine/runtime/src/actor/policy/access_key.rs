@@ -1,32 +1,17 @@
-//! The policy actor: owns access keys and what they grant, and publishes the snapshot that every decision reads.
+//! Access keys: made, changed, removed; someone who can log in as `Root` is always left.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use actix::{Actor, Context, Handler, Message};
+use actix::{Handler, Message};
 use keymill_core::Sensitive;
-use keymill_core::access::{AccessKey, AccessKeyStatus, AccessSnapshot, Grant};
-use keymill_core::audit::RecordStamp;
+use keymill_core::access::{AccessKey, AccessKeyStatus, Effect, Grant, Role};
 use keymill_core::error::{Error, ErrorKind, Result};
-use keymill_core::id::{AccessKeyId, NameMap};
-use keymill_core::seam::store::Write;
-use keymill_crypto::{digest, random};
+use keymill_core::id::AccessKeyId;
+use keymill_crypto::random;
 
-use super::signed::{Claims, Signed};
-use super::{Changed, MAILBOX};
-use crate::keyring::Stamp;
-use crate::nonces::Claim;
+use super::PolicyActor;
+use crate::actor::Changed;
 use crate::records::{self, Kind};
-use crate::shared::Shared;
-
-/// Owns access keys.
-pub struct PolicyActor {
-    shared: Arc<Shared>,
-    stamps: HashMap<AccessKeyId, Stamp>,
-    ended: HashMap<AccessKeyId, u64>,
-    /// What the signed request claims whose message is handled.
-    claim: Option<Arc<Claim>>,
-}
 
 /// Keeps an access key that was made.
 pub(crate) struct AddAccessKey(pub(crate) AccessKey);
@@ -85,14 +70,6 @@ pub(crate) fn fresh_access_key(
 }
 
 impl PolicyActor {
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        stamps: HashMap<AccessKeyId, Stamp>,
-        ended: HashMap<AccessKeyId, u64>,
-    ) -> Self {
-        Self { shared, stamps, ended, claim: None }
-    }
-
     fn find(&self, id: &AccessKeyId) -> Result<Arc<AccessKey>> {
         let access = self.shared.access.read();
         access
@@ -102,32 +79,15 @@ impl PolicyActor {
             .ok_or_else(|| Error::new(ErrorKind::ResourceNotFound, "the specified access key is not found"))
     }
 
-    fn put(&mut self, key: AccessKey) -> Result<Vec<RecordStamp>> {
-        let path = records::access_key_path(&key.id);
-        let before = self.stamps.get(&key.id).copied();
-        let sequence =
-            before.map_or_else(|| self.ended.get(&key.id).copied().unwrap_or(0), |stamp| stamp.sequence) + 1;
-        let sealed = records::seal(&self.shared.sealer, &path, Kind::AccessKey, sequence, &key)?;
-        let stamp = RecordStamp { path: path.to_string(), sequence, tag: digest::hex(&sealed.tag) };
-        let write = Write { path, expected: before.map(|stamp| stamp.revision), value: Some(sealed.bytes) };
-        let revision = self.shared.commit(self.claim.as_deref(), vec![write])?;
-        self.stamps.insert(key.id.clone(), Stamp { revision, sequence });
-        self.publish(|keys| {
-            keys.insert(key.id.clone(), Arc::new(key));
-        });
-        Ok(vec![stamp])
-    }
-
-    fn publish(&self, change: impl FnOnce(&mut NameMap<AccessKeyId, Arc<AccessKey>>)) {
-        let mut access_keys = self.shared.access.read().access_keys.clone();
-        change(&mut access_keys);
-        self.shared.access.publish(AccessSnapshot { access_keys });
-        self.shared.access_version.fetch_add(1, std::sync::atomic::Ordering::Release);
+    fn put_access_key(&mut self, key: AccessKey) -> Result<Changed<()>> {
+        let pending = self.put(records::access_key_path(&key.id), Kind::AccessKey, &key)?;
+        self.commit(vec![pending], |access| {
+            access.access_keys.insert(key.id.clone(), Arc::new(key));
+        })
     }
 
     /// Checks that someone who can log in as `Root` is left.
     fn check_not_last_root(&self, id: &AccessKeyId) -> Result<()> {
-        use keymill_core::access::{Effect, Role};
         let access = self.shared.access.read();
         let is_root = |key: &AccessKey| {
             key.status == AccessKeyStatus::Active
@@ -144,20 +104,11 @@ impl PolicyActor {
     }
 }
 
-impl Actor for PolicyActor {
-    type Context = Context<Self>;
-
-    fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.set_mailbox_capacity(MAILBOX);
-    }
-}
-
 impl Handler<AddAccessKey> for PolicyActor {
     type Result = Result<Changed<()>>;
 
     fn handle(&mut self, AddAccessKey(key): AddAccessKey, _: &mut Self::Context) -> Self::Result {
-        let writes = self.put(key)?;
-        Ok(Changed { value: (), keys: Vec::new(), writes })
+        self.put_access_key(key)
     }
 }
 
@@ -169,16 +120,14 @@ impl Handler<ChangeAccessKey> for PolicyActor {
         if message.status == Some(AccessKeyStatus::Inactive) || message.grants.is_some() {
             self.check_not_last_root(&message.id)?;
         }
-        let key = AccessKey {
+        self.put_access_key(AccessKey {
             id: before.id.clone(),
             secret: Sensitive::copied(before.secret.expose()),
             description: message.description.unwrap_or_else(|| before.description.clone()),
             status: message.status.unwrap_or(before.status),
             grants: message.grants.unwrap_or_else(|| before.grants.clone()),
             created_at: before.created_at,
-        };
-        let writes = self.put(key)?;
-        Ok(Changed { value: (), keys: Vec::new(), writes })
+        })
     }
 }
 
@@ -188,32 +137,9 @@ impl Handler<RemoveAccessKey> for PolicyActor {
     fn handle(&mut self, message: RemoveAccessKey, _: &mut Self::Context) -> Self::Result {
         self.find(&message.id)?;
         self.check_not_last_root(&message.id)?;
-        let path = records::access_key_path(&message.id);
-        let before = self.stamps.get(&message.id).copied().ok_or_else(|| {
-            Error::new(ErrorKind::ResourceNotFound, "the specified access key is not found")
-        })?;
-        let stamp = RecordStamp { path: path.to_string(), sequence: before.sequence + 1, tag: String::new() };
-        let write = Write { path, expected: Some(before.revision), value: None };
-        self.shared.commit(self.claim.as_deref(), vec![write])?;
-        self.stamps.remove(&message.id);
-        self.ended.insert(message.id.clone(), stamp.sequence);
-        self.publish(|keys| {
-            keys.remove(&message.id);
-        });
-        Ok(Changed { value: (), keys: Vec::new(), writes: vec![stamp] })
-    }
-}
-
-impl Claims for PolicyActor {
-    fn claim(&mut self) -> &mut Option<Arc<Claim>> {
-        &mut self.claim
-    }
-}
-
-impl<T: 'static> Handler<Signed<Self, T>> for PolicyActor {
-    type Result = Result<T>;
-
-    fn handle(&mut self, signed: Signed<Self, T>, ctx: &mut Self::Context) -> Self::Result {
-        signed.handle(self, ctx)
+        let pending = self.remove(records::access_key_path(&message.id))?;
+        self.commit(vec![pending], |access| {
+            access.access_keys.remove(&message.id);
+        })
     }
 }
