@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::admin::{access_key, alias, data_key, key, login};
+use crate::admin::{aap, access_key, alias, data_key, key, login};
 use crate::batch::{self, BatchArgs, Direction};
 use crate::credentials::{ServerArgs, Target};
 use crate::failure::{Failure, Result};
@@ -30,6 +30,7 @@ enum Command {
     Alias(alias::AliasArgs),
     DataKey(data_key::DataKeyArgs),
     AccessKey(access_key::AccessKeyArgs),
+    Aap(aap::AapArgs),
     Batch(BatchCommand),
     Envelope(envelope::EnvelopeArgs),
     /// Work with the audit log
@@ -86,6 +87,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Alias(args) => alias::run(args),
         Command::DataKey(args) => data_key::run(args),
         Command::AccessKey(args) => access_key::run(args),
+        Command::Aap(args) => aap::run(args),
         Command::Batch(BatchCommand { server, direction }) => match direction {
             BatchDirection::Encrypt(args) => run_batch(Direction::Encrypt, &server, &args),
             BatchDirection::Decrypt(args) => run_batch(Direction::Decrypt, &server, &args),

@@ -124,7 +124,7 @@ fn next_after(refusal: &ServerError) -> Option<&'static str> {
             Some("`keymill alias list` shows the aliases that this access key may see")
         }
         "Forbidden.ResourceNotFound" => {
-            Some("`keymill access-key list` and `keymill data-key list` show what is there")
+            Some("`keymill access-key list`, `keymill data-key list` and `keymill aap list` show what is there")
         }
         "AliasAlreadyExists" => Some("`keymill alias update` lets an alias name another key"),
         "Rejected.Disabled" => Some("`keymill key enable` enables the key again"),

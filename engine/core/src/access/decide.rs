@@ -248,10 +248,13 @@ impl ResourcePattern {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{AccessKey, Grant, PolicyTarget};
+    use super::super::{
+        Aap, AccessControlRules, AccessKey, ClientKey, ClientKeyAlgorithm, ClientKeyOrigin, Edit, Grant,
+        NetworkRule, PermissionPolicy, PolicyTarget, SHARED,
+    };
     use super::*;
     use crate::Sensitive;
-    use crate::id::AccessKeyId;
+    use crate::id::{AccessKeyId, ClientKeyId};
     use proptest::prelude::*;
     use std::sync::Arc;
 
@@ -391,6 +394,109 @@ mod tests {
             reversed.reverse();
             backwards.reverse();
             prop_assert_eq!(allowed(&grants, &statements, question), allowed(&reversed, &backwards, question));
+        }
+    }
+
+    /// An application with these policies, each with these network rules, asks from an address.
+    fn application_is_allowed(policies: &[Written], statements: &[String], question: Asked) -> bool {
+        let mut snapshot = AccessSnapshot::default();
+        for (name, network) in [("here", "10.0.0.0/8"), ("there", "192.168.0.0/16")] {
+            let sources = [network.to_owned()];
+            let rule = NetworkRule::new(name.parse().unwrap(), String::new(), &sources).unwrap();
+            snapshot.apply(Edit::PutNetworkRule(rule));
+        }
+        let mut names = Vec::new();
+        for (at, (roles, resources, rules)) in policies.iter().enumerate() {
+            let name: PolicyName = format!("p{at}").parse().unwrap();
+            let rules = serde_json::json!({ "NetworkRules": rules }).to_string();
+            snapshot.apply(Edit::PutPolicy(PermissionPolicy {
+                name: name.clone(),
+                description: String::new(),
+                instance: SHARED.into(),
+                permissions: roles.clone(),
+                resources: resources.clone(),
+                access_control: AccessControlRules::parse(&rules).unwrap(),
+                created_at: Timestamp::from_ms(0),
+            }));
+            names.push(name);
+        }
+        let aap: AapName = "app".parse().unwrap();
+        let created_at = Timestamp::from_ms(0);
+        let description = String::new();
+        snapshot.apply(Edit::PutAap(Aap { name: aap.clone(), description, policies: names, created_at }));
+        let key = ClientKey {
+            id: ClientKeyId::from_random([7; 16]),
+            aap: aap.clone(),
+            algorithm: ClientKeyAlgorithm::Rsa2048,
+            origin: ClientKeyOrigin::Kms,
+            public_key: Vec::new(),
+            shown: String::new(),
+            not_before: Timestamp::from_ms(1_000),
+            not_after: Timestamp::from_ms(2_000),
+            created_at,
+        };
+        let principal = Principal::of_client_key(AccessKeyId::from(&key.id), aap);
+        snapshot.apply(Edit::PutClientKey(key));
+        let ((operation, resource), source, now) = question;
+        let now = Timestamp::from_ms(now);
+        let asked = Question { principal: &principal, operation, resource, source, now };
+        decide(&snapshot, &asked, policy(statements).as_ref()).allowed
+    }
+
+    /// Roles, resources, network rules.
+    type Written = (Vec<Role>, Vec<ResourcePattern>, Vec<&'static str>);
+    /// Operation and resource, from where, and when in milliseconds.
+    type Asked = ((Operation, Resource), Option<IpAddr>, u64);
+
+    fn any_policy() -> impl Strategy<Value = Written> {
+        let role = prop::sample::select(vec![Role::CryptoServiceKeyUser, Role::CryptoServiceSecretUser]);
+        let resource = prop::sample::select(vec![
+            ResourcePattern::AllKeys,
+            ResourcePattern::Key(A),
+            ResourcePattern::Key(B),
+            ResourcePattern::AllSecrets,
+        ]);
+        let rules = prop::collection::vec(prop::sample::select(vec!["here", "there"]), 0..3);
+        (prop::collection::vec(role, 0..3), prop::collection::vec(resource, 0..3), rules)
+    }
+
+    fn any_asked() -> impl Strategy<Value = Asked> {
+        let sources = [None, Some("10.1.2.3"), Some("::ffff:10.1.2.3"), Some("192.168.0.1"), Some("9.9.9.9")];
+        let sources = sources.map(|source| source.map(|text| text.parse::<IpAddr>().unwrap()));
+        let source = prop::sample::select(sources.to_vec());
+        // Mostly in the time of the client key.
+        let now = prop_oneof![8 => Just(1_500u64), 1 => Just(999u64), 1 => Just(2_000u64)];
+        (any_question(), source, now)
+    }
+
+    proptest! {
+        #[test]
+        fn another_policy_of_an_access_point_removes_nothing_and_order_never_matters(
+            policies in prop::collection::vec(any_policy(), 0..4), extra in any_policy(), asked in any_asked(),
+            statements in prop::collection::vec(any_statement(), 0..4)
+        ) {
+            let statements = texts(&statements);
+            let before = application_is_allowed(&policies, &statements, asked);
+            let mut backwards = policies.clone();
+            backwards.reverse();
+            prop_assert_eq!(before, application_is_allowed(&backwards, &statements, asked));
+            let mut more = policies;
+            more.push(extra);
+            prop_assert!(!before || application_is_allowed(&more, &statements, asked));
+        }
+
+        /// From nowhere else, at no other time, and nothing but the use of keys.
+        #[test]
+        fn what_an_access_point_may_do_is_bounded_by_time_network_and_role(
+            policies in prop::collection::vec(any_policy(), 0..4), asked in any_asked()
+        ) {
+            let ((operation, _), source, now) = asked;
+            if application_is_allowed(&policies, &[], asked) {
+                prop_assert!((1_000..2_000).contains(&now));
+                prop_assert!(Role::CryptoServiceKeyUser.covers(operation) || Role::CryptoServiceSecretUser.covers(operation));
+                let named = |(.., rules): &Written| rules.is_empty() || source.is_some();
+                prop_assert!(policies.iter().any(named));
+            }
         }
     }
 

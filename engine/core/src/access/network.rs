@@ -56,7 +56,7 @@ pub struct Network {
     prefix: Option<u8>,
 }
 
-/// Why a text is no network.
+/// Why a text is no network; it shows the text, without control characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotANetwork(String);
 
@@ -65,6 +65,8 @@ impl fmt::Display for NotANetwork {
         f.write_str(&self.0)
     }
 }
+
+impl std::error::Error for NotANetwork {}
 
 impl FromStr for Network {
     type Err = NotANetwork;

@@ -1,6 +1,7 @@
-//! The commands that manage keys, aliases, data keys and access keys: each is one or a few requests to a server, by MessagePack TCP where its
+//! The commands that manage keys, aliases, data keys, access keys and applications: each is one or a few requests to a server, by MessagePack TCP where its
 //! address is known and by HTTP otherwise, and prints the reply as a person reads it or as the API sent it.
 
+pub(crate) mod aap;
 pub(crate) mod access_key;
 pub(crate) mod alias;
 pub(crate) mod data_key;

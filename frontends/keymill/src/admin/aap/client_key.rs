@@ -1,0 +1,207 @@
+//! `keymill aap key`: the keys that applications sign with.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use keymill_core::id::{AapName, ClientKeyId};
+use keymill_core::operation::{
+    CreateClientKeyRequest, DeleteClientKeyRequest, GetClientKeyRequest, ListClientKeysRequest, Password,
+    RegisterClientKeyRequest, Reply,
+};
+use keymill_core::time::Timestamp;
+
+use crate::admin::{Api, ask, of_another};
+use crate::failure::{Failure, Result};
+use crate::output::{self, Rows};
+use crate::private;
+
+/// The variable that a password is taken from.
+const PASSWORD: &str = "KEYMILL_CLIENT_KEY_PASSWORD";
+/// Bytes of a file with a public key, at most.
+const PUBLIC_KEY_BYTES: u64 = 16 * 1024;
+
+/// Make, register, list and revoke the keys that applications sign with
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ClientKeyArgs {
+    #[command(subcommand)]
+    command: ClientKeyCommand,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+enum ClientKeyCommand {
+    /// Make a client key; its private half is written to a file this once, which the cloud's SDKs read
+    ///
+    /// The file is locked with a password of 8 to 64 characters, which comes from --password-file or from KEYMILL_CLIENT_KEY_PASSWORD.
+    Create {
+        /// The access point that it is of
+        #[arg(value_name = "AAP")]
+        aap: AapName,
+        /// Where to write it (mode 0600); the file must not exist yet
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// The file that holds the password, mode 0600
+        #[arg(long, value_name = "FILE")]
+        password_file: Option<PathBuf>,
+        #[command(flatten)]
+        span: SpanArgs,
+    },
+    /// Register a public key whose private half never leaves the application
+    Register {
+        /// The access point that it is of
+        #[arg(value_name = "AAP")]
+        aap: AapName,
+        /// The public key in PEM: RSA of 2,048, 3,072 or 4,096 bits, or EC on P-256
+        #[arg(long, value_name = "FILE")]
+        public_key: PathBuf,
+        #[command(flatten)]
+        span: SpanArgs,
+    },
+    /// List client keys
+    List {
+        /// Of this access point alone
+        #[arg(value_name = "AAP")]
+        aap: Option<AapName>,
+    },
+    /// Show a client key with its certificate
+    Show(Named),
+    /// Revoke a client key, from its next request on
+    Delete(Named),
+}
+
+#[derive(Args, Clone, Debug)]
+struct Named {
+    /// Id of the client key
+    #[arg(value_name = "ID")]
+    id: ClientKeyId,
+}
+
+#[derive(Args, Clone, Debug)]
+struct SpanArgs {
+    /// From when on it is taken; with --not-after
+    #[arg(long, value_name = "YYYY-MM-DDTHH:MM:SSZ", value_parser = parse_time, requires = "not_after")]
+    not_before: Option<Timestamp>,
+    /// Until when it is taken; five years from now unless told otherwise
+    #[arg(long, value_name = "YYYY-MM-DDTHH:MM:SSZ", value_parser = parse_time, requires = "not_before")]
+    not_after: Option<Timestamp>,
+}
+
+fn parse_time(text: &str) -> Result<Timestamp, String> {
+    Timestamp::parse(text).ok_or_else(|| "a time is of the form YYYY-MM-DDTHH:MM:SSZ".to_owned())
+}
+
+pub(super) fn run(api: &Api, args: ClientKeyArgs) -> Result<()> {
+    let timeout_ms = None;
+    match args.command {
+        ClientKeyCommand::Create { aap, out, password_file, span } => {
+            private::check_new(&out)?;
+            let request = CreateClientKeyRequest {
+                aap_name: aap.clone(),
+                password: password(password_file.as_deref())?,
+                not_before: span.not_before,
+                not_after: span.not_after,
+                timeout_ms,
+            };
+            create(api, request, &out)
+        }
+        ClientKeyCommand::Register { aap, public_key, span } => {
+            let request = RegisterClientKeyRequest {
+                aap_name: aap.clone(),
+                public_key: read_public_key(&public_key)?,
+                not_before: span.not_before,
+                not_after: span.not_after,
+                timeout_ms,
+            };
+            let reply = ask!(api, RegisterClientKey, request);
+            let (id, until) = (&reply.client_key_id, reply.not_after);
+            api.done(&reply, format_args!("client key {id} of access point {aap} is taken until {until}"))
+        }
+        ClientKeyCommand::List { aap } => list(api, aap),
+        ClientKeyCommand::Show(Named { id }) => {
+            let reply = ask!(api, GetClientKey, GetClientKeyRequest { client_key_id: id, timeout_ms });
+            if api.json {
+                return output::json(&reply);
+            }
+            output::card(&[
+                ("client key", &reply.client_key_id),
+                ("access point", &reply.aap_name),
+                ("algorithm", &reply.key_algorithm.name()),
+                ("taken from", &reply.not_before),
+                ("taken until", &reply.not_after),
+                ("made", &reply.create_time),
+            ])?;
+            output::line(reply.public_key_data.trim_end())
+        }
+        ClientKeyCommand::Delete(Named { id }) => {
+            let request = DeleteClientKeyRequest { client_key_id: id.clone(), timeout_ms };
+            let reply = ask!(api, DeleteClientKey, request);
+            api.done(&reply, format_args!("client key {id} is revoked"))
+        }
+    }
+}
+
+fn create(api: &Api, request: CreateClientKeyRequest, out: &Path) -> Result<()> {
+    let aap = request.aap_name.clone();
+    let answered = api.call(request)?;
+    let reply = match answered.reply()? {
+        Reply::CreateClientKey(reply) => reply,
+        other => return Err(of_another(other.operation())),
+    };
+    let id = &reply.client_key_id;
+    let mut file = serde_json::to_value(&reply).map_err(Failure::because("the client key"))?;
+    let kept = serde_json::json!({ "KeyId": id, "PrivateKeyData": file["PrivateKeyData"].take() });
+    private::create(out, kept.to_string().as_bytes()).map_err(|failure| {
+        Failure::new(format!("client key {id} was made, and its private half is lost: {failure}"))
+            .next(format!("`keymill aap key delete {id}`, and make another"))
+    })?;
+    match api.json {
+        // The private half is in the file, and in no pipe.
+        true => output::json(&serde_json::json!({
+            "ClientKeyId": id, "NotAfter": reply.not_after, "RequestId": reply.request_id, "File": out,
+        })),
+        false => output::line(format_args!(
+            "client key {id} of access point {aap} is in {}, and taken until {}",
+            out.display(),
+            reply.not_after
+        )),
+    }
+}
+
+/// Reads the password that a client key is locked with: never from the command line, where other users could see it.
+fn password(file: Option<&Path>) -> Result<Password> {
+    let text = match file {
+        Some(path) => {
+            let held = private::read(path)?
+                .ok_or_else(|| Failure::new(format!("{} does not exist", path.display())))?;
+            let text = std::str::from_utf8(held.expose()).map_err(|_| {
+                Failure::new(format!("{} does not hold a password: it is no text", path.display()))
+            })?;
+            text.trim_end_matches(['\r', '\n']).to_owned()
+        }
+        None => std::env::var(PASSWORD).map_err(|_| {
+            Failure::new("no password to lock the client key with")
+                .next(format!("give --password-file FILE, or set {PASSWORD}"))
+        })?,
+    };
+    Ok(Password::new(text))
+}
+
+fn read_public_key(path: &Path) -> Result<String> {
+    use std::io::Read as _;
+    let file = std::fs::File::open(path).map_err(Failure::because(path.display()))?;
+    let mut text = String::new();
+    file.take(PUBLIC_KEY_BYTES).read_to_string(&mut text).map_err(Failure::because(path.display()))?;
+    Ok(text)
+}
+
+fn list(api: &Api, aap_name: Option<AapName>) -> Result<()> {
+    let reply = ask!(api, ListClientKeys, ListClientKeysRequest { aap_name, timeout_ms: None });
+    if api.json {
+        return output::json(&reply);
+    }
+    let mut rows = Rows::new(&["client key", "access point", "algorithm", "taken from", "taken until"]);
+    for row in reply.client_keys {
+        let algorithm = row.key_algorithm.name();
+        rows.add(&[&row.client_key_id, &row.aap_name, &algorithm, &row.not_before, &row.not_after]);
+    }
+    rows.print("no client keys; `keymill aap key create AAP --out FILE` makes one")
+}
