@@ -95,6 +95,16 @@ fn compiled(Records { client_keys, aaps, policies, network_rules }: Records) -> 
     AccessSnapshot::of(NameMap::default(), client_keys, aaps, policies, network_rules)
 }
 
+fn asks(principal: &Principal, key: CmkId, source: IpAddr) -> Question<'_> {
+    Question {
+        principal,
+        operation: Operation::Encrypt,
+        resource: Resource::Key(key),
+        source: Some(source),
+        now: Timestamp::from_ms(1),
+    }
+}
+
 fn bench(c: &mut Criterion) {
     let records = records().expect("the records are good");
     let mut snapshot = compiled(records.clone());
@@ -119,13 +129,6 @@ fn bench(c: &mut Criterion) {
     };
     // A thousand of them in turn, so that no look-up finds its entry in the nearest cache.
     let callers: Vec<_> = (0..1_000).map(|n| (n * 7, application(n * 7))).collect();
-    let asks = |principal, key, source: IpAddr| Question {
-        principal,
-        operation: Operation::Encrypt,
-        resource: Resource::Key(key),
-        source: Some(source),
-        now: Timestamp::from_ms(1),
-    };
     let address = |n: u64| IpAddr::from([10, (n % NETWORK_RULES) as u8, 4, 9]);
     let mut group = c.benchmark_group("decide");
     group.bench_function("access_key", |b| {

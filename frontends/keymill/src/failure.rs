@@ -123,9 +123,9 @@ fn next_after(refusal: &ServerError) -> Option<&'static str> {
         "Forbidden.AliasNotFound" => {
             Some("`keymill alias list` shows the aliases that this access key may see")
         }
-        "Forbidden.ResourceNotFound" => {
-            Some("`keymill access-key list`, `keymill data-key list` and `keymill aap list` show what is there")
-        }
+        "Forbidden.ResourceNotFound" => Some(
+            "`keymill access-key list`, `keymill data-key list` and `keymill aap list` show what is there",
+        ),
         "AliasAlreadyExists" => Some("`keymill alias update` lets an alias name another key"),
         "Rejected.Disabled" => Some("`keymill key enable` enables the key again"),
         "Rejected.PendingDeletion" => Some("`keymill key cancel-deletion` keeps the key"),

@@ -336,3 +336,55 @@ fn who_administers_policies_gives_applications_the_use_of_keys_alone() {
     let key = scene.key;
     assert_eq!(code(admin.encrypt(key, b"x", &[])), NO_KEY);
 }
+
+#[test]
+fn a_decision_is_explained_to_those_who_administer_it() {
+    let mut scene = begin();
+    scene.app("shop", HERE);
+    let credentials = scene.client_key("shop", None);
+    let (key, id) = (scene.key, credentials.access_key_id().clone());
+    let asked = |operation: &str, source: &str| json!({ "Operation": operation, "KeyId": key, "ClientKeyId": id, "Source": source });
+    for (operation, source, allowed, rule, word) in [
+        ("Encrypt", "127.0.0.1", true, "policy shop", "allows"),
+        ("Encrypt", "::ffff:127.0.0.1", true, "policy shop", "allows"),
+        ("Encrypt", "10.0.0.1", false, "network shop", "not from 10.0.0.1"),
+        ("DisableKey", "127.0.0.1", false, "default", "no policy of an access point"),
+    ] {
+        let told = scene.ask("ExplainAccess", asked(operation, source)).unwrap();
+        assert_eq!(
+            (told["Allowed"].as_bool(), told["Rule"].as_str()),
+            (Some(allowed), Some(rule)),
+            "{operation}"
+        );
+        assert!(told["Explanation"].as_str().unwrap().contains(word), "{told}");
+    }
+    // A policy is tried before it is in force.
+    let denied = json!({ "Version": "1", "Statement": [
+        { "Effect": "Allow", "Principal": { "RAM": ["acs:ram::0:*"] }, "Action": ["kms:*"], "Resource": ["*"] },
+        { "Effect": "Deny", "Principal": { "RAM": ["acs:ram::0:aap/shop"] }, "Action": ["kms:Decrypt"], "Resource": ["*"] },
+    ] });
+    let mut tried = asked("Decrypt", "127.0.0.1");
+    tried["Policy"] = json!(denied.to_string());
+    let told = scene.ask("ExplainAccess", tried).unwrap();
+    assert_eq!((told["Allowed"].as_bool(), told["Rule"].as_str()), (Some(false), Some("key-policy 1")));
+    assert_eq!(scene.ask("ExplainAccess", asked("Decrypt", "127.0.0.1")).unwrap()["Allowed"], true);
+    // In force it is explained like any.
+    scene.root.set_policy(key, &denied.to_string()).unwrap();
+    assert_eq!(scene.ask("ExplainAccess", asked("Decrypt", "127.0.0.1")).unwrap()["Allowed"], false);
+    for (wrong, expected) in [
+        (json!({ "Operation": "encrypt", "ClientKeyId": id }), "InvalidParameter"),
+        (json!({ "Operation": "Encrypt" }), "InvalidParameter"),
+        (json!({ "Operation": "Encrypt", "ClientKeyId": id, "Source": "here" }), "InvalidParameter"),
+        (json!({ "Operation": "Encrypt", "ClientKeyId": id, "Policy": "{}" }), "InvalidParameter"),
+        (json!({ "Operation": "Encrypt", "AccessKeyId": "KMAK00000000" }), NO_RESOURCE),
+        (
+            json!({ "Operation": "Encrypt", "ClientKeyId": id, "KeyId": "alias/none" }),
+            "Forbidden.AliasNotFound",
+        ),
+    ] {
+        assert_eq!(code(scene.ask("ExplainAccess", wrong.clone())), expected, "{wrong}");
+    }
+    let mut shop = Caller::new(&scene.live, &credentials);
+    let own = json!({ "Operation": "Encrypt", "ClientKeyId": id });
+    assert_eq!(code(ask(&mut shop, "ExplainAccess", own)), "Forbidden.NoPermission");
+}

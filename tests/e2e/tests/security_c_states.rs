@@ -351,6 +351,7 @@ fn c1_each_operation_in_each_state_answers_as_the_cloud_has_it() {
         Operation::ListNetworkRules,
         Operation::UpdateNetworkRule,
         Operation::DeleteNetworkRule,
+        Operation::ExplainAccess,
         Operation::DescribeLimits,
         Operation::DescribeRegions,
         Operation::DescribeService,

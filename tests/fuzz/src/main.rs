@@ -3,6 +3,7 @@
 
 #![no_main]
 
+mod access;
 mod audit;
 mod authorization;
 mod batch;

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use keymill_core::Timestamp;
 use keymill_core::access::ResourcePattern;
-use keymill_core::id::{AccessKeyId, AliasName, CmkId, InstanceId, KeyRef, KeyVersionId, RequestId};
+use keymill_core::id::{
+    AapName, AccessKeyId, AliasName, ClientKeyId, CmkId, InstanceId, KeyRef, KeyVersionId, NetworkRuleName,
+    PolicyName, RequestId, SecretName,
+};
 use keymill_core::seam::store;
 use serde::de::DeserializeOwned;
 
@@ -26,6 +29,11 @@ pub(crate) fn check(bytes: &[u8]) {
         shows(text, text.parse::<AliasName>().ok());
         shows(text, text.parse::<AccessKeyId>().ok());
         shows(text, text.parse::<InstanceId>().ok());
+        shows(text, text.parse::<ClientKeyId>().ok());
+        shows(text, text.parse::<AapName>().ok());
+        shows(text, text.parse::<PolicyName>().ok());
+        shows(text, text.parse::<NetworkRuleName>().ok());
+        shows(text, text.parse::<SecretName>().ok());
         shows(text, text.parse::<ResourcePattern>().ok());
     });
     if let Ok(path) = store::Path::new(text) {

@@ -3,8 +3,8 @@
 use keymill_core::{Error, ErrorKind};
 
 use crate::{
-    audit, authorization, batch, blob, context, envelope, http, keys, names, parameters, policy, record,
-    root, stream, wire, worker,
+    access, audit, authorization, batch, blob, context, envelope, http, keys, names, parameters, policy,
+    record, root, stream, wire, worker,
 };
 
 /// Good input to start from: a name, and the bytes.
@@ -33,6 +33,7 @@ pub(crate) const ALL: &[Target] = &[
     Target { name: "blob", check: blob::check, seeds: blob::seeds },
     Target { name: "names", check: names::check, seeds: names::seeds },
     Target { name: "context", check: context::check, seeds: context::seeds },
+    Target { name: "access", check: access::check, seeds: access::seeds },
     Target { name: "policy", check: policy::check, seeds: policy::seeds },
     Target { name: "audit-chain", check: audit::chain::check, seeds: audit::chain::seeds },
     Target { name: "audit-text", check: audit::text::check, seeds: audit::text::seeds },

@@ -3,6 +3,7 @@
 mod aap;
 mod change;
 mod decide;
+mod explain;
 mod key_policy;
 mod network;
 mod operation_set;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use aap::{Aap, ClientKey, ClientKeyAlgorithm, ClientKeyOrigin};
 pub use change::{AccessChange, Edit};
 pub use decide::{Decision, Question, Resource, Rule, decide};
+pub use explain::explain;
 pub use key_policy::{KeyPolicy, PolicyTarget, default_document};
 pub use network::{Network, NetworkRule, Sources};
 pub use permission::{AccessControlRules, PermissionPolicy, Permissions, SHARED};

@@ -87,6 +87,7 @@ impl Role {
                 | ListPolicies
                 | DescribeNetworkRule
                 | ListNetworkRules
+                | ExplainAccess
         );
         match self {
             Role::Root => true,

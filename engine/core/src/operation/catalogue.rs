@@ -218,6 +218,7 @@ catalogue! { <'a>
     ListNetworkRules: Read(ListNetworkRulesRequest) -> ListNetworkRulesReply;
     UpdateNetworkRule: Management(UpdateNetworkRuleRequest) -> UpdateNetworkRuleReply;
     DeleteNetworkRule: Management(DeleteNetworkRuleRequest) -> DeleteNetworkRuleReply;
+    ExplainAccess: Read(ExplainAccessRequest) -> ExplainAccessReply;
     DescribeLimits: Read(DescribeLimitsRequest) -> DescribeLimitsReply;
     DescribeRegions: Read(DescribeRegionsRequest) -> DescribeRegionsReply;
     DescribeService: Read(DescribeServiceRequest) -> DescribeServiceReply;

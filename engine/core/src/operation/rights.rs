@@ -41,6 +41,7 @@ impl Operation {
                 | ListNetworkRules
                 | UpdateNetworkRule
                 | DeleteNetworkRule
+                | ExplainAccess
                 | DescribeLimits
                 | DescribeRegions
                 | DescribeService

@@ -3,6 +3,7 @@
 
 mod access;
 mod data;
+mod explain;
 mod filter;
 mod key_policy;
 mod manage;

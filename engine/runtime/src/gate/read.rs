@@ -160,6 +160,7 @@ impl Gate {
                     request_id,
                 }))
             }
+            Request::ExplainAccess(r) => self.explain(job, r),
             Request::ListTokens(_) => {
                 self.require(job, Operation::ListTokens, Resource::Nothing)?;
                 let tokens =

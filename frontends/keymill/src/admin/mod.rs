@@ -9,6 +9,7 @@ pub(crate) mod import;
 pub(crate) mod keeping;
 pub(crate) mod key;
 pub(crate) mod login;
+pub(crate) mod policy;
 
 use std::fmt;
 use std::time::Duration;

@@ -1,0 +1,100 @@
+//! Why something is allowed or not, asked of anybody by those who administer it.
+
+use std::net::IpAddr;
+
+use keymill_core::access::{KeyPolicy, PolicyTarget, Principal, Question, Resource, decide, explain};
+use keymill_core::error::{Error, ErrorKind, Result};
+use keymill_core::id::AccessKeyId;
+use keymill_core::operation::*;
+
+use super::Gate;
+use crate::work::Job;
+
+impl Gate {
+    /// Tells whether somebody may do something, by which rule, and what would change that. Of a key it is told to who may see its policy.
+    pub(super) fn explain(&self, job: &mut Job, r: ExplainAccessRequest) -> Result<Reply<'static>> {
+        self.require(job, Operation::ExplainAccess, Resource::AccessKeys)?;
+        let invalid = |why: &'static str| Error::new(ErrorKind::InvalidParameter, why);
+        let not_found = |why: &'static str| Error::new(ErrorKind::ResourceNotFound, why);
+        let operation = Operation::by_name(&r.operation)
+            .ok_or_else(|| invalid("Operation is the name of an operation; case matters"))?;
+        let shared = &self.0.shared;
+        let access = shared.access.read();
+        let principal = match (r.access_key_id, r.client_key_id) {
+            (Some(id), None) => match access.access_keys.contains_key(&id) {
+                true => Principal::of_access_key(id),
+                false => return Err(not_found("the specified access key is not found")),
+            },
+            (None, Some(id)) => {
+                let id = AccessKeyId::from(&id);
+                let key = access.client_key(&id);
+                let key = key.ok_or_else(|| not_found("the specified client key is not found"))?;
+                Principal::of_client_key(id, key.aap.clone())
+            }
+            _ => return Err(invalid("one of AccessKeyId and ClientKeyId says who would ask")),
+        };
+        let resource = match &r.key_id {
+            Some(key) => Resource::Key(self.find_key(job, key, Operation::GetKeyPolicy)?.cmk.id),
+            None => about(operation),
+        };
+        let policy = match (&r.policy, resource) {
+            (Some(document), Resource::Key(id)) => {
+                let arn = self.arn("key", &id);
+                let target = PolicyTarget { account: &shared.config.account, arn: Some(&arn) };
+                Some(KeyPolicy::of(target, document)?)
+            }
+            (Some(_), _) => return Err(invalid("Policy is tried on a key, and KeyId names none")),
+            (None, Resource::Key(id)) => shared.keyring.policy(&id),
+            (None, _) => None,
+        };
+        let source = r.source.map(|text| text.parse::<IpAddr>().map_err(|_| invalid("Source is no address")));
+        let source = source.transpose()?.map(|address| address.to_canonical());
+        let asked = Question { principal: &principal, operation, resource, source, now: self.now() };
+        let decision = decide(&access, &asked, policy.as_ref());
+        Ok(Reply::ExplainAccess(ExplainAccessReply {
+            allowed: decision.allowed,
+            rule: decision.rule.to_text().into_owned(),
+            explanation: explain(&asked, &decision),
+            request_id: job.call.request_id,
+        }))
+    }
+}
+
+/// Returns what an operation is about that names no key.
+fn about(operation: Operation) -> Resource {
+    use Operation::*;
+    match operation {
+        CreateAccessKey | ListAccessKeys | UpdateAccessKey | DeleteAccessKey | ExplainAccess => {
+            Resource::AccessKeys
+        }
+        CreateApplicationAccessPoint
+        | DescribeApplicationAccessPoint
+        | ListApplicationAccessPoints
+        | UpdateApplicationAccessPoint
+        | DeleteApplicationAccessPoint
+        | CreateClientKey
+        | RegisterClientKey
+        | GetClientKey
+        | ListClientKeys
+        | DeleteClientKey
+        | CreatePolicy
+        | DescribePolicy
+        | ListPolicies
+        | UpdatePolicy
+        | DeletePolicy
+        | CreateNetworkRule
+        | DescribeNetworkRule
+        | ListNetworkRules
+        | UpdateNetworkRule
+        | DeleteNetworkRule => Resource::Aaps,
+        DescribeLimits
+        | DescribeRegions
+        | DescribeService
+        | DescribeAccountKmsStatus
+        | OpenKmsService
+        | ListTokens
+        | DrainToken
+        | EnableToken => Resource::Nothing,
+        _ => Resource::Keys,
+    }
+}
