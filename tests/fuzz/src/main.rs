@@ -7,6 +7,7 @@ mod audit;
 mod authorization;
 mod batch;
 mod blob;
+mod certificate;
 mod context;
 mod envelope;
 mod http;
