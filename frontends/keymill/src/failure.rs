@@ -97,7 +97,8 @@ impl Failure {
         let failure = Self::new(error.to_string());
         match error {
             ClientError::Io(_) => failure.next(
-                "start the server with `keymill serve`, or name another with --tcp HOST:PORT or --url http://HOST:PORT",
+                "start the server with `keymill serve`, or name another with --tcp HOST:PORT or --url http://HOST:PORT; one that speaks TLS is \
+                 tls://HOST:PORT or https://HOST:PORT",
             ),
             ClientError::Tls(_) => failure.next(
                 "check that the address is one with TLS, that its host is a name in the server's certificate, that --ca names the CA of that, \

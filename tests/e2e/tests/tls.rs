@@ -411,12 +411,12 @@ fn certificates_are_taken_over_while_connections_stand_and_broken_ones_are_not()
 
     let good = next.server(HERE);
     let whole = good.certificate.clone();
-    let broken: [(&str, Box<dyn Fn()>); 5] = [
-        ("no certificate", Box::new(|| drop(place.put("server.crt", "")))),
-        ("cut short", Box::new(|| drop(place.put("server.crt", &whole[..whole.len() / 2])))),
-        ("a key of another", Box::new(|| drop(place.put("server.crt", &whole)))),
-        ("expired", Box::new(|| place.serve(&next.expired(HERE)))),
-        ("gone", Box::new(|| std::fs::remove_file(place.path("server.key")).unwrap())),
+    let broken: [(&str, &dyn Fn()); 5] = [
+        ("no certificate", &|| drop(place.put("server.crt", ""))),
+        ("cut short", &|| drop(place.put("server.crt", &whole[..whole.len() / 2]))),
+        ("a key of another", &|| drop(place.put("server.crt", &whole))),
+        ("expired", &|| place.serve(&next.expired(HERE))),
+        ("gone", &|| std::fs::remove_file(place.path("server.key")).unwrap()),
     ];
     for (what, breaking) in broken {
         breaking();
