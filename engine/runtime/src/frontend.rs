@@ -1,7 +1,6 @@
 //! The trait that frontends implement, and the signal that stops them.
 
 use std::fmt;
-use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use crate::gate::Gate;
@@ -28,22 +27,6 @@ impl fmt::Display for FrontendError {
 }
 
 impl std::error::Error for FrontendError {}
-
-/// Binds a listener without TLS.
-///
-/// # Errors
-/// [`FrontendError`] where the address is taken, or lies outside loopback, where TLS is needed.
-pub fn bind_loopback(address: SocketAddr) -> Result<TcpListener, FrontendError> {
-    if !address.ip().to_canonical().is_loopback() {
-        return Err(FrontendError(format!(
-            "{address} is outside loopback: a listener there needs TLS, which this version does not have yet"
-        )));
-    }
-    let failed = |error| FrontendError(format!("listening on {address}: {error}"));
-    let listener = TcpListener::bind(address).map_err(failed)?;
-    listener.set_nonblocking(true).map_err(failed)?;
-    Ok(listener)
-}
 
 /// Tells when to stop; clones tell alike.
 #[derive(Clone)]

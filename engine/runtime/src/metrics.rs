@@ -1,6 +1,8 @@
 //! What Prometheus sees. Names and units as its conventions have them; every label is a closed set, so the number of series is
 //! bounded; most are there from the start. Counters are bumped in place; each desk keeps its histograms to itself until the end of a slice.
 
+mod tls;
+
 use std::time::{Duration, Instant};
 
 use crate::pool::{TokenReport, TokenState};
@@ -13,6 +15,8 @@ use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry,
 };
+
+pub use tls::{Handshake, TlsSeries};
 
 const OUTCOMES: [&str; 12] = [
     "ok",
@@ -73,6 +77,8 @@ pub struct Metrics {
     pub(crate) pending_uses: IntCounter,
     /// Connections, by frontend.
     pub connections: IntGaugeVec,
+    /// The TLS of the listeners.
+    pub tls: TlsSeries,
     /// Requests taken and not yet answered.
     pub in_flight: IntGauge,
     /// Bytes of requests and answers that were moved in memory, beside what the kernel copies and the cipher writes.
@@ -367,6 +373,7 @@ impl Default for Metrics {
                 }
                 connections
             },
+            tls: TlsSeries::make(&make),
             moved_bytes: make.counter(
                 "keymill_moved_bytes_total",
                 "Bytes of requests and answers moved in memory, beside what the kernel copies and the cipher writes.",

@@ -148,7 +148,7 @@ impl Failure {
         let (passing, asked_ms) = match &self.error {
             ClientError::Io(_) => (true, 0),
             ClientError::Refused(error) => (error.retryable, error.retry_after_ms.unwrap_or(0)),
-            ClientError::Protocol(_) | ClientError::Unsendable(_) => (false, 0),
+            ClientError::Tls(_) | ClientError::Protocol(_) | ClientError::Unsendable(_) => (false, 0),
         };
         (repeatable && passing).then(|| Duration::from_millis(asked_ms.into()))
     }

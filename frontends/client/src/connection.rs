@@ -1,7 +1,6 @@
 //! One connection, driven by its caller: requests are sent ahead of the answers, which come in any order. No threads; for
 //! two of them the connection splits into halves.
 
-use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -9,6 +8,7 @@ use std::time::Duration;
 
 use keymill_core::limit;
 use keymill_core::operation::Request;
+use keymill_tls::ClientTls;
 use keymill_wire::answer::{AnswerShape, check_answer};
 use keymill_wire::frame::MAX_HELLO_BYTES;
 use keymill_wire::hello::{self, Hello};
@@ -17,11 +17,12 @@ use crate::credentials::Credentials;
 use crate::error::{ClientError, Result, undecodable};
 use crate::receiver::{Answer, Frame, Frames, Receiver, refusal};
 use crate::sender::Sender;
+use crate::stream::{Incoming, Outgoing};
 
 /// How a connection is made and how long it may be silent.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Time for the TCP connection.
+    /// Time for the TCP connection, and without a byte within the TLS handshake.
     pub connect_timeout: Duration,
     /// Time without a byte from the server, while an answer is awaited. Longer than any `TimeoutMs`, by default.
     pub read_timeout: Duration,
@@ -31,6 +32,17 @@ pub struct Options {
     pub max_answer_bytes: usize,
     /// What the client calls itself, for the server's log.
     pub client_name: String,
+    /// TLS, where the server speaks it.
+    pub tls: Option<Tls>,
+}
+
+/// TLS to a server of some name.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// Whom we trust, and who we are.
+    pub tls: ClientTls,
+    /// The name, or address, that the server's certificate has to hold.
+    pub host: String,
 }
 
 impl Default for Options {
@@ -41,6 +53,7 @@ impl Default for Options {
             write_timeout: Duration::from_secs(30),
             max_answer_bytes: limit::MAX_FRAME_BYTES,
             client_name: concat!("keymill-client/", env!("CARGO_PKG_VERSION")).to_owned(),
+            tls: None,
         }
     }
 }
@@ -61,15 +74,23 @@ impl Connection {
     /// Connects to `address` and logs in.
     ///
     /// # Errors
-    /// `Io` where there is no connection, `Refused` for a login that the server does not take, `Protocol` for a server
+    /// `Io` where there is no connection, `Tls` where there is none that is safe, `Refused` for a login that the server does not take, `Protocol` for a server
     /// that does not speak ours.
     pub fn open(address: SocketAddr, credentials: &Credentials, options: &Options) -> Result<Self> {
         let stream = TcpStream::connect_timeout(&address, options.connect_timeout)?;
         // Requests are gathered in the sender's buffer; what is flushed should leave.
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(options.read_timeout))?;
         stream.set_write_timeout(Some(options.write_timeout))?;
-        let mut frames = Frames::new(stream.try_clone()?, MAX_HELLO_BYTES);
+        let (incoming, mut outgoing, exporter) = match &options.tls {
+            None => (Incoming::Plain(stream.try_clone()?), Outgoing::Plain(stream), None),
+            Some(Tls { tls, host }) => {
+                stream.set_read_timeout(Some(options.connect_timeout))?;
+                let (read, write, exporter) = tls.connect(stream, host, hello::EXPORTER_LABEL)?;
+                (Incoming::Tls(read), Outgoing::Tls(write), Some(exporter))
+            }
+        };
+        incoming.socket().set_read_timeout(Some(options.read_timeout))?;
+        let mut frames = Frames::new(incoming, MAX_HELLO_BYTES);
 
         let Frame { buffer, range } = frames.next()?;
         let greeting = &buffer[range];
@@ -84,14 +105,15 @@ impl Connection {
             }
         };
         let id = credentials.access_key_id().as_str();
-        // No TLS yet, so no exporter.
-        let auth = credentials.auth(&hello::signed_bytes(&challenge.nonce, id, &[]));
+        // What ties the login to its channel; there is none without TLS.
+        let exporter = exporter.as_ref().map_or(&[][..], |exported| exported);
+        let auth = credentials.auth(&hello::signed_bytes(&challenge.nonce, id, exporter));
         let no_randomness =
             || ClientError::Io(std::io::Error::other("the system has no randomness to offer"));
         let auth = auth.ok_or_else(no_randomness)?;
         let mut out = Vec::new();
         hello::encode_hello(&Hello { client: options.client_name.as_str().into(), auth }, &mut out);
-        (&stream).write_all(&out)?;
+        outgoing.write_all(&out)?;
 
         let Frame { buffer: answer, range } = frames.next()?;
         let welcome = match check_answer(&answer[range.clone()])? {
@@ -103,7 +125,7 @@ impl Connection {
         let sent = Arc::new(AtomicU64::new(0));
         let max_frame = usize::try_from(challenge.max_frame).unwrap_or(usize::MAX);
         Ok(Self {
-            sender: Sender::new(stream, max_frame, Arc::clone(&sent)),
+            sender: Sender::new(outgoing, max_frame, Arc::clone(&sent)),
             receiver: Receiver::new(frames, sent),
             principal: welcome.principal,
             max_in_flight: challenge.max_in_flight,
@@ -160,12 +182,12 @@ impl Connection {
     /// # Errors
     /// `Io` for a time of zero.
     pub fn set_read_timeout(&self, timeout: Duration) -> Result<()> {
-        Ok(self.receiver.stream().set_read_timeout(Some(timeout))?)
+        Ok(self.receiver.socket().set_read_timeout(Some(timeout))?)
     }
 
     /// Tells whether an idle connection is still good: nothing to read, and not closed by the server meanwhile.
     pub(crate) fn is_alive(&self) -> bool {
-        let stream = self.sender.stream();
+        let stream = self.sender.socket();
         let peeked = stream.set_nonblocking(true).and_then(|()| stream.peek(&mut [0]));
         let blocking = stream.set_nonblocking(false);
         let quiet = peeked.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
@@ -183,6 +205,7 @@ mod tests {
     };
     use keymill_core::{Error, ErrorKind};
     use std::io::ErrorKind::{UnexpectedEof, WouldBlock};
+    use std::io::Write;
 
     fn open(address: SocketAddr) -> Result<Connection> {
         Connection::open(address, &fake::credentials(SECRET), &Options::default())

@@ -14,6 +14,8 @@ pub type Result<T, E = ClientError> = std::result::Result<T, E>;
 pub enum ClientError {
     /// The connection could not be made, broke, or took too long.
     Io(io::Error),
+    /// There is no safe channel: the server is not the one that was asked for, or takes no client like us, or speaks no TLS that we do.
+    Tls(String),
     /// The server does not keep to the protocol, or does not speak ours.
     Protocol(String),
     /// The request cannot be sent: it has no encoding, or is longer than the server takes.
@@ -64,7 +66,10 @@ impl ClientError {
     pub fn refusal(&self) -> Option<&ServerError> {
         match self {
             ClientError::Refused(error) => Some(error),
-            ClientError::Io(_) | ClientError::Protocol(_) | ClientError::Unsendable(_) => None,
+            ClientError::Io(_)
+            | ClientError::Tls(_)
+            | ClientError::Protocol(_)
+            | ClientError::Unsendable(_) => None,
         }
     }
 }
@@ -73,6 +78,7 @@ impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ClientError::Io(error) => write!(f, "no answer from the server: {error}"),
+            ClientError::Tls(message) => write!(f, "no safe channel to the server: {message}"),
             ClientError::Protocol(message) => write!(f, "the server breaks the protocol: {message}"),
             ClientError::Unsendable(message) => write!(f, "the request cannot be sent: {message}"),
             ClientError::Refused(error) => error.fmt(f),
@@ -85,14 +91,17 @@ impl std::error::Error for ClientError {
         match self {
             ClientError::Io(error) => Some(error),
             ClientError::Refused(error) => Some(error),
-            ClientError::Protocol(_) | ClientError::Unsendable(_) => None,
+            ClientError::Tls(_) | ClientError::Protocol(_) | ClientError::Unsendable(_) => None,
         }
     }
 }
 
 impl From<io::Error> for ClientError {
     fn from(error: io::Error) -> Self {
-        Self::Io(error)
+        match keymill_tls::is_of_tls(&error) {
+            true => Self::Tls(error.to_string()),
+            false => Self::Io(error),
+        }
     }
 }
 

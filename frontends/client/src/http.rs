@@ -1,14 +1,17 @@
 //! A minimal blocking HTTP client for `/v1/<Operation>` in JSON, signed by ACS3-HMAC-SHA256, and for the pages that need no
-//! signature. It repeats nothing and speaks no TLS.
+//! signature. It repeats nothing.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest;
 use keymill_core::Timestamp;
 use keymill_core::operation::{Operation, Reply, Request};
+use keymill_tls::{CertificateDer, ClientTls};
 use keymill_wire::acs3::{self, Authorization, Signable};
 use keymill_wire::answer::{decode_json_error, decode_json_reply};
 use keymill_wire::request::encode_json;
+
+use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 
 use crate::credentials::Credentials;
 use crate::error::{ClientError, Result, ServerError, undecodable};
@@ -52,12 +55,25 @@ impl HttpClient {
     /// # Errors
     /// `Unsendable` for any other form.
     pub fn new(url: &str, timeout: Duration) -> Result<Self> {
+        Self::at(url, timeout, "http://", TlsConfig::builder().build())
+    }
+
+    /// Makes a client of the server at `url`, which is `https://host:port`.
+    ///
+    /// # Errors
+    /// `Unsendable` for any other form.
+    pub fn over_tls(url: &str, timeout: Duration, tls: &ClientTls) -> Result<Self> {
+        Self::at(url, timeout, "https://", tls_config(tls))
+    }
+
+    fn at(url: &str, timeout: Duration, scheme: &str, tls: TlsConfig) -> Result<Self> {
         let base = url.strip_suffix('/').unwrap_or(url);
         let host = base
-            .strip_prefix("http://")
+            .strip_prefix(scheme)
             .filter(|host| !host.is_empty() && !host.contains(['/', '?', '#', '@']))
-            .ok_or_else(|| ClientError::Unsendable("a URL is http://host:port".to_owned()))?;
+            .ok_or_else(|| ClientError::Unsendable(format!("a URL is {scheme}host:port here")))?;
         let agent = ureq::Agent::config_builder()
+            .tls_config(tls)
             .timeout_global(Some(timeout))
             // A refusal has a body that says why.
             .http_status_as_error(false)
@@ -112,6 +128,22 @@ impl HttpClient {
             String::from_utf8(body).map_err(|_| ClientError::protocol(format!("{path} is not UTF-8")))?;
         Ok((status, text))
     }
+}
+
+/// Says in the words of ureq what is trusted and who we are.
+fn tls_config(tls: &ClientTls) -> TlsConfig {
+    let owned = |certificate: &CertificateDer<'_>| Certificate::from_der(certificate).to_owned();
+    // It takes keys in PEM alone.
+    let identity = tls.identity().and_then(|(chain, key)| {
+        let chain: Vec<_> = chain.iter().map(owned).collect();
+        Some(ClientCert::new_with_certs(&chain, PrivateKey::from_pem(key.expose()).ok()?))
+    });
+    let roots: Vec<_> = tls.roots().iter().map(owned).collect();
+    TlsConfig::builder()
+        .root_certs(RootCerts::new_with_certs(&roots))
+        .client_cert(identity)
+        .unversioned_rustls_crypto_provider(tls.provider())
+        .build()
 }
 
 /// What a request signs.
@@ -174,6 +206,8 @@ fn unanswered(error: ureq::Error) -> ClientError {
         ureq::Error::Timeout(_) => {
             std::io::Error::new(std::io::ErrorKind::TimedOut, error.to_string()).into()
         }
+        ureq::Error::Rustls(error) => ClientError::Tls(error.to_string()),
+        ureq::Error::Tls(what) => ClientError::Tls(what.to_owned()),
         ureq::Error::Protocol(_) | ureq::Error::BodyExceedsLimit(_) => {
             ClientError::Protocol(error.to_string())
         }

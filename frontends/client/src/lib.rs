@@ -10,6 +10,7 @@ pub mod http;
 pub mod keys;
 mod receiver;
 mod sender;
+mod stream;
 mod wait;
 
 #[cfg(test)]
@@ -18,11 +19,13 @@ mod fake;
 mod fake_keys;
 
 pub use client::{Client, Config, OwnedReply};
-pub use connection::{Connection, Options};
+pub use connection::{Connection, Options, Tls};
 pub use credentials::Credentials;
 pub use envelope::{Envelope, EnvelopeError};
 pub use error::{ClientError, Result, ServerError};
 pub use http::{HttpClient, HttpReply};
+pub use keymill_tls::{ClientOptions, ClientTls};
+pub use keymill_wire::hello::ALPN;
 pub use keys::{DataKey, DataKeys, KeysError};
 pub use receiver::{Answer, Receiver};
 pub use sender::Sender;

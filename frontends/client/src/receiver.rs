@@ -2,7 +2,7 @@
 //! and the buffer is used again once the answers in it are gone.
 
 use std::fmt;
-use std::io::{self, Read};
+use std::io;
 use std::net::TcpStream;
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use zeroize::Zeroize;
 
 use crate::error::{ClientError, Result, ServerError, undecodable};
 use crate::sender::operation_of;
+use crate::stream::Incoming;
 
 /// Bytes of a fresh buffer: an answer to 256 items of 1 KiB fits with room to spare.
 const BUFFER_BYTES: usize = 512 * 1024;
@@ -111,8 +112,8 @@ impl Receiver {
         self.sent.load(Ordering::Acquire) - self.received
     }
 
-    pub(crate) fn stream(&self) -> &TcpStream {
-        &self.frames.stream
+    pub(crate) fn socket(&self) -> &TcpStream {
+        self.frames.stream.socket()
     }
 }
 
@@ -132,7 +133,7 @@ pub(crate) struct Frame {
 
 /// Cuts what a socket brings into frames.
 pub(crate) struct Frames {
-    stream: TcpStream,
+    stream: Incoming,
     /// As long as its capacity: a read needs bytes to write over, and writing zeros first would cost as much as the copy.
     buffer: Arc<Vec<u8>>,
     /// What is read and not cut yet.
@@ -159,7 +160,7 @@ impl Drop for Frames {
 }
 
 impl Frames {
-    pub(crate) fn new(stream: TcpStream, max_frame: usize) -> Self {
+    pub(crate) fn new(stream: Incoming, max_frame: usize) -> Self {
         let buffer = Arc::new(vec![0; BUFFER_BYTES]);
         Self { stream, buffer, unread: 0..0, spares: Vec::new(), max_frame }
     }
@@ -255,7 +256,7 @@ mod tests {
     fn pair(max_frame: usize) -> (TcpStream, Frames) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        (listener.accept().unwrap().0, Frames::new(stream, max_frame))
+        (listener.accept().unwrap().0, Frames::new(Incoming::Plain(stream), max_frame))
     }
 
     fn framed(payload: &[u8]) -> Vec<u8> {

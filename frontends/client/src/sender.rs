@@ -1,8 +1,7 @@
 //! The sending half of a connection: requests are serialised straight into one buffer, which goes out when it is full or
 //! when it is flushed.
 
-use std::io::Write;
-use std::net::{Shutdown, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,6 +10,7 @@ use keymill_wire::frame::LENGTH_BYTES;
 use keymill_wire::request::encode_request;
 
 use crate::error::{ClientError, Result};
+use crate::stream::Outgoing;
 
 /// Bytes in the buffer that are sent without waiting for a flush: a frame of 64 to 256 KiB stays in the L2 cache.
 const FLUSH_BYTES: usize = 256 * 1024;
@@ -23,14 +23,14 @@ const OPERATION_BITS: u32 = 8;
 /// Sends requests; may live on another thread than its [`Receiver`](crate::Receiver).
 #[derive(Debug)]
 pub struct Sender {
-    stream: TcpStream,
+    stream: Outgoing,
     buffer: Vec<u8>,
     sent: Arc<AtomicU64>,
     max_frame: usize,
 }
 
 impl Sender {
-    pub(crate) fn new(stream: TcpStream, max_frame: usize, sent: Arc<AtomicU64>) -> Self {
+    pub(crate) fn new(stream: Outgoing, max_frame: usize, sent: Arc<AtomicU64>) -> Self {
         Self { stream, buffer: Vec::new(), sent, max_frame }
     }
 
@@ -76,11 +76,11 @@ impl Sender {
     /// `Io`.
     pub fn finish(mut self) -> Result<()> {
         self.flush()?;
-        Ok(self.stream.shutdown(Shutdown::Write)?)
+        Ok(self.stream.finish()?)
     }
 
-    pub(crate) fn stream(&self) -> &TcpStream {
-        &self.stream
+    pub(crate) fn socket(&self) -> &TcpStream {
+        self.stream.socket()
     }
 }
 

@@ -12,4 +12,4 @@ mod stream;
 mod v1;
 
 pub use probes::Readiness;
-pub use server::{Config, Http, bind};
+pub use server::{ALPN, Config, Http, bind};

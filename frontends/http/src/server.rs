@@ -15,8 +15,11 @@ use actix_web::http::Method;
 use actix_web::web::{self, Payload};
 use actix_web::{App, HttpRequest, HttpResponse};
 use keymill_core::error::{Error, ErrorKind};
+use keymill_core::seam::auth::PeerCertificate;
+use keymill_listen::{Line, Secured, secure};
 use keymill_runtime::actor::ArbiterHandle;
 use keymill_runtime::{Frontend, FrontendError, Gate, StopSignal};
+use keymill_tls::ServerTls;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::body::Strangers;
@@ -28,6 +31,9 @@ use crate::{aliyun, v1};
 
 /// How long a connection that is to be closed may go on sending what nobody reads.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// What is spoken under TLS, as ALPN names it.
+pub const ALPN: &[u8] = b"http/1.1";
 
 /// Options of the frontend.
 #[derive(Clone, Debug)]
@@ -50,6 +56,8 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// Signed requests of one access key that are remembered against replays, at most; past that it is throttled.
     pub max_nonces: usize,
+    /// TLS; without it, the listener must be on loopback.
+    pub tls: Option<ServerTls>,
     /// Whether all listeners of the program serve, for `/readyz`.
     pub readiness: Readiness,
 }
@@ -67,6 +75,7 @@ impl Config {
             write_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(10),
             max_nonces: 1 << 22,
+            tls: None,
             readiness: Readiness::default(),
         }
     }
@@ -81,9 +90,9 @@ pub struct Http {
 /// Binds the listener.
 ///
 /// # Errors
-/// [`FrontendError`] where the address is taken, or lies outside loopback, where TLS is needed.
+/// [`FrontendError`] where the address is taken, or lies outside loopback without TLS.
 pub fn bind(config: Config) -> Result<Http, FrontendError> {
-    let listener = keymill_runtime::frontend::bind_loopback(config.address)?;
+    let listener = keymill_listen::bind(config.address, config.tls.as_ref(), "http.tls")?;
     Ok(Http { config, listener })
 }
 
@@ -229,6 +238,12 @@ async fn take_connections(
             let mut stop = stop.clone();
             async move { stop.given().await }
         })
+        // Whoever handles a request finds there who is at the other end.
+        .on_connect_ext(|stream: &Stream<Line>, extensions| {
+            if let Some(peer) = stream.peer() {
+                extensions.insert::<Arc<PeerCertificate>>(peer.clone());
+            }
+        })
         .h1(app(worker.clone()))
         .new_service(())
         .await;
@@ -246,10 +261,10 @@ async fn take_connections(
             let connections = worker.gate.metrics().connections.with_label_values(&[v1::NAME]);
             connections.inc();
             if let Ok(stream) = tokio::net::TcpStream::from_std(stream) {
-                let peer = stream.peer_addr().ok();
-                let Config { head_timeout, write_timeout, .. } = worker.config;
-                let stream = Stream::new(stream, head_timeout, write_timeout, LONG_LINE_BYTES);
-                if let Err(error) = http.call((stream, peer)).await {
+                let address = stream.peer_addr().ok();
+                if let Some(stream) = open_stream(stream, address, &worker).await
+                    && let Err(error) = http.call((stream, address)).await
+                {
                     tracing::debug!(%error, "a connection ended early");
                 }
             }
@@ -264,6 +279,22 @@ async fn take_connections(
         tasks.abort_all();
     }
     worker.arbiter.stop().await;
+}
+
+/// Shakes hands, where there is TLS, and watches what comes out of it; `None` where that fails, or the server stops first.
+async fn open_stream(
+    stream: tokio::net::TcpStream,
+    address: Option<SocketAddr>,
+    worker: &Worker,
+) -> Option<Stream<Line>> {
+    let Config { head_timeout, write_timeout, ref tls, .. } = worker.config;
+    let mut stop = worker.stop.clone();
+    let secured = tokio::select! {
+        secured = secure(stream, tls.as_ref(), v1::NAME, &worker.gate, address.map(|peer| peer.ip())) => secured,
+        () = stop.given() => None,
+    };
+    let Secured { line, peer } = secured?;
+    Some(Stream::new(line, head_timeout, write_timeout, LONG_LINE_BYTES).with_peer(peer))
 }
 
 /// Makes the routes; a dialect adds its own here.

@@ -7,9 +7,11 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use keymill_core::seam::auth::PeerCertificate;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
@@ -25,6 +27,7 @@ const POISON: &[u8] = b"\0";
 /// A connection as the parser sees it.
 pub(crate) struct Stream<S> {
     inner: S,
+    peer: Option<Arc<PeerCertificate>>,
     framing: Framing,
     /// What the parser is to be given before more is read.
     given: VecDeque<u8>,
@@ -32,6 +35,7 @@ pub(crate) struct Stream<S> {
     head_timer: Option<Pin<Box<Sleep>>>,
     write_timeout: Duration,
     write_timer: Option<Pin<Box<Sleep>>>,
+    flush_timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Stream<S> {
@@ -39,13 +43,25 @@ impl<S> Stream<S> {
     pub(crate) fn new(inner: S, head_timeout: Duration, write_timeout: Duration, long_line: usize) -> Self {
         Self {
             inner,
+            peer: None,
             framing: Framing { long_line, ..Framing::default() },
             given: VecDeque::new(),
             head_timeout,
             head_timer: None,
             write_timeout,
             write_timer: None,
+            flush_timer: None,
         }
+    }
+
+    /// Notes who is at the other end.
+    pub(crate) fn with_peer(self, peer: Option<Arc<PeerCertificate>>) -> Self {
+        Self { peer, ..self }
+    }
+
+    /// Returns who is at the other end, where a certificate was shown and verified.
+    pub(crate) fn peer(&self) -> Option<&Arc<PeerCertificate>> {
+        self.peer.as_ref()
     }
 }
 
@@ -105,26 +121,36 @@ impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        match Pin::new(&mut this.inner).poll_write(cx, bytes) {
-            Poll::Pending => {
-                let timer = this.write_timer.get_or_insert_with(|| Box::pin(sleep(this.write_timeout)));
-                ready!(timer.as_mut().poll(cx));
-                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-            }
-            written => {
-                this.write_timer = None;
-                written
-            }
-        }
+        let written = Pin::new(&mut this.inner).poll_write(cx, bytes);
+        within(this.write_timeout, &mut this.write_timer, written, cx)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+        let this = &mut *self;
+        // Under TLS, what was written may wait here.
+        let flushed = Pin::new(&mut this.inner).poll_flush(cx);
+        within(this.write_timeout, &mut this.flush_timer, flushed, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_shutdown(cx)
     }
+}
+
+/// Fails once something has been pending for too long.
+fn within<T>(
+    patience: Duration,
+    timer: &mut Option<Pin<Box<Sleep>>>,
+    polled: Poll<io::Result<T>>,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<T>> {
+    if polled.is_ready() {
+        *timer = None;
+        return polled;
+    }
+    let timer = timer.get_or_insert_with(|| Box::pin(sleep(patience)));
+    ready!(timer.as_mut().poll(cx));
+    Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// Where in a request the stream is.
@@ -479,6 +505,17 @@ mod tests {
         let error = tokio::select! { error = read => error, () = drip => unreachable!() };
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert_eq!(begun.elapsed().as_secs(), STALL.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_waits_below_for_a_flush_ends_the_connection_as_well() {
+        let (near, _far) = tokio::io::duplex(16);
+        // Takes all at once, as TLS does, and waits with the flush.
+        let below = tokio::io::BufWriter::new(near);
+        let mut stream = Stream::new(below, STALL, STALL, LONG_LINE_BYTES);
+        stream.write_all(&[0; 1024]).await.unwrap();
+        let error = stream.flush().await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 
     #[tokio::test(start_paused = true)]

@@ -115,8 +115,8 @@ fn run_bench(args: &keymill_bench::BenchArgs) -> Result<()> {
 
 fn run_batch(direction: Direction, server: &ServerArgs, args: &BatchArgs) -> Result<()> {
     let target = Target::find(server)?;
-    let address = target.tcp_only()?.to_owned();
-    let summary = batch::run(direction, args, &batch::Target { address, credentials: target.credentials })
+    let tcp = target.tcp_only()?.clone();
+    let summary = batch::run(direction, args, &batch::Target { tcp, credentials: target.credentials })
         .map_err(Failure::of_batch)?;
     match (args.output == batch::Place::Standard, args.json) {
         // Standard output has the rows.

@@ -4,27 +4,39 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use keymill_client::Credentials;
+use keymill_client::{ALPN, ClientOptions, ClientTls, Credentials, Options, Tls};
 use keymill_core::Sensitive;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
+use crate::config::read_key;
 use crate::failure::{Failure, Result};
 use crate::private;
 
 /// Where a server on this machine listens unless told otherwise.
 const DEFAULT_TCP: &str = "127.0.0.1:8471";
+/// What a MessagePack TCP address under TLS begins with.
+const TLS: &str = "tls://";
 
 /// The flags of every command that talks to a server.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Server")]
 pub(crate) struct ServerArgs {
-    /// MessagePack TCP address of the server [env: KEYMILL_TCP] [default: 127.0.0.1:8471]
+    /// MessagePack TCP address of the server, tls://HOST:PORT where it speaks TLS [env: KEYMILL_TCP] [default: 127.0.0.1:8471]
     #[arg(long, global = true, value_name = "HOST:PORT")]
     tcp: Option<String>,
-    /// HTTP address of the server, http://HOST:PORT [env: KEYMILL_URL]
+    /// HTTP address of the server, http://HOST:PORT or https://HOST:PORT [env: KEYMILL_URL]
     #[arg(long, global = true, value_name = "URL")]
     url: Option<String>,
+    /// The CAs that vouch for a server under TLS, in PEM; no others are trusted [env: KEYMILL_CA]
+    #[arg(long, global = true, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// A certificate to show to the server, in PEM, with its chain [env: KEYMILL_CLIENT_CERTIFICATE]
+    #[arg(long, global = true, value_name = "FILE", requires = "client_key")]
+    client_certificate: Option<PathBuf>,
+    /// Its private key, in PEM, mode 0600 [env: KEYMILL_CLIENT_KEY]
+    #[arg(long, global = true, value_name = "FILE", requires = "client_certificate")]
+    client_key: Option<PathBuf>,
     /// File with the access key as JSON, mode 0600; else KEYMILL_ACCESS_KEY_ID and KEYMILL_ACCESS_KEY_SECRET, else the
     /// file that `keymill login` wrote
     #[arg(long, global = true, value_name = "FILE")]
@@ -34,11 +46,22 @@ pub(crate) struct ServerArgs {
 /// A server, and the access key to call it with.
 pub(crate) struct Target {
     /// MessagePack TCP address, where one is known.
-    pub(crate) tcp: Option<String>,
+    pub(crate) tcp: Option<Tcp>,
     /// HTTP address, where one is known.
     pub(crate) url: Option<String>,
+    /// TLS, where one of them needs it.
+    pub(crate) tls: Option<ClientTls>,
     /// Who calls.
     pub(crate) credentials: Credentials,
+}
+
+/// A MessagePack TCP address.
+#[derive(Clone, Debug)]
+pub(crate) struct Tcp {
+    /// Host and port.
+    pub(crate) address: String,
+    /// TLS, where the server speaks it.
+    pub(crate) tls: Option<Tls>,
 }
 
 /// An access key as a file holds it, with the addresses that it is for.
@@ -55,6 +78,15 @@ pub(crate) struct CredentialsFile {
     /// MessagePack TCP address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) tcp: Option<String>,
+    /// The CAs that vouch for the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ca: Option<PathBuf>,
+    /// A certificate to show to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) client_certificate: Option<PathBuf>,
+    /// The private key of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) client_key: Option<PathBuf>,
 }
 
 impl Drop for CredentialsFile {
@@ -64,6 +96,19 @@ impl Drop for CredentialsFile {
 }
 
 impl CredentialsFile {
+    /// Takes an access key, for a server that is named elsewhere.
+    pub(crate) fn of(access_key_id: String, access_key_secret: String) -> Self {
+        Self {
+            access_key_id,
+            access_key_secret,
+            url: None,
+            tcp: None,
+            ca: None,
+            client_certificate: None,
+            client_key: None,
+        }
+    }
+
     /// Reads the file at `path`; `None` where there is none.
     pub(crate) fn read(path: &Path) -> Result<Option<Self>> {
         let Some(text) = private::read(path)? else { return Ok(None) };
@@ -79,7 +124,7 @@ impl CredentialsFile {
     pub(crate) fn encode(&self) -> Sensitive {
         // Reserved at once: a growing buffer would leave copies of the secret behind.
         let mut text = Vec::with_capacity(1024);
-        serde_json::to_writer_pretty(&mut text, self).expect("four texts have a JSON form");
+        serde_json::to_writer_pretty(&mut text, self).expect("texts have a JSON form");
         text.push(b'\n');
         Sensitive::new(text)
     }
@@ -128,7 +173,7 @@ fn resolve_in(args: &ServerArgs, around: &Surroundings<'_>) -> Result<Credential
                 "KEYMILL_ACCESS_KEY_ID and KEYMILL_ACCESS_KEY_SECRET go together, and one of them is not set",
             ));
         };
-        found = Some(CredentialsFile { access_key_id, access_key_secret, url: None, tcp: None });
+        found = Some(CredentialsFile::of(access_key_id, access_key_secret));
     }
     let mut found = found.ok_or_else(no_access_key)?;
     let named =
@@ -137,6 +182,22 @@ fn resolve_in(args: &ServerArgs, around: &Surroundings<'_>) -> Result<Credential
         .or_else(|| named(variable("KEYMILL_TCP"), variable("KEYMILL_URL")))
         .or_else(|| named(found.tcp.take(), found.url.take()))
         .unwrap_or_else(|| (Some(DEFAULT_TCP.to_owned()), None));
+    let path = |name: &str| variable(name).map(PathBuf::from);
+    found.ca = args.ca.clone().or_else(|| path("KEYMILL_CA")).or_else(|| found.ca.take());
+    // A certificate and its key come from one place.
+    let pair = |certificate: Option<PathBuf>, key: Option<PathBuf>| {
+        (certificate.is_some() || key.is_some()).then_some((certificate, key))
+    };
+    (found.client_certificate, found.client_key) =
+        pair(args.client_certificate.clone(), args.client_key.clone())
+            .or_else(|| pair(path("KEYMILL_CLIENT_CERTIFICATE"), path("KEYMILL_CLIENT_KEY")))
+            .or_else(|| pair(found.client_certificate.take(), found.client_key.take()))
+            .unwrap_or_default();
+    let has_tls = [&found.tcp, &found.url].into_iter().flatten().any(|address| is_tls(address));
+    if !has_tls && (args.ca.is_some() || args.client_certificate.is_some()) {
+        return Err(Failure::wrong_use("a CA or certificate is named, and the address is one without TLS")
+            .next("write tls://HOST:PORT behind --tcp, or https://HOST:PORT behind --url"));
+    }
     Ok(found)
 }
 
@@ -150,21 +211,63 @@ impl Target {
     pub(crate) fn of_file(file: &CredentialsFile) -> Result<Self> {
         let id = file.access_key_id.parse().map_err(Failure::because("access key"))?;
         let credentials = Credentials::new(id, file.access_key_secret.clone());
-        Ok(Self { tcp: file.tcp.clone(), url: file.url.clone(), credentials })
+        let has_tls = [&file.tcp, &file.url].into_iter().flatten().any(|address| is_tls(address));
+        let tls = has_tls.then(|| open_tls(file)).transpose()?;
+        let tcp = file.tcp.as_ref().map(|address| match (address.strip_prefix(TLS), &tls) {
+            (Some(address), Some(tls)) => {
+                let host = address.rsplit_once(':').map_or(address, |(host, _)| host).to_owned();
+                Tcp { address: address.to_owned(), tls: Some(Tls { tls: tls.clone(), host }) }
+            }
+            _ => Tcp::plain(address),
+        });
+        Ok(Self { tcp, url: file.url.clone(), tls, credentials })
     }
 
     /// Makes the target of a server in this process.
     pub(crate) fn of(address: &str, credentials: Credentials) -> Self {
-        Self { tcp: Some(address.to_owned()), url: None, credentials }
+        Self { tcp: Some(Tcp::plain(address)), url: None, tls: None, credentials }
     }
 
     /// Returns the MessagePack TCP address, for commands that speak nothing else.
-    pub(crate) fn tcp_only(&self) -> Result<&str> {
-        self.tcp.as_deref().ok_or_else(|| {
+    pub(crate) fn tcp_only(&self) -> Result<&Tcp> {
+        self.tcp.as_ref().ok_or_else(|| {
             Failure::wrong_use("this command speaks MessagePack TCP, and only an HTTP address was given")
                 .next("add --tcp HOST:PORT, or set KEYMILL_TCP")
         })
     }
+}
+
+impl Tcp {
+    /// Names a listener without TLS.
+    pub(crate) fn plain(address: &str) -> Self {
+        Self { address: address.to_owned(), tls: None }
+    }
+
+    /// Returns the options of a connection there.
+    pub(crate) fn options(&self) -> Options {
+        Options { tls: self.tls.clone(), ..Options::default() }
+    }
+}
+
+fn is_tls(address: &str) -> bool {
+    address.starts_with(TLS) || address.starts_with("https://")
+}
+
+fn open_tls(file: &CredentialsFile) -> Result<ClientTls> {
+    let ca = file.ca.clone().ok_or_else(|| {
+        Failure::wrong_use("the address is one with TLS, and no CA is named that vouches for the server")
+            .next("name the file of its certificates with --ca FILE, or set KEYMILL_CA")
+    })?;
+    let identity = match (&file.client_certificate, &file.client_key) {
+        (Some(certificate), Some(key)) => Some((certificate.clone(), key.clone())),
+        (None, None) => None,
+        _ => {
+            return Err(Failure::wrong_use(
+                "a client certificate and its key go together, and one of them is not set",
+            ));
+        }
+    };
+    ClientTls::open(&ClientOptions { ca, identity, read_key }, ALPN).map_err(Failure::because("TLS"))
 }
 
 fn no_access_key() -> Failure {
@@ -191,6 +294,10 @@ mod tests {
         )?)
     }
 
+    fn tcp(target: &Target) -> Option<&str> {
+        target.tcp.as_ref().map(|tcp| tcp.address.as_str())
+    }
+
     fn file() -> (tempfile::TempDir, PathBuf) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("credentials.json");
@@ -205,12 +312,12 @@ mod tests {
     fn flags_come_before_the_environment_and_that_before_the_file() {
         let (_directory, path) = file();
         let target = find(ServerArgs::default(), &[], Some(&path)).unwrap();
-        assert_eq!((target.tcp.as_deref(), target.url.as_deref()), (Some("file:1"), Some("http://file:2")));
+        assert_eq!((tcp(&target), target.url.as_deref()), (Some("file:1"), Some("http://file:2")));
         assert_eq!(target.credentials.access_key_id().as_str(), "KMfile00001");
 
         let target = find(ServerArgs::default(), &[("KEYMILL_URL", "http://env:3")], Some(&path)).unwrap();
         assert_eq!(
-            (target.tcp.as_deref(), target.url.as_deref()),
+            (tcp(&target), target.url.as_deref()),
             (None, Some("http://env:3")),
             "addresses are not mixed"
         );
@@ -218,14 +325,14 @@ mod tests {
         let args = ServerArgs { tcp: Some("flag:4".into()), ..ServerArgs::default() };
         let variables = [KEY[0], KEY[1], ("KEYMILL_TCP", "env:5")];
         let target = find(args, &variables, Some(&path)).unwrap();
-        assert_eq!((target.tcp.as_deref(), target.url.as_deref()), (Some("flag:4"), None));
+        assert_eq!((tcp(&target), target.url.as_deref()), (Some("flag:4"), None));
         assert_eq!(target.credentials.access_key_id().as_str(), "KMenv000001");
     }
 
     #[test]
     fn a_server_on_this_machine_is_the_default() {
         let target = find(ServerArgs::default(), &KEY, None).unwrap();
-        assert_eq!(target.tcp_only().unwrap(), DEFAULT_TCP);
+        assert_eq!(target.tcp_only().unwrap().address, DEFAULT_TCP);
     }
 
     #[test]
@@ -262,6 +369,36 @@ mod tests {
         let again = CredentialsFile::read(&path).unwrap().unwrap();
         assert_eq!(again.access_key_secret, "file-secret");
         assert_eq!(again.tcp.as_deref(), Some("file:1"));
+    }
+
+    #[test]
+    fn an_address_with_tls_needs_a_ca_and_a_ca_needs_such_an_address() {
+        let told = |args| find(args, &KEY, None).err().unwrap().to_string();
+        for (tcp, url) in [(Some("tls://h:1"), None), (None, Some("https://h:1"))] {
+            let args =
+                ServerArgs { tcp: tcp.map(Into::into), url: url.map(Into::into), ..ServerArgs::default() };
+            assert!(told(args.clone()).contains("--ca FILE"));
+            let directory = tempfile::tempdir().unwrap();
+            let (ca, key) = (directory.path().join("ca.pem"), directory.path().join("key.pem"));
+            let pair = rcgen::generate_simple_self_signed(["h".to_owned()]).unwrap();
+            std::fs::write(&ca, pair.cert.pem()).unwrap();
+            private::create(&key, pair.signing_key.serialize_pem().as_bytes()).unwrap();
+            let args = ServerArgs { ca: Some(ca.clone()), ..args };
+            let target = find(args.clone(), &KEY, None).unwrap();
+            assert!(target.tls.is_some());
+            if let Ok(Tcp { address, tls }) = target.tcp_only() {
+                assert_eq!((address.as_str(), tls.as_ref().unwrap().host.as_str()), ("h:1", "h"));
+            }
+            let shown = ServerArgs { client_certificate: Some(ca), client_key: Some(key.clone()), ..args };
+            assert!(find(shown.clone(), &KEY, None).is_ok());
+            std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+            assert!(told(shown).contains("open to others"));
+        }
+        let args = ServerArgs { tcp: Some("h:1".into()), ca: Some("ca.pem".into()), ..ServerArgs::default() };
+        assert!(told(args).contains("without TLS"));
+        // One that comes from elsewhere is not needed, and not in the way.
+        let variables = [KEY[0], KEY[1], ("KEYMILL_CA", "/absent/ca.pem")];
+        assert!(find(ServerArgs::default(), &variables, None).is_ok());
     }
 
     #[test]

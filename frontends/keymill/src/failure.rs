@@ -97,7 +97,12 @@ impl Failure {
         let failure = Self::new(error.to_string());
         match error {
             ClientError::Io(_) => failure.next(
-                "start the server with `keymill serve`, or name another with --tcp HOST:PORT or --url http://HOST:PORT",
+                "start the server with `keymill serve`, or name another with --tcp HOST:PORT or --url http://HOST:PORT; one that speaks TLS is \
+                 tls://HOST:PORT or https://HOST:PORT",
+            ),
+            ClientError::Tls(_) => failure.next(
+                "check that the address is one with TLS, that its host is a name in the server's certificate, that --ca names the CA of that, \
+                 and whether the server wants a certificate (--client-certificate FILE --client-key FILE)",
             ),
             ClientError::Refused(refusal) => match next_after(refusal) {
                 Some(next) => failure.next(next),

@@ -8,7 +8,7 @@ use keymill_core::seam::audit::AuditLog;
 use keymill_core::seam::store::Store;
 use keymill_runtime::engine::Bootstrap;
 use keymill_runtime::frontend::Stopper;
-use keymill_runtime::{Engine, Frontend, FrontendError, StopSignal};
+use keymill_runtime::{Engine, Frontend, FrontendError, Gate, StopSignal};
 
 use crate::config::{Config, Places, RootKind};
 use crate::failure::{Failure, Result};
@@ -106,6 +106,11 @@ impl Instance {
         let (stopper, signal) = Stopper::new();
         let instance = Self { engine, stopper, signal, frontends: Vec::new() };
         Ok(Started { instance, bootstrap, is_new_root })
+    }
+
+    /// Returns the way in.
+    pub(crate) fn gate(&self) -> Gate {
+        self.engine.gate()
     }
 
     /// Runs a frontend on a thread of its own; its end is told to `ended`.

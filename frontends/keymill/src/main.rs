@@ -16,6 +16,7 @@ mod output;
 mod plugins;
 mod private;
 mod process;
+mod renewal;
 mod root;
 mod serve;
 mod tokens;

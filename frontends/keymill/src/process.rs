@@ -52,26 +52,40 @@ fn may_lock_any_amount() -> bool {
         .is_some_and(|effective| effective >> 14 & 1 == 1)
 }
 
-/// The signals that ask the process to end; blocked in every thread, and waited for by one.
+/// The signals that ask the process to end, and by choice the one that asks it to read its certificates again; blocked in every thread,
+/// and waited for by one.
 pub(crate) struct EndSignals(SigSet);
 
 impl EndSignals {
     /// Blocks them. To be called before the first thread is made, since threads inherit what is blocked.
-    pub(crate) fn block() -> Result<Self> {
-        let set: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
+    /// SIGHUP ends the process where `with_hangup` is not said.
+    pub(crate) fn block(with_hangup: bool) -> Result<Self> {
+        let mut set: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
+        if with_hangup {
+            set.add(Signal::SIGHUP);
+        }
         set.thread_block().map_err(Failure::because("signals"))?;
         Ok(Self(set))
     }
 
-    /// Calls `first` at the first of them. A second SIGINT ends the process at once with exit code 1: someone at a terminal does not
-    /// want to wait; a second SIGTERM is what supervisors repeat, and changes nothing.
-    pub(crate) fn watch(self, first: impl FnOnce(Signal) + Send + 'static) -> Result<()> {
+    /// Calls `end` at the first that asks to end, and `hangup` at each SIGHUP. A second SIGINT ends the process at once with exit code
+    /// 1: someone at a terminal does not want to wait; a second SIGTERM is what supervisors repeat, and changes nothing.
+    pub(crate) fn watch(
+        self,
+        end: impl FnOnce(Signal) + Send + 'static,
+        hangup: impl Fn() + Send + 'static,
+    ) -> Result<()> {
         let wait = move || {
-            let Ok(signal) = self.0.wait() else { return };
-            first(signal);
+            let mut end = Some(end);
             while let Ok(signal) = self.0.wait() {
-                if signal == Signal::SIGINT {
-                    std::process::exit(1);
+                match (signal, end.take()) {
+                    (Signal::SIGHUP, still) => {
+                        end = still;
+                        hangup();
+                    }
+                    (signal, Some(end)) => end(signal),
+                    (Signal::SIGINT, None) => std::process::exit(1),
+                    (_, None) => {}
                 }
             }
         };

@@ -1,13 +1,12 @@
 //! `keymill serve`: hardens the process, starts the engine and both listeners, says where they are, and drains on SIGTERM.
 
-use std::io::{IsTerminal, Read};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{IsTerminal, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::Duration;
 
 use clap::Args;
-use keymill_client::HttpClient;
 use keymill_http::{Http, Readiness};
 use keymill_msgpack::Msgpack;
 use keymill_runtime::FrontendError;
@@ -19,6 +18,7 @@ use crate::credentials::CredentialsFile;
 use crate::failure::{Failure, Result};
 use crate::instance::{Ended, Instance, Started, Taken};
 use crate::process::{self, EndSignals};
+use crate::renewal::{self, Watched};
 use crate::root::Existing;
 use crate::{log, output, private};
 
@@ -78,11 +78,13 @@ pub(crate) struct ServeArgs {
 /// How long a listener may take until it answers for the first time.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The content of `addresses.json`.
+/// The content of `addresses.json`: where the listeners are, and how a client is told of them.
 #[derive(Serialize)]
 struct Addresses {
     http: SocketAddr,
     msgpack: SocketAddr,
+    url: String,
+    tcp: String,
 }
 
 /// What the main thread waits for.
@@ -94,14 +96,15 @@ enum Event {
 /// Serves until told to stop.
 pub(crate) fn run(args: &ServeArgs) -> Result<()> {
     process::harden()?;
-    let signals = EndSignals::block()?;
     let config = configure(args)?;
+    // Without TLS there is nothing to read again, and the end of a terminal ends what was started in it.
+    let signals = EndSignals::block(config.http.tls.is_some() || config.msgpack.tls.is_some())?;
     log::begin(&config.log.filter)?;
     let (events, happened) = mpsc::channel();
     let signalled = events.clone();
-    signals.watch(move |signal| {
-        let _nobody_waits = signalled.send(Event::Signal(signal));
-    })?;
+    let (read_now, asked) = renewal::Now::new();
+    let end = move |signal| drop(signalled.send(Event::Signal(signal)));
+    signals.watch(end, move || read_now.ask())?;
     if let Some(warning) = config.process.lock_memory.then(process::lock_memory).flatten() {
         tracing::warn!("{warning}");
     }
@@ -122,6 +125,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<()> {
     if config.root.kind == RootKind::File {
         tell_of_root(&places, is_new_root);
     }
+    renewal::watch(listeners.watched.clone(), instance.gate(), asked)?;
     let served = listeners.serve(&places, &mut instance, &events);
     let outcome = served.and_then(|ready| {
         let outcome = wait(&happened);
@@ -157,6 +161,8 @@ struct Listeners {
     msgpack: Msgpack,
     addresses: Addresses,
     readiness: Readiness,
+    /// Those that have TLS.
+    watched: Watched,
 }
 
 impl Listeners {
@@ -166,13 +172,23 @@ impl Listeners {
                 .next("name other addresses with --http ADDR:PORT and --msgpack ADDR:PORT")
         };
         let readiness = Readiness::default();
-        let http = keymill_http::bind(config.http(readiness.clone())).map_err(refused)?;
-        let msgpack = keymill_msgpack::bind(config.msgpack()).map_err(refused)?;
+        let (http, msgpack) = (config.http(readiness.clone())?, config.msgpack()?);
+        let (url, tcp) = (
+            if http.tls.is_some() { "https" } else { "http" },
+            if msgpack.tls.is_some() { "tls://" } else { "" },
+        );
+        let tls = [("http", http.tls.clone()), ("msgpack", msgpack.tls.clone())];
+        let watched = tls.into_iter().filter_map(|(name, tls)| Some((name, tls?))).collect();
+        let http = keymill_http::bind(http).map_err(refused)?;
+        let msgpack = keymill_msgpack::bind(msgpack).map_err(refused)?;
+        let (at, msgpack_at) = (http.local_addr().map_err(refused)?, msgpack.local_addr().map_err(refused)?);
         let addresses = Addresses {
-            http: http.local_addr().map_err(refused)?,
-            msgpack: msgpack.local_addr().map_err(refused)?,
+            http: at,
+            msgpack: msgpack_at,
+            url: format!("{url}://{at}"),
+            tcp: format!("{tcp}{msgpack_at}"),
         };
-        Ok(Self { http, msgpack, addresses, readiness })
+        Ok(Self { http, msgpack, addresses, readiness, watched })
     }
 
     /// Has them run, and says where they are once they answer.
@@ -182,31 +198,35 @@ impl Listeners {
         instance: &mut Instance,
         events: &mpsc::Sender<Event>,
     ) -> Result<Readiness> {
-        let Self { http, msgpack, addresses, readiness } = self;
+        let Self { http, msgpack, addresses, readiness, watched } = self;
         let tell = |events: mpsc::Sender<Event>| move |ended| drop(events.send(Event::Ended(ended)));
         instance.run(http, tell(events.clone()))?;
         instance.run(msgpack, tell(events.clone()))?;
-        await_answers(&addresses)?;
+        let has_tls = |name| watched.iter().any(|(known, _)| *known == name);
+        await_answer("msgpack", addresses.msgpack, has_tls("msgpack"), b"")?;
+        await_answer("http", addresses.http, has_tls("http"), b"GET /healthz HTTP/1.0\r\n\r\n")?;
         let text = serde_json::to_vec(&addresses).map_err(Failure::because("addresses"))?;
         private::replace(&places.addresses, &text)?;
         readiness.set(true);
-        let Addresses { http, msgpack } = addresses;
+        let Addresses { url: http, tcp: msgpack, .. } = addresses;
         tracing::info!(%http, %msgpack, data = %places.data.display(), "serving");
         Ok(readiness)
     }
 }
 
-/// Waits until both listeners answer: a port that is bound takes connections before anybody serves them.
-fn await_answers(addresses: &Addresses) -> Result<()> {
-    let silent = |name| move |error| Failure::new(format!("the {name} listener does not answer: {error}"));
-    let mut greeting = TcpStream::connect_timeout(&addresses.msgpack, PATIENCE).map_err(silent("msgpack"))?;
-    greeting.set_read_timeout(Some(PATIENCE)).map_err(silent("msgpack"))?;
-    greeting.read_exact(&mut [0]).map_err(silent("msgpack"))?;
-    let silent = |error| Failure::new(format!("the http listener does not answer: {error}"));
-    HttpClient::new(&format!("http://{}", addresses.http), PATIENCE)
-        .and_then(|client| client.get("/healthz"))
-        .map(drop)
-        .map_err(silent)
+/// Waits until a listener answers: a port that is bound takes connections before anybody serves them. Under TLS we may have no certificate
+/// to come in with; whoever serves closes on a client that goes away.
+fn await_answer(name: &str, address: SocketAddr, has_tls: bool, question: &[u8]) -> Result<()> {
+    let asked = || -> std::io::Result<()> {
+        let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        match has_tls {
+            true => stream.shutdown(Shutdown::Write)?,
+            false => stream.write_all(question)?,
+        }
+        stream.read(&mut [0]).map(drop)
+    };
+    asked().map_err(|error| Failure::new(format!("the {name} listener does not answer: {error}")))
 }
 
 /// Waits for a signal, or for a listener that ends by itself.
@@ -259,12 +279,7 @@ impl KeyGoes {
 
     fn tell(&self, bootstrap: &Bootstrap, replace: bool) -> Result<()> {
         let secret = String::from_utf8_lossy(bootstrap.secret.expose()).into_owned();
-        let file = CredentialsFile {
-            access_key_id: bootstrap.id.to_string(),
-            access_key_secret: secret,
-            url: None,
-            tcp: None,
-        };
+        let file = CredentialsFile::of(bootstrap.id.to_string(), secret);
         match self {
             Self::Terminal => output::line(format_args!(
                 "The first access key, which may do everything. It is shown this once:\n\n  \

@@ -242,8 +242,8 @@ fn setup(section: &TokenSection, profile: &[u8], pin: &Sensitive) -> Result<Sens
 /// Serves a module to the process that started this one, until that is gone.
 pub(crate) fn run_worker() -> Result<()> {
     process::harden()?;
-    // Whoever asks a whole group to end means the parent, which drains, and then closes its socket.
-    let _blocked = EndSignals::block()?;
+    // Whoever asks a whole group for something means the parent, which drains before it ends, and then closes its socket.
+    let _blocked = EndSignals::block(true)?;
     worker::run(open_in_worker).map_err(Failure::because("the worker"))
 }
 

@@ -8,17 +8,18 @@ use bytes::{Buf, Bytes, BytesMut};
 use keymill_core::access::Principal;
 use keymill_core::error::{Error, ErrorKind};
 use keymill_core::operation::{Operation, Request};
+use keymill_listen::{Line, secure};
 use keymill_runtime::actor::ArbiterHandle;
 use keymill_runtime::gate::{Ask, Buffered};
 use keymill_runtime::work::Cancel;
 use keymill_runtime::{Call, Framing, Gate, Job, Opened, ReplyTo, Sheet, StopSignal};
 use keymill_wire::frame::{self, Fault, LENGTH_BYTES, Shape};
+use keymill_wire::hello::EXPORTER_LABEL;
 use keymill_wire::{batch, response};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::OwnedReadHalf;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::flow::MAX_BYTES;
-use crate::login::{self, NoLogin};
+use crate::login::{self, Channel, NoLogin};
 use crate::outbox::Outbox;
 use crate::server::Config;
 
@@ -48,70 +49,112 @@ pub(crate) async fn serve(
     mut stop: StopSignal,
 ) {
     let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { return };
+    let login_until = tokio::time::Instant::now() + config.hello_timeout;
     let source = stream.peer_addr().ok().map(|peer| peer.ip());
     let gauge = gate.metrics().connections.with_label_values(&[NAME]);
     gauge.inc();
-    let (mut read, mut write) = stream.into_split();
-    let mut buffer = BytesMut::new();
-    let login = tokio::time::timeout(
-        config.hello_timeout,
-        login::log_in(&mut read, &mut write, &mut buffer, &gate, source),
-    );
-    let principal = tokio::select! {
-        outcome = login => match outcome {
-            Ok(Ok(principal)) => Some(principal),
-            Ok(Err(NoLogin::Refused(words))) => {
-                let _gone = write.write_all(&words).await;
-                None
-            }
-            Ok(Err(NoLogin::Gone)) | Err(_) => None,
-        },
+    let secured = tokio::select! {
+        secured = secure(stream, config.tls.as_ref(), NAME, &gate, source) => secured,
         () = stop.given() => None,
     };
-    if let Some(principal) = principal {
-        let outbox = Outbox::new(gate.clone());
-        let cancel = Cancel::default();
-        let mut reader = Reader {
-            gate,
-            arbiter,
-            outbox: outbox.clone(),
-            cancel: cancel.clone(),
-            principal,
-            source,
-            buffer,
-            read_bytes: READ_BYTES,
-            leases: Vec::new(),
-            largest_frame: 0,
-            head: Vec::new(),
-            admitted: (0, false),
-        };
-        reader.look_up();
-        let writing = async {
-            let all = outbox.write(&mut write, config.write_timeout).await;
-            if !all {
-                cancel.cancel();
+    if let Some(secured) = secured {
+        match secured.exporter(EXPORTER_LABEL) {
+            Ok(exporter) => {
+                let channel = Channel { source, exporter, peer: secured.peer };
+                let visit = Visit { gate, arbiter, config, stop, channel, login_until };
+                // Each kind of line has code of its own: the plain one pays nothing for the other.
+                match secured.line {
+                    Line::Plain(stream) => {
+                        let (read, write) = stream.into_split();
+                        visit.receive(read, write).await;
+                    }
+                    Line::Tls(stream) => {
+                        let (read, write) = tokio::io::split(*stream);
+                        visit.receive(read, write).await;
+                    }
+                }
             }
-            all
-        };
-        let reading = reader.run(&mut read, &mut stop);
-        tokio::pin!(writing, reading);
-        // The reader ends first in every orderly end; a writer that ends first has lost the client.
-        tokio::select! {
-            () = &mut reading => {
-                writing.await;
-            }
-            _ = &mut writing => {}
+            Err(error) => tracing::warn!(%error, "a TLS channel exports nothing"),
         }
     }
-    linger(&mut read, write).await;
     gauge.dec();
 }
 
+/// A connection that may be spoken on, before its login.
+struct Visit {
+    gate: Gate,
+    arbiter: ArbiterHandle,
+    config: Config,
+    stop: StopSignal,
+    channel: Channel,
+    login_until: tokio::time::Instant,
+}
+
+impl Visit {
+    /// Has the client log in, and serves it.
+    async fn receive<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(self, mut read: R, mut write: W) {
+        let Self { gate, arbiter, config, mut stop, channel, login_until } = self;
+        let mut buffer = BytesMut::new();
+        let login = tokio::time::timeout_at(
+            login_until,
+            login::log_in(&mut read, &mut write, &mut buffer, &gate, &channel),
+        );
+        let principal = tokio::select! {
+            outcome = login => match outcome {
+                Ok(Ok(principal)) => Some(principal),
+                Ok(Err(NoLogin::Refused(words))) => {
+                    let _gone = write.write_all(&words).await;
+                    None
+                }
+                Ok(Err(NoLogin::Gone)) | Err(_) => None,
+            },
+            () = stop.given() => None,
+        };
+        if let Some(principal) = principal {
+            let outbox = Outbox::new(gate.clone());
+            let cancel = Cancel::default();
+            let mut reader = Reader {
+                gate,
+                arbiter,
+                outbox: outbox.clone(),
+                cancel: cancel.clone(),
+                principal,
+                source: channel.source,
+                buffer,
+                read_bytes: READ_BYTES,
+                leases: Vec::new(),
+                largest_frame: 0,
+                head: Vec::new(),
+                admitted: (0, false),
+            };
+            reader.look_up();
+            let writing = async {
+                let all = outbox.write(&mut write, config.write_timeout).await;
+                if !all {
+                    cancel.cancel();
+                }
+                all
+            };
+            let reading = reader.run(&mut read, &mut stop);
+            tokio::pin!(writing, reading);
+            // The reader ends first in every orderly end; a writer that ends first has lost the client.
+            tokio::select! {
+                () = &mut reading => {
+                    writing.await;
+                }
+                _ = &mut writing => {}
+            }
+        }
+        linger(&mut read, write).await;
+    }
+}
+
 /// Closes so that the client can read what was written: unread bytes would make the system reset the connection.
-async fn linger(read: &mut OwnedReadHalf, mut write: tokio::net::tcp::OwnedWriteHalf) {
-    let _gone = write.shutdown().await;
+async fn linger<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(read: &mut R, mut write: W) {
     let mut waste = [0; 4096];
     let _late = tokio::time::timeout(LINGER, async {
+        // Under TLS, the end has to be written, too.
+        let _gone = write.shutdown().await;
         while matches!(read.read(&mut waste).await, Ok(n) if n > 0) {}
     })
     .await;
@@ -136,7 +179,7 @@ struct Reader {
 
 impl Reader {
     /// Reads until the client has sent all, breaks the protocol, or the server stops.
-    async fn run(mut self, read: &mut OwnedReadHalf, stop: &mut StopSignal) {
+    async fn run<R: AsyncRead + Unpin>(mut self, read: &mut R, stop: &mut StopSignal) {
         loop {
             if let Err(fault) = self.take_frames() {
                 let mut words = Vec::new();

@@ -6,4 +6,5 @@ mod login;
 mod outbox;
 mod server;
 
+pub use keymill_wire::hello::ALPN;
 pub use server::{Config, Msgpack, bind};

@@ -1,18 +1,28 @@
 //! The login: challenge, hello, welcome, all within ten seconds of the accept and in frames of at most 16 KiB.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
 use keymill_core::access::Principal;
 use keymill_core::error::{Error, ErrorKind};
 use keymill_core::id::RequestId;
-use keymill_core::seam::auth::{AccessKeyMac, Credential};
+use keymill_core::seam::auth::{AccessKeyMac, Credential, PeerCertificate};
 use keymill_runtime::Gate;
 use keymill_wire::frame::{self, Fault, LENGTH_BYTES, MAX_HELLO_BYTES};
 use keymill_wire::hello::{self, Auth, Challenge, Welcome};
 use keymill_wire::response;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// What a login is made over.
+pub(crate) struct Channel {
+    /// Where the client is.
+    pub(crate) source: Option<IpAddr>,
+    /// What ties a login to its TLS channel; nothing without one.
+    pub(crate) exporter: Option<[u8; 32]>,
+    /// Whom the client's TLS certificate names, where it was shown and verified.
+    pub(crate) peer: Option<Arc<PeerCertificate>>,
+}
 
 /// Why there is no login.
 pub(crate) enum NoLogin {
@@ -29,12 +39,12 @@ impl From<std::io::Error> for NoLogin {
 }
 
 /// Greets the client and finds out who it is; what it sent after its hello stays in `buffer`.
-pub(crate) async fn log_in(
-    read: &mut OwnedReadHalf,
-    write: &mut OwnedWriteHalf,
+pub(crate) async fn log_in<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
+    read: &mut R,
+    write: &mut W,
     buffer: &mut BytesMut,
     gate: &Gate,
-    source: Option<IpAddr>,
+    channel: &Channel,
 ) -> Result<Principal, NoLogin> {
     let request_id = gate.request_id();
     let fatal = |error: Error| {
@@ -52,11 +62,12 @@ pub(crate) async fn log_in(
     let mut out = Vec::with_capacity(256);
     hello::encode_challenge(&challenge, &mut out);
     write.write_all(&out).await?;
+    write.flush().await?;
 
     let length = loop {
         if let Some(prefix) = buffer.first_chunk::<LENGTH_BYTES>() {
             let length = frame::length(*prefix, MAX_HELLO_BYTES)
-                .map_err(|fault| faulty(gate, source, fault, request_id))?;
+                .map_err(|fault| faulty(gate, channel.source, fault, request_id))?;
             if buffer.len() >= LENGTH_BYTES + length {
                 break length;
             }
@@ -68,10 +79,11 @@ pub(crate) async fn log_in(
     };
     buffer.advance(LENGTH_BYTES);
     let frame = buffer.split_to(length);
-    let principal = check(gate, &frame, &nonce, source).map_err(fatal)?;
+    let principal = check(gate, &frame, &nonce, channel).map_err(fatal)?;
     out.clear();
     hello::encode_welcome(&Welcome { principal: principal.to_string() }, &mut out);
     write.write_all(&out).await?;
+    write.flush().await?;
     Ok(principal)
 }
 
@@ -82,28 +94,31 @@ fn faulty(gate: &Gate, source: Option<IpAddr>, fault: Fault, request_id: Request
     NoLogin::Refused(out)
 }
 
-fn check(gate: &Gate, frame: &[u8], nonce: &[u8; 32], source: Option<IpAddr>) -> Result<Principal, Error> {
+fn check(gate: &Gate, frame: &[u8], nonce: &[u8; 32], channel: &Channel) -> Result<Principal, Error> {
+    let source = channel.source;
     let refused = |error: Error| {
         gate.refused_stranger(error.kind(), source);
         error
     };
     let hello = hello::decode_hello(frame).map_err(refused)?;
+    // Loopback without TLS has no exporter.
+    let exporter = channel.exporter.as_ref().map_or(&[][..], |exported| exported);
     match &hello.auth {
         Auth::AccessKey { id, signature } => {
-            // Loopback without TLS has no exporter.
-            let signed = hello::signed_bytes(nonce, id, &[]);
+            let signed = hello::signed_bytes(nonce, id, exporter);
             let offered = Credential::AccessKey { id, mac: AccessKeyMac::HmacSha256, signature };
             gate.authenticate("access-key", &offered, &[&signed], source).map_err(blind)
         }
         Auth::ClientKey { id, signature } => {
-            let signed = hello::signed_bytes(nonce, id, &[]);
+            let signed = hello::signed_bytes(nonce, id, exporter);
             let offered = Credential::ClientKey { id, signature };
             gate.authenticate("client-key", &offered, &[&signed], source).map_err(blind)
         }
-        Auth::Certificate => Err(refused(Error::new(
-            ErrorKind::UnsupportedAuthentication,
-            "this version takes access keys and client keys; certificates are not there yet",
-        ))),
+        Auth::Certificate => {
+            tracing::debug!(peer = ?channel.peer, "a login by a certificate");
+            let why = "this version takes access keys and client keys; certificates are not there yet";
+            Err(refused(Error::new(ErrorKind::UnsupportedAuthentication, why)))
+        }
     }
 }
 

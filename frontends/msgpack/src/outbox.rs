@@ -12,8 +12,7 @@ use keymill_runtime::{Finished, Gate, Product, ReplyTo};
 use keymill_wire::batch::{self, FrameStart};
 use keymill_wire::response;
 use parking_lot::Mutex;
-use tokio::io::AsyncWriteExt;
-use tokio::net::tcp::OwnedWriteHalf;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::Notify;
 
 use crate::flow::Flow;
@@ -107,7 +106,7 @@ impl Outbox {
     }
 
     /// Writes answers until the connection closes or a client leaves them unread for too long; returns whether all were written.
-    pub(crate) async fn write(&self, write: &mut OwnedWriteHalf, patience: Duration) -> bool {
+    pub(crate) async fn write<W: AsyncWrite + Unpin>(&self, write: &mut W, patience: Duration) -> bool {
         let (mut ids, mut frames) = (Vec::new(), Vec::new());
         loop {
             {
@@ -152,9 +151,10 @@ impl State {
     }
 }
 
-async fn write_all(write: &mut OwnedWriteHalf, frames: &[Vec<u8>]) -> std::io::Result<()> {
+async fn write_all<W: AsyncWrite + Unpin>(write: &mut W, frames: &[Vec<u8>]) -> std::io::Result<()> {
     if let [frame] = frames {
-        return write.write_all(frame).await;
+        write.write_all(frame).await?;
+        return write.flush().await;
     }
     for frames in frames.chunks(VECTORS) {
         let mut slices: Vec<IoSlice<'_>> = frames.iter().map(|frame| IoSlice::new(frame)).collect();
@@ -167,7 +167,8 @@ async fn write_all(write: &mut OwnedWriteHalf, frames: &[Vec<u8>]) -> std::io::R
             IoSlice::advance_slices(&mut rest, written);
         }
     }
-    Ok(())
+    // Under TLS, what was written may wait to be sent.
+    write.flush().await
 }
 
 impl ReplyTo for Outbox {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use keymill_runtime::{Frontend, FrontendError, Gate, StopSignal};
+use keymill_tls::ServerTls;
 use tokio::sync::mpsc;
 
 use crate::connection;
@@ -20,7 +21,9 @@ pub struct Config {
     pub workers: usize,
     /// Connections, at most; further ones are closed at once.
     pub max_connections: usize,
-    /// From the accept to the last byte of the hello.
+    /// TLS; without it, the listener must be on loopback.
+    pub tls: Option<ServerTls>,
+    /// From the accept to the last byte of the hello, with the TLS handshake in it.
     pub hello_timeout: Duration,
     /// How long a client may leave its answers unread.
     pub write_timeout: Duration,
@@ -35,6 +38,7 @@ impl Config {
             address,
             workers: 2 * std::thread::available_parallelism().map_or(1, usize::from),
             max_connections: 10_240,
+            tls: None,
             hello_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(10),
@@ -51,9 +55,9 @@ pub struct Msgpack {
 /// Binds the listener.
 ///
 /// # Errors
-/// [`FrontendError`] where the address is taken, or lies outside loopback, where TLS is needed.
+/// [`FrontendError`] where the address is taken, or lies outside loopback without TLS.
 pub fn bind(config: Config) -> Result<Msgpack, FrontendError> {
-    let listener = keymill_runtime::frontend::bind_loopback(config.address)?;
+    let listener = keymill_listen::bind(config.address, config.tls.as_ref(), "msgpack.tls")?;
     Ok(Msgpack { config, listener })
 }
 

@@ -16,6 +16,10 @@ pub const VERSION: u64 = 1;
 pub const NONCE_BYTES: usize = 32;
 /// Bytes of an access key's signature: HMAC-SHA256.
 pub const SIGNATURE_BYTES: usize = 32;
+/// What is spoken under TLS, as ALPN names it.
+pub const ALPN: &[u8] = b"keymill/1";
+/// What a TLS channel exports under this name, without a context, every signature covers.
+pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-keymill-hello-1";
 /// What every signature begins with, so that none of another protocol passes here.
 const LABEL: &[u8] = b"keymill-hello-1\0";
 

@@ -10,6 +10,7 @@ use keymill_core::operation::{Reply, Request};
 use keymill_harness::Live;
 use keymill_runtime::Frontend;
 use keymill_runtime::frontend::Stopper;
+use keymill_tls::ServerTls;
 use keymill_wire::answer::decode_json_error;
 
 use crate::caller::Answered;
@@ -28,7 +29,13 @@ pub struct Web {
 impl Web {
     /// Starts the listener; it is to be dropped before the engine stops.
     pub fn over(live: &Live) -> Self {
-        let listen = keymill_http::Config::new("127.0.0.1:0".parse().expect("an address"));
+        Self::with(live, None)
+    }
+
+    /// Starts the listener under TLS; it is to be dropped before the engine stops.
+    pub fn with(live: &Live, tls: Option<ServerTls>) -> Self {
+        let address = "127.0.0.1:0".parse().expect("an address");
+        let listen = keymill_http::Config { tls, ..keymill_http::Config::new(address) };
         let http = keymill_http::bind(listen).expect("the listener binds");
         let address = http.local_addr().expect("a bound listener has an address");
         let (stopper, stop) = Stopper::new();

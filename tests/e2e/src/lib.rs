@@ -10,6 +10,7 @@ macro_rules! take {
     };
 }
 
+mod authority;
 mod caller;
 mod captured;
 mod export;
@@ -22,6 +23,7 @@ mod policies;
 mod raw;
 mod rows;
 
+pub use authority::{Authority, Issued, Place};
 pub use caller::{Answered, Caller, Items, Named, Opened, batch_encrypt, context};
 pub use captured::{Captured, Web};
 pub use export::{Owner, Recipient};

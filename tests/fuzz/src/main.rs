@@ -8,6 +8,7 @@ mod audit;
 mod authorization;
 mod batch;
 mod blob;
+mod certificate;
 mod context;
 mod envelope;
 mod http;

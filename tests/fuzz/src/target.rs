@@ -3,8 +3,8 @@
 use keymill_core::{Error, ErrorKind};
 
 use crate::{
-    access, audit, authorization, batch, blob, context, envelope, http, keys, names, parameters, policy,
-    record, root, stream, wire, worker,
+    access, audit, authorization, batch, blob, certificate, context, envelope, http, keys, names, parameters,
+    policy, record, root, stream, wire, worker,
 };
 
 /// Good input to start from: a name, and the bytes.
@@ -46,6 +46,7 @@ pub(crate) const ALL: &[Target] = &[
     Target { name: "public-half", check: keys::public_half::check, seeds: keys::public_half::seeds },
     Target { name: "private-key", check: keys::private_key::check, seeds: keys::private_key::seeds },
     Target { name: "sm2", check: keys::sm2::check, seeds: keys::sm2::seeds },
+    Target { name: "certificate", check: certificate::check, seeds: certificate::seeds },
     Target { name: "batch", check: batch::check, seeds: batch::seeds },
 ];
 

@@ -116,6 +116,7 @@ impl Live {
         let listen = keymill_msgpack::Config {
             workers: setup.workers,
             hello_timeout: setup.hello_timeout,
+            tls: setup.tls,
             ..keymill_msgpack::Config::new("127.0.0.1:0".parse().expect("an address"))
         };
         let msgpack = keymill_msgpack::bind(listen).expect("the listener binds");

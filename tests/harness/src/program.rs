@@ -35,10 +35,15 @@ pub struct Server {
 impl Server {
     /// Starts the server on `place` and waits until it serves.
     pub fn start(place: &Path) -> Self {
+        Self::start_by(serve(place), place)
+    }
+
+    /// Starts the server on `place` by a command that [`serve`] made, and waits until it serves.
+    pub fn start_by(mut command: Command, place: &Path) -> Self {
         // What a killed server left behind names listeners that are gone.
         let addresses = place.join("data/addresses.json");
         let _absent = std::fs::remove_file(&addresses);
-        let mut child = serve(place).spawn().expect("the program starts");
+        let mut child = command.spawn().expect("the program starts");
         let patience = Instant::now() + Duration::from_secs(60);
         loop {
             if let Some(status) = child.try_wait().expect("a child can be asked") {
@@ -63,6 +68,23 @@ impl Server {
         self.child.id()
     }
 
+    /// Sends it a signal by its name.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let asked = Command::new("kill").args([&format!("-{name}"), &pid]).status().expect("kill is there");
+        assert!(asked.success());
+    }
+
+    /// Asks it to end, waits, and returns what it wrote to standard error.
+    pub fn stop_and_read(mut self) -> String {
+        self.signal("TERM");
+        self.child.wait().expect("our own child");
+        let mut told = String::new();
+        let mut stderr = self.child.stderr.take().expect("it is piped");
+        stderr.read_to_string(&mut told).expect("text");
+        told
+    }
+
     /// Kills it without a warning.
     pub fn kill(mut self) {
         self.child.kill().expect("our own child");
@@ -71,9 +93,7 @@ impl Server {
 
     /// Asks it to end, and waits.
     pub fn stop(mut self) -> ExitStatus {
-        let pid = self.child.id().to_string();
-        let asked = Command::new("kill").args(["-TERM", &pid]).status().expect("kill is there");
-        assert!(asked.success());
+        self.signal("TERM");
         self.child.wait().expect("our own child")
     }
 
@@ -92,10 +112,15 @@ impl Drop for Server {
 
 /// Returns the command that serves on `place`.
 pub fn serve(place: &Path) -> Command {
+    serve_at(place, "127.0.0.1:0")
+}
+
+/// Returns the command that serves on `place`, with both listeners at `address`.
+pub fn serve_at(place: &Path, address: &str) -> Command {
     let mut command = Command::new(program());
     command
         .arg("serve")
-        .args(["--http", "127.0.0.1:0", "--msgpack", "127.0.0.1:0"])
+        .args(["--http", address, "--msgpack", address])
         .arg("--data-dir")
         .arg(place.join("data"))
         .arg("--credentials")

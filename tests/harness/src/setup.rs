@@ -7,6 +7,7 @@ use keymill_core::seam::audit::AuditLog;
 use keymill_core::seam::store::Store;
 use keymill_runtime::clock::Clock;
 use keymill_runtime::{EngineConfig, TokenPart};
+use keymill_tls::ServerTls;
 
 type Wrap<T> = Box<dyn FnOnce(Arc<T>) -> Arc<T>>;
 
@@ -18,6 +19,7 @@ pub struct Setup {
     pub clock: Clock,
     pub(crate) workers: usize,
     pub(crate) hello_timeout: Duration,
+    pub(crate) tls: Option<ServerTls>,
     pub(crate) store: Wrap<dyn Store>,
     pub(crate) audit: Wrap<dyn AuditLog>,
     pub(crate) tokens: Vec<TokenPart>,
@@ -31,6 +33,7 @@ impl Setup {
             clock: Clock::default(),
             workers: 2,
             hello_timeout: Duration::from_secs(10),
+            tls: None,
             store: Box::new(|shipped| shipped),
             audit: Box::new(|shipped| shipped),
             tokens: Vec::new(),
@@ -56,6 +59,11 @@ impl Setup {
     /// Sets the time from the accept to the last byte of the hello.
     pub fn with_hello_timeout(self, hello_timeout: Duration) -> Self {
         Self { hello_timeout, ..self }
+    }
+
+    /// Has the listener speak TLS.
+    pub fn with_tls(self, tls: ServerTls) -> Self {
+        Self { tls: Some(tls), ..self }
     }
 
     /// Puts something around the shipped store, or in its place.

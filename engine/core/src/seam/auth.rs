@@ -55,6 +55,15 @@ pub enum AccessKeyMac<'a> {
     HmacSha1Rpc,
 }
 
+/// The TLS certificate that a caller has shown and that was verified: what it is known by, never what it may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerCertificate {
+    /// SHA-256 of the certificate in DER.
+    pub fingerprint: [u8; 32],
+    /// The URIs of its subject alternative name, in their order.
+    pub uris: Vec<String>,
+}
+
 /// Why a caller is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthError {

@@ -164,12 +164,7 @@ fn create(api: &Api, grants: &GrantArgs, description: Option<String>, out: Optio
         output::card(&[("access key id", &reply.access_key_id), ("secret", &reply.access_key_secret)])?;
         return output::line("the secret is shown this once: keep it where only its user can read it");
     };
-    let file = CredentialsFile {
-        access_key_id: reply.access_key_id.to_string(),
-        access_key_secret: reply.access_key_secret.clone(),
-        url: None,
-        tcp: None,
-    };
+    let file = CredentialsFile::of(reply.access_key_id.to_string(), reply.access_key_secret.clone());
     private::create(&path, file.encode().expose()).map_err(|failure| {
         Failure::new(format!(
             "access key {} was created, and its secret is lost: {failure}",

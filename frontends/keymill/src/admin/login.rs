@@ -16,7 +16,7 @@ use crate::{output, private};
 /// Check an access key and keep it, with the server's address, for later commands
 ///
 /// Server and access key are found as every command finds them: by --tcp, --url and --credentials, then by KEYMILL_TCP,
-/// KEYMILL_URL, KEYMILL_ACCESS_KEY_ID and KEYMILL_ACCESS_KEY_SECRET, then in $XDG_CONFIG_HOME/keymill/credentials.json (else
+/// KEYMILL_URL, KEYMILL_CA, KEYMILL_CLIENT_CERTIFICATE, KEYMILL_CLIENT_KEY, KEYMILL_ACCESS_KEY_ID and KEYMILL_ACCESS_KEY_SECRET, then in $XDG_CONFIG_HOME/keymill/credentials.json (else
 /// ~/.config/keymill/credentials.json), which is the file that this command writes. A secret is never taken from the command line,
 /// where other users could see it.
 #[derive(Args, Clone, Debug)]
@@ -28,7 +28,11 @@ pub(crate) struct LoginArgs {
 /// Checks and keeps.
 pub(crate) fn run(args: &LoginArgs) -> Result<()> {
     let path = default_file().ok_or_else(|| Failure::new("neither XDG_CONFIG_HOME nor HOME is set"))?;
-    let file = resolve(&args.server)?;
+    let mut file = resolve(&args.server)?;
+    // Later commands may be given in other directories.
+    for kept in [&mut file.ca, &mut file.client_certificate, &mut file.client_key].into_iter().flatten() {
+        *kept = private::absolute(kept)?;
+    }
     let api = Api::to(Target::of_file(&file)?, false)?;
     let _limits = ask!(api, DescribeLimits, DescribeLimitsRequest::default());
     keep(&path, &file)?;

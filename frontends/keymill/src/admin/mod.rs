@@ -108,16 +108,20 @@ impl Api {
 
     /// Connects to a server.
     pub(crate) fn to(target: Target, json: bool) -> Result<Self> {
-        let Target { tcp, url, credentials } = target;
+        let Target { tcp, url, tls, credentials } = target;
         let way = match (tcp, url) {
             (Some(tcp), _) => {
-                let mut config = Config::new(tcp, credentials);
-                config.connections = 1;
+                let options = tcp.options();
+                let config = Config { connections: 1, options, ..Config::new(tcp.address, credentials) };
                 Way::Tcp(Client::connect(config)?)
             }
             (None, Some(url)) => {
                 let timeout = Duration::from_millis(limit::DEFAULT_TIMEOUT_MS) + Duration::from_secs(2);
-                Way::Http(HttpClient::new(&url, timeout)?, credentials)
+                let client = match tls {
+                    Some(tls) if url.starts_with("https://") => HttpClient::over_tls(&url, timeout, &tls)?,
+                    _ => HttpClient::new(&url, timeout)?,
+                };
+                Way::Http(client, credentials)
             }
             (None, None) => return Err(Failure::wrong_use("no address of a server")),
         };

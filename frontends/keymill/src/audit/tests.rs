@@ -30,7 +30,7 @@ fn used() -> (tempfile::TempDir, Config, Places) {
     let taken = Taken::take(&config, &places).unwrap();
     let Started { mut instance, bootstrap, .. } =
         Instance::start(&config, &places, taken, &mut |_| Ok(())).unwrap();
-    let listener = keymill_msgpack::bind(config.msgpack()).unwrap();
+    let listener = keymill_msgpack::bind(config.msgpack().unwrap()).unwrap();
     let address = listener.local_addr().unwrap().to_string();
     instance.run(listener, drop).unwrap();
     let bootstrap = bootstrap.unwrap();
@@ -68,7 +68,7 @@ fn examined_alone(config: &Config, places: &Places) -> Findings {
 fn start_and_stop(config: &Config, places: &Places) {
     let taken = Taken::take(config, places).unwrap();
     let Started { mut instance, .. } = Instance::start(config, places, taken, &mut |_| Ok(())).unwrap();
-    instance.run(keymill_msgpack::bind(config.msgpack()).unwrap(), drop).unwrap();
+    instance.run(keymill_msgpack::bind(config.msgpack().unwrap()).unwrap(), drop).unwrap();
     instance.stop();
 }
 

@@ -29,6 +29,8 @@ use std::time::Instant;
 use keymill_client::Credentials;
 use serde::Serialize;
 
+use crate::credentials::Tcp;
+
 pub(crate) use args::{BatchArgs, Place};
 pub(crate) use error::BatchError;
 pub(crate) use interrupt::Interrupt;
@@ -55,8 +57,8 @@ pub(crate) enum Direction {
 /// The server, and who we are to it.
 #[derive(Debug)]
 pub(crate) struct Target {
-    /// Host and port of the MessagePack TCP listener.
-    pub(crate) address: String,
+    /// The MessagePack TCP listener.
+    pub(crate) tcp: Tcp,
     /// The access key.
     pub(crate) credentials: Credentials,
 }

@@ -13,6 +13,8 @@ use keymill_core::operation::{
     BatchDecryptRequest, BatchEncryptRequest, BatchReEncryptRequest, Bin, ItemError, Reply, Request,
 };
 
+use crate::credentials::Tcp;
+
 use super::plan::Plan;
 use super::rows::Rows;
 use super::{Direction, Target};
@@ -76,7 +78,7 @@ impl From<ClientError> for SealError {
         let message = error.to_string();
         match error {
             ClientError::Io(_) => SealError::Lost(message),
-            ClientError::Protocol(_) => SealError::Broken(message),
+            ClientError::Tls(_) | ClientError::Protocol(_) => SealError::Broken(message),
             ClientError::Unsendable(_) => SealError::Unsendable(message),
             ClientError::Refused(error) => SealError::Refused(error.into()),
         }
@@ -157,7 +159,7 @@ impl Results {
 /// The real server.
 #[derive(Debug)]
 pub(super) struct Server<'t> {
-    address: &'t str,
+    tcp: &'t Tcp,
     credentials: &'t Credentials,
     what: What,
 }
@@ -180,7 +182,7 @@ impl<'t> Server<'t> {
             common: plan.context.common(),
             per_row: plan.context.is_per_row(),
         };
-        Self { address: &target.address, credentials: &target.credentials, what }
+        Self { tcp: &target.tcp, credentials: &target.credentials, what }
     }
 }
 
@@ -189,9 +191,9 @@ impl Connector for Server<'_> {
 
     fn connect(&self) -> Result<ServerSealer, SealError> {
         let unreachable =
-            |reason: String| SealError::Lost(format!("cannot reach {}: {reason}", self.address));
-        let addresses = self.address.to_socket_addrs().map_err(|error| unreachable(error.to_string()))?;
-        let options = Options { read_timeout: SILENCE, ..Options::default() };
+            |reason: String| SealError::Lost(format!("cannot reach {}: {reason}", self.tcp.address));
+        let addresses = self.tcp.address.to_socket_addrs().map_err(|error| unreachable(error.to_string()))?;
+        let options = Options { read_timeout: SILENCE, ..self.tcp.options() };
         let mut failed = unreachable("the host has no address".to_owned());
         for address in addresses {
             match Connection::open(address, self.credentials, &options) {

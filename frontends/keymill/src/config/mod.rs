@@ -4,6 +4,7 @@
 mod options;
 mod places;
 mod pool;
+mod tls;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,6 +18,7 @@ use crate::failure::{Failure, Result};
 pub(crate) use options::*;
 pub(crate) use places::Places;
 pub(crate) use pool::{Isolation, KeysConfig, PoolSection, TokenSection};
+pub(crate) use tls::{TlsSection, read_key};
 
 /// Every option. What is absent has its default, which needs no file at all.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -87,11 +89,13 @@ impl Config {
         })
     }
 
-    /// Returns the options of the HTTP frontend, which tells `readiness` to whoever asks.
-    pub(crate) fn http(&self, readiness: Readiness) -> keymill_http::Config {
+    /// Returns the options of the HTTP frontend, which tells `readiness` to whoever asks. The files of its TLS are read.
+    pub(crate) fn http(&self, readiness: Readiness) -> Result<keymill_http::Config> {
         let ours = &self.http;
         let theirs = keymill_http::Config::new(ours.address);
-        keymill_http::Config {
+        let open = |tls: &TlsSection| tls.open("http.tls", keymill_http::ALPN);
+        Ok(keymill_http::Config {
+            tls: ours.tls.as_ref().map(open).transpose()?,
             workers: ours.workers.unwrap_or(theirs.workers),
             max_connections: ours.max_connections,
             head_timeout: Duration::from_millis(ours.head_timeout_ms),
@@ -102,26 +106,29 @@ impl Config {
             max_nonces: ours.max_nonces,
             readiness,
             ..theirs
-        }
+        })
     }
 
-    /// Returns the options of the MessagePack TCP frontend.
-    pub(crate) fn msgpack(&self) -> keymill_msgpack::Config {
+    /// Returns the options of the MessagePack TCP frontend. The files of its TLS are read.
+    pub(crate) fn msgpack(&self) -> Result<keymill_msgpack::Config> {
         let ours = &self.msgpack;
         let theirs = keymill_msgpack::Config::new(ours.address);
-        keymill_msgpack::Config {
+        let open = |tls: &TlsSection| tls.open("msgpack.tls", keymill_msgpack::ALPN);
+        Ok(keymill_msgpack::Config {
+            tls: ours.tls.as_ref().map(open).transpose()?,
             workers: ours.workers.unwrap_or(theirs.workers),
             max_connections: ours.max_connections,
             hello_timeout: Duration::from_millis(ours.hello_timeout_ms),
             write_timeout: Duration::from_millis(ours.write_timeout_ms),
             drain_timeout: Duration::from_millis(ours.drain_timeout_ms),
             ..theirs
-        }
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::tls::{ClientCertificateMode, TlsVersion};
     use super::*;
     use crate::plugins::pkcs11::{CancelMethod, GcmMethod, Overrides, WrapMechanism};
     use toml::{Table, Value};
@@ -161,6 +168,17 @@ mod tests {
             },
             ..TokenSection::default()
         }];
+        let tls = TlsSection {
+            certificate: "c".into(),
+            key: "k".into(),
+            min_version: TlsVersion::Tls12,
+            client_certificates: ClientCertificateMode::Required,
+            client_ca: vec!["a".into()],
+            crl: vec!["r".into()],
+            handshake_timeout_ms: 1,
+            reload_interval_ms: 1,
+        };
+        (config.http.tls, config.msgpack.tls) = (Some(tls.clone()), Some(tls));
         config.http.workers = Some(1);
         config.msgpack.workers = Some(1);
         config
@@ -205,6 +223,24 @@ mod tests {
             .collect();
         toml::from_str::<Config>(&uncommented).unwrap();
         assert_eq!(sorted_names(&uncommented), sorted_names(&toml::to_string(&all_set()).unwrap()));
+    }
+
+    #[test]
+    fn tls_needs_its_certificate_and_key_alone() {
+        let text = "[http.tls]\ncertificate = \"c\"\nkey = \"k\"\n";
+        let tls = toml::from_str::<Config>(text).unwrap().http.tls.unwrap();
+        assert_eq!(
+            (tls.min_version, tls.client_certificates),
+            (TlsVersion::Tls13, ClientCertificateMode::None)
+        );
+        assert_eq!((tls.handshake_timeout_ms, tls.reload_interval_ms), (5000, 5000));
+        for bad in [
+            "[http.tls]\nkey = \"k\"\n",
+            &format!("{text}min_version = \"1.1\"\n"),
+            &format!("{text}cipher = 1\n"),
+        ] {
+            assert!(toml::from_str::<Config>(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -7,6 +7,8 @@ use std::time::Duration;
 use keymill_runtime::EngineConfig;
 use serde::{Deserialize, Serialize};
 
+use super::tls::TlsSection;
+
 /// What is logged.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -137,6 +139,8 @@ pub(crate) struct HttpConfig {
     pub(crate) workers: Option<usize>,
     /// Connections, at most.
     pub(crate) max_connections: usize,
+    /// TLS, where it is on.
+    pub(crate) tls: Option<TlsSection>,
     /// Milliseconds from the first byte of a head to its last.
     pub(crate) head_timeout_ms: u64,
     /// Milliseconds from the head of a request to the last byte of its body.
@@ -161,6 +165,8 @@ pub(crate) struct MsgpackConfig {
     pub(crate) workers: Option<usize>,
     /// Connections, at most.
     pub(crate) max_connections: usize,
+    /// TLS, where it is on.
+    pub(crate) tls: Option<TlsSection>,
     /// Milliseconds from the accept to the last byte of the hello.
     pub(crate) hello_timeout_ms: u64,
     /// Milliseconds that a client may leave its answers unread.
@@ -242,6 +248,7 @@ impl Default for HttpConfig {
             address,
             workers: None,
             max_connections: theirs.max_connections,
+            tls: None,
             head_timeout_ms: ms(theirs.head_timeout),
             body_timeout_ms: ms(theirs.body_timeout),
             keep_alive_ms: ms(theirs.keep_alive),
@@ -260,6 +267,7 @@ impl Default for MsgpackConfig {
             address,
             workers: None,
             max_connections: theirs.max_connections,
+            tls: None,
             hello_timeout_ms: ms(theirs.hello_timeout),
             write_timeout_ms: ms(theirs.write_timeout),
             drain_timeout_ms: ms(theirs.drain_timeout),
@@ -292,6 +300,6 @@ impl Default for EngineOptions {
     }
 }
 
-fn ms(duration: Duration) -> u64 {
+pub(super) fn ms(duration: Duration) -> u64 {
     duration.as_millis() as u64
 }

@@ -10,6 +10,7 @@ use keymill_ceilings::{BareLoop, Mode};
 
 use super::{Rates, Report, Server, Tally};
 use crate::batch::{self, BatchArgs, Direction, Place, Summary};
+use crate::credentials::Tcp;
 use crate::failure::{Failure, Result};
 
 /// Encrypts, decrypts and compares `columns` of the CSV `input`.
@@ -24,7 +25,7 @@ pub(super) fn measure(
     let run = |address: &str, direction, from: &Path, to: &Path| -> Result<Summary> {
         let key = (direction == Direction::Encrypt).then(|| server.key_id.to_string());
         let args = arguments(from, to, columns, key, is_quiet);
-        let target = batch::Target { address: address.to_owned(), credentials: server.credentials() };
+        let target = batch::Target { tcp: Tcp::plain(address), credentials: server.credentials() };
         batch::run(direction, &args, &target).map_err(Failure::of_batch)
     };
     let encrypted = run(&server.address, Direction::Encrypt, input, &sealed)?;

@@ -145,7 +145,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
     // A batch run waits for the signals itself.
     if args.input.is_none() {
         let told = interrupted.clone();
-        EndSignals::block()?.watch(move |_| told.0.store(true, Ordering::Relaxed))?;
+        EndSignals::block(false)?.watch(move |_| told.0.store(true, Ordering::Relaxed), || {})?;
     }
     let place = tempfile::Builder::new().prefix("keymill-demo-").tempdir();
     let place = place.map_err(Failure::because("a directory for the demo"))?;
@@ -159,7 +159,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
     let Started { mut instance, bootstrap, .. } =
         Instance::start(&config, &places, Taken::take(&config, &places)?, &mut |_| Ok(()))?;
     let outcome = (|| {
-        let msgpack = keymill_msgpack::bind(config.msgpack()).map_err(Failure::because("demo"))?;
+        let msgpack = keymill_msgpack::bind(config.msgpack()?).map_err(Failure::because("demo"))?;
         let address = msgpack.local_addr().map_err(Failure::because("demo"))?.to_string();
         instance.run(msgpack, drop)?;
         let bootstrap = bootstrap.ok_or_else(|| Failure::new("a new instance made no access key"))?;

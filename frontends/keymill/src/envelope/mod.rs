@@ -136,8 +136,9 @@ impl fmt::Display for Summary {
 /// Seals or opens.
 pub(crate) fn run(args: &EnvelopeArgs) -> Result<()> {
     let target = Target::find(&args.server)?;
-    let mut config = Config::new(target.tcp_only()?.to_owned(), target.credentials);
-    config.connections = 1;
+    let tcp = target.tcp_only()?.clone();
+    let options = tcp.options();
+    let config = Config { connections: 1, options, ..Config::new(tcp.address, target.credentials) };
     let connect = || Ok(Client::connect(config)?);
     // Before there is a file beside the output, which a signal must not leave behind.
     let interrupt = Interrupt::watch().map_err(Failure::of_batch)?;
