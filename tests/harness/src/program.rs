@@ -35,10 +35,15 @@ pub struct Server {
 impl Server {
     /// Starts the server on `place` and waits until it serves.
     pub fn start(place: &Path) -> Self {
+        Self::start_with(place, &[])
+    }
+
+    /// Starts the server on `place` with more flags, and waits until it serves.
+    pub fn start_with(place: &Path, flags: &[&str]) -> Self {
         // What a killed server left behind names listeners that are gone.
         let addresses = place.join("data/addresses.json");
         let _absent = std::fs::remove_file(&addresses);
-        let mut child = serve(place).spawn().expect("the program starts");
+        let mut child = serve(place).args(flags).spawn().expect("the program starts");
         let patience = Instant::now() + Duration::from_secs(60);
         loop {
             if let Some(status) = child.try_wait().expect("a child can be asked") {
