@@ -51,7 +51,9 @@ pub(crate) fn fill(place: &Path, count: usize) -> Result<()> {
     let clock = Clock::default();
     let keys = ChainKeys::new(&derived.audit, &derived.audit_signing)?;
     let process = "20260101T000000Z-00000001".to_owned();
-    let hub = Arc::new(AuditHub::new(log, keys, process, "fill".into(), clock.clone(), Vec::new(), true));
+    let files = keymill_runtime::AuditFiles::default();
+    let hub =
+        Arc::new(AuditHub::new(log, keys, process, "fill".into(), clock.clone(), Vec::new(), (true, files)));
     let mut chain = DeskChain::open(&hub, MANAGEMENT)?;
     let creator = maker.cmk.creator.clone();
     let mut left = count.saturating_sub(there);
@@ -79,6 +81,7 @@ pub(crate) fn fill(place: &Path, count: usize) -> Result<()> {
                     outcome: Outcome::Done,
                     rule: "grant 0 Root".into(),
                     keys: &[KeyTouch { cmk: *id, version: 1, items: 0, protection: maker.cmk.protection }],
+                    providers: &[],
                     items: 0,
                     failed: 0,
                     context: None,

@@ -32,6 +32,10 @@ pub struct AuditRecord<'a> {
     pub rule: Cow<'a, str>,
     /// The keys it touched, and those that items named and that refused them; none that the principal has no right to.
     pub keys: &'a [KeyTouch],
+    /// Who did its items, or made the key that it keeps: tokens by the names that the configuration gives them, the provider of this
+    /// process by its own. Empty where nothing was computed.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub providers: &'a [&'a str],
     /// Items asked for.
     pub items: u32,
     /// Items answered with an error.

@@ -42,6 +42,13 @@ impl Timestamp {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 
+    /// Returns the text to the millisecond, `YYYY-MM-DDTHH:MM:SS.mmmZ`, as audit lines have it: texts are in the order of their times.
+    pub fn to_ms_text(self) -> String {
+        let mut text = self.to_string();
+        text.pop();
+        format!("{text}.{:03}Z", self.0 % 1000)
+    }
+
     /// Reads exactly `YYYY-MM-DDTHH:MM:SSZ` with a real date of the years 1970 to 9999.
     pub fn parse(text: &str) -> Option<Self> {
         let b = text.as_bytes();
@@ -114,6 +121,14 @@ impl<'de> Deserialize<'de> for Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn milliseconds_stand_behind_a_point_and_keep_the_order() {
+        let texts = [0, 1, 999, 1_000, 1_795_521_617_042].map(|ms| Timestamp::from_ms(ms).to_ms_text());
+        assert_eq!(texts[4], "2026-11-24T12:00:17.042Z");
+        assert_eq!(texts[2], "1970-01-01T00:00:00.999Z");
+        assert!(texts.is_sorted());
+    }
 
     #[test]
     fn text_and_number_agree_across_leap_days_and_centuries() {

@@ -1,20 +1,24 @@
 //! The engine's side of the audit: one chain for each desk, one for management, their health, and the thread that makes them
 //! durable. What a record says is in `keymill_core::audit`, how a chain holds together in `keymill_crypto::audit`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use keymill_core::audit::{AuditRecord, KeyTouch, Outcome, RecordStamp};
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::{AccessKeyId, RequestId};
-use keymill_core::seam::audit::{AuditError, AuditLog, AuditSink, AuditSync};
+use keymill_core::seam::audit::{AuditError, AuditLog, AuditSink, AuditSync, Beside, Shed};
 use keymill_core::time::Timestamp;
-use keymill_crypto::audit::{ChainHead, ChainKeys, ChainWriter, Note, Opening};
+use keymill_crypto::audit::{ChainHead, ChainKeys, ChainReport, ChainWriter, Note, Opening};
 use parking_lot::Mutex;
 
 use crate::clock::Clock;
+use crate::config::AuditFiles;
+use crate::shared::Shared;
+use crate::work::Served;
 
 /// The suffix of the chain that management operations are written to.
 pub const MANAGEMENT: &str = "management";
@@ -30,13 +34,14 @@ pub struct AuditHub {
     /// Heads of chains of earlier processes that the first line of the management chain names.
     previous: Vec<ChainHead>,
     /// How far each chain of this process has come, as far as it is durable or about to be.
-    heads: Mutex<Vec<Arc<Mutex<ChainHead>>>>,
+    heads: Mutex<Vec<Arc<Reached>>>,
     syncs: Mutex<Vec<ChainSync>>,
     failed_since: Mutex<Option<Timestamp>>,
     healthy: AtomicBool,
     refused: AtomicU64,
     next_chain: AtomicUsize,
     strangers: Mutex<HashMap<(String, &'static str), u64>>,
+    files: AuditFiles,
     /// Whether requests are audited at all.
     pub enabled: bool,
     /// Records and bytes written, and failures, for the metrics.
@@ -45,6 +50,17 @@ pub struct AuditHub {
     pub bytes: AtomicU64,
     /// Failed writes.
     pub failures: AtomicU64,
+    /// Files that were followed by others, and files that were removed, their time being over.
+    pub rotated: AtomicU64,
+    /// Files that were removed, their time being over.
+    pub retired: AtomicU64,
+}
+
+/// How far a chain has come.
+struct Reached {
+    head: Mutex<ChainHead>,
+    /// Whether its writer has gone on to another.
+    has_ended: AtomicBool,
 }
 
 struct ChainSync {
@@ -64,7 +80,7 @@ impl AuditHub {
         node: String,
         clock: Clock,
         previous: Vec<ChainHead>,
-        enabled: bool,
+        (enabled, files): (bool, AuditFiles),
     ) -> Self {
         Self {
             log,
@@ -80,10 +96,13 @@ impl AuditHub {
             refused: AtomicU64::new(0),
             next_chain: AtomicUsize::new(0),
             strangers: Mutex::default(),
+            files,
             enabled,
             records: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            rotated: AtomicU64::new(0),
+            retired: AtomicU64::new(0),
         }
     }
 
@@ -147,11 +166,72 @@ impl AuditHub {
         let heads = self.heads.lock();
         heads
             .iter()
-            .map(|head| head.lock().clone())
+            .map(|reached| reached.head.lock().clone())
             .filter(|head| head.sequence > 0)
             .filter(|head| known.insert(head.chain.clone(), head.sequence) != Some(head.sequence))
             .collect()
     }
+
+    /// Forgets the chains that have ended and whose ends are `known`, in the store; returns their names.
+    pub(crate) fn forget_ended(&self, known: &HashMap<String, u64>) -> Vec<String> {
+        let mut forgotten = Vec::new();
+        self.heads.lock().retain(|reached| {
+            let head = reached.head.lock();
+            let is_over =
+                reached.has_ended.load(Ordering::Acquire) && known.get(&head.chain) == Some(&head.sequence);
+            if is_over {
+                forgotten.push(head.chain.clone());
+            }
+            !is_over
+        });
+        forgotten
+    }
+
+    /// Names the chains of this process that are still written to.
+    pub(crate) fn live(&self) -> HashSet<String> {
+        let heads = self.heads.lock();
+        let live = heads.iter().filter(|reached| !reached.has_ended.load(Ordering::Acquire));
+        live.map(|reached| reached.head.lock().chain.clone()).collect()
+    }
+
+    /// Returns how the place is that lines are sent to beside the log, where there is one.
+    pub(crate) fn beside(&self) -> Option<Beside> {
+        self.log.beside()
+    }
+
+    /// Returns where the chains are kept.
+    pub(crate) fn log(&self) -> &dyn AuditLog {
+        &*self.log
+    }
+
+    /// Returns the keys of the chains.
+    pub(crate) fn keys(&self) -> &ChainKeys {
+        &self.keys
+    }
+
+    fn next_name(&self, kind: &str) -> String {
+        let number = self.next_chain.fetch_add(1, Ordering::Relaxed);
+        format!("{}-{number:03}-{kind}", self.process)
+    }
+
+    /// Has a chain made durable from now on, and its progress seen.
+    fn watch(&self, sink: &dyn AuditSink, head: ChainHead) -> Result<Watched, AuditError> {
+        let watched = Watched {
+            dirty: Arc::default(),
+            reached: Arc::new(Reached { head: Mutex::new(head), has_ended: AtomicBool::new(false) }),
+        };
+        self.syncs.lock().push(ChainSync { dirty: watched.dirty.clone(), sync: sink.syncer()? });
+        self.heads.lock().push(watched.reached.clone());
+        Ok(watched)
+    }
+}
+
+/// What a chain's writer shares with the hub.
+struct Watched {
+    /// Whether something is not durable yet.
+    dirty: Arc<AtomicBool>,
+    /// How far the chain has come, as the hub sees it.
+    reached: Arc<Reached>,
 }
 
 /// Returns the source without what an attacker can vary freely: /24 of IPv4, /48 of IPv6.
@@ -172,14 +252,19 @@ fn source_prefix(source: Option<IpAddr>) -> String {
 /// Bytes of refusals that one chain holds for a log that cannot be written.
 const MAX_PENDING: usize = 64 << 10;
 
-/// One chain with its sink; it has one owner.
+/// How long after it failed the change to another file is tried again.
+const ROTATE_AGAIN: Duration = Duration::from_secs(60);
+
+/// One writer's chain with its sink; it has one owner. A file that is large or old is followed by another, and so is its chain.
 pub struct DeskChain {
     hub: Arc<AuditHub>,
+    kind: Box<str>,
     writer: ChainWriter,
     sink: Box<dyn AuditSink>,
-    dirty: Arc<AtomicBool>,
-    /// How far the chain has come, as the hub sees it.
-    head: Arc<Mutex<ChainHead>>,
+    watched: Watched,
+    /// Bytes in the file, and since when it is written to, or tried to be followed by another.
+    file_bytes: u64,
+    file_since: Timestamp,
     /// Lines that the sink does not have yet.
     pending: Vec<u8>,
     records: u64,
@@ -192,14 +277,12 @@ impl DeskChain {
     /// # Errors
     /// [`AuditError`] where the sink cannot be opened.
     pub fn open(hub: &Arc<AuditHub>, kind: &str) -> Result<Self, AuditError> {
-        let number = hub.next_chain.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{}-{number:03}-{kind}", hub.process);
+        let name = hub.next_name(kind);
         let sink = hub.log.open_chain(&name)?;
-        let dirty = Arc::new(AtomicBool::new(false));
-        hub.syncs.lock().push(ChainSync { dirty: dirty.clone(), sync: sink.syncer()? });
         let mut pending = Vec::new();
+        let now = hub.clock.now();
         let opening = Opening {
-            time: hub.clock.now(),
+            time: now,
             node: &hub.node,
             software: env!("CARGO_PKG_VERSION"),
             previous: if kind == MANAGEMENT { &hub.previous } else { &[] },
@@ -207,14 +290,15 @@ impl DeskChain {
         let writer = ChainWriter::new(&hub.keys, &name, &opening, &mut pending)
             .map_err(|error| AuditError::Failed(error.to_string()))?;
         // Nothing is durable yet; the first hand-over says how far it has come.
-        let head = Arc::new(Mutex::new(ChainHead { sequence: 0, ..writer.head() }));
-        hub.heads.lock().push(head.clone());
+        let watched = hub.watch(&*sink, ChainHead { sequence: 0, ..writer.head() })?;
         let mut chain = Self {
             hub: hub.clone(),
+            kind: kind.into(),
             writer,
             sink,
-            dirty,
-            head,
+            watched,
+            file_bytes: 0,
+            file_since: now,
             pending,
             records: 0,
             reserve_released: false,
@@ -253,7 +337,92 @@ impl DeskChain {
         if self.writer.due(now) {
             self.writer.checkpoint(now, &mut self.pending);
         }
+        self.hand_over()?;
+        if self.tell_shed(false) {
+            self.hand_over()?;
+        }
+        if self.is_file_over(now) {
+            self.rotate(now)?;
+        }
+        Ok(())
+    }
+
+    /// Adds a note of lines that a place beside the log did not get; tells whether there is one.
+    fn tell_shed(&mut self, is_end: bool) -> bool {
+        let Some(Shed { sink, lines, first, last }) = self.sink.take_shed(is_end) else { return false };
+        self.note(&Note::Shed { sink, lines, first, last });
+        true
+    }
+
+    /// Tells whether the file is to be followed by another. One that holds no more than what begins it is not, however old it is.
+    fn is_file_over(&self, now: Timestamp) -> bool {
+        const BEGINNING: u64 = 2;
+        let AuditFiles { rotate_bytes, rotate_age, .. } = self.hub.files;
+        let is_large = self.file_bytes >= rotate_bytes;
+        (is_large || now.since(self.file_since) >= rotate_age) && self.writer.position().0 > BEGINNING
+    }
+
+    /// Ends the chain and goes on with another in a file of its own, which names the end of this one. Where that cannot be, this one goes on.
+    ///
+    /// # Errors
+    /// As [`Self::flush`], of the first line of the new chain.
+    fn rotate(&mut self, now: Timestamp) -> Result<()> {
+        if self.tell_shed(true) {
+            self.hand_over()?;
+        }
+        let name = self.hub.next_name(&self.kind);
+        let (ended, sink) = match self.end_file(now, &name) {
+            Ok(both) => both,
+            Err(error) => {
+                tracing::warn!(%error, chain = self.writer.head().chain, "the audit file cannot be followed by another yet");
+                // Not with every flush.
+                self.file_since = now.minus(self.hub.files.rotate_age).plus(ROTATE_AGAIN);
+                self.file_bytes = self.file_bytes.min(self.hub.files.rotate_bytes / 2);
+                return Ok(());
+            }
+        };
+        let opening = Opening {
+            time: now,
+            node: &self.hub.node,
+            software: env!("CARGO_PKG_VERSION"),
+            previous: std::slice::from_ref(&ended),
+        };
+        self.writer = ChainWriter::new(&self.hub.keys, &name, &opening, &mut self.pending)?;
+        let watched = self.hub.watch(&*sink, ChainHead { sequence: 0, ..self.writer.head() })?;
+        let before = std::mem::replace(&mut self.watched, watched);
+        // All of it is durable.
+        self.hub.syncs.lock().retain(|sync| !Arc::ptr_eq(&sync.dirty, &before.dirty));
+        *before.reached.head.lock() = ended;
+        before.reached.has_ended.store(true, Ordering::Release);
+        self.sink = sink;
+        (self.file_bytes, self.file_since) = (0, now);
+        self.hub.rotated.fetch_add(1, Ordering::Relaxed);
         self.hand_over()
+    }
+
+    /// Opens the next file, ends the chain in this one, and has all of it durable: the next chain says that it is there.
+    fn end_file(&mut self, now: Timestamp, next: &str) -> Result<(ChainHead, Box<dyn AuditSink>)> {
+        let sink = self.hub.log.open_chain(next)?;
+        // On a copy: where the sink does not take the end, the chain has none.
+        let (mut ended, mut end) = (self.writer.clone(), Vec::new());
+        ended.close(now, &mut end);
+        let kept = self.sink.append(&end).map_err(Error::from).and_then(|()| {
+            // From here on nothing may follow in this file.
+            self.hub.bytes.fetch_add(end.len() as u64, Ordering::Relaxed);
+            Ok(())
+        });
+        if let Err(error) = kept {
+            drop(sink);
+            if let Err(error) = self.hub.log.remove(next) {
+                tracing::warn!(%error, chain = next, "an empty audit file is left behind");
+            }
+            return Err(error);
+        }
+        if let Err(error) = self.sink.syncer().and_then(|mut syncer| syncer.sync()) {
+            tracing::error!(%error, "audit log: sync failed");
+            self.hub.fail();
+        }
+        Ok((ended.head(), sink))
     }
 
     fn hand_over(&mut self) -> Result<()> {
@@ -263,7 +432,9 @@ impl DeskChain {
         // While the log is well the reserve stands, whoever had given it up before.
         self.reserve_released &= !self.hub.is_healthy();
         let mut outcome = self.sink.append(&self.pending);
-        if outcome.is_err() && !self.reserve_released {
+        // Space is no help where something else than the disk refuses.
+        let needs_space = !matches!(outcome, Ok(()) | Err(AuditError::Blocked(_)));
+        if needs_space && !self.reserve_released {
             // What is in flight can still be recorded; from here on nothing new is taken.
             self.sink.release_reserve();
             self.reserve_released = true;
@@ -274,9 +445,10 @@ impl DeskChain {
             Ok(()) => {
                 self.hub.bytes.fetch_add(self.pending.len() as u64, Ordering::Relaxed);
                 self.hub.records.fetch_add(std::mem::take(&mut self.records), Ordering::Relaxed);
+                self.file_bytes += self.pending.len() as u64;
                 self.pending.clear();
-                self.dirty.store(true, Ordering::Release);
-                let mut head = self.head.lock();
+                self.watched.dirty.store(true, Ordering::Release);
+                let mut head = self.watched.reached.head.lock();
                 (head.sequence, head.mac) = self.writer.position();
                 Ok(())
             }
@@ -289,6 +461,7 @@ impl DeskChain {
 
     /// Closes the chain: nothing may follow its last checkpoint.
     pub fn close(&mut self) {
+        self.tell_shed(true);
         self.writer.close(self.hub.clock.now(), &mut self.pending);
         if let Err(error) = self.hand_over() {
             tracing::error!(%error, "audit log: the chain could not be closed");
@@ -314,6 +487,8 @@ pub struct ManagementRecord {
     pub rule: std::borrow::Cow<'static, str>,
     /// The keys that it touched.
     pub keys: Vec<KeyTouch>,
+    /// Who made what it keeps.
+    pub(crate) served: Served,
     /// How long it took, in microseconds.
     pub micros: u64,
     /// What it wrote.
@@ -330,8 +505,17 @@ pub(crate) enum AuditMessage {
     Recovered(Vec<RecordStamp>),
     /// Keep the record of what a timer did to a key.
     Timer { operation: &'static str, rule: &'static str, key: KeyTouch, writes: Vec<RecordStamp> },
+    /// Keep a note, durably, of a chain that is to be removed, then answer.
+    Retire(Box<Retiring>, tokio::sync::oneshot::Sender<Result<()>>),
     /// Write what there is, close the chain, answer.
     Stop(tokio::sync::oneshot::Sender<()>),
+}
+
+/// A chain whose time is over, as the note of it has it.
+pub(crate) struct Retiring {
+    pub(crate) report: ChainReport,
+    pub(crate) bytes: u64,
+    pub(crate) rule: &'static str,
 }
 
 /// The management chain as the audit actor drives it.
@@ -341,9 +525,11 @@ pub(crate) struct ManagementChain {
 
 impl ManagementChain {
     /// Writes records and makes them durable in one go.
-    pub(crate) fn write(&mut self, records: &[Box<ManagementRecord>]) -> Result<()> {
+    pub(crate) fn write(&mut self, shared: &Shared, records: &[Box<ManagementRecord>]) -> Result<()> {
         let now = self.chain.hub.clock.now();
+        let mut providers = Vec::new();
         for record in records {
+            shared.provider_names(record.served, &mut providers);
             self.chain.append(&AuditRecord {
                 time: now,
                 request: record.request,
@@ -354,6 +540,7 @@ impl ManagementChain {
                 outcome: record.outcome,
                 rule: record.rule.clone(),
                 keys: &record.keys,
+                providers: &providers,
                 items: 0,
                 failed: 0,
                 context: None,
@@ -364,6 +551,16 @@ impl ManagementChain {
                 writes: &record.writes,
             });
         }
+        self.chain.flush()?;
+        self.chain.hub.sync();
+        self.chain.hub.check()
+    }
+
+    /// Writes the note of a chain that is to be removed, and makes it durable.
+    pub(crate) fn retire(&mut self, Retiring { report, bytes, rule }: &Retiring) -> Result<()> {
+        let (head, requests) = (&report.head, report.requests);
+        let (from, to) = (&*report.from, &*report.to);
+        self.chain.note(&Note::Retired { head, requests, from, to, bytes: *bytes, rule });
         self.chain.flush()?;
         self.chain.hub.sync();
         self.chain.hub.check()

@@ -45,12 +45,41 @@ pub struct EngineConfig {
     pub max_in_flight: usize,
     /// Whether requests are audited; off for measurements alone.
     pub audit: bool,
+    /// When audit files are changed for new ones, and which are kept.
+    pub audit_files: AuditFiles,
     /// The tokens' lanes.
     pub pool: PoolConfig,
     /// Where the material of a key lives for which nobody says.
     pub protection: ProtectionLevel,
     /// Where AES-GCM of an HSM key runs for which nobody says.
     pub bulk_mode: BulkMode,
+}
+
+/// When audit files are changed for new ones, and which are kept.
+#[derive(Clone, Debug)]
+pub struct AuditFiles {
+    /// Bytes after which a file is followed by another.
+    pub rotate_bytes: u64,
+    /// How long a file is written to before it is followed by another.
+    pub rotate_age: Duration,
+    /// How long after its last line a file is kept; `None`: for ever.
+    pub keep_age: Option<Duration>,
+    /// Bytes that all files may take before the oldest go; `None`: as the disk allows.
+    pub keep_bytes: Option<u64>,
+    /// How often it is looked which files are kept.
+    pub check: Duration,
+}
+
+impl Default for AuditFiles {
+    fn default() -> Self {
+        Self {
+            rotate_bytes: 256 << 20,
+            rotate_age: Duration::from_secs(24 * 3600),
+            keep_age: None,
+            keep_bytes: None,
+            check: Duration::from_secs(60),
+        }
+    }
 }
 
 impl Default for EngineConfig {
@@ -73,6 +102,7 @@ impl Default for EngineConfig {
             max_frame_bytes: keymill_core::limit::MAX_FRAME_BYTES,
             max_in_flight: keymill_core::limit::MAX_IN_FLIGHT,
             audit: true,
+            audit_files: AuditFiles::default(),
             pool: PoolConfig::default(),
             protection: ProtectionLevel::Software,
             bulk_mode: BulkMode::InHsm,

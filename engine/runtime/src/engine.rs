@@ -41,8 +41,10 @@ use crate::nonces::KeptNonces;
 use crate::pool::token::Token;
 use crate::pool::{MAX_CHUNK, Pool, TokenPart};
 use crate::remember;
+use crate::retention::Retention;
 use crate::shared::{RequestIds, Shared};
 use crate::snapshot::Published;
+use crate::work::Served;
 
 /// What an engine is made of.
 pub struct Parts {
@@ -126,6 +128,8 @@ pub struct Engine {
     gate: Gate,
     system: actix::System,
     threads: Vec<JoinHandle<()>>,
+    /// Removes audit files whose time is over, where any ever is.
+    retention: Option<Retention>,
 }
 
 impl Engine {
@@ -184,7 +188,7 @@ impl Engine {
             node,
             clock.clone(),
             remembered.to_name,
-            config.audit,
+            (config.audit, config.audit_files.clone()),
         ));
         let custody = provider.custody().map_err(|e| EngineError::because("crypto provider")(&e))?;
         let shared = Arc::new(Shared {
@@ -237,10 +241,13 @@ impl Engine {
             start_system(&shared, keyring_actor, policy_actor, lane, audit_sender).map_err(EngineError)?;
         let _set_once = shared.reserver.set(actors.keyring.clone().recipient());
         threads.push(thread);
+        let retired_by = actors.audit.clone();
         let gate = Gate::new(shared, actors);
         let audit_thread = audit_actor.start(gate.clone());
         threads.push(audit_thread.map_err(|e| EngineError::because("audit thread")(&e))?);
-        let engine = Self { gate, system, threads };
+        let mut engine = Self { gate, system, threads, retention: None };
+        engine.retention = Retention::start(engine.gate.inner().shared.clone(), retired_by)
+            .map_err(|e| EngineError::because("audit retention thread")(&e))?;
         if !loaded.needs_bootstrap {
             return Ok((engine, None));
         }
@@ -277,6 +284,7 @@ impl Engine {
                 outcome: Outcome::Done,
                 rule: "first start".into(),
                 keys: Vec::new(),
+                served: Served::default(),
                 micros: 0,
                 writes: made.writes,
             };
@@ -305,12 +313,18 @@ impl Engine {
         if let Err(error) = flushed {
             tracing::error!(?error, "use counts could not be written");
         }
+        if let Some(retention) = self.retention {
+            retention.stop();
+        }
         for desk in self.gate.take_desks() {
             desk.close();
         }
         let (sender, stopped) = oneshot::channel();
         if self.gate.inner().actors.audit.send(AuditMessage::Stop(sender)).is_ok() {
             let _gone = stopped.blocking_recv();
+        }
+        if let Err(error) = self.gate.inner().shared.audit.log().close() {
+            tracing::error!(%error, "audit log");
         }
         self.gate.inner().actors.lane.close();
         self.gate.inner().shared.software.close();

@@ -1,7 +1,7 @@
 //! The heads of the audit chains of earlier processes. While a process lives the store keeps its heads; the next management chain
 //! names them in its `open` line, and the store forgets them: management chains bind all chains before them, as links do.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use keymill_core::seam::audit::{AuditError, AuditLog};
 use keymill_core::seam::store::{Path, Revision};
@@ -19,28 +19,33 @@ pub(crate) struct StoredHead {
     pub(crate) head: ChainHead,
 }
 
-/// Returns those of the chains that name others.
+/// Tells whether a chain is one that names those of earlier processes.
+pub(crate) fn is_management(chain: &str) -> bool {
+    chain.ends_with(MANAGEMENT)
+}
+
+/// Returns those of the chains that name those of earlier processes.
 pub(crate) fn management(chains: &[String]) -> impl Iterator<Item = &String> {
-    chains.iter().filter(|chain| chain.ends_with(MANAGEMENT))
+    chains.iter().filter(|chain| is_management(chain))
 }
 
-/// Returns those of the chains that name none.
+/// Returns those of the chains that name at most the one before them.
 pub(crate) fn data(chains: &[String]) -> impl Iterator<Item = &String> {
-    chains.iter().filter(|chain| !chain.ends_with(MANAGEMENT))
+    chains.iter().filter(|chain| !is_management(chain))
 }
 
-/// Reads the heads that management chains name in their first lines, where those verify. To be learned before any chain is checked:
-/// a clock set back puts names out of the order of age, so that no order of checking has every head in time.
+/// Reads the heads that these chains name in their first lines, where those verify. To be learned before any chain is checked: a clock
+/// set back puts names out of the order of age, so that no order of checking has every head in time.
 ///
 /// # Errors
 /// [`AuditError`] where a chain cannot be read.
-pub fn named(
+pub fn named<'c>(
     log: &dyn AuditLog,
-    chains: &[String],
+    chains: impl IntoIterator<Item = &'c String>,
     verifier: impl Fn(&str) -> ChainVerifier,
 ) -> Result<Vec<ChainHead>, AuditError> {
     let mut heads = Vec::new();
-    for chain in management(chains) {
+    for chain in chains {
         let mut verifier = verifier(chain);
         log.read(chain, &mut |line| {
             verifier.line(line.bytes, line.torn);
@@ -60,6 +65,13 @@ pub fn opened_first(chains: &[String]) -> BTreeSet<String> {
         chain[end + 1..number].bytes().all(|c| c.is_ascii_digit()).then(|| chain[..end].to_owned())
     };
     chains.iter().filter_map(process).map(|process| format!("{process}-000-{MANAGEMENT}")).collect()
+}
+
+/// Names the chains that were and are not `present`, but for those whose removal is recorded: `retired` has their ends.
+pub fn gone(known: &Heads, present: &[String], retired: &Heads) -> BTreeSet<String> {
+    let there: HashSet<&String> = present.iter().collect();
+    let was = known.iter().filter(|head| !retired.accounts_for(head)).map(|head| head.chain.clone());
+    was.chain(opened_first(present)).filter(|chain| !there.contains(chain)).collect()
 }
 
 /// Chooses what the next management chain names: what is known and not `named` as far by an earlier one, up to `limit`. The rest
@@ -110,6 +122,16 @@ mod tests {
             opened_first(&chains.map(str::to_owned)).into_iter().collect::<Vec<_>>(),
             ["20261124T053017.042Z-a3f91c02-000-management", "20261124T053018.000Z-a3f91c03-000-management"]
         );
+    }
+
+    #[test]
+    fn what_is_gone_is_named_unless_its_removal_is_recorded_at_its_end() {
+        let known = heads([("a", 3), ("b", 3), ("c", 3), ("d", 3), ("e", 3)]);
+        let present = ["e".to_owned(), "p-q-001-data".to_owned()];
+        let mut retired = heads([("a", 3), ("b", 2), ("c", 9)]);
+        retired.learn([ChainHead { mac: [8; 16], ..head("d", 3) }]);
+        let gone: Vec<_> = gone(&known, &present, &retired).into_iter().collect();
+        assert_eq!(gone, ["b", "d", "p-q-000-management"]);
     }
 
     #[test]

@@ -19,13 +19,14 @@ pub mod pool;
 pub mod ready;
 pub mod records;
 mod remember;
+mod retention;
 mod scan;
 mod shared;
 pub mod snapshot;
 pub mod verify;
 pub mod work;
 
-pub use config::EngineConfig;
+pub use config::{AuditFiles, EngineConfig};
 pub use engine::{Engine, EngineError, Parts};
 pub use frontend::{Frontend, FrontendError, StopSignal};
 pub use gate::{Call, Gate, Managed, Opened};

@@ -9,6 +9,7 @@ use crate::pool::{TokenReport, TokenState};
 use keymill_core::error::{ErrorClass, ErrorKind};
 use keymill_core::key::Fallback;
 use keymill_core::operation::Operation;
+use keymill_core::seam::audit::Beside;
 use prometheus::core::Collector;
 use prometheus::local::LocalHistogram;
 use prometheus::{
@@ -103,11 +104,61 @@ struct Sampled {
     audit_records: IntCounter,
     audit_bytes: IntCounter,
     audit_failures: IntCounter,
+    audit_beside: BesideSeries,
+    audit_rotated: IntCounter,
+    audit_retired: IntCounter,
     audit_healthy: IntGauge,
     store_healthy: IntGauge,
     hsm_lane: IntGauge,
     software_lane: IntGauge,
     token: TokenSeries,
+}
+
+/// The series of the place that audit lines are sent to beside the log, by its name.
+struct BesideSeries {
+    connected: IntGaugeVec,
+    lines: IntGaugeVec,
+    bytes: IntGaugeVec,
+    sent: IntCounterVec,
+    shed: IntCounterVec,
+    reconnects: IntCounterVec,
+}
+
+impl BesideSeries {
+    fn make(make: &Maker<'_>) -> Self {
+        let gauges = |name: &str, help: &str| {
+            make.keep(IntGaugeVec::new(Opts::new(name, help), &["sink"]).expect("the name is valid"))
+        };
+        let counters = |name: &str, help: &str| {
+            make.keep(IntCounterVec::new(Opts::new(name, help), &["sink"]).expect("the name is valid"))
+        };
+        Self {
+            connected: gauges("keymill_audit_sink_connected", "1 while the sink has a connection, else 0."),
+            lines: gauges("keymill_audit_sink_queue_lines", "Audit lines that wait to be sent."),
+            bytes: gauges("keymill_audit_sink_queue_bytes", "Bytes of audit lines that wait to be sent."),
+            sent: counters("keymill_audit_sink_sent_total", "Audit lines sent."),
+            shed: counters(
+                "keymill_audit_sink_dropped_total",
+                "Audit lines that were not sent since the queue was full; the files have them.",
+            ),
+            reconnects: counters(
+                "keymill_audit_sink_reconnects_total",
+                "Connections that took the place of others.",
+            ),
+        }
+    }
+
+    fn set(&self, beside: Option<&Beside>) {
+        let Some(beside) = beside else { return };
+        let of = [beside.name];
+        let raise = |counter: IntCounter, to: u64| counter.inc_by(to.saturating_sub(counter.get()));
+        self.connected.with_label_values(&of).set(i64::from(beside.is_connected));
+        self.lines.with_label_values(&of).set(beside.queued_lines as i64);
+        self.bytes.with_label_values(&of).set(beside.queued_bytes as i64);
+        raise(self.sent.with_label_values(&of), beside.sent);
+        raise(self.shed.with_label_values(&of), beside.shed);
+        raise(self.reconnects.with_label_values(&of), beside.reconnects);
+    }
 }
 
 /// The series of each token, by the name that the configuration gives it.
@@ -221,8 +272,10 @@ pub struct Sample {
     pub subkeys: usize,
     /// Hits, misses and evictions of that cache.
     pub subkey_counts: [u64; 3],
-    /// Audit records, bytes and failures.
-    pub audit_counts: [u64; 3],
+    /// Audit records, bytes and failures; files that were followed by others, and that were removed.
+    pub audit_counts: [u64; 5],
+    /// The place that audit lines are sent to beside the log, where there is one.
+    pub audit_beside: Option<Beside>,
     /// Whether the audit log can be written.
     pub audit_healthy: bool,
     /// Whether the store takes writes.
@@ -317,6 +370,15 @@ impl Default for Metrics {
             audit_bytes: make.counter("keymill_audit_bytes_total", "Bytes of audit log written."),
             audit_failures: make
                 .counter("keymill_audit_failures_total", "Writes that the audit log refused."),
+            audit_beside: BesideSeries::make(&make),
+            audit_rotated: make.counter(
+                "keymill_audit_files_rotated_total",
+                "Audit files that were followed by another, by size or age.",
+            ),
+            audit_retired: make.counter(
+                "keymill_audit_files_retired_total",
+                "Audit files that were removed, their time being over.",
+            ),
             audit_healthy: make.gauge(
                 "keymill_audit_healthy",
                 "1 while the audit log can be written, else 0: requests are refused.",
@@ -446,6 +508,9 @@ impl Metrics {
         raise(&s.audit_records, sample.audit_counts[0]);
         raise(&s.audit_bytes, sample.audit_counts[1]);
         raise(&s.audit_failures, sample.audit_counts[2]);
+        raise(&s.audit_rotated, sample.audit_counts[3]);
+        s.audit_beside.set(sample.audit_beside.as_ref());
+        raise(&s.audit_retired, sample.audit_counts[4]);
         s.audit_healthy.set(i64::from(sample.audit_healthy));
         s.store_healthy.set(i64::from(sample.store_healthy));
         s.hsm_lane.set(sample.hsm_lane_depth as i64);

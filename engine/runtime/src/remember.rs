@@ -2,8 +2,6 @@
 //! others write no records and may be long; that they are there is looked at, and `audit verify` reads them. Those that no head tells of
 //! are read once, and bound from then on.
 
-use std::collections::BTreeSet;
-
 use keymill_core::seam::audit::{AuditError, AuditLog};
 use keymill_core::seam::store::{Entry, Path, Revision, Store, StoreError};
 use keymill_crypto::audit::{ChainHead, ChainKeys, ChainVerifier, Heads, Stamps};
@@ -50,13 +48,8 @@ pub(crate) fn remember(
     known.learn(stored.iter().map(|stored| stored.head.clone()));
     let chains = log.chains()?;
     let verifier = |chain: &str| ChainVerifier::new(keys, chain);
-    known.learn(heads::named(log, &chains, verifier)?);
-    let gone = known.missing(&chains).into_iter().map(str::to_owned);
-    let first = heads::opened_first(&chains).into_iter().filter(|chain| chains.binary_search(chain).is_err());
-    for missing in gone.chain(first).collect::<BTreeSet<_>>() {
-        remembered.troubles.push(format!("audit chain {missing} is gone"));
-    }
-    let (mut named, mut reached) = (Heads::default(), Vec::new());
+    known.learn(heads::named(log, heads::management(&chains), verifier)?);
+    let (mut named, mut retired, mut reached) = (Heads::default(), Heads::default(), Vec::new());
     for chain in heads::management(&chains) {
         let head = known.get(chain).cloned();
         // Heads are kept of what is durable: where none is, a power cut may yet take what this chain names.
@@ -71,8 +64,11 @@ pub(crate) fn remember(
                 reached.push(report.head);
             }
         }
+        retired.learn(report.retired);
         remembered.stamps.keep_newest(verifier.into_stamps());
     }
+    let gone = heads::gone(&known, &chains, &retired);
+    remembered.troubles.splice(0..0, gone.iter().map(|chain| format!("audit chain {chain} is gone")));
     // Of a process that was killed at once, or of one whose management chain is lost: from here on they are bound as they stand.
     for chain in heads::data(&chains).filter(|chain| known.get(chain).is_none()) {
         let mut verifier = verifier(chain);
@@ -94,7 +90,7 @@ pub(crate) fn remember(
 mod tests {
     use std::collections::BTreeMap;
 
-    use keymill_core::seam::audit::{AuditSink, Line};
+    use keymill_core::seam::audit::{AuditReader, AuditSink, Line};
     use keymill_core::{Sensitive, Timestamp};
     use keymill_crypto::audit::{ChainWriter, Opening};
 
@@ -115,13 +111,34 @@ mod tests {
             Ok(self.0.keys().cloned().collect())
         }
 
-        fn read(&self, name: &str, each: &mut dyn FnMut(Line<'_>) -> bool) -> Result<(), AuditError> {
-            let mut lines = self.0[name].split_inclusive(|c| *c == b'\n');
-            let _stopped = lines.all(|line| match line.strip_suffix(b"\n") {
-                Some(bytes) => each(Line { bytes, torn: false }),
-                None => each(Line { bytes: line, torn: true }),
-            });
-            Ok(())
+        fn reader(&self, name: &str) -> Result<Box<dyn AuditReader>, AuditError> {
+            Ok(Box::new(Reader { log: self.0[name].clone(), at: 0 }))
+        }
+
+        fn bytes(&self, name: &str) -> Result<u64, AuditError> {
+            Ok(self.0[name].len() as u64)
+        }
+
+        fn remove(&self, _: &str) -> Result<(), AuditError> {
+            Err(AuditError::Taken("this log is only read".into()))
+        }
+    }
+
+    struct Reader {
+        log: Vec<u8>,
+        at: usize,
+    }
+
+    impl AuditReader for Reader {
+        fn next_line(&mut self) -> Result<Option<Line<'_>>, AuditError> {
+            let Some(line) = self.log[self.at..].split_inclusive(|c| *c == b'\n').next() else {
+                return Ok(None);
+            };
+            self.at += line.len();
+            Ok(Some(match line.strip_suffix(b"\n") {
+                Some(bytes) => Line { bytes, torn: false },
+                None => Line { bytes: line, torn: true },
+            }))
         }
     }
 

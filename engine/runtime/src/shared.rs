@@ -33,6 +33,7 @@ use crate::pool::{MAX_CHUNK, Pool};
 use crate::records;
 use crate::snapshot::Published;
 use crate::work::Fault;
+use crate::work::Served;
 
 /// What every part of one engine shares.
 pub(crate) struct Shared {
@@ -168,6 +169,12 @@ impl Shared {
             ProtectionLevel::Software => usize::MAX,
             ProtectionLevel::Hsm => self.pool.max_item_bytes(),
         }
+    }
+
+    /// Lists the names of providers, as audit records have them.
+    pub(crate) fn provider_names<'s>(&'s self, served: Served, out: &mut Vec<&'s str>) {
+        let tokens = self.pool.tokens.iter().map(|token| &*token.config.name);
+        served.names(tokens, self.provider.profile().name, out);
     }
 
     /// Returns how many chunks of one job may be under way.

@@ -76,6 +76,8 @@ struct AuditCommand {
 #[derive(Subcommand, Clone, Debug)]
 enum AuditAction {
     Verify(audit::VerifyArgs),
+    Search(audit::SearchArgs),
+    Export(audit::ExportArgs),
 }
 
 /// Carries out what the command line says.
@@ -96,7 +98,11 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
             BatchDirection::Reencrypt(args) => run_batch(Direction::ReEncrypt, &server, &args),
         },
         Command::Envelope(args) => envelope::run(&args),
-        Command::Audit(AuditCommand { command: AuditAction::Verify(args) }) => audit::run(&args),
+        Command::Audit(AuditCommand { command }) => match command {
+            AuditAction::Verify(args) => audit::run(&args),
+            AuditAction::Search(args) => audit::search(&args),
+            AuditAction::Export(args) => audit::export(&args),
+        },
         Command::HsmWorker => tokens::run_worker(),
         Command::Hsm(args) => hsm::run(args),
         Command::Bench(args) => run_bench(&args),
@@ -167,6 +173,12 @@ mod tests {
             "keymill envelope seal --in a --out b --key people",
             "keymill envelope seal --in a --out b --key alias/a --context k",
             "keymill envelope open --in a",
+            "keymill audit search --since yesterday",
+            "keymill audit search --source 10.0.0.0/33",
+            "keymill audit search --key people",
+            "keymill audit search --json --limit 3",
+            "keymill audit export",
+            "keymill audit export --format xml --out -",
             "keymill envelope open --in a --out b --stdout",
         ] {
             assert_eq!(Cli::try_parse_from(line.split(' ')).unwrap_err().exit_code(), 2, "{line}");

@@ -87,7 +87,7 @@ impl Instance {
             store: taken.store,
             provider: plugins::provider(&config.provider)?,
             authenticators: plugins::authenticators()?,
-            audit: taken.audit,
+            audit: plugins::audit_beside(config, taken.audit)?,
             tokens: tokens.parts(),
             root,
             node: config.engine.node.clone(),

@@ -13,7 +13,7 @@ pub(crate) use keymill_provider_pkcs11 as pkcs11;
 /// Tokens whose module is in a process of its own.
 pub(crate) use keymill_provider_worker as worker;
 
-use crate::config::{AuditConfig, AuditKind, ProviderConfig, ProviderKind, StoreConfig, StoreKind};
+use crate::config::{AuditConfig, AuditKind, Config, ProviderConfig, ProviderKind, StoreConfig, StoreKind};
 use crate::failure::{Failure, Result};
 
 /// Opens the store.
@@ -39,6 +39,14 @@ pub(crate) fn audit(config: &AuditConfig, directory: &Path) -> Result<Arc<dyn Au
             Ok(Arc::new(log))
         }
     }
+}
+
+/// Puts the syslog server beside the audit log, where one is configured.
+pub(crate) fn audit_beside(config: &Config, log: Arc<dyn AuditLog>) -> Result<Arc<dyn AuditLog>> {
+    let Some(syslog) = &config.audit.syslog else { return Ok(log) };
+    let options = syslog.options(&config.engine.node)?;
+    let log = keymill_audit_syslog::open(options, log).map_err(Failure::because("audit.syslog"))?;
+    Ok(Arc::new(log))
 }
 
 /// Opens the crypto provider.

@@ -1,19 +1,19 @@
 #![doc = include_str!("../README.md")]
 
 mod directory;
+mod reader;
 mod reserve;
 mod sink;
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use keymill_core::seam::audit::{AuditError, AuditLog, AuditSink, Line};
+use keymill_core::seam::audit::{AuditError, AuditLog, AuditReader, AuditSink};
 use parking_lot::Mutex;
 
 pub use directory::OpenError;
 
+use reader::FileReader;
 use reserve::Reserve;
 use sink::FileSink;
 
@@ -106,33 +106,23 @@ impl AuditLog for FileAuditLog {
         Ok(names)
     }
 
-    fn read(&self, name: &str, each: &mut dyn FnMut(Line<'_>) -> bool) -> Result<(), AuditError> {
+    fn reader(&self, name: &str) -> Result<Box<dyn AuditReader>, AuditError> {
         let path = self.path(name)?;
         let file = directory::open_for_reading(&path).map_err(|e| failed(&path, &e))?;
-        read_lines(file, each).map_err(|e| failed(&path, &e))
+        Ok(Box::new(FileReader::new(path, file)))
     }
-}
 
-fn read_lines(file: File, each: &mut dyn FnMut(Line<'_>) -> bool) -> std::io::Result<()> {
-    let mut reader = BufReader::with_capacity(64 << 10, file);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        // One byte more than a line may have, for its end.
-        (&mut reader).take(MAX_LINE_BYTES as u64 + 1).read_until(b'\n', &mut line)?;
-        let goes_on = match line.strip_suffix(b"\n") {
-            Some(bytes) => each(Line { bytes, torn: false }),
-            None if line.is_empty() => false,
-            // Nobody here writes one so long: as far as it was read it is a line that does not verify, and what follows is no line.
-            None if line.len() > MAX_LINE_BYTES => {
-                each(Line { bytes: &line, torn: false });
-                false
-            }
-            None => each(Line { bytes: &line, torn: true }),
-        };
-        if !goes_on {
-            return Ok(());
-        }
+    fn bytes(&self, name: &str) -> Result<u64, AuditError> {
+        let path = self.path(name)?;
+        Ok(path.symlink_metadata().map_err(|e| failed(&path, &e))?.len())
+    }
+
+    fn remove(&self, name: &str) -> Result<(), AuditError> {
+        let path = self.path(name)?;
+        // Whoever does not write here removes nothing either.
+        let _lock = self.reserve()?;
+        std::fs::remove_file(&path).map_err(|e| failed(&path, &e))?;
+        directory::sync(&self.config.directory).map_err(|e| failed(&self.config.directory, &e))
     }
 }
 

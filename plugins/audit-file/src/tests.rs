@@ -3,6 +3,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
+use keymill_core::seam::audit::Line;
 use tempfile::{TempDir, tempdir};
 
 use super::*;
@@ -79,6 +80,23 @@ fn a_chain_is_created_once_and_never_through_a_link() {
     }
     assert!(log.read("link", &mut |_| true).is_err(), "reading follows no link either");
     assert_eq!(fs::read(target).unwrap(), b"kept");
+}
+
+#[test]
+fn a_chain_is_removed_for_good_and_by_its_writer_alone() {
+    let directory = tempdir().unwrap();
+    let (first, second) = (log(&directory), log(&directory));
+    first.open_chain("a").unwrap().append(b"one\n").unwrap();
+    assert_eq!(first.bytes("a").unwrap(), 4);
+    assert!(matches!(second.remove("a"), Err(AuditError::Taken(_))), "it writes nothing there");
+    first.remove("a").unwrap();
+    assert_eq!(first.chains().unwrap(), [""; 0]);
+    for gone in [first.remove("a"), first.bytes("a").map(drop), first.reader("a").map(drop)] {
+        assert!(matches!(gone, Err(AuditError::Failed(_))), "{gone:?}");
+    }
+    for name in ["../audit", "a/b", ".reserve"] {
+        assert!(first.remove(name).is_err() && first.bytes(name).is_err(), "{name}");
+    }
 }
 
 #[test]

@@ -24,6 +24,7 @@ struct Told {
     cmk: Option<CmkId>,
     has_context: bool,
     items: u64,
+    providers: Value,
 }
 
 fn encrypt(key: CmkId, pairs: &[(&str, &str)]) -> Request<'static> {
@@ -68,6 +69,7 @@ fn told(line: &Value) -> Told {
         cmk: line["keys"][0]["cmk"].as_str().map(|cmk| CmkId::parse(cmk).unwrap()),
         has_context: line.get("context").is_some(),
         items: line["items"].as_u64().unwrap(),
+        providers: line.get("providers").cloned().unwrap_or(Value::Null),
     }
 }
 
@@ -93,6 +95,7 @@ fn each_of_many_pipelined_requests_has_its_own_record_with_its_own_facts() {
             cmk,
             has_context,
             items: if outcome == "ok" { 1 } else { 0 },
+            providers: if outcome == "ok" { serde_json::json!(["software"]) } else { Value::Null },
         };
         let kinds = [
             (encrypt(one, &[]), facts("ok", Some(one), false)),

@@ -131,6 +131,21 @@ fn blobs_of_before_a_restart_open_after_it_and_a_disabled_key_opens_nothing() {
         };
         assert_eq!(touched.iter().filter(of_hsm).count(), lines, "{operation}: {touched:?}");
     }
+    // In bulk mode InHsm the token did it, under HsmDerived the processor under a subkey of the token's, and it made both keys.
+    let providers = |operation: &str| -> Vec<Vec<&str>> {
+        let of = touched
+            .iter()
+            .filter(|line| line["operation"] == operation && line["keys"][0]["protection"] == "HSM");
+        let names = |line: &serde_json::Value| line["providers"].as_array().unwrap().len();
+        let mut of: Vec<_> = of
+            .map(|line| (0..names(line)).map(|at| line["providers"][at].as_str().unwrap()).collect())
+            .collect();
+        of.sort();
+        of
+    };
+    let token = &*farm.parts(1)[0].config.name.clone();
+    assert_eq!(providers("CreateKey"), [[token], [token]]);
+    assert_eq!(providers("Encrypt"), [vec![token], vec![token, "software"]]);
     let live = site.start(Setup::new(EngineConfig::default()).with_tokens(farm.parts(1)));
     let mut caller = Caller::new(&live, &credentials);
     for (key, blob) in keys.into_iter().zip(&blobs) {

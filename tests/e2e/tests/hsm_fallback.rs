@@ -212,6 +212,12 @@ fn records_say_what_software_did_and_those_of_other_requests_say_nothing() {
     assert_eq!(of("BatchDecrypt"), [Some(&said)]);
     assert_eq!(of("BatchEncrypt"), [None]);
     assert!(of("Encrypt").iter().chain(&of("CreateKey")).all(Option::is_none), "{lines:?}");
+    let by = |operation: &str| -> Vec<_> {
+        lines.iter().filter(|line| line["operation"] == operation).map(|line| &line["providers"]).collect()
+    };
+    let software = serde_json::json!(["software"]);
+    assert_eq!(by("BatchGenerateDataKey"), [&software, &software]);
+    assert_eq!(by("BatchEncrypt"), [&serde_json::json!([farm.parts(1)[0].config.name])]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use keymill_core::seam::audit::{AuditError, AuditLog, AuditSink, AuditSync, Line};
+use keymill_core::seam::audit::{AuditError, AuditLog, AuditReader, AuditSink, AuditSync};
 use parking_lot::Mutex;
 
 /// A disk with a reserve.
@@ -73,8 +73,16 @@ impl AuditLog for DiskLog {
         self.inner.chains()
     }
 
-    fn read(&self, name: &str, each: &mut dyn FnMut(Line<'_>) -> bool) -> Result<(), AuditError> {
-        self.inner.read(name, each)
+    fn reader(&self, name: &str) -> Result<Box<dyn AuditReader>, AuditError> {
+        self.inner.reader(name)
+    }
+
+    fn bytes(&self, name: &str) -> Result<u64, AuditError> {
+        self.inner.bytes(name)
+    }
+
+    fn remove(&self, name: &str) -> Result<(), AuditError> {
+        self.inner.remove(name)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use keymill_core::seam::audit::{AuditError, AuditLog, AuditSink, AuditSync, Line};
+use keymill_core::seam::audit::{AuditError, AuditLog, AuditReader, AuditSink, AuditSync};
 use keymill_core::seam::store::{Change, Entry, Lease, Page, Path, Revision, Row, Store, StoreError, Write};
 use parking_lot::Mutex;
 
@@ -143,8 +143,16 @@ impl AuditLog for FusedLog {
         self.inner.chains()
     }
 
-    fn read(&self, name: &str, each: &mut dyn FnMut(Line<'_>) -> bool) -> Result<(), AuditError> {
-        self.inner.read(name, each)
+    fn reader(&self, name: &str) -> Result<Box<dyn AuditReader>, AuditError> {
+        self.inner.reader(name)
+    }
+
+    fn bytes(&self, name: &str) -> Result<u64, AuditError> {
+        self.inner.bytes(name)
+    }
+
+    fn remove(&self, name: &str) -> Result<(), AuditError> {
+        self.inner.remove(name)
     }
 }
 

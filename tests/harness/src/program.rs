@@ -35,7 +35,14 @@ pub struct Server {
 impl Server {
     /// Starts the server on `place` and waits until it serves.
     pub fn start(place: &Path) -> Self {
-        Self::start_by(serve(place), place)
+        Self::start_with(place, &[])
+    }
+
+    /// Starts the server on `place` with more flags, and waits until it serves.
+    pub fn start_with(place: &Path, flags: &[&str]) -> Self {
+        let mut command = serve(place);
+        command.args(flags);
+        Self::start_by(command, place)
     }
 
     /// Starts the server on `place` by a command that [`serve`] made, and waits until it serves.

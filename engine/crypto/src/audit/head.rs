@@ -1,7 +1,7 @@
 //! The head of a chain: what the store, a later chain and a witness remember of it, so that a cut tail or a missing chain is
 //! noticed.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +17,19 @@ pub struct ChainHead {
     /// The MAC of that line; hexadecimal in text.
     #[serde(with = "hexadecimal")]
     pub mac: Mac,
+}
+
+impl ChainHead {
+    /// Appends it as an object.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{\"chain\":");
+        json::whole_text(out, &self.chain);
+        out.extend_from_slice(b",\"sequence\":");
+        json::number(out, self.sequence);
+        out.extend_from_slice(b",\"mac\":\"");
+        json::hex(out, &self.mac);
+        out.extend_from_slice(b"\"}");
+    }
 }
 
 /// The farthest head that is known of each chain, in the order of their names.
@@ -43,15 +56,14 @@ impl Heads {
         self.0.get(&head.chain).is_some_and(|known| known.sequence >= head.sequence)
     }
 
+    /// Tells whether the head is known to be one of the chain's, or to lie before the one that is known.
+    pub fn accounts_for(&self, head: &ChainHead) -> bool {
+        self.0.get(&head.chain).is_some_and(|known| known.sequence > head.sequence || known == head)
+    }
+
     /// Returns the heads.
     pub fn iter(&self) -> impl Iterator<Item = &ChainHead> {
         self.0.values()
-    }
-
-    /// Names the chains that are known and not among those `present`.
-    pub fn missing(&self, present: &[String]) -> Vec<&str> {
-        let present: HashSet<&str> = present.iter().map(String::as_str).collect();
-        self.0.keys().map(String::as_str).filter(|chain| !present.contains(chain)).collect()
     }
 }
 
@@ -100,9 +112,13 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_without_a_file_is_named() {
+    fn a_head_accounts_for_itself_and_for_those_before_it_alone() {
         let mut heads = Heads::default();
-        heads.learn([head("a", 1), head("b", 1)]);
-        assert_eq!(heads.missing(&["b".to_owned()]), ["a"]);
+        heads.learn([head("a", 3)]);
+        assert!(heads.accounts_for(&head("a", 3)) && heads.accounts_for(&head("a", 2)));
+        let other = ChainHead { mac: [0; 16], ..head("a", 3) };
+        for unknown in [head("a", 4), head("b", 1), other] {
+            assert!(!heads.accounts_for(&unknown), "{unknown:?}");
+        }
     }
 }

@@ -47,6 +47,7 @@ impl ChainKeys {
 }
 
 /// The key of a chain between two checkpoints; aws-lc wipes its state when it is dropped.
+#[derive(Clone)]
 pub(super) struct ChainKey(hmac::Key);
 
 impl ChainKey {

@@ -22,6 +22,10 @@
 //! numbering and checkpoints are: that this server stood at that MAC at that time, and that whole lines are neither
 //! missing nor moved. Lines altered in place need the audit key. A cut tail needs a head kept elsewhere: in the store while the
 //! process lives, then as `previous` in the `open` line of a later chain.
+//!
+//! A writer whose file has become large or old ends its chain and opens another, whose `open` line names the end of the one before as
+//! `previous`: the files of one writer hold each other as the lines of one file do. A chain whose time is over is verified, named as
+//! `retired` in a note of a management chain, and removed; one that is gone without such a note was taken.
 
 mod head;
 mod json;
@@ -38,7 +42,7 @@ mod writer;
 pub use head::{ChainHead, Heads};
 pub use keys::ChainKeys;
 pub use note::Note;
-pub use report::{BadLine, ChainReport, Fault};
+pub use report::{BadLine, ChainReport, Fault, Shed};
 pub use stamps::{Remembered, RememberedTag, Stamps};
 pub use verifier::ChainVerifier;
 pub use writer::{ChainWriter, Opening};

@@ -3,7 +3,7 @@
 use keymill_core::Timestamp;
 use keymill_core::audit::RecordStamp;
 
-use super::{json, record};
+use super::{ChainHead, json, record};
 
 /// Something that happened to the server rather than in a request.
 #[derive(Clone, Debug)]
@@ -36,6 +36,32 @@ pub enum Note<'a> {
         /// How many requests were refused.
         refused: u64,
     },
+    /// A chain was removed because its time was over: it had ended, and it was verified.
+    Retired {
+        /// Where it ended.
+        head: &'a ChainHead,
+        /// The requests that it recorded.
+        requests: u64,
+        /// The time of its first line, as the line had it.
+        from: &'a str,
+        /// The time of its last line.
+        to: &'a str,
+        /// The bytes that it took.
+        bytes: u64,
+        /// By which rule: `age` or `bytes`.
+        rule: &'a str,
+    },
+    /// A place that lines are sent to beside this one took some of them not, and goes on without them. They are in this chain.
+    Shed {
+        /// The place.
+        sink: &'a str,
+        /// How many lines.
+        lines: u64,
+        /// The number of the first of them.
+        first: u64,
+        /// The number of the last of them.
+        last: u64,
+    },
 }
 
 impl Note<'_> {
@@ -46,6 +72,8 @@ impl Note<'_> {
             Note::Recovered { .. } => "recovered",
             Note::Strangers { .. } => "strangers",
             Note::Gap { .. } => "gap",
+            Note::Retired { .. } => "retired",
+            Note::Shed { .. } => "shed",
         }
     }
 
@@ -70,6 +98,31 @@ impl Note<'_> {
                 time(out, b",\"since\":", *since);
                 out.extend_from_slice(b",\"refused\":");
                 json::number(out, *refused);
+            }
+            Note::Retired { head, requests, from, to, bytes, rule } => {
+                out.extend_from_slice(b",\"retired\":[");
+                head.write(out);
+                out.extend_from_slice(b"],\"rule\":");
+                json::text(out, rule);
+                out.extend_from_slice(b",\"requests\":");
+                json::number(out, *requests);
+                out.extend_from_slice(b",\"from\":");
+                json::text(out, from);
+                out.extend_from_slice(b",\"to\":");
+                json::text(out, to);
+                out.extend_from_slice(b",\"bytes\":");
+                json::number(out, *bytes);
+            }
+            Note::Shed { sink, lines, first, last } => {
+                out.extend_from_slice(b",\"sink\":");
+                json::text(out, sink);
+                out.extend_from_slice(b",\"shed\":{\"lines\":");
+                json::number(out, *lines);
+                out.extend_from_slice(b",\"first\":");
+                json::number(out, *first);
+                out.extend_from_slice(b",\"last\":");
+                json::number(out, *last);
+                out.push(b'}');
             }
         }
     }

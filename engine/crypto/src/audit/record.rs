@@ -39,7 +39,16 @@ pub(super) fn write_record(record: &AuditRecord<'_>, out: &mut Vec<u8>) {
         separate(out, i);
         write_touch(touch, out);
     }
-    out.extend_from_slice(b"],\"items\":");
+    out.push(b']');
+    if !record.providers.is_empty() {
+        out.extend_from_slice(b",\"providers\":[");
+        for (i, provider) in record.providers.iter().enumerate() {
+            separate(out, i);
+            json::text(out, provider);
+        }
+        out.push(b']');
+    }
+    out.extend_from_slice(b",\"items\":");
     json::number(out, u64::from(record.items));
     out.extend_from_slice(b",\"failed\":");
     json::number(out, u64::from(record.failed));
@@ -116,7 +125,7 @@ pub(super) fn separate(out: &mut Vec<u8>, index: usize) {
 }
 
 /// The quoted text of a time, to the millisecond. The date is worked out once a second, not once a line.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct TimeText {
     second: Option<u64>,
     quoted: Vec<u8>,

@@ -26,8 +26,29 @@ pub struct ChainReport {
     pub outcomes: BTreeMap<String, u64>,
     /// Notes.
     pub notes: u64,
+    /// The time of the first line, as it has it; empty where there is none.
+    pub from: String,
+    /// The time of the last line that is good.
+    pub to: String,
+    /// Where chains ended that notes say were removed, their time being over.
+    pub retired: Vec<ChainHead>,
+    /// Lines that a place beside the file did not get, by the notes of that.
+    pub shed: Vec<Shed>,
     /// The heads of earlier chains that the `open` line names.
     pub previous: Vec<ChainHead>,
+}
+
+/// Lines of a chain that a place beside its file did not get.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shed {
+    /// The place.
+    pub sink: String,
+    /// How many.
+    pub lines: u64,
+    /// The number of the first.
+    pub first: u64,
+    /// The number of the last.
+    pub last: u64,
 }
 
 impl ChainReport {

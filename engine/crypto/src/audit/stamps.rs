@@ -12,7 +12,7 @@ use keymill_core::id::CmkId;
 use super::json;
 
 /// The last stamp of each record, by path.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Stamps {
     /// The first segments of paths, by the number that stands for them in a place.
     words: Vec<Box<str>>,

@@ -31,6 +31,7 @@ fn record<'a>(ms: u64, outcome: Outcome, writes: &'a [RecordStamp]) -> AuditReco
         outcome,
         rule: "default".into(),
         keys: &[],
+        providers: &[],
         items: 1,
         failed: 0,
         context: None,
@@ -44,6 +45,36 @@ fn record<'a>(ms: u64, outcome: Outcome, writes: &'a [RecordStamp]) -> AuditReco
 
 fn stamp(path: &str, sequence: u64) -> RecordStamp {
     RecordStamp { path: path.into(), sequence, tag: format!("{sequence:02x}") }
+}
+
+const EARLIER: &str = "20261123T000000Z-00000000-00";
+const NEXT: &str = "20261124T053017Z-a3f91c02-02";
+
+/// The file that follows [`NAME`]'s: its chain names the end of the one before.
+fn next_log() -> (Vec<u8>, ChainHead) {
+    let mut out = Vec::new();
+    let previous = [log(NAME).1];
+    let opening = Opening { time: at(9), node: "n", software: "0", previous: &previous };
+    let mut writer = ChainWriter::new(&keys(), NEXT, &opening, &mut out).unwrap();
+    for ms in 10..13 {
+        writer.append(&record(ms, Outcome::Done, &[]), &mut out);
+    }
+    writer.checkpoint(at(13), &mut out);
+    writer.append(&record(14, Outcome::Done, &[]), &mut out);
+    writer.close(at(15), &mut out);
+    (out, writer.head())
+}
+
+/// The check of `log` as it stands before each of its lines.
+fn standing(log: &[u8], name: &str, head: &ChainHead) -> Vec<ChainVerifier> {
+    let mut verifier = ChainVerifier::new(&keys(), name).verify_against(Some(head.clone()));
+    let mut all = vec![verifier.clone()];
+    for line in lines(log) {
+        verifier.line(line.strip_suffix(b"\n").unwrap(), false);
+        all.push(verifier.clone());
+    }
+    assert!(verifier.report().is_good());
+    all
 }
 
 /// Ten lines: open, 3 requests, checkpoint, request, note, checkpoint, a request with three more alike, end.
@@ -100,7 +131,8 @@ fn an_untouched_chain_is_good_and_counted() {
         assert_eq!(report.previous[0].sequence, 9);
     }
     let verifier = feed(ChainVerifier::new(&keys(), NAME), &log);
-    let stamps = verifier.stamps().iter().map(|stamp| (stamp.path, stamp.sequence));
+    let stamps = verifier.into_stamps();
+    let stamps = stamps.iter().map(|stamp| (stamp.path, stamp.sequence));
     assert_eq!(stamps.collect::<BTreeMap<_, _>>().into_values().collect::<Vec<_>>(), [2, 5]);
 }
 
@@ -126,6 +158,83 @@ fn every_edit_of_a_byte_names_its_line() {
         );
         number += u64::from(end_of_line);
     }
+}
+
+#[test]
+fn every_byte_that_becomes_any_other_or_comes_in_between_names_its_line_in_a_file_and_the_one_that_follows_it()
+ {
+    for ((log, head), name) in [(log(NAME), NAME), (next_log(), NEXT)] {
+        let before = standing(&log, name, &head);
+        let lines = lines(&log);
+        for (number, line) in lines.iter().enumerate() {
+            // What an edit of the line's end leaves of it goes on in the line after.
+            let rest = lines.get(number + 1).copied().unwrap_or_default();
+            let names_it = |edited: &[u8], what: &str| {
+                let report = feed(before[number].clone(), &[edited, rest].concat()).report();
+                let found = report.bad.map(|bad| bad.number);
+                assert_eq!(found, Some(number as u64 + 1), "{what} of line {}", number + 1);
+            };
+            let mut edited = line.to_vec();
+            for at in 0..line.len() {
+                for value in (0..=u8::MAX).filter(|value| *value != line[at]) {
+                    edited[at] = value;
+                    names_it(&edited, "an edit");
+                }
+                edited[at] = line[at];
+            }
+            for at in 0..line.len() {
+                for value in [b' ', b'0', b'"', b',', b'\n', 0, line[at]] {
+                    let mut longer = line.to_vec();
+                    longer.insert(at, value);
+                    // The line's own end twice is an empty line behind a good one.
+                    if at + 1 < line.len() || value != b'\n' {
+                        names_it(&longer, "a byte more");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_empty_line_is_no_line() {
+    let (log, head) = log(NAME);
+    for at in 0..=lines(&log).len() {
+        let mut more = lines(&log);
+        more.insert(at, b"\n");
+        let bad = verify(&more.concat(), Some(&head)).bad.unwrap();
+        assert_eq!(bad, BadLine { number: at as u64 + 1, fault: Fault::Malformed });
+    }
+}
+
+#[test]
+fn every_stretch_of_another_chain_is_found_be_it_of_a_neighbour_an_older_run_or_the_next_file() {
+    let (ours, head) = log(NAME);
+    let before = standing(&ours, NAME, &head);
+    let mine = lines(&ours);
+    for donor in [log(OTHER).0, log(EARLIER).0, next_log().0] {
+        let theirs = lines(&donor);
+        for at in 0..=mine.len() {
+            for (from, to) in (0..theirs.len()).flat_map(|i| (i + 1..=theirs.len()).map(move |j| (i, j))) {
+                // Put between our lines, and in the place of as many of them as there are.
+                for rest in [&mine[at..], &mine[mine.len().min(at + to - from)..]] {
+                    let spliced = [&theirs[from..to], rest].concat().concat();
+                    let report = feed(before[at].clone(), &spliced).report();
+                    assert_eq!(report.bad.expect("a splice goes unnoticed").number, at as u64 + 1);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_next_file_names_the_end_of_the_one_before() {
+    let (_, head) = log(NAME);
+    let (next, end) = next_log();
+    let report = feed(ChainVerifier::new(&keys(), NEXT).verify_against(Some(end)), &next).report();
+    assert!(report.is_good() && report.closed);
+    assert_eq!(report.previous, [head]);
+    assert_eq!((&*report.from, &*report.to), ("2026-11-24T12:00:17.009Z", "2026-11-24T12:00:17.015Z"));
 }
 
 #[test]

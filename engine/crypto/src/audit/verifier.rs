@@ -15,16 +15,18 @@ use serde::{Deserialize, Deserializer};
 
 use super::keys::{ChainKey, ChainKeys};
 use super::{
-    BadLine, ChainHead, ChainReport, FORMAT_VERSION, Fault, MAC_BYTES, MAC_FIELD, Mac, Stamps,
+    BadLine, ChainHead, ChainReport, FORMAT_VERSION, Fault, MAC_BYTES, MAC_FIELD, Mac, Shed, Stamps,
     checkpoint_text, json,
 };
 
 /// Checks one chain, line by line.
+#[derive(Clone)]
 pub struct ChainVerifier {
     key: Option<ChainKey>,
     verifying_key: [u8; 32],
     remembered: Option<ChainHead>,
-    stamps: Stamps,
+    /// Where they are wanted.
+    stamps: Option<Stamps>,
     report: ChainReport,
 }
 
@@ -52,14 +54,24 @@ impl ChainVerifier {
             requests: 0,
             outcomes: BTreeMap::new(),
             notes: 0,
+            from: String::new(),
+            to: String::new(),
+            retired: Vec::new(),
+            shed: Vec::new(),
             previous: Vec::new(),
         };
-        Self { key, verifying_key, remembered: None, stamps: Stamps::default(), report }
+        Self { key, verifying_key, remembered: None, stamps: Some(Stamps::default()), report }
     }
 
     /// Has the chain reach the head that is remembered of it, if one is. To be said before the first line.
     pub fn verify_against(mut self, stored: Option<ChainHead>) -> Self {
         self.remembered = stored;
+        self
+    }
+
+    /// Keeps nothing of the records that were written: a log may speak of millions.
+    pub fn without_stamps(mut self) -> Self {
+        self.stamps = None;
         self
     }
 
@@ -92,13 +104,8 @@ impl ChainVerifier {
     }
 
     /// Returns the last stamp of every record that the good lines say was written.
-    pub fn stamps(&self) -> &Stamps {
-        &self.stamps
-    }
-
-    /// Gives the stamps away, as [`Self::stamps`] has them.
     pub fn into_stamps(self) -> Stamps {
-        self.stamps
+        self.stamps.unwrap_or_default()
     }
 
     fn reject(&mut self, fault: Fault) {
@@ -131,7 +138,13 @@ impl ChainVerifier {
         if self.remembered.as_ref().is_some_and(|head| head.sequence == number && head.mac != mac) {
             return Err(Fault::Replaced);
         }
+        let time = fields.time.clone();
         self.take(number, fields)?;
+        if number == 1 {
+            self.report.from.push_str(&time);
+        }
+        self.report.to.clear();
+        self.report.to.push_str(&time);
         self.report.head.sequence = number;
         self.report.head.mac = mac;
         Ok(())
@@ -163,13 +176,21 @@ impl ChainVerifier {
                     None => drop(report.outcomes.insert(outcome.into_owned(), requests)),
                 }
             }
-            "note" => report.notes += 1,
+            "note" => {
+                report.notes += 1;
+                report.retired.extend(fields.retired);
+                if let (Some(Span { lines, first, last }), Some(sink)) = (fields.shed, fields.sink) {
+                    report.shed.push(Shed { sink: sink.into_owned(), lines, first, last });
+                }
+            }
             "checkpoint" => return self.take_checkpoint(number, &fields),
             _ => return Err(Fault::Malformed),
         }
         report.unsigned += 1;
-        for stamp in fields.writes {
-            self.stamps.put(&stamp.path, stamp.sequence, &stamp.tag);
+        if let Some(stamps) = &mut self.stamps {
+            for stamp in fields.writes {
+                stamps.put(&stamp.path, stamp.sequence, &stamp.tag);
+            }
         }
         Ok(())
     }
@@ -229,6 +250,9 @@ impl<'a> Fields<'a> {
             outcome: Some(text(outcome)?),
             alike: Count(0),
             writes,
+            retired: Vec::new(),
+            sink: None,
+            shed: None,
             count: None,
             closed: None,
             signature: None,
@@ -261,11 +285,25 @@ struct Fields<'a> {
     #[serde(default, borrow)]
     writes: Vec<Written<'a>>,
     #[serde(default)]
+    retired: Vec<ChainHead>,
+    #[serde(default, borrow)]
+    sink: Option<Cow<'a, str>>,
+    #[serde(default)]
+    shed: Option<Span>,
+    #[serde(default)]
     count: Option<u64>,
     #[serde(default)]
     closed: Option<bool>,
     #[serde(default, borrow)]
     signature: Option<Cow<'a, str>>,
+}
+
+/// Lines that were shed, as a note has them.
+#[derive(Deserialize)]
+struct Span {
+    lines: u64,
+    first: u64,
+    last: u64,
 }
 
 /// A stamp of a record, as a line has it.
@@ -356,6 +394,7 @@ mod tests {
                     outcome,
                     rule: text.into(),
                     keys: &[],
+                    providers: &[],
                     items: 1,
                     failed: 0,
                     context: Some(text.into()),

@@ -27,7 +27,8 @@ pub struct Opening<'a> {
     pub previous: &'a [ChainHead],
 }
 
-/// The one writer of a chain.
+/// The one writer of a chain. A copy is for trying whether its next lines are taken; only one of the two may go on.
+#[derive(Clone)]
 pub struct ChainWriter {
     chain: Box<str>,
     signing: Arc<Ed25519KeyPair>,
@@ -77,13 +78,7 @@ impl ChainWriter {
         out.extend_from_slice(b"\",\"previous\":[");
         for (i, head) in opening.previous.iter().enumerate() {
             separate(out, i);
-            out.extend_from_slice(b"{\"chain\":");
-            json::whole_text(out, &head.chain);
-            out.extend_from_slice(b",\"sequence\":");
-            json::number(out, head.sequence);
-            out.extend_from_slice(b",\"mac\":\"");
-            json::hex(out, &head.mac);
-            out.extend_from_slice(b"\"}");
+            head.write(out);
         }
         out.push(b']');
         writer.end(start, out);
@@ -209,6 +204,7 @@ mod tests {
             outcome: Outcome::Done,
             rule: "default".into(),
             keys: &[],
+            providers: &[],
             items: 256,
             failed: 1,
             context: None,
@@ -237,6 +233,7 @@ mod tests {
             source: Some("2001:db8::7".parse().unwrap()),
             outcome: Outcome::Failed(ErrorKind::LimitExceeded(Limit::BatchItems)),
             keys: &keys,
+            providers: &["hsm-1", "a\"b"],
             context: Some("00112233".into()),
             fallback: Some(Fallback::Saturated),
             recipient: Some("f00d".into()),
@@ -315,6 +312,23 @@ mod tests {
                 json!("no\nkey"),
             ),
             (Note::Gap { since: NOON, refused: 12 }, "refused", json!(12)),
+            (
+                Note::Retired {
+                    head: &ChainHead { chain: "a-1".into(), sequence: 7, mac: [9; 16] },
+                    requests: 5,
+                    from: noon,
+                    to: noon,
+                    bytes: 4096,
+                    rule: "age",
+                },
+                "retired",
+                json!([{ "chain": "a-1", "sequence": 7, "mac": "09".repeat(16) }]),
+            ),
+            (
+                Note::Shed { sink: "syslog", lines: 3, first: 4, last: 9 },
+                "shed",
+                json!({ "lines": 3, "first": 4, "last": 9 }),
+            ),
         ] {
             out.clear();
             writer.note(NOON, &note, &mut out);

@@ -14,6 +14,7 @@ use crate::audit::{AuditMessage, ManagementChain, ManagementRecord};
 use crate::gate::Gate;
 use crate::records::{self, Kind};
 use crate::shared::Shared;
+use crate::work::Served;
 
 /// What was written must be durable within this time.
 const DURABLE_WITHIN: Duration = Duration::from_millis(50);
@@ -38,6 +39,8 @@ pub(crate) struct AuditActor {
     gate: Option<Gate>,
     /// How long a sync is expected to take.
     sync_takes: Duration,
+    /// Why the place beside the log has no connection, as it was said last.
+    trouble_beside: Option<String>,
 }
 
 /// What a sync is taken for before one was seen.
@@ -63,7 +66,17 @@ impl AuditActor {
         to_forget: Vec<(Path, Revision)>,
     ) -> Self {
         let (known_heads, head_revisions) = (HashMap::new(), HashMap::new());
-        Self { shared, lane, chain, known_heads, head_revisions, to_forget, gate: None, sync_takes: CAUTIOUS }
+        Self {
+            shared,
+            lane,
+            chain,
+            known_heads,
+            head_revisions,
+            to_forget,
+            gate: None,
+            sync_takes: CAUTIOUS,
+            trouble_beside: None,
+        }
     }
 
     pub(crate) fn start(mut self, gate: Gate) -> std::io::Result<std::thread::JoinHandle<()>> {
@@ -99,6 +112,9 @@ impl AuditActor {
                             self.chain.chain.note(&Note::Recovered { writes });
                         }
                     }
+                    AuditMessage::Retire(chain, reply) => {
+                        let _gone = reply.send(self.chain.retire(&chain));
+                    }
                     AuditMessage::Stop(reply) => stop = Some(reply),
                 }
             }
@@ -106,7 +122,7 @@ impl AuditActor {
             if records.is_empty() {
                 self.shared.audit.sync();
             } else {
-                let outcome = self.chain.write(&records);
+                let outcome = self.chain.write(&self.shared, &records);
                 records.clear();
                 for reply in waiting.drain(..) {
                     let _gone = reply.send(match &outcome {
@@ -124,6 +140,7 @@ impl AuditActor {
                 }
                 self.chain.tick();
                 self.keep_heads();
+                self.look_beside();
             }
             if stop.is_some() || disconnected {
                 self.chain.chain.close();
@@ -152,9 +169,25 @@ impl AuditActor {
             outcome: Outcome::Done,
             rule: rule.into(),
             keys: vec![key],
+            served: Served::default(),
             micros: 0,
             writes,
         })
+    }
+
+    /// Says in the log when the place beside the audit log goes, and when it is there again.
+    fn look_beside(&mut self) {
+        let Some(beside) = self.shared.audit.beside() else { return };
+        let sink = beside.name;
+        if beside.trouble != self.trouble_beside {
+            match &beside.trouble {
+                Some(why) => {
+                    tracing::warn!(sink, why, queued = beside.queued_lines, "audit lines are not sent")
+                }
+                None => tracing::info!(sink, queued = beside.queued_lines, "audit lines are sent again"),
+            }
+            self.trouble_beside = beside.trouble;
+        }
     }
 
     /// Writes how far the chains have come, and removes heads that the management chain names by now.
@@ -169,7 +202,13 @@ impl AuditActor {
             return;
         }
         match self.try_keep_heads(&heads) {
-            Ok(()) => *self.shared.store_trouble.lock() = None,
+            Ok(()) => {
+                *self.shared.store_trouble.lock() = None;
+                for chain in self.shared.audit.forget_ended(&self.known_heads) {
+                    self.known_heads.remove(&chain);
+                    self.head_revisions.remove(&chain);
+                }
+            }
             Err(error) => {
                 self.write_again(&heads);
                 if let StoreError::Conflict(changed) = &error {

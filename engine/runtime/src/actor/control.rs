@@ -15,6 +15,7 @@ use crate::pool::TokenState;
 use crate::pool::slot::Slot;
 use crate::pool::token::Token;
 use crate::shared::Shared;
+use crate::work::Served;
 
 /// How long the thread waits for key generations before it looks after the token.
 const ROUND: Duration = Duration::from_millis(250);
@@ -143,6 +144,7 @@ impl ControlActor {
             job.answer(Err(Error::new(ErrorKind::Unavailable, "the token did not answer in time")));
             return false;
         }
+        job.by = Served::token(self.token.at);
         let outcome = job.carry_out(custody);
         if !self.slot.end() {
             // What comes late comes all the same: whoever waits no longer has a key that was to stay named in the log.

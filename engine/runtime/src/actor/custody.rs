@@ -18,6 +18,7 @@ use super::Wrapped;
 use crate::lane::Lane;
 use crate::ready::{Divisible, Part};
 use crate::shared::Shared;
+use crate::work::Served;
 
 /// What a key is to be like whose material is to be made.
 #[derive(Clone, Copy)]
@@ -41,6 +42,8 @@ pub(crate) struct CustodyJob {
     pub(crate) principal: Arc<AccessKeyId>,
     /// Sessions that could not do it.
     pub(crate) attempts: u32,
+    /// Whose hands it is in.
+    pub(crate) by: Served,
 }
 
 enum Task {
@@ -92,6 +95,8 @@ pub(crate) struct Made {
     pub(crate) copy: Option<StoredKey>,
     /// What it is known by, where it was imported into a token.
     pub(crate) check: Option<KeyCheck>,
+    /// Who made it.
+    pub(crate) by: Served,
 }
 
 impl Made {
@@ -127,7 +132,7 @@ impl CustodyJob {
         };
         let (reply, made) = oneshot::channel();
         let task = Task::Make { wanted, copy, reply };
-        Ok((Self { task, berth, deadline, principal, attempts: 0 }, made))
+        Ok((Self { task, berth, deadline, principal, attempts: 0, by: Served::default() }, made))
     }
 
     /// Puts the taking over of a key together that the token at `berth` holds.
@@ -139,7 +144,7 @@ impl CustodyJob {
     ) -> (Self, oneshot::Receiver<Result<Made>>) {
         let (reply, made) = oneshot::channel();
         let task = Task::Adopt { wanted, reply };
-        (Self { task, berth: Some(berth), deadline, principal, attempts: 0 }, made)
+        (Self { task, berth: Some(berth), deadline, principal, attempts: 0, by: Served::default() }, made)
     }
 
     /// Puts the import of material together that comes wrapped.
@@ -152,7 +157,7 @@ impl CustodyJob {
     ) -> (Self, oneshot::Receiver<Result<Made>>) {
         let (reply, made) = oneshot::channel();
         let task = Task::Import { wrapped, spec, usage, reply };
-        (Self { task, berth: None, deadline, principal, attempts: 0 }, made)
+        (Self { task, berth: None, deadline, principal, attempts: 0, by: Served::default() }, made)
     }
 
     /// Puts the making of a wrapping key together in the token at `berth`.
@@ -165,7 +170,7 @@ impl CustodyJob {
     ) -> (Self, oneshot::Receiver<Result<Made>>) {
         let (reply, made) = oneshot::channel();
         let task = Task::MakeWrapping { spec, algorithm, reply };
-        (Self { task, berth: Some(berth), deadline, principal, attempts: 0 }, made)
+        (Self { task, berth: Some(berth), deadline, principal, attempts: 0, by: Served::default() }, made)
     }
 
     /// Puts the import of material together that the token at `berth` unwraps.
@@ -177,7 +182,7 @@ impl CustodyJob {
     ) -> (Self, oneshot::Receiver<Result<Made>>) {
         let (reply, made) = oneshot::channel();
         let task = Task::ImportWrapped { import: Box::new(import), reply };
-        (Self { task, berth: Some(berth), deadline, principal, attempts: 0 }, made)
+        (Self { task, berth: Some(berth), deadline, principal, attempts: 0, by: Served::default() }, made)
     }
 
     /// Puts the destruction of a wrapping key together that is used up, in the token at `berth`.
@@ -189,7 +194,10 @@ impl CustodyJob {
     ) -> (Self, oneshot::Receiver<Result<()>>) {
         let (reply, destroyed) = oneshot::channel();
         let task = Task::Destroy { key, is_wrapping: true, reply };
-        (Self { task, berth: Some(berth), deadline, principal, attempts: 0 }, destroyed)
+        (
+            Self { task, berth: Some(berth), deadline, principal, attempts: 0, by: Served::default() },
+            destroyed,
+        )
     }
 
     /// Puts the destruction of a key together that stays in the token at `berth`.
@@ -201,7 +209,7 @@ impl CustodyJob {
     ) -> (Self, oneshot::Receiver<Result<()>>) {
         let (reply, destroyed) = oneshot::channel();
         let task = Task::Destroy { key, is_wrapping: false, reply };
-        (Self { task, berth, deadline, principal, attempts: 0 }, destroyed)
+        (Self { task, berth, deadline, principal, attempts: 0, by: Served::default() }, destroyed)
     }
 
     /// Does it.
@@ -251,6 +259,7 @@ impl CustodyJob {
 
     /// Answers it.
     pub(crate) fn answer(self, done: Result<Done>) {
+        let by = self.by;
         let (reply, copy) = match self.task {
             Task::Make { reply, copy, .. } => (reply, copy),
             Task::Adopt { reply, .. }
@@ -263,8 +272,8 @@ impl CustodyJob {
             }
         };
         let made = done.and_then(|done| match done {
-            Done::Key(key) => Ok(Made { key, copy, check: None }),
-            Done::Unwrapped(Unwrapped { key, check }) => Ok(Made { key, copy, check: Some(check) }),
+            Done::Key(key) => Ok(Made { key, copy, check: None, by }),
+            Done::Unwrapped(Unwrapped { key, check }) => Ok(Made { key, copy, check: Some(check), by }),
             Done::Destroyed => Err(Error::internal("a key was destroyed that was to be made")),
         });
         if let Err(Ok(unwanted)) = reply.send(made) {
@@ -307,7 +316,8 @@ impl CustodyActor {
                 self.lane.leave(0);
                 return;
             }
-            for job in batch.drain(..) {
+            for mut job in batch.drain(..) {
+                job.by = Served::SOFTWARE;
                 // Expired and abandoned jobs are dropped before they reach the provider.
                 if job.is_abandoned() {
                     continue;

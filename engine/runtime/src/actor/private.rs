@@ -11,7 +11,7 @@ use keymill_core::seam::provider::CryptoSession;
 use crate::lane::Taken;
 use crate::pool::chunk::{Chunk, call, send_home};
 use crate::shared::Shared;
-use crate::work::Fault;
+use crate::work::{Fault, Served};
 
 /// How long a worker sleeps when there is nothing to do.
 const IDLE: Duration = Duration::from_secs(60);
@@ -61,6 +61,7 @@ impl PrivateActor {
         if chunk.cancel.is_cancelled() || Instant::now() >= chunk.deadline {
             return Err(Error::new(ErrorKind::Deadline, "not done within the time allowed").into());
         }
+        chunk.served.add(Served::SOFTWARE);
         // A library that panics over a key or an item takes neither the thread with it nor the request.
         let called = catch_unwind(AssertUnwindSafe(|| {
             let handle = self.shared.handle(&chunk.entry, &chunk.version)?;

@@ -14,6 +14,7 @@ use crate::pool::chunk::{Chunk, Work, call, send_home};
 use crate::pool::slot::Slot;
 use crate::pool::token::{LoadError, Token, back_off, out_of_sessions};
 use crate::shared::Shared;
+use crate::work::Served;
 
 /// How long a session waits for work before it shows the network that its connection lives.
 const IDLE: Duration = Duration::from_secs(1);
@@ -277,6 +278,7 @@ impl SessionActor {
                 Err(LoadError::Busy) => return Ok(()),
             };
             call(session, &handle, &mut chunk.work)?;
+            chunk.served.add(Served::token(self.token.at));
             if !forget_stale(&mut chunk.work) {
                 return Ok(());
             }

@@ -1,6 +1,7 @@
 //! Changes that signed requests ask for: each goes to the owning actor with the claim of its request, and the actor's commit holds both.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use actix::{Actor, Handler, Message};
 use keymill_core::error::Result;
@@ -9,6 +10,7 @@ use super::Actors;
 use super::keyring::{KeepNonce, KeyringActor};
 use super::policy::PolicyActor;
 use crate::nonces::Claim;
+use crate::work::Served;
 
 /// A message to an actor, and the claim of the request that it was sent for. It is erased down to how it is handled: a handler of whatever
 /// has a handler would ask for itself without end.
@@ -49,6 +51,8 @@ impl<A: Claims, T> Signed<A, T> {
 pub(crate) struct Owners<'a> {
     pub(crate) actors: &'a Actors,
     pub(crate) claim: Option<&'a Arc<Claim>>,
+    /// Who made what is to be kept, by [`Served::bits`].
+    pub(crate) served: &'a AtomicU64,
 }
 
 impl Owners<'_> {
@@ -70,6 +74,11 @@ impl Owners<'_> {
     {
         let signed = Signed::<_, T>::new(self.claim.cloned(), message);
         self.actors.policy::<Signed<_, T>, T>(signed).await
+    }
+
+    /// Remembers who made what is to be kept.
+    pub(crate) fn served_by(&self, by: Served) {
+        self.served.fetch_or(by.bits(), Ordering::Relaxed);
     }
 
     /// Has the nonce kept by a commit of its own, unless one of the request's has it.

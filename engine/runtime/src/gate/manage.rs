@@ -2,6 +2,7 @@
 //! becomes of the caller, so that nothing is changed without a record.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use actix::{Addr, Handler, Message};
 use keymill_core::audit::{KeyTouch, Outcome, RecordStamp};
@@ -10,7 +11,7 @@ use keymill_core::key::{
     Cmk, Fallback, KeyChange, KeySpec, KeyUsage, ProtectionLevel, Tags, WrappingAlgorithm,
 };
 use keymill_core::operation::*;
-use keymill_core::seam::provider::{ProviderError, StoredKey, WrappedImport};
+use keymill_core::seam::provider::{ProviderError, WrappedImport};
 
 use super::plan::Plan;
 use super::read::{used, version_row};
@@ -23,7 +24,7 @@ use crate::actor::policy::{AddAccessKey, ChangeAccess, ChangeAccessKey, RemoveAc
 use crate::actor::{Changed, CustodyJob, Drain, Enable, Made, Owners, TokenActor, Wanted, Wrapped};
 use crate::audit::{AuditMessage, ManagementRecord};
 use crate::nonces::Claim;
-use crate::work::Job;
+use crate::work::{Job, Served};
 
 /// A management operation that was authorised and is yet to be done.
 pub struct Managed {
@@ -91,7 +92,8 @@ impl Gate {
         let Managed { call, operation, rule, plan, deadline, .. } = managed;
         let received = call.received;
         self.0.shared.metrics.in_flight.inc();
-        let outcome = self.carry_out_once(&call, plan, deadline).await;
+        let served = AtomicU64::new(0);
+        let outcome = self.carry_out_once(&call, plan, deadline, &served).await;
         let (answer, keys, writes) = match outcome {
             Ok((reply, keys, writes)) => (Ok(reply), keys, writes),
             Err(error) => {
@@ -110,6 +112,7 @@ impl Gate {
             outcome: answer.as_ref().map_or_else(|error| Outcome::Failed(error.kind()), |_| Outcome::Done),
             rule,
             keys,
+            served: Served::of_bits(served.into_inner()),
             micros: received.elapsed().as_micros() as u64,
             writes,
         };
@@ -134,9 +137,15 @@ impl Gate {
 
     /// Carries out a plan, unless its request was signed and has been carried out before. From then on the nonce is kept whatever came of
     /// it: what changed nothing now may change something when it comes again.
-    async fn carry_out_once(&self, call: &Call, plan: Plan, deadline: std::time::Instant) -> Result<Done> {
+    async fn carry_out_once(
+        &self,
+        call: &Call,
+        plan: Plan,
+        deadline: std::time::Instant,
+        served: &AtomicU64,
+    ) -> Result<Done> {
         let claim = call.nonce.as_ref().map(|nonce| Arc::new(Claim::new(&call.principal.access_key, nonce)));
-        let actors = Owners { actors: &self.0.actors, claim: claim.as_ref() };
+        let actors = Owners { actors: &self.0.actors, claim: claim.as_ref(), served };
         if let Some(claim) = &claim {
             // Before keys are generated for it.
             let checked = self.0.actors.keyring(CheckNonce(claim.clone())).await;
@@ -175,7 +184,11 @@ impl Gate {
                 let Wanted { spec, usage, protection, bulk_mode, fallback, .. } = wanted;
                 let material = match is_external {
                     true => Material::Awaited { spec, usage, bulk_mode },
-                    false => Material::Made(Box::new(self.generate(call, wanted, None, deadline).await?)),
+                    false => {
+                        let made = self.generate(call, wanted, None, deadline).await?;
+                        actors.served_by(made.by);
+                        Material::Made(Box::new(made))
+                    }
                 };
                 let creator = (*call.principal.access_key).clone();
                 let create = CreateCmk {
@@ -198,6 +211,7 @@ impl Gate {
                 let lane = &self.0.shared.pool.control;
                 lane.submit(&principal, Some(token), job).map_err(|(error, _)| error)?;
                 let made = adopted.await.map_err(|_| shut_down())?.map_err(told)?;
+                actors.served_by(made.by);
                 let material = Material::Made(Box::new(made));
                 let creator = (*principal).clone();
                 let (protection, fallback) = (ProtectionLevel::Hsm, Fallback::Never);
@@ -216,7 +230,9 @@ impl Gate {
                 Ok(done(Reply::AdoptKey(AdoptKeyReply { key_metadata, request_id }), changed))
             }
             Plan::MakeParameters { id, spec, algorithm, berth } => {
-                let wrapping = self.wrapping(call, spec, algorithm, berth, deadline).await?;
+                let Made { key: wrapping, by, .. } =
+                    self.wrapping(call, spec, algorithm, berth, deadline).await?;
+                actors.served_by(by);
                 let public_key = wrapping.public_key.as_ref().map(|public| public.as_der().to_vec());
                 let public_key = public_key.ok_or_else(|| Error::internal("a pair has no public half"))?;
                 let changed = actors.keyring(PutParameters { id, wrapping, algorithm }).await?;
@@ -234,6 +250,9 @@ impl Gate {
                 let begun = actors.keyring(BeginImport { id, token }).await?;
                 let token = begun.token;
                 let made = self.unwrap(call, begun, wrapped, deadline).await;
+                if let Ok(made) = &made {
+                    actors.served_by(made.by);
+                }
                 let changed = actors.keyring(FinishImport { id, token, made, expires_at }).await?;
                 Ok(done(Reply::ImportKeyMaterial(ImportKeyMaterialReply { request_id }), changed))
             }
@@ -271,6 +290,7 @@ impl Gate {
                 let berth = self.0.shared.pool.berth(&entry.cmk)?;
                 let wanted = Wanted { spec, usage, protection, bulk_mode, fallback, stays };
                 let made = self.generate(call, wanted, berth, deadline).await?;
+                actors.served_by(made.by);
                 let changed = actors.keyring(Rotate { id, made }).await?;
                 let reply = match pair {
                     false => {
@@ -375,7 +395,7 @@ impl Gate {
         algorithm: WrappingAlgorithm,
         berth: Option<usize>,
         deadline: std::time::Instant,
-    ) -> Result<StoredKey> {
+    ) -> Result<Made> {
         let Some(berth) = berth else {
             let wanted = Wanted {
                 spec,
@@ -385,14 +405,14 @@ impl Gate {
                 fallback: Fallback::Never,
                 stays: false,
             };
-            return Ok(self.generate(call, wanted, None, deadline).await?.key);
+            return self.generate(call, wanted, None, deadline).await;
         };
         let principal = call.principal.access_key.clone();
         let (job, made) = CustodyJob::make_wrapping(spec, algorithm, berth, deadline, principal.clone());
         let lane = &self.0.shared.pool.control;
         lane.submit(&principal, Some(berth), job).map_err(|(error, _)| error)?;
         let made = made.await.map_err(|_| shut_down())?;
-        Ok(made.map_err(|error| said(error, ErrorKind::Unsupported))?.key)
+        made.map_err(|error| said(error, ErrorKind::Unsupported))
     }
 
     /// Has key material unwrapped where its wrapping key is: in a token, or in the software lane.

@@ -13,7 +13,7 @@ use zeroize::Zeroize;
 
 use crate::keyring::{CmkEntry, VersionEntry};
 use crate::ready::{Divisible, Part};
-use crate::work::{Cancel, Fault};
+use crate::work::{Cancel, Fault, Served};
 
 /// Which chunk it is, for the desk that cut it: an answer that names none of its own is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -55,6 +55,8 @@ pub(crate) struct Chunk {
     pub(crate) fault: Option<Fault>,
     /// Why it is software's to do, where it is.
     pub(crate) fallback: Option<Fallback>,
+    /// Who did it.
+    pub(crate) served: Served,
 }
 
 /// A desk, as sessions see it.

@@ -13,7 +13,7 @@ use keymill_core::seam::provider::{AeadItem, JobError};
 use keymill_crypto::xaes::{PREFIX_BYTES, SubkeyCipher};
 use zeroize::Zeroizing;
 
-use super::Fault;
+use super::{Fault, Served};
 use crate::pool::chunk::{Chunk, TAG_BYTES, Work};
 
 /// Which subkey: of which key version, for which prefix.
@@ -33,6 +33,8 @@ pub(super) struct Away {
     pub(super) refused: Option<Fault>,
     /// Why software did some of it, where it did.
     pub(super) fallback: Option<Fallback>,
+    /// Who did what came back of it.
+    pub(super) served: Served,
 }
 
 /// Consecutive items of a job that went out together.

@@ -17,7 +17,7 @@ use super::away::{Away, Place, Segment};
 use super::cut;
 use super::desk::Desk;
 use super::seal::too_long;
-use super::{Fault, Items, Job, Sheet, Task};
+use super::{Fault, Items, Job, Served, Sheet, Task};
 use crate::keyring::{CmkEntry, Keyring, Use, VersionEntry};
 use crate::pool::chunk::Work;
 use crate::shared::Shared;
@@ -206,6 +206,9 @@ impl Desk {
             }
         }
         count_uses(task, done, &self.shared.keyring, at);
+        if done > 0 {
+            job.served.add(Served::SOFTWARE);
+        }
         for (i, fault) in faults {
             job.fail_item(i, fault);
         }

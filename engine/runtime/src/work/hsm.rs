@@ -15,7 +15,7 @@ use super::away::{Away, Place, Relay, Segment};
 use super::cut::{self, Cut};
 use super::desk::{Desk, opener};
 use super::open::{self, plaintext_len};
-use super::{Destination, Fault, Job, Sealing, Task, seal};
+use super::{Destination, Fault, Job, Sealing, Served, Task, seal};
 use crate::keyring::{Keyring, Use};
 
 /// Where a destination seals.
@@ -244,9 +244,12 @@ impl Desk {
         let mut start = 0;
         for i in segment.range.clone() {
             let place = start..start + plaintext_len(task, i);
-            let opened = opener
-                .way(task, i, Some(&segment))
-                .and_then(|way| opener.open(&way, task, i, Some(&segment), &mut buffer[place.clone()]));
+            let way = opener.way(task, i, Some(&segment));
+            if matches!(way, Ok(open::Way::Subkey { .. })) {
+                job.served.add(Served::SOFTWARE);
+            }
+            let opened =
+                way.and_then(|way| opener.open(&way, task, i, Some(&segment), &mut buffer[place.clone()]));
             start = place.end;
             texts.push(opened.map(|_| place));
         }
@@ -376,6 +379,9 @@ fn write_relayed(
         }
     }
     *done += sealed;
+    if sealed > 0 {
+        job.served.add(Served::SOFTWARE);
+    }
     keyring.count(&to.entry.cmk.id, &to.version, Use::Encrypted, sealed, at);
     for (i, fault) in faults {
         job.fail_item(i, fault);

@@ -16,7 +16,7 @@ use keymill_core::limit;
 use keymill_core::operation::{ItemError, Operation, Reply};
 
 use super::compute::Computation;
-use super::{Export, Items, Sheet};
+use super::{Export, Items, Served, Sheet};
 use crate::gate::Call;
 use crate::keyring::{CmkEntry, VersionEntry};
 use crate::ready::{Divisible, Part};
@@ -49,6 +49,8 @@ pub struct Job {
     pub(crate) is_dry_run: bool,
     /// Why software copies of HSM keys did some of it, where they did.
     pub(crate) fallback: Option<Fallback>,
+    /// Who did its items.
+    pub(crate) served: Served,
     /// For whom the clear data key that comes out is encrypted, in the place of itself.
     pub(crate) export: Option<Box<Export>>,
     /// The version of a managed data key that is opened, where one is.
@@ -271,6 +273,7 @@ impl Job {
             waits: false,
             is_dry_run: false,
             fallback: None,
+            served: Served::default(),
             export: None,
             data_key: None,
         }

@@ -11,6 +11,7 @@ mod job;
 mod open;
 mod reply;
 mod seal;
+mod served;
 mod sheet;
 mod trips;
 
@@ -21,4 +22,5 @@ pub use items::Items;
 pub use job::{Cancel, Finished, Job, NamedDataKey, Product, ReplyTo, Tally};
 pub(crate) use job::{Contexts, Destination, Fault, KeySlot, OpenTask, Sealing, Task};
 pub use reply::Lent;
+pub(crate) use served::Served;
 pub use sheet::{Framing, Sheet};

@@ -15,7 +15,7 @@ use keymill_crypto::xaes::{PREFIX_BYTES, Subkey, SubkeyCipher, subkey_messages};
 
 use super::away::{Away, Place, Segment};
 use super::seal::too_long;
-use super::{Fault, Job, KeySlot, OpenTask, Task};
+use super::{Fault, Job, KeySlot, OpenTask, Served, Task};
 use crate::keyring::{CmkEntry, Use, VersionEntry};
 use crate::shared::Shared;
 
@@ -265,6 +265,9 @@ pub(super) fn open(
         }
         let opened = match way {
             Ok(way) => {
+                if matches!(way, Way::Subkey { .. }) {
+                    job.served.add(Served::SOFTWARE);
+                }
                 let len = plaintext_len(task, i);
                 job.sheet.put(len, |out| opener.open(&way, task, i, head, out))
             }

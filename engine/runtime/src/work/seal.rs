@@ -8,7 +8,7 @@ use keymill_crypto::epoch::SealRun;
 use keymill_crypto::random;
 use std::time::Instant;
 
-use super::{Destination, Fault, Job, Sealing, Task};
+use super::{Destination, Fault, Job, Sealing, Served, Task};
 use crate::keyring::Use;
 use crate::shared::Shared;
 use crate::work::open::Opener;
@@ -147,6 +147,9 @@ pub(super) fn seal(
         }
     }
     *done += sealed;
+    if sealed > 0 {
+        job.served.add(Served::SOFTWARE);
+    }
     opener.shared.keyring.count(&to.entry.cmk.id, &to.version, Use::Encrypted, sealed, at);
     *opener.aad = aad;
     for (i, fault) in faults {

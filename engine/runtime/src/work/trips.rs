@@ -15,7 +15,7 @@ use keymill_crypto::epoch::EpochDraft;
 use keymill_crypto::xaes::{PREFIX_BYTES, Subkey, SubkeyCipher, subkey_messages};
 
 use super::away::{Away, SubkeyId, job_fault};
-use super::{Cancel, Fault, Job};
+use super::{Cancel, Fault, Job, Served};
 use crate::actor::keyring::Reserve;
 use crate::keyring::{CmkEntry, VersionEntry};
 use crate::pool::chunk::{Chunk, Home, Return, Tag, Work};
@@ -108,6 +108,7 @@ impl Trips {
         let mut away = self.away.remove(&trip).unwrap_or_default();
         away.cut_to = away.cut_to.max(job.next);
         job.fallback = job.fallback.max(away.fallback);
+        job.served.add(away.served);
         away
     }
 
@@ -167,6 +168,7 @@ impl Trips {
             home: self.home.clone(),
             fault: None,
             fallback: None,
+            served: Served::default(),
         })
     }
 
@@ -319,6 +321,7 @@ impl Trips {
             home: self.home.clone(),
             fault: None,
             fallback: None,
+            served: Served::default(),
         })
     }
 
@@ -394,7 +397,10 @@ impl Trips {
     fn resume(&mut self, trip: u64, ready: &mut Vec<Box<Job>>) {
         if let Some(mut job) = self.parked.remove(&trip) {
             job.waits = false;
-            job.fallback = job.fallback.max(self.away.get(&trip).and_then(|away| away.fallback));
+            if let Some(away) = self.away.get(&trip) {
+                job.fallback = job.fallback.max(away.fallback);
+                job.served.add(away.served);
+            }
             ready.push(job);
         }
     }
@@ -414,6 +420,7 @@ impl Trips {
             return;
         }
         away.fallback = away.fallback.max(chunk.fallback);
+        away.served.add(chunk.served);
         of.chunks[number] = Some(chunk);
         of.waiting -= 1;
         away.out -= 1;
@@ -434,7 +441,7 @@ impl Trips {
 
     fn derived(&mut self, number: u64, mut chunk: Box<Chunk>, now: Instant, ready: &mut Vec<Box<Job>>) {
         let Some(Derivation { version, what, .. }) = self.derivations.remove(&number) else { return };
-        let (fault, fallback) = (chunk.fault.take(), chunk.fallback);
+        let (fault, fallback, served) = (chunk.fault.take(), chunk.fallback, chunk.served);
         let Work::Derive(jobs) = &mut chunk.work else { return };
         let mut subkeys = jobs.iter_mut().map(|job| match (&fault, job.output.take()) {
             (Some(fault), _) => Err(fault.clone()),
@@ -455,6 +462,7 @@ impl Trips {
                 for trip in trips {
                     if let Some(away) = self.away.get_mut(&trip) {
                         away.fallback = away.fallback.max(fallback);
+                        away.served.add(served);
                         away.refused = installed.as_ref().err().cloned().or(away.refused.take());
                     }
                     self.resume(trip, ready);
@@ -476,6 +484,7 @@ impl Trips {
                     for (trip, segment) in waiters {
                         let Some(away) = self.away.get_mut(&trip) else { continue };
                         away.fallback = away.fallback.max(fallback);
+                        away.served.add(served);
                         let of = away.segments.iter_mut().find(|other| other.range.start == segment);
                         let Some(of) = of else { continue };
                         of.subkeys.insert((version.id, prefix), cipher.clone());

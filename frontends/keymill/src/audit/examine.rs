@@ -1,12 +1,11 @@
 //! The check itself: each chain against its keys and the heads that are remembered, then the records against the chains.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use keymill_core::seam::audit::AuditLog;
 use keymill_core::seam::store::Store;
-use keymill_crypto::audit::{ChainHead, ChainKeys, ChainReport, ChainVerifier, Heads, Stamps};
+use keymill_crypto::audit::{ChainHead, ChainKeys, ChainReport, ChainVerifier, Heads, Shed, Stamps};
 use keymill_crypto::derived::DerivedKeys;
 use keymill_crypto::digest;
 use keymill_crypto::record::RecordSealer;
@@ -26,6 +25,10 @@ pub(super) struct Findings {
     pub(super) chains: Vec<ChainRow>,
     /// Chains that are remembered and not there.
     pub(super) missing: Vec<String>,
+    /// Chains that were removed, their time being over, as notes say.
+    pub(super) retired: u64,
+    /// Lines that a place beside the files did not get, as notes say.
+    pub(super) shed: Vec<ShedRow>,
     /// Records compared, where that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) records: Option<u64>,
@@ -45,6 +48,16 @@ pub(super) struct ChainRow {
     pub(super) torn: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) bad: Option<String>,
+}
+
+/// Lines of a chain that a place beside the files did not get.
+#[derive(Serialize)]
+pub(super) struct ShedRow {
+    pub(super) chain: String,
+    pub(super) sink: String,
+    pub(super) lines: u64,
+    pub(super) first: u64,
+    pub(super) last: u64,
 }
 
 #[derive(Serialize)]
@@ -107,15 +120,23 @@ pub(super) fn examine(log: &dyn AuditLog, trust: &Trust, storage: Option<&Storag
     let names = log.chains().map_err(Failure::because("audit"))?;
     let named = heads::named(log, &names, |chain| trust.verifier(chain));
     remembered.learn(named.map_err(Failure::because("audit"))?);
-    let (mut chains, mut stamps) = (Vec::new(), Stamps::default());
+    let (mut chains, mut stamps, mut shed) = (Vec::new(), Stamps::default(), Vec::new());
+    let (mut retired, mut retirements) = (Heads::default(), 0);
     for name in &names {
-        let (report, written) = verified(log, trust, name, remembered.get(name).cloned())?;
+        let (mut report, written) = verified(log, trust, name, remembered.get(name).cloned())?;
         stamps.keep_newest(written);
+        retirements += report.retired.len() as u64;
+        retired.learn(std::mem::take(&mut report.retired));
+        shed.extend(report.shed.iter().map(|Shed { sink, lines, first, last }| ShedRow {
+            chain: name.clone(),
+            sink: sink.clone(),
+            lines: *lines,
+            first: *first,
+            last: *last,
+        }));
         chains.push(row(&report));
     }
-    let gone = remembered.missing(&names).into_iter().map(str::to_owned);
-    let first = heads::opened_first(&names).into_iter().filter(|chain| !names.contains(chain));
-    let missing: Vec<String> = gone.chain(first).collect::<BTreeSet<_>>().into_iter().collect();
+    let missing: Vec<String> = heads::gone(&remembered, &names, &retired).into_iter().collect();
     let mut records = None;
     if let Some(Storage { store, sealer }) = storage {
         let (count, found) = verify::compare(&**store, sealer, &stamps).map_err(Failure::because("store"))?;
@@ -134,6 +155,8 @@ pub(super) fn examine(log: &dyn AuditLog, trust: &Trust, storage: Option<&Storag
         public_key: digest::hex(&trust.public_key()),
         chains,
         missing,
+        retired: retirements,
+        shed,
         records,
         record_findings,
     })

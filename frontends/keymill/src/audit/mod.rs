@@ -1,7 +1,12 @@
 //! `keymill audit verify`: reads every audit chain and finds any edit, drop, move or cut tail; with `--store` also what was changed
-//! behind the server's back in its records.
+//! behind the server's back in its records. `search` and `export` read the same files, merged by time.
 
+mod entry;
 mod examine;
+mod export;
+mod filter;
+mod merge;
+mod search;
 
 use std::path::Path;
 use std::str::FromStr;
@@ -19,7 +24,10 @@ use crate::serve::PlaceArgs;
 use crate::tokens::Tokens;
 use crate::{plugins, process, root};
 
-use examine::{Findings, Storage, Trust, examine};
+pub(crate) use export::{ExportArgs, run as export};
+pub(crate) use search::{SearchArgs, run as search};
+
+use examine::{Findings, ShedRow, Storage, Trust, examine};
 
 /// Verify every audit chain; exit code 1 if anything is wrong
 ///
@@ -71,8 +79,7 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<()> {
         Some(PublicKey(key)) => (Trust::Public(key), None),
         None => {
             let derived = derive(&config, &places.root)?;
-            let keys = ChainKeys::new(&derived.audit, &derived.audit_signing);
-            (Trust::Keys(Box::new(keys.map_err(Failure::because("audit keys"))?)), Some(derived))
+            (Trust::Keys(Box::new(chain_keys(&derived)?)), Some(derived))
         }
     };
     let storage = match derived.filter(|_| args.store) {
@@ -90,6 +97,10 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<()> {
             "keep the audit directory and the data as they are, and compare them with copies kept elsewhere",
         )),
     }
+}
+
+fn chain_keys(derived: &DerivedKeys) -> Result<ChainKeys> {
+    ChainKeys::new(&derived.audit, &derived.audit_signing).map_err(Failure::because("audit keys"))
 }
 
 fn existing_audit(config: &Config, directory: &Path) -> Result<Arc<dyn AuditLog>> {
@@ -142,6 +153,12 @@ impl Findings {
                 directory.display()
             ))?;
         }
+        for ShedRow { chain, sink, lines, first, last } in &self.shed {
+            output::line(format_args!(
+                "note: {sink} did not get {} lines of chain {chain}, numbers {first} to {last}; they are in the file",
+                grouped(*lines)
+            ))?;
+        }
         for record in &self.record_findings {
             let word = if record.wrong { "wrong" } else { "note" };
             output::line(format_args!("{word}: record {}: {}", output::harmless(&record.path), record.why))?;
@@ -153,6 +170,9 @@ impl Findings {
         let bad = self.chains.iter().filter(|chain| !chain.good).count() + self.missing.len();
         let wrong = self.record_findings.iter().filter(|record| record.wrong).count();
         let mut text = format!("\n{} chains, {bad} bad", self.chains.len());
+        if self.retired > 0 {
+            text += &format!("; {} more were removed, their time being over", grouped(self.retired));
+        }
         match self.records {
             Some(records) => text += &format!("; {} records compared, {wrong} wrong", grouped(records)),
             None => {
@@ -163,5 +183,7 @@ impl Findings {
     }
 }
 
+#[cfg(test)]
+mod tampering;
 #[cfg(test)]
 mod tests;

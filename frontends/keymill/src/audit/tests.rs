@@ -80,6 +80,89 @@ fn change(config: &Config, places: &Places, prefix: &str, to: impl Fn(Vec<u8>) -
     store.commit(&[write]).unwrap();
 }
 
+fn filter(flags: &str) -> super::filter::Filter {
+    use clap::{Args, FromArgMatches};
+    let command = super::filter::Filter::augment_args(clap::Command::new("filter").no_binary_name(true));
+    let matches = command.try_get_matches_from(flags.split_whitespace()).unwrap();
+    super::filter::Filter::from_arg_matches(&matches).unwrap()
+}
+
+#[test]
+fn requests_are_found_by_who_what_which_key_from_where_when_and_how_they_ended() {
+    let (_directory, config, places) = used();
+    let keys = chain_keys(&derive(&config, &places.root).unwrap()).unwrap();
+    let log = existing_audit(&config, &places.audit).unwrap();
+    let found = |flags: &str| {
+        let mut rows = Vec::new();
+        let mut show = |row: &super::entry::Row<'_>| {
+            let key = row.keys.first().map(|touch| touch.cmk.to_string());
+            let ids = [row.request, row.principal.unwrap_or("-")].map(str::to_owned);
+            rows.push((row.operation.to_owned(), ids, key, row.providers.to_vec(), row.verified));
+            Ok(())
+        };
+        let (count, verdict) =
+            super::search::each_request(&*log, Some(&keys), &filter(flags), &mut show).unwrap();
+        assert!(verdict.is_good() && count as usize == rows.len(), "{}", verdict.text());
+        rows
+    };
+    let made = found("--operation CreateKey");
+    let [(_, [request, principal], Some(key), providers, true)] = &made[..] else { panic!("{made:?}") };
+    assert_eq!(*providers, ["software"]);
+    let operations = |flags: &str| found(flags).into_iter().map(|row| row.0).collect::<Vec<_>>();
+    assert_eq!(operations(&format!("--key {key}")), ["CreateKey", "CreateAlias"]);
+    assert_eq!(operations(&format!("--request {request}")), ["CreateKey"]);
+    let of_both =
+        operations(&format!("--principal {principal} --operation CreateKey --operation CreateAlias"));
+    assert_eq!(of_both, ["CreateKey", "CreateAlias"]);
+    assert_eq!(
+        operations("--operation CreateAlias --source 127.0.0.0/8 --frontend msgpack --outcome ok --since 1h")
+            .len(),
+        1
+    );
+    for nothing in
+        ["--until 1h", "--source 10.0.0.0/8", "--frontend http", "--outcome failed", "--principal nobody"]
+    {
+        assert_eq!(operations(nothing), [""; 0], "{nothing}");
+    }
+}
+
+#[test]
+fn an_export_has_every_request_and_note_in_a_private_file_that_is_new() {
+    use super::export::{COLUMNS, Format, create, export};
+    use std::os::unix::fs::MetadataExt;
+    let (directory, config, places) = used();
+    let keys = chain_keys(&derive(&config, &places.root).unwrap()).unwrap();
+    let log = existing_audit(&config, &places.audit).unwrap();
+    let exported = |format, flags: &str| {
+        let mut out = Vec::new();
+        let (count, verdict) =
+            export(&*log, Some(&keys), &filter(flags), format, &mut out, &Failure::of_output).unwrap();
+        assert!(verdict.is_good());
+        (count, String::from_utf8(out).unwrap())
+    };
+    let (count, text) = exported(Format::Json, "");
+    let rows: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(rows.len() as u64 == count && count >= 3, "{text}");
+    assert!(rows.iter().all(|row| row["verified"] == true && row.get("mac").is_none()));
+    assert!(rows.is_sorted_by_key(|row| row["time"].as_str().unwrap().to_owned()));
+    let (same, text) = exported(Format::Csv, "");
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
+    assert_eq!(reader.headers().unwrap(), &COLUMNS[..]);
+    let operations: Vec<String> = reader.records().map(|row| row.unwrap()[9].to_owned()).collect();
+    assert_eq!(operations.len() as u64, same);
+    let told = |row: &serde_json::Value| row["operation"].as_str().unwrap_or("").to_owned();
+    assert_eq!((same, operations), (count, rows.iter().map(told).collect::<Vec<_>>()));
+    assert_eq!(exported(Format::Csv, "--operation CreateKey").0, 1);
+
+    let path = directory.path().join("export.json");
+    assert_eq!(create(&path).unwrap().metadata().unwrap().mode() & 0o777, 0o600);
+    let link = directory.path().join("link");
+    std::os::unix::fs::symlink(directory.path().join("nowhere"), &link).unwrap();
+    for there in [&path, &link] {
+        assert!(create(there).unwrap_err().to_string().contains("exists already"), "{}", there.display());
+    }
+}
+
 #[test]
 fn a_store_as_it_was_left_is_good() {
     let (_directory, config, places) = used();

@@ -4,13 +4,14 @@
 mod options;
 mod places;
 mod pool;
+mod syslog;
 mod tls;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use keymill_http::Readiness;
-use keymill_runtime::EngineConfig;
+use keymill_runtime::{AuditFiles, EngineConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, Result};
@@ -18,7 +19,12 @@ use crate::failure::{Failure, Result};
 pub(crate) use options::*;
 pub(crate) use places::Places;
 pub(crate) use pool::{Isolation, KeysConfig, PoolSection, TokenSection};
+pub(crate) use syslog::SyslogConfig;
 pub(crate) use tls::{TlsSection, read_key};
+
+/// Smaller or younger audit files would be many.
+const MIN_ROTATE_BYTES: u64 = 64 << 10;
+const MIN_ROTATE_AGE_S: u64 = 60;
 
 /// Every option. What is absent has its default, which needs no file at all.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -65,6 +71,12 @@ impl Config {
     /// Returns the engine's own options.
     pub(crate) fn engine(&self) -> Result<EngineConfig> {
         let ours = &self.engine;
+        let files = &self.audit;
+        if files.rotate_bytes < MIN_ROTATE_BYTES || files.rotate_age_s < MIN_ROTATE_AGE_S {
+            return Err(Failure::new(format!(
+                "audit.rotate_bytes is at least {MIN_ROTATE_BYTES}, and audit.rotate_age_s at least {MIN_ROTATE_AGE_S}"
+            )));
+        }
         Ok(EngineConfig {
             instance: ours.instance.parse().map_err(Failure::because("engine.instance"))?,
             region: ours.region.clone(),
@@ -83,6 +95,13 @@ impl Config {
             max_frame_bytes: ours.max_frame_bytes,
             max_in_flight: ours.max_in_flight,
             audit: true,
+            audit_files: AuditFiles {
+                rotate_bytes: files.rotate_bytes,
+                rotate_age: Duration::from_secs(files.rotate_age_s),
+                keep_age: files.keep_age_s.map(Duration::from_secs),
+                keep_bytes: files.keep_bytes,
+                ..AuditFiles::default()
+            },
             pool: self.pool.lanes(),
             protection: self.keys.protection_level,
             bulk_mode: self.keys.bulk_mode,
@@ -152,6 +171,15 @@ mod tests {
         config.root.file.path = Some("r".into());
         config.store.sqlite.max_pages = Some(1);
         config.audit.file.directory = Some("a".into());
+        (config.audit.keep_age_s, config.audit.keep_bytes) = (Some(1), Some(1));
+        config.audit.syslog = Some(SyslogConfig {
+            ca_file: Some("c".into()),
+            server_name: Some("s".into()),
+            cert_file: Some("c".into()),
+            key_file: Some("k".into()),
+            host: Some("h".into()),
+            ..SyslogConfig::default()
+        });
         config.pool.token = vec![TokenSection {
             serial: Some("s".into()),
             pin_file: Some("p".into()),
@@ -277,6 +305,14 @@ mod tests {
             told.contains("adress") && told.contains("line 2") && told.contains("keymill.toml"),
             "{told}"
         );
+    }
+
+    #[test]
+    fn audit_files_of_a_few_bytes_or_seconds_are_refused() {
+        for text in ["[audit]\nrotate_bytes = 65535\n", "[audit]\nrotate_age_s = 59\n"] {
+            let config: Config = toml::from_str(text).unwrap();
+            assert!(config.engine().unwrap_err().to_string().contains("at least"), "{text}");
+        }
     }
 
     #[test]

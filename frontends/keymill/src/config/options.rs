@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use keymill_runtime::EngineConfig;
+use keymill_runtime::{AuditFiles, EngineConfig};
 use serde::{Deserialize, Serialize};
 
+use super::SyslogConfig;
 use super::tls::TlsSection;
 
 /// What is logged.
@@ -84,13 +85,23 @@ pub(crate) struct SqliteConfig {
 }
 
 /// Where the audit is kept.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct AuditConfig {
     /// Which plugin.
     pub(crate) kind: AuditKind,
+    /// Bytes after which a file is followed by another.
+    pub(crate) rotate_bytes: u64,
+    /// Seconds after which a file is followed by another.
+    pub(crate) rotate_age_s: u64,
+    /// Seconds that a file is kept after its last line; without it, for ever.
+    pub(crate) keep_age_s: Option<u64>,
+    /// Bytes that all files may take before the oldest go; without it, as the disk allows.
+    pub(crate) keep_bytes: Option<u64>,
     /// Options of the kind `file`.
     pub(crate) file: AuditFileConfig,
+    /// The syslog server that lines are sent to beside the file, where there is one.
+    pub(crate) syslog: Option<SyslogConfig>,
 }
 
 /// The plugins that keep the audit.
@@ -231,6 +242,21 @@ impl Default for SqliteConfig {
     fn default() -> Self {
         let theirs = keymill_store_sqlite::Config::new("");
         Self { kept_removals: theirs.kept_removals, max_pages: theirs.max_pages }
+    }
+}
+
+impl Default for AuditConfig {
+    fn default() -> Self {
+        let AuditFiles { rotate_bytes, rotate_age, .. } = AuditFiles::default();
+        Self {
+            kind: AuditKind::default(),
+            rotate_bytes,
+            rotate_age_s: rotate_age.as_secs(),
+            keep_age_s: None,
+            keep_bytes: None,
+            file: AuditFileConfig::default(),
+            syslog: None,
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use crate::actor::{CustodyJob, Made, Wanted};
 use crate::keyring::{CmkEntry, Stamp};
 use crate::pool::chunk::{Home, Return};
 use crate::records::{self, InvocationsRecord, Kind};
-use crate::work::Fault;
+use crate::work::{Fault, Served};
 
 /// How long versions are made in one go; it keeps whoever changes keys waiting.
 const ROTATIONS: Duration = Duration::from_millis(50);
@@ -74,7 +74,11 @@ impl KeyringActor {
     fn renew_in_software(&mut self, entry: &CmkEntry, now: Timestamp) -> Result<()> {
         let (spec, usage) = (entry.cmk.spec, entry.cmk.usage);
         let key = self.shared.custody.lock().generate(spec, usage, entry.cmk.bulk_mode)?;
-        self.renew(entry, Made { key, copy: None, check: None }, reason(entry, now).unwrap_or_default())
+        self.renew(
+            entry,
+            Made { key, copy: None, check: None, by: Served::default() },
+            reason(entry, now).unwrap_or_default(),
+        )
     }
 
     /// Returns the time by which policies are carried out and nonces run out: the first of all while what the clock says may be wrong.

@@ -56,6 +56,7 @@ impl Desk {
         done.iter().for_each(|job| count_relayed(&job.task, &self.shared.keyring, at));
         if let Some(chain) = &mut self.chain {
             let mut jobs = done.iter().peekable();
+            let mut providers = Vec::new();
             while let Some(job) = jobs.next() {
                 self.touches.clear();
                 Tally::of(&job.task, &mut self.touches);
@@ -78,9 +79,11 @@ impl Desk {
                     self.rule = (job.rule.clone(), text);
                 }
                 let (keys, alike) = (&self.touches, &self.alike);
+                self.shared.provider_names(job.served, &mut providers);
                 chain.append(&AuditRecord {
                     rule: (&*self.rule.1).into(),
                     keys,
+                    providers: &providers,
                     alike,
                     ..record(job, at, now)
                 });
@@ -179,6 +182,7 @@ fn is_alike(a: &Job, b: &Job) -> bool {
         && a.errors.len() == b.errors.len()
         && a.context_digest == b.context_digest
         && a.fallback == b.fallback
+        && a.served == b.served
         && recipient(a) == recipient(b)
         && outcome(a) == outcome(b)
 }
@@ -203,6 +207,7 @@ fn record(job: &Job, time: keymill_core::Timestamp, now: Instant) -> AuditRecord
         failed: job.errors.len() as u32,
         context: job.context_digest.as_deref().map(std::borrow::Cow::Borrowed),
         fallback: job.fallback,
+        providers: &[],
         recipient: recipient(job).map(std::borrow::Cow::Borrowed),
         micros: micros(job, now),
         alike: &[],

@@ -19,7 +19,7 @@ use crate::shared::Shared;
 use crate::work::hsm::{Where, rights_of, where_sealed};
 use crate::work::open::Memo;
 use crate::work::trips::Trips;
-use crate::work::{Fault, Finished, Job, ReplyTo, Sealing, Task, seal};
+use crate::work::{Fault, Finished, Job, ReplyTo, Sealing, Served, Task, seal};
 
 /// Who sits at a desk; it names the audit chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,6 +181,7 @@ impl Desk {
 
     fn do_fallen(&mut self, chunk: &mut Chunk) -> Result<(), Fault> {
         let handle = self.shared.handle(&chunk.entry, &chunk.version)?;
+        chunk.served.add(Served::SOFTWARE);
         call(&mut *self.session, &handle, &mut chunk.work).map_err(|lost| {
             Error::new(ErrorKind::Unavailable, "the crypto session was lost").caused_by(lost.reason)
         })?;
