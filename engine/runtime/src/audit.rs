@@ -215,14 +215,14 @@ impl AuditHub {
     }
 
     /// Has a chain made durable from now on, and its progress seen.
-    fn watch(&self, sink: &dyn AuditSink, head: ChainHead) -> Result<Watched, AuditError> {
+    fn watch(&self, sync: Box<dyn AuditSync>, head: ChainHead) -> Watched {
         let watched = Watched {
             dirty: Arc::default(),
             reached: Arc::new(Reached { head: Mutex::new(head), has_ended: AtomicBool::new(false) }),
         };
-        self.syncs.lock().push(ChainSync { dirty: watched.dirty.clone(), sync: sink.syncer()? });
+        self.syncs.lock().push(ChainSync { dirty: watched.dirty.clone(), sync });
         self.heads.lock().push(watched.reached.clone());
-        Ok(watched)
+        watched
     }
 }
 
@@ -251,6 +251,13 @@ fn source_prefix(source: Option<IpAddr>) -> String {
 
 /// Bytes of refusals that one chain holds for a log that cannot be written.
 const MAX_PENDING: usize = 64 << 10;
+
+/// The file that follows another, and where the chain in that one ended.
+struct NextFile {
+    ended: ChainHead,
+    sink: Box<dyn AuditSink>,
+    sync: Box<dyn AuditSync>,
+}
 
 /// How long after it failed the change to another file is tried again.
 const ROTATE_AGAIN: Duration = Duration::from_secs(60);
@@ -290,7 +297,7 @@ impl DeskChain {
         let writer = ChainWriter::new(&hub.keys, &name, &opening, &mut pending)
             .map_err(|error| AuditError::Failed(error.to_string()))?;
         // Nothing is durable yet; the first hand-over says how far it has come.
-        let watched = hub.watch(&*sink, ChainHead { sequence: 0, ..writer.head() })?;
+        let watched = hub.watch(sink.syncer()?, ChainHead { sequence: 0, ..writer.head() });
         let mut chain = Self {
             hub: hub.clone(),
             kind: kind.into(),
@@ -371,8 +378,8 @@ impl DeskChain {
             self.hand_over()?;
         }
         let name = self.hub.next_name(&self.kind);
-        let (ended, sink) = match self.end_file(now, &name) {
-            Ok(both) => both,
+        let NextFile { ended, sink, sync } = match self.end_file(now, &name) {
+            Ok(next) => next,
             Err(error) => {
                 tracing::warn!(%error, chain = self.writer.head().chain, "the audit file cannot be followed by another yet");
                 // Not with every flush.
@@ -388,7 +395,7 @@ impl DeskChain {
             previous: std::slice::from_ref(&ended),
         };
         self.writer = ChainWriter::new(&self.hub.keys, &name, &opening, &mut self.pending)?;
-        let watched = self.hub.watch(&*sink, ChainHead { sequence: 0, ..self.writer.head() })?;
+        let watched = self.hub.watch(sync, ChainHead { sequence: 0, ..self.writer.head() });
         let before = std::mem::replace(&mut self.watched, watched);
         // All of it is durable.
         self.hub.syncs.lock().retain(|sync| !Arc::ptr_eq(&sync.dirty, &before.dirty));
@@ -401,28 +408,29 @@ impl DeskChain {
     }
 
     /// Opens the next file, ends the chain in this one, and has all of it durable: the next chain says that it is there.
-    fn end_file(&mut self, now: Timestamp, next: &str) -> Result<(ChainHead, Box<dyn AuditSink>)> {
+    fn end_file(&mut self, now: Timestamp, next: &str) -> Result<NextFile, AuditError> {
         let sink = self.hub.log.open_chain(next)?;
         // On a copy: where the sink does not take the end, the chain has none.
         let (mut ended, mut end) = (self.writer.clone(), Vec::new());
         ended.close(now, &mut end);
-        let kept = self.sink.append(&end).map_err(Error::from).and_then(|()| {
-            // From here on nothing may follow in this file.
-            self.hub.bytes.fetch_add(end.len() as u64, Ordering::Relaxed);
-            Ok(())
-        });
-        if let Err(error) = kept {
-            drop(sink);
-            if let Err(error) = self.hub.log.remove(next) {
-                tracing::warn!(%error, chain = next, "an empty audit file is left behind");
+        // Once it is taken nothing may follow in this file.
+        let ready = sink.syncer().and_then(|sync| self.sink.append(&end).map(|()| sync));
+        let sync = match ready {
+            Ok(sync) => sync,
+            Err(error) => {
+                drop(sink);
+                if let Err(error) = self.hub.log.remove(next) {
+                    tracing::warn!(%error, chain = next, "an empty audit file is left behind");
+                }
+                return Err(error);
             }
-            return Err(error);
-        }
+        };
+        self.hub.bytes.fetch_add(end.len() as u64, Ordering::Relaxed);
         if let Err(error) = self.sink.syncer().and_then(|mut syncer| syncer.sync()) {
             tracing::error!(%error, "audit log: sync failed");
             self.hub.fail();
         }
-        Ok((ended.head(), sink))
+        Ok(NextFile { ended: ended.head(), sink, sync })
     }
 
     fn hand_over(&mut self) -> Result<()> {

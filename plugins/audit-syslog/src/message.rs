@@ -205,7 +205,7 @@ mod tests {
         let odd = "a\\\"]\\n\\u001b[2J\\u202e\\u009b\\ud83d\\ude00 b";
         let line = format!(
             "{{\"seq\":1,\"time\":\"t\\n x\",\"type\":\"request\",\"operation\":\"{}\",\"outcome\":\"ok\"}}",
-            odd.replace("a\\\"", "a\\\"")
+            odd
         );
         let message = header(4096).message("c", line.as_bytes());
         assert!(message.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{message}");

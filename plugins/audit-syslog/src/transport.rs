@@ -37,11 +37,8 @@ impl Way {
         };
         let way = Self { address: address.clone(), timeout: *timeout, tls };
         // A name that does not resolve yet may do so later; one that leads elsewhere is refused at once.
-        if let Ok(addresses) = way.address.to_socket_addrs() {
-            addresses
-                .map(|address| way.check(address))
-                .collect::<io::Result<()>>()
-                .map_err(|e| e.to_string())?;
+        if let Ok(mut addresses) = way.address.to_socket_addrs() {
+            addresses.try_for_each(|address| way.check(address)).map_err(|error| error.to_string())?;
         }
         Ok(way)
     }
