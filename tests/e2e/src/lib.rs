@@ -12,6 +12,7 @@ macro_rules! take {
 
 mod caller;
 mod captured;
+mod data_key_pairs;
 mod export;
 mod imports;
 mod logs;
@@ -24,6 +25,7 @@ mod rows;
 
 pub use caller::{Answered, Caller, Items, Named, Opened, batch_encrypt, context};
 pub use captured::{Captured, Web};
+pub use data_key_pairs::Halves;
 pub use export::{Owner, Recipient};
 pub use imports::{Parameters, external, key_wrap};
 pub use logs::Logs;

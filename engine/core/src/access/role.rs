@@ -118,6 +118,9 @@ impl Role {
                     | ListManagedDataKeyVersions
                     | GenerateDataKey
                     | GenerateDataKeyWithoutPlaintext
+                    | GenerateDataKeyPair
+                    | GenerateDataKeyPairWithoutPlaintext
+                    | GenerateRandom
                     | ExportDataKey
                     | GenerateAndExportDataKey
                     | BatchEncrypt
