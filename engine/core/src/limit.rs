@@ -10,6 +10,8 @@ pub const ENCRYPT_BYTES: usize = 6_144;
 pub const CONTEXT_CHARACTERS: usize = 8_192;
 /// Bytes of a data key.
 pub const DATA_KEY_BYTES: usize = 1_024;
+/// Bytes of one `GenerateRandom`.
+pub const RANDOM_BYTES: usize = 1_024;
 /// Data keys in one `BatchGenerateDataKey`.
 pub const BATCH_DATA_KEYS: usize = 65_536;
 /// Characters of a key's description.

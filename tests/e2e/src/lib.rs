@@ -13,6 +13,7 @@ macro_rules! take {
 mod authority;
 mod caller;
 mod captured;
+mod data_key_pairs;
 mod export;
 mod imports;
 mod logs;
@@ -26,6 +27,7 @@ mod rows;
 pub use authority::{Authority, Issued, Place};
 pub use caller::{Answered, Caller, Items, Named, Opened, batch_encrypt, context};
 pub use captured::{Captured, Web};
+pub use data_key_pairs::Halves;
 pub use export::{Owner, Recipient};
 pub use imports::{Parameters, external, key_wrap};
 pub use logs::Logs;

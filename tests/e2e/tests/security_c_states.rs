@@ -26,7 +26,7 @@ const AWAITS: &str = "Rejected.PendingImport";
 
 /// The cloud's table of states (its operations by name; `RotateKey`, which is ours, is as its `CreateKeyVersion`, and batches follow their
 /// single form): what each operation answers for a key that is Enabled, Disabled, PendingDeletion, PendingImport.
-const TABLE: [(Operation, [&str; 4]); 62] = [
+const TABLE: [(Operation, [&str; 4]); 64] = [
     (Operation::CreateKey, [OK, OK, OK, OK]),
     (Operation::DescribeKey, [OK, OK, OK, OK]),
     (Operation::ListKeys, [OK, OK, OK, OK]),
@@ -68,6 +68,8 @@ const TABLE: [(Operation, [&str; 4]); 62] = [
     (Operation::ListManagedDataKeyVersions, [OK, OK, OK, OK]),
     (Operation::GenerateDataKey, [OK, DISABLED, PENDING, AWAITS]),
     (Operation::GenerateDataKeyWithoutPlaintext, [OK, DISABLED, PENDING, AWAITS]),
+    (Operation::GenerateDataKeyPair, [OK, DISABLED, PENDING, AWAITS]),
+    (Operation::GenerateDataKeyPairWithoutPlaintext, [OK, DISABLED, PENDING, AWAITS]),
     (Operation::BatchEncrypt, [OK, DISABLED, PENDING, AWAITS]),
     (Operation::BatchDecrypt, [OK, DISABLED, PENDING, AWAITS]),
     (Operation::BatchReEncrypt, [OK, DISABLED, PENDING, AWAITS]),
@@ -270,6 +272,12 @@ fn attempt(caller: &mut Caller, operation: Operation, subject: &Subject) -> Stri
         Operation::ListManagedDataKeyVersions => caller.data_key_versions(&own).map(drop),
         Operation::GenerateDataKey => caller.data_key(*key, &[]).map(drop),
         Operation::GenerateDataKeyWithoutPlaintext => caller.data_key_sealed(*key).map(drop),
+        Operation::GenerateDataKeyPair => {
+            caller.data_key_pair(*key, KeySpec::EcP256, KeyFormat::Pem, &[]).map(drop)
+        }
+        Operation::GenerateDataKeyPairWithoutPlaintext => {
+            caller.data_key_pair_sealed(*key, KeySpec::EcP256).map(drop)
+        }
         Operation::BatchEncrypt => caller.batch_encrypt(*key, &[vec![7]]).map(drop),
         Operation::BatchDecrypt => caller.batch_decrypt(batch).map(|opened| {
             item_code = opened.errors.first().map(|error| error.1.to_string());
@@ -327,6 +335,7 @@ fn c1_each_operation_in_each_state_answers_as_the_cloud_has_it() {
         }
     }
     let elsewhere = [
+        Operation::GenerateRandom,
         Operation::CreateAccessKey,
         Operation::ListAccessKeys,
         Operation::UpdateAccessKey,

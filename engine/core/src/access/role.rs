@@ -156,6 +156,9 @@ impl Role {
                     | ListManagedDataKeyVersions
                     | GenerateDataKey
                     | GenerateDataKeyWithoutPlaintext
+                    | GenerateDataKeyPair
+                    | GenerateDataKeyPairWithoutPlaintext
+                    | GenerateRandom
                     | ExportDataKey
                     | GenerateAndExportDataKey
                     | BatchEncrypt

@@ -33,6 +33,16 @@ pub enum AdvanceAlgorithm {
 }
 
 impl AdvanceAlgorithm {
+    /// Returns the name that the API uses.
+    pub fn name(self) -> &'static str {
+        match self {
+            AdvanceAlgorithm::AesGcm => "AES_GCM",
+            AdvanceAlgorithm::Sm4Gcm => "SM4_GCM",
+            AdvanceAlgorithm::AesCbc => "AES_CBC",
+            AdvanceAlgorithm::AesEcb => "AES_ECB",
+        }
+    }
+
     /// Returns that of a blob.
     pub fn of(algorithm: Algorithm) -> Self {
         match algorithm {

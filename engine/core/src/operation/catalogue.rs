@@ -168,6 +168,10 @@ catalogue! { <'a>
     GenerateDataKey: Data(GenerateDataKeyRequest) -> GenerateDataKeyReply<'a>;
     GenerateDataKeyWithoutPlaintext: Data(GenerateDataKeyWithoutPlaintextRequest)
         -> GenerateDataKeyWithoutPlaintextReply<'a>;
+    GenerateDataKeyPair: Data(GenerateDataKeyPairRequest) -> GenerateDataKeyPairReply<'a>;
+    GenerateDataKeyPairWithoutPlaintext: Data(GenerateDataKeyPairWithoutPlaintextRequest)
+        -> GenerateDataKeyPairWithoutPlaintextReply<'a>;
+    GenerateRandom: Data(GenerateRandomRequest) -> GenerateRandomReply<'a>;
     ExportDataKey: Data(ExportDataKeyRequest<'a>) -> ExportDataKeyReply<'a>;
     GenerateAndExportDataKey: Data(GenerateAndExportDataKeyRequest<'a>) -> GenerateAndExportDataKeyReply<'a>;
     CreateManagedDataKey: Management(CreateManagedDataKeyRequest) -> CreateManagedDataKeyReply;

@@ -17,6 +17,7 @@ impl Operation {
                 | AdvanceEncrypt
                 | AdvanceDecrypt
                 | BatchGenerateDataKey
+                | GenerateRandom
                 | CreateAccessKey
                 | ListAccessKeys
                 | UpdateAccessKey

@@ -14,7 +14,7 @@ pub use cause::{Cause, FailureCode};
 pub use import::{Unwrapped, WrappedImport};
 pub use jobs::{AeadBatch, AeadItem, DecryptJob, DeriveJob, JobError, SignJob};
 pub use public::PublicHalf;
-pub use stored::{Adopt, KeyMaterial, PublicKey, StoredKey, TokenObject};
+pub use stored::{Adopt, KeyMaterial, PublicKey, StoredKey, TokenObject, private_key_pem};
 
 use crate::blob::Algorithm;
 use crate::error::{Error, ErrorKind};

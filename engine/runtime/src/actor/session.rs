@@ -314,6 +314,7 @@ fn forget_stale(work: &mut Work) -> bool {
         Work::Derive(jobs) => jobs.iter_mut().for_each(|job| stale |= forgotten(&mut job.output)),
         Work::Sign(jobs) => jobs.iter_mut().for_each(|job| stale |= forgotten(&mut job.output)),
         Work::Open(jobs) => jobs.iter_mut().for_each(|job| stale |= forgotten(&mut job.output)),
+        Work::Pair(_) => {}
     }
     stale
 }

@@ -3,19 +3,25 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use keymill_core::access::Resource;
 use keymill_core::blob::Header;
 use keymill_core::context::EncryptionContext;
 use keymill_core::error::{Error, ErrorKind, Limit, Result};
 use keymill_core::id::{KeyRef, KeyVersionId};
-use keymill_core::key::{DecryptAlgorithm, KeySpec, KeyUsage};
+use keymill_core::key::{DecryptAlgorithm, KeySpec, KeyUsage, ProtectionLevel};
 use keymill_core::limit;
-use keymill_core::operation::{Bin, MessageType, Operation, Request, context_of_aad, data_key_bytes};
-use keymill_crypto::digest;
+use keymill_core::operation::{
+    Bin, GenerateRandomReply, KeyFormat, MessageType, Operation, Reply, Request, check_pair_spec,
+    context_of_aad, data_key_bytes,
+};
+use keymill_crypto::{digest, random};
 
 use super::Gate;
 use super::read::version_not_found;
 use crate::keyring::{CmkEntry, VersionEntry};
-use crate::work::{Computation, Compute, Contexts, Destination, Export, Items, Job, OpenTask, Sealing, Task};
+use crate::work::{
+    Computation, Compute, Contexts, Destination, Export, Items, Job, OpenTask, Sealing, Task, WantedPair,
+};
 
 /// Bytes of framing that an answer has beside its items, at most: names, ids, and five bytes before each item.
 const ANSWER_BYTES: usize = 512;
@@ -56,6 +62,14 @@ impl Gate {
                 let max = limit::BATCH_ITEM_BYTES;
                 let open = self.source(job, blob, frame, contexts, key, max, Operation::Decrypt)?;
                 job.task = Task::Open(open);
+            }
+            Request::GenerateRandom(r) => {
+                self.require(job, Operation::GenerateRandom, Resource::Nothing)?;
+                let mut random = vec![0; r.bytes()?];
+                random::draw(&mut random)?;
+                let request_id = job.call.request_id;
+                let reply = GenerateRandomReply { random: random.into(), request_id };
+                job.task = Task::Answered(Box::new(Reply::GenerateRandom(reply)));
             }
             Request::GetManagedDataKey(r) => self.admit_data_key(job, r)?,
             Request::BatchEncrypt(r) => {
@@ -140,6 +154,19 @@ impl Gate {
                 let to = self.destination(job, &r.key_id, Operation::GenerateDataKeyWithoutPlaintext)?;
                 let bytes = data_key_bytes(r.key_spec, r.number_of_bytes)?;
                 let what = Sealing::DataKeys { count: 1, bytes, with_plaintext: false };
+                job.task = Task::Seal { to, contexts, what, done: 0 };
+            }
+            Request::GenerateDataKeyPair(r) => {
+                let contexts = common(job, r.encryption_context);
+                let to = self.destination(job, &r.key_id, Operation::GenerateDataKeyPair)?;
+                let what = self.pair(r.key_pair_spec, r.key_format, true)?;
+                job.task = Task::Seal { to, contexts, what, done: 0 };
+            }
+            Request::GenerateDataKeyPairWithoutPlaintext(r) => {
+                let contexts = common(job, r.encryption_context);
+                let right = Operation::GenerateDataKeyPairWithoutPlaintext;
+                let to = self.destination(job, &r.key_id, right)?;
+                let what = self.pair(r.key_pair_spec, r.key_format, false)?;
                 job.task = Task::Seal { to, contexts, what, done: 0 };
             }
             Request::ExportDataKey(r) => {
@@ -317,6 +344,13 @@ impl Gate {
         })?;
         let header = Header { algorithm, text: false, cmk: entry.cmk.id, version: version.number }.to_bytes();
         Ok(Destination { entry, version, header, algorithm })
+    }
+
+    /// Checks that data key pairs of that kind are made here.
+    fn pair(&self, spec: KeySpec, format: Option<KeyFormat>, with_plaintext: bool) -> Result<Sealing> {
+        check_pair_spec(spec)?;
+        self.check_offered(spec, spec.usages()[0], ProtectionLevel::Software, None)?;
+        Ok(Sealing::Pair(WantedPair { spec, format: format.unwrap_or_default(), with_plaintext }))
     }
 
     fn export(&self, spec: KeySpec, algorithm: DecryptAlgorithm, public: &[u8]) -> Result<Box<Export>> {

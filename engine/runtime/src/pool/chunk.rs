@@ -13,7 +13,7 @@ use zeroize::Zeroize;
 
 use crate::keyring::{CmkEntry, VersionEntry};
 use crate::ready::{Divisible, Part};
-use crate::work::{Cancel, Fault, Served};
+use crate::work::{Cancel, Fault, PairJob, Served};
 
 /// Which chunk it is, for the desk that cut it: an answer that names none of its own is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,6 +22,8 @@ pub(crate) enum Tag {
     Items { trip: u64, segment: usize, chunk: usize },
     /// Subkeys that jobs of the desk wait for.
     Subkeys(u64),
+    /// The data key pair of a job.
+    Pair(u64),
 }
 
 /// What a session is to do.
@@ -33,6 +35,8 @@ pub(crate) enum Work {
     Sign(Vec<SignJob>),
     /// What was encrypted under a public half.
     Open(Vec<DecryptJob>),
+    /// A data key pair, of the software lane alone.
+    Pair(PairJob),
 }
 
 /// A part of a job for one session.
@@ -83,6 +87,7 @@ impl Chunk {
             Work::Derive(jobs) => jobs.len(),
             Work::Sign(jobs) => jobs.len(),
             Work::Open(jobs) => jobs.len(),
+            Work::Pair(_) => 1,
         }
     }
 
@@ -93,6 +98,11 @@ impl Chunk {
             Work::Derive(jobs) => 2 * jobs.len(),
             Work::Sign(jobs) => jobs.len(),
             Work::Open(jobs) => jobs.len(),
+            // To make one takes as long as to sign so often.
+            Work::Pair(job) => match job.spec.modulus_bytes() {
+                Some(_) => 256,
+                None => 1,
+            },
         }
     }
 
@@ -108,6 +118,7 @@ impl Chunk {
             Work::Derive(jobs) => jobs.iter().any(|job| job.output.is_none()),
             Work::Sign(jobs) => jobs.iter().any(|job| job.output.is_none()),
             Work::Open(jobs) => jobs.iter().any(|job| job.output.is_none()),
+            Work::Pair(job) => job.output.is_none(),
         }
     }
 
@@ -125,7 +136,7 @@ impl Drop for Chunk {
             // A message may be as secret as a plaintext is.
             Work::Sign(jobs) => jobs.iter_mut().for_each(|job| job.input.zeroize()),
             // What was opened wipes itself.
-            Work::Derive(_) | Work::Open(_) => {}
+            Work::Derive(_) | Work::Open(_) | Work::Pair(_) => {}
         }
     }
 }
@@ -151,6 +162,8 @@ pub(crate) fn call(
         Work::Derive(jobs) => session.derive(handle, jobs),
         Work::Sign(jobs) => session.sign(handle, jobs),
         Work::Open(jobs) => session.decrypt_asymmetric(handle, jobs),
+        // No key takes part in it: the software lane makes it.
+        Work::Pair(_) => Ok(()),
     }
 }
 

@@ -9,7 +9,7 @@ use keymill_core::Sensitive;
 use keymill_core::error::{Error, ErrorKind};
 use keymill_core::id::KeyVersionId;
 use keymill_core::key::Fallback;
-use keymill_core::seam::provider::{AeadItem, JobError};
+use keymill_core::seam::provider::{AeadItem, JobError, PublicKey};
 use keymill_crypto::xaes::{PREFIX_BYTES, SubkeyCipher};
 use zeroize::Zeroizing;
 
@@ -29,6 +29,8 @@ pub(super) struct Away {
     pub(super) out: usize,
     /// Of a re-encryption: what was opened and is yet to be sealed.
     pub(super) relay: Option<Relay>,
+    /// The data key pair that it waited for, or why there is none.
+    pub(super) pair: Option<Result<(Sensitive, PublicKey), Fault>>,
     /// Why what the job waited for beside its chunks (a sealing epoch, invocations) was not to be had.
     pub(super) refused: Option<Fault>,
     /// Why software did some of it, where it did.
@@ -121,7 +123,7 @@ impl Segment {
         let (batch, tag_bytes) = match &chunk.work {
             Work::Encrypt(batch) => (batch, TAG_BYTES),
             Work::Decrypt(batch) => (batch, 0),
-            Work::Derive(_) | Work::Sign(_) | Work::Open(_) => {
+            Work::Derive(_) | Work::Sign(_) | Work::Open(_) | Work::Pair(_) => {
                 return Err(Error::internal("the chunk holds no sealed items").into());
             }
         };
@@ -149,7 +151,7 @@ impl Segment {
             Work::Open(jobs) => {
                 jobs[item].output.as_ref().map(|made| made.as_ref().map(|text| text.expose()))
             }
-            Work::Encrypt(_) | Work::Decrypt(_) | Work::Derive(_) => None,
+            Work::Encrypt(_) | Work::Decrypt(_) | Work::Derive(_) | Work::Pair(_) => None,
         };
         match output {
             Some(Ok(made)) => Ok(made),

@@ -280,6 +280,7 @@ fn fill(
                 let secrets = segment.secrets.as_ref().expect("drawn for data keys");
                 Ok(&secrets.expose()[at..at + *bytes])
             }
+            Sealing::Pair(_) => Err(Error::internal("a data key pair is sealed before it is made").into()),
             Sealing::Blobs(_) => {
                 let relay = away.relay.as_ref().expect("opened before it is sealed");
                 match &relay.texts[i - relay.range.start] {
@@ -309,6 +310,7 @@ fn text_len(what: &Sealing, away: &Away, i: usize) -> usize {
     match what {
         Sealing::Plaintexts { items, .. } => items.item_len(i),
         Sealing::DataKeys { bytes, .. } => *bytes,
+        Sealing::Pair(_) => 0,
         Sealing::Blobs(_) => away
             .relay
             .as_ref()

@@ -11,12 +11,12 @@ use keymill_core::blob::{self, Algorithm, HEADER_BYTES};
 use keymill_core::context::{EMPTY_CANONICAL, EncryptionContext};
 use keymill_core::error::{Error, ErrorKind};
 use keymill_core::id::{CmkId, DataKeyName, DataKeyVersionId, KeyVersionId};
-use keymill_core::key::{Fallback, ProtectionLevel, SignAlgorithm};
+use keymill_core::key::{Fallback, KeySpec, ProtectionLevel, SignAlgorithm};
 use keymill_core::limit;
 use keymill_core::operation::{ItemError, Operation, Reply};
 
 use super::compute::Computation;
-use super::{Export, Items, Served, Sheet};
+use super::{Export, Items, MadePair, Served, Sheet, WantedPair};
 use crate::gate::Call;
 use crate::keyring::{CmkEntry, VersionEntry};
 use crate::ready::{Divisible, Part};
@@ -55,6 +55,8 @@ pub struct Job {
     pub(crate) export: Option<Box<Export>>,
     /// The version of a managed data key that is opened, where one is.
     pub(crate) data_key: Option<Box<NamedDataKey>>,
+    /// The data key pair whose private half is sealed, where one is.
+    pub(crate) pair: Option<Box<MadePair>>,
 }
 
 /// A version of a managed data key.
@@ -114,6 +116,8 @@ pub enum Product {
         version: KeyVersionId,
         /// How MACs were computed, where they were.
         mac: Option<SignAlgorithm>,
+        /// Of which kind the data key pair is, where one was made.
+        pair: Option<KeySpec>,
         /// Items that failed.
         errors: Vec<ItemError>,
     },
@@ -207,6 +211,8 @@ pub(crate) enum Sealing {
     Blobs(Box<OpenTask>),
     /// Nowhere yet: data keys.
     DataKeys { count: usize, bytes: usize, with_plaintext: bool },
+    /// Nowhere yet: the private half of a data key pair, which becomes a plaintext once it is made.
+    Pair(WantedPair),
 }
 
 impl Sealing {
@@ -216,7 +222,7 @@ impl Sealing {
         match self {
             Sealing::Plaintexts { is_text, .. } => *is_text,
             Sealing::Blobs(open) => blob::says_text(open.items.get(i)),
-            Sealing::DataKeys { .. } => false,
+            Sealing::DataKeys { .. } | Sealing::Pair(_) => false,
         }
     }
 }
@@ -276,6 +282,7 @@ impl Job {
             served: Served::default(),
             export: None,
             data_key: None,
+            pair: None,
         }
     }
 
@@ -286,6 +293,7 @@ impl Job {
             Task::Seal { what: Sealing::Blobs(open), .. } => open.items.len(),
             Task::Open(open) => open.items.len(),
             Task::Seal { what: Sealing::DataKeys { count, .. }, .. } => *count,
+            Task::Seal { what: Sealing::Pair(_), .. } => 1,
             Task::Compute(task) => task.items.len(),
             Task::Answered(_) | Task::Refused(_) => 0,
         }
@@ -306,6 +314,7 @@ impl Job {
             Task::Seal { what: Sealing::Plaintexts { items, .. }, .. } => item_cost(items.item_len(i)),
             Task::Seal { what: Sealing::Blobs(open), .. } => 2 * item_cost(open.items.item_len(i)),
             Task::Seal { what: Sealing::DataKeys { bytes, .. }, .. } => item_cost(*bytes),
+            Task::Seal { what: Sealing::Pair(_), .. } => item_cost(0),
             Task::Open(open) => item_cost(open.items.item_len(i)),
             Task::Compute(task) => task.cost_of(i),
             Task::Answered(_) | Task::Refused(_) => 0,
@@ -357,6 +366,8 @@ impl Job {
                     | GenerateDataKeyWithoutPlaintext
                     | ExportDataKey
                     | GenerateAndExportDataKey
+                    | GenerateDataKeyPair
+                    | GenerateDataKeyPairWithoutPlaintext
                     | AsymmetricSign
                     | AsymmetricVerify
                     | AsymmetricEncrypt

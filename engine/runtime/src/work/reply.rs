@@ -6,7 +6,7 @@ use std::ops::Deref;
 use keymill_core::blob::{Algorithm, Blob};
 use keymill_core::error::Error;
 use keymill_core::id::{CmkId, KeyVersionId};
-use keymill_core::key::{SignAlgorithm, data_key_version_name};
+use keymill_core::key::{KeySpec, SignAlgorithm, data_key_version_name};
 use keymill_core::operation::*;
 
 use super::{Finished, NamedDataKey, Product};
@@ -90,6 +90,25 @@ impl Finished {
             Operation::GenerateDataKeyWithoutPlaintext => {
                 Reply::GenerateDataKeyWithoutPlaintext(GenerateDataKeyWithoutPlaintextReply {
                     ciphertext_blob: self.place(0),
+                    key_id,
+                    key_version_id,
+                    request_id,
+                })
+            }
+            Operation::GenerateDataKeyPair => Reply::GenerateDataKeyPair(GenerateDataKeyPairReply {
+                private_key_ciphertext_blob: self.place(0),
+                private_key_plaintext: self.place(1),
+                public_key: self.place(2),
+                key_pair_spec: self.pair(),
+                key_id,
+                key_version_id,
+                request_id,
+            }),
+            Operation::GenerateDataKeyPairWithoutPlaintext => {
+                Reply::GenerateDataKeyPairWithoutPlaintext(GenerateDataKeyPairWithoutPlaintextReply {
+                    private_key_ciphertext_blob: self.place(0),
+                    public_key: self.place(1),
+                    key_pair_spec: self.pair(),
                     key_id,
                     key_version_id,
                     request_id,
@@ -278,6 +297,14 @@ impl Finished {
         match &self.result {
             Ok(Product::Made { mac: Some(algorithm), .. }) => *algorithm,
             _ => unreachable!("a MAC has its algorithm"),
+        }
+    }
+
+    /// Returns of which kind the data key pair is.
+    fn pair(&self) -> KeySpec {
+        match &self.result {
+            Ok(Product::Made { pair: Some(spec), .. }) => *spec,
+            _ => unreachable!("a data key pair has its kind"),
         }
     }
 

@@ -121,6 +121,11 @@ pub(super) fn seal(
                 *opener.plaintext = plaintext;
                 outcome
             }
+            // It is a plaintext by the time that it is sealed.
+            Sealing::Pair(_) => {
+                sheet.absent();
+                Err(Error::internal("a data key pair is sealed before it is made").into())
+            }
             Sealing::DataKeys { bytes, with_plaintext, .. } => {
                 let at = (i - range.start) * *bytes;
                 let key = &secret.as_ref().expect("drawn for data keys").expose()[at..at + *bytes];

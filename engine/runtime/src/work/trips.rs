@@ -6,16 +6,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::dev::SendError;
+use keymill_core::Sensitive;
 use keymill_core::error::{Error, ErrorKind};
 use keymill_core::id::{AccessKeyId, KeyVersionId};
 use keymill_core::key::ProtectionLevel;
 use keymill_core::limit;
-use keymill_core::seam::provider::DeriveJob;
+use keymill_core::seam::provider::{DeriveJob, PublicKey};
 use keymill_crypto::epoch::EpochDraft;
 use keymill_crypto::xaes::{PREFIX_BYTES, Subkey, SubkeyCipher, subkey_messages};
 
 use super::away::{Away, SubkeyId, job_fault};
-use super::{Cancel, Fault, Job, Served};
+use super::{Cancel, Fault, Job, Served, pair};
 use crate::actor::keyring::Reserve;
 use crate::keyring::{CmkEntry, VersionEntry};
 use crate::pool::chunk::{Chunk, Home, Return, Tag, Work};
@@ -175,7 +176,8 @@ impl Trips {
     /// Sends a chunk out; one that the lane does not take is software's where that may be, and else comes back with the lane's fault.
     pub(super) fn send(&mut self, mut chunk: Box<Chunk>) -> Result<(), Box<Chunk>> {
         let principal = chunk.principal.clone();
-        if chunk.entry.cmk.protection == ProtectionLevel::Software {
+        // A pair is made in software, whatever seals it.
+        if chunk.entry.cmk.protection == ProtectionLevel::Software || matches!(chunk.work, Work::Pair(_)) {
             return self.shared.software.submit(&principal, None, chunk).map_err(|(error, mut chunk)| {
                 chunk.fault = Some(error.into());
                 chunk
@@ -363,6 +365,9 @@ impl Trips {
     pub(super) fn returned(&mut self, returns: Vec<Return>, now: Instant, ready: &mut Vec<Box<Job>>) {
         for one in returns {
             match one {
+                Return::Done(chunk) if let Tag::Pair(trip) = chunk.tag => {
+                    self.made_pair(trip, chunk, ready);
+                }
                 Return::Done(mut chunk) => {
                     let chunk = match chunk.fault.take() {
                         None => chunk,
@@ -376,11 +381,13 @@ impl Trips {
                             self.came_back(trip, segment, number, chunk, ready);
                         }
                         Tag::Subkeys(number) => self.derived(number, chunk, now, ready),
+                        Tag::Pair(trip) => self.made_pair(trip, chunk, ready),
                     }
                 }
                 Return::Lost(Tag::Items { trip, segment, chunk }) => {
                     self.lost_items(trip, segment, chunk, ready);
                 }
+                Return::Lost(Tag::Pair(trip)) => self.take_pair(trip, Err(pair::lost()), ready),
                 Return::Lost(Tag::Subkeys(number)) => self.lost_subkeys(number, ready),
                 Return::Reserved(version, outcome) => {
                     for trip in self.reserving.remove(&version).unwrap_or_default() {
@@ -403,6 +410,27 @@ impl Trips {
             }
             ready.push(job);
         }
+    }
+
+    fn made_pair(&mut self, trip: u64, mut chunk: Box<Chunk>, ready: &mut Vec<Box<Job>>) {
+        let outcome = match (chunk.fault.take(), &mut chunk.work) {
+            (Some(fault), _) => Err(fault),
+            (None, Work::Pair(job)) => job.output.take().ok_or_else(pair::lost),
+            (None, _) => Err(pair::lost()),
+        };
+        self.take_pair(trip, outcome, ready);
+    }
+
+    fn take_pair(
+        &mut self,
+        trip: u64,
+        outcome: Result<(Sensitive, PublicKey), Fault>,
+        ready: &mut Vec<Box<Job>>,
+    ) {
+        if let Some(away) = self.away.get_mut(&trip) {
+            away.pair = Some(outcome);
+        }
+        self.resume(trip, ready);
     }
 
     fn came_back(

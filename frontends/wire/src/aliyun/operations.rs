@@ -99,7 +99,11 @@ pub const ALL: &[CloudOperation] = &[
         "`HMAC_SHA_256`, `HMAC_SHA_384` and `HMAC_SHA_512`; a key has one of them",
     ),
     of("key-service", "VerifyMac", "as `GenerateMac`"),
-    of("data-key", "GenerateDataKey", "no `Recipient`"),
+    of(
+        "data-key",
+        "GenerateDataKey",
+        "no `Recipient`; beyond the cloud's API at `/`: `GenerateDataKeyPair`, `GenerateDataKeyPairWithoutPlaintext`, `GenerateRandom`",
+    ),
     of("data-key", "GenerateDataKeyWithoutPlaintext", ""),
     of(
         "data-key",

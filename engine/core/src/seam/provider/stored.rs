@@ -168,19 +168,33 @@ impl PublicKey {
 
     /// Returns it in PEM (RFC 7468, 13), with a new line at its end.
     pub fn to_pem(&self) -> String {
-        const LINE: usize = 64;
-        let text = STANDARD.encode(&self.0);
-        let mut pem = String::from("-----BEGIN PUBLIC KEY-----\n");
-        let mut rest = &text[..];
-        while !rest.is_empty() {
-            let (line, behind) = rest.split_at(rest.len().min(LINE));
-            pem.push_str(line);
-            pem.push('\n');
-            rest = behind;
-        }
-        pem.push_str("-----END PUBLIC KEY-----\n");
-        pem
+        let pem = pem("PUBLIC KEY", &self.0);
+        String::from_utf8(pem.expose().to_vec()).expect("base64 and its label are ASCII")
     }
+}
+
+/// Writes PKCS #8 of a private key in PEM (RFC 7468, 10), with a new line at its end.
+pub fn private_key_pem(pkcs8: &Sensitive) -> Sensitive {
+    pem("PRIVATE KEY", pkcs8.expose())
+}
+
+/// Writes PEM, of which no copy stays behind.
+fn pem(label: &str, der: &[u8]) -> Sensitive {
+    /// Bytes that make a line of 64 characters.
+    const LINE: usize = 48;
+    let (begin, end) = (format!("-----BEGIN {label}-----\n"), format!("-----END {label}-----\n"));
+    let body = der.len().div_ceil(3) * 4 + der.len().div_ceil(LINE);
+    let mut pem = Sensitive::zeroed(begin.len() + body + end.len());
+    let (first, rest) = pem.expose_mut().split_at_mut(begin.len());
+    first.copy_from_slice(begin.as_bytes());
+    let (mut rest, last) = rest.split_at_mut(body);
+    last.copy_from_slice(end.as_bytes());
+    for line in der.chunks(LINE) {
+        let written = STANDARD.encode_slice(line, rest).expect("there is room for each line");
+        rest[written] = b'\n';
+        rest = &mut rest[written + 1..];
+    }
+    pem
 }
 
 impl Serialize for PublicKey {
@@ -218,6 +232,23 @@ mod tests {
         };
         let again: StoredKey = serde_json::from_str(&serde_json::to_string(&key).unwrap()).unwrap();
         assert_eq!((again.usage, again.public_key), (KeyUsage::SignVerify, public_key));
+    }
+
+    #[test]
+    fn pem_has_lines_of_64_characters_and_nothing_else() {
+        for length in [0, 1, 47, 48, 49, 96, 97, 1_217] {
+            let der: Vec<u8> = (0..length).map(|i| (i * 37) as u8).collect();
+            let written = private_key_pem(&Sensitive::copied(&der));
+            let text = std::str::from_utf8(written.expose()).unwrap();
+            let body = text.strip_prefix("-----BEGIN PRIVATE KEY-----\n").unwrap();
+            let body = body.strip_suffix("-----END PRIVATE KEY-----\n").unwrap();
+            let lines: Vec<&str> = body.lines().collect();
+            assert!(lines.iter().rev().skip(1).all(|line| line.len() == 64), "{text}");
+            assert_eq!(STANDARD.decode(lines.concat()).unwrap(), der);
+            assert_eq!(body.len(), lines.iter().map(|line| line.len() + 1).sum::<usize>());
+        }
+        let public = PublicKey::from_der(vec![7; 91]).to_pem();
+        assert!(public.starts_with("-----BEGIN PUBLIC KEY-----\nBwcH") && public.lines().count() == 4);
     }
 
     #[test]

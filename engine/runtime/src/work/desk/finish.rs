@@ -13,6 +13,7 @@ use super::Desk;
 use crate::keyring::{Keyring, Use};
 use crate::metrics::DeskMetrics;
 use crate::work::export::export;
+use crate::work::pair;
 use crate::work::{Compute, Destination, Finished, Job, KeySlot, Product, ReplyTo, Sealing, Tally, Task};
 
 /// Requests that one line of the audit holds beside its first, at most.
@@ -43,6 +44,7 @@ impl Desk {
         }
         for job in &mut done {
             export(job);
+            pair::append(job);
         }
         for job in done.iter_mut().filter(|job| job.is_dry_run) {
             if matches!(outcome(job), Outcome::Done) {
@@ -224,7 +226,9 @@ fn into_finished(
     let single = job.is_single();
     let items = job.len();
     let failed = job.errors.len();
-    let Job { call, operation, task, mut sheet, errors, first_fault, reply_to, ticket, data_key, .. } = *job;
+    let Job {
+        call, operation, task, mut sheet, errors, first_fault, reply_to, ticket, data_key, pair, ..
+    } = *job;
     let result = match (task, first_fault) {
         (Task::Refused(error), _) => Err(error),
         (_, Some(fault)) if single => {
@@ -233,14 +237,15 @@ fn into_finished(
         }
         (Task::Answered(reply), _) => Ok(Product::Reply(reply)),
         (Task::Seal { to, .. }, _) => {
-            Ok(Product::Made { key: to.entry.cmk.id, version: to.version.id, mac: None, errors })
+            let pair = pair.map(|pair| pair.spec);
+            Ok(Product::Made { key: to.entry.cmk.id, version: to.version.id, mac: None, pair, errors })
         }
         (Task::Compute(task), _) => {
             let mac = match task.what {
                 Compute::Mac(algorithm) | Compute::VerifyMac(algorithm) => Some(algorithm),
                 _ => None,
             };
-            Ok(Product::Made { key: task.entry.cmk.id, version: task.version.id, mac, errors })
+            Ok(Product::Made { key: task.entry.cmk.id, version: task.version.id, mac, pair: None, errors })
         }
         (Task::Open(open), _) => {
             // Several versions of one key are one row of the answer.

@@ -133,6 +133,10 @@ impl Desk {
                 i += 1;
                 continue;
             }
+            if self.awaits_pair(&mut parts[i].0) {
+                i += 1;
+                continue;
+            }
             let group = group_len(&parts[i..], started);
             self.do_group(&mut parts[i..i + group], started, at);
             i += group;
@@ -369,7 +373,8 @@ fn group_len(parts: &[(Box<Job>, Part)], now: Instant) -> usize {
     let mut count = parts[0].1.items;
     let more = parts[1..].iter().take_while(|(job, part)| {
         count += part.items;
-        matches!(&job.task, Task::Seal { to, .. } if Arc::ptr_eq(&to.version, &first.version))
+        matches!(&job.task, Task::Seal { to, what, .. } if Arc::ptr_eq(&to.version, &first.version)
+            && !matches!(what, Sealing::Pair(_)))
             && count <= keymill_core::limit::BATCH_ITEMS
             && now < job.deadline
     });
