@@ -53,7 +53,9 @@ impl Authenticator for AccessKeyAuthenticator {
         signed: &[u8],
         known: &AccessSnapshot,
     ) -> Result<Principal, AuthError> {
-        let Credential::AccessKey { id, mac, signature } = *offered;
+        let Credential::AccessKey { id, mac, signature } = *offered else {
+            return Err(AuthError::Unknown);
+        };
         let found = id.parse::<AccessKeyId>().ok().and_then(|id| known.access_keys.get(&id));
         let secret = found.map_or(&self.stand_in, |key| &key.secret);
         let matches = black_box(verify(secret, mac, signed, signature));
