@@ -9,6 +9,7 @@ mod batch;
 mod blob;
 mod context;
 mod envelope;
+mod gateway;
 mod http;
 mod keys;
 mod memory;
