@@ -255,6 +255,17 @@ pub struct KeyVersion {
     pub created_at: Timestamp,
 }
 
+/// What a dialect needs to know of a key whose requests leave it out: how it is done, and with which version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeySketch {
+    /// The kind of material.
+    pub spec: KeySpec,
+    /// What it is for.
+    pub usage: KeyUsage,
+    /// Its first version.
+    pub first_version: KeyVersionId,
+}
+
 impl Cmk {
     /// Returns the version that encrypts.
     pub fn primary(&self) -> &KeyVersion {

@@ -4,6 +4,7 @@ mod aliyun;
 mod body;
 mod error;
 mod exchange;
+mod gateway;
 mod nonces;
 mod probes;
 mod server;

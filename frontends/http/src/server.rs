@@ -27,7 +27,7 @@ use crate::error::{refusal, settle};
 use crate::nonces::Nonces;
 use crate::probes::{self, Readiness};
 use crate::stream::{LONG_LINE_BYTES, Stream};
-use crate::{aliyun, v1};
+use crate::{aliyun, gateway, v1};
 
 /// How long a connection that is to be closed may go on sending what nobody reads.
 const LINGER: Duration = Duration::from_secs(1);
@@ -334,6 +334,8 @@ fn app(
                 let (path, method) = (request.uri().path(), request.method());
                 if method == Method::POST && v1::is_at(path) {
                     v1::handle(&worker, request, payload).await
+                } else if method == Method::POST && aliyun::is_at(path) && gateway::is_meant(&request) {
+                    gateway::handle(&worker, request, payload).await
                 } else if aliyun::is_at(path) {
                     aliyun::handle(&worker, request, payload).await
                 } else {

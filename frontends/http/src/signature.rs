@@ -37,6 +37,11 @@ impl<'r> Headers<'r> {
         Self(request.headers().iter().filter_map(shown).collect())
     }
 
+    /// Lists them, each value without white space around it.
+    pub(crate) fn listed(&self) -> Vec<(&'r str, &'r str)> {
+        self.0.iter().map(|(name, value)| (*name, value.trim_matches([' ', '\t']))).collect()
+    }
+
     /// Returns a header as it is signed.
     pub(crate) fn get(&self, name: &str) -> Option<Cow<'r, str>> {
         // The parser hands names over in lower case.

@@ -7,6 +7,7 @@ pub mod batch;
 pub mod error;
 pub mod form;
 pub mod frame;
+pub mod gateway;
 pub mod hello;
 mod problem;
 pub mod request;

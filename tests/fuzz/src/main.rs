@@ -11,6 +11,7 @@ mod blob;
 mod certificate;
 mod context;
 mod envelope;
+mod gateway;
 mod http;
 mod keys;
 mod memory;

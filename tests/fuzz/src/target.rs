@@ -3,8 +3,8 @@
 use keymill_core::{Error, ErrorKind};
 
 use crate::{
-    access, audit, authorization, batch, blob, certificate, context, envelope, http, keys, names, parameters,
-    policy, record, root, stream, wire, worker,
+    access, audit, authorization, batch, blob, certificate, context, envelope, gateway, http, keys, names,
+    parameters, policy, record, root, stream, wire, worker,
 };
 
 /// Good input to start from: a name, and the bytes.
@@ -30,6 +30,7 @@ pub(crate) const ALL: &[Target] = &[
     Target { name: "http", check: http::check, seeds: http::seeds },
     Target { name: "authorization", check: authorization::check, seeds: authorization::seeds },
     Target { name: "parameters", check: parameters::check, seeds: parameters::seeds },
+    Target { name: "gateway", check: gateway::check, seeds: gateway::seeds },
     Target { name: "blob", check: blob::check, seeds: blob::seeds },
     Target { name: "names", check: names::check, seeds: names::seeds },
     Target { name: "context", check: context::check, seeds: context::seeds },

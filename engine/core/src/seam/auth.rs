@@ -30,11 +30,12 @@ pub enum Credential<'a> {
         /// The MAC, all of it.
         signature: &'a [u8],
     },
-    /// A signature under a client key.
+    /// A signature under the private key of a client key: RSASSA-PKCS1-v1_5 with SHA-256, or ECDSA with SHA-256 in DER where the key is one on
+    /// a curve. Which of the two belongs to the key, and is nothing that the caller says.
     ClientKey {
         /// The id as the caller spelled it.
         id: &'a str,
-        /// RSASSA-PKCS1-v1_5 with SHA-256 (RFC 8017 §8.2), or ECDSA with SHA-256 in DER, as the key is.
+        /// The signature, all of it.
         signature: &'a [u8],
     },
 }

@@ -20,6 +20,7 @@ use bytes::Bytes;
 use keymill_core::access::{AccessSnapshot, Decision, Principal, Resource};
 use keymill_core::error::{Error, ErrorKind, Limit, Result};
 use keymill_core::id::{KeyRef, RequestId};
+use keymill_core::key::KeySketch;
 use keymill_core::limit;
 use keymill_core::operation::{Class, Operation, Request};
 use keymill_core::seam::auth::{AuthError, Credential};
@@ -187,6 +188,22 @@ impl Gate {
 
     fn is_admitted_by(&self, access: &AccessSnapshot, principal: &Principal) -> bool {
         access.admits(principal, self.0.shared.clock.now())
+    }
+
+    /// Tells a dialect what its request leaves to the key, if the caller may do any of `rights` with it: of a key that one may not use, and of
+    /// one that does not exist, there is nothing to tell. Whatever comes of it is decided and recorded by [`Self::open`].
+    pub fn sketch(&self, call: &Call, key: &KeyRef, rights: &[Operation]) -> Option<KeySketch> {
+        let shared = &self.0.shared;
+        let id = match key {
+            KeyRef::Id(id) => *id,
+            KeyRef::Alias(name) => shared.keyring.alias(name)?.cmk,
+            KeyRef::Unknown => return None,
+        };
+        let decide = |right| shared.decide(&call.principal, call.source, right, Resource::Key(id));
+        let may = |right: &Operation| decide(*right).allowed;
+        let entry = rights.iter().any(may).then(|| shared.keyring.cmk(&id)).flatten()?;
+        let cmk = &entry.cmk;
+        Some(KeySketch { spec: cmk.spec, usage: cmk.usage, first_version: cmk.versions.first()?.id })
     }
 
     /// Takes a request: authorises it, checks it against the limits, pins its key version.

@@ -3,6 +3,7 @@
 
 mod aliyun;
 mod client;
+mod gateway;
 mod limits;
 mod operations;
 mod probes;

@@ -15,6 +15,7 @@ use keymill_runtime::{Engine, EngineConfig, Frontend, FrontendError, Parts};
 use tempfile::TempDir;
 
 use crate::client::{Client, Credentials};
+use crate::gateway::ClientKeys;
 
 pub(crate) struct Site {
     pub(crate) address: SocketAddr,
@@ -71,7 +72,7 @@ impl Site {
             clock: clock.clone(),
             store: store.clone(),
             provider: Arc::new(keymill_provider_software::open(Default::default()).unwrap()),
-            authenticators: vec![authenticator],
+            authenticators: vec![authenticator, Box::new(ClientKeys)],
             audit: Arc::new(keymill_audit_file::open(audit).unwrap()),
             tokens: Vec::new(),
             root: copied(&keys).into(),
