@@ -3,6 +3,7 @@
 
 import hashlib
 import json
+import time
 
 import pytest
 
@@ -162,7 +163,15 @@ def test_what_is_taken_away_is_refused_on_the_connection_that_is_open(server, cl
     assert calls.refused("encrypt", key_id=own, plaintext=b"x") == ("Forbidden.KeyNotFound", 404)
     calls("encrypt", key_id=other, plaintext=b"x")
     cloud("update_network_rule", "UpdateNetworkRuleRequest", Name="gateway-one", SourcePrivateIp=json.dumps(["192.0.2.0/24"]))
-    assert calls.refused("encrypt", key_id=other, plaintext=b"x")[1] in (401, 403, 404)
+    assert calls.refused("encrypt", key_id=other, plaintext=b"x") == ("Forbidden.KeyNotFound", 404)
+    cloud("update_network_rule", "UpdateNetworkRuleRequest", Name="gateway-one", SourcePrivateIp=json.dumps(["127.0.0.1"]))
+    cloud("update_policy", "UpdatePolicyRequest", Name="gateway-one",
+          Permissions=json.dumps(["RbacPermission/Template/CryptoServiceSecretUser"]))
+    assert calls.refused("encrypt", key_id=other, plaintext=b"x") == ("Forbidden.KeyNotFound", 404)
+    assert calls.refused("generate_random", length=8)[1] == 403
+    cloud("update_policy", "UpdatePolicyRequest", Name="gateway-one",
+          Permissions=json.dumps(["RbacPermission/Template/CryptoServiceKeyUser"]))
+    calls("encrypt", key_id=other, plaintext=b"x")
     cloud("delete_client_key", "DeleteClientKeyRequest", ClientKeyId=json.loads(content)["KeyId"])
     assert calls.refused("generate_random", length=8) == ("SignatureNotMatch", 401)
 
@@ -172,3 +181,21 @@ def test_a_client_key_that_nobody_knows_is_refused_as_a_wrong_signature_is(serve
     content["KeyId"] = f"KAAP.{UNKNOWN}"
     stranger = Gateway(server, json.dumps(content))
     assert stranger.refused("generate_random", length=8) == ("SignatureNotMatch", 401)
+
+
+def test_a_client_key_ends_with_its_time_and_with_its_access_point(server, cloud):
+    cloud.client_key("gateway-ends", ["key/*"])
+    parameters = {"AapName": "gateway-ends", "Password": PASSWORD}
+    until = int(time.time()) + 4
+    moment = lambda seconds: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+    made = cloud("create_client_key", "CreateClientKeyRequest", NotBefore=moment(until - 3600), NotAfter=moment(until), **parameters)
+    calls = Gateway(server, json.dumps({"KeyId": made["ClientKeyId"], "PrivateKeyData": made["PrivateKeyData"]}))
+    calls("generate_random", length=8)
+    while time.time() < until + 0.5:
+        time.sleep(0.2)
+    assert calls.refused("generate_random", length=8) == ("SignatureNotMatch", 401)
+    made = cloud("create_client_key", "CreateClientKeyRequest", **parameters)
+    calls = Gateway(server, json.dumps({"KeyId": made["ClientKeyId"], "PrivateKeyData": made["PrivateKeyData"]}))
+    calls("generate_random", length=8)
+    cloud("delete_application_access_point", "DeleteApplicationAccessPointRequest", Name="gateway-ends")
+    assert calls.refused("generate_random", length=8) == ("SignatureNotMatch", 401)
