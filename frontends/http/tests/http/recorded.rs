@@ -212,10 +212,12 @@ fn requests_that_the_sdks_signed_are_verified_and_none_that_was_altered() {
         }
         let code = code(&vectors.send(&wire));
         let has_token = ["acs3-08-sts-token", "rpc-05-tea-sts"].contains(&id.as_str().unwrap());
-        match is_client_key || has_token {
-            // Verified (a token), or of a kind that is not offered (a client key); both are refused by name.
-            true => assert_eq!(code, "UnsupportedAuthentication", "{id}"),
-            false => assert!(!REFUSED_SIGNATURES.contains(&&*code), "{id}: {code}"),
+        match (is_client_key, has_token) {
+            // The public half of the client key was not recorded, so that nobody knows it.
+            (true, _) => assert_eq!(code, "InvalidAccessKeyId.NotFound", "{id}"),
+            // Verified, and refused by name.
+            (_, true) => assert_eq!(code, "UnsupportedAuthentication", "{id}"),
+            _ => assert!(!REFUSED_SIGNATURES.contains(&&*code), "{id}: {code}"),
         }
         if !is_client_key && !has_token {
             assert_eq!(self::code(&vectors.send(&wire)), "SignatureNonceUsed", "{id}");
