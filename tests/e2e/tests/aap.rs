@@ -376,6 +376,7 @@ fn a_decision_is_explained_to_those_who_administer_it() {
         (json!({ "Operation": "Encrypt" }), "InvalidParameter"),
         (json!({ "Operation": "Encrypt", "ClientKeyId": id, "Source": "here" }), "InvalidParameter"),
         (json!({ "Operation": "Encrypt", "ClientKeyId": id, "Policy": "{}" }), "InvalidParameter"),
+        (json!({ "Operation": "ReEncrypt", "ClientKeyId": id, "KeyId": key }), "InvalidParameter"),
         (json!({ "Operation": "Encrypt", "AccessKeyId": "KMAK00000000" }), NO_RESOURCE),
         (
             json!({ "Operation": "Encrypt", "ClientKeyId": id, "KeyId": "alias/none" }),
@@ -384,6 +385,8 @@ fn a_decision_is_explained_to_those_who_administer_it() {
     ] {
         assert_eq!(code(scene.ask("ExplainAccess", wrong.clone())), expected, "{wrong}");
     }
+    let random = json!({ "Operation": "GenerateRandom", "ClientKeyId": id, "Source": "127.0.0.1" });
+    assert_eq!(scene.ask("ExplainAccess", random).unwrap()["Allowed"], true);
     let mut shop = Caller::new(&scene.live, &credentials);
     let own = json!({ "Operation": "Encrypt", "ClientKeyId": id });
     assert_eq!(code(ask(&mut shop, "ExplainAccess", own)), "Forbidden.NoPermission");

@@ -34,6 +34,13 @@ impl Gate {
             _ => return Err(invalid("one of AccessKeyId and ClientKeyId says who would ask")),
         };
         let resource = match &r.key_id {
+            Some(_) if !operation.is_right_to_a_key() => {
+                let why = format!(
+                    "{} is not decided on a key: leave KeyId out, or ask for the rights that it takes, such as Encrypt and Decrypt",
+                    operation.name()
+                );
+                return Err(Error::new(ErrorKind::InvalidParameter, why));
+            }
             Some(key) => Resource::Key(self.find_key(job, key, Operation::GetKeyPolicy)?.cmk.id),
             None => about(operation),
         };
@@ -94,7 +101,26 @@ fn about(operation: Operation) -> Resource {
         | OpenKmsService
         | ListTokens
         | DrainToken
-        | EnableToken => Resource::Nothing,
+        | EnableToken
+        | GenerateRandom => Resource::Nothing,
         _ => Resource::Keys,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An application that may use one key draws random bytes: no key is asked for, and so none is missing.
+    #[test]
+    fn what_is_about_no_key_is_asked_of_none() {
+        for operation in [Operation::GenerateRandom, Operation::DescribeLimits, Operation::DrainToken] {
+            assert_eq!(about(operation), Resource::Nothing, "{operation:?}");
+        }
+        assert_eq!(about(Operation::CreateClientKey), Resource::Aaps);
+        assert_eq!(about(Operation::ExplainAccess), Resource::AccessKeys);
+        for operation in Operation::ALL.into_iter().filter(|operation| operation.is_right_to_a_key()) {
+            assert_eq!(about(operation), Resource::Keys, "{operation:?}");
+        }
     }
 }
