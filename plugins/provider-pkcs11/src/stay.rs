@@ -94,8 +94,8 @@ pub(crate) fn taken_back(
 
 /// Destroys whatever has an id that was drawn here, with public halves.
 pub(crate) fn destroy_named(session: &Session, kind: Kind, id: &[u8]) -> Result<(), Failure> {
-    let halves = if kind.spec().is_key_pair() { public_halves(session, id)? } else { Vec::new() };
     let found = by_id(session, kind, id)?;
+    let halves = if kind.spec().is_key_pair() { public_halves(session, id)? } else { Vec::new() };
     found.into_iter().chain(halves).try_for_each(|object| session.destroy_object(object))
 }
 
@@ -135,7 +135,7 @@ fn take(token: &Token, link: &Link, kind: Kind, wanted: &Adopt) -> Result<Taken,
     template.push(Attribute::flag(CKA_TOKEN, true));
     template.extend(wanted.label.as_ref().map(|label| Attribute::bytes(CKA_LABEL, label.as_bytes())));
     template.extend(wanted.id.as_ref().map(|id| Attribute::bytes(CKA_ID, id)));
-    let found = session.find_objects(&template)?;
+    let found = private(&session, &template)?;
     let &[object] = &found[..] else {
         return Ok(Err(format!("{} keys of {} have the {name}", found.len(), kind.spec().name())));
     };
@@ -236,7 +236,17 @@ pub(crate) fn destroy(
 pub(crate) fn by_id(session: &Session, kind: Kind, id: &[u8]) -> Result<Vec<Object>, Failure> {
     let mut template = kind.class()[..1].to_vec();
     template.extend([Attribute::flag(CKA_TOKEN, true), Attribute::bytes(CKA_ID, id)]);
-    session.find_objects(&template)
+    private(session, &template)
+}
+
+/// Finds private objects. Where there are none, that is true only of a session that sees them: a token that was away for a moment may be
+/// back with nobody logged in, and a key that is not seen is not a key that is gone.
+fn private(session: &Session, template: &[Attribute<'_>]) -> Result<Vec<Object>, Failure> {
+    let found = session.find_objects(template)?;
+    if found.is_empty() {
+        session.check_login()?;
+    }
+    Ok(found)
 }
 
 /// Says in what an object is not as such a key must be.

@@ -382,6 +382,27 @@ fn keys_of_every_kind_are_made_to_stay() {
     }
 }
 
+/// A token that was away for a moment takes calls again, and shows no private object until somebody logs in.
+#[test]
+fn a_key_that_nobody_logged_in_sees_is_neither_gone_nor_another() {
+    let token = support::new_token();
+    let provider = support::open_token(&token);
+    let session = look(&token);
+    let (stored, _) = made(&provider, &session);
+    session.logout().unwrap();
+    let text = sealed(&provider, &stored);
+    opens(&provider, &stored, text);
+    key(&session, "payments", b"pay", &SEALS);
+    session.logout().unwrap();
+    adopt(&provider, &wanted("payments")).unwrap();
+    session.logout().unwrap();
+    provider.custody().unwrap().destroy(&stored).unwrap();
+    provider.custody().unwrap().canary().unwrap();
+    let id = &stored.token_object().unwrap().id;
+    let left = session.find_objects(&[Attribute::bytes(CKA_ID, id)]).unwrap();
+    assert!(left.is_empty());
+}
+
 #[test]
 fn a_key_is_bound_to_its_token() {
     let (token, other) = (support::new_token(), support::new_token());

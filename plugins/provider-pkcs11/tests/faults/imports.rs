@@ -131,3 +131,18 @@ fn a_connection_that_is_lost_in_the_middle_is_made_anew_and_nothing_readable_sta
     assert_eq!(pairs(&label), 0);
     assert!(matches!(custody.import_wrapped(&good), Err(ProviderError::Corrupt(_))));
 }
+
+#[test]
+fn a_pair_that_a_session_does_not_see_is_not_a_pair_that_is_gone() {
+    let (provider, label) = provider_with(|_| {});
+    let mut custody = provider.custody().unwrap();
+    let good = import(pair(&mut *custody).unwrap(), false);
+    // As after a token that was away for a moment: it takes calls again, and nobody is logged in.
+    let log_out = || support::module().open_session(support::slot(&label), false).unwrap().logout().unwrap();
+    log_out();
+    custody.import_wrapped(&good).unwrap();
+    log_out();
+    custody.destroy_wrapping_key(&good.wrapping).unwrap();
+    assert_eq!(pairs(&label), 0);
+    custody.destroy_wrapping_key(&good.wrapping).unwrap();
+}

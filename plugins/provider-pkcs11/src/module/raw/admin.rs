@@ -6,7 +6,7 @@ use cryptoki_sys::*;
 use keymill_core::Sensitive;
 
 use super::{call, written};
-use crate::module::{Failure, Module, Session, User, capped};
+use crate::module::{Failure, Module, Rv, Session, User, capped};
 
 /// Slots that a module is asked for, at most.
 const MAX_SLOTS: usize = 1024;
@@ -256,6 +256,20 @@ impl Session {
     /// [`Failure`] of `C_Logout`.
     pub fn logout(&self) -> Result<(), Failure> {
         self.enter("C_Logout", |table| call!(table.base, C_Logout(self.handle)))
+    }
+
+    /// Checks that the user is logged in: without that a search finds no private object, and says nothing of why (PKCS#11 v3.1, 5.7.7).
+    ///
+    /// # Errors
+    /// [`Failure`] of `C_GetSessionInfo`; `CKR_USER_NOT_LOGGED_IN` in its name where the session is a public one.
+    pub fn check_login(&self) -> Result<(), Failure> {
+        let call = "C_GetSessionInfo";
+        let mut info = CK_SESSION_INFO::default();
+        self.enter(call, |table| call!(table.base, C_GetSessionInfo(self.handle, &mut info)))?;
+        match info.state {
+            CKS_RO_USER_FUNCTIONS | CKS_RW_USER_FUNCTIONS => Ok(()),
+            _ => Err(Failure::Returned { call, rv: Rv(CKR_USER_NOT_LOGGED_IN) }),
+        }
     }
 
     /// Fills `out` with random bytes of the token.
