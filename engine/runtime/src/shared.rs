@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use actix::Recipient;
-use keymill_core::access::{AccessSnapshot, Decision, Principal, Question, Resource, decide};
+use keymill_core::access::{AccessSnapshot, Decision, KeyPolicy, Principal, Question, Resource, decide};
+use keymill_core::context::EncryptionContext;
 use keymill_core::error::{Error, ErrorKind};
 use keymill_core::id::{AccessKeyId, CmkId, RequestId};
-use keymill_core::key::{Cmk, KeyState, KeyVersionMaterial, ProtectionLevel};
+use keymill_core::key::{Cmk, KeySpec, KeyState, KeyVersionMaterial, ProtectionLevel};
 use keymill_core::operation::Operation;
 use keymill_core::seam::auth::Authenticator;
 use keymill_core::seam::provider::{CryptoProvider, KeyCustody, KeyHandle, PublicHalf, StoredKey};
@@ -81,12 +82,34 @@ impl Shared {
         operation: Operation,
         resource: Resource,
     ) -> Decision {
+        self.decide_under(principal, source, operation, resource, None)
+    }
+
+    /// The same for what is to be done under an encryption context.
+    pub(crate) fn decide_under(
+        &self,
+        principal: &Principal,
+        source: Option<IpAddr>,
+        operation: Operation,
+        resource: Resource,
+        context: Option<&EncryptionContext>,
+    ) -> Decision {
         let policy = match resource {
             Resource::Key(id) => self.keyring.policy(&id),
             _ => None,
         };
-        let asked = Question { principal, operation, resource, source, now: self.clock.now() };
+        let spec = policy.as_ref().and_then(|policy| self.spec_for(policy, resource));
+        let now = self.clock.now();
+        let asked = Question { principal, operation, resource, source, now, spec, context };
         decide(&self.access.read(), &asked, policy.as_ref())
+    }
+
+    /// Returns the specification of a key, where its policy reads it.
+    pub(crate) fn spec_for(&self, policy: &KeyPolicy, resource: Resource) -> Option<KeySpec> {
+        match resource {
+            Resource::Key(id) if policy.reads_spec() => Some(self.keyring.cmk(&id)?.cmk.spec),
+            _ => None,
+        }
     }
 
     /// Checks that a key may be used now. That somebody would use one that waits for its deletion is an alarm: it is counted, and for each

@@ -5,6 +5,7 @@ mod audit;
 mod batch;
 mod cli;
 mod config;
+mod context;
 mod credentials;
 mod demo;
 mod envelope;

@@ -3,8 +3,12 @@
 
 use keymill_client::Credentials;
 use keymill_core::access::Grant;
-use keymill_core::operation::CreateKeyRequest;
-use keymill_e2e::{Caller, GRANTED, audit_lines, named, policy, statement, verified};
+use keymill_core::context::EncryptionContext;
+use keymill_core::id::{CmkId, KeyRef};
+use keymill_core::operation::{
+    BatchDecryptRequest, BatchEncryptRequest, Bin, CreateKeyRequest, ExplainAccessRequest, Reply,
+};
+use keymill_e2e::{Caller, GRANTED, audit_lines, batch_encrypt, named, policy, statement, verified};
 use keymill_harness::{Live, Started};
 use keymill_runtime::EngineConfig;
 use serde_json::json;
@@ -226,4 +230,139 @@ fn what_cannot_stand_is_refused_and_changes_nothing() {
     let made = root.ask(request, |_| ()).map(|()| root.keys().unwrap()).unwrap();
     assert_eq!(root.policy(*made.last().unwrap()).unwrap(), before);
     verified(&live.halt());
+}
+
+/// `GRANTED` may do everything, but to decrypt only under the context of its tenant, or from nowhere but this machine.
+fn under(conditions: serde_json::Value) -> String {
+    let mut deny = statement("Deny", &["*"], &["kms:Encrypt", "kms:Decrypt", "kms:GenerateDataKey*"]);
+    deny["Condition"] = conditions;
+    policy(&[statement("Allow", &[GRANTED], &["kms:*"]), deny])
+}
+
+/// Each item of a batch is decided under its own context: what holds under one says nothing of the next.
+#[test]
+fn a_condition_on_the_context_is_asked_of_each_item() {
+    let (live, mut root, _) = begin();
+    let (mut user, _) = user(&live, &mut root);
+    let key = root.create_key();
+    let tenant = |name| EncryptionContext::from_pairs([("tenant", name)]).unwrap();
+    let sealed = |root: &mut Caller, name| root.encrypt(key, b"x", &[("tenant", name)]).unwrap();
+    let (ours, theirs) = (sealed(&mut root, "a"), sealed(&mut root, "b"));
+    let bare = root.encrypt(key, b"x", &[]).unwrap();
+    let document = under(json!({ "StringNotEquals": { "kms:EncryptionContext:tenant": "a" } }));
+    root.set_policy(key, &document).unwrap();
+
+    assert_eq!(user.decrypt(&ours, &[("tenant", "a")]).unwrap(), b"x");
+    assert_eq!(code(user.decrypt(&theirs, &[("tenant", "b")])), NO_KEY);
+    assert_eq!(code(user.decrypt(&bare, &[])), NO_KEY);
+    user.encrypt(key, b"x", &[("tenant", "a"), ("row", "7")]).unwrap();
+    assert_eq!(code(user.encrypt(key, b"x", &[("tenant", "b")])), NO_KEY);
+    assert_eq!(code(user.encrypt(key, b"x", &[("Tenant", "a")])), NO_KEY);
+    assert_eq!(code(user.data_key(key, &[])), NO_KEY);
+    user.data_key(key, &[("tenant", "a")]).unwrap();
+    // Out of one tenant's context into none: neither side is forgotten.
+    assert_eq!(code(user.re_encrypt(&bare, key)), NO_KEY);
+
+    let mut open = |contexts: [Option<&'static str>; 4], blobs: [&Vec<u8>; 4]| {
+        let request = BatchDecryptRequest {
+            items: blobs.iter().map(|blob| Bin::from(&blob[..])).collect(),
+            key_id: None,
+            encryption_context: None,
+            encryption_contexts: Some(contexts.iter().map(|name| name.map(tenant)).collect()),
+            timeout_ms: None,
+        };
+        let told = user.ask(request, |reply| match reply {
+            Reply::BatchDecrypt(reply) => {
+                let told: Vec<_> = reply.errors.iter().map(|error| (error.0, error.1.to_string())).collect();
+                (reply.items.iter().map(Option::is_some).collect::<Vec<_>>(), told)
+            }
+            _ => unreachable!(),
+        });
+        told.unwrap()
+    };
+    let not_found = |at: u32| (at, NO_KEY.to_owned());
+    for order in [[&ours, &theirs, &ours, &bare], [&theirs, &ours, &bare, &ours]] {
+        let name = |blob: &&Vec<u8>| match *blob {
+            blob if *blob == ours => Some("a"),
+            blob if *blob == theirs => Some("b"),
+            _ => None,
+        };
+        let (opened, told) = open(order.each_ref().map(name), order);
+        let is_ours: Vec<_> = order.iter().map(|blob| **blob == ours).collect();
+        assert_eq!(opened, is_ours);
+        let refused = (0..).zip(&is_ours).filter(|(_, ours)| !**ours).map(|(at, _)| not_found(at));
+        assert_eq!(told, refused.collect::<Vec<_>>());
+    }
+    // To seal is all or nothing: the key is there for all of the items, or it is not.
+    let items = [b"x".to_vec(), b"y".to_vec()];
+    for (contexts, allowed) in [(["a", "a"], true), (["a", "b"], false), (["b", "a"], false)] {
+        let request = BatchEncryptRequest {
+            encryption_contexts: Some(contexts.map(|name| Some(tenant(name))).to_vec()),
+            ..batch_encrypt(key, &items)
+        };
+        assert_eq!(
+            user.ask(request, |_| ()).map_err(|error| error.code),
+            match allowed {
+                true => Ok(()),
+                false => Err(NO_KEY.into()),
+            }
+        );
+    }
+    verified(&live.halt());
+}
+
+#[test]
+fn a_condition_reads_address_time_and_key_and_is_explained() {
+    let (live, mut root, _) = begin();
+    let (mut user, of_user) = user(&live, &mut root);
+    let key = root.create_key();
+    for (conditions, allowed, told) in [
+        (json!({ "IpAddress": { "acs:SourceIp": ["127.0.0.0/8", "::1"] } }), false, "statement 1"),
+        (json!({ "NotIpAddress": { "acs:SourceIp": ["127.0.0.0/8", "::1"] } }), true, ""),
+        (json!({ "DateLessThan": { "acs:CurrentTime": "2001-01-01T00:00:00Z" } }), true, ""),
+        (json!({ "DateGreaterThan": { "acs:CurrentTime": "2001-01-01T00:00:00Z" } }), false, "statement 1"),
+        (json!({ "StringLike": { "kms:KeySpec": "RSA_*" } }), true, ""),
+        (json!({ "StringEquals": { "kms:KeySpec": "Aliyun_AES_256" } }), false, "statement 1"),
+    ] {
+        root.set_policy(key, &under(conditions.clone())).unwrap();
+        let answered = user.encrypt(key, b"x", &[]);
+        assert_eq!(answered.is_ok(), allowed, "{conditions}");
+        let explained = explain(&mut root, &of_user, key, None);
+        assert_eq!(explained.0, allowed, "{conditions}");
+        assert!(explained.1.contains(told), "{conditions}: {}", explained.1);
+    }
+    // An allow under a condition names the one that does not hold.
+    let mut allow = statement("Allow", &[&named(of_user.access_key_id())], &["kms:Encrypt"]);
+    allow["Condition"] = json!({ "StringEquals": { "kms:EncryptionContext:tenant": "a" } });
+    let all = statement("Allow", &[&named(&"KMAK00000000".parse().unwrap())], &["kms:*"]);
+    let unknown = root.set_policy(key, &policy(&[allow.clone(), all])).unwrap_err();
+    assert!(unknown.message.contains("no access key"), "{unknown}");
+    root.set_policy(key, &policy(&[allow])).unwrap();
+    let (allowed, why) = explain(&mut root, &of_user, key, None);
+    assert!(!allowed && why.contains(r#"kms:EncryptionContext:tenant StringEquals "a""#), "{why}");
+    assert!(explain(&mut root, &of_user, key, Some("a")).0);
+    user.encrypt(key, b"x", &[("tenant", "a")]).unwrap();
+    assert_eq!(code(user.encrypt(key, b"x", &[])), NO_KEY);
+    let site = live.halt();
+    let told = audit_lines(&site).iter().filter(|line| line["rule"] == "key-policy 0 condition").count();
+    assert_eq!(told, 1, "the audit names the statement whose condition did not hold");
+    verified(&site);
+}
+
+fn explain(root: &mut Caller, who: &Credentials, key: CmkId, tenant: Option<&str>) -> (bool, String) {
+    let request = ExplainAccessRequest {
+        operation: "Encrypt".into(),
+        key_id: Some(KeyRef::Id(key)),
+        access_key_id: Some(who.access_key_id().clone()),
+        client_key_id: None,
+        source: Some("127.0.0.1".into()),
+        encryption_context: tenant.map(|name| EncryptionContext::from_pairs([("tenant", name)]).unwrap()),
+        policy: None,
+        timeout_ms: None,
+    };
+    root.ask(request, |reply| match reply {
+        Reply::ExplainAccess(reply) => (reply.allowed, reply.explanation),
+        _ => unreachable!(),
+    })
+    .unwrap()
 }

@@ -1,6 +1,7 @@
 //! Policies of keys: a document that is taken is kept to the byte and decides the same when it is read again from its record; one statement
 //! more that denies gives nobody anything.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use keymill_core::access::{
@@ -9,8 +10,9 @@ use keymill_core::access::{
 };
 use keymill_core::error::Limit;
 use keymill_core::id::{AccessKeyId, CmkId};
+use keymill_core::key::KeySpec;
 use keymill_core::operation::Operation;
-use keymill_core::{ErrorKind, Sensitive, Timestamp, limit};
+use keymill_core::{EncryptionContext, ErrorKind, Sensitive, Timestamp, limit};
 
 use crate::memory::{room, within};
 use crate::target::{Seed, tells};
@@ -40,16 +42,21 @@ pub(crate) fn check(bytes: &[u8]) {
     let again: KeyPolicy = serde_json::from_str(&record).expect("what was taken is taken again");
     let denied = with_a_denial(document);
     let access = administrators(policy.named().take(4).chain([&"KMAK00000000".parse().expect("an id")]));
+    let context = EncryptionContext::from_pairs([("tenant", "a")]).expect("a context");
     let key = Resource::Key(CmkId::from_bytes([1; 16]));
     for id in access.access_keys.keys() {
         let principal = Principal::of_access_key(id.clone());
         for operation in Operation::ALL.into_iter().filter(|operation| operation.is_right_to_a_key()) {
+            // With all that a condition reads, and with nothing of it.
+            let has_facts = operation as usize % 2 == 0;
             let question = Question {
                 principal: &principal,
                 operation,
                 resource: key,
-                source: None,
+                source: has_facts.then(|| Ipv4Addr::LOCALHOST.into()),
                 now: Timestamp::from_ms(0),
+                spec: has_facts.then_some(KeySpec::Aes256),
+                context: has_facts.then_some(&context),
             };
             let asked = |policy| decide(&access, &question, Some(policy));
             assert_eq!(asked(&policy), asked(&again));
@@ -93,9 +100,15 @@ pub(crate) fn seeds() -> Vec<Seed> {
     let named = format!(
         r#"{{"Version":"1","Statement":[{{"Sid":"a","Effect":"Allow","Principal":{{"RAM":["acs:ram::1:access-key/KMAK00000001"]}},"Action":["kms:Encrypt","kms:Get*"],"Resource":"{ARN}"}},{{"Effect":"Deny","Principal":{{"RAM":"*"}},"Action":"kms:Decrypt","Resource":"*"}}]}}"#
     );
+    let conditions = concat!(
+        r#"{"Version":"1","Statement":[{"Effect":"Allow","Principal":{"RAM":"acs:ram::1:*"},"Action":"kms:*","Resource":"*","Condition":{"#,
+        r#""StringEquals":{"kms:EncryptionContext:tenant":["a","b"]},"StringLike":{"kms:KeySpec":"Aliyun_*"},"#,
+        r#""NotIpAddress":{"acs:SourceIp":["10.0.0.0/8","::1"]},"DateLessThan":{"acs:CurrentTime":"2030-01-01T00:00:00Z"}}}]}"#
+    )
+    .to_owned();
     vec![
         ("default", default_document("1").into_bytes()),
         ("named", named.into_bytes()),
-        ("condition", br#"{"Version":"1","Statement":[{"Condition":{}}]}"#.to_vec()),
+        ("conditions", conditions.into_bytes()),
     ]
 }

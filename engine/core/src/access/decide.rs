@@ -7,7 +7,9 @@ use std::net::IpAddr;
 use super::key_policy::Says;
 use super::permission::Permits;
 use super::{AccessKeyStatus, AccessSnapshot, Effect, KeyPolicy, Principal, ResourcePattern, Role};
+use crate::context::EncryptionContext;
 use crate::id::{AapName, CmkId, PolicyName};
+use crate::key::KeySpec;
 use crate::operation::Operation;
 use crate::time::Timestamp;
 
@@ -24,6 +26,10 @@ pub struct Question<'a> {
     pub source: Option<IpAddr>,
     /// When it is decided.
     pub now: Timestamp,
+    /// The specification of the key, where it is about one that is there.
+    pub spec: Option<KeySpec>,
+    /// The encryption context that it is to be done under, where it has one.
+    pub context: Option<&'a EncryptionContext>,
 }
 
 /// What an operation is about.
@@ -65,6 +71,11 @@ pub enum Rule {
         /// Its place among the statements.
         index: u16,
     },
+    /// The statement of that number, from 0, of the key's policy would allow it if its conditions held.
+    Condition {
+        /// Its place among the statements.
+        index: u16,
+    },
     /// A policy of the caller's access point.
     Policy {
         /// Its name.
@@ -93,9 +104,11 @@ impl Rule {
             Rule::NoSuchPrincipal => Cow::Borrowed("no-principal"),
             Rule::NotValidNow => Cow::Borrowed("not-valid-now"),
             Rule::KeyPolicy => Cow::Borrowed("key-policy"),
-            Rule::Grant { .. } | Rule::Statement { .. } | Rule::Policy { .. } | Rule::Network { .. } => {
-                Cow::Owned(self.to_string())
-            }
+            Rule::Grant { .. }
+            | Rule::Statement { .. }
+            | Rule::Condition { .. }
+            | Rule::Policy { .. }
+            | Rule::Network { .. } => Cow::Owned(self.to_string()),
         }
     }
 }
@@ -105,6 +118,7 @@ impl fmt::Display for Rule {
         match self {
             Rule::Grant { index, role } => write!(f, "grant {index} {}", role.name()),
             Rule::Statement { index } => write!(f, "key-policy {index}"),
+            Rule::Condition { index } => write!(f, "key-policy {index} condition"),
             Rule::Policy { name } => write!(f, "policy {name}"),
             Rule::Network { policy } => write!(f, "network {policy}"),
             Rule::Default | Rule::NoSuchPrincipal | Rule::NotValidNow | Rule::KeyPolicy => {
@@ -206,21 +220,25 @@ fn by_policies(snapshot: &AccessSnapshot, asked: &Question<'_>, aap: &AapName) -
 
 /// Decides by a key's policy, and by what allows the operation, if anything does.
 fn by_policy(policy: &KeyPolicy, asked: &Question<'_>, granted: Option<Rule>, otherwise: Rule) -> Decision {
-    let (mut allowed, mut delegates) = (None, false);
+    let (mut allowed, mut delegates, mut unmet) = (None, false, None);
+    let is_granted = granted.is_some();
     for (index, statement) in policy.statements().iter().enumerate() {
         let rule = Rule::Statement { index: index as u16 };
-        match statement.says(asked.principal, asked.operation) {
+        match statement.says(asked) {
             Says::Denies => return Decision { allowed: false, rule },
             Says::Allows => allowed = allowed.or(Some(rule)),
             Says::Delegates => delegates = true,
-            Says::Nothing => {}
+            Says::Unmet { by_name } if by_name || is_granted => {
+                unmet = unmet.or(Some(Rule::Condition { index: index as u16 }));
+            }
+            Says::Unmet { .. } | Says::Nothing => {}
         }
     }
-    let is_granted = granted.is_some();
-    match granted.filter(|_| delegates).or(allowed) {
-        Some(rule) => Decision { allowed: true, rule },
-        None if is_granted => Decision { allowed: false, rule: Rule::KeyPolicy },
-        None => Decision { allowed: false, rule: otherwise },
+    match (granted.filter(|_| delegates).or(allowed), unmet) {
+        (Some(rule), _) => Decision { allowed: true, rule },
+        (None, Some(rule)) => Decision { allowed: false, rule },
+        (None, None) if is_granted => Decision { allowed: false, rule: Rule::KeyPolicy },
+        (None, None) => Decision { allowed: false, rule: otherwise },
     }
 }
 
@@ -256,7 +274,7 @@ mod tests {
     use crate::Sensitive;
     use crate::id::{AccessKeyId, ClientKeyId};
     use proptest::prelude::*;
-    use std::sync::Arc;
+    use std::sync::{Arc, LazyLock};
 
     fn snapshot(grants: Vec<Grant>, status: AccessKeyStatus) -> (AccessSnapshot, Principal) {
         let id: AccessKeyId = "KMAK00000001".parse().unwrap();
@@ -312,8 +330,17 @@ mod tests {
     }
 
     fn asked(principal: &Principal, (operation, resource): (Operation, Resource)) -> Question<'_> {
-        Question { principal, operation, resource, source: None, now: Timestamp::from_ms(0) }
+        // What is done with the one key has a context, and with the other has none.
+        let (spec, context) = match resource {
+            Resource::Key(A) => (Some(KeySpec::Aes256), Some(&*OF_A)),
+            Resource::Key(_) => (Some(KeySpec::Rsa2048), None),
+            _ => (None, None),
+        };
+        Question { principal, operation, resource, source: None, now: Timestamp::from_ms(0), spec, context }
     }
+
+    static OF_A: LazyLock<EncryptionContext> =
+        LazyLock::new(|| EncryptionContext::from_pairs([("tenant", "a")]).expect("a context"));
 
     /// Makes a policy of statements; of none where there are none.
     fn policy(statements: &[String]) -> Option<KeyPolicy> {
@@ -332,16 +359,31 @@ mod tests {
     const CALLER: &str = "acs:ram::1:access-key/KMAK00000001";
     const OTHER: &str = "acs:ram::1:access-key/KMAK00000002";
 
+    fn any_condition() -> impl Strategy<Value = Option<&'static str>> {
+        prop::option::of(prop::sample::select(vec![
+            r#"{"StringEquals":{"kms:EncryptionContext:tenant":"a"}}"#,
+            r#"{"StringNotEquals":{"kms:EncryptionContext:tenant":["a","b"]}}"#,
+            r#"{"StringLike":{"kms:KeySpec":"Aliyun_*"}}"#,
+            r#"{"IpAddress":{"acs:SourceIp":"10.0.0.0/8"}}"#,
+            r#"{"NotIpAddress":{"acs:SourceIp":"10.0.0.0/8"},"DateLessThan":{"acs:CurrentTime":"1970-01-01T00:00:02Z"}}"#,
+        ]))
+    }
+
     fn any_statement() -> impl Strategy<Value = (Effect, String)> {
         let principal = prop::sample::select(vec![GRANTED, CALLER, OTHER]);
         let name = prop::sample::select(Operation::ALL.to_vec())
             .prop_filter("a right to a key", |operation| operation.is_right_to_a_key())
             .prop_map(|operation| format!("\"kms:{}\"", operation.name()));
         let action = prop_oneof![Just("\"kms:*\"".to_owned()), name];
-        (any::<bool>(), principal, prop::collection::vec(action, 1..4)).prop_map(
-            |(deny, principal, actions)| {
+        (any::<bool>(), principal, prop::collection::vec(action, 1..4), any_condition()).prop_map(
+            |(deny, principal, actions, condition)| {
                 let effect = if deny { Effect::Deny } else { Effect::Allow };
-                (effect, statement(effect, principal, &actions.join(",")))
+                let mut text = statement(effect, principal, &actions.join(","));
+                if let Some(condition) = condition {
+                    text.truncate(text.len() - 1);
+                    text.push_str(&format!(r#","Condition":{condition}}}"#));
+                }
+                (effect, text)
             },
         )
     }
@@ -439,7 +481,7 @@ mod tests {
         snapshot.apply(Edit::PutClientKey(key));
         let ((operation, resource), source, now) = question;
         let now = Timestamp::from_ms(now);
-        let asked = Question { principal: &principal, operation, resource, source, now };
+        let asked = Question { source, now, ..asked(&principal, (operation, resource)) };
         decide(&snapshot, &asked, policy(statements).as_ref()).allowed
     }
 
@@ -498,6 +540,40 @@ mod tests {
                 prop_assert!(policies.iter().any(named));
             }
         }
+    }
+
+    /// Each side of a condition: who is left to grants or named under one, and a deny that holds for those who have no context, too.
+    #[test]
+    fn a_statement_speaks_only_where_its_conditions_hold() {
+        let user = [Grant {
+            effect: Effect::Allow,
+            role: Role::CryptoServiceKeyUser,
+            resources: vec![ResourcePattern::AllKeys],
+        }];
+        let under = |effect: Effect, principal: &str, condition: &str| {
+            let text = statement(effect, principal, r#""kms:*""#);
+            format!(r#"{},"Condition":{condition}}}"#, &text[..text.len() - 1])
+        };
+        let rule = |grants: &[Grant], statements: &[String], key: CmkId| {
+            let (snapshot, principal) = snapshot(grants.to_vec(), AccessKeyStatus::Active);
+            let asked = asked(&principal, (Operation::Encrypt, Resource::Key(key)));
+            decide(&snapshot, &asked, policy(statements).as_ref())
+        };
+        let tenant = r#"{"StringEquals":{"kms:EncryptionContext:tenant":"a"}}"#;
+        let unmet = Decision { allowed: false, rule: Rule::Condition { index: 0 } };
+        let left = [under(Effect::Allow, GRANTED, tenant)];
+        assert!(rule(&user, &left, A).allowed);
+        assert_eq!(rule(&user, &left, B), unmet);
+        // Whoever has no grant either is not told of it.
+        assert_eq!(rule(&[], &left, B).rule, Rule::Default);
+        let named = [under(Effect::Allow, CALLER, tenant)];
+        assert!(rule(&[], &named, A).allowed);
+        assert_eq!(rule(&[], &named, B), unmet);
+        let all = statement(Effect::Allow, GRANTED, r#""kms:*""#);
+        let others = under(Effect::Deny, "*", r#"{"StringNotEquals":{"kms:EncryptionContext:tenant":"a"}}"#);
+        let denied = [all, others];
+        assert!(rule(&user, &denied, A).allowed);
+        assert_eq!(rule(&user, &denied, B), Decision { allowed: false, rule: Rule::Statement { index: 1 } });
     }
 
     #[test]

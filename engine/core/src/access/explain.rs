@@ -1,10 +1,10 @@
 //! What would be needed: a decision, told to whoever administers it.
 
-use super::{Decision, Question, Resource, Role, Rule};
+use super::{Decision, KeyPolicy, Question, Resource, Role, Rule};
 use crate::operation::Operation;
 
-/// Tells in a sentence why it was decided so, and what would change it.
-pub fn explain(asked: &Question<'_>, decision: &Decision) -> String {
+/// Tells in a sentence why it was decided so, and what would change it; `policy` is the one that it was decided by, if there is one.
+pub fn explain(asked: &Question<'_>, decision: &Decision, policy: Option<&KeyPolicy>) -> String {
     let what = asked.operation.name();
     let on = match asked.resource {
         Resource::Key(id) => format!("key/{id}"),
@@ -42,6 +42,12 @@ pub fn explain(asked: &Question<'_>, decision: &Decision) -> String {
         (Rule::Statement { index }, false) => {
             format!("statement {index} of the key's policy denies it, whatever else allows it: take it away")
         }
+        (Rule::Condition { index }, _) => {
+            let unmet = policy.and_then(|policy| policy.unmet(*index, asked)).unwrap_or_default();
+            format!(
+                "statement {index} of the key's policy would allow it, but a condition does not hold: {unmet}"
+            )
+        }
         (Rule::KeyPolicy, _) => format!(
             "the caller's own rights allow it, but the key's policy leaves {what} to nobody's: it needs a statement that allows kms:{what} \
              to the account (acs:ram::<account>:*), or to the caller by name"
@@ -71,7 +77,7 @@ fn is_given(operation: Operation) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Principal;
+    use super::super::{PolicyTarget, Principal};
     use super::*;
     use crate::id::CmkId;
     use crate::time::Timestamp;
@@ -80,11 +86,15 @@ mod tests {
     fn each_rule_is_told_with_what_would_change_it() {
         let key = Principal::of_access_key("KMAK00000001".parse().unwrap());
         let app = Principal::of_client_key("KMAK00000001".parse().unwrap(), "shop".parse().unwrap());
+        let document = r#"{"Version":"1","Statement":[{"Effect":"Allow","Principal":{"RAM":"acs:ram::1:*"},"Action":"kms:*",
+            "Resource":"*","Condition":{"StringEquals":{"kms:EncryptionContext:tenant":["a","b"]}}}]}"#;
+        let policy = KeyPolicy::of(PolicyTarget { account: "1", arn: None }, document).unwrap();
         let told = |principal: &Principal, operation, allowed, rule| {
             let source = Some("10.0.0.1".parse().unwrap());
             let resource = Resource::Key(CmkId::from_bytes([1; 16]));
-            let asked = Question { principal, operation, resource, source, now: Timestamp::from_ms(0) };
-            explain(&asked, &Decision { allowed, rule })
+            let now = Timestamp::from_ms(0);
+            let asked = Question { principal, operation, resource, source, now, spec: None, context: None };
+            explain(&asked, &Decision { allowed, rule }, Some(&policy))
         };
         let encrypt = Operation::Encrypt;
         let name = || "orders".parse().unwrap();
@@ -105,6 +115,13 @@ mod tests {
             ),
             (&key, encrypt, false, Rule::Statement { index: 1 }, vec!["statement 1", "denies"]),
             (&key, encrypt, true, Rule::Statement { index: 1 }, vec!["by name"]),
+            (
+                &key,
+                encrypt,
+                false,
+                Rule::Condition { index: 0 },
+                vec!["statement 0", r#"kms:EncryptionContext:tenant StringEquals "a", "b""#],
+            ),
             (&key, encrypt, false, Rule::KeyPolicy, vec!["kms:Encrypt"]),
             (&key, encrypt, false, Rule::Default, vec!["Root", "CryptoServiceKeyUser", "key/01010101-"]),
             (

@@ -8,7 +8,7 @@
 //! | `acs:ram::<account>:aap/<name>` | that application access point, whatever its policies say |
 //! | `*` | everybody; in a `Deny` alone |
 //!
-//! A key without a policy has the one of [`default_document`]. An action of a single operation speaks of its batch form, too.
+//! A statement can have conditions (see `condition.rs`). A key without a policy has the one of [`default_document`]. An action of a single operation speaks of its batch form, too.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -16,8 +16,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use super::condition::{self, Conditions};
 use super::operation_set::OperationSet;
-use super::{Effect, Principal};
+use super::{Effect, Question};
 use crate::error::{Error, ErrorKind, Limit, Result};
 use crate::id::{AapName, AccessKeyId};
 use crate::limit;
@@ -39,6 +40,7 @@ pub(super) struct Statement {
     pub(super) effect: Effect,
     principals: Principals,
     operations: OperationSet,
+    conditions: Conditions,
 }
 
 /// Whom a statement speaks of.
@@ -107,6 +109,21 @@ impl KeyPolicy {
         &self.0.document
     }
 
+    /// Tells whether what it says depends on the encryption context of a request.
+    pub fn reads_context(&self) -> bool {
+        self.statements().iter().any(|statement| statement.conditions.read_context())
+    }
+
+    /// Tells whether what it says depends on the specification of the key.
+    pub fn reads_spec(&self) -> bool {
+        self.statements().iter().any(|statement| statement.conditions.read_spec())
+    }
+
+    /// Returns the first condition of a statement that does not hold, as it was written.
+    pub(super) fn unmet(&self, index: u16, asked: &Question<'_>) -> Option<String> {
+        self.statements().get(usize::from(index))?.conditions.unmet(asked)
+    }
+
     /// Returns the access keys that it names.
     pub fn named(&self) -> impl Iterator<Item = &AccessKeyId> {
         self.0.statements.iter().flat_map(|statement| &statement.principals.named)
@@ -130,23 +147,36 @@ pub(super) enum Says {
     Delegates,
     Allows,
     Denies,
+    /// Would allow it, or leave it to grants, if its conditions held.
+    Unmet {
+        /// Whether it would allow it by itself.
+        by_name: bool,
+    },
 }
 
 impl Statement {
-    pub(super) fn says(&self, caller: &Principal, operation: Operation) -> Says {
-        if !self.operations.has(operation) {
+    pub(super) fn says(&self, asked: &Question<'_>) -> Says {
+        if !self.operations.has(asked.operation) {
             return Says::Nothing;
         }
+        let caller = asked.principal;
         let Principals { everybody, granted, named, aaps } = &self.principals;
         let is_named = match &caller.aap {
             None => named.contains(&*caller.access_key),
             Some(aap) => aaps.contains(aap),
         };
+        let speaks = match self.effect {
+            Effect::Deny => *everybody || *granted || is_named,
+            Effect::Allow => *granted || is_named,
+        };
+        // Asked last: most statements are about others, and have none.
         match self.effect {
-            Effect::Deny if *everybody || *granted || is_named => Says::Denies,
+            _ if !speaks => Says::Nothing,
+            Effect::Deny if self.conditions.hold(asked) => Says::Denies,
+            Effect::Deny => Says::Nothing,
+            Effect::Allow if !self.conditions.hold(asked) => Says::Unmet { by_name: is_named },
             Effect::Allow if is_named => Says::Allows,
-            Effect::Allow if *granted => Says::Delegates,
-            _ => Says::Nothing,
+            Effect::Allow => Says::Delegates,
         }
     }
 }
@@ -211,6 +241,8 @@ struct Written {
     principal: WrittenPrincipal,
     action: OneOrMany,
     resource: OneOrMany,
+    #[serde(default)]
+    condition: condition::Written,
 }
 
 #[derive(Deserialize)]
@@ -223,12 +255,19 @@ struct WrittenPrincipal {
 /// A text, or a list of them.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum OneOrMany {
+pub(super) enum OneOrMany {
     One(String),
     Many(Vec<String>),
 }
 
 impl OneOrMany {
+    pub(super) fn into_list(self) -> Vec<String> {
+        match self {
+            OneOrMany::One(one) => vec![one],
+            OneOrMany::Many(many) => many,
+        }
+    }
+
     fn listed(&self, what: &str) -> std::result::Result<&[String], String> {
         let all = match self {
             OneOrMany::One(one) => std::slice::from_ref(one),
@@ -254,7 +293,8 @@ impl Written {
         for resource in self.resource.listed("Resource")? {
             check_resource(resource, target)?;
         }
-        Ok(Statement { effect: self.effect, principals, operations })
+        let conditions = Conditions::of(&self.condition)?;
+        Ok(Statement { effect: self.effect, principals, operations, conditions })
     }
 }
 
@@ -345,7 +385,9 @@ impl<'de> Deserialize<'de> for KeyPolicy {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Principal, Resource};
     use super::*;
+    use crate::time::Timestamp;
 
     const TARGET: PolicyTarget<'static> =
         PolicyTarget { account: "1", arn: Some("acs:kms:local:1:key/00000000-0000-4000-8000-000000000001") };
@@ -372,7 +414,19 @@ mod tests {
 
     fn says(document: &str, operation: Operation) -> Says {
         let policy = KeyPolicy::of(TARGET, document).unwrap();
-        policy.statements()[0].says(&Principal::of_access_key("KMAK0000000A".parse().unwrap()), operation)
+        said(&policy, &Principal::of_access_key("KMAK0000000A".parse().unwrap()), operation)
+    }
+
+    fn said(policy: &KeyPolicy, principal: &Principal, operation: Operation) -> Says {
+        policy.statements()[0].says(&Question {
+            principal,
+            operation,
+            resource: Resource::Keys,
+            source: None,
+            now: Timestamp::from_ms(0),
+            spec: None,
+            context: None,
+        })
     }
 
     /// D8: what is not known is refused when it is written, and nothing is a prefix of anything by chance.
@@ -418,9 +472,21 @@ mod tests {
             ),
             (
                 document(
-                    r#"{"Effect":"Deny","Principal":{"RAM":"*"},"Action":"kms:*","Resource":"*","Condition":{}}"#,
+                    r#"{"Effect":"Deny","Principal":{"RAM":"*"},"Action":"kms:*","Resource":"*","Condition":[]}"#,
                 ),
                 "Condition",
+            ),
+            (
+                document(
+                    r#"{"Effect":"Deny","Principal":{"RAM":"*"},"Action":"kms:*","Resource":"*","Condition":{"Bool":{"acs:SecureTransport":"true"}}}"#,
+                ),
+                "Statement 0: Condition: operator",
+            ),
+            (
+                document(
+                    r#"{"Effect":"Deny","Principal":{"RAM":"*"},"Action":"kms:*","Resource":"*","Condition":{},"Condition":{}}"#,
+                ),
+                "duplicate field",
             ),
             (
                 document(r#"{"Effect":"Deny","Principal":{"RAM":"*"},"NotAction":"kms:*","Resource":"*"}"#),
@@ -456,7 +522,7 @@ mod tests {
             ("access-key/shop-1234", Says::Nothing, Says::Allows),
             ("access-key/KMAK0000000A", Says::Nothing, Says::Nothing),
         ] {
-            let says = |caller| policy(who).statements()[0].says(caller, Operation::Encrypt);
+            let says = |caller| said(&policy(who), caller, Operation::Encrypt);
             assert_eq!((says(&app), says(&key)), (app_is, key_is), "{who}");
         }
         assert!(refused(&one("aap/a b")).contains("principal"));

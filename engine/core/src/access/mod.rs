@@ -2,6 +2,7 @@
 
 mod aap;
 mod change;
+mod condition;
 mod decide;
 mod explain;
 mod key_policy;

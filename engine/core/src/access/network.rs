@@ -139,17 +139,14 @@ fn place(address: IpAddr) -> u128 {
     })
 }
 
-/// The addresses of one rule, made for looking one up: ranges in order, none touching the next.
+/// Addresses, made for looking one up: ranges in order, none touching the next.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Sources {
-    name: NetworkRuleName,
-    ranges: Box<[(u128, u128)]>,
-}
+pub(super) struct Ranges(Box<[(u128, u128)]>);
 
-impl Sources {
-    /// Makes it of a rule.
-    pub fn of(rule: &NetworkRule) -> Arc<Self> {
-        let mut ranges: Vec<_> = rule.sources.iter().map(|network| network.range()).collect();
+impl Ranges {
+    /// Makes it of addresses and ranges.
+    pub(super) fn of(networks: &[Network]) -> Self {
+        let mut ranges: Vec<_> = networks.iter().map(|network| network.range()).collect();
         ranges.sort_unstable();
         ranges.dedup_by(|next, kept| {
             let joins = next.0 <= kept.1.saturating_add(1);
@@ -158,7 +155,28 @@ impl Sources {
             }
             joins
         });
-        Arc::new(Self { name: rule.name.clone(), ranges: ranges.into() })
+        Self(ranges.into())
+    }
+
+    /// Tells whether an address is among them.
+    pub(super) fn has(&self, address: IpAddr) -> bool {
+        let place = place(address);
+        let behind = self.0.partition_point(|(first, _)| *first <= place);
+        behind > 0 && self.0[behind - 1].1 >= place
+    }
+}
+
+/// The addresses of one rule.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Sources {
+    name: NetworkRuleName,
+    ranges: Ranges,
+}
+
+impl Sources {
+    /// Makes it of a rule.
+    pub fn of(rule: &NetworkRule) -> Arc<Self> {
+        Arc::new(Self { name: rule.name.clone(), ranges: Ranges::of(&rule.sources) })
     }
 
     /// Returns the name of the rule.
@@ -168,9 +186,7 @@ impl Sources {
 
     /// Tells whether an address is among them.
     pub fn has(&self, address: IpAddr) -> bool {
-        let place = place(address);
-        let behind = self.ranges.partition_point(|(first, _)| *first <= place);
-        behind > 0 && self.ranges[behind - 1].1 >= place
+        self.ranges.has(address)
     }
 }
 

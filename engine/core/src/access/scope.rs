@@ -48,7 +48,15 @@ mod tests {
     use crate::time::Timestamp;
 
     fn asked(principal: &Principal, operation: Operation) -> Question<'_> {
-        Question { principal, operation, resource: Resource::Keys, source: None, now: Timestamp::from_ms(0) }
+        Question {
+            principal,
+            operation,
+            resource: Resource::Keys,
+            source: None,
+            now: Timestamp::from_ms(0),
+            spec: None,
+            context: None,
+        }
     }
 
     fn id(n: u128) -> CmkId {

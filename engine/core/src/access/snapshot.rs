@@ -304,6 +304,8 @@ mod tests {
                         resource: Resource::Key(CmkId::from_bytes([9; 16])),
                         source: Some(source),
                         now: Timestamp::from_ms(1),
+                        spec: None,
+                        context: None,
                     };
                     prop_assert_eq!(decide(&changed, &asked, None), decide(&whole, &asked, None));
                 }

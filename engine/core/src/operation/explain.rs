@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::context::EncryptionContext;
 use crate::id::{AccessKeyId, ClientKeyId, KeyRef, RequestId};
 
 /// Tells whether an access key or a client key may do something now, by which rule, and what would change that.
@@ -22,6 +23,9 @@ pub struct ExplainAccessRequest {
     /// The address that it would ask from: of IPv4 or IPv6, as text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
+    /// The encryption context that it would be done under.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption_context: Option<EncryptionContext>,
     /// A policy of the key that is to be tried: as if it were in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,

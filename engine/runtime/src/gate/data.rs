@@ -38,7 +38,7 @@ impl Gate {
         match request {
             Request::Encrypt(r) => {
                 let contexts = common(job, r.encryption_context);
-                let to = self.destination(job, &r.key_id, Operation::Encrypt)?;
+                let to = self.destination(job, &r.key_id, Operation::Encrypt, &contexts)?;
                 check_plaintext(r.plaintext.len())?;
                 let items = Items::locate(frame, std::slice::from_ref(&r.plaintext));
                 let what = Sealing::Plaintexts { items, max_item_bytes: limit::ENCRYPT_BYTES, is_text };
@@ -47,7 +47,7 @@ impl Gate {
             Request::AdvanceEncrypt(r) => {
                 r.check()?;
                 let contexts = common(job, context_of_aad(r.aad.as_deref())?);
-                let to = self.destination(job, &r.key_id, Operation::Encrypt)?;
+                let to = self.destination(job, &r.key_id, Operation::Encrypt, &contexts)?;
                 r.algorithm.map_or(Ok(()), |algorithm| algorithm.check(to.entry.cmk.spec))?;
                 check_plaintext(r.plaintext.len())?;
                 let items = Items::locate(frame, std::slice::from_ref(&r.plaintext));
@@ -75,7 +75,7 @@ impl Gate {
             Request::BatchEncrypt(r) => {
                 check_count(r.items.len())?;
                 let contexts = choose(job, r.encryption_context, r.encryption_contexts, r.items.len(), "")?;
-                let to = self.destination(job, &r.key_id, Operation::BatchEncrypt)?;
+                let to = self.destination(job, &r.key_id, Operation::BatchEncrypt, &contexts)?;
                 check_answer(job, r.items.iter().map(|item| item.len() + to.algorithm.overhead()))?;
                 let items = Items::locate(frame, &r.items);
                 let what =
@@ -115,7 +115,7 @@ impl Gate {
                 let source_digest = job.context_digest.take();
                 let contexts = common(job, r.destination_encryption_context);
                 job.context_digest = both(source_digest, job.context_digest.take());
-                let to = self.destination(job, &r.destination_key_id, Operation::Encrypt)?;
+                let to = self.destination(job, &r.destination_key_id, Operation::Encrypt, &contexts)?;
                 let blob = std::slice::from_ref(&r.ciphertext_blob);
                 let max = limit::BATCH_ITEM_BYTES;
                 let open = self.source(job, blob, frame, source_contexts, None, max, Operation::Decrypt)?;
@@ -135,7 +135,7 @@ impl Gate {
                     "Destination",
                 )?;
                 job.context_digest = both(source_digest, job.context_digest.take());
-                let to = self.destination(job, &r.destination_key_id, Operation::Encrypt)?;
+                let to = self.destination(job, &r.destination_key_id, Operation::Encrypt, &contexts)?;
                 check_answer(job, r.items.iter().map(|item| item.len()))?;
                 let max = limit::BATCH_ITEM_BYTES;
                 let open =
@@ -144,28 +144,29 @@ impl Gate {
             }
             Request::GenerateDataKey(r) => {
                 let contexts = common(job, r.encryption_context);
-                let to = self.destination(job, &r.key_id, Operation::GenerateDataKey)?;
+                let to = self.destination(job, &r.key_id, Operation::GenerateDataKey, &contexts)?;
                 let bytes = data_key_bytes(r.key_spec, r.number_of_bytes)?;
                 let what = Sealing::DataKeys { count: 1, bytes, with_plaintext: true };
                 job.task = Task::Seal { to, contexts, what, done: 0 };
             }
             Request::GenerateDataKeyWithoutPlaintext(r) => {
                 let contexts = common(job, r.encryption_context);
-                let to = self.destination(job, &r.key_id, Operation::GenerateDataKeyWithoutPlaintext)?;
+                let to =
+                    self.destination(job, &r.key_id, Operation::GenerateDataKeyWithoutPlaintext, &contexts)?;
                 let bytes = data_key_bytes(r.key_spec, r.number_of_bytes)?;
                 let what = Sealing::DataKeys { count: 1, bytes, with_plaintext: false };
                 job.task = Task::Seal { to, contexts, what, done: 0 };
             }
             Request::GenerateDataKeyPair(r) => {
                 let contexts = common(job, r.encryption_context);
-                let to = self.destination(job, &r.key_id, Operation::GenerateDataKeyPair)?;
+                let to = self.destination(job, &r.key_id, Operation::GenerateDataKeyPair, &contexts)?;
                 let what = self.pair(r.key_pair_spec, r.key_format, true)?;
                 job.task = Task::Seal { to, contexts, what, done: 0 };
             }
             Request::GenerateDataKeyPairWithoutPlaintext(r) => {
                 let contexts = common(job, r.encryption_context);
                 let right = Operation::GenerateDataKeyPairWithoutPlaintext;
-                let to = self.destination(job, &r.key_id, right)?;
+                let to = self.destination(job, &r.key_id, right, &contexts)?;
                 let what = self.pair(r.key_pair_spec, r.key_format, false)?;
                 job.task = Task::Seal { to, contexts, what, done: 0 };
             }
@@ -181,10 +182,10 @@ impl Gate {
             Request::GenerateAndExportDataKey(r) => {
                 let contexts = common(job, r.encryption_context);
                 // Whoever has the private key has the data key in clear: that is to decrypt.
-                let opens = self.find_key(job, &r.key_id, Operation::Decrypt)?;
+                let opens = self.find_key_under(job, &r.key_id, Operation::Decrypt, &contexts)?;
                 // An alias that is moved meanwhile does not lead to another key.
                 let key_id = KeyRef::Id(opens.cmk.id);
-                let to = self.destination(job, &key_id, Operation::GenerateAndExportDataKey)?;
+                let to = self.destination(job, &key_id, Operation::GenerateAndExportDataKey, &contexts)?;
                 let bytes = data_key_bytes(r.key_spec, r.number_of_bytes)?;
                 let export = self.export(r.wrapping_key_spec, r.wrapping_algorithm, &r.public_key_blob)?;
                 export.check(bytes)?;
@@ -205,7 +206,7 @@ impl Gate {
                     true => Operation::GenerateDataKey,
                     false => Operation::GenerateDataKeyWithoutPlaintext,
                 };
-                let to = self.destination(job, &r.key_id, right)?;
+                let to = self.destination(job, &r.key_id, right, &contexts)?;
                 let bytes = data_key_bytes(r.key_spec, r.number_of_bytes)?;
                 let each = to.algorithm.overhead()
                     + bytes
@@ -328,8 +329,14 @@ impl Gate {
         Ok(())
     }
 
-    fn destination(&self, job: &mut Job, key: &KeyRef, right: Operation) -> Result<Destination> {
-        self.sealing_under(self.find_key(job, key, right)?)
+    fn destination(
+        &self,
+        job: &mut Job,
+        key: &KeyRef,
+        right: Operation,
+        contexts: &Contexts,
+    ) -> Result<Destination> {
+        self.sealing_under(self.find_key_under(job, key, right, contexts)?)
     }
 
     /// Pins the primary version of a key, to seal under it.
@@ -434,7 +441,7 @@ impl Gate {
         let required = match required {
             None => None,
             Some(key) => {
-                let entry = self.find_key(job, key, right)?;
+                let entry = self.find_key_under(job, key, right, &contexts)?;
                 self.0.shared.check_usable(&entry.cmk)?;
                 Some(entry.cmk.id)
             }

@@ -56,12 +56,17 @@ impl Gate {
         };
         let source = r.source.map(|text| text.parse::<IpAddr>().map_err(|_| invalid("Source is no address")));
         let source = source.transpose()?.map(|address| address.to_canonical());
-        let asked = Question { principal: &principal, operation, resource, source, now: self.now() };
+        let spec = match &r.key_id {
+            Some(_) => policy.as_ref().and_then(|policy| shared.spec_for(policy, resource)),
+            None => None,
+        };
+        let (now, context) = (self.now(), r.encryption_context.as_ref());
+        let asked = Question { principal: &principal, operation, resource, source, now, spec, context };
         let decision = decide(&access, &asked, policy.as_ref());
         Ok(Reply::ExplainAccess(ExplainAccessReply {
             allowed: decision.allowed,
             rule: decision.rule.to_text().into_owned(),
-            explanation: explain(&asked, &decision),
+            explanation: explain(&asked, &decision, policy.as_ref()),
             request_id: job.call.request_id,
         }))
     }

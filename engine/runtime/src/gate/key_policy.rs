@@ -3,6 +3,7 @@
 use keymill_core::access::{KeyPolicy, PolicyTarget, Question, Resource, decide};
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::CmkId;
+use keymill_core::key::KeySpec;
 use keymill_core::operation::Operation;
 
 use super::Gate;
@@ -15,22 +16,35 @@ impl Gate {
     /// `InvalidParameter` for one that speaks of something else, of access keys that are not here, or that locks the caller out.
     pub(super) fn policy_of_key(&self, job: &Job, id: CmkId, document: &str) -> Result<KeyPolicy> {
         let arn = self.arn("key", &id);
-        self.policy(job, Some(&arn), Resource::Key(id), document)
+        let spec = self.0.shared.keyring.cmk(&id).map(|entry| entry.cmk.spec);
+        self.policy(job, Some(&arn), Resource::Key(id), spec, document)
     }
 
     /// Reads the policy of a key that is yet to be made; it takes the right to set policies of keys whatever they are.
     ///
     /// # Errors
     /// As [`policy_of_key`](Self::policy_of_key), and `Denied` without that right.
-    pub(super) fn policy_of_new_key(&self, job: &mut Job, document: &str) -> Result<KeyPolicy> {
+    pub(super) fn policy_of_new_key(
+        &self,
+        job: &mut Job,
+        spec: KeySpec,
+        document: &str,
+    ) -> Result<KeyPolicy> {
         let right = job.rule.take();
         self.require(job, Operation::SetKeyPolicy, Resource::Keys)?;
         job.rule = right;
         // Its id is drawn later; a policy that names nobody's key speaks of that one as of any.
-        self.policy(job, None, Resource::Key(CmkId::from_bytes([0; 16])), document)
+        self.policy(job, None, Resource::Key(CmkId::from_bytes([0; 16])), Some(spec), document)
     }
 
-    fn policy(&self, job: &Job, arn: Option<&str>, key: Resource, document: &str) -> Result<KeyPolicy> {
+    fn policy(
+        &self,
+        job: &Job,
+        arn: Option<&str>,
+        key: Resource,
+        spec: Option<KeySpec>,
+        document: &str,
+    ) -> Result<KeyPolicy> {
         let shared = &self.0.shared;
         let invalid = |why| Error::new(ErrorKind::InvalidParameter, why);
         let target = PolicyTarget { account: &shared.config.account, arn };
@@ -48,6 +62,8 @@ impl Gate {
             resource: key,
             source: job.call.source,
             now: self.now(),
+            spec,
+            context: None,
         };
         match decide(&access, &asked, Some(&policy)).allowed {
             true => Ok(policy),

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use keymill_core::access::{AccessSnapshot, Decision, Principal, Resource};
+use keymill_core::context::EncryptionContext;
 use keymill_core::error::{Error, ErrorKind, Limit, Result};
 use keymill_core::id::{KeyRef, RequestId};
 use keymill_core::key::KeySketch;
@@ -31,7 +32,7 @@ use crate::keyring::CmkEntry;
 use crate::metrics::{Metrics, Sample};
 use crate::nonces::SignedNonce;
 use crate::shared::Shared;
-use crate::work::{Cancel, Desk, DeskKind, Finished, Job, ReplyTo, Sheet, Task};
+use crate::work::{Cancel, Contexts, Desk, DeskKind, Finished, Job, ReplyTo, Sheet, Task};
 
 pub use manage::Managed;
 
@@ -192,14 +193,21 @@ impl Gate {
 
     /// Tells a dialect what its request leaves to the key, if the caller may do any of `rights` with it: of a key that one may not use, and of
     /// one that does not exist, there is nothing to tell. Whatever comes of it is decided and recorded by [`Self::open`].
-    pub fn sketch(&self, call: &Call, key: &KeyRef, rights: &[Operation]) -> Option<KeySketch> {
+    pub fn sketch(
+        &self,
+        call: &Call,
+        key: &KeyRef,
+        rights: &[Operation],
+        context: Option<&EncryptionContext>,
+    ) -> Option<KeySketch> {
         let shared = &self.0.shared;
         let id = match key {
             KeyRef::Id(id) => *id,
             KeyRef::Alias(name) => shared.keyring.alias(name)?.cmk,
             KeyRef::Unknown => return None,
         };
-        let decide = |right| shared.decide(&call.principal, call.source, right, Resource::Key(id));
+        let (principal, source) = (&call.principal, call.source);
+        let decide = |right| shared.decide_under(principal, source, right, Resource::Key(id), context);
         let may = |right: &Operation| decide(*right).allowed;
         let entry = rights.iter().any(may).then(|| shared.keyring.cmk(&id)).flatten()?;
         let cmk = &entry.cmk;
@@ -395,6 +403,17 @@ impl Gate {
     /// Finds the key that a request names, if the caller may do `operation` with it; a key that one may not use looks like one
     /// that does not exist.
     fn find_key(&self, job: &mut Job, key: &KeyRef, operation: Operation) -> Result<Arc<CmkEntry>> {
+        self.find_key_under(job, key, operation, &Contexts::None)
+    }
+
+    /// The same for what is to be done under encryption contexts: the caller may do it under each of them, or it is not done at all.
+    fn find_key_under(
+        &self,
+        job: &mut Job,
+        key: &KeyRef,
+        operation: Operation,
+        contexts: &Contexts,
+    ) -> Result<Arc<CmkEntry>> {
         let keyring = &self.0.shared.keyring;
         let not_found = || match key {
             KeyRef::Alias(_) => Error::new(ErrorKind::AliasNotFound, "the specified alias is not found"),
@@ -405,10 +424,19 @@ impl Gate {
             KeyRef::Alias(name) => keyring.alias(name).ok_or_else(not_found)?.cmk,
             KeyRef::Unknown => return Err(not_found()),
         };
-        let Decision { allowed, rule } = self.decide(job, operation, Resource::Key(id));
-        job.rule = Some(rule);
-        if !allowed {
-            return Err(not_found());
+        for context in contexts.distinct(|| keyring.policy(&id).is_some_and(|policy| policy.reads_context()))
+        {
+            let Decision { allowed, rule } = self.0.shared.decide_under(
+                &job.call.principal,
+                job.call.source,
+                operation,
+                Resource::Key(id),
+                context,
+            );
+            job.rule = Some(rule);
+            if !allowed {
+                return Err(not_found());
+            }
         }
         keyring.cmk(&id).ok_or_else(|| match keyring.quarantined(&id) {
             Some(why) => Error::new(ErrorKind::Quarantined, why),

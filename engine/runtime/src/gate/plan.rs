@@ -136,7 +136,8 @@ impl Gate {
                 }
                 let pairs = r.tags.unwrap_or_default().into_iter().map(|tag| (tag.tag_key, tag.tag_value));
                 let tags = tags(pairs.collect())?.into_iter().collect();
-                let policy = r.policy.map(|document| self.policy_of_new_key(job, &document)).transpose()?;
+                let policy =
+                    r.policy.map(|document| self.policy_of_new_key(job, spec, &document)).transpose()?;
                 Ok(Plan::CreateKey {
                     description,
                     rotation,

@@ -216,14 +216,24 @@ impl Gate {
         // One snapshot for all: what is said of a key must not be older than what is said of the others.
         let (access, principal) = (self.0.shared.access.read(), job.call.principal.clone());
         let (source, now) = (job.call.source, self.now());
-        let asked = Question { principal: &principal, operation, resource: Resource::Keys, source, now };
+        let asked = Question {
+            principal: &principal,
+            operation,
+            resource: Resource::Keys,
+            source,
+            now,
+            spec: None,
+            context: None,
+        };
         job.rule = Some(decide(&access, &asked, None).rule);
         let Scope { others, mut named } = scope(&access, &asked);
         let keyring = &self.0.shared.keyring;
         named.extend(keyring.with_policies());
         let differs = |id: &CmkId| {
             let policy = keyring.policy(id);
-            let asked = Question { resource: Resource::Key(*id), ..asked };
+            let resource = Resource::Key(*id);
+            let spec = policy.as_ref().and_then(|policy| self.0.shared.spec_for(policy, resource));
+            let asked = Question { resource, spec, ..asked };
             decide(&access, &asked, policy.as_ref()).allowed != others
         };
         let different = named.into_iter().filter(differs).collect();

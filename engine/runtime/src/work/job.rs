@@ -166,6 +166,37 @@ pub(crate) enum Contexts {
 }
 
 impl Contexts {
+    /// Returns the context of item `i`.
+    pub(crate) fn get(&self, i: usize) -> Option<&EncryptionContext> {
+        match self {
+            Contexts::None => None,
+            Contexts::Common(context) => Some(context),
+            Contexts::Each(contexts) => contexts[i].as_ref(),
+        }
+    }
+
+    /// Lists the contexts that a right to a key is asked for under; of many the first alone where `matters` says that they do not matter.
+    pub(crate) fn distinct(
+        &self,
+        matters: impl FnOnce() -> bool,
+    ) -> impl Iterator<Item = Option<&EncryptionContext>> {
+        let (first, others) = match self {
+            Contexts::None => (None, &[][..]),
+            Contexts::Common(context) => (Some(context), &[][..]),
+            Contexts::Each(contexts) => match contexts.split_first() {
+                Some((first, others)) if matters() => (first.as_ref(), others),
+                first => (first.and_then(|(first, _)| first.as_ref()), &[][..]),
+            },
+        };
+        // Neighbours are mostly alike.
+        let mut last = first;
+        let others = others
+            .iter()
+            .map(Option::as_ref)
+            .filter(move |context| *context != std::mem::replace(&mut last, *context));
+        std::iter::once(first).chain(others)
+    }
+
     pub(crate) fn canonical(&self, i: usize) -> &[u8] {
         match self {
             Contexts::None => &EMPTY_CANONICAL,
@@ -245,6 +276,8 @@ pub(crate) struct KeySlot {
     pub(crate) version_number: u32,
     /// Where its material lives; none where there is no such key, or none for this caller.
     pub(crate) protection: Option<ProtectionLevel>,
+    /// Whether the right to it depends on the context, so that it is asked for each item.
+    pub(crate) per_context: bool,
     pub(crate) state: Result<(Arc<CmkEntry>, Arc<VersionEntry>), Fault>,
     pub(crate) done: u32,
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use keymill_core::access::{Principal, Resource};
-use keymill_core::blob::{Algorithm, Blob};
+use keymill_core::blob::{Algorithm, Blob, Header};
 use keymill_core::error::{Error, ErrorKind};
 use keymill_core::id::KeyVersionId;
 use keymill_core::key::ProtectionLevel;
@@ -186,13 +186,13 @@ impl Opener<'_> {
             return Err(opaque());
         }
         let same = |slot: &KeySlot| slot.cmk == header.cmk && slot.version_number == header.version;
-        if let Some(last) = task.slots.len().checked_sub(1)
-            && same(&task.slots[last])
-        {
-            return Ok(last);
-        }
-        if let Some(at) = task.slots.iter().position(same) {
-            return Ok(at);
+        let last = task.slots.len().checked_sub(1).filter(|last| same(&task.slots[*last]));
+        if let Some(at) = last.or_else(|| task.slots.iter().position(same)) {
+            // What holds under one context need not hold under another.
+            return match task.slots[at].per_context && !self.may(task, i, &header) {
+                true => Err(Error::key_not_found().into()),
+                false => Ok(at),
+            };
         }
         if task.slots.len() == MAX_KEYS {
             return Err(Error::new(
@@ -201,10 +201,12 @@ impl Opener<'_> {
             )
             .into());
         }
-        let decide =
-            |right| self.shared.decide(self.principal, self.source, right, Resource::Key(header.cmk));
-        let has = |right| decide(right).allowed;
-        let allowed = self.rights.iter().copied().all(has);
+        let policy = self.shared.keyring.policy(&header.cmk);
+        let per_context = policy.is_some_and(|policy| policy.reads_context());
+        let allowed = self.may(task, i, &header);
+        if per_context && !allowed {
+            return Err(Error::key_not_found().into());
+        }
         // Nothing is looked up for one without the right, nor recorded: how long that takes would tell whether the key exists.
         let entry = allowed.then(|| self.shared.keyring.cmk(&header.cmk)).flatten();
         let protection = entry.as_ref().map(|entry| entry.cmk.protection);
@@ -223,8 +225,17 @@ impl Opener<'_> {
             },
         };
         let (cmk, version_number) = (header.cmk, header.version);
-        task.slots.push(KeySlot { cmk, version_number, protection, state, done: 0 });
+        task.slots.push(KeySlot { cmk, version_number, protection, per_context, state, done: 0 });
         Ok(task.slots.len() - 1)
+    }
+
+    /// Tells whether the caller may do with the key of item `i` what the request asks, under the context of the item.
+    fn may(&self, task: &OpenTask, i: usize, header: &Header) -> bool {
+        let (resource, context) = (Resource::Key(header.cmk), task.contexts.get(i));
+        let has = |right: &Operation| {
+            self.shared.decide_under(self.principal, self.source, *right, resource, context).allowed
+        };
+        self.rights.iter().all(has)
     }
 }
 

@@ -113,7 +113,7 @@ async fn carry_out(worker: &Worker, call: Call, offered: &Offered<'_>, body: &By
     let said = api.and_then(|api| api.decode(body));
     let known = said.as_ref().ok().and_then(|said: &Said| {
         let key = said.key()?;
-        worker.gate.sketch(&call, &key, said.api().rights())
+        worker.gate.sketch(&call, &key, said.api().rights(), said.context().as_ref())
     });
     let read = match &said {
         Ok(said) => said.ask(known.as_ref()),

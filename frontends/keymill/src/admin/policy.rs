@@ -4,11 +4,13 @@ use std::fmt;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use keymill_core::context::EncryptionContext;
 use keymill_core::id::{AccessKeyId, ClientKeyId, KeyRef};
 use keymill_core::operation::{ExplainAccessReply, ExplainAccessRequest};
 use serde::{Deserialize, Serialize};
 
 use super::{Api, ClientArgs, ask, parse_key};
+use crate::context::{self, parse_pair};
 use crate::failure::{Failure, Result};
 use crate::output::{self, Rows};
 
@@ -31,8 +33,8 @@ enum PolicyCommand {
     /// Hold a policy of a key against a table of expectations, without setting it; exit code 1 if one is not met
     ///
     /// The file is JSON: {"Key": "alias/orders", "Policy": {…}, "Expect": [{"Operation": "Decrypt", "ClientKeyId": "KAAP.…", "Source":
-    /// "10.0.0.7", "Allowed": true}, …]}. Each row names an AccessKeyId or a ClientKeyId; Source is optional. Without "Policy" the one in
-    /// force is asked.
+    /// "10.0.0.7", "EncryptionContext": {"tenant": "a"}, "Allowed": true}, …]}. Each row names an AccessKeyId or a ClientKeyId; Source and
+    /// EncryptionContext are optional. Without "Policy" the one in force is asked.
     Test {
         /// The file of expectations
         #[arg(value_name = "FILE")]
@@ -57,6 +59,9 @@ struct ExplainArgs {
     /// The address that it would ask from
     #[arg(long, value_name = "ADDRESS")]
     from: Option<std::net::IpAddr>,
+    /// The encryption context that it would be done under, once for each pair
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_pair)]
+    context: Vec<(String, String)>,
 }
 
 /// What a file of expectations holds.
@@ -79,6 +84,8 @@ struct Expectation {
     client_key_id: Option<ClientKeyId>,
     #[serde(default)]
     source: Option<String>,
+    #[serde(default)]
+    encryption_context: Option<EncryptionContext>,
     allowed: bool,
 }
 
@@ -109,12 +116,14 @@ pub(crate) fn run(args: PolicyArgs) -> Result<()> {
 
 fn explain(api: &Api, args: ExplainArgs) -> Result<()> {
     let operation = args.operation.clone();
+    let context = context::of_pairs(&args.context)?;
     let request = ExplainAccessRequest {
         operation: args.operation,
         key_id: args.key,
         access_key_id: args.access_key,
         client_key_id: args.client_key,
         source: args.from.map(|address| address.to_string()),
+        encryption_context: Some(context).filter(|context| !context.is_empty()),
         policy: None,
         timeout_ms: None,
     };
@@ -149,6 +158,7 @@ fn test(api: &Api, expectations: Expectations) -> Result<()> {
             access_key_id: row.access_key_id,
             client_key_id: row.client_key_id,
             source: row.source,
+            encryption_context: row.encryption_context,
             policy: policy.clone(),
             timeout_ms: None,
         };
@@ -205,7 +215,8 @@ mod tests {
     #[test]
     fn the_file_of_the_help_is_one() {
         let file = r#"{"Key": "alias/orders", "Policy": {"Version": "1", "Statement": []}, "Expect": [{"Operation": "Decrypt",
-            "ClientKeyId": "KAAP.0a1b2c3d-4e5f-4071-8293-a4b5c6d7e8f9", "Source": "10.0.0.7", "Allowed": true}]}"#;
+            "ClientKeyId": "KAAP.0a1b2c3d-4e5f-4071-8293-a4b5c6d7e8f9", "Source": "10.0.0.7",
+            "EncryptionContext": {"tenant": "a"}, "Allowed": true}]}"#;
         let read: Expectations = serde_json::from_str(file).unwrap();
         assert!(read.expect[0].allowed && read.policy.is_some());
         for wrong in [

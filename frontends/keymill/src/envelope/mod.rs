@@ -15,12 +15,12 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use keymill_client::envelope::{Header, Output, Totals};
 use keymill_client::{Client, ClientError, Config, Envelope, EnvelopeError, wait};
-use keymill_core::EncryptionContext;
 use keymill_core::id::KeyRef;
 use serde::Serialize;
 
 use crate::admin::parse_key;
 use crate::batch::{Interrupt, Place};
+use crate::context::{self, parse_pair};
 use crate::credentials::{ServerArgs, Target};
 use crate::failure::{Failure, Result};
 use crate::output;
@@ -150,9 +150,7 @@ pub(crate) fn run(args: &EnvelopeArgs) -> Result<()> {
 }
 
 fn seal(args: &SealArgs, connect: impl FnOnce() -> Result<Client>, interrupt: &Interrupt) -> Result<()> {
-    let pairs = args.context.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    let context =
-        EncryptionContext::from_pairs(pairs).map_err(|error| Failure::wrong_use(error.message()))?;
+    let context = context::of_pairs(&args.context)?;
     let (input, length) = read_from(&args.input)?;
     // Sealed data is for whom the umask lets read it.
     let mut output = create(&args.output, &args.input, 0o666, args.manner.force)?;
@@ -293,23 +291,9 @@ fn failed(error: EnvelopeError) -> Failure {
     }
 }
 
-fn parse_pair(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("takes NAME=VALUE".to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_pair_ends_its_name_at_the_first_equals_sign() {
-        assert_eq!(parse_pair("a=b=c").unwrap(), ("a".to_owned(), "b=c".to_owned()));
-        assert_eq!(parse_pair("a=").unwrap(), ("a".to_owned(), String::new()));
-        assert!(parse_pair("a").is_err() && parse_pair("=b").is_err());
-    }
 
     #[test]
     fn a_summary_tells_bytes_seconds_and_rate() {

@@ -75,7 +75,7 @@ pub const ALL: &[CloudOperation] = &[
     of(
         "key-service",
         "SetKeyPolicy",
-        "principals are `acs:ram::<account>:*` (those whom a grant allows it), `acs:ram::<account>:access-key/<id>`, `acs:ram::<account>:aap/<name>`, and `*` in a `Deny`; no `Condition` yet",
+        "principals are `acs:ram::<account>:*` (those whom a grant allows it), `acs:ram::<account>:access-key/<id>`, `acs:ram::<account>:aap/<name>`, and `*` in a `Deny`; a `Condition` reads `acs:SourceIp`, `acs:CurrentTime`, `kms:KeySpec` and `kms:EncryptionContext:<name>`",
     ),
     of("key-service", "Encrypt", ""),
     of(

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use keymill_core::blob::Blob;
+use keymill_core::context::EncryptionContext;
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::{KeyRef, KeyVersionId};
 use keymill_core::key::{DecryptAlgorithm, KeySketch, KeySpec, SignAlgorithm};
@@ -88,6 +89,11 @@ impl Said {
                 Ok(self.asked(operation::GenerateRandomRequest { length, timeout_ms: None }))
             }
         }
+    }
+
+    /// Returns the encryption context that it is to be done under, where what it says is one.
+    pub fn context(&self) -> Option<EncryptionContext> {
+        context_of_aad(Some(&self.aad)).ok().flatten()
     }
 
     fn encrypt(&self, way: Way, known: Option<&KeySketch>) -> Result<Asked<'_>> {
