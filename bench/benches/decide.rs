@@ -47,7 +47,7 @@ fn policy(n: u64) -> Result<PermissionPolicy> {
         name: format!("policy-{n}").parse()?,
         description: String::new(),
         instance: SHARED.into(),
-        permissions: vec![Role::CryptoServiceKeyUser],
+        permissions: vec![Role::CryptoServiceKeyUser.into()],
         resources: (0..RULES).map(|rule| ResourcePattern::Key(cmk(n, rule))).collect(),
         access_control: AccessControlRules::parse(&format!(
             r#"{{"NetworkRules":["network-{}"]}}"#,
@@ -92,7 +92,7 @@ fn records() -> Result<Records> {
 }
 
 fn compiled(Records { client_keys, aaps, policies, network_rules }: Records) -> AccessSnapshot {
-    AccessSnapshot::of(NameMap::default(), client_keys, aaps, policies, network_rules)
+    AccessSnapshot::of(NameMap::default(), client_keys, aaps, policies, network_rules, [])
 }
 
 fn asks(principal: &Principal, key: CmkId, source: IpAddr) -> Question<'_> {
@@ -102,6 +102,8 @@ fn asks(principal: &Principal, key: CmkId, source: IpAddr) -> Question<'_> {
         resource: Resource::Key(key),
         source: Some(source),
         now: Timestamp::from_ms(1),
+        spec: None,
+        context: None,
     }
 }
 
@@ -111,7 +113,7 @@ fn bench(c: &mut Criterion) {
     let access_key: AccessKeyId = "KMAK00000001".parse().expect("an id");
     let grant = Grant {
         effect: Effect::Allow,
-        role: Role::CryptoServiceKeyUser,
+        role: Role::CryptoServiceKeyUser.into(),
         resources: vec![ResourcePattern::AllKeys],
     };
     let key = AccessKey {

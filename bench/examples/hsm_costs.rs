@@ -192,7 +192,8 @@ fn forged() {
         })
         .collect();
     // Another principal, whose every call needs the token.
-    let grant = Grant { effect: Effect::Allow, role: Role::Root, resources: vec![ResourcePattern::All] };
+    let grant =
+        Grant { effect: Effect::Allow, role: Role::Root.into(), resources: vec![ResourcePattern::All] };
     let other = caller.credentials(vec![grant]);
     let stop = AtomicBool::new(false);
     let under = AtomicBool::new(false);

@@ -156,7 +156,8 @@ impl Fixture {
     /// # Errors
     /// [`BenchError`] where the server refuses.
     pub fn another_caller(&self) -> Result<Credentials> {
-        let grant = Grant { effect: Effect::Allow, role: Role::Root, resources: vec![ResourcePattern::All] };
+        let grant =
+            Grant { effect: Effect::Allow, role: Role::Root.into(), resources: vec![ResourcePattern::All] };
         let request = CreateAccessKeyRequest { grants: vec![grant], description: None, timeout_ms: None };
         match self.client()?.call(request)?.reply()? {
             Reply::CreateAccessKey(made) => {

@@ -139,6 +139,8 @@ pub enum Limit {
     Policies,
     /// Addresses of a network rule.
     NetworkRules,
+    /// Actions of a role.
+    Roles,
     /// Client keys of an access point.
     ClientKeys,
     /// Access points, policies or network rules.
@@ -147,7 +149,7 @@ pub enum Limit {
 
 impl Limit {
     /// Every limit.
-    pub const ALL: [Limit; 18] = [
+    pub const ALL: [Limit; 19] = [
         Limit::BatchItems,
         Limit::ItemBytes,
         Limit::PlaintextBytes,
@@ -164,6 +166,7 @@ impl Limit {
         Limit::PolicyBytes,
         Limit::Policies,
         Limit::NetworkRules,
+        Limit::Roles,
         Limit::ClientKeys,
         Limit::AccessRecords,
     ];
@@ -275,6 +278,7 @@ impl ErrorKind {
                 Limit::PolicyBytes => "Rejected.LimitExceeded.PolicyBytes",
                 Limit::Policies => "Rejected.LimitExceeded.Policies",
                 Limit::NetworkRules => "Rejected.LimitExceeded.NetworkRules",
+                Limit::Roles => "Rejected.LimitExceeded.Roles",
                 Limit::ClientKeys => "Rejected.LimitExceeded.ClientKeys",
                 Limit::AccessRecords => "Rejected.LimitExceeded.AccessRecords",
             },

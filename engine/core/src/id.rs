@@ -265,6 +265,12 @@ text_id! {
     "the name of a policy is 1 to 128 letters, digits, _, . or -"
 }
 text_id! {
+    /// The name of a role of the installation's own: 1 to 128 letters, digits, `_`, `.`, `-`.
+    RoleName,
+    is_plain_name,
+    "the name of a role is 1 to 128 letters, digits, _, . or -"
+}
+text_id! {
     /// The name of a network rule: 1 to 128 letters, digits, `_`, `.`, `-`.
     NetworkRuleName,
     is_plain_name,

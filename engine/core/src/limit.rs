@@ -34,6 +34,8 @@ pub const PERMISSIONS: usize = 16;
 pub const POLICY_RESOURCES: usize = 1_024;
 /// Network rules of one policy.
 pub const POLICY_NETWORK_RULES: usize = 40;
+/// Actions of a role of the installation's own.
+pub const ROLE_ACTIONS: usize = 64;
 /// Addresses and ranges of one network rule.
 pub const NETWORKS: usize = 800;
 /// Application access points, policies or network rules of an installation, of each.

@@ -267,7 +267,8 @@ impl Engine {
 
     /// Makes the first access key, tells it, then makes it and a record of it durable.
     fn bootstrap(&self, tell: &mut dyn FnMut(&Bootstrap) -> Result<(), String>) -> Result<Bootstrap, String> {
-        let grant = Grant { effect: Effect::Allow, role: Role::Root, resources: vec![ResourcePattern::All] };
+        let grant =
+            Grant { effect: Effect::Allow, role: Role::Root.into(), resources: vec![ResourcePattern::All] };
         let key =
             fresh_access_key("bootstrap".into(), vec![grant], self.gate.now()).map_err(|e| e.to_string())?;
         let bootstrap = Bootstrap { id: key.id.clone(), secret: Sensitive::copied(key.secret.expose()) };

@@ -4,7 +4,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use keymill_core::access::{Aap, AccessKey, AccessSnapshot, ClientKey, NetworkRule, PermissionPolicy};
+use keymill_core::access::{
+    Aap, AccessKey, AccessSnapshot, ClientKey, CustomRole, NetworkRule, PermissionPolicy,
+};
 use keymill_core::audit::RecordStamp;
 use keymill_core::id::{AccessKeyId, CmkId, NameMap};
 use keymill_core::key::ManagedDataKey;
@@ -223,12 +225,13 @@ struct Access {
     client_keys: Vec<ClientKey>,
     policies: Vec<PermissionPolicy>,
     network_rules: Vec<NetworkRule>,
+    roles: Vec<CustomRole>,
 }
 
 impl Access {
     fn published(self) -> AccessSnapshot {
-        let Self { access_keys, aaps, client_keys, policies, network_rules } = self;
-        AccessSnapshot::of(access_keys, client_keys, aaps, policies, network_rules)
+        let Self { access_keys, aaps, client_keys, policies, network_rules, roles } = self;
+        AccessSnapshot::of(access_keys, client_keys, aaps, policies, network_rules, roles)
     }
 }
 
@@ -337,6 +340,10 @@ impl<'a> Loader<'a> {
             What::NetworkRule(opened) => {
                 let trusted = self.trusted_access(place, opened, revision);
                 self.access.network_rules.extend(trusted);
+            }
+            What::Role(opened) => {
+                let trusted = self.trusted_access(place, opened, revision);
+                self.access.roles.extend(trusted);
             }
         }
     }

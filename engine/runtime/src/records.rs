@@ -2,7 +2,7 @@
 
 use keymill_core::error::{Error, Result};
 use keymill_core::id::{
-    AapName, AccessKeyId, AliasName, ClientKeyId, CmkId, DataKeyName, NetworkRuleName, PolicyName,
+    AapName, AccessKeyId, AliasName, ClientKeyId, CmkId, DataKeyName, NetworkRuleName, PolicyName, RoleName,
 };
 use keymill_core::key::{KeyVersionMaterial, WrappingAlgorithm};
 use keymill_core::seam::provider::StoredKey;
@@ -47,6 +47,8 @@ pub enum Kind {
     Policy = 14,
     /// A network rule.
     NetworkRule = 15,
+    /// A role of the installation's own.
+    Role = 16,
 }
 
 /// What material of a CMK is wrapped by on its way here, and what is known of the token that goes with it.
@@ -196,10 +198,15 @@ pub fn network_rule_path(name: &NetworkRuleName) -> Path {
     path(format!("network-rule/n{name}"))
 }
 
+/// Returns where a role of the installation's own stands.
+pub fn role_path(name: &RoleName) -> Path {
+    path(format!("role/n{name}"))
+}
+
 /// Tells whether the record at a path is the policy actor's.
 pub fn is_of_access(path: &str) -> bool {
     let kind = path.split('/').next().unwrap_or_default();
-    ["access-key", "aap", "client-key", "policy", "network-rule"].contains(&kind)
+    ["access-key", "aap", "client-key", "policy", "network-rule", "role"].contains(&kind)
 }
 
 /// Returns where the head of an audit chain stands.

@@ -150,7 +150,7 @@ fn a_handle_has_the_rights_of_its_access_key_and_ends_with_it() {
     assert_eq!(nobody.call(encrypt(key)).err().unwrap().kind(), ErrorKind::AccessKeyInactive);
     let grant = access::Grant {
         effect: access::Effect::Allow,
-        role: access::Role::Root,
+        role: access::Role::Root.into(),
         resources: vec![access::ResourcePattern::Key(key)],
     };
     let made = root

@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::admin::{aap, access_key, alias, data_key, key, login, policy};
+use crate::admin::{aap, access_key, alias, data_key, key, login, policy, role};
 use crate::batch::{self, BatchArgs, Direction};
 use crate::credentials::{ServerArgs, Target};
 use crate::failure::{Failure, Result};
@@ -32,6 +32,7 @@ enum Command {
     AccessKey(access_key::AccessKeyArgs),
     Aap(aap::AapArgs),
     Policy(policy::PolicyArgs),
+    Role(role::RoleArgs),
     Batch(BatchCommand),
     Envelope(envelope::EnvelopeArgs),
     /// Work with the audit log
@@ -92,6 +93,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::AccessKey(args) => access_key::run(args),
         Command::Aap(args) => aap::run(args),
         Command::Policy(args) => policy::run(args),
+        Command::Role(args) => role::run(args),
         Command::Batch(BatchCommand { server, direction }) => match direction {
             BatchDirection::Encrypt(args) => run_batch(Direction::Encrypt, &server, &args),
             BatchDirection::Decrypt(args) => run_batch(Direction::Decrypt, &server, &args),

@@ -112,6 +112,20 @@ impl Caller {
         }
     }
 
+    /// Asks for an operation whose parameters are written as they are in the API, and returns its reply as it is written there.
+    ///
+    /// # Panics
+    /// Where there is no such operation, or it has no such parameters.
+    pub fn ask_json(
+        &mut self,
+        operation: &str,
+        parameters: serde_json::Value,
+    ) -> Answered<serde_json::Value> {
+        let operation = Operation::by_name(operation).expect("an operation");
+        let request = Request::deserialize(operation, &parameters).expect("its parameters");
+        self.ask(request, |reply| serde_json::to_value(reply).expect("a reply has a JSON form"))
+    }
+
     of_key! {
         /// Enables a key.
         enable: EnableKeyRequest;

@@ -38,16 +38,9 @@ fn code<T>(answered: Answered<T>) -> String {
     answered.map(drop).expect_err("it is refused").code
 }
 
-/// Asks for an operation whose parameters are written as they are in the API.
-fn ask(caller: &mut Caller, operation: &str, parameters: Value) -> Answered<Value> {
-    let operation = Operation::by_name(operation).expect("an operation");
-    let request = Request::deserialize(operation, &parameters).expect("its parameters");
-    caller.ask(request, |reply| serde_json::to_value(reply).expect("a reply has a JSON form"))
-}
-
 impl Scene {
     fn ask(&mut self, operation: &str, parameters: Value) -> Answered<Value> {
-        ask(&mut self.root, operation, parameters)
+        self.root.ask_json(operation, parameters)
     }
 
     /// Makes a network rule, a policy on the key and an access point, all of that name.
@@ -105,7 +98,7 @@ fn an_application_does_what_its_policies_say_with_the_keys_that_they_name_and_no
     for (operation, parameters) in
         [("DisableKey", json!({ "KeyId": key })), ("SetKeyPolicy", json!({ "KeyId": key, "Policy": "{}" }))]
     {
-        assert_eq!(code(ask(&mut shop, operation, parameters)), NO_KEY, "{operation}");
+        assert_eq!(code(shop.ask_json(operation, parameters)), NO_KEY, "{operation}");
     }
     for (operation, parameters) in [
         ("CreateKey", json!({})),
@@ -117,7 +110,7 @@ fn an_application_does_what_its_policies_say_with_the_keys_that_they_name_and_no
         ("DeleteClientKey", json!({ "ClientKeyId": id })),
         ("UpdatePolicy", json!({ "Name": "shop", "Resources": ["key/*"] })),
     ] {
-        assert_eq!(code(ask(&mut shop, operation, parameters)), "Forbidden.NoPermission", "{operation}");
+        assert_eq!(code(shop.ask_json(operation, parameters)), "Forbidden.NoPermission", "{operation}");
     }
     assert!(shop.keys().unwrap().is_empty());
     let site = scene.live.halt();
@@ -331,7 +324,7 @@ fn who_administers_policies_gives_applications_the_use_of_keys_alone() {
     let mut admin = Caller::new(&scene.live, &credentials);
     for role in ["Root", "KeyAdministrator", "PolicyAdministrator", "Auditor"] {
         let parameters = json!({ "Name": "p", "Permissions": [role], "Resources": ["key/*"] });
-        assert_eq!(code(ask(&mut admin, "CreatePolicy", parameters)), "InvalidParameter", "{role}");
+        assert_eq!(code(admin.ask_json("CreatePolicy", parameters)), "InvalidParameter", "{role}");
     }
     let key = scene.key;
     assert_eq!(code(admin.encrypt(key, b"x", &[])), NO_KEY);
@@ -389,5 +382,5 @@ fn a_decision_is_explained_to_those_who_administer_it() {
     assert_eq!(scene.ask("ExplainAccess", random).unwrap()["Allowed"], true);
     let mut shop = Caller::new(&scene.live, &credentials);
     let own = json!({ "Operation": "Encrypt", "ClientKeyId": id });
-    assert_eq!(code(ask(&mut shop, "ExplainAccess", own)), "Forbidden.NoPermission");
+    assert_eq!(code(shop.ask_json("ExplainAccess", own)), "Forbidden.NoPermission");
 }

@@ -101,7 +101,7 @@ fn each_of_many_pipelined_requests_has_its_own_record_with_its_own_facts() {
     let (one, two) = (caller.create_key(), caller.create_key());
     let other = caller.credentials(vec![Grant {
         effect: Effect::Allow,
-        role: Role::Root,
+        role: Role::Root.into(),
         resources: vec![ResourcePattern::All],
     }]);
     let gone = CmkId::from_bytes([7; 16]);

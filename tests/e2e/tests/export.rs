@@ -143,8 +143,8 @@ fn an_access_key_without_a_right_to_the_key_exports_nothing() {
     let mut root = Caller::new(&live, &credentials);
     let (key, other) = (root.create_key(), root.create_key());
     let sealed = root.data_key_sealed(key).unwrap();
-    let mut with = |role, resource| {
-        let grants = vec![Grant { effect: Effect::Allow, role, resources: vec![resource] }];
+    let mut with = |role: Role, resource| {
+        let grants = vec![Grant { effect: Effect::Allow, role: role.into(), resources: vec![resource] }];
         Caller::new(&live, &root.credentials(grants))
     };
     let mut user = with(Role::CryptoServiceKeyUser, ResourcePattern::Key(other));

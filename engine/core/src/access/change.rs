@@ -2,10 +2,11 @@
 //! anything is written.
 
 use super::{
-    Aap, AccessControlRules, AccessSnapshot, ClientKey, NetworkRule, PermissionPolicy, ResourcePattern, Role,
+    Aap, AccessControlRules, AccessSnapshot, ClientKey, CustomRole, Grant, NetworkRule, PermissionPolicy,
+    ResourcePattern, RoleRef,
 };
 use crate::error::{Error, ErrorKind, Limit, Result};
-use crate::id::{AapName, AccessKeyId, ClientKeyId, NetworkRuleName, PolicyName};
+use crate::id::{AapName, AccessKeyId, ClientKeyId, NetworkRuleName, PolicyName, RoleName};
 use crate::limit;
 
 /// A change that somebody asks for.
@@ -35,7 +36,7 @@ pub enum AccessChange {
         /// Which one.
         name: PolicyName,
         /// What may be done from now on.
-        permissions: Option<Vec<Role>>,
+        permissions: Option<Vec<RoleRef>>,
         /// With which resources from now on.
         resources: Option<Vec<ResourcePattern>>,
         /// From where from now on.
@@ -58,6 +59,19 @@ pub enum AccessChange {
     },
     /// Deletes a network rule that no policy names.
     DeleteNetworkRule(NetworkRuleName),
+    /// Makes a role.
+    CreateRole(CustomRole),
+    /// Changes what is given of a role.
+    UpdateRole {
+        /// Which one.
+        name: RoleName,
+        /// What it covers from now on.
+        actions: Option<Vec<String>>,
+        /// Its description from now on.
+        description: Option<String>,
+    },
+    /// Deletes a role that no grant and no policy names.
+    DeleteRole(RoleName),
 }
 
 /// What is done to one record.
@@ -79,6 +93,10 @@ pub enum Edit {
     PutNetworkRule(NetworkRule),
     /// Removes one.
     RemoveNetworkRule(NetworkRuleName),
+    /// Writes a role.
+    PutRole(CustomRole),
+    /// Removes one.
+    RemoveRole(RoleName),
 }
 
 impl AccessSnapshot {
@@ -168,6 +186,32 @@ impl AccessSnapshot {
                     None => Ok(vec![Edit::RemoveNetworkRule(name)]),
                 }
             }
+            CreateRole(role) => {
+                check_new(self.role(&role.name).is_some(), self.roles().len(), "role")?;
+                role.check()?;
+                Ok(vec![Edit::PutRole(role)])
+            }
+            UpdateRole { name, actions, description } => {
+                let before = CustomRole::clone(self.role(&name).ok_or_else(|| not_found("role"))?);
+                let role = CustomRole {
+                    actions: actions.unwrap_or(before.actions),
+                    description: description.unwrap_or(before.description),
+                    ..before
+                };
+                role.check()?;
+                Ok(vec![Edit::PutRole(role)])
+            }
+            DeleteRole(name) => {
+                self.role(&name).ok_or_else(|| not_found("role"))?;
+                let grants_it = |grant: &Grant| grant.role.custom() == Some(&name);
+                if let Some(key) = self.access_keys.values().find(|key| key.grants.iter().any(grants_it)) {
+                    return Err(in_use(format!("access key {} is granted the role", key.id)));
+                }
+                match self.policies().find(|policy| policy.names_role(&name)) {
+                    Some(policy) => Err(in_use(format!("policy {} names the role", policy.name))),
+                    None => Ok(vec![Edit::RemoveRole(name)]),
+                }
+            }
         }
     }
 
@@ -212,8 +256,20 @@ impl AccessSnapshot {
         Ok(())
     }
 
+    /// Checks that the roles of the installation's own are there that are named.
+    ///
+    /// # Errors
+    /// `ResourceNotFound` naming one that is not.
+    pub fn check_roles<'a>(&self, mut roles: impl Iterator<Item = &'a RoleRef>, of: &str) -> Result<()> {
+        match roles.find(|role| role.custom().is_some_and(|name| self.role(name).is_none())) {
+            None => Ok(()),
+            Some(role) => Err(Error::new(ErrorKind::ResourceNotFound, format!("{of}: there is no {role}"))),
+        }
+    }
+
     fn check_policy(&self, policy: &PermissionPolicy) -> Result<()> {
         policy.check()?;
+        self.check_roles(policy.permissions.iter(), "Permissions")?;
         match policy.access_control.rules.iter().find(|name| self.network_rule(name).is_none()) {
             None => Ok(()),
             Some(name) => {

@@ -19,6 +19,7 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess};
 
 use super::Question;
 use super::network::{Network, Ranges};
+use super::operation_set::clip;
 use crate::key::KeySpec;
 use crate::time::Timestamp;
 
@@ -265,11 +266,6 @@ fn is_like(text: &str, pattern: &str) -> bool {
         }
         (pattern, text) = (behind.clone(), from.clone());
     }
-}
-
-/// Shortens what is shown of a caller's text.
-fn clip(text: &str) -> &str {
-    text.char_indices().nth(80).map_or(text, |(end, _)| &text[..end])
 }
 
 /// Conditions as they are written; what stands twice is refused, where a map would keep the last and lose a condition.

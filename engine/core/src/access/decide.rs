@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use super::key_policy::Says;
 use super::permission::Permits;
-use super::{AccessKeyStatus, AccessSnapshot, Effect, KeyPolicy, Principal, ResourcePattern, Role};
+use super::{AccessKeyStatus, AccessSnapshot, Effect, KeyPolicy, Principal, ResourcePattern, Role, RoleRef};
 use crate::context::EncryptionContext;
 use crate::id::{AapName, CmkId, PolicyName};
 use crate::key::KeySpec;
@@ -64,7 +64,7 @@ pub enum Rule {
         /// Its place among the access key's grants.
         index: u16,
         /// Its role.
-        role: Role,
+        role: RoleRef,
     },
     /// The statement of that number, from 0, of the key's policy.
     Statement {
@@ -116,7 +116,7 @@ impl Rule {
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Rule::Grant { index, role } => write!(f, "grant {index} {}", role.name()),
+            Rule::Grant { index, role } => write!(f, "grant {index} {role}"),
             Rule::Statement { index } => write!(f, "key-policy {index}"),
             Rule::Condition { index } => write!(f, "key-policy {index} condition"),
             Rule::Policy { name } => write!(f, "policy {name}"),
@@ -174,17 +174,17 @@ fn by_grants(snapshot: &AccessSnapshot, asked: &Question<'_>) -> Result<Allows, 
     for (index, grant) in key.grants.iter().enumerate() {
         // What is about nothing in particular (DescribeLimits) needs a role, but no resource; a deny of one key leaves it alone.
         let unbound = asked.resource == Resource::Nothing && grant.effect == Effect::Allow;
-        if !grant.role.covers(asked.operation)
+        if !snapshot.covers(&grant.role, asked.operation)
             || !(unbound || grant.resources.iter().any(|pattern| pattern.covers(asked.resource)))
         {
             continue;
         }
-        let rule = Rule::Grant { index: index as u16, role: grant.role };
+        let rule = || Rule::Grant { index: index as u16, role: grant.role.clone() };
         match grant.effect {
-            Effect::Deny => return Err(rule),
+            Effect::Deny => return Err(rule()),
             Effect::Allow => {
-                is_root |= grant.role == Role::Root;
-                granted = granted.or(Some(rule));
+                is_root |= grant.role.is(Role::Root);
+                granted = granted.or_else(|| Some(rule()));
             }
         }
     }
@@ -305,7 +305,7 @@ mod tests {
         (any::<bool>(), prop::sample::select(Role::ALL.to_vec()), prop::collection::vec(pattern, 0..3))
             .prop_map(|(deny, role, resources)| Grant {
                 effect: if deny { Effect::Deny } else { Effect::Allow },
-                role,
+                role: role.into(),
                 resources,
             })
     }
@@ -455,7 +455,7 @@ mod tests {
                 name: name.clone(),
                 description: String::new(),
                 instance: SHARED.into(),
-                permissions: roles.clone(),
+                permissions: roles.iter().map(|role| RoleRef::from(*role)).collect(),
                 resources: resources.clone(),
                 access_control: AccessControlRules::parse(&rules).unwrap(),
                 created_at: Timestamp::from_ms(0),
@@ -547,7 +547,7 @@ mod tests {
     fn a_statement_speaks_only_where_its_conditions_hold() {
         let user = [Grant {
             effect: Effect::Allow,
-            role: Role::CryptoServiceKeyUser,
+            role: Role::CryptoServiceKeyUser.into(),
             resources: vec![ResourcePattern::AllKeys],
         }];
         let under = |effect: Effect, principal: &str, condition: &str| {
@@ -581,10 +581,11 @@ mod tests {
         let key = Resource::Key(A);
         let user = [Grant {
             effect: Effect::Allow,
-            role: Role::CryptoServiceKeyUser,
+            role: Role::CryptoServiceKeyUser.into(),
             resources: vec![ResourcePattern::AllKeys],
         }];
-        let root = [Grant { effect: Effect::Allow, role: Role::Root, resources: vec![ResourcePattern::All] }];
+        let root =
+            [Grant { effect: Effect::Allow, role: Role::Root.into(), resources: vec![ResourcePattern::All] }];
         let encrypt = (Operation::Encrypt, key);
         let named = |principal: &str, actions: &str| vec![statement(Effect::Allow, principal, actions)];
         assert!(allowed(&user, &[], encrypt));
@@ -610,8 +611,11 @@ mod tests {
 
     #[test]
     fn nothing_is_allowed_by_default_nor_to_a_key_that_is_gone_or_inactive() {
-        let root =
-            vec![Grant { effect: Effect::Allow, role: Role::Root, resources: vec![ResourcePattern::All] }];
+        let root = vec![Grant {
+            effect: Effect::Allow,
+            role: Role::Root.into(),
+            resources: vec![ResourcePattern::All],
+        }];
         for operation in Operation::ALL {
             assert!(!allowed(&[], &[], (operation, Resource::Key(A))));
             let (snapshot, principal) = snapshot(root.clone(), AccessKeyStatus::Inactive);

@@ -19,12 +19,11 @@ pub fn explain(asked: &Question<'_>, decision: &Decision, policy: Option<&KeyPol
     };
     match (&decision.rule, decision.allowed) {
         (Rule::Grant { index, role }, true) => {
-            format!("grant {index} of the access key, {}, allows it", role.name())
+            format!("grant {index} of the access key, {role}, allows it")
         }
         (Rule::Grant { index, role }, false) => {
             format!(
-                "grant {index} of the access key, {}, denies it, whatever else allows it: take it away",
-                role.name()
+                "grant {index} of the access key, {role}, denies it, whatever else allows it: take it away"
             )
         }
         (Rule::Policy { name }, _) => format!("policy {name} of the access point allows it"),
@@ -103,14 +102,14 @@ mod tests {
                 &key,
                 encrypt,
                 true,
-                Rule::Grant { index: 2, role: Role::Root },
+                Rule::Grant { index: 2, role: Role::Root.into() },
                 vec!["grant 2", "Root", "allows"],
             ),
             (
                 &key,
                 encrypt,
                 false,
-                Rule::Grant { index: 0, role: Role::Root },
+                Rule::Grant { index: 0, role: Role::Root.into() },
                 vec!["denies", "take it away"],
             ),
             (&key, encrypt, false, Rule::Statement { index: 1 }, vec!["statement 1", "denies"]),

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::condition::{self, Conditions};
-use super::operation_set::OperationSet;
+use super::operation_set::{OperationSet, clip};
 use super::{Effect, Question};
 use crate::error::{Error, ErrorKind, Limit, Result};
 use crate::id::{AapName, AccessKeyId};
@@ -181,49 +181,6 @@ impl Statement {
     }
 }
 
-impl OperationSet {
-    /// Adds what an action names.
-    fn add_action(&mut self, action: &str) -> std::result::Result<(), String> {
-        let known = Operation::ALL.into_iter().filter(|operation| operation.is_right_to_a_key());
-        let name = match (action, action.strip_prefix("kms:")) {
-            ("*", _) => "*",
-            (_, Some(name)) => name,
-            (_, None) => return Err(format!("action {:?} does not begin with kms:", clip(action))),
-        };
-        let before = *self;
-        match name.strip_suffix('*') {
-            Some(prefix) if !prefix.contains('*') => {
-                known.filter(|operation| operation.name().starts_with(prefix)).for_each(|o| self.add(o));
-            }
-            _ => known.filter(|operation| operation.name() == name).for_each(|o| self.add(o)),
-        }
-        // Whoever may not do one may not do many.
-        for operation in Operation::ALL {
-            if let Some(batch) = operation.batch_form().filter(|_| self.has(operation)) {
-                self.add(batch);
-            }
-        }
-        match *self == before {
-            false => Ok(()),
-            true if before.names(name) => Ok(()),
-            true => Err(match Operation::by_name(name) {
-                Some(_) => format!("action {action} is not decided on a key"),
-                None => format!("action {:?} names no operation; case matters", clip(action)),
-            }),
-        }
-    }
-
-    /// Tells whether an action of that name is in the set already.
-    fn names(self, name: &str) -> bool {
-        let prefix = name.strip_suffix('*');
-        Operation::ALL.into_iter().any(|operation| {
-            let is_named =
-                prefix.map_or(operation.name() == name, |prefix| operation.name().starts_with(prefix));
-            is_named && self.has(operation)
-        })
-    }
-}
-
 /// The document as it is written.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
@@ -288,7 +245,7 @@ impl Written {
         }
         let mut operations = OperationSet::default();
         for action in self.action.listed("Action")? {
-            operations.add_action(action)?;
+            operations.add_action(action, Operation::is_right_to_a_key)?;
         }
         for resource in self.resource.listed("Resource")? {
             check_resource(resource, target)?;
@@ -349,11 +306,6 @@ fn invalid(why: String) -> Error {
 /// Returns what is shown of a message that may quote the document.
 fn shown(message: &str) -> String {
     message.chars().take(200).map(|c| if c.is_control() { '?' } else { c }).collect()
-}
-
-/// Shortens what is shown of a caller's text.
-fn clip(text: &str) -> &str {
-    text.char_indices().nth(80).map_or(text, |(end, _)| &text[..end])
 }
 
 // The names of access keys are no secrets, but a document is long.

@@ -3,6 +3,7 @@
 mod aap;
 mod change;
 mod condition;
+mod custom_role;
 mod decide;
 mod explain;
 mod key_policy;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub use aap::{Aap, ClientKey, ClientKeyAlgorithm, ClientKeyOrigin};
 pub use change::{AccessChange, Edit};
+pub use custom_role::{CustomRole, RoleRef};
 pub use decide::{Decision, Question, Resource, Rule, decide};
 pub use explain::explain;
 pub use key_policy::{KeyPolicy, PolicyTarget, default_document};
@@ -122,7 +124,7 @@ pub struct Grant {
     #[serde(default)]
     pub effect: Effect,
     /// The set of operations.
-    pub role: Role,
+    pub role: RoleRef,
     /// The resources that it covers.
     #[serde(default = "all_resources")]
     pub resources: Vec<ResourcePattern>,

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::network::Sources;
 use super::operation_set::OperationSet;
-use super::{Resource, ResourcePattern, Role};
+use super::{Resource, ResourcePattern, RoleRef};
 use crate::error::{Error, ErrorKind, Limit, Result};
-use crate::id::{CmkId, NetworkRuleName, PolicyName, Text};
+use crate::id::{CmkId, NetworkRuleName, PolicyName, RoleName, Text};
 use crate::limit;
 use crate::operation::Operation;
 use crate::time::Timestamp;
@@ -27,7 +27,7 @@ pub struct PermissionPolicy {
     /// The instance that it is for.
     pub instance: String,
     /// What may be done.
-    pub permissions: Vec<Role>,
+    pub permissions: Vec<RoleRef>,
     /// With which resources.
     pub resources: Vec<ResourcePattern>,
     /// From where.
@@ -46,10 +46,11 @@ impl PermissionPolicy {
         if self.permissions.is_empty() || self.resources.is_empty() {
             return invalid("Permissions and Resources have an entry each at least".into());
         }
-        if let Some(role) = self.permissions.iter().find(|role| !role.is_for_applications()) {
+        let is_administrators =
+            |role: &&RoleRef| matches!(role, RoleRef::BuiltIn(role) if !role.is_for_applications());
+        if let Some(role) = self.permissions.iter().find(is_administrators) {
             return invalid(format!(
-                "Permissions: {} is a role of administrators, which access keys are granted",
-                role.name()
+                "Permissions: {role} is a role of administrators, which access keys are granted"
             ));
         }
         let bounds = [
@@ -69,6 +70,11 @@ impl PermissionPolicy {
             ));
         }
         Ok(())
+    }
+
+    /// Tells whether it names a role of the installation's own.
+    pub(super) fn names_role(&self, name: &RoleName) -> bool {
+        self.permissions.iter().any(|role| role.custom() == Some(name))
     }
 }
 
@@ -153,9 +159,10 @@ pub(super) enum Permits {
 }
 
 impl Permissions {
-    /// Makes it of a policy; `sources` finds a network rule. One that is not there has no address.
-    pub fn of(
+    /// Makes it of a policy and of what its roles give; `sources` finds a network rule. One that is not there has no address.
+    pub(super) fn of(
         policy: &PermissionPolicy,
+        operations: OperationSet,
         sources: impl Fn(&NetworkRuleName) -> Option<Arc<Sources>>,
     ) -> Arc<Self> {
         let mut keys: Vec<CmkId> = policy.resources.iter().filter_map(ResourcePattern::key).collect();
@@ -165,7 +172,7 @@ impl Permissions {
         let found = || rules.iter().filter_map(sources).collect();
         Arc::new(Self {
             name: policy.name.clone(),
-            operations: OperationSet::of_roles(&policy.permissions),
+            operations,
             all_keys: policy.resources.contains(&ResourcePattern::AllKeys),
             keys: keys.into(),
             sources: (!rules.is_empty()).then(found),
@@ -208,6 +215,7 @@ impl Permissions {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Role;
     use super::super::network::NetworkRule;
     use super::*;
 
@@ -219,7 +227,7 @@ mod tests {
             name: "p".parse().unwrap(),
             description: String::new(),
             instance: SHARED.into(),
-            permissions: vec![Role::CryptoServiceKeyUser],
+            permissions: vec![Role::CryptoServiceKeyUser.into()],
             resources: resources.iter().map(|text| text.parse().unwrap()).collect(),
             access_control: AccessControlRules::parse(rules).unwrap(),
             created_at: Timestamp::from_ms(0),
@@ -230,7 +238,8 @@ mod tests {
         let office = ["10.0.0.0/8".to_owned()];
         let office = NetworkRule::new("office".parse().unwrap(), String::new(), &office).unwrap();
         let find = |name: &NetworkRuleName| (*name == office.name).then(|| Sources::of(&office));
-        Permissions::of(policy, find).permits(operation, resource, from.parse().ok())
+        let operations = OperationSet::of_roles(&[Role::CryptoServiceKeyUser]);
+        Permissions::of(policy, operations, find).permits(operation, resource, from.parse().ok())
     }
 
     #[test]
@@ -268,7 +277,7 @@ mod tests {
     #[test]
     fn what_a_policy_may_not_say_is_refused() {
         let mut wrong = policy(&["key/*"], "");
-        wrong.permissions = vec![Role::KeyAdministrator];
+        wrong.permissions = vec![Role::KeyAdministrator.into()];
         assert!(wrong.check().unwrap_err().message().contains("KeyAdministrator"));
         assert!(policy(&[], "").check().is_err());
         assert!(policy(&["access-key/*"], "").check().unwrap_err().message().contains("access-key/*"));

@@ -1,11 +1,9 @@
 //! Roles: named sets of operations. The cloud's templates keep the cloud's names.
 
-use serde::{Deserialize, Serialize};
-
 use crate::operation::Operation;
 
 /// A named set of operations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     /// Every operation; the bootstrap access key has it.
     Root,
@@ -16,10 +14,8 @@ pub enum Role {
     /// Reads everything that is not secret.
     Auditor,
     /// The use of keys, but not their life.
-    #[serde(rename = "RbacPermission/Template/CryptoServiceKeyUser")]
     CryptoServiceKeyUser,
     /// The use of secrets, but not their life; the cloud's console calls it `SecretUser`.
-    #[serde(rename = "RbacPermission/Template/CryptoServiceSecretUser", alias = "SecretUser")]
     CryptoServiceSecretUser,
 }
 
@@ -33,6 +29,12 @@ impl Role {
         Role::CryptoServiceKeyUser,
         Role::CryptoServiceSecretUser,
     ];
+
+    /// Finds a role by the name that requests use, or by another that it is known by.
+    pub fn by_name(name: &str) -> Option<Self> {
+        let known = Role::ALL.into_iter().find(|role| role.name() == name);
+        known.or_else(|| (name == "SecretUser").then_some(Role::CryptoServiceSecretUser))
+    }
 
     /// Returns the name that requests use.
     pub fn name(self) -> &'static str {
@@ -49,6 +51,15 @@ impl Role {
     /// Tells whether it is one of those that permission policies give to applications.
     pub fn is_for_applications(self) -> bool {
         matches!(self, Role::CryptoServiceKeyUser | Role::CryptoServiceSecretUser)
+    }
+
+    /// Tells whether an operation belongs to every role: what the installation is, and what it takes, is told to all who may do anything.
+    pub(super) fn is_told_to_all(operation: Operation) -> bool {
+        use Operation::*;
+        matches!(
+            operation,
+            DescribeLimits | DescribeRegions | DescribeService | DescribeAccountKmsStatus | OpenKmsService
+        )
     }
 
     /// Tells whether the operation belongs to the role.
@@ -69,11 +80,7 @@ impl Role {
                 | ListManagedDataKeys
                 | ListManagedDataKeyVersions
         );
-        // What the installation is, and what it takes, is told to all who may do anything.
-        if matches!(
-            operation,
-            DescribeLimits | DescribeRegions | DescribeService | DescribeAccountKmsStatus | OpenKmsService
-        ) {
+        if Self::is_told_to_all(operation) {
             return true;
         }
         let reads_access = matches!(
@@ -87,6 +94,8 @@ impl Role {
                 | ListPolicies
                 | DescribeNetworkRule
                 | ListNetworkRules
+                | DescribeRole
+                | ListRoles
                 | ExplainAccess
         );
         match self {
@@ -142,6 +151,9 @@ impl Role {
                             | CreateNetworkRule
                             | UpdateNetworkRule
                             | DeleteNetworkRule
+                            | CreateRole
+                            | UpdateRole
+                            | DeleteRole
                     )
             }
             Role::Auditor => reads_keys || reads_access || operation == ListTokens,

@@ -73,7 +73,7 @@ mod tests {
         ];
         let role = prop::sample::select(Role::ALL.to_vec());
         (any::<bool>(), role, prop::collection::vec(pattern, 0..3)).prop_map(|(deny, role, resources)| {
-            Grant { effect: if deny { Effect::Deny } else { Effect::Allow }, role, resources }
+            Grant { effect: if deny { Effect::Deny } else { Effect::Allow }, role: role.into(), resources }
         })
     }
 

@@ -5,9 +5,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::network::{NetworkRule, Sources};
+use super::operation_set::OperationSet;
 use super::permission::{PermissionPolicy, Permissions};
-use super::{Aap, AccessKey, AccessKeyStatus, ClientKey, Edit, Principal};
-use crate::id::{AapName, AccessKeyId, NameMap, NetworkRuleName, PolicyName};
+use super::{Aap, AccessKey, AccessKeyStatus, ClientKey, CustomRole, Edit, Principal, Role, RoleRef};
+use crate::id::{AapName, AccessKeyId, NameMap, NetworkRuleName, PolicyName, RoleName};
+use crate::operation::Operation;
 use crate::time::Timestamp;
 
 /// All that decisions read; clones share what they hold.
@@ -19,6 +21,13 @@ pub struct AccessSnapshot {
     aaps: HashMap<AapName, AapEntry>,
     policies: HashMap<PolicyName, PolicyEntry>,
     network_rules: HashMap<NetworkRuleName, NetworkRuleEntry>,
+    roles: HashMap<RoleName, RoleEntry>,
+}
+
+#[derive(Clone)]
+struct RoleEntry {
+    role: Arc<CustomRole>,
+    operations: OperationSet,
 }
 
 #[derive(Clone)]
@@ -94,6 +103,37 @@ impl AccessSnapshot {
         self.network_rules.values().map(|entry| &entry.rule)
     }
 
+    /// Finds a role of the installation's own.
+    pub fn role(&self, name: &RoleName) -> Option<&Arc<CustomRole>> {
+        self.roles.get(name).map(|entry| &entry.role)
+    }
+
+    /// Lists the roles of the installation's own, in no order.
+    pub fn roles(&self) -> impl ExactSizeIterator<Item = &Arc<CustomRole>> {
+        self.roles.values().map(|entry| &entry.role)
+    }
+
+    /// Tells whether a role covers an operation; one that is not there covers nothing.
+    pub(super) fn covers(&self, role: &RoleRef, operation: Operation) -> bool {
+        match role {
+            RoleRef::BuiltIn(role) => role.covers(operation),
+            RoleRef::Custom(name) => {
+                self.roles.get(name).is_some_and(|entry| entry.operations.has(operation))
+            }
+        }
+    }
+
+    /// Returns what any of these roles gives an application: of the installation's own, what the templates for applications have as well.
+    fn for_applications(&self, roles: &[RoleRef]) -> OperationSet {
+        let templates: Vec<Role> = Role::ALL.into_iter().filter(|role| role.is_for_applications()).collect();
+        let most = OperationSet::of_roles(&templates);
+        let of = |role: &RoleRef| match role {
+            RoleRef::BuiltIn(role) => OperationSet::of_roles(&[*role]),
+            RoleRef::Custom(name) => self.roles.get(name).map(|entry| entry.operations).unwrap_or_default(),
+        };
+        roles.iter().map(of).fold(OperationSet::default(), OperationSet::or).and(most)
+    }
+
     pub(super) fn permissions(&self, aap: &AapName) -> Option<&[Arc<Permissions>]> {
         self.aaps.get(aap).map(|entry| &*entry.permissions)
     }
@@ -105,8 +145,12 @@ impl AccessSnapshot {
         aaps: impl IntoIterator<Item = Aap>,
         policies: impl IntoIterator<Item = PermissionPolicy>,
         network_rules: impl IntoIterator<Item = NetworkRule>,
+        roles: impl IntoIterator<Item = CustomRole>,
     ) -> Self {
         let mut all = Self { access_keys, ..Self::default() };
+        for role in roles {
+            all.insert_role(role);
+        }
         for rule in network_rules {
             all.insert_network_rule(rule);
         }
@@ -141,13 +185,28 @@ impl AccessSnapshot {
             Edit::PutNetworkRule(rule) => {
                 let name = rule.name.clone();
                 self.insert_network_rule(rule);
-                self.compile_policies(&name);
+                self.compile_policies(|policy| policy.access_control.rules.contains(&name));
             }
             Edit::RemoveNetworkRule(name) => {
                 self.network_rules.remove(&name);
-                self.compile_policies(&name);
+                self.compile_policies(|policy| policy.access_control.rules.contains(&name));
+            }
+            Edit::PutRole(role) => {
+                let name = role.name.clone();
+                self.insert_role(role);
+                self.compile_policies(|policy| policy.names_role(&name));
+            }
+            Edit::RemoveRole(name) => {
+                self.roles.remove(&name);
+                self.compile_policies(|policy| policy.names_role(&name));
             }
         }
+    }
+
+    fn insert_role(&mut self, role: CustomRole) {
+        // What a later version wrote and this one does not know covers nothing.
+        let operations = role.check().unwrap_or_default().with_what_is_told_to_all();
+        self.roles.insert(role.name.clone(), RoleEntry { role: Arc::new(role), operations });
     }
 
     fn put_client_key(&mut self, key: ClientKey) {
@@ -171,14 +230,14 @@ impl AccessSnapshot {
     }
 
     fn compiled(&self, policy: &PermissionPolicy) -> Arc<Permissions> {
-        Permissions::of(policy, |name| Some(self.network_rules.get(name)?.sources.clone()))
+        let operations = self.for_applications(&policy.permissions);
+        Permissions::of(policy, operations, |name| Some(self.network_rules.get(name)?.sources.clone()))
     }
 
-    /// Puts together anew what policies say that name a network rule.
-    fn compile_policies(&mut self, rule: &NetworkRuleName) {
-        let names_it = |entry: &&PolicyEntry| entry.policy.access_control.rules.contains(rule);
-        let affected: Vec<_> =
-            self.policies.values().filter(names_it).map(|entry| entry.policy.clone()).collect();
+    /// Puts together anew what these policies say.
+    fn compile_policies(&mut self, which: impl Fn(&PermissionPolicy) -> bool) {
+        let policies = self.policies.values().map(|entry| &entry.policy);
+        let affected: Vec<_> = policies.filter(|policy| which(policy)).cloned().collect();
         for policy in &affected {
             let permissions = self.compiled(policy);
             if let Some(entry) = self.policies.get_mut(&policy.name) {
@@ -214,10 +273,19 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::{AccessControlRules, Question, Resource, Role, SHARED, decide};
+    use super::super::{AccessControlRules, Question, Resource, SHARED, decide};
     use super::*;
     use crate::id::{ClientKeyId, CmkId};
-    use crate::operation::Operation;
+
+    fn role(number: u8, action: u8) -> CustomRole {
+        let action = ["kms:Encrypt", "kms:Decrypt", "kms:DrainToken"][usize::from(action)];
+        CustomRole {
+            name: format!("r{number}").parse().unwrap(),
+            description: String::new(),
+            actions: vec![action.into()],
+            created_at: Timestamp::from_ms(0),
+        }
+    }
 
     fn policy(number: u8, rules: &[u8]) -> PermissionPolicy {
         let rules: Vec<String> = rules.iter().map(|rule| format!("\"r{rule}\"")).collect();
@@ -225,7 +293,10 @@ mod tests {
             name: format!("p{number}").parse().unwrap(),
             description: String::new(),
             instance: SHARED.into(),
-            permissions: vec![Role::CryptoServiceKeyUser],
+            permissions: match number {
+                0 => vec![Role::CryptoServiceKeyUser.into()],
+                _ => vec![RoleRef::Custom(role(number, 0).name)],
+            },
             resources: vec!["key/*".parse().unwrap()],
             access_control: AccessControlRules::parse(&format!(
                 r#"{{"NetworkRules":[{}]}}"#,
@@ -276,6 +347,8 @@ mod tests {
             few().prop_map(|n| Edit::RemovePolicy(policy(n, &[]).name)),
             (few(), few()).prop_map(|(n, network)| Edit::PutNetworkRule(rule(n, network))),
             few().prop_map(|n| Edit::RemoveNetworkRule(rule(n, 0).name)),
+            (few(), few()).prop_map(|(n, action)| Edit::PutRole(role(n, action))),
+            few().prop_map(|n| Edit::RemoveRole(role(n, 0).name)),
         ]
     }
 
@@ -292,15 +365,17 @@ mod tests {
                 changed.aaps().map(|aap| Aap::clone(aap)),
                 changed.policies().map(|policy| PermissionPolicy::clone(policy)),
                 changed.network_rules().map(|rule| NetworkRule::clone(rule)),
+                changed.roles().map(|role| CustomRole::clone(role)),
             );
             for number in 0..3 {
                 let key = client_key(number);
                 let principal = Principal::of_client_key(AccessKeyId::from(&key.id), key.aap.clone());
                 for network in 0..3 {
                     let source: IpAddr = format!("10.{network}.9.9").parse().unwrap();
+                    for operation in [Operation::Encrypt, Operation::Decrypt, Operation::DrainToken] {
                     let asked = Question {
                         principal: &principal,
-                        operation: Operation::Encrypt,
+                        operation,
                         resource: Resource::Key(CmkId::from_bytes([9; 16])),
                         source: Some(source),
                         now: Timestamp::from_ms(1),
@@ -308,6 +383,8 @@ mod tests {
                         context: None,
                     };
                     prop_assert_eq!(decide(&changed, &asked, None), decide(&whole, &asked, None));
+                    prop_assert!(operation != Operation::DrainToken || !decide(&whole, &asked, None).allowed);
+                    }
                 }
             }
         }

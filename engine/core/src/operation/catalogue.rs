@@ -222,6 +222,11 @@ catalogue! { <'a>
     ListNetworkRules: Read(ListNetworkRulesRequest) -> ListNetworkRulesReply;
     UpdateNetworkRule: Management(UpdateNetworkRuleRequest) -> UpdateNetworkRuleReply;
     DeleteNetworkRule: Management(DeleteNetworkRuleRequest) -> DeleteNetworkRuleReply;
+    CreateRole: Management(CreateRoleRequest) -> CreateRoleReply;
+    DescribeRole: Read(DescribeRoleRequest) -> DescribeRoleReply;
+    ListRoles: Read(ListRolesRequest) -> ListRolesReply;
+    UpdateRole: Management(UpdateRoleRequest) -> UpdateRoleReply;
+    DeleteRole: Management(DeleteRoleRequest) -> DeleteRoleReply;
     ExplainAccess: Read(ExplainAccessRequest) -> ExplainAccessReply;
     DescribeLimits: Read(DescribeLimitsRequest) -> DescribeLimitsReply;
     DescribeRegions: Read(DescribeRegionsRequest) -> DescribeRegionsReply;

@@ -42,6 +42,11 @@ impl Operation {
                 | ListNetworkRules
                 | UpdateNetworkRule
                 | DeleteNetworkRule
+                | CreateRole
+                | DescribeRole
+                | ListRoles
+                | UpdateRole
+                | DeleteRole
                 | ExplainAccess
                 | DescribeLimits
                 | DescribeRegions

@@ -26,7 +26,7 @@ use crate::actor::{Owners, Wanted};
 use crate::work::Job;
 
 /// Rows of a page of these lists where the request does not say.
-const ROWS: u32 = 20;
+pub(super) const ROWS: u32 = 20;
 
 /// A client key that is to be made.
 pub(super) struct WantedClientKey {
@@ -35,7 +35,7 @@ pub(super) struct WantedClientKey {
     span: (Timestamp, Timestamp),
 }
 
-type Answer = Box<dyn FnOnce(RequestId) -> Reply<'static> + Send>;
+pub(super) type Answer = Box<dyn FnOnce(RequestId) -> Reply<'static> + Send>;
 
 impl Gate {
     /// Authorises a change of who may do what, and checks its parameters.
@@ -390,7 +390,7 @@ impl Gate {
         }
     }
 
-    fn name_arn(&self, kind: &str, name: &str) -> String {
+    pub(super) fn name_arn(&self, kind: &str, name: &str) -> String {
         let config = &self.0.shared.config;
         format!("acs:kms:{}:{}:{kind}/{name}", config.region, config.account)
     }
@@ -400,7 +400,7 @@ impl Gate {
 const LISTED_CLIENT_KEYS: usize = 1_000;
 
 /// Returns a page of what is listed by name, and how much there is.
-fn by_name<K: Ord, V>(all: impl Iterator<Item = (K, V)>, page: PageRequest) -> (Vec<(K, V)>, u64) {
+pub(super) fn by_name<K: Ord, V>(all: impl Iterator<Item = (K, V)>, page: PageRequest) -> (Vec<(K, V)>, u64) {
     cut(all.collect::<BTreeMap<_, _>>().into_iter().collect(), page)
 }
 

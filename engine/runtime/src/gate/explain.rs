@@ -76,9 +76,8 @@ impl Gate {
 fn about(operation: Operation) -> Resource {
     use Operation::*;
     match operation {
-        CreateAccessKey | ListAccessKeys | UpdateAccessKey | DeleteAccessKey | ExplainAccess => {
-            Resource::AccessKeys
-        }
+        CreateAccessKey | ListAccessKeys | UpdateAccessKey | DeleteAccessKey | CreateRole | DescribeRole
+        | ListRoles | UpdateRole | DeleteRole | ExplainAccess => Resource::AccessKeys,
         CreateApplicationAccessPoint
         | DescribeApplicationAccessPoint
         | ListApplicationAccessPoints

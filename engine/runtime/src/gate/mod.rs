@@ -11,6 +11,7 @@ mod managed_data_key;
 mod parameters;
 mod plan;
 mod read;
+mod role;
 
 use std::net::IpAddr;
 use std::sync::Arc;

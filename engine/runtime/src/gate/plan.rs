@@ -380,6 +380,9 @@ impl Gate {
                 self.require(job, Operation::EnableToken, Resource::Nothing)?;
                 self.find_token(&r.token_name).map(Plan::EnableToken)
             }
+            role @ (Request::CreateRole(_) | Request::UpdateRole(_) | Request::DeleteRole(_)) => {
+                self.plan_role(job, role)
+            }
             other => self.plan_access(job, other),
         }
     }
@@ -509,10 +512,13 @@ impl Gate {
                 ),
             ));
         }
-        if grants.iter().any(|grant| grant.role == Role::Root)
+        if grants.iter().any(|grant| self.is_given_by_root_alone(&grant.role))
             && !self.is_root(&job.call.principal.access_key)
         {
-            return Err(Error::new(ErrorKind::Denied, "only Root can grant Root"));
+            return Err(Error::new(
+                ErrorKind::Denied,
+                "only Root can grant Root, and what Root alone may do",
+            ));
         }
         Ok(())
     }
@@ -524,8 +530,8 @@ impl Gate {
         Ok(())
     }
 
-    fn is_root(&self, id: &AccessKeyId) -> bool {
+    pub(super) fn is_root(&self, id: &AccessKeyId) -> bool {
         let access = self.0.shared.access.read();
-        access.access_keys.get(id).is_some_and(|key| key.grants.iter().any(|grant| grant.role == Role::Root))
+        access.access_keys.get(id).is_some_and(|key| key.grants.iter().any(|grant| grant.role.is(Role::Root)))
     }
 }

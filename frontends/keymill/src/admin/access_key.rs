@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Subcommand};
-use keymill_core::access::{AccessKeyStatus, Effect, Grant, ResourcePattern, Role};
+use keymill_core::access::{AccessKeyStatus, Effect, Grant, ResourcePattern, Role, RoleRef};
 use keymill_core::id::{AccessKeyId, AliasName, KeyRef};
 use keymill_core::operation::{
     CreateAccessKeyRequest, DeleteAccessKeyRequest, ListAccessKeysRequest, UpdateAccessKeyRequest,
@@ -64,8 +64,8 @@ struct Named {
 
 #[derive(Args, Clone, Debug)]
 struct GrantArgs {
-    /// A role, on all resources or on those named: Root, KeyAdministrator, PolicyAdministrator, Auditor or
-    /// CryptoServiceKeyUser; *, key/*, key/ID, alias/NAME (the key that it names now) or access-key/*
+    /// A role, on all resources or on those named: Root, KeyAdministrator, PolicyAdministrator, Auditor,
+    /// CryptoServiceKeyUser, or role/NAME of your own (`keymill role`); *, key/*, key/ID, alias/NAME (the key that it names now) or access-key/*
     #[arg(long, value_name = "ROLE[:RESOURCE,...]", required = true)]
     role: Vec<GrantSpec>,
     /// What is denied, in the same form, whatever else allows it
@@ -76,7 +76,7 @@ struct GrantArgs {
 /// A grant as the command line has it: its resources may be aliases, which the API does not take.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct GrantSpec {
-    role: Role,
+    role: RoleRef,
     resources: Vec<ResourceSpec>,
 }
 
@@ -95,9 +95,10 @@ impl FromStr for GrantSpec {
         };
         // The cloud's templates may be named without their path.
         let is_named = |known: &&Role| known.name() == role || known.name().rsplit('/').next() == Some(role);
-        let role = Role::ALL.iter().find(is_named).copied().ok_or_else(|| {
+        let template = Role::ALL.iter().find(is_named).copied().map(RoleRef::BuiltIn);
+        let role = template.or_else(|| role.parse().ok()).ok_or_else(|| {
             let known: Vec<_> = Role::ALL.iter().filter_map(|role| role.name().rsplit('/').next()).collect();
-            format!("a role is one of {}", known.join(", "))
+            format!("a role is one of {}, or role/NAME", known.join(", "))
         })?;
         let resource = |text: &str| match text.parse::<AliasName>() {
             Ok(alias) => Ok(ResourceSpec::Alias(alias)),
@@ -124,7 +125,7 @@ fn grant(api: &Api, effect: Effect, spec: &GrantSpec) -> Result<Grant> {
         ResourceSpec::Alias(alias) => api.key_id(KeyRef::Alias(alias.clone())).map(ResourcePattern::Key),
     };
     let resources = spec.resources.iter().map(pattern).collect::<Result<_>>()?;
-    Ok(Grant { effect, role: spec.role, resources })
+    Ok(Grant { effect, role: spec.role.clone(), resources })
 }
 
 /// Does what the command says.
@@ -206,7 +207,10 @@ fn shown(grant: &Grant) -> String {
         Effect::Allow => "",
         Effect::Deny => "not ",
     };
-    let role = grant.role.name().rsplit('/').next().unwrap_or_default();
+    let role = match &grant.role {
+        RoleRef::BuiltIn(role) => role.name().rsplit('/').next().unwrap_or_default().to_owned(),
+        custom => custom.to_string(),
+    };
     let resources: Vec<_> = grant.resources.iter().map(ToString::to_string).collect();
     match resources.as_slice() {
         [one] if one == "*" => format!("{deny}{role}"),
@@ -237,13 +241,18 @@ mod tests {
         let spec: GrantSpec = "Auditor".parse().unwrap();
         assert_eq!(
             spec,
-            GrantSpec { role: Role::Auditor, resources: vec![ResourceSpec::Pattern(ResourcePattern::All)] }
+            GrantSpec {
+                role: Role::Auditor.into(),
+                resources: vec![ResourceSpec::Pattern(ResourcePattern::All)]
+            }
         );
         let spec: GrantSpec = "CryptoServiceKeyUser:alias/people,key/*".parse().unwrap();
-        assert_eq!(spec.role, Role::CryptoServiceKeyUser);
+        assert_eq!(spec.role, Role::CryptoServiceKeyUser.into());
         let alias = ResourceSpec::Alias("alias/people".parse().unwrap());
         assert_eq!(spec.resources, [alias, ResourceSpec::Pattern(ResourcePattern::AllKeys)]);
         assert!("RbacPermission/Template/CryptoServiceKeyUser".parse::<GrantSpec>().is_ok());
+        let spec: GrantSpec = "role/ingest:key/*".parse().unwrap();
+        assert_eq!(spec.role.to_string(), "role/ingest");
     }
 
     #[test]
@@ -256,7 +265,7 @@ mod tests {
 
     #[test]
     fn a_grant_is_shown_as_it_is_given() {
-        let grant = |effect, resources| Grant { effect, role: Role::CryptoServiceKeyUser, resources };
+        let grant = |effect, resources| Grant { effect, role: Role::CryptoServiceKeyUser.into(), resources };
         assert_eq!(shown(&grant(Effect::Allow, vec![ResourcePattern::All])), "CryptoServiceKeyUser");
         let resources = vec![ResourcePattern::AllKeys, ResourcePattern::AllAccessKeys];
         assert_eq!(shown(&grant(Effect::Deny, resources)), "not CryptoServiceKeyUser:key/*,access-key/*");

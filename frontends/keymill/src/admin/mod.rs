@@ -10,6 +10,7 @@ pub(crate) mod keeping;
 pub(crate) mod key;
 pub(crate) mod login;
 pub(crate) mod policy;
+pub(crate) mod role;
 
 use std::fmt;
 use std::time::Duration;

@@ -3,12 +3,14 @@
 mod client_key;
 mod network_rule;
 mod policy;
+mod role;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 pub use client_key::*;
 pub use network_rule::*;
 pub use policy::*;
+pub use role::*;
 
 use crate::id::{AapName, PolicyName, RequestId, Text};
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::TextList;
-use crate::access::{AccessControlRules, ResourcePattern, Role};
+use crate::access::{AccessControlRules, ResourcePattern, RoleRef};
 use crate::id::{PolicyName, RequestId};
 
 /// Makes a permission policy, which access points name.
@@ -15,8 +15,9 @@ pub struct CreatePolicyRequest {
     /// The instance that it is for: `shared`, as long as there is one alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kms_instance: Option<String>,
-    /// What may be done: `RbacPermission/Template/CryptoServiceKeyUser`, `RbacPermission/Template/CryptoServiceSecretUser`.
-    pub permissions: Vec<Role>,
+    /// What may be done: `RbacPermission/Template/CryptoServiceKeyUser`, `RbacPermission/Template/CryptoServiceSecretUser`,
+    /// `role/<name>`.
+    pub permissions: Vec<RoleRef>,
     /// With which resources: `key/*`, `key/<id>`, `secret/*`, `secret/<name>`.
     pub resources: Vec<ResourcePattern>,
     /// From where: `{"NetworkRules":["<name>"]}`; from everywhere without a rule.
@@ -41,7 +42,7 @@ pub struct CreatePolicyReply {
     /// The instance that it is for: `shared`, as long as there is one alone.
     pub kms_instance: String,
     /// What may be done: `RbacPermission/Template/CryptoServiceKeyUser`, `RbacPermission/Template/CryptoServiceSecretUser`.
-    pub permissions: TextList<Role>,
+    pub permissions: TextList<RoleRef>,
     /// With which resources: `key/*`, `key/<id>`, `secret/*`, `secret/<name>`.
     pub resources: TextList<ResourcePattern>,
     /// From where: `{"NetworkRules":["<name>"]}`; from everywhere without a rule.
@@ -74,7 +75,7 @@ pub struct DescribePolicyReply {
     /// The instance that it is for: `shared`, as long as there is one alone.
     pub kms_instance: String,
     /// What may be done: `RbacPermission/Template/CryptoServiceKeyUser`, `RbacPermission/Template/CryptoServiceSecretUser`.
-    pub permissions: Vec<Role>,
+    pub permissions: Vec<RoleRef>,
     /// With which resources: `key/*`, `key/<id>`, `secret/*`, `secret/<name>`.
     pub resources: Vec<ResourcePattern>,
     /// From where: `{"NetworkRules":["<name>"]}`; from everywhere without a rule.
@@ -140,7 +141,7 @@ pub struct UpdatePolicyRequest {
     pub name: PolicyName,
     /// What may be done: `RbacPermission/Template/CryptoServiceKeyUser`, `RbacPermission/Template/CryptoServiceSecretUser`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub permissions: Option<Vec<Role>>,
+    pub permissions: Option<Vec<RoleRef>>,
     /// With which resources: `key/*`, `key/<id>`, `secret/*`, `secret/<name>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Vec<ResourcePattern>>,

@@ -1,4 +1,4 @@
-//! Changes of access points, client keys, policies and network rules.
+//! Changes of access points, client keys, policies, network rules and roles.
 
 use actix::{Handler, Message};
 use keymill_core::access::{AccessChange, Edit};
@@ -28,6 +28,8 @@ impl PolicyActor {
                 self.put(records::network_rule_path(&rule.name), Kind::NetworkRule, rule)
             }
             Edit::RemoveNetworkRule(name) => self.remove(records::network_rule_path(name)),
+            Edit::PutRole(role) => self.put(records::role_path(&role.name), Kind::Role, role),
+            Edit::RemoveRole(name) => self.remove(records::role_path(name)),
         }
     }
 }

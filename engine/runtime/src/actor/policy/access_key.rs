@@ -80,6 +80,7 @@ impl PolicyActor {
     }
 
     fn put_access_key(&mut self, key: AccessKey) -> Result<Changed<()>> {
+        self.shared.access.read().check_roles(key.grants.iter().map(|grant| &grant.role), "Grants")?;
         let pending = self.put(records::access_key_path(&key.id), Kind::AccessKey, &key)?;
         self.commit(vec![pending], |access| {
             access.access_keys.insert(key.id.clone(), Arc::new(key));
@@ -91,7 +92,7 @@ impl PolicyActor {
         let access = self.shared.access.read();
         let is_root = |key: &AccessKey| {
             key.status == AccessKeyStatus::Active
-                && key.grants.iter().any(|g| g.role == Role::Root && g.effect == Effect::Allow)
+                && key.grants.iter().any(|g| g.role.is(Role::Root) && g.effect == Effect::Allow)
         };
         let was = access.access_keys.get(id).is_some_and(|key| is_root(key));
         if was && !access.access_keys.values().any(|key| key.id != *id && is_root(key)) {

@@ -1,8 +1,8 @@
 //! `keymill aap policy`: what applications may do, with which keys, and from which networks.
 
 use clap::{Args, Subcommand};
-use keymill_core::access::{AccessControlRules, ResourcePattern, Role};
-use keymill_core::id::{KeyRef, NetworkRuleName, PolicyName, SecretName};
+use keymill_core::access::{AccessControlRules, ResourcePattern, Role, RoleRef};
+use keymill_core::id::{KeyRef, NetworkRuleName, PolicyName, RoleName, SecretName};
 use keymill_core::operation::{
     CreatePolicyRequest, DeletePolicyRequest, DescribePolicyRequest, ListPoliciesRequest, UpdatePolicyRequest,
 };
@@ -67,6 +67,9 @@ struct SaysArgs {
     /// Every secret may be read
     #[arg(long)]
     all_secrets: bool,
+    /// A role of your own (`keymill role`), in place of all use of keys and secrets
+    #[arg(long = "role", value_name = "ROLE", value_parser = parse_role)]
+    roles: Vec<RoleName>,
     /// A network rule: addresses of any of them will do; every address does where there is none
     #[arg(long = "network", value_name = "RULE")]
     networks: Vec<NetworkRuleName>,
@@ -76,18 +79,21 @@ struct SaysArgs {
 }
 
 impl SaysArgs {
-    /// Returns the roles and resources that were named; the roles follow from the resources.
-    fn rights(&self, api: &Api) -> Result<Option<(Vec<Role>, Vec<ResourcePattern>)>> {
+    /// Returns the roles and resources that were named; where no role was, they follow from the resources.
+    fn rights(&self, api: &Api) -> Result<(Option<Vec<RoleRef>>, Option<Vec<ResourcePattern>>)> {
         let keys = self.keys.iter().map(|key| api.key_id(key.clone()).map(ResourcePattern::Key));
         let mut resources = keys.collect::<Result<Vec<_>>>()?;
         resources.extend(self.all_keys.then_some(ResourcePattern::AllKeys));
         let mut roles = Vec::new();
-        roles.extend((!resources.is_empty()).then_some(Role::CryptoServiceKeyUser));
+        roles.extend((!resources.is_empty()).then_some(RoleRef::BuiltIn(Role::CryptoServiceKeyUser)));
         let of_keys = resources.len();
         resources.extend(self.secrets.iter().cloned().map(ResourcePattern::Secret));
         resources.extend(self.all_secrets.then_some(ResourcePattern::AllSecrets));
-        roles.extend((resources.len() > of_keys).then_some(Role::CryptoServiceSecretUser));
-        Ok((!resources.is_empty()).then_some((roles, resources)))
+        roles.extend((resources.len() > of_keys).then_some(RoleRef::BuiltIn(Role::CryptoServiceSecretUser)));
+        if !self.roles.is_empty() {
+            roles = self.roles.iter().cloned().map(RoleRef::Custom).collect();
+        }
+        Ok(((!roles.is_empty()).then_some(roles), (!resources.is_empty()).then_some(resources)))
     }
 
     fn rules(&self) -> Result<AccessControlRules> {
@@ -100,10 +106,10 @@ pub(super) fn run(api: &Api, args: PolicyArgs) -> Result<()> {
     let timeout_ms = None;
     match args.command {
         PolicyCommand::Create { named: Named { name }, says } => {
-            let (permissions, resources) = says.rights(api)?.ok_or_else(|| {
-                Failure::wrong_use("a policy without a resource says nothing")
-                    .next("give --key KEY, --all-keys, --secret NAME or --all-secrets")
-            })?;
+            let (Some(permissions), Some(resources)) = says.rights(api)? else {
+                return Err(Failure::wrong_use("a policy without a resource says nothing")
+                    .next("give --key KEY, --all-keys, --secret NAME or --all-secrets"));
+            };
             let request = CreatePolicyRequest {
                 name: name.clone(),
                 kms_instance: None,
@@ -123,10 +129,10 @@ pub(super) fn run(api: &Api, args: PolicyArgs) -> Result<()> {
         PolicyCommand::List => list(api),
         PolicyCommand::Show(Named { name }) => show(api, name),
         PolicyCommand::Update { named: Named { name }, says, any_network } => {
-            let (permissions, resources) = says.rights(api)?.unzip();
+            let (permissions, resources) = says.rights(api)?;
             let rules = (any_network || !says.networks.is_empty()).then(|| says.rules()).transpose()?;
-            if resources.is_none() && rules.is_none() && says.description.is_none() {
-                let next = "give --key, --all-keys, --secret, --all-secrets, --network, --any-network or --description";
+            if permissions.is_none() && rules.is_none() && says.description.is_none() {
+                let next = "give --key, --all-keys, --secret, --all-secrets, --role, --network, --any-network or --description";
                 return Err(Failure::wrong_use("nothing to change").next(next));
             }
             let request = UpdatePolicyRequest {
@@ -147,17 +153,22 @@ pub(super) fn run(api: &Api, args: PolicyArgs) -> Result<()> {
     }
 }
 
+/// Reads the name of a role, also as grants have it.
+fn parse_role(text: &str) -> std::result::Result<RoleName, String> {
+    let name = text.strip_prefix("role/").unwrap_or(text);
+    name.parse().map_err(|error: keymill_core::Error| error.message().to_owned())
+}
+
 fn show(api: &Api, name: PolicyName) -> Result<()> {
     let reply = ask!(api, DescribePolicy, DescribePolicyRequest { name, timeout_ms: None });
     if api.json {
         return output::json(&reply);
     }
-    let roles: Vec<_> = reply.permissions.iter().map(|role| role.name()).collect();
     let rules = &reply.access_control_rules.rules;
     let networks = if rules.is_empty() { "every network".to_owned() } else { joined(rules) };
     output::card(&[
         ("policy", &reply.name),
-        ("permissions", &joined(&roles)),
+        ("permissions", &joined(&reply.permissions)),
         ("resources", &joined(&reply.resources)),
         ("from", &networks),
         ("description", &output::harmless(&reply.description)),
