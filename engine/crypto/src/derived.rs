@@ -21,6 +21,8 @@ pub enum Purpose {
     Audit = 4,
     /// The seed of the key that signs audit checkpoints.
     AuditSigning = 5,
+    /// MACs of login tokens, and their secrets.
+    LoginToken = 6,
 }
 
 /// Returns the two blocks whose CMACs are the key: (1 ‖ p ‖ g ‖ i) and (2 ‖ p ‖ g ‖ i), with p the purpose (`u8`), g the
@@ -49,6 +51,8 @@ pub struct DerivedKeys {
     pub audit: Sensitive,
     /// Is the seed of the key that signs audit checkpoints.
     pub audit_signing: Sensitive,
+    /// MACs login tokens, and makes their secrets.
+    pub login_token: Sensitive,
 }
 
 impl DerivedKeys {
@@ -68,6 +72,7 @@ impl DerivedKeys {
             fingerprint: key(Purpose::Fingerprint)?,
             audit: key(Purpose::Audit)?,
             audit_signing: key(Purpose::AuditSigning)?,
+            login_token: key(Purpose::LoginToken)?,
         })
     }
 }
@@ -102,7 +107,7 @@ mod tests {
     fn purpose_generation_and_instance_each_change_both_messages() {
         let all: Vec<_> = [Purpose::Storage, Purpose::RecordMac, Purpose::Fingerprint, Purpose::Audit]
             .into_iter()
-            .chain([Purpose::AuditSigning])
+            .chain([Purpose::AuditSigning, Purpose::LoginToken])
             .flat_map(|purpose| [0, 1, 256].map(|generation| (purpose, generation)))
             .flat_map(|(purpose, generation)| {
                 ["default", "other"].map(|name| messages(purpose, generation, &instance(name)))
@@ -110,7 +115,7 @@ mod tests {
             .flatten()
             .collect();
         let distinct: std::collections::HashSet<_> = all.iter().collect();
-        assert_eq!((all.len(), distinct.len()), (60, 60));
+        assert_eq!((all.len(), distinct.len()), (72, 72));
     }
 
     /// SP 800-38B, AES-256, the example with a message of one block.
@@ -138,6 +143,7 @@ mod tests {
             (&keys.fingerprint, Purpose::Fingerprint),
             (&keys.audit, Purpose::Audit),
             (&keys.audit_signing, Purpose::AuditSigning),
+            (&keys.login_token, Purpose::LoginToken),
         ] {
             assert_eq!(key.expose(), cmac_pair(&root, messages(purpose, 1, &instance)).expose());
         }

@@ -6,6 +6,7 @@ pub mod derived;
 pub mod digest;
 pub mod epoch;
 pub mod import;
+pub mod login_token;
 pub mod opening;
 pub mod payload;
 pub mod random;

@@ -20,6 +20,7 @@ use keymill_crypto::audit::ChainKeys;
 use keymill_crypto::derived::{DerivedKeys, cmac_pair};
 use keymill_crypto::epoch::EpochLimits;
 use keymill_crypto::import::Fingerprints;
+use keymill_crypto::login_token::LoginTokens;
 use keymill_crypto::opening::SubkeyCache;
 use keymill_crypto::record::RecordSealer;
 use keymill_crypto::root::RootKeys;
@@ -200,6 +201,7 @@ impl Engine {
             authenticators: authenticators.into_iter().map(|a| (a.scheme(), a)).collect(),
             sealer,
             fingerprints: Fingerprints::new(derived.fingerprint),
+            login_tokens: LoginTokens::new(&derived.login_token),
             subkeys: SubkeyCache::new(NonZeroUsize::new(config.subkey_cache).unwrap_or(NonZeroUsize::MIN)),
             epoch_limits: EpochLimits::default(),
             audit: hub.clone(),

@@ -17,6 +17,7 @@ use keymill_core::seam::provider::{CryptoProvider, KeyCustody, KeyHandle, Public
 use keymill_core::seam::store::Store;
 use keymill_crypto::epoch::EpochLimits;
 use keymill_crypto::import::Fingerprints;
+use keymill_crypto::login_token::LoginTokens;
 use keymill_crypto::opening::SubkeyCache;
 use keymill_crypto::record::{RecordSealer, tag_of};
 use parking_lot::Mutex;
@@ -58,6 +59,7 @@ pub(crate) struct Shared {
     pub(crate) authenticators: HashMap<&'static str, Box<dyn Authenticator>>,
     pub(crate) sealer: RecordSealer,
     pub(crate) fingerprints: Fingerprints,
+    pub(crate) login_tokens: LoginTokens,
     pub(crate) subkeys: SubkeyCache,
     pub(crate) epoch_limits: EpochLimits,
     pub(crate) audit: Arc<AuditHub>,

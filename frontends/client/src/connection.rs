@@ -104,7 +104,7 @@ impl Connection {
                 });
             }
         };
-        let id = credentials.access_key_id().as_str();
+        let id = credentials.signed_id();
         // What ties the login to its channel; there is none without TLS.
         let exporter = exporter.as_ref().map_or(&[][..], |exported| exported);
         let auth = credentials.auth(&hello::signed_bytes(&challenge.nonce, id, exporter));

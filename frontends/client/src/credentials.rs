@@ -13,6 +13,11 @@ use keymill_wire::hello::Auth;
 use p12_keystore::{KeyStore, Pkcs12ImportPolicy};
 use serde::Deserialize;
 
+/// Bytes of the file of a client key, at most: RSA-4096 with its certificate takes 7 KiB in base64.
+const FILE_BYTES: usize = 16 * 1024;
+/// The object identifier of scrypt in DER (RFC 7914 §7).
+const SCRYPT: &[u8] = &[6, 9, 0x2b, 6, 1, 4, 1, 0xda, 0x47, 4, 0x0b];
+
 /// What a client signs with, and under which id.
 pub struct Credentials {
     id: AccessKeyId,
@@ -26,6 +31,10 @@ enum Key {
     Rsa(Box<RsaKeyPair>),
     /// The same on P-256.
     Ec(Box<EcdsaKeyPair>),
+    /// Of a login token: its text, and its secret.
+    Token(String, Sensitive),
+    /// None: the certificate that is shown in the TLS handshake says who calls.
+    Certificate,
 }
 
 impl Credentials {
@@ -51,13 +60,31 @@ impl Credentials {
         Ok(Self { id: AccessKeyId::from(id), key })
     }
 
+    /// Takes a login token with its secret, as `CreateLoginToken` made it; over MessagePack TCP.
+    pub fn of_token(token: String, secret: String) -> Self {
+        let id = "login-token".parse().expect("the form of an id");
+        Self { id, key: Key::Token(token, Sensitive::new(secret.into_bytes())) }
+    }
+
+    /// Takes the certificate that the options of the connection have the client show in its TLS handshake, over MessagePack TCP.
+    pub fn of_certificate() -> Self {
+        Self { id: "tls-certificate".parse().expect("the form of an id"), key: Key::Certificate }
+    }
+
     /// Reads the file of a client key, `{"KeyId":"KAAP.…","PrivateKeyData":"<base64 of PKCS #12>"}`, by its password.
     ///
     /// # Errors
     /// [`NotAClientKey`] where it is none, or the password is another.
     pub fn of_client_key_file(file: &[u8], password: &str) -> Result<Self, NotAClientKey> {
+        // The library bounds how long a password becomes a key, but not how often that is asked for, nor a memory of less than a gigabyte.
+        if file.len() > FILE_BYTES {
+            return Err(NotAClientKey("the file is longer than that of a client key"));
+        }
         let file: ClientKeyFile<'_> =
             serde_json::from_slice(file).map_err(|_| NotAClientKey("the file is no client key"))?;
+        if file.private_key_data.windows(SCRYPT.len()).any(|part| part == SCRYPT) {
+            return Err(NotAClientKey("the file is locked by scrypt; client keys are by PBKDF2"));
+        }
         let store = KeyStore::from_pkcs12(&file.private_key_data, password, Pkcs12ImportPolicy::Relaxed);
         let store = store.map_err(|_| NotAClientKey("the file does not open with this password"))?;
         let (_, chain) = store.private_key_chain().ok_or(NotAClientKey("the file holds no private key"))?;
@@ -69,11 +96,20 @@ impl Credentials {
         &self.id
     }
 
-    /// Returns HMAC-SHA256 under the secret of an access key; a client key has none.
+    /// Returns the id that a hello is signed for.
+    pub(crate) fn signed_id(&self) -> &str {
+        match &self.key {
+            Key::Token(token, _) => token,
+            _ => self.id.as_str(),
+        }
+    }
+
+    /// Returns HMAC-SHA256 under the secret of an access key; nothing else has one that signs requests.
     pub(crate) fn mac(&self, message: &[u8]) -> Option<[u8; 32]> {
-        let Key::Secret(secret) = &self.key else { return None };
-        let key = hmac::Key::new(hmac::HMAC_SHA256, secret.expose());
-        Some(hmac::sign(&key, message).as_ref().try_into().expect("HMAC-SHA256 has 32 bytes"))
+        match &self.key {
+            Key::Secret(secret) => Some(mac(secret, message)),
+            _ => None,
+        }
     }
 
     /// Signs what a hello signs; `None` where the system has no randomness.
@@ -87,12 +123,21 @@ impl Credentials {
                 pair.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature).ok()?;
                 Some(Auth::ClientKey { id, signature: Bin::from(signature) })
             }
+            Key::Token(token, secret) => {
+                Some(Auth::Token { token: token.as_str().into(), signature: mac(secret, message) })
+            }
+            Key::Certificate => Some(Auth::Certificate),
             Key::Ec(pair) => {
                 let signature = pair.sign(&random, message).ok()?.as_ref().to_vec();
                 Some(Auth::ClientKey { id, signature: Bin::from(signature) })
             }
         }
     }
+}
+
+fn mac(secret: &Sensitive, message: &[u8]) -> [u8; 32] {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret.expose());
+    hmac::sign(&key, message).as_ref().try_into().expect("HMAC-SHA256 has 32 bytes")
 }
 
 /// The file that users of a client key keep; the SDKs of the cloud read the same.
@@ -124,6 +169,9 @@ impl fmt::Debug for Credentials {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+
     use super::*;
 
     #[test]
@@ -154,6 +202,13 @@ mod tests {
             let error = Credentials::of_client_key_file(file.as_bytes(), "password-1").unwrap_err();
             assert!(error.to_string().contains(told) && !error.to_string().contains("marked"), "{error}");
         }
+        let scrypt = STANDARD.encode([&[0x30, 11][..], SCRYPT].concat());
+        let file = format!(r#"{{"KeyId":"{id}","PrivateKeyData":"{scrypt}"}}"#);
+        let told = |file: &str| {
+            Credentials::of_client_key_file(file.as_bytes(), "password-1").unwrap_err().to_string()
+        };
+        assert!(told(&file).contains("by scrypt"));
+        assert!(told(&" ".repeat(FILE_BYTES + 1)).contains("longer"));
         let key = Sensitive::copied(b"marked");
         let error = Credentials::of_client_key(&id.parse().unwrap(), &key).unwrap_err();
         assert!(error.to_string().contains("none of RSA"), "{error}");

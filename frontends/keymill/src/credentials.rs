@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use keymill_client::{ALPN, ClientOptions, ClientTls, Credentials, Options, Tls};
 use keymill_core::Sensitive;
+use keymill_core::time::Timestamp;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
@@ -15,6 +17,8 @@ use crate::private;
 
 /// Where a server on this machine listens unless told otherwise.
 const DEFAULT_TCP: &str = "127.0.0.1:8471";
+/// The variable that the password of a client key is taken from.
+pub(crate) const PASSWORD: &str = "KEYMILL_CLIENT_KEY_PASSWORD";
 /// What a MessagePack TCP address under TLS begins with.
 const TLS: &str = "tls://";
 
@@ -37,10 +41,13 @@ pub(crate) struct ServerArgs {
     /// Its private key, in PEM, mode 0600 [env: KEYMILL_CLIENT_KEY]
     #[arg(long, global = true, value_name = "FILE", requires = "client_certificate")]
     client_key: Option<PathBuf>,
-    /// File with the access key as JSON, mode 0600; else KEYMILL_ACCESS_KEY_ID and KEYMILL_ACCESS_KEY_SECRET, else the
-    /// file that `keymill login` wrote
+    /// File with the access key as JSON, mode 0600, or of a client key (its password in KEYMILL_CLIENT_KEY_PASSWORD), or of a login
+    /// token; else KEYMILL_ACCESS_KEY_ID and KEYMILL_ACCESS_KEY_SECRET, else the file that `keymill login` wrote
     #[arg(long, global = true, value_name = "FILE")]
     credentials: Option<PathBuf>,
+    /// Log in by the client certificate, and by no access key; over MessagePack TCP alone [env: KEYMILL_BY_CERTIFICATE=1]
+    #[arg(long, global = true, conflicts_with = "credentials")]
+    by_certificate: bool,
 }
 
 /// A server, and the access key to call it with.
@@ -87,6 +94,51 @@ pub(crate) struct CredentialsFile {
     /// The private key of that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) client_key: Option<PathBuf>,
+    /// What else says who calls, in the place of the access key.
+    #[serde(skip)]
+    pub(crate) login: Login,
+}
+
+/// What says who calls.
+#[derive(Default)]
+pub(crate) enum Login {
+    /// The access key.
+    #[default]
+    AccessKey,
+    /// A client key: the text of its file, which opens by a password.
+    ClientKey(Sensitive),
+    /// A login token with its secret.
+    Token(TokenFile),
+    /// The client certificate.
+    Certificate,
+}
+
+/// A login token as a file holds it: the reply of `CreateLoginToken`.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub(crate) struct TokenFile {
+    /// The token.
+    pub(crate) token: String,
+    /// Its secret.
+    pub(crate) secret: String,
+    /// Until when it is taken.
+    pub(crate) not_after: Timestamp,
+}
+
+impl Drop for TokenFile {
+    fn drop(&mut self) {
+        self.secret.zeroize();
+    }
+}
+
+/// Tells a client key's file from others.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+struct ClientKeyForm {
+    #[serde(rename = "KeyId")]
+    _key_id: IgnoredAny,
+    #[serde(rename = "PrivateKeyData")]
+    _private_key_data: IgnoredAny,
 }
 
 impl Drop for CredentialsFile {
@@ -98,9 +150,16 @@ impl Drop for CredentialsFile {
 impl CredentialsFile {
     /// Takes an access key, for a server that is named elsewhere.
     pub(crate) fn of(access_key_id: String, access_key_secret: String) -> Self {
+        let mut file = Self::by(Login::AccessKey);
+        (file.access_key_id, file.access_key_secret) = (access_key_id, access_key_secret);
+        file
+    }
+
+    fn by(login: Login) -> Self {
         Self {
-            access_key_id,
-            access_key_secret,
+            access_key_id: String::new(),
+            access_key_secret: String::new(),
+            login,
             url: None,
             tcp: None,
             ca: None,
@@ -113,9 +172,16 @@ impl CredentialsFile {
     pub(crate) fn read(path: &Path) -> Result<Option<Self>> {
         let Some(text) = private::read(path)? else { return Ok(None) };
         // The parser's own error could quote the secret.
-        let parsed = serde_json::from_slice(text.expose()).map_err(|_| {
+        let json = text.expose();
+        let parsed = serde_json::from_slice(json)
+            .or_else(|_| serde_json::from_slice(json).map(|token| Self::by(Login::Token(token))))
+            .or_else(|_| {
+                let form = serde_json::from_slice::<ClientKeyForm>(json);
+                form.map(|_| Self::by(Login::ClientKey(Sensitive::copied(json))))
+            });
+        let parsed = parsed.map_err(|_| {
             Failure::new(format!("{} is not an access key as JSON", path.display()))
-                .next(r#"write {"AccessKeyId": "…", "AccessKeySecret": "…"} there, optionally with "Tcp" and "Url""#)
+                .next(r#"write {"AccessKeyId": "…", "AccessKeySecret": "…"} there, optionally with "Tcp" and "Url"; or name the file of a client key or of a login token"#)
         })?;
         Ok(Some(parsed))
     }
@@ -157,7 +223,13 @@ pub(crate) fn resolve(args: &ServerArgs) -> Result<CredentialsFile> {
 
 fn resolve_in(args: &ServerArgs, around: &Surroundings<'_>) -> Result<CredentialsFile> {
     let variable = around.variable;
-    let (id, secret) = (variable("KEYMILL_ACCESS_KEY_ID"), variable("KEYMILL_ACCESS_KEY_SECRET"));
+    // Whoever names an access key in the same command means that.
+    let by_certificate = args.by_certificate
+        || args.credentials.is_none() && variable("KEYMILL_BY_CERTIFICATE").is_some_and(|value| value == "1");
+    let (id, secret) = match by_certificate {
+        true => (None, None),
+        false => (variable("KEYMILL_ACCESS_KEY_ID"), variable("KEYMILL_ACCESS_KEY_SECRET")),
+    };
     let of_environment = args.credentials.is_none() && (id.is_some() || secret.is_some());
     let mut found = match (&args.credentials, &around.file) {
         (Some(named), _) => Some(CredentialsFile::read(named)?.ok_or_else(|| {
@@ -174,6 +246,11 @@ fn resolve_in(args: &ServerArgs, around: &Surroundings<'_>) -> Result<Credential
             ));
         };
         found = Some(CredentialsFile::of(access_key_id, access_key_secret));
+    }
+    if by_certificate {
+        let mut file = found.unwrap_or_else(|| CredentialsFile::by(Login::AccessKey));
+        file.login = Login::Certificate;
+        found = Some(file);
     }
     let mut found = found.ok_or_else(no_access_key)?;
     let named =
@@ -209,8 +286,19 @@ impl Target {
 
     /// Takes server and access key from what a file holds.
     pub(crate) fn of_file(file: &CredentialsFile) -> Result<Self> {
-        let id = file.access_key_id.parse().map_err(Failure::because("access key"))?;
-        let credentials = Credentials::new(id, file.access_key_secret.clone());
+        let credentials = match &file.login {
+            Login::Certificate if file.client_certificate.is_none() => {
+                return Err(Failure::wrong_use("a login by certificate needs one")
+                    .next("give --client-certificate FILE and --client-key FILE, and an address with TLS"));
+            }
+            Login::Certificate => Credentials::of_certificate(),
+            Login::Token(token) => Credentials::of_token(token.token.clone(), token.secret.clone()),
+            Login::ClientKey(text) => open_client_key(text)?,
+            Login::AccessKey => {
+                let id = file.access_key_id.parse().map_err(Failure::because("access key"))?;
+                Credentials::new(id, file.access_key_secret.clone())
+            }
+        };
         let has_tls = [&file.tcp, &file.url].into_iter().flatten().any(|address| is_tls(address));
         let tls = has_tls.then(|| open_tls(file)).transpose()?;
         let tcp = file.tcp.as_ref().map(|address| match (address.strip_prefix(TLS), &tls) {
@@ -268,6 +356,14 @@ fn open_tls(file: &CredentialsFile) -> Result<ClientTls> {
         }
     };
     ClientTls::open(&ClientOptions { ca, identity, read_key }, ALPN).map_err(Failure::because("TLS"))
+}
+
+fn open_client_key(file: &Sensitive) -> Result<Credentials> {
+    let password = std::env::var(PASSWORD).map(|text| Sensitive::new(text.into_bytes())).map_err(|_| {
+        Failure::new("no password to open the client key with").next(format!("set {PASSWORD}"))
+    })?;
+    let text = std::str::from_utf8(password.expose()).map_err(Failure::because(PASSWORD))?;
+    Credentials::of_client_key_file(file.expose(), text).map_err(Failure::because("client key"))
 }
 
 fn no_access_key() -> Failure {
@@ -399,6 +495,45 @@ mod tests {
         // One that comes from elsewhere is not needed, and not in the way.
         let variables = [KEY[0], KEY[1], ("KEYMILL_CA", "/absent/ca.pem")];
         assert!(find(ServerArgs::default(), &variables, None).is_ok());
+    }
+
+    #[test]
+    fn a_file_may_hold_a_token_or_a_client_key_as_well() {
+        let (_directory, path) = file();
+        let args = ServerArgs { credentials: Some(path.clone()), ..ServerArgs::default() };
+        let token = r#"{"Token":"KLT.AQ","Secret":"marked","NotAfter":"2026-11-29T18:00:00Z"}"#;
+        private::replace(&path, token.as_bytes()).unwrap();
+        let target = find(args.clone(), &[], None).unwrap();
+        assert_eq!(target.credentials.access_key_id().as_str(), "login-token");
+        let key = r#"{"KeyId":"KAAP.0a1b2c3d-4e5f-4071-8293-a4b5c6d7e8f9","PrivateKeyData":"bWFya2Vk"}"#;
+        private::replace(&path, key.as_bytes()).unwrap();
+        let told = find(args.clone(), &[], None).err().unwrap().to_string();
+        assert!(told.contains("client key") && !told.contains("bWFya2Vk"), "{told}");
+        private::replace(&path, br#"{"Token":"KLT.AQ","Secret":"marked"}"#).unwrap();
+        let told = find(args, &[], None).err().unwrap().to_string();
+        assert!(told.contains("not an access key") && !told.contains("marked"), "{told}");
+    }
+
+    #[test]
+    fn a_login_by_certificate_needs_one_and_no_access_key() {
+        let args =
+            ServerArgs { by_certificate: true, tcp: Some("tls://h:1".into()), ..ServerArgs::default() };
+        let told = find(args.clone(), &[], None).err().unwrap().to_string();
+        assert!(told.contains("--client-certificate"), "{told}");
+        let directory = tempfile::tempdir().unwrap();
+        let (ca, key) = (directory.path().join("ca.pem"), directory.path().join("key.pem"));
+        let pair = rcgen::generate_simple_self_signed(["h".to_owned()]).unwrap();
+        std::fs::write(&ca, pair.cert.pem()).unwrap();
+        private::create(&key, pair.signing_key.serialize_pem().as_bytes()).unwrap();
+        let (ca, certificate, client_key) = (Some(ca.clone()), Some(ca), Some(key));
+        let args = ServerArgs { ca, client_certificate: certificate, client_key, ..args };
+        for variables in [&[][..], &KEY] {
+            let target = find(args.clone(), variables, None).unwrap();
+            assert_eq!(target.credentials.access_key_id().as_str(), "tls-certificate");
+        }
+        let by_variable = ServerArgs { by_certificate: false, ..args };
+        let target = find(by_variable, &[("KEYMILL_BY_CERTIFICATE", "1")], None).unwrap();
+        assert_eq!(target.credentials.access_key_id().as_str(), "tls-certificate");
     }
 
     #[test]

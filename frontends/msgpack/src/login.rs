@@ -114,11 +114,19 @@ fn check(gate: &Gate, frame: &[u8], nonce: &[u8; 32], channel: &Channel) -> Resu
             let offered = Credential::ClientKey { id, signature };
             gate.authenticate("client-key", &offered, &[&signed], source).map_err(blind)
         }
-        Auth::Certificate => {
-            tracing::debug!(peer = ?channel.peer, "a login by a certificate");
-            let why = "this version takes access keys and client keys; certificates are not there yet";
-            Err(refused(Error::new(ErrorKind::UnsupportedAuthentication, why)))
+        Auth::Token { token, signature } => {
+            let signed = hello::signed_bytes(nonce, token, exporter);
+            gate.authenticate_token(token, signature, &signed, source).map_err(blind)
         }
+        Auth::Certificate => match &channel.peer {
+            Some(peer) => gate
+                .authenticate("certificate", &Credential::Certificate(peer), &[&[]], source)
+                .map_err(blind),
+            None => {
+                let why = "no client certificate was shown on this channel";
+                Err(refused(Error::new(ErrorKind::UnsupportedAuthentication, why)))
+            }
+        },
     }
 }
 
@@ -126,7 +134,8 @@ fn check(gate: &Gate, frame: &[u8], nonce: &[u8; 32], channel: &Channel) -> Resu
 fn blind(error: Error) -> Error {
     match error.kind() {
         ErrorKind::AccessKeyUnknown | ErrorKind::SignatureMismatch => {
-            Error::new(ErrorKind::SignatureMismatch, "no access key or client key of this id and signature")
+            let why = "no access key, client key, token or certificate is known by what was shown";
+            Error::new(ErrorKind::SignatureMismatch, why)
         }
         _ => error,
     }

@@ -62,6 +62,13 @@ pub enum Auth<'a> {
         /// Over [`signed_bytes`].
         signature: Bin<'a>,
     },
+    /// HMAC-SHA256 under the secret of a login token.
+    Token {
+        /// The token.
+        token: Cow<'a, str>,
+        /// Over [`signed_bytes`], with the token in the place of an id.
+        signature: [u8; SIGNATURE_BYTES],
+    },
     /// The TLS client certificate is the identity.
     Certificate,
 }
@@ -94,7 +101,7 @@ pub fn encode_challenge(challenge: &Challenge<'_>, out: &mut Vec<u8>) {
 
 /// Appends the frame of a hello.
 pub fn encode_hello(hello: &Hello<'_>, out: &mut Vec<u8>) {
-    let none = AuthFields { r#type: "".into(), access_key_id: None, client_key_id: None, signature: None };
+    let none = AuthFields::default();
     let auth = match &hello.auth {
         Auth::AccessKey { id, signature } => AuthFields {
             r#type: "AccessKey".into(),
@@ -106,6 +113,12 @@ pub fn encode_hello(hello: &Hello<'_>, out: &mut Vec<u8>) {
             r#type: "ClientKey".into(),
             client_key_id: Some(id.clone()),
             signature: Some(signature.clone()),
+            ..none
+        },
+        Auth::Token { token, signature } => AuthFields {
+            r#type: "Token".into(),
+            token: Some(token.clone()),
+            signature: Some(Bin::from(&signature[..])),
             ..none
         },
         Auth::Certificate => AuthFields { r#type: "Certificate".into(), ..none },
@@ -141,27 +154,31 @@ pub fn decode_challenge(frame: &[u8]) -> Result<Challenge<'_>> {
 pub fn decode_hello(frame: &[u8]) -> Result<Hello<'_>> {
     let fields: HelloFields<'_> = read(greeting("Hello", frame)?)?;
     version(fields.version)?;
-    let AuthFields { r#type, access_key_id, client_key_id, signature } = fields.auth;
-    let auth = match (&*r#type, access_key_id, client_key_id, signature) {
-        ("AccessKey", Some(id), None, Some(signature)) => Auth::AccessKey {
-            id,
-            signature: signature[..]
-                .try_into()
-                .map_err(|_| malformed("Auth.Signature: expected 32 bytes"))?,
-        },
-        ("ClientKey", None, Some(id), Some(signature)) => Auth::ClientKey { id, signature },
-        ("Certificate", None, None, None) => Auth::Certificate,
+    let AuthFields { r#type, access_key_id, client_key_id, token, signature } = fields.auth;
+    let mac = |signature: Bin<'_>| {
+        signature[..].try_into().map_err(|_| malformed("Auth.Signature: expected 32 bytes"))
+    };
+    let auth = match (&*r#type, access_key_id, client_key_id, token, signature) {
+        ("AccessKey", Some(id), None, None, Some(signature)) => {
+            Auth::AccessKey { id, signature: mac(signature)? }
+        }
+        ("ClientKey", None, Some(id), None, Some(signature)) => Auth::ClientKey { id, signature },
+        ("Token", None, None, Some(token), Some(signature)) => {
+            Auth::Token { token, signature: mac(signature)? }
+        }
+        ("Certificate", None, None, None, None) => Auth::Certificate,
         ("AccessKey", ..) => {
             return Err(malformed("Auth: AccessKey has the fields AccessKeyId and Signature"));
         }
         ("ClientKey", ..) => {
             return Err(malformed("Auth: ClientKey has the fields ClientKeyId and Signature"));
         }
+        ("Token", ..) => return Err(malformed("Auth: Token has the fields Token and Signature")),
         ("Certificate", ..) => return Err(malformed("Auth: Certificate has no fields")),
         _ => {
             return Err(Error::new(
                 ErrorKind::UnsupportedAuthentication,
-                "Auth.Type is AccessKey, ClientKey or Certificate",
+                "Auth.Type is AccessKey, ClientKey, Token or Certificate",
             ));
         }
     };
@@ -198,7 +215,7 @@ struct HelloFields<'a> {
     auth: AuthFields<'a>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 struct AuthFields<'a> {
     #[serde(borrow)]
@@ -207,6 +224,8 @@ struct AuthFields<'a> {
     access_key_id: Option<Cow<'a, str>>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     client_key_id: Option<Cow<'a, str>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    token: Option<Cow<'a, str>>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     signature: Option<Bin<'a>>,
 }
@@ -293,6 +312,7 @@ mod tests {
         for auth in [
             Auth::AccessKey { id: "AK.12345".into(), signature: [9; 32] },
             Auth::ClientKey { id: "KAAP.1".into(), signature: Bin::from(vec![1; 256]) },
+            Auth::Token { token: "KLT.AQ".into(), signature: [7; 32] },
             Auth::Certificate,
         ] {
             let hello = Hello { client: "test".into(), auth };
@@ -327,6 +347,11 @@ mod tests {
             (hello(b"\x81\xa4Type\xa4None"), ErrorKind::UnsupportedAuthentication, "Auth.Type"),
             (hello(b"\x81\xa4Type\xc4\x09AccessKey"), ErrorKind::MalformedRequest, "Auth.Type"),
             (hello(b"\x81\xa4Type\xa9AccessKey"), ErrorKind::MalformedRequest, "AccessKeyId"),
+            (
+                hello(b"\x82\xa4Type\xa5Token\xa5Token\xa1t"),
+                ErrorKind::MalformedRequest,
+                "Token and Signature",
+            ),
             (
                 hello(b"\x82\xa4Type\xabCertificate\xa9Signature\xc4\0"),
                 ErrorKind::MalformedRequest,

@@ -1,11 +1,12 @@
 //! Client keys: signatures of applications, under keys whose public halves alone are known here.
 
 use std::hint::black_box;
+use std::sync::Arc;
 
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey, VerificationAlgorithm,
 };
-use keymill_core::access::{AccessSnapshot, ClientKeyAlgorithm, Principal};
+use keymill_core::access::{AccessSnapshot, ClientKey, ClientKeyAlgorithm, Principal};
 use keymill_core::id::AccessKeyId;
 use keymill_core::seam::auth::{AuthError, Authenticator, Credential};
 
@@ -27,13 +28,15 @@ impl Authenticator for ClientKeyAuthenticator {
         known: &AccessSnapshot,
     ) -> Result<Principal, AuthError> {
         let Credential::ClientKey { id, signature } = *offered else { return Err(AuthError::Unknown) };
-        let found = id.parse::<AccessKeyId>().ok().and_then(|id| known.client_key(&id));
-        let key = found.or_else(|| known.client_keys().next()).ok_or(AuthError::Unknown)?;
+        let signs = |key: &&Arc<ClientKey>| key.algorithm != ClientKeyAlgorithm::Certificate;
+        let found = id.parse::<AccessKeyId>().ok().and_then(|id| known.client_key(&id)).filter(signs);
+        let key = found.or_else(|| known.client_keys().find(signs)).ok_or(AuthError::Unknown)?;
         let algorithm: &'static dyn VerificationAlgorithm = match key.algorithm {
             ClientKeyAlgorithm::Rsa2048 | ClientKeyAlgorithm::Rsa3072 | ClientKeyAlgorithm::Rsa4096 => {
                 &RSA_PKCS1_2048_8192_SHA256
             }
             ClientKeyAlgorithm::EcP256 => &ECDSA_P256_SHA256_ASN1,
+            ClientKeyAlgorithm::Certificate => return Err(AuthError::Unknown),
         };
         let public = UnparsedPublicKey::new(algorithm, &key.public_key);
         let matches = black_box(public.verify(signed, signature).is_ok());
@@ -54,7 +57,7 @@ mod tests {
         ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair,
     };
     use keymill_core::Timestamp;
-    use keymill_core::access::{Aap, ClientKey, ClientKeyOrigin, Edit};
+    use keymill_core::access::{Aap, ClientKeyOrigin, Edit};
     use keymill_core::id::ClientKeyId;
 
     use super::*;
@@ -69,6 +72,7 @@ mod tests {
             origin: ClientKeyOrigin::User,
             public_key,
             shown: String::new(),
+            certificate: None,
             not_before: Timestamp::from_ms(0),
             not_after: Timestamp::from_ms(u64::MAX),
             created_at: Timestamp::from_ms(0),

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod certificate;
 mod client_key;
 
 use std::fmt;
@@ -12,6 +13,7 @@ use keymill_core::access::{AccessKeyStatus, AccessSnapshot, Principal};
 use keymill_core::id::AccessKeyId;
 use keymill_core::seam::auth::{AccessKeyMac, AuthError, Authenticator, Credential};
 
+pub use certificate::CertificateAuthenticator;
 pub use client_key::ClientKeyAuthenticator;
 
 /// The options of this plugin; there are none yet.
@@ -33,7 +35,7 @@ pub fn open(_config: Config) -> Result<AccessKeyAuthenticator, OpenError> {
 /// # Errors
 /// As of [`open`].
 pub fn all(config: Config) -> Result<Vec<Box<dyn Authenticator>>, OpenError> {
-    Ok(vec![Box::new(open(config)?), Box::new(ClientKeyAuthenticator)])
+    Ok(vec![Box::new(open(config)?), Box::new(ClientKeyAuthenticator), Box::new(CertificateAuthenticator)])
 }
 
 /// The system has no randomness.

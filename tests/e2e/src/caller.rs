@@ -82,7 +82,11 @@ macro_rules! of_key {
 impl Caller {
     /// Logs in.
     pub fn new(live: &Live, credentials: &Credentials) -> Self {
-        let connection = live.connect(credentials);
+        Self::of(live.connect(credentials))
+    }
+
+    /// Asks over a connection that is open.
+    pub fn of(connection: Connection) -> Self {
         connection.set_read_timeout(PATIENCE).expect("a time-out can be set");
         Self { connection }
     }

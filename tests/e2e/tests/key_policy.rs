@@ -79,7 +79,7 @@ fn a_policy_is_in_force_with_the_next_request_on_every_connection_and_after_a_re
     user.decrypt(&blob, &[]).unwrap();
     let site = live.halt();
     let told = audit_lines(&site).iter().filter(|line| line["rule"] == "key-policy 1").count();
-    assert_eq!(told, 2, "the audit names the statement that refused");
+    assert_eq!(told, 7, "the audit names the statement that refused, also where an item names the key");
     verified(&site);
 }
 

@@ -134,6 +134,10 @@ impl AccessSnapshot {
             }
             AddClientKey(key) => {
                 self.check_room(&key.aap)?;
+                if key.certificate.as_ref().is_some_and(|by| self.is_known(by)) {
+                    let why = "a certificate that is known by this is a client key already";
+                    return Err(Error::new(ErrorKind::ResourceExists, why));
+                }
                 Ok(vec![Edit::PutClientKey(key)])
             }
             DeleteClientKey(id) => {

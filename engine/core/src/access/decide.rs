@@ -198,7 +198,7 @@ fn by_grants(snapshot: &AccessSnapshot, asked: &Question<'_>) -> Result<Allows, 
 fn by_policies(snapshot: &AccessSnapshot, asked: &Question<'_>, aap: &AapName) -> Result<Allows, Rule> {
     let key = snapshot.client_key(&asked.principal.access_key).filter(|key| key.aap == *aap);
     let permissions = snapshot.permissions(aap).ok_or(Rule::NoSuchPrincipal)?;
-    if !key.ok_or(Rule::NoSuchPrincipal)?.is_valid_at(asked.now) {
+    if !key.ok_or(Rule::NoSuchPrincipal)?.is_valid_at(asked.now) || !asked.principal.is_at(asked.now) {
         return Err(Rule::NotValidNow);
     }
     let mut allows = Allows { granted: None, is_root: false, otherwise: Rule::Default };
@@ -473,6 +473,7 @@ mod tests {
             origin: ClientKeyOrigin::Kms,
             public_key: Vec::new(),
             shown: String::new(),
+            certificate: None,
             not_before: Timestamp::from_ms(1_000),
             not_after: Timestamp::from_ms(2_000),
             created_at,

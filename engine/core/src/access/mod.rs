@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use aap::{Aap, ClientKey, ClientKeyAlgorithm, ClientKeyOrigin};
+pub use aap::{Aap, ClientKey, ClientKeyAlgorithm, ClientKeyOrigin, KnownBy};
 pub use change::{AccessChange, Edit};
 pub use custom_role::{CustomRole, RoleRef};
 pub use decide::{Decision, Question, Resource, Rule, decide};
@@ -44,17 +44,24 @@ pub struct Principal {
     pub access_key: Arc<AccessKeyId>,
     /// The application access point of a client key.
     pub aap: Option<AapName>,
+    /// Until when it is who it is, where it logged in by a token; not then any more.
+    pub until: Option<Timestamp>,
 }
 
 impl Principal {
     /// Makes the principal of an access key.
     pub fn of_access_key(id: AccessKeyId) -> Self {
-        Self { access_key: Arc::new(id), aap: None }
+        Self { access_key: Arc::new(id), aap: None, until: None }
     }
 
     /// Makes the principal of an application that signed with a client key.
     pub fn of_client_key(id: AccessKeyId, aap: AapName) -> Self {
-        Self { access_key: Arc::new(id), aap: Some(aap) }
+        Self { access_key: Arc::new(id), aap: Some(aap), until: None }
+    }
+
+    /// Tells whether it is who it is at that time.
+    pub fn is_at(&self, now: Timestamp) -> bool {
+        self.until.is_none_or(|until| now < until)
     }
 }
 

@@ -144,6 +144,7 @@ impl Role {
                             | DeleteApplicationAccessPoint
                             | CreateClientKey
                             | RegisterClientKey
+                            | RegisterClientCertificate
                             | DeleteClientKey
                             | CreatePolicy
                             | UpdatePolicy
@@ -171,6 +172,7 @@ impl Role {
                     | GenerateDataKeyPair
                     | GenerateDataKeyPairWithoutPlaintext
                     | GenerateRandom
+                    | CreateLoginToken
                     | ExportDataKey
                     | GenerateAndExportDataKey
                     | BatchEncrypt

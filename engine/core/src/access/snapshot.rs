@@ -7,9 +7,12 @@ use std::sync::Arc;
 use super::network::{NetworkRule, Sources};
 use super::operation_set::OperationSet;
 use super::permission::{PermissionPolicy, Permissions};
-use super::{Aap, AccessKey, AccessKeyStatus, ClientKey, CustomRole, Edit, Principal, Role, RoleRef};
+use super::{
+    Aap, AccessKey, AccessKeyStatus, ClientKey, CustomRole, Edit, KnownBy, Principal, Role, RoleRef,
+};
 use crate::id::{AapName, AccessKeyId, NameMap, NetworkRuleName, PolicyName, RoleName};
 use crate::operation::Operation;
+use crate::seam::auth::PeerCertificate;
 use crate::time::Timestamp;
 
 /// All that decisions read; clones share what they hold.
@@ -18,6 +21,8 @@ pub struct AccessSnapshot {
     /// The access keys by id.
     pub access_keys: NameMap<AccessKeyId, Arc<AccessKey>>,
     client_keys: NameMap<AccessKeyId, Arc<ClientKey>>,
+    /// Those that are TLS certificates, by what these are known by.
+    certificates: HashMap<KnownBy, AccessKeyId>,
     aaps: HashMap<AapName, AapEntry>,
     policies: HashMap<PolicyName, PolicyEntry>,
     network_rules: HashMap<NetworkRuleName, NetworkRuleEntry>,
@@ -58,7 +63,8 @@ impl AccessSnapshot {
             None => self.access_keys.get(id).is_some_and(|key| key.status == AccessKeyStatus::Active),
             Some(aap) => {
                 let key = self.client_keys.get(id);
-                self.aaps.contains_key(aap) && key.is_some_and(|key| key.aap == *aap && key.is_valid_at(now))
+                let is_taken = |key: &Arc<ClientKey>| key.aap == *aap && key.is_valid_at(now);
+                self.aaps.contains_key(aap) && key.is_some_and(is_taken) && principal.is_at(now)
             }
         }
     }
@@ -66,6 +72,23 @@ impl AccessSnapshot {
     /// Finds a client key by the id that a request is signed under.
     pub fn client_key(&self, id: &AccessKeyId) -> Option<&Arc<ClientKey>> {
         self.client_keys.get(id)
+    }
+
+    /// Finds the client key that a TLS certificate stands for: by its fingerprint, else by the one URI that is known. Where its URIs stand
+    /// for several, it is none.
+    pub fn certificate(&self, peer: &PeerCertificate) -> Option<&Arc<ClientKey>> {
+        let find = |by: KnownBy| self.client_keys.get(self.certificates.get(&by)?);
+        let digits = peer.fingerprint.iter().map(|byte| format!("{byte:02x}")).collect();
+        find(KnownBy::Fingerprint(digits)).or_else(|| {
+            let mut found = peer.uris.iter().filter_map(|uri| find(KnownBy::Uri(uri.clone())));
+            let first = found.next()?;
+            found.all(|other| other.id == first.id).then_some(first)
+        })
+    }
+
+    /// Tells whether a client key is a certificate that is known by this already.
+    pub(super) fn is_known(&self, by: &KnownBy) -> bool {
+        self.certificates.contains_key(by)
     }
 
     /// Lists the client keys, in no order.
@@ -172,7 +195,12 @@ impl AccessSnapshot {
             Edit::PutAap(aap) => self.put_aap(aap),
             Edit::RemoveAap(name) => drop(self.aaps.remove(&name)),
             Edit::PutClientKey(key) => self.put_client_key(key),
-            Edit::RemoveClientKey(id) => drop(self.client_keys.remove(&AccessKeyId::from(&id))),
+            Edit::RemoveClientKey(id) => {
+                let removed = self.client_keys.remove(&AccessKeyId::from(&id));
+                if let Some(by) = removed.as_ref().and_then(|key| key.certificate.as_ref()) {
+                    self.certificates.remove(by);
+                }
+            }
             Edit::PutPolicy(policy) => {
                 let name = policy.name.clone();
                 self.insert_policy(policy);
@@ -210,7 +238,11 @@ impl AccessSnapshot {
     }
 
     fn put_client_key(&mut self, key: ClientKey) {
-        self.client_keys.insert(AccessKeyId::from(&key.id), Arc::new(key));
+        let id = AccessKeyId::from(&key.id);
+        if let Some(by) = &key.certificate {
+            self.certificates.insert(by.clone(), id.clone());
+        }
+        self.client_keys.insert(id, Arc::new(key));
     }
 
     fn put_aap(&mut self, aap: Aap) {
@@ -329,6 +361,7 @@ mod tests {
             origin: super::super::ClientKeyOrigin::Kms,
             public_key: Vec::new(),
             shown: String::new(),
+            certificate: None,
             not_before: Timestamp::from_ms(0),
             not_after: Timestamp::from_ms(u64::MAX),
             created_at: Timestamp::from_ms(0),

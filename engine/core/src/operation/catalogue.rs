@@ -209,6 +209,7 @@ catalogue! { <'a>
     DeleteApplicationAccessPoint: Management(DeleteApplicationAccessPointRequest) -> DeleteApplicationAccessPointReply;
     CreateClientKey: Management(CreateClientKeyRequest) -> CreateClientKeyReply<'a>;
     RegisterClientKey: Management(RegisterClientKeyRequest) -> RegisterClientKeyReply;
+    RegisterClientCertificate: Management(RegisterClientCertificateRequest) -> RegisterClientCertificateReply;
     GetClientKey: Read(GetClientKeyRequest) -> GetClientKeyReply;
     ListClientKeys: Read(ListClientKeysRequest) -> ListClientKeysReply;
     DeleteClientKey: Management(DeleteClientKeyRequest) -> DeleteClientKeyReply;
@@ -227,6 +228,7 @@ catalogue! { <'a>
     ListRoles: Read(ListRolesRequest) -> ListRolesReply;
     UpdateRole: Management(UpdateRoleRequest) -> UpdateRoleReply;
     DeleteRole: Management(DeleteRoleRequest) -> DeleteRoleReply;
+    CreateLoginToken: Data(CreateLoginTokenRequest) -> CreateLoginTokenReply;
     ExplainAccess: Read(ExplainAccessRequest) -> ExplainAccessReply;
     DescribeLimits: Read(DescribeLimitsRequest) -> DescribeLimitsReply;
     DescribeRegions: Read(DescribeRegionsRequest) -> DescribeRegionsReply;

@@ -29,6 +29,7 @@ impl Operation {
                 | DeleteApplicationAccessPoint
                 | CreateClientKey
                 | RegisterClientKey
+                | RegisterClientCertificate
                 | GetClientKey
                 | ListClientKeys
                 | DeleteClientKey
@@ -47,6 +48,7 @@ impl Operation {
                 | ListRoles
                 | UpdateRole
                 | DeleteRole
+                | CreateLoginToken
                 | ExplainAccess
                 | DescribeLimits
                 | DescribeRegions

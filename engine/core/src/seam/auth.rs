@@ -38,6 +38,8 @@ pub enum Credential<'a> {
         /// The signature, all of it.
         signature: &'a [u8],
     },
+    /// The TLS certificate that the caller has shown: its channel has verified it, and that the caller holds its key. Nothing else is signed.
+    Certificate(&'a PeerCertificate),
 }
 
 /// How a request is signed with the secret of an access key.

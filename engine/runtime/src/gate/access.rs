@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use keymill_core::access::{
-    Aap, AccessChange, ClientKey, ClientKeyAlgorithm, ClientKeyOrigin, NetworkRule, PermissionPolicy,
-    Resource, SHARED,
+    Aap, AccessChange, ClientKey, ClientKeyAlgorithm, ClientKeyOrigin, KnownBy, NetworkRule,
+    PermissionPolicy, Resource, SHARED,
 };
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::{AapName, AccessKeyId, ClientKeyId, PolicyName, RequestId};
@@ -85,6 +85,7 @@ impl Gate {
                 return Ok(Plan::MakeClientKey(wanted));
             }
             Request::RegisterClientKey(r) => self.plan_registration(r, now)?,
+            Request::RegisterClientCertificate(r) => plan_certificate(r, now)?,
             Request::DeleteClientKey(r) => {
                 let answer = |request_id| Reply::DeleteClientKey(DeleteClientKeyReply { request_id });
                 (AccessChange::DeleteClientKey(r.client_key_id), Box::new(answer))
@@ -195,6 +196,7 @@ impl Gate {
             origin: ClientKeyOrigin::User,
             public_key: public.as_der().to_vec(),
             shown,
+            certificate: None,
             not_before: span.0,
             not_after: span.1,
             created_at: now,
@@ -247,6 +249,7 @@ impl Gate {
             origin: ClientKeyOrigin::Kms,
             public_key: public.as_der().to_vec(),
             shown: packaged.certificate,
+            certificate: None,
             not_before: span.0,
             not_after: span.1,
             created_at: self.now(),
@@ -394,6 +397,41 @@ impl Gate {
         let config = &self.0.shared.config;
         format!("acs:kms:{}:{}:{kind}/{name}", config.region, config.account)
     }
+}
+
+/// Has a TLS certificate stand for a client key.
+fn plan_certificate(r: RegisterClientCertificateRequest, now: Timestamp) -> Result<(AccessChange, Answer)> {
+    let (not_before, not_after) = span(r.not_before, r.not_after, now)?;
+    let by = match (r.fingerprint, r.uri) {
+        (Some(text), None) => KnownBy::fingerprint(&text)?,
+        (None, Some(text)) => KnownBy::uri(&text)?,
+        _ => {
+            let why = "one of Fingerprint and Uri says what the certificate is known by";
+            return Err(Error::new(ErrorKind::InvalidParameter, why));
+        }
+    };
+    let id = ClientKeyId::from_random(random::array()?);
+    let key = ClientKey {
+        id: id.clone(),
+        aap: r.aap_name,
+        algorithm: ClientKeyAlgorithm::Certificate,
+        origin: ClientKeyOrigin::User,
+        public_key: Vec::new(),
+        shown: by.to_string(),
+        certificate: Some(by),
+        not_before,
+        not_after,
+        created_at: now,
+    };
+    let answer = move |request_id| {
+        Reply::RegisterClientCertificate(RegisterClientCertificateReply {
+            client_key_id: id,
+            not_before,
+            not_after,
+            request_id,
+        })
+    };
+    Ok((AccessChange::AddClientKey(key), Box::new(answer)))
 }
 
 /// Rows of `ListClientKeys`, which has no pages, at most: those of one access point always fit.

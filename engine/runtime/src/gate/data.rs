@@ -71,6 +71,10 @@ impl Gate {
                 let reply = GenerateRandomReply { random: random.into(), request_id };
                 job.task = Task::Answered(Box::new(Reply::GenerateRandom(reply)));
             }
+            Request::CreateLoginToken(r) => {
+                let reply = self.create_login_token(job, r)?;
+                job.task = Task::Answered(Box::new(reply));
+            }
             Request::GetManagedDataKey(r) => self.admit_data_key(job, r)?,
             Request::BatchEncrypt(r) => {
                 check_count(r.items.len())?;
@@ -448,7 +452,16 @@ impl Gate {
         };
         let items = Items::locate(frame, items);
         let index = Vec::with_capacity(items.len());
-        Ok(OpenTask { items, contexts, required, slots: Vec::new(), index, max_item_bytes })
+        Ok(OpenTask {
+            items,
+            contexts,
+            required,
+            slots: Vec::new(),
+            allowed_by: None,
+            denied_by: None,
+            index,
+            max_item_bytes,
+        })
     }
 }
 

@@ -85,6 +85,7 @@ fn about(operation: Operation) -> Resource {
         | DeleteApplicationAccessPoint
         | CreateClientKey
         | RegisterClientKey
+        | RegisterClientCertificate
         | GetClientKey
         | ListClientKeys
         | DeleteClientKey
@@ -106,7 +107,8 @@ fn about(operation: Operation) -> Resource {
         | ListTokens
         | DrainToken
         | EnableToken
-        | GenerateRandom => Resource::Nothing,
+        | GenerateRandom
+        | CreateLoginToken => Resource::Nothing,
         _ => Resource::Keys,
     }
 }

@@ -6,6 +6,7 @@ mod data;
 mod explain;
 mod filter;
 mod key_policy;
+mod login_token;
 mod manage;
 mod managed_data_key;
 mod parameters;
@@ -163,8 +164,18 @@ impl Gate {
                 break;
             }
         }
+        self.let_in(&known, outcome, source)
+    }
+
+    /// Lets in whom a login has shown to be known, and counts who is not let in.
+    fn let_in(
+        &self,
+        known: &AccessSnapshot,
+        outcome: Result<Principal, AuthError>,
+        source: Option<IpAddr>,
+    ) -> Result<Principal> {
         // Whoever is known and not admitted was so before its time, or after it.
-        let outcome = outcome.and_then(|principal| match self.is_admitted_by(&known, &principal) {
+        let outcome = outcome.and_then(|principal| match self.is_admitted_by(known, &principal) {
             true => Ok(principal),
             false => Err(AuthError::Inactive),
         });

@@ -266,6 +266,10 @@ pub(crate) struct OpenTask {
     pub(crate) required: Option<CmkId>,
     /// What the right to a key is asked for: `Decrypt`, or `ReEncrypt` for its source.
     pub(crate) slots: Vec<KeySlot>,
+    /// The first rule that let the caller use a key that an item names.
+    pub(crate) allowed_by: Option<Rule>,
+    /// The first rule that did not.
+    pub(crate) denied_by: Option<Rule>,
     pub(crate) index: Vec<Option<u32>>,
     pub(crate) max_item_bytes: usize,
 }
@@ -291,6 +295,17 @@ fn item_cost(bytes: usize) -> u64 {
 const REQUEST_COST: u64 = 700;
 
 impl Job {
+    /// Returns the rule that decided: the first that refused a key, where items name theirs, else the one of the request.
+    pub(crate) fn decided_by(&self) -> Option<&Rule> {
+        let by_items = match &self.task {
+            Task::Open(open) => Some(open),
+            Task::Seal { what: Sealing::Blobs(open), .. } => Some(&**open),
+            _ => None,
+        };
+        let denied = by_items.and_then(|open| open.denied_by.as_ref());
+        denied.or(self.rule.as_ref()).or_else(|| by_items?.allowed_by.as_ref())
+    }
+
     /// Makes the job of a request that nobody waits for.
     pub(crate) fn new(call: Call, operation: Option<Operation>, task: Task) -> Self {
         Self {

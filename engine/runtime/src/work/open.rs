@@ -230,12 +230,19 @@ impl Opener<'_> {
     }
 
     /// Tells whether the caller may do with the key of item `i` what the request asks, under the context of the item.
-    fn may(&self, task: &OpenTask, i: usize, header: &Header) -> bool {
-        let (resource, context) = (Resource::Key(header.cmk), task.contexts.get(i));
-        let has = |right: &Operation| {
-            self.shared.decide_under(self.principal, self.source, *right, resource, context).allowed
-        };
-        self.rights.iter().all(has)
+    fn may(&self, task: &mut OpenTask, i: usize, header: &Header) -> bool {
+        for right in self.rights {
+            let (resource, context) = (Resource::Key(header.cmk), task.contexts.get(i));
+            let decision = self.shared.decide_under(self.principal, self.source, *right, resource, context);
+            match decision.allowed {
+                true => drop(task.allowed_by.get_or_insert(decision.rule)),
+                false => {
+                    task.denied_by.get_or_insert(decision.rule);
+                    return false;
+                }
+            }
+        }
+        true
     }
 }
 

@@ -9,7 +9,7 @@ use clap::Args;
 use keymill_core::operation::DescribeLimitsRequest;
 
 use super::{Api, ask};
-use crate::credentials::{CredentialsFile, ServerArgs, Target, default_file, resolve};
+use crate::credentials::{CredentialsFile, Login, ServerArgs, Target, default_file, resolve};
 use crate::failure::{Failure, Result};
 use crate::{output, private};
 
@@ -29,6 +29,10 @@ pub(crate) struct LoginArgs {
 pub(crate) fn run(args: &LoginArgs) -> Result<()> {
     let path = default_file().ok_or_else(|| Failure::new("neither XDG_CONFIG_HOME nor HOME is set"))?;
     let mut file = resolve(&args.server)?;
+    if !matches!(file.login, Login::AccessKey) {
+        return Err(Failure::wrong_use("only an access key is kept, and this is another way to log in")
+            .next("give it to each command: --credentials FILE, or --by-certificate; or by its variables"));
+    }
     // Later commands may be given in other directories.
     for kept in [&mut file.ca, &mut file.client_certificate, &mut file.client_key].into_iter().flatten() {
         *kept = private::absolute(kept)?;

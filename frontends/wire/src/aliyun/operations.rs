@@ -178,7 +178,7 @@ pub const ALL: &[CloudOperation] = &[
     of(
         "aap",
         "CreateClientKey",
-        "the PKCS #12 is PBES2 with AES-256; up to ten years; beyond the cloud: `RegisterClientKey`, of a public key whose private half never leaves the application",
+        "the PKCS #12 is PBES2 with AES-256; up to ten years; beyond the cloud: `RegisterClientKey`, of a public key whose private half never leaves the application, `RegisterClientCertificate` and `CreateLoginToken`",
     ),
     of("aap", "GetClientKey", ""),
     of("aap", "ListClientKeys", "up to 1,000 rows"),

@@ -117,6 +117,44 @@ pub struct RegisterClientKeyReply {
     pub request_id: RequestId,
 }
 
+/// Has a TLS client certificate stand for a client key: who shows it at a TLS listener that trusts its CA is of the access point. Beyond the
+/// cloud's API.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct RegisterClientCertificateRequest {
+    /// The access point that it is to be of.
+    pub aap_name: AapName,
+    /// SHA-256 of the certificate in DER, in hex; that one alone. Either this or `Uri`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
+    /// A URI of its subject alternative name, such as a SPIFFE id: every certificate with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uri: Option<String>,
+    /// From when on it is taken; now if absent, and then `NotAfter` is, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Timestamp>,
+    /// Until when it is taken; five years later if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<Timestamp>,
+    /// Milliseconds that the request may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+}
+
+/// The reply of `RegisterClientCertificate`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct RegisterClientCertificateReply {
+    /// Its id as a client key.
+    pub client_key_id: ClientKeyId,
+    /// From when on it is taken.
+    pub not_before: Timestamp,
+    /// Until when it is taken.
+    pub not_after: Timestamp,
+    /// The id of the request.
+    pub request_id: RequestId,
+}
+
 /// Describes a client key.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
@@ -140,7 +178,7 @@ pub struct GetClientKeyReply {
     pub key_algorithm: ClientKeyAlgorithm,
     /// Where it was made.
     pub key_origin: ClientKeyOrigin,
-    /// A certificate in PEM; of a key that was registered the public key.
+    /// A certificate in PEM; of a key that was registered the public key; of a TLS certificate what it is known by.
     pub public_key_data: String,
     /// From when on it is taken.
     pub not_before: Timestamp,
@@ -186,7 +224,7 @@ pub struct ClientKeyRow {
     pub key_algorithm: ClientKeyAlgorithm,
     /// Where it was made.
     pub key_origin: ClientKeyOrigin,
-    /// A certificate in PEM; of a key that was registered the public key.
+    /// A certificate in PEM; of a key that was registered the public key; of a TLS certificate what it is known by.
     pub public_key_data: String,
     /// From when on it is taken.
     pub not_before: Timestamp,

@@ -76,9 +76,10 @@ impl Desk {
                     jobs.next();
                 }
                 // Neighbours are mostly let in by one rule; its text is made once.
-                if self.rule.0 != job.rule {
-                    let text = job.rule.as_ref().map_or("none".into(), |rule| rule.to_string().into());
-                    self.rule = (job.rule.clone(), text);
+                let rule = job.decided_by();
+                if self.rule.0.as_ref() != rule {
+                    let text = rule.map_or("none".into(), |rule| rule.to_string().into());
+                    self.rule = (rule.cloned(), text);
                 }
                 let (keys, alike) = (&self.touches, &self.alike);
                 self.shared.provider_names(job.served, &mut providers);
@@ -176,7 +177,7 @@ fn micros(job: &Job, now: Instant) -> u64 {
 /// Tells whether the records of two jobs differ in nothing but their ids and times, the keys that they touched left aside.
 fn is_alike(a: &Job, b: &Job) -> bool {
     a.operation == b.operation
-        && a.rule == b.rule
+        && a.decided_by() == b.decided_by()
         && a.call.principal == b.call.principal
         && a.call.source == b.call.source
         && a.call.frontend == b.call.frontend

@@ -3,20 +3,20 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use keymill_core::Sensitive;
 use keymill_core::id::{AapName, ClientKeyId};
 use keymill_core::operation::{
-    CreateClientKeyRequest, DeleteClientKeyRequest, GetClientKeyRequest, ListClientKeysRequest, Password,
-    RegisterClientKeyRequest, Reply,
+    CreateClientKeyRequest, CreateLoginTokenRequest, DeleteClientKeyRequest, GetClientKeyRequest,
+    ListClientKeysRequest, Password, RegisterClientCertificateRequest, RegisterClientKeyRequest, Reply,
 };
 use keymill_core::time::Timestamp;
 
 use crate::admin::{Api, ask, of_another};
+use crate::credentials::{PASSWORD, TokenFile};
 use crate::failure::{Failure, Result};
 use crate::output::{self, Rows};
 use crate::private;
 
-/// The variable that a password is taken from.
-const PASSWORD: &str = "KEYMILL_CLIENT_KEY_PASSWORD";
 /// Bytes of a file with a public key, at most.
 const PUBLIC_KEY_BYTES: u64 = 16 * 1024;
 
@@ -55,6 +55,37 @@ enum ClientKeyCommand {
         public_key: PathBuf,
         #[command(flatten)]
         span: SpanArgs,
+    },
+    /// Have a TLS client certificate stand for a client key: who shows it over TLS needs no other
+    Certificate {
+        /// The access point that it is of
+        #[arg(value_name = "AAP")]
+        aap: AapName,
+        /// A URI of its subject alternative name, such as spiffe://example/loader: every certificate with it
+        #[arg(
+            long,
+            value_name = "URI",
+            required_unless_present = "fingerprint",
+            conflicts_with = "fingerprint"
+        )]
+        uri: Option<String>,
+        /// SHA-256 of the one certificate in DER, as `openssl x509 -fingerprint -sha256` shows it
+        #[arg(long, value_name = "HEX")]
+        fingerprint: Option<String>,
+        #[command(flatten)]
+        span: SpanArgs,
+    },
+    /// Make a login token of the client key that this command logs in with: --credentials with the file of one
+    ///
+    /// Whoever holds the token is the application over MessagePack TCP until it ends, or the client key does: what a farm of clients is given in the
+    /// place of the key. `--credentials FILE` of every command takes the file.
+    Token {
+        /// Where to write it (mode 0600); the file must not exist yet
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// For how many seconds it is taken: 60 to 43200
+        #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+        seconds: u32,
     },
     /// List client keys
     List {
@@ -115,6 +146,20 @@ pub(super) fn run(api: &Api, args: ClientKeyArgs) -> Result<()> {
             let (id, until) = (&reply.client_key_id, reply.not_after);
             api.done(&reply, format_args!("client key {id} of access point {aap} is taken until {until}"))
         }
+        ClientKeyCommand::Certificate { aap, uri, fingerprint, span } => {
+            let request = RegisterClientCertificateRequest {
+                aap_name: aap.clone(),
+                fingerprint,
+                uri,
+                not_before: span.not_before,
+                not_after: span.not_after,
+                timeout_ms,
+            };
+            let reply = ask!(api, RegisterClientCertificate, request);
+            let (id, until) = (&reply.client_key_id, reply.not_after);
+            api.done(&reply, format_args!("certificate {id} of access point {aap} is taken until {until}"))
+        }
+        ClientKeyCommand::Token { out, seconds } => token(api, seconds, &out),
         ClientKeyCommand::List { aap } => list(api, aap),
         ClientKeyCommand::Show(Named { id }) => {
             let reply = ask!(api, GetClientKey, GetClientKeyRequest { client_key_id: id, timeout_ms });
@@ -160,6 +205,29 @@ fn create(api: &Api, request: CreateClientKeyRequest, out: &Path) -> Result<()> 
         })),
         false => output::line(format_args!(
             "client key {id} of access point {aap} is in {}, and taken until {}",
+            out.display(),
+            reply.not_after
+        )),
+    }
+}
+
+fn token(api: &Api, seconds: u32, out: &Path) -> Result<()> {
+    private::check_new(out)?;
+    let request = CreateLoginTokenRequest { validity_seconds: Some(seconds), timeout_ms: None };
+    let reply = ask!(api, CreateLoginToken, request);
+    let (token, secret) = (reply.token.clone(), reply.secret.clone());
+    let file = TokenFile { token, secret, not_after: reply.not_after };
+    // Reserved at once: a growing buffer would leave copies of the secret behind.
+    let mut text = Vec::with_capacity(1024);
+    serde_json::to_writer(&mut text, &file).map_err(Failure::because("the token"))?;
+    private::create(out, Sensitive::new(text).expose())?;
+    match api.json {
+        // The secret is in the file, and in no pipe.
+        true => output::json(&serde_json::json!({
+            "NotAfter": reply.not_after, "RequestId": reply.request_id, "File": out,
+        })),
+        false => output::line(format_args!(
+            "a login token is in {}, and taken until {}",
             out.display(),
             reply.not_after
         )),
