@@ -11,7 +11,7 @@ pub(crate) type Result<T, E = BenchError> = std::result::Result<T, E>;
 
 impl BenchError {
     /// Says what was tried and why it failed.
-    pub(crate) fn new(what: impl fmt::Display) -> Self {
+    pub fn new(what: impl fmt::Display) -> Self {
         Self(what.to_string())
     }
 
