@@ -9,6 +9,7 @@ mod authorization;
 mod batch;
 mod blob;
 mod certificate;
+mod client_key_file;
 mod context;
 mod envelope;
 mod gateway;

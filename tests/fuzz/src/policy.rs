@@ -70,7 +70,11 @@ pub(crate) fn check(bytes: &[u8]) {
 /// Makes access keys that may do everything with keys, but are not root.
 fn administrators<'a>(ids: impl Iterator<Item = &'a AccessKeyId>) -> AccessSnapshot {
     let roles = [Role::KeyAdministrator, Role::PolicyAdministrator, Role::CryptoServiceKeyUser];
-    let grant = |role: Role| Grant { effect: Effect::Allow, role: role.into(), resources: vec![ResourcePattern::All] };
+    let grant = |role: Role| Grant {
+        effect: Effect::Allow,
+        role: role.into(),
+        resources: vec![ResourcePattern::All],
+    };
     let mut access = AccessSnapshot::default();
     for id in ids {
         let key = AccessKey {

@@ -3,8 +3,8 @@
 use keymill_core::{Error, ErrorKind};
 
 use crate::{
-    access, audit, authorization, batch, blob, certificate, context, envelope, gateway, http, keys, names,
-    parameters, policy, record, root, stream, wire, worker,
+    access, audit, authorization, batch, blob, certificate, client_key_file, context, envelope, gateway,
+    http, keys, names, parameters, policy, record, root, stream, wire, worker,
 };
 
 /// Good input to start from: a name, and the bytes.
@@ -48,6 +48,7 @@ pub(crate) const ALL: &[Target] = &[
     Target { name: "private-key", check: keys::private_key::check, seeds: keys::private_key::seeds },
     Target { name: "sm2", check: keys::sm2::check, seeds: keys::sm2::seeds },
     Target { name: "certificate", check: certificate::check, seeds: certificate::seeds },
+    Target { name: "client-key-file", check: client_key_file::check, seeds: client_key_file::seeds },
     Target { name: "batch", check: batch::check, seeds: batch::seeds },
 ];
 
