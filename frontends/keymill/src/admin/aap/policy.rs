@@ -78,9 +78,12 @@ struct SaysArgs {
     description: Option<String>,
 }
 
+/// Roles and resources, where any were named.
+type Rights = (Option<Vec<RoleRef>>, Option<Vec<ResourcePattern>>);
+
 impl SaysArgs {
     /// Returns the roles and resources that were named; where no role was, they follow from the resources.
-    fn rights(&self, api: &Api) -> Result<(Option<Vec<RoleRef>>, Option<Vec<ResourcePattern>>)> {
+    fn rights(&self, api: &Api) -> Result<Rights> {
         let keys = self.keys.iter().map(|key| api.key_id(key.clone()).map(ResourcePattern::Key));
         let mut resources = keys.collect::<Result<Vec<_>>>()?;
         resources.extend(self.all_keys.then_some(ResourcePattern::AllKeys));
