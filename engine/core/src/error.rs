@@ -88,6 +88,10 @@ pub enum ErrorKind {
     Conflict,
     /// A queue is full; the same request may pass later.
     Busy,
+    /// The caller, or the instance, is over its quota, and nothing is idle; the same request may pass later.
+    OverQuota,
+    /// Too many logins from there failed; another may be tried later.
+    LoginThrottled,
     /// A part that the request needs is down; the same request may pass later.
     Unavailable,
     /// The audit log cannot be written, so audited requests are refused.
@@ -141,13 +145,19 @@ pub enum Limit {
     NetworkRules,
     /// Client keys of an access point.
     ClientKeys,
-    /// Access points, policies or network rules.
+    /// Access keys, access points, policies or network rules.
     AccessRecords,
+    /// Customer master keys.
+    Keys,
+    /// Aliases.
+    Aliases,
+    /// Managed data keys.
+    DataKeys,
 }
 
 impl Limit {
     /// Every limit.
-    pub const ALL: [Limit; 18] = [
+    pub const ALL: [Limit; 21] = [
         Limit::BatchItems,
         Limit::ItemBytes,
         Limit::PlaintextBytes,
@@ -166,6 +176,9 @@ impl Limit {
         Limit::NetworkRules,
         Limit::ClientKeys,
         Limit::AccessRecords,
+        Limit::Keys,
+        Limit::Aliases,
+        Limit::DataKeys,
     ];
 }
 
@@ -198,7 +211,7 @@ pub enum ErrorClass {
 
 impl ErrorKind {
     /// Every kind but the limits, for tables that must be complete.
-    pub const ALL: [ErrorKind; 45] = {
+    pub const ALL: [ErrorKind; 47] = {
         use ErrorKind::*;
         [
             InvalidParameter,
@@ -239,6 +252,8 @@ impl ErrorKind {
             StateConflict,
             Conflict,
             Busy,
+            OverQuota,
+            LoginThrottled,
             Unavailable,
             AuditUnavailable,
             StoreUnavailable,
@@ -277,6 +292,9 @@ impl ErrorKind {
                 Limit::NetworkRules => "Rejected.LimitExceeded.NetworkRules",
                 Limit::ClientKeys => "Rejected.LimitExceeded.ClientKeys",
                 Limit::AccessRecords => "Rejected.LimitExceeded.AccessRecords",
+                Limit::Keys => "Rejected.LimitExceeded.Keys",
+                Limit::Aliases => "Rejected.LimitExceeded.Aliases",
+                Limit::DataKeys => "Rejected.LimitExceeded.DataKeys",
             },
             BodyTooLarge => "Rejected.BodyTooLarge",
             UnsupportedVersion => "InvalidVersion",
@@ -311,6 +329,8 @@ impl ErrorKind {
             StateConflict => "Rejected.StateModifiedFailed",
             Conflict => "Rejected.ConcurrentModification",
             Busy => "Rejected.Throttling",
+            OverQuota => "Throttling.User",
+            LoginThrottled => "Throttling",
             Unavailable | AuditUnavailable | StoreUnavailable => "ServiceUnavailableTemporary",
             Quarantined => "Rejected.Quarantined",
             Deadline => "RequestTimeout",
@@ -341,7 +361,7 @@ impl ErrorKind {
             AliasExists | ResourceExists | AlreadyOpen => ErrorClass::Exists,
             KeyDisabled | KeyPendingDeletion | KeyPendingImport | StateConflict | Conflict
             | ResourceInUse => ErrorClass::State,
-            Busy => ErrorClass::Busy,
+            Busy | OverQuota | LoginThrottled => ErrorClass::Busy,
             Unavailable | AuditUnavailable | StoreUnavailable | Quarantined => ErrorClass::Unavailable,
             Deadline | Cancelled => ErrorClass::Deadline,
             Internal => ErrorClass::Internal,
@@ -468,6 +488,8 @@ mod tests {
             retryable,
             [
                 ErrorKind::Busy,
+                ErrorKind::OverQuota,
+                ErrorKind::LoginThrottled,
                 ErrorKind::Unavailable,
                 ErrorKind::AuditUnavailable,
                 ErrorKind::StoreUnavailable

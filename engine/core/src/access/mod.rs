@@ -1,6 +1,7 @@
 //! Who may do what: principals, roles, grants, permission policies, and the one pure decision over them.
 
 mod aap;
+mod caller;
 mod change;
 mod decide;
 mod explain;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use aap::{Aap, ClientKey, ClientKeyAlgorithm, ClientKeyOrigin};
+pub use caller::Caller;
 pub use change::{AccessChange, Edit};
 pub use decide::{Decision, Question, Resource, Rule, decide};
 pub use explain::explain;

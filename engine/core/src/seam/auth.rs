@@ -40,6 +40,15 @@ pub enum Credential<'a> {
     },
 }
 
+impl Credential<'_> {
+    /// Returns the id of the key that is said to have signed, as the caller spelled it.
+    pub fn id(&self) -> &str {
+        match self {
+            Credential::AccessKey { id, .. } | Credential::ClientKey { id, .. } => id,
+        }
+    }
+}
+
 /// How a request is signed with the secret of an access key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccessKeyMac<'a> {
