@@ -37,7 +37,7 @@ fn a_full_lane_of_a_token_sheds_what_is_over_its_quota() {
     let up = |root: &mut Caller| root.tokens().unwrap()[0].state == "up";
     eventually("the token comes up", || up(&mut root).then_some(()));
     let key = root.create_with(BulkMode::InHsm, Some(Fallback::Saturated)).unwrap();
-    // Reserves invocations, and is all that root may have.
+    // It reserves invocations, and is all that root may have.
     root.encrypt(key, b"x", &[]).unwrap();
     let grants = json!([{ "Role": "RbacPermission/Template/CryptoServiceKeyUser", "Resources": [format!("key/{key}")] }]);
     let other = root.credentials(serde_json::from_value(grants).unwrap());
@@ -49,10 +49,15 @@ fn a_full_lane_of_a_token_sheds_what_is_over_its_quota() {
     let waiting = |live: &Live| metric(live, "keymill_hsm_lane_chunks");
     let mut connection = root.connection;
     let mut send = || {
-        let plaintext = Bin::from(&b"x"[..]);
-        let request =
-            EncryptRequest { key_id: key.key_ref(), plaintext, encryption_context: None, timeout_ms: None };
-        connection.send(&request.into()).unwrap()
+        let request = EncryptRequest {
+            key_id: key.key_ref(),
+            plaintext: Bin::from(&b"x"[..]),
+            encryption_context: None,
+            timeout_ms: None,
+        };
+        let sent = connection.send(&request.into()).unwrap();
+        connection.flush().unwrap();
+        sent
     };
     let first = send();
     eventually("the session has it", || {
