@@ -139,7 +139,8 @@ impl Gate {
         Ok(keymill_crypto::random::array()?)
     }
 
-    /// Tells who signed one of the texts: where a dialect has more than one form of the same request, it may be any.
+    /// Tells who signed one of the texts: where a dialect has more than one form of the same request, it may be any. Once nothing else stands in
+    /// the way of the login, [`Self::logged_in`] is to be told.
     ///
     /// # Errors
     /// One of the unauthenticated kinds, or `LoginThrottled` where too many logins from there failed; it is counted by reason and source.
@@ -169,9 +170,10 @@ impl Gate {
             true => Ok(principal),
             false => Err(AuthError::Inactive),
         });
-        let outcome = outcome.map_err(Error::from);
-        self.note_login(offered.id(), source, outcome.as_ref().err().map(Error::kind));
-        outcome.inspect_err(|error| self.refused_stranger(error.kind(), source))
+        outcome.map_err(Error::from).inspect_err(|error| {
+            self.note_failed_login(error.kind(), source);
+            self.refused_stranger(error.kind(), source);
+        })
     }
 
     /// Counts a caller who was not let in, for metrics and audit.

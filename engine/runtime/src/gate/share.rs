@@ -71,19 +71,23 @@ impl Gate {
         }
     }
 
-    /// Takes what became of a login that was verified. Whoever signs well guesses nothing, be it that the key is not taken at this time.
-    pub(super) fn note_login(&self, id: &str, source: Option<IpAddr>, failed: Option<ErrorKind>) {
+    /// Takes why a login failed. Whoever signs well guesses nothing, be it that the key is not taken at this time.
+    pub(super) fn note_failed_login(&self, failed: ErrorKind, source: Option<IpAddr>) {
         let shared = &self.0.shared;
         let Some(source) = source else { return };
-        match failed {
-            None => shared.logins.succeeded(source, id),
-            Some(ErrorKind::AccessKeyUnknown | ErrorKind::SignatureMismatch) => {
-                if shared.logins.failed(source, self.steady_ms()) {
-                    shared.metrics.login_lockouts.inc();
-                    tracing::debug!(%source, "too many logins from there failed: it is throttled");
-                }
-            }
-            Some(_) => {}
+        if matches!(failed, ErrorKind::AccessKeyUnknown | ErrorKind::SignatureMismatch)
+            && shared.logins.failed(source, self.steady_ms())
+        {
+            shared.metrics.login_lockouts.inc();
+            tracing::debug!(%source, "too many logins from there failed: it is throttled");
+        }
+    }
+
+    /// Takes that a login under `id` is complete: signed well, of this time, and by no replay. From now on it may be tried from there also where
+    /// others are kept out.
+    pub fn logged_in(&self, id: &str, source: Option<IpAddr>) {
+        if let Some(source) = source {
+            self.0.shared.logins.succeeded(source, id);
         }
     }
 

@@ -249,6 +249,9 @@ fn a_source_of_guesses_is_throttled_before_a_signature_is_verified_and_whoever_i
     let made = client.call("CreateAccessKey", &json!({"Grants": [{"Role": "Auditor"}]}));
     let text = |name: &str| made[name].as_str().unwrap().to_owned();
     let fresh = Credentials { id: text("AccessKeyId"), secret: text("AccessKeySecret") };
+    // A request of long ago that somebody kept is signed well, and makes nobody known here.
+    let old = limits().dated(now().as_ms() - 3_600_000).sign(&fresh);
+    assert_eq!(client.send(&old).refusal(), (400, "InvalidTimeStamp.Expired".into()));
     let wrong = Credentials { secret: "x".into(), ..fresh.clone() };
     for _ in 0..3 {
         assert_eq!(client.send(&limits().sign(&wrong)).refusal(), (400, "SignatureDoesNotMatch".into()));
