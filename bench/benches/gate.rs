@@ -1,4 +1,5 @@
-//! The gate without a network: a batch on the caller's thread, beside raw AES-256-GCM of the same batch.
+//! The gate without a network: a batch on the caller's thread, beside raw AES-256-GCM of the same batch; and the same with quotas, which are
+//! counted and exceeded by nobody.
 
 use std::hint::black_box;
 
@@ -25,5 +26,19 @@ fn gate(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, gate);
+fn quotas(c: &mut Criterion) {
+    let (off, on) = (Fixture::start(), Fixture::start_with_quotas());
+    let (off, on) = (off.expect("keymill starts"), on.expect("keymill starts"));
+    let mut group = c.benchmark_group("quota");
+    for (items, item_len) in [(1, 32), (256, 32)] {
+        for (what, fixture) in [("off", &off), ("on", &on)] {
+            let mut sealing = Caller::sealing(fixture, items, item_len);
+            let name = BenchmarkId::new(what, format!("{items}x{item_len}"));
+            group.bench_function(name, |b| b.iter(|| sealing.batch()));
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, gate, quotas);
 criterion_main!(benches);

@@ -2,6 +2,7 @@
 //! listeners on loopback, and a CMK to work under. Everything lies in a directory that goes with it.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -11,10 +12,11 @@ use keymill_core::access::{Effect, Grant, Principal, ResourcePattern, Role};
 use keymill_core::id::{AccessKeyId, CmkId, KeyRef, KeyVersionId};
 use keymill_core::key::{BulkMode, KeySpec, ProtectionLevel};
 use keymill_core::operation::{CreateAccessKeyRequest, CreateKeyRequest, Reply};
+use keymill_core::quota::{Quota, Rate};
 use keymill_crypto::root::RootKeys;
 use keymill_runtime::clock::Clock;
 use keymill_runtime::frontend::Stopper;
-use keymill_runtime::{Engine, EngineConfig, Frontend, Gate, Parts, TokenPart};
+use keymill_runtime::{Engine, EngineConfig, Frontend, Gate, Parts, QuotaConfig, TokenPart};
 
 use crate::error::{BenchError, Result};
 
@@ -49,6 +51,18 @@ impl Fixture {
     /// [`BenchError`] where a part does not start.
     pub fn start_without_audit() -> Result<Self> {
         Self::start_with(EngineConfig { audit: false, ..EngineConfig::default() }, Vec::new())
+    }
+
+    /// Starts one with quotas of requests, items and bytes for callers and for the instance, which nobody exceeds.
+    ///
+    /// # Errors
+    /// [`BenchError`] where a part does not start.
+    pub fn start_with_quotas() -> Result<Self> {
+        let rate = |per_second| Some(Rate::new(per_second, per_second));
+        let plenty = rate(NonZeroU64::MAX);
+        let quota = Quota { requests: plenty, items: plenty, bytes: plenty };
+        let quota = QuotaConfig { instance: quota, caller: quota, ..QuotaConfig::default() };
+        Self::start_with(EngineConfig { quota, ..EngineConfig::default() }, Vec::new())
     }
 
     /// Starts one whose CMK is in tokens.

@@ -88,6 +88,10 @@ pub enum ErrorKind {
     Conflict,
     /// A queue is full; the same request may pass later.
     Busy,
+    /// The caller, or the instance, is over its quota, and nothing is idle; the same request may pass later.
+    OverQuota,
+    /// Too many logins from there failed; another may be tried later.
+    LoginThrottled,
     /// A part that the request needs is down; the same request may pass later.
     Unavailable,
     /// The audit log cannot be written, so audited requests are refused.
@@ -143,13 +147,19 @@ pub enum Limit {
     Roles,
     /// Client keys of an access point.
     ClientKeys,
-    /// Access points, policies or network rules.
+    /// Access keys, access points, policies or network rules.
     AccessRecords,
+    /// Customer master keys.
+    Keys,
+    /// Aliases.
+    Aliases,
+    /// Managed data keys.
+    DataKeys,
 }
 
 impl Limit {
     /// Every limit.
-    pub const ALL: [Limit; 19] = [
+    pub const ALL: [Limit; 22] = [
         Limit::BatchItems,
         Limit::ItemBytes,
         Limit::PlaintextBytes,
@@ -169,6 +179,9 @@ impl Limit {
         Limit::Roles,
         Limit::ClientKeys,
         Limit::AccessRecords,
+        Limit::Keys,
+        Limit::Aliases,
+        Limit::DataKeys,
     ];
 }
 
@@ -201,7 +214,7 @@ pub enum ErrorClass {
 
 impl ErrorKind {
     /// Every kind but the limits, for tables that must be complete.
-    pub const ALL: [ErrorKind; 45] = {
+    pub const ALL: [ErrorKind; 47] = {
         use ErrorKind::*;
         [
             InvalidParameter,
@@ -242,6 +255,8 @@ impl ErrorKind {
             StateConflict,
             Conflict,
             Busy,
+            OverQuota,
+            LoginThrottled,
             Unavailable,
             AuditUnavailable,
             StoreUnavailable,
@@ -281,6 +296,9 @@ impl ErrorKind {
                 Limit::Roles => "Rejected.LimitExceeded.Roles",
                 Limit::ClientKeys => "Rejected.LimitExceeded.ClientKeys",
                 Limit::AccessRecords => "Rejected.LimitExceeded.AccessRecords",
+                Limit::Keys => "Rejected.LimitExceeded.Keys",
+                Limit::Aliases => "Rejected.LimitExceeded.Aliases",
+                Limit::DataKeys => "Rejected.LimitExceeded.DataKeys",
             },
             BodyTooLarge => "Rejected.BodyTooLarge",
             UnsupportedVersion => "InvalidVersion",
@@ -315,6 +333,8 @@ impl ErrorKind {
             StateConflict => "Rejected.StateModifiedFailed",
             Conflict => "Rejected.ConcurrentModification",
             Busy => "Rejected.Throttling",
+            OverQuota => "Throttling.User",
+            LoginThrottled => "Throttling",
             Unavailable | AuditUnavailable | StoreUnavailable => "ServiceUnavailableTemporary",
             Quarantined => "Rejected.Quarantined",
             Deadline => "RequestTimeout",
@@ -345,7 +365,7 @@ impl ErrorKind {
             AliasExists | ResourceExists | AlreadyOpen => ErrorClass::Exists,
             KeyDisabled | KeyPendingDeletion | KeyPendingImport | StateConflict | Conflict
             | ResourceInUse => ErrorClass::State,
-            Busy => ErrorClass::Busy,
+            Busy | OverQuota | LoginThrottled => ErrorClass::Busy,
             Unavailable | AuditUnavailable | StoreUnavailable | Quarantined => ErrorClass::Unavailable,
             Deadline | Cancelled => ErrorClass::Deadline,
             Internal => ErrorClass::Internal,
@@ -472,6 +492,8 @@ mod tests {
             retryable,
             [
                 ErrorKind::Busy,
+                ErrorKind::OverQuota,
+                ErrorKind::LoginThrottled,
                 ErrorKind::Unavailable,
                 ErrorKind::AuditUnavailable,
                 ErrorKind::StoreUnavailable

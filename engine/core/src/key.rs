@@ -316,6 +316,14 @@ impl Cmk {
         }
     }
 
+    /// Checks that `RotateKey` may make one more version of a symmetric key.
+    ///
+    /// # Errors
+    /// `LimitExceeded` where it has as many as that may make.
+    pub fn check_rotation(&self) -> Result<()> {
+        limit::check_room(self.versions.len(), limit::SYMMETRIC_KEY_VERSIONS, Limit::KeyVersions)
+    }
+
     /// Returns how blobs of this key are sealed; `None` where it seals none.
     pub fn algorithm(&self) -> Option<Algorithm> {
         sealed_by(self.spec, self.bulk_mode)

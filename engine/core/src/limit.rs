@@ -1,5 +1,7 @@
 //! Every documented limit in one place, so that `DescribeLimits`, the errors and the checks cannot disagree.
 
+use crate::error::{Error, ErrorKind, Limit, Result};
+
 /// Items in one batch request.
 pub const BATCH_ITEMS: usize = 65_536;
 /// Bytes of plaintext in one item of a batch.
@@ -66,6 +68,8 @@ pub const TAG_ROWS: usize = 200;
 pub const KEY_VERSION_DAYS: u64 = 7;
 /// Versions of a key pair.
 pub const KEY_VERSIONS: usize = 50;
+/// Versions of a symmetric key that `RotateKey` makes; those that are due by themselves come beyond it, too.
+pub const SYMMETRIC_KEY_VERSIONS: usize = 1_000;
 /// Versions of a managed data key.
 pub const DATA_KEY_VERSIONS: usize = 100;
 /// Bytes of wrapped key material: a private key of RSA-4096 behind what wraps its key, and room.
@@ -94,3 +98,60 @@ pub const RESERVED_INVOCATIONS: u64 = 1 << 20;
 pub const RENEWED_AT_INVOCATIONS: u64 = 1 << 31;
 /// Messages under one AES key by random 96-bit nonces, at most (SP 800-38D §8.3).
 pub const MAX_INVOCATIONS: u64 = 1 << 32;
+
+/// How much of each kind callers may make, over all of them. What there is already stays, whatever the limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MaxRecords {
+    /// Customer master keys.
+    pub keys: usize,
+    /// Aliases.
+    pub aliases: usize,
+    /// Managed data keys.
+    pub data_keys: usize,
+    /// Access keys.
+    pub access_keys: usize,
+}
+
+impl Default for MaxRecords {
+    fn default() -> Self {
+        Self { keys: 2_000_000, aliases: 2_000_000, data_keys: 100_000, access_keys: 100_000 }
+    }
+}
+
+/// Checks that one more may be made where there are `count` and may be `max`.
+///
+/// # Errors
+/// `LimitExceeded` where there is no room.
+pub fn check_room(count: usize, max: usize, limit: Limit) -> Result<()> {
+    if count < max {
+        return Ok(());
+    }
+    let what = match limit {
+        Limit::Keys => "customer master keys",
+        Limit::Aliases => "aliases",
+        Limit::DataKeys => "managed data keys",
+        Limit::AccessRecords => "access keys",
+        Limit::KeyVersions => "versions of the key",
+        _ => "of this kind",
+    };
+    Err(Error::new(
+        ErrorKind::LimitExceeded(limit),
+        format!("there are {count} {what} already, and the limit is {max}"),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_room_below_the_limit_and_none_at_it_or_beyond() {
+        check_room(9, 10, Limit::Keys).unwrap();
+        for count in [10, 11] {
+            let error = check_room(count, 10, Limit::Keys).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::LimitExceeded(Limit::Keys));
+            assert!(error.message().contains("10") && error.message().contains("customer master keys"));
+        }
+        check_room(0, 0, Limit::Aliases).unwrap_err();
+    }
+}

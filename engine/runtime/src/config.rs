@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use keymill_core::id::InstanceId;
 use keymill_core::key::{BulkMode, ProtectionLevel};
+use keymill_core::limit::MaxRecords;
 
+use crate::logins::LoginConfig;
 use crate::pool::PoolConfig;
+use crate::quota::QuotaConfig;
 
 /// Options of the engine.
 #[derive(Clone, Debug)]
@@ -53,6 +56,12 @@ pub struct EngineConfig {
     pub protection: ProtectionLevel,
     /// Where AES-GCM of an HSM key runs for which nobody says.
     pub bulk_mode: BulkMode,
+    /// What callers and the instance may take.
+    pub quota: QuotaConfig,
+    /// How failed logins are throttled.
+    pub login: LoginConfig,
+    /// How much callers may make.
+    pub max_records: MaxRecords,
 }
 
 /// When audit files are changed for new ones, and which are kept.
@@ -106,6 +115,9 @@ impl Default for EngineConfig {
             pool: PoolConfig::default(),
             protection: ProtectionLevel::Software,
             bulk_mode: BulkMode::InHsm,
+            quota: QuotaConfig::default(),
+            login: LoginConfig::default(),
+            max_records: MaxRecords::default(),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use actix::Actor;
 use keymill_core::Sensitive;
-use keymill_core::access::{Effect, Grant, ResourcePattern, Role};
+use keymill_core::access::{Caller, Effect, Grant, ResourcePattern, Role};
 use keymill_core::audit::Outcome;
 use keymill_core::error::{Error, Result};
 use keymill_core::id::AccessKeyId;
@@ -37,10 +37,12 @@ use crate::gate::Gate;
 use crate::keyring::Keyring;
 use crate::lane::Lane;
 use crate::load;
+use crate::logins::Logins;
 use crate::metrics::Metrics;
 use crate::nonces::KeptNonces;
 use crate::pool::token::Token;
 use crate::pool::{MAX_CHUNK, Pool, TokenPart};
+use crate::quota::Quotas;
 use crate::remember;
 use crate::retention::Retention;
 use crate::shared::{RequestIds, Shared};
@@ -205,7 +207,9 @@ impl Engine {
             subkeys: SubkeyCache::new(NonZeroUsize::new(config.subkey_cache).unwrap_or(NonZeroUsize::MIN)),
             epoch_limits: EpochLimits::default(),
             audit: hub.clone(),
-            metrics: Metrics::default(),
+            metrics: Metrics::of(&config.instance),
+            quotas: Quotas::new(&config.quota),
+            logins: Logins::new(&config.login),
             buffered: Arc::default(),
             request_ids: RequestIds::new(u64::from_be_bytes(random::array().map_err(random("request ids"))?)),
             store_trouble: parking_lot::Mutex::new(None),
@@ -346,7 +350,7 @@ fn start_system(
     shared: &Arc<Shared>,
     keyring: KeyringActor,
     policy: PolicyActor,
-    lane: Arc<Lane<Arc<AccessKeyId>, crate::actor::CustodyJob>>,
+    lane: Arc<Lane<Caller, crate::actor::CustodyJob>>,
     audit: flume::Sender<AuditMessage>,
 ) -> Result<(actix::System, Actors, JoinHandle<()>), String> {
     let (sender, started) = flume::bounded(1);

@@ -122,12 +122,13 @@ impl<K: Clone + Eq + Hash, T: Divisible> Lane<K, T> {
         self
     }
 
-    /// Adds a job for any session, or for those of one berth, or hands it back at once.
+    /// Adds a job for any session, or for those of one berth, or hands it back at once. Where the lane is full and holds work that is over its
+    /// quota, the newest of that is returned in the place of a job that is not: the caller has it answered.
     ///
     /// # Errors
     /// `Busy` where the lane is full, `Unavailable` where it is closed or has had no such session for longer than its patience; the
     /// job comes back with the error.
-    pub fn submit(&self, principal: &K, berth: Option<usize>, job: T) -> Result<(), (Error, T)> {
+    pub fn submit(&self, principal: &K, berth: Option<usize>, job: T) -> Result<Option<T>, (Error, T)> {
         let mut state = self.state.lock();
         if state.closed {
             return Err((Error::new(ErrorKind::Unavailable, "the crypto pool is shut down"), job));
@@ -137,14 +138,21 @@ impl<K: Clone + Eq + Hash, T: Divisible> Lane<K, T> {
         if self.is_bare(queue, closed) {
             return Err((down(), job));
         }
+        let mut shed = None;
         if queue.jobs.len() >= self.capacity {
-            let message = format!("the queue of the crypto pool holds its limit of {} jobs", self.capacity);
-            return Err((Error::new(ErrorKind::Busy, message).retry_after_ms(50), job));
+            if job.sheddable_since().is_none() {
+                shed = queue.jobs.shed_newest();
+            }
+            if shed.is_none() {
+                let message =
+                    format!("the queue of the crypto pool holds its limit of {} jobs", self.capacity);
+                return Err((Error::new(ErrorKind::Busy, message).retry_after_ms(50), job));
+            }
         }
         queue.jobs.push(principal, 1, job);
         drop(state);
         self.notify(berth);
-        Ok(())
+        Ok(shed)
     }
 
     /// Puts a job that a session could not finish before its principal's others, however full the lane is: it was admitted.
@@ -301,6 +309,35 @@ mod tests {
         let (error, job) = lane.submit(&"b", None, One("b")).unwrap_err();
         assert_eq!((error.kind(), job), (ErrorKind::Busy, One("b")));
         assert!(error.retry_after().is_some());
+    }
+
+    #[derive(Debug, PartialEq)]
+    struct Extra(&'static str, Option<Instant>);
+
+    impl Divisible for Extra {
+        fn part(&self, _budget: u64) -> Part {
+            Part { items: 1, cost: 1, last: true }
+        }
+
+        fn sheddable_since(&self) -> Option<Instant> {
+            self.1
+        }
+    }
+
+    #[test]
+    fn a_full_lane_sheds_what_is_over_its_quota_for_what_is_not() {
+        let lane = Lane::new(2, 8);
+        let now = Some(Instant::now());
+        assert_eq!(lane.submit(&"bulk", None, Extra("over 1", now)).unwrap(), None);
+        let later = now.map(|now| now + Duration::from_secs(1));
+        assert_eq!(lane.submit(&"bulk", None, Extra("over 2", later)).unwrap(), None);
+        let (error, _) = lane.submit(&"bulk", None, Extra("over 3", later)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Busy, "it displaces nobody");
+        let single = |name| lane.submit(&"single", None, Extra(name, None));
+        assert_eq!(single("within 1").unwrap(), Some(Extra("over 2", later)));
+        assert_eq!(single("within 2").unwrap(), Some(Extra("over 1", now)));
+        assert_eq!(single("within 3").unwrap_err().0.kind(), ErrorKind::Busy);
+        assert_eq!(lane.len(), 2);
     }
 
     #[test]

@@ -5,8 +5,10 @@ mod tls;
 
 use std::time::{Duration, Instant};
 
+use crate::config::EngineConfig;
 use crate::pool::{TokenReport, TokenState};
 use keymill_core::error::{ErrorClass, ErrorKind};
+use keymill_core::id::InstanceId;
 use keymill_core::key::Fallback;
 use keymill_core::operation::Operation;
 use keymill_core::seam::audit::Beside;
@@ -74,6 +76,10 @@ pub struct Metrics {
     /// Done by software copies of HSM keys: while the HSM was unavailable, and while its queue was full.
     fallback_items: [IntCounter; 2],
     authentication_failures: IntCounterVec,
+    /// Times that a place was kept out.
+    pub(crate) login_lockouts: IntCounter,
+    /// What became of work that was over its quota.
+    pub(crate) over_quota: OverQuotaSeries,
     /// Uses of keys that wait for their deletion, all of them refused.
     pub(crate) pending_uses: IntCounter,
     /// Connections, by frontend.
@@ -87,6 +93,17 @@ pub struct Metrics {
     sampled: Sampled,
 }
 
+/// What became of work that was over its quota, of the instance.
+#[derive(Clone)]
+pub(crate) struct OverQuotaSeries {
+    /// Requests let in, since nothing waited.
+    pub(crate) admitted: IntCounter,
+    /// Requests refused, since something did.
+    pub(crate) refused: IntCounter,
+    /// Requests, and parts of them, taken out of a full queue for the sake of others.
+    pub(crate) shed: IntCounter,
+}
+
 /// What software stands in for an HSM for.
 const FALLBACKS: [Fallback; 2] = [Fallback::Unavailable, Fallback::Saturated];
 
@@ -98,6 +115,7 @@ struct Sampled {
     buffered: IntGauge,
     keys: IntGauge,
     quarantined: IntGauge,
+    kept_out: IntGauge,
     subkeys: IntGauge,
     subkey_lookups: [IntCounter; 2],
     subkey_evictions: IntCounter,
@@ -268,6 +286,8 @@ pub struct Sample {
     pub keys: usize,
     /// Records that failed their check.
     pub quarantined: usize,
+    /// Places that failed to log in too often and are kept out.
+    pub kept_out: usize,
     /// Subkeys kept for opening.
     pub subkeys: usize,
     /// Hits, misses and evictions of that cache.
@@ -312,6 +332,13 @@ impl Maker<'_> {
 
 impl Default for Metrics {
     fn default() -> Self {
+        Self::of(&EngineConfig::default().instance)
+    }
+}
+
+impl Metrics {
+    /// Makes the series of an instance.
+    pub(crate) fn of(instance: &InstanceId) -> Self {
         let registry = Registry::new();
         let make = Maker(&registry);
         let names = || Operation::ALL.iter().map(|operation| operation.name()).chain(["unknown"]);
@@ -361,6 +388,10 @@ impl Default for Metrics {
             quarantined: make.gauge(
                 "keymill_quarantined_records",
                 "Stored records that failed their check and are refused.",
+            ),
+            kept_out: make.gauge(
+                "keymill_login_sources_throttled",
+                "Sources (an IPv4 address, or a /64 of IPv6) of which logins are refused for now: too many failed.",
             ),
             subkeys: make.gauge("keymill_subkey_cache_entries", "Subkeys kept for opening."),
             subkey_lookups: ["hit", "miss"].map(|result| lookups.with_label_values(&[result])),
@@ -420,10 +451,23 @@ impl Default for Metrics {
                     "Callers who were not let in, by reason.",
                     &["reason"],
                 );
-                for reason in ["unknown", "inactive", "signature", "time", "nonce", "form"] {
+                for reason in ["unknown", "inactive", "signature", "time", "nonce", "throttled", "form"] {
                     failures.with_label_values(&[reason]);
                 }
                 failures
+            },
+            login_lockouts: make.counter(
+                "keymill_login_throttles_total",
+                "Times that a source was throttled since too many of its logins failed: somebody guesses, or has an old key.",
+            ),
+            over_quota: {
+                let work = make.counters(
+                    "keymill_over_quota_total",
+                    "Work over its quota: requests admitted since nothing waited, requests refused, and requests or chunks of them shed from a full queue.",
+                    &["instance", "outcome"],
+                );
+                let of = |outcome| work.with_label_values(&[instance.as_str(), outcome]);
+                OverQuotaSeries { admitted: of("admitted"), refused: of("refused"), shed: of("shed") }
             },
             connections: {
                 let connections = make.keep(
@@ -468,6 +512,7 @@ impl Metrics {
             ErrorKind::SignatureMismatch => "signature",
             ErrorKind::TimestampExpired | ErrorKind::TimestampInvalid => "time",
             ErrorKind::NonceUsed => "nonce",
+            ErrorKind::LoginThrottled => "throttled",
             _ => "form",
         };
         self.authentication_failures.with_label_values(&[reason]).inc();
@@ -500,6 +545,7 @@ impl Metrics {
         s.buffered.set(sample.buffered as i64);
         s.keys.set(sample.keys as i64);
         s.quarantined.set(sample.quarantined as i64);
+        s.kept_out.set(sample.kept_out as i64);
         s.subkeys.set(sample.subkeys as i64);
         let raise = |counter: &IntCounter, to: u64| counter.inc_by(to.saturating_sub(counter.get()));
         raise(&s.subkey_lookups[0], sample.subkey_counts[0]);

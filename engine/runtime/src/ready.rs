@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::hash::Hash;
+use std::time::Instant;
 
 use keymill_core::id::NameMap;
 
@@ -10,6 +11,11 @@ use keymill_core::id::NameMap;
 pub trait Divisible {
     /// Returns how many items a part that costs about `budget` holds, at least one, and what it costs.
     fn part(&self, budget: u64) -> Part;
+
+    /// Tells since when it is there, of work that may be shed for the sake of other: it is over its quota, and nothing of it was done.
+    fn sheddable_since(&self) -> Option<Instant> {
+        None
+    }
 }
 
 /// A part of a job.
@@ -29,6 +35,15 @@ struct Flow<T> {
     weight: u64,
     /// Whether its principal stands in the ring: never twice.
     stands: bool,
+    /// How many of its jobs may be shed.
+    sheddable: usize,
+}
+
+impl<T: Divisible> Flow<T> {
+    fn of(jobs: VecDeque<T>, weight: u64, stands: bool) -> Self {
+        let sheddable = jobs.iter().filter(|job| job.sheddable_since().is_some()).count();
+        Self { jobs, deficit: 0, weight, stands, sheddable }
+    }
 }
 
 /// Jobs that wait, by principal. A principal stands in the ring while it has jobs, but for the time that an unfinished one of them
@@ -40,12 +55,21 @@ pub struct ReadyQueue<K, T> {
     in_hand: Vec<K>,
     quantum: u64,
     len: usize,
+    /// How many jobs may be shed.
+    sheddable: usize,
 }
 
 impl<K: Clone + Eq + Hash, T: Divisible> ReadyQueue<K, T> {
     /// Makes an empty queue that gives each principal about `quantum` nanoseconds of work in turn.
     pub fn new(quantum: u64) -> Self {
-        Self { flows: NameMap::default(), ring: VecDeque::new(), in_hand: Vec::new(), quantum, len: 0 }
+        Self {
+            flows: NameMap::default(),
+            ring: VecDeque::new(),
+            in_hand: Vec::new(),
+            quantum,
+            len: 0,
+            sheddable: 0,
+        }
     }
 
     /// Has principals get so much in each turn that begins from now on.
@@ -66,28 +90,52 @@ impl<K: Clone + Eq + Hash, T: Divisible> ReadyQueue<K, T> {
     /// Adds a job of `principal` behind its others.
     pub fn push(&mut self, principal: &K, weight: u64, job: T) {
         self.len += 1;
+        let sheddable = usize::from(job.sheddable_since().is_some());
+        self.sheddable += sheddable;
         if let Some(flow) = self.flows.get_mut(principal) {
             // It stands in the ring already, or will once its job in hand is put back.
             flow.weight = weight;
+            flow.sheddable += sheddable;
             flow.jobs.push_back(job);
         } else {
             self.ring.push_back(principal.clone());
-            self.flows.insert(
-                principal.clone(),
-                Flow { jobs: VecDeque::from([job]), deficit: 0, weight, stands: true },
-            );
+            self.flows.insert(principal.clone(), Flow::of(VecDeque::from([job]), weight, true));
         }
+    }
+
+    /// Takes back the newest of the jobs that may be shed, where there is one.
+    pub fn shed_newest(&mut self) -> Option<T> {
+        if self.sheddable == 0 {
+            return None;
+        }
+        let newest_of = |(principal, flow): (&K, &Flow<T>)| {
+            let (at, since) = flow
+                .jobs
+                .iter()
+                .enumerate()
+                .rev()
+                .find_map(|(at, job)| Some((at, job.sheddable_since()?)))?;
+            Some((since, principal.clone(), at))
+        };
+        let flows = self.flows.iter().filter(|(_, flow)| flow.sheddable > 0);
+        let (_, principal, at) = flows.filter_map(newest_of).max_by_key(|(since, ..)| *since)?;
+        let flow = self.flows.get_mut(&principal)?;
+        // A flow that has none left goes when its turn comes.
+        let job = flow.jobs.remove(at)?;
+        flow.sheddable -= 1;
+        self.sheddable -= 1;
+        self.len -= 1;
+        Some(job)
     }
 
     /// Puts a job that is not finished back before its principal's others.
     pub fn put_back(&mut self, principal: &K, weight: u64, job: T) {
         self.len += 1;
-        let flow = self.flows.entry(principal.clone()).or_insert(Flow {
-            jobs: VecDeque::new(),
-            deficit: 0,
-            weight,
-            stands: false,
-        });
+        let flow =
+            self.flows.entry(principal.clone()).or_insert_with(|| Flow::of(VecDeque::new(), weight, false));
+        let sheddable = usize::from(job.sheddable_since().is_some());
+        flow.sheddable += sheddable;
+        self.sheddable += sheddable;
         // Who has something left of its turn goes on with it; who has not waits for the next.
         if std::mem::replace(&mut flow.stands, true) {
             // A job that was done and has to be done again: its principal did not leave the ring.
@@ -115,6 +163,9 @@ impl<K: Clone + Eq + Hash, T: Divisible> ReadyQueue<K, T> {
             let mut unfinished = false;
             while left > 0 && flow.deficit > 0 && !unfinished {
                 let Some(job) = flow.jobs.pop_front() else { break };
+                let sheddable = usize::from(job.sheddable_since().is_some());
+                flow.sheddable -= sheddable;
+                self.sheddable -= sheddable;
                 let part = job.part(flow.deficit.min(left));
                 flow.deficit = flow.deficit.saturating_sub(part.cost);
                 left = left.saturating_sub(part.cost);
@@ -191,7 +242,7 @@ impl<K: Clone + Eq + Hash, T: Divisible> ReadyQueue<K, T> {
     pub fn drain(&mut self) -> Vec<T> {
         self.ring.clear();
         self.in_hand.clear();
-        self.len = 0;
+        (self.len, self.sheddable) = (0, 0);
         self.flows.drain().flat_map(|(_, flow)| flow.jobs).collect()
     }
 }
@@ -328,6 +379,61 @@ mod tests {
         }
         let (a, b, c) = (total["a"] as f64, total["b"] as f64, total["c"] as f64);
         assert!((a / b - 1.0).abs() < 0.05 && (c / a - 3.0).abs() < 0.2, "{total:?}");
+    }
+
+    /// A job that is over its quota since then, or is not.
+    struct Extra(&'static str, Option<Instant>);
+
+    impl Divisible for Extra {
+        fn part(&self, _budget: u64) -> Part {
+            Part { items: 1, cost: 100, last: true }
+        }
+
+        fn sheddable_since(&self) -> Option<Instant> {
+            self.1
+        }
+    }
+
+    #[test]
+    fn what_is_over_its_quota_is_shed_newest_first_and_nothing_else_ever() {
+        let mut queue = ReadyQueue::new(2_500);
+        let at = |s| Some(Instant::now() + std::time::Duration::from_secs(s));
+        for (who, name, since) in [
+            ("a", "a1", at(10)),
+            ("b", "b1", at(30)),
+            ("a", "a2", at(40)),
+            ("a", "a3", None),
+            ("c", "c1", None),
+            ("b", "b2", at(20)),
+        ] {
+            queue.push(&who, 1, Extra(name, since));
+        }
+        // b's order is not that of its times: its last one goes before.
+        let shed: Vec<_> = std::iter::from_fn(|| queue.shed_newest()).map(|job| job.0).collect();
+        assert_eq!(shed, ["a2", "b2", "b1", "a1"]);
+        assert_eq!(queue.len(), 2);
+        let mut parts = Vec::new();
+        queue.take(10_000, &mut parts);
+        let left: Vec<_> = parts.drain(..).map(|(job, _)| job.0).collect();
+        assert_eq!((left, queue.is_empty()), (vec!["a3", "c1"], true));
+        queue.push(&"b", 1, Extra("b3", None));
+        queue.take(10_000, &mut parts);
+        assert_eq!(parts.len(), 1, "one whose jobs were all shed comes back as any other");
+    }
+
+    #[test]
+    fn what_was_taken_is_shed_no_more_and_what_is_put_back_is() {
+        let mut queue = ReadyQueue::new(2_500);
+        queue.push(&"a", 1, Extra("a1", Some(Instant::now())));
+        let mut parts = Vec::new();
+        queue.take(100, &mut parts);
+        assert!(queue.shed_newest().is_none());
+        queue.put_back(&"a", 1, parts.pop().unwrap().0);
+        assert_eq!(queue.shed_newest().map(|job| job.0), Some("a1"));
+        assert!(queue.shed_newest().is_none() && queue.is_empty());
+        queue.push(&"a", 1, Extra("a2", Some(Instant::now())));
+        assert_eq!(queue.drain().len(), 1);
+        assert!(queue.shed_newest().is_none(), "nor what was drained");
     }
 
     #[test]

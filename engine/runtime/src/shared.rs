@@ -6,11 +6,14 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use actix::Recipient;
-use keymill_core::access::{AccessSnapshot, Decision, KeyPolicy, Principal, Question, Resource, decide};
+use keymill_core::access::{
+    AccessSnapshot, Caller, Decision, KeyPolicy, Principal, Question, Resource, decide,
+};
 use keymill_core::context::EncryptionContext;
-use keymill_core::error::{Error, ErrorKind};
-use keymill_core::id::{AccessKeyId, CmkId, RequestId};
+use keymill_core::error::{Error, ErrorKind, Limit};
+use keymill_core::id::{CmkId, RequestId};
 use keymill_core::key::{Cmk, KeySpec, KeyState, KeyVersionMaterial, ProtectionLevel};
+use keymill_core::limit;
 use keymill_core::operation::Operation;
 use keymill_core::seam::auth::Authenticator;
 use keymill_core::seam::provider::{CryptoProvider, KeyCustody, KeyHandle, PublicHalf, StoredKey};
@@ -28,10 +31,12 @@ use crate::clock::Clock;
 use crate::config::EngineConfig;
 use crate::keyring::{CmkEntry, Keyring, VersionEntry};
 use crate::lane::Lane;
+use crate::logins::Logins;
 use crate::metrics::Metrics;
 use crate::nonces::KeptNonces;
 use crate::pool::chunk::Chunk;
 use crate::pool::{MAX_CHUNK, Pool};
+use crate::quota::Quotas;
 use crate::records;
 use crate::snapshot::Published;
 use crate::work::Fault;
@@ -53,7 +58,7 @@ pub(crate) struct Shared {
     /// The tokens, if there are any.
     pub(crate) pool: Pool,
     /// The lane in front of the threads that use software keys where that takes long, or is counted.
-    pub(crate) software: Lane<Arc<AccessKeyId>, Box<Chunk>>,
+    pub(crate) software: Lane<Caller, Box<Chunk>>,
     /// Has invocations of a key version reserved; set once the keyring actor runs.
     pub(crate) reserver: OnceLock<Recipient<Reserve>>,
     pub(crate) authenticators: HashMap<&'static str, Box<dyn Authenticator>>,
@@ -64,6 +69,10 @@ pub(crate) struct Shared {
     pub(crate) epoch_limits: EpochLimits,
     pub(crate) audit: Arc<AuditHub>,
     pub(crate) metrics: Metrics,
+    /// What callers and the instance may take.
+    pub(crate) quotas: Quotas,
+    /// Logins that failed, and who logged in.
+    pub(crate) logins: Logins,
     /// Bytes of requests and answers held over all connections.
     pub(crate) buffered: Arc<AtomicUsize>,
     pub(crate) request_ids: RequestIds,
@@ -76,6 +85,22 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Checks that one more of a kind may be made.
+    ///
+    /// # Errors
+    /// `LimitExceeded` where there are as many as there may be.
+    pub(crate) fn check_room(&self, limit: Limit) -> Result<(), Error> {
+        let max = &self.config.max_records;
+        let (count, max) = match limit {
+            Limit::Keys => (self.keyring.len(), max.keys),
+            Limit::Aliases => (self.keyring.alias_count(), max.aliases),
+            Limit::DataKeys => (self.keyring.data_key_count(), max.data_keys),
+            Limit::AccessRecords => (self.access.read().access_keys.len(), max.access_keys),
+            _ => return Ok(()),
+        };
+        limit::check_room(count, max, limit)
+    }
+
     /// Tells whether `principal`, who asks from `source`, may do `operation` on `resource`, by what is published now.
     pub(crate) fn decide(
         &self,

@@ -253,6 +253,7 @@ mod tests {
     use super::*;
     use crate::fake::{self, SECRET, Session};
     use keymill_core::id::RequestId;
+    use keymill_core::limit::MaxRecords;
     use keymill_core::operation::{
         DescribeLimitsReply, DescribeLimitsRequest, Operation, RotateKeyReply, RotateKeyRequest,
     };
@@ -266,7 +267,15 @@ mod tests {
     }
 
     fn limits(session: &mut Session, id: u64) {
-        session.reply(id, &Reply::DescribeLimits(DescribeLimitsReply::gather(fake::REQUEST, 1 << 24, 1024)));
+        session.reply(
+            id,
+            &Reply::DescribeLimits(DescribeLimitsReply::gather(
+                fake::REQUEST,
+                1 << 24,
+                1024,
+                MaxRecords::default(),
+            )),
+        );
     }
 
     fn rotate() -> RotateKeyRequest {

@@ -220,6 +220,7 @@ mod tests {
     use super::*;
     use crate::fake::{self, SECRET};
     use keymill_core::id::{KeyRef, RequestId};
+    use keymill_core::limit::MaxRecords;
     use keymill_core::operation::{DescribeLimitsReply, DescribeLimitsRequest, EncryptRequest};
     use keymill_core::{Error, ErrorKind};
     use keymill_wire::request::decode_json;
@@ -297,7 +298,7 @@ mod tests {
     fn a_reply_is_read() {
         let (client, server) = serve(|stream| {
             read_request(&stream);
-            let limits = DescribeLimitsReply::gather(fake::REQUEST, 1 << 24, 1024);
+            let limits = DescribeLimitsReply::gather(fake::REQUEST, 1 << 24, 1024, MaxRecords::default());
             respond(&stream, "200 OK", &json_reply(&Reply::DescribeLimits(limits)));
         });
         let reply = client.call(DescribeLimitsRequest::default(), &fake::credentials(SECRET)).unwrap();

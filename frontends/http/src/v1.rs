@@ -121,6 +121,7 @@ async fn serve(
     }
     let key = &verified.principal.access_key;
     worker.nonces.take(key, &verified.nonce, gate.now()).inspect_err(stranger)?;
+    gate.logged_in(key.as_str(), source);
 
     let call = Call {
         request_id: taken.request_id,

@@ -80,6 +80,7 @@ pub(crate) async fn log_in<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     buffer.advance(LENGTH_BYTES);
     let frame = buffer.split_to(length);
     let principal = check(gate, &frame, &nonce, channel).map_err(fatal)?;
+    gate.logged_in(principal.access_key.as_str(), channel.source);
     out.clear();
     hello::encode_welcome(&Welcome { principal: principal.to_string() }, &mut out);
     write.write_all(&out).await?;

@@ -40,7 +40,8 @@ pub fn status(kind: ErrorKind) -> u16 {
         KeyDisabled | KeyPendingDeletion | KeyPendingImport | StateConflict | Conflict
         | ResourceExists | ResourceInUse => 409,
         BodyTooLarge => 413,
-        Busy => 429,
+        // The cloud documents 400 for the latter two; what backs off looks for 429.
+        Busy | OverQuota | LoginThrottled => 429,
         Internal => 500,
         Unavailable | AuditUnavailable | StoreUnavailable | Quarantined => 503,
     }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::RequestId;
-use crate::limit;
+use crate::limit::{self, MaxRecords};
 
 /// Tells every limit.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -38,8 +38,32 @@ pub struct DescribeLimitsReply {
     pub tags: u64,
     /// Versions of a key pair.
     pub key_versions: u64,
+    /// Versions of a symmetric key that `RotateKey` makes.
+    #[serde(default)]
+    pub symmetric_key_versions: u64,
+    /// Versions of a managed data key.
+    #[serde(default)]
+    pub data_key_versions: u64,
     /// Bytes of the policy of a key.
     pub policy_bytes: u64,
+    /// Customer master keys, of all callers.
+    #[serde(default)]
+    pub keys: u64,
+    /// Aliases, of all callers.
+    #[serde(default)]
+    pub aliases: u64,
+    /// Managed data keys, of all callers.
+    #[serde(default)]
+    pub managed_data_keys: u64,
+    /// Access keys, of all callers.
+    #[serde(default)]
+    pub access_keys: u64,
+    /// Application access points, policies and network rules, of each.
+    #[serde(default)]
+    pub access_records: u64,
+    /// Client keys of an application access point.
+    #[serde(default)]
+    pub client_keys: u64,
     /// Milliseconds that a request may take unless it says otherwise.
     pub default_timeout_ms: u64,
     /// Milliseconds that a request may ask for.
@@ -55,8 +79,13 @@ pub struct DescribeLimitsReply {
 }
 
 impl DescribeLimitsReply {
-    /// Gathers the limits; frame and in-flight limits are the listener's.
-    pub fn gather(request_id: RequestId, max_frame_bytes: usize, max_in_flight: usize) -> Self {
+    /// Gathers the limits; frame and in-flight limits are the listener's, those of records the installation's.
+    pub fn gather(
+        request_id: RequestId,
+        max_frame_bytes: usize,
+        max_in_flight: usize,
+        records: MaxRecords,
+    ) -> Self {
         Self {
             batch_items: limit::BATCH_ITEMS as u64,
             batch_item_bytes: limit::BATCH_ITEM_BYTES as u64,
@@ -68,7 +97,15 @@ impl DescribeLimitsReply {
             grant_resources: limit::GRANT_RESOURCES as u64,
             tags: limit::TAGS as u64,
             key_versions: limit::KEY_VERSIONS as u64,
+            symmetric_key_versions: limit::SYMMETRIC_KEY_VERSIONS as u64,
+            data_key_versions: limit::DATA_KEY_VERSIONS as u64,
             policy_bytes: limit::POLICY_BYTES as u64,
+            keys: records.keys as u64,
+            aliases: records.aliases as u64,
+            managed_data_keys: records.data_keys as u64,
+            access_keys: records.access_keys as u64,
+            access_records: limit::ACCESS_RECORDS as u64,
+            client_keys: limit::CLIENT_KEYS as u64,
             default_timeout_ms: limit::DEFAULT_TIMEOUT_MS,
             max_timeout_ms: limit::MAX_TIMEOUT_MS,
             page_size: limit::PAGE_SIZE as u64,

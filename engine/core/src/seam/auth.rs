@@ -42,6 +42,16 @@ pub enum Credential<'a> {
     Certificate(&'a PeerCertificate),
 }
 
+impl Credential<'_> {
+    /// Returns the id of the key that is said to have signed, as the caller spelled it; a certificate has none, and cannot be guessed.
+    pub fn id(&self) -> Option<&str> {
+        match self {
+            Credential::AccessKey { id, .. } | Credential::ClientKey { id, .. } => Some(id),
+            Credential::Certificate(_) => None,
+        }
+    }
+}
+
 /// How a request is signed with the secret of an access key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccessKeyMac<'a> {

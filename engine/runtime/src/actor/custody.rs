@@ -4,8 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
+use keymill_core::access::Caller;
 use keymill_core::error::{Error, ErrorKind, Result};
-use keymill_core::id::AccessKeyId;
 use keymill_core::key::{
     BulkMode, Fallback, KeyCheck, KeySpec, KeyUsage, ProtectionLevel, WrappingAlgorithm,
 };
@@ -39,7 +39,7 @@ pub(crate) struct CustodyJob {
     /// The berth of the token that it is for, where it is for one alone.
     pub(crate) berth: Option<usize>,
     pub(crate) deadline: Instant,
-    pub(crate) principal: Arc<AccessKeyId>,
+    pub(crate) principal: Caller,
     /// Sessions that could not do it.
     pub(crate) attempts: u32,
     /// Whose hands it is in.
@@ -124,7 +124,7 @@ impl CustodyJob {
         wanted: Wanted,
         berth: Option<usize>,
         deadline: Instant,
-        principal: Arc<AccessKeyId>,
+        principal: Caller,
     ) -> Result<(Self, oneshot::Receiver<Result<Made>>)> {
         let copy = match wanted.protection == ProtectionLevel::Software || wanted.fallback.is_never() {
             true => None,
@@ -140,7 +140,7 @@ impl CustodyJob {
         wanted: Adopt,
         berth: usize,
         deadline: Instant,
-        principal: Arc<AccessKeyId>,
+        principal: Caller,
     ) -> (Self, oneshot::Receiver<Result<Made>>) {
         let (reply, made) = oneshot::channel();
         let task = Task::Adopt { wanted, reply };
@@ -153,7 +153,7 @@ impl CustodyJob {
         spec: KeySpec,
         usage: KeyUsage,
         deadline: Instant,
-        principal: Arc<AccessKeyId>,
+        principal: Caller,
     ) -> (Self, oneshot::Receiver<Result<Made>>) {
         let (reply, made) = oneshot::channel();
         let task = Task::Import { wrapped, spec, usage, reply };
@@ -166,7 +166,7 @@ impl CustodyJob {
         algorithm: WrappingAlgorithm,
         berth: usize,
         deadline: Instant,
-        principal: Arc<AccessKeyId>,
+        principal: Caller,
     ) -> (Self, oneshot::Receiver<Result<Made>>) {
         let (reply, made) = oneshot::channel();
         let task = Task::MakeWrapping { spec, algorithm, reply };
@@ -178,7 +178,7 @@ impl CustodyJob {
         import: WrappedImport,
         berth: usize,
         deadline: Instant,
-        principal: Arc<AccessKeyId>,
+        principal: Caller,
     ) -> (Self, oneshot::Receiver<Result<Made>>) {
         let (reply, made) = oneshot::channel();
         let task = Task::ImportWrapped { import: Box::new(import), reply };
@@ -190,7 +190,7 @@ impl CustodyJob {
         key: StoredKey,
         berth: usize,
         deadline: Instant,
-        principal: Arc<AccessKeyId>,
+        principal: Caller,
     ) -> (Self, oneshot::Receiver<Result<()>>) {
         let (reply, destroyed) = oneshot::channel();
         let task = Task::Destroy { key, is_wrapping: true, reply };
@@ -205,7 +205,7 @@ impl CustodyJob {
         key: StoredKey,
         berth: Option<usize>,
         deadline: Instant,
-        principal: Arc<AccessKeyId>,
+        principal: Caller,
     ) -> (Self, oneshot::Receiver<Result<()>>) {
         let (reply, destroyed) = oneshot::channel();
         let task = Task::Destroy { key, is_wrapping: false, reply };
@@ -292,13 +292,13 @@ impl Divisible for CustodyJob {
 /// must load meanwhile.
 pub(crate) struct CustodyActor {
     custody: Box<dyn KeyCustody>,
-    lane: Arc<Lane<Arc<AccessKeyId>, CustodyJob>>,
+    lane: Arc<Lane<Caller, CustodyJob>>,
 }
 
 impl CustodyActor {
     pub(crate) fn start(
         shared: &Arc<Shared>,
-        lane: &Arc<Lane<Arc<AccessKeyId>, CustodyJob>>,
+        lane: &Arc<Lane<Caller, CustodyJob>>,
         number: usize,
     ) -> Result<std::thread::JoinHandle<()>, String> {
         let custody = shared.provider.custody().map_err(|error| error.to_string())?;

@@ -17,9 +17,9 @@ mod wrapped;
 use std::sync::Arc;
 
 use actix::{Addr, Handler, Message};
+use keymill_core::access::Caller;
 use keymill_core::audit::{KeyTouch, RecordStamp};
 use keymill_core::error::{Error, ErrorKind, Result};
-use keymill_core::id::AccessKeyId;
 
 pub use software::{ArbiterHandle, SoftwareActor};
 
@@ -55,7 +55,7 @@ pub(crate) struct Actors {
     pub(crate) policy: Addr<PolicyActor>,
     /// In the order of the pool's tokens.
     pub(crate) tokens: Vec<Addr<TokenActor>>,
-    pub(crate) lane: Arc<Lane<Arc<AccessKeyId>, CustodyJob>>,
+    pub(crate) lane: Arc<Lane<Caller, CustodyJob>>,
     pub(crate) audit: flume::Sender<AuditMessage>,
     /// The arbiter that management operations run on.
     pub(crate) control: actix::ArbiterHandle,

@@ -252,7 +252,7 @@ impl SessionActor {
         for mut chunk in batch.drain(..) {
             if chunk.fault.is_none() && chunk.is_unfinished() {
                 if chunk.attempts < ATTEMPTS {
-                    let principal = Arc::clone(&chunk.principal);
+                    let principal = chunk.principal.clone();
                     self.pool().lane.restore(&principal, chunk.berth, chunk);
                     continue;
                 }

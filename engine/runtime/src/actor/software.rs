@@ -6,10 +6,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, WrapFuture};
+use keymill_core::access::Caller;
 use keymill_core::error::{Error, ErrorKind, Result};
-use keymill_core::id::AccessKeyId;
 use prometheus::IntGauge;
 
+use crate::metrics::OverQuotaSeries;
 use crate::pool::chunk::{Home, Return};
 use crate::ready::ReadyQueue;
 use crate::shared::Shared;
@@ -24,7 +25,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Does the ready software work of one arbiter.
 pub struct SoftwareActor {
     desk: Option<Desk>,
-    ready: ReadyQueue<Arc<AccessKeyId>, Box<Job>>,
+    ready: ReadyQueue<Caller, Box<Job>>,
+    max_queued: usize,
+    over_quota: OverQuotaSeries,
     budget: u64,
     queued: Arc<AtomicUsize>,
     slicing: bool,
@@ -40,7 +43,10 @@ pub struct ArbiterHandle {
     addr: Addr<SoftwareActor>,
     queued: Arc<AtomicUsize>,
     max_queued: usize,
+    /// Jobs that may wait before one that is over its quota is refused.
+    idle_jobs: usize,
     in_flight: IntGauge,
+    over_quota: OverQuotaSeries,
 }
 
 impl ArbiterHandle {
@@ -49,16 +55,26 @@ impl ArbiterHandle {
         self.queued.load(Ordering::Relaxed)
     }
 
-    /// Hands over jobs; those that find the queue full are refused there, with a record.
+    /// Hands over jobs; those that find the queue full, or are over their quota and find it not idle, are refused there, with a record.
     pub fn submit(&self, mut jobs: Vec<Box<Job>>) {
         let before = self.queued.fetch_add(jobs.len(), Ordering::Relaxed);
-        for job in jobs.iter_mut().skip(self.max_queued.saturating_sub(before)) {
-            let message = format!("the queue of the crypto pool holds its limit of {} jobs", self.max_queued);
-            job.refuse(Error::new(ErrorKind::Busy, message).retry_after_ms(20));
+        for (at, job) in jobs.iter_mut().enumerate() {
+            let Some(over) = job.over_quota else { continue };
+            if job.is_refused() {
+                continue;
+            }
+            match before + at < self.idle_jobs.min(self.max_queued) {
+                true => self.over_quota.admitted.inc(),
+                false => {
+                    self.over_quota.refused.inc();
+                    job.refuse(over.error());
+                }
+            }
         }
         self.in_flight.add(jobs.len() as i64);
+        let fit = self.max_queued.saturating_sub(before);
         // The mailbox is bounded by the jobs in it: every sender counts them first.
-        self.addr.do_send(Submit(jobs));
+        self.addr.do_send(Submit { jobs, fit });
     }
 
     /// Finishes what waits and closes the desk.
@@ -74,6 +90,8 @@ impl SoftwareActor {
         let actor = Self {
             desk: Some(Desk::open_at(shared, DeskKind::Arbiter, home.clone())?),
             ready: ReadyQueue::new(QUANTUM),
+            max_queued: shared.config.max_queued_jobs,
+            over_quota: shared.metrics.over_quota.clone(),
             budget: shared.config.slice.as_nanos() as u64,
             queued: queued.clone(),
             slicing: false,
@@ -82,10 +100,12 @@ impl SoftwareActor {
             unfinished: Vec::new(),
         };
         let max_queued = shared.config.max_queued_jobs;
+        let idle_jobs = shared.config.quota.idle_jobs;
+        let over_quota = shared.metrics.over_quota.clone();
         let in_flight = shared.metrics.in_flight.clone();
         let addr = actor.start();
         let _set_once = home.0.set(addr.clone());
-        Ok(ArbiterHandle { addr, queued, max_queued, in_flight })
+        Ok(ArbiterHandle { addr, queued, max_queued, idle_jobs, in_flight, over_quota })
     }
 
     /// Works for one slice, then lets the arbiter look at its connections before the next.
@@ -121,6 +141,19 @@ impl SoftwareActor {
         }
     }
 
+    /// Refuses the newest of what waits over its quota, so that the queue has room for work that is within; false where there is none.
+    fn make_room(&mut self) -> bool {
+        let Some(mut job) = self.ready.shed_newest() else { return false };
+        if let Some(over) = job.over_quota {
+            job.refuse(over.error());
+        }
+        self.over_quota.shed.inc();
+        // It waits for its turn to be recorded and answered, as every refusal does.
+        let principal = job.call().principal.caller();
+        self.ready.push(&principal, 1, job);
+        true
+    }
+
     /// Tells whether there is nothing to do, be it that jobs wait for tokens.
     fn is_idle(&self) -> bool {
         self.ready.is_empty() && !self.desk.as_ref().is_some_and(Desk::is_behind)
@@ -129,7 +162,7 @@ impl SoftwareActor {
     fn put_back(&mut self) {
         // Last first, so that each principal's order is kept.
         while let Some(job) = self.unfinished.pop() {
-            let principal = job.call().principal.access_key.clone();
+            let principal = job.call().principal.caller();
             self.ready.put_back(&principal, 1, job);
         }
     }
@@ -172,7 +205,11 @@ impl Actor for SoftwareActor {
     }
 }
 
-struct Submit(Vec<Box<Job>>);
+/// Jobs, of which so many fit into the queue.
+struct Submit {
+    jobs: Vec<Box<Job>>,
+    fit: usize,
+}
 
 impl Message for Submit {
     type Result = ();
@@ -181,9 +218,14 @@ impl Message for Submit {
 impl Handler<Submit> for SoftwareActor {
     type Result = ();
 
-    fn handle(&mut self, Submit(jobs): Submit, ctx: &mut Self::Context) {
-        for job in jobs {
-            let principal = job.call().principal.access_key.clone();
+    fn handle(&mut self, Submit { jobs, fit }: Submit, ctx: &mut Self::Context) {
+        for (at, mut job) in jobs.into_iter().enumerate() {
+            if at >= fit && !job.is_refused() && !self.make_room() {
+                let message =
+                    format!("the queue of the crypto pool holds its limit of {} jobs", self.max_queued);
+                job.refuse(Error::new(ErrorKind::Busy, message).retry_after_ms(20));
+            }
+            let principal = job.call().principal.caller();
             self.ready.push(&principal, 1, job);
         }
         if !self.slicing {

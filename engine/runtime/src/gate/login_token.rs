@@ -52,8 +52,11 @@ impl Gate {
         signed: &[u8],
         source: Option<std::net::IpAddr>,
     ) -> Result<Principal> {
+        let opened = self.0.shared.login_tokens.open(token);
+        let id = opened.as_ref().map_or(token, |(claims, _)| claims.client_key.as_str());
+        self.check_login(id, source).inspect_err(|error| self.refused_stranger(error.kind(), source))?;
         let known = self.0.shared.access.read();
-        let outcome = match self.0.shared.login_tokens.open(token) {
+        let outcome = match opened {
             None => Err(AuthError::Unknown),
             Some((_, secret)) if !is_signed_with(&secret, signed, signature) => Err(AuthError::Mismatch),
             Some((claims, _)) => match known.client_key(&claims.client_key) {

@@ -206,14 +206,14 @@ impl Gate {
                 Ok(done(Reply::CreateKey(CreateKeyReply { key_metadata, request_id }), changed))
             }
             Plan::AdoptKey { description, wanted, token } => {
-                let principal = call.principal.access_key.clone();
+                let principal = call.principal.caller();
                 let (job, adopted) = CustodyJob::adopt(wanted, token, deadline, principal.clone());
                 let lane = &self.0.shared.pool.control;
                 lane.submit(&principal, Some(token), job).map_err(|(error, _)| error)?;
                 let made = adopted.await.map_err(|_| shut_down())?.map_err(told)?;
                 actors.served_by(made.by);
                 let material = Material::Made(Box::new(made));
-                let creator = (*principal).clone();
+                let creator = (*call.principal.access_key).clone();
                 let (protection, fallback) = (ProtectionLevel::Hsm, Fallback::Never);
                 let create = CreateCmk {
                     material,
@@ -377,7 +377,7 @@ impl Gate {
         berth: Option<usize>,
         deadline: std::time::Instant,
     ) -> Result<Made> {
-        let principal = call.principal.access_key.clone();
+        let principal = call.principal.caller();
         let (job, made) = CustodyJob::make(&self.0.shared, wanted, berth, deadline, principal.clone())?;
         let lane = match wanted.protection {
             ProtectionLevel::Hsm => &self.0.shared.pool.control,
@@ -407,7 +407,7 @@ impl Gate {
             };
             return self.generate(call, wanted, None, deadline).await;
         };
-        let principal = call.principal.access_key.clone();
+        let principal = call.principal.caller();
         let (job, made) = CustodyJob::make_wrapping(spec, algorithm, berth, deadline, principal.clone());
         let lane = &self.0.shared.pool.control;
         lane.submit(&principal, Some(berth), job).map_err(|(error, _)| error)?;
@@ -423,7 +423,7 @@ impl Gate {
         bytes: Vec<u8>,
         deadline: std::time::Instant,
     ) -> Result<Made> {
-        let principal = call.principal.access_key.clone();
+        let principal = call.principal.caller();
         let Begun { spec, usage, bulk_mode, wrapping, algorithm, berth, check, .. } = begun;
         let (job, made, lane) = match berth {
             None => {

@@ -13,6 +13,7 @@ mod parameters;
 mod plan;
 mod read;
 mod role;
+mod share;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -141,10 +142,11 @@ impl Gate {
         Ok(keymill_crypto::random::array()?)
     }
 
-    /// Tells who signed one of the texts: where a dialect has more than one form of the same request, it may be any.
+    /// Tells who signed one of the texts: where a dialect has more than one form of the same request, it may be any. Once nothing else stands in
+    /// the way of the login, [`Self::logged_in`] is to be told.
     ///
     /// # Errors
-    /// One of the unauthenticated kinds; it is counted by reason and source.
+    /// One of the unauthenticated kinds, or `LoginThrottled` where too many logins from there failed; it is counted by reason and source.
     pub fn authenticate(
         &self,
         scheme: &str,
@@ -156,6 +158,9 @@ impl Gate {
         let authenticator = shared.authenticators.get(scheme).ok_or_else(|| {
             Error::new(ErrorKind::UnsupportedAuthentication, "this way of logging in is not offered here")
         })?;
+        if let Some(id) = offered.id() {
+            self.check_login(id, source).inspect_err(|error| self.refused_stranger(error.kind(), source))?;
+        }
         let known = shared.access.read();
         let mut outcome = Err(AuthError::Mismatch);
         for text in signed {
@@ -179,7 +184,10 @@ impl Gate {
             true => Ok(principal),
             false => Err(AuthError::Inactive),
         });
-        outcome.map_err(Error::from).inspect_err(|error| self.refused_stranger(error.kind(), source))
+        outcome.map_err(Error::from).inspect_err(|error| {
+            self.note_failed_login(error.kind(), source);
+            self.refused_stranger(error.kind(), source);
+        })
     }
 
     /// Counts a caller who was not let in, for metrics and audit.
@@ -240,9 +248,19 @@ impl Gate {
             ..Job::new(call, Some(operation), unopened)
         });
         match self.admit(&mut job, request, frame, is_text) {
-            Ok(None) => Opened::Job(job),
-            Ok(Some(plan)) => Opened::Managed(Box::new(Managed::new(*job, plan))),
+            Ok(None) => {
+                self.share_data(&mut job);
+                Opened::Job(job)
+            }
+            Ok(Some(plan)) => match self.share_managed(&job) {
+                Ok(()) => Opened::Managed(Box::new(Managed::new(*job, plan))),
+                Err(error) => {
+                    job.refuse(error);
+                    Opened::Job(job)
+                }
+            },
             Err(error) => {
+                self.share_refused(&job);
                 job.refuse(error);
                 Opened::Job(job)
             }
@@ -300,6 +318,10 @@ impl Gate {
     /// # Errors
     /// `Unavailable` or `AuditUnavailable` where no desk can be opened.
     pub fn perform(&self, job: Box<Job>) -> Result<Finished> {
+        if job.over_quota.is_some() {
+            // The caller's thread does it: nothing waits.
+            self.0.shared.metrics.over_quota.admitted.inc();
+        }
         let desk = self.0.desks.lock().pop();
         let mut desk = match desk {
             Some(desk) => desk,
@@ -346,6 +368,7 @@ impl Gate {
             buffered: shared.buffered.load(Ordering::Relaxed),
             keys: shared.keyring.len(),
             quarantined: shared.quarantined,
+            kept_out: shared.logins.kept_out(self.steady_ms()),
             subkeys: shared.subkeys.len(),
             subkey_counts: [shared.subkeys.hits(), shared.subkeys.misses(), shared.subkeys.evictions()],
             audit_counts: [

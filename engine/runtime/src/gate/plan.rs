@@ -110,6 +110,7 @@ impl Gate {
         match request {
             Request::CreateKey(r) => {
                 self.require(job, Operation::CreateKey, Resource::Keys)?;
+                self.0.shared.check_room(Limit::Keys)?;
                 let spec = r.key_spec.unwrap_or(KeySpec::Aes256);
                 let usage = r.key_usage.unwrap_or(spec.usages()[0]);
                 let protection = r.protection_level.unwrap_or(self.0.shared.config.protection);
@@ -149,6 +150,7 @@ impl Gate {
             }
             Request::AdoptKey(r) => {
                 self.require(job, Operation::AdoptKey, Resource::Keys)?;
+                self.0.shared.check_room(Limit::Keys)?;
                 let spec = r.key_spec.unwrap_or(KeySpec::Aes256);
                 let usage = r.key_usage.unwrap_or(spec.usages()[0]);
                 // Where an object of the token says what it is for, what the configuration says of others does not count.
@@ -229,6 +231,7 @@ impl Gate {
                     let why = "a key whose material is imported has one version";
                     return Err(Error::new(ErrorKind::Unsupported, why));
                 }
+                entry.cmk.check_rotation()?;
                 Ok(Plan::Rotate { id: entry.cmk.id, pair: false })
             }
             Request::CreateKeyVersion(r) => {

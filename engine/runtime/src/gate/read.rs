@@ -170,7 +170,8 @@ impl Gate {
             Request::DescribeLimits(_) => {
                 self.require(job, Operation::DescribeLimits, Resource::Nothing)?;
                 let (frame, in_flight) = (self.max_frame_bytes(), self.max_in_flight());
-                Ok(Reply::DescribeLimits(DescribeLimitsReply::gather(request_id, frame, in_flight)))
+                let records = self.0.shared.config.max_records;
+                Ok(Reply::DescribeLimits(DescribeLimitsReply::gather(request_id, frame, in_flight, records)))
             }
             Request::ListResourceTags(r) => {
                 let entry = self.find_key(job, id_only(&r.key_id)?, Operation::ListResourceTags)?;

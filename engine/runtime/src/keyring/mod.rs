@@ -239,6 +239,16 @@ impl Keyring {
         self.len() == 0
     }
 
+    /// Returns the number of aliases.
+    pub(crate) fn alias_count(&self) -> usize {
+        self.aliases.read().len()
+    }
+
+    /// Returns the number of managed data keys.
+    pub(crate) fn data_key_count(&self) -> usize {
+        self.data_keys.read().len()
+    }
+
     /// Returns the aliases, by name, of which `keep` is true.
     pub fn aliases(&self, keep: impl Fn(&CmkId) -> bool) -> Vec<(AliasName, CmkId)> {
         let aliases = self.aliases.read();

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use keymill_core::id::{AccessKeyId, KeyVersionId};
+use keymill_core::access::Caller;
+use keymill_core::id::KeyVersionId;
 use keymill_core::key::Fallback;
 use keymill_core::seam::provider::{
     AeadBatch, AeadItem, CryptoSession, DecryptJob, DeriveJob, KeyHandle, SessionLost, SignJob,
@@ -12,6 +13,7 @@ use keymill_core::seam::provider::{
 use zeroize::Zeroize;
 
 use crate::keyring::{CmkEntry, VersionEntry};
+use crate::quota::OverQuota;
 use crate::ready::{Divisible, Part};
 use crate::work::{Cancel, Fault, PairJob, Served};
 
@@ -42,7 +44,7 @@ pub(crate) enum Work {
 /// A part of a job for one session.
 pub(crate) struct Chunk {
     pub(crate) tag: Tag,
-    pub(crate) principal: Arc<AccessKeyId>,
+    pub(crate) principal: Caller,
     pub(crate) entry: Arc<CmkEntry>,
     pub(crate) version: Arc<VersionEntry>,
     /// The berth of the token that its key stays in, where it does.
@@ -55,6 +57,8 @@ pub(crate) struct Chunk {
     /// Sessions that were lost over it, though they had lived since it was cut.
     pub(crate) attempts: u32,
     pub(crate) home: Arc<dyn Home>,
+    /// That its job is over its quota, where it is.
+    pub(crate) over_quota: Option<OverQuota>,
     /// Why none of it could be done.
     pub(crate) fault: Option<Fault>,
     /// Why it is software's to do, where it is.
@@ -144,6 +148,10 @@ impl Drop for Chunk {
 impl Divisible for Box<Chunk> {
     fn part(&self, _budget: u64) -> Part {
         Part { items: 1, cost: self.operations() as u64, last: true }
+    }
+
+    fn sheddable_since(&self) -> Option<Instant> {
+        self.over_quota.is_some().then_some(self.since)
     }
 }
 

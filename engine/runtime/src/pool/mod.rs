@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use keymill_core::access::Caller;
 use keymill_core::blob::Algorithm;
 use keymill_core::error::{Error, ErrorKind, Result};
-use keymill_core::id::{AccessKeyId, KeyVersionId};
+use keymill_core::id::KeyVersionId;
 use keymill_core::key::{BulkMode, Cmk, Fallback, KeySpec, KeyUsage, WrappingAlgorithm, sealed_by};
 use keymill_core::seam::provider::ProviderProfile;
 use keymill_crypto::epoch::EpochLimits;
@@ -67,8 +68,8 @@ fn away(serial: &str) -> Error {
 /// The tokens of an engine and the lanes in front of them.
 pub(crate) struct Pool {
     pub(crate) config: PoolConfig,
-    pub(crate) lane: Lane<Arc<AccessKeyId>, Box<Chunk>>,
-    pub(crate) control: Lane<Arc<AccessKeyId>, CustodyJob>,
+    pub(crate) lane: Lane<Caller, Box<Chunk>>,
+    pub(crate) control: Lane<Caller, CustodyJob>,
     pub(crate) tokens: Vec<Arc<Token>>,
     stopped: AtomicBool,
 }

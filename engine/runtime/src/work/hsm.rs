@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use keymill_core::Timestamp;
+use keymill_core::access::Caller;
 use keymill_core::blob::Algorithm;
 use keymill_core::error::{Error, ErrorKind};
 use keymill_core::key::ProtectionLevel;
@@ -17,6 +18,9 @@ use super::desk::{Desk, opener};
 use super::open::{self, plaintext_len};
 use super::{Destination, Fault, Job, Sealing, Served, Task, seal};
 use crate::keyring::{Keyring, Use};
+use crate::lane::Lane;
+use crate::pool::chunk::Chunk;
+use crate::shared::Shared;
 
 /// Where a destination seals.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -33,6 +37,23 @@ pub(super) fn where_sealed(to: &Destination) -> Where {
         (Algorithm::Xaes256Gcm, ProtectionLevel::Software) => Where::Here,
         (Algorithm::Xaes256Gcm, ProtectionLevel::Hsm) => Where::HereByEpochOfToken,
         _ => Where::Away,
+    }
+}
+
+impl Job {
+    /// Returns the lane that its items are for, where they do not stay with its arbiter. Of what is to be opened nobody knows yet.
+    pub(crate) fn lane<'s>(&self, shared: &'s Shared) -> Option<&'s Lane<Caller, Box<Chunk>>> {
+        let of = |protection| match protection {
+            ProtectionLevel::Software => &shared.software,
+            ProtectionLevel::Hsm => &shared.pool.lane,
+        };
+        match &self.task {
+            Task::Seal { what: Sealing::Pair(_), .. } => Some(&shared.software),
+            Task::Seal { to, .. } if where_sealed(to) == Where::Away => Some(of(to.entry.cmk.protection)),
+            Task::Compute(task) => Some(of(task.entry.cmk.protection)),
+            Task::Open(_) if !shared.pool.is_empty() => Some(&shared.pool.lane),
+            Task::Seal { .. } | Task::Open(_) | Task::Answered(_) | Task::Refused(_) => None,
+        }
     }
 }
 

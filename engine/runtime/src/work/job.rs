@@ -14,11 +14,13 @@ use keymill_core::id::{CmkId, DataKeyName, DataKeyVersionId, KeyVersionId};
 use keymill_core::key::{Fallback, KeySpec, ProtectionLevel, SignAlgorithm};
 use keymill_core::limit;
 use keymill_core::operation::{ItemError, Operation, Reply};
+use keymill_core::quota::Taken;
 
 use super::compute::Computation;
 use super::{Export, Items, MadePair, Served, Sheet, WantedPair};
 use crate::gate::Call;
 use crate::keyring::{CmkEntry, VersionEntry};
+use crate::quota::OverQuota;
 use crate::ready::{Divisible, Part};
 
 /// A request that waits for its turn.
@@ -47,6 +49,8 @@ pub struct Job {
     pub(crate) waits: bool,
     /// Whether it is only tried.
     pub(crate) is_dry_run: bool,
+    /// That it is over its quota, where it is: it was let in since nothing waited, and goes first where there is too much.
+    pub(crate) over_quota: Option<OverQuota>,
     /// Why software copies of HSM keys did some of it, where they did.
     pub(crate) fallback: Option<Fallback>,
     /// Who did its items.
@@ -326,6 +330,7 @@ impl Job {
             trip: None,
             waits: false,
             is_dry_run: false,
+            over_quota: None,
             fallback: None,
             served: Served::default(),
             export: None,
@@ -352,9 +357,28 @@ impl Job {
         self.len() == 0
     }
 
+    /// Tells whether it is a refusal.
+    pub(crate) fn is_refused(&self) -> bool {
+        matches!(self.task, Task::Refused(_))
+    }
+
     /// Returns who asked.
     pub fn call(&self) -> &Call {
         &self.call
+    }
+
+    /// Returns what the job takes of a quota beside being a request.
+    pub(crate) fn taken(&self) -> Taken {
+        let len_of = |items: &Items| (0..items.len()).map(|i| items.item_len(i) as u64).sum::<u64>();
+        let bytes = match &self.task {
+            Task::Seal { what: Sealing::Plaintexts { items, .. }, .. } => len_of(items),
+            Task::Seal { what: Sealing::Blobs(open), .. } => len_of(&open.items),
+            Task::Seal { what: Sealing::DataKeys { count, bytes, .. }, .. } => *count as u64 * *bytes as u64,
+            Task::Open(open) => len_of(&open.items),
+            Task::Compute(task) => len_of(&task.items),
+            Task::Seal { what: Sealing::Pair(_), .. } | Task::Answered(_) | Task::Refused(_) => 0,
+        };
+        Taken { items: self.len() as u64, bytes }
     }
 
     fn cost_of(&self, i: usize) -> u64 {
@@ -450,6 +474,11 @@ impl Divisible for Box<Job> {
             at += 1;
         }
         Part { items: at - self.next, cost, last: at == total }
+    }
+
+    fn sheddable_since(&self) -> Option<Instant> {
+        let is_untouched = self.next == 0 && self.trip.is_none() && !matches!(self.task, Task::Refused(_));
+        (self.over_quota.is_some() && is_untouched).then_some(self.call.received)
     }
 }
 

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use actix::dev::SendError;
 use keymill_core::Sensitive;
+use keymill_core::access::Caller;
 use keymill_core::error::{Error, ErrorKind};
-use keymill_core::id::{AccessKeyId, KeyVersionId};
+use keymill_core::id::KeyVersionId;
 use keymill_core::key::ProtectionLevel;
 use keymill_core::limit;
 use keymill_core::seam::provider::{DeriveJob, PublicKey};
@@ -46,7 +47,7 @@ pub(super) struct Trips {
 struct Derivation {
     entry: Arc<CmkEntry>,
     version: Arc<VersionEntry>,
-    principal: Arc<AccessKeyId>,
+    principal: Caller,
     deadline: Instant,
     what: Subkeys,
     hangs: u32,
@@ -157,7 +158,7 @@ impl Trips {
     ) -> Box<Chunk> {
         Box::new(Chunk {
             tag,
-            principal: job.call.principal.access_key.clone(),
+            principal: job.call.principal.caller(),
             entry: entry.clone(),
             version: version.clone(),
             berth: None,
@@ -167,6 +168,7 @@ impl Trips {
             since: Instant::now(),
             attempts: 0,
             home: self.home.clone(),
+            over_quota: job.over_quota,
             fault: None,
             fallback: None,
             served: Served::default(),
@@ -178,18 +180,50 @@ impl Trips {
         let principal = chunk.principal.clone();
         // A pair is made in software, whatever seals it.
         if chunk.entry.cmk.protection == ProtectionLevel::Software || matches!(chunk.work, Work::Pair(_)) {
-            return self.shared.software.submit(&principal, None, chunk).map_err(|(error, mut chunk)| {
-                chunk.fault = Some(error.into());
-                chunk
-            });
+            return match self.shared.software.submit(&principal, None, chunk) {
+                Ok(shed) => {
+                    self.let_go(shed);
+                    Ok(())
+                }
+                Err((error, mut chunk)) => {
+                    chunk.fault = Some(self.refusal(&chunk, error).into());
+                    Err(chunk)
+                }
+            };
         }
         chunk.berth = match self.shared.pool.berth(&chunk.entry.cmk) {
             Ok(berth) => berth,
             Err(error) => return self.fall_back(chunk, error.into()),
         };
         match self.shared.pool.lane.submit(&principal, chunk.berth, chunk) {
-            Ok(()) => Ok(()),
-            Err((error, chunk)) => self.fall_back(chunk, error.into()),
+            Ok(shed) => {
+                self.let_go(shed);
+                Ok(())
+            }
+            Err((error, chunk)) => {
+                let error = self.refusal(&chunk, error);
+                self.fall_back(chunk, error.into())
+            }
+        }
+    }
+
+    /// Sends a chunk home that had to make room for another.
+    fn let_go(&self, shed: Option<Box<Chunk>>) {
+        let Some(mut chunk) = shed else { return };
+        self.shared.metrics.over_quota.shed.inc();
+        chunk.fault = chunk.over_quota.map(|over| over.error().into());
+        let home = chunk.home.clone();
+        home.returned(vec![Return::Done(chunk)]);
+    }
+
+    /// Returns why a lane did not take a chunk: where it is full, what is over its quota is no matter for software either.
+    fn refusal(&self, chunk: &Chunk, error: Error) -> Error {
+        match chunk.over_quota {
+            Some(over) if error.kind() == ErrorKind::Busy => {
+                self.shared.metrics.over_quota.shed.inc();
+                over.error()
+            }
+            _ => error,
         }
     }
 
@@ -290,7 +324,7 @@ impl Trips {
         let derivation = Derivation {
             entry: entry.clone(),
             version: version.clone(),
-            principal: job.call.principal.access_key.clone(),
+            principal: job.call.principal.caller(),
             // Others may come to wait for it, who have more time.
             deadline: Instant::now() + Duration::from_millis(limit::DEFAULT_TIMEOUT_MS),
             what,
@@ -321,6 +355,8 @@ impl Trips {
             since: Instant::now(),
             attempts: 0,
             home: self.home.clone(),
+            // Jobs that are within theirs may come to wait for it.
+            over_quota: None,
             fault: None,
             fallback: None,
             served: Served::default(),

@@ -186,6 +186,7 @@ fn admitted(worker: &Worker, known: Known, source: Option<IpAddr>) -> Result<Kno
     }
     let key = &known.principal.access_key;
     worker.nonces.take(key, &known.nonce, gate.now()).inspect_err(stranger)?;
+    gate.logged_in(key.as_str(), source);
     Ok(known)
 }
 

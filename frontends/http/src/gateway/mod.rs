@@ -86,6 +86,7 @@ async fn serve(
         stranger(&error);
         return Err(error);
     }
+    gate.logged_in(offered.client_key, source);
     let call = Call {
         request_id: taken.request_id,
         principal,

@@ -9,8 +9,8 @@ use keymill_core::key::KeySpec;
 use keymill_wire::aliyun::signature::string_to_sign;
 use serde_json::{Value, json};
 
-use crate::client::{Answer, Client, Credentials, now};
-use crate::site::Site;
+use crate::client::{Answer, Client, Credentials, Signed, now};
+use crate::site::{Site, three_guesses};
 
 /// Signs parameters by RPC version 1, and sends them.
 struct Rpc {
@@ -437,4 +437,28 @@ fn a_change_signed_in_its_parameters_is_refused_by_another_node_on_the_same_stor
     assert_eq!(refusal(&there.send("POST", &pairs, &[])), (400, "SignatureNonceUsed".to_owned()));
     let metadata = other.client().call("DescribeKey", &json!({ "KeyId": key }));
     assert_eq!(metadata["KeyMetadata"]["KeyState"], "Enabled");
+}
+
+// D14
+#[test]
+fn a_source_of_guesses_is_throttled_however_it_signs() {
+    let site = Site::start_with(three_guesses);
+    let mut known = Rpc::new(&site);
+    known.ok("ListKeys", &[]);
+    let mut guessing = Rpc::new(&site);
+    guessing.client.credentials.secret = "x".into();
+    for _ in 0..3 {
+        assert_eq!(guessing.refused("ListKeys", &[]), (400, "SignatureDoesNotMatch".into()));
+    }
+    // Of an id that was let in from there it still is; it is another that is not.
+    guessing.client.credentials.id = "nobody-knows-me".into();
+    assert_eq!(guessing.refused("ListKeys", &[]), (429, "Throttling".into()));
+    let acs3 = Signed { path: "/".into(), ..Signed::new("ListKeys", "") };
+    let answer = known.client.send(&acs3.without("content-type").sign(&guessing.client.credentials));
+    assert_eq!(refusal_anywhere(&answer), (429, "Throttling".into()));
+    known.ok("ListKeys", &[]);
+}
+
+fn refusal_anywhere(answer: &Answer) -> (u16, String) {
+    (answer.status, answer.json()["Code"].as_str().unwrap().to_owned())
 }

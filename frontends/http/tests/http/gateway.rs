@@ -18,7 +18,7 @@ use prost::Message;
 use serde_json::json;
 
 use crate::client::{Answer, Client, now};
-use crate::site::Site;
+use crate::site::{Site, three_guesses};
 
 /// The private half of every client key of these tests.
 fn private_half() -> &'static RsaKeyPair {
@@ -538,4 +538,24 @@ fn requests_are_recorded_and_a_client_key_that_is_switched_off_is_refused() {
     assert_eq!(of_caller("\"AdvanceEncrypt\""), 1, "{lines:#?}");
     assert_eq!(of_caller("\"GenerateRandom\""), 1);
     assert_eq!(of_caller("\"unknown\""), 1);
+}
+
+// D14
+#[test]
+fn a_source_of_guesses_is_throttled_and_told_so_in_the_words_of_this_dialect() {
+    let site = Site::start_with(three_guesses);
+    let key = key(&site, "Aliyun_AES_256", "ENCRYPT/DECRYPT");
+    let mut known = Caller::root(&site);
+    known.call::<EncryptResponse>("Encrypt", &encrypt(&key, b"x"));
+    let mut fresh = Caller::of_key(&site, &key);
+    let mut nobody = Caller { client: site.client(), id: "nobody-knows-me".into() };
+    for _ in 0..3 {
+        assert_eq!(nobody.refused("Encrypt", &encrypt(&key, b"x")), (401, "SignatureNotMatch".into()));
+    }
+    for caller in [&mut nobody, &mut fresh] {
+        let answer = caller.answer("Encrypt", &encrypt(&key, b"x"));
+        assert_eq!(refusal(&answer), (429, "Rejected.Throttling".into()));
+        assert!(answer.header("retry-after").is_some());
+    }
+    known.call::<EncryptResponse>("Encrypt", &encrypt(&key, b"x"));
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::client::{Client, Credentials, Signed, now};
-use crate::site::Site;
+use crate::site::{Site, three_guesses};
 
 fn limits() -> Signed {
     Signed::new("DescribeLimits", "{}")
@@ -239,4 +239,30 @@ fn client_of(site: &Site, made: &Value) -> Client {
     let text = |name: &str| made[name].as_str().unwrap().to_owned();
     let credentials = Credentials { id: text("AccessKeyId"), secret: text("AccessKeySecret") };
     Client::connect(site.address, credentials)
+}
+
+// D14
+#[test]
+fn a_source_of_guesses_is_throttled_before_a_signature_is_verified_and_whoever_it_knows_is_not() {
+    let site = Site::start_with(three_guesses);
+    let mut client = site.client();
+    let made = client.call("CreateAccessKey", &json!({"Grants": [{"Role": "Auditor"}]}));
+    let text = |name: &str| made[name].as_str().unwrap().to_owned();
+    let fresh = Credentials { id: text("AccessKeyId"), secret: text("AccessKeySecret") };
+    // A request of long ago that somebody kept is signed well, and makes nobody known here.
+    let old = limits().dated(now().as_ms() - 3_600_000).sign(&fresh);
+    assert_eq!(client.send(&old).refusal(), (400, "InvalidTimeStamp.Expired".into()));
+    let wrong = Credentials { secret: "x".into(), ..fresh.clone() };
+    for _ in 0..3 {
+        assert_eq!(client.send(&limits().sign(&wrong)).refusal(), (400, "SignatureDoesNotMatch".into()));
+    }
+    for credentials in [&wrong, &fresh] {
+        let answer = client.send(&limits().sign(credentials));
+        assert_eq!(answer.refusal(), (429, "Throttling".into()));
+        let seconds: u32 = answer.header("retry-after").unwrap().parse().unwrap();
+        assert!((3_500..=3_600).contains(&seconds) && answer.json()["RetryAfterMs"].is_u64(), "{seconds}");
+    }
+    assert_eq!(client.send(&limits().sign(&site.root)).status, 200);
+    site.clock.pass(std::time::Duration::from_secs(3_600));
+    assert_eq!(client.send(&limits().sign(&fresh)).status, 200);
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use keymill_conformance::MemoryStore;
+use keymill_core::login::LoginRule;
 use keymill_core::seam::auth::Authenticator;
 use keymill_crypto::root::RootKeys;
 use keymill_http::{Config, Readiness, bind};
@@ -155,4 +156,10 @@ fn audit_lines(directory: &Path) -> Vec<String> {
         }
     }
     lines
+}
+
+/// Has a source kept out for an hour after three guesses.
+pub(crate) fn three_guesses(_: &mut Config, engine: &mut EngineConfig) {
+    engine.login.rule =
+        Some(LoginRule { failures: 3, window_ms: 600_000, first_wait_ms: 3_600_000, max_wait_ms: 3_600_000 });
 }

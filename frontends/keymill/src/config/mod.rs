@@ -4,6 +4,7 @@
 mod options;
 mod places;
 mod pool;
+mod share;
 mod syslog;
 mod tls;
 
@@ -19,6 +20,7 @@ use crate::failure::{Failure, Result};
 pub(crate) use options::*;
 pub(crate) use places::Places;
 pub(crate) use pool::{Isolation, KeysConfig, PoolSection, TokenSection};
+pub(crate) use share::{LimitsSection, LoginSection, QuotaSection};
 pub(crate) use syslog::SyslogConfig;
 pub(crate) use tls::{TlsSection, read_key};
 
@@ -56,6 +58,12 @@ pub(crate) struct Config {
     pub(crate) msgpack: MsgpackConfig,
     /// The engine.
     pub(crate) engine: EngineOptions,
+    /// What callers may take.
+    pub(crate) quota: QuotaSection,
+    /// How failed logins are throttled.
+    pub(crate) login: LoginSection,
+    /// How much callers may make.
+    pub(crate) limits: LimitsSection,
 }
 
 impl Config {
@@ -105,6 +113,9 @@ impl Config {
             pool: self.pool.lanes(),
             protection: self.keys.protection_level,
             bulk_mode: self.keys.bulk_mode,
+            quota: self.quota.read()?,
+            login: self.login.read()?,
+            max_records: self.limits.read(),
         })
     }
 
@@ -208,6 +219,7 @@ mod tests {
         };
         (config.http.tls, config.msgpack.tls) = (Some(tls.clone()), Some(tls));
         config.http.workers = Some(1);
+        config.quota = QuotaSection::all_set();
         config.msgpack.workers = Some(1);
         config
     }

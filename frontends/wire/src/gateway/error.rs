@@ -18,6 +18,8 @@ pub fn code_and_status(kind: ErrorKind) -> (&'static str, u16) {
         MalformedRequest | IncompleteSignature | TimestampInvalid | UnsupportedAuthentication => {
             ("InvalidParam", 400)
         }
+        // The one of the three that the SDKs wait and try again for.
+        OverQuota | LoginThrottled => (Busy.code(), 429),
         other => (other.code(), crate::error::status(other)),
     }
 }
@@ -73,6 +75,8 @@ mod tests {
             (ErrorKind::KeyDisabled, "Rejected.Disabled", 409),
             (ErrorKind::BodyTooLarge, "Rejected.BodyTooLarge", 413),
             (ErrorKind::Busy, "Rejected.Throttling", 429),
+            (ErrorKind::OverQuota, "Rejected.Throttling", 429),
+            (ErrorKind::LoginThrottled, "Rejected.Throttling", 429),
         ] {
             assert_eq!(code_and_status(kind), (code, status), "{kind:?}");
         }

@@ -1,7 +1,7 @@
 //! Managed data keys: kept under the record of their name, encrypted; each change is committed and then published.
 
 use actix::{Context, Handler, Message};
-use keymill_core::error::{Error, ErrorKind, Result};
+use keymill_core::error::{Error, ErrorKind, Limit, Result};
 use keymill_core::id::{CmkId, DataKeyName, DataKeyVersionId};
 use keymill_core::key::{DataKeyVersion, ManagedDataKey};
 
@@ -55,6 +55,7 @@ impl Handler<PutDataKey> for KeyringActor {
         let before = self.shared.keyring.data_key(&name);
         let mut key = match (&before, create) {
             (None, true) => {
+                self.shared.check_room(Limit::DataKeys)?;
                 let bytes = u32::try_from(bytes).map_err(|_| Error::internal("a data key is bounded"))?;
                 ManagedDataKey { name: name.clone(), cmk, bytes, created_at: now, versions: Vec::new() }
             }

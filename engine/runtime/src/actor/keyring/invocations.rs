@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::{ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
+use keymill_core::access::Caller;
 use keymill_core::blob::Algorithm;
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::{CmkId, KeyVersionId};
@@ -100,7 +101,7 @@ impl KeyringActor {
         if !self.renewing.insert(id) {
             return;
         }
-        let principal = Arc::new(entry.cmk.creator.clone());
+        let principal = Caller::from(entry.cmk.creator.clone());
         let Cmk { spec, usage, protection, bulk_mode, fallback, .. } = entry.cmk;
         let deadline = Instant::now() + Duration::from_secs(60);
         let stays = entry.cmk.token_serial.is_some();
@@ -108,7 +109,7 @@ impl KeyringActor {
         let sent = self.shared.pool.berth(&entry.cmk).and_then(|berth| {
             let (job, made) = CustodyJob::make(&self.shared, wanted, berth, deadline, principal.clone())?;
             let sent = self.shared.pool.control.submit(&principal, berth, job);
-            sent.map(|()| made).map_err(|(error, _)| error)
+            sent.map(|_shed| made).map_err(|(error, _)| error)
         });
         let generated = match sent {
             Ok(generated) => generated,

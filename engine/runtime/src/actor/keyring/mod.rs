@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use actix::{Actor, AsyncContext, Context, Handler, Message};
 use keymill_core::access::KeyPolicy;
 use keymill_core::audit::{KeyTouch, RecordStamp};
-use keymill_core::error::{Error, ErrorKind, Result};
+use keymill_core::error::{Error, ErrorKind, Limit, Result};
 use keymill_core::id::{AccessKeyId, AliasName, CmkId, KeyVersionId};
 use keymill_core::key::{
     BulkMode, Cmk, Fallback, KeyChange, KeySpec, KeyState, KeyUsage, KeyVersion, KeyVersionMaterial,
@@ -387,6 +387,8 @@ impl Handler<CreateCmk> for KeyringActor {
             }
             Material::Awaited { spec, usage, bulk_mode } => (*spec, *usage, *bulk_mode, None),
         };
+        // Once more: others may have been made since it was planned.
+        self.shared.check_room(Limit::Keys).inspect_err(|_| Made::log_left_behind(stays.as_ref()))?;
         let is_awaited = matches!(material, Material::Awaited { .. });
         if let Some(object) = stays.as_ref().filter(|object| object.adopted) {
             self.refuse_doubled(object)?;
@@ -484,8 +486,9 @@ impl Handler<Rotate> for KeyringActor {
         let before = self.entry(&message.id)?;
         before.cmk.state.check_usable()?;
         // Once more: another version may have been made while this one was.
-        if before.cmk.spec.is_key_pair() {
-            before.cmk.check_new_version(self.shared.clock.now())?;
+        match before.cmk.spec.is_key_pair() {
+            true => before.cmk.check_new_version(self.shared.clock.now())?,
+            false => before.cmk.check_rotation()?,
         }
         self.rotate(&before, message.made)
     }
@@ -500,6 +503,7 @@ impl Handler<PutAlias> for KeyringActor {
         let before = self.shared.keyring.alias(&name);
         match (&before, create) {
             (Some(_), true) => return Err(Error::new(ErrorKind::AliasExists, "the alias is taken")),
+            (None, true) => self.shared.check_room(Limit::Aliases)?,
             (None, false) => {
                 return Err(Error::new(ErrorKind::AliasNotFound, "the specified alias is not found"));
             }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
+use keymill_core::access::Caller;
 use keymill_core::audit::{KeyTouch, RecordStamp};
 use keymill_core::error::{ErrorKind, Result};
 use keymill_core::id::{AccessKeyId, CmkId};
@@ -148,7 +149,7 @@ impl KeyringActor {
 /// Destroys keys in their tokens, and returns the ids of those that are gone.
 async fn destroyed(shared: Arc<Shared>, spent: Vec<StoredKey>, creator: Option<AccessKeyId>) -> Vec<Vec<u8>> {
     // Where its CMK is gone, too, it is the engine's own work.
-    let principal = creator.or_else(|| "keymill-engine".parse().ok()).map(Arc::new);
+    let principal = creator.or_else(|| "keymill-engine".parse().ok()).map(Caller::from);
     let principal = principal.expect("it is the id of an access key");
     let mut gone = Vec::new();
     for key in spent {
@@ -158,7 +159,7 @@ async fn destroyed(shared: Arc<Shared>, spent: Vec<StoredKey>, creator: Option<A
         let (job, destroyed) = CustodyJob::destroy_wrapping(key, berth, deadline, principal.clone());
         let sent = shared.pool.control.submit(&principal, Some(berth), job).map_err(|(error, _)| error);
         let destroyed = match sent {
-            Ok(()) => destroyed.await.unwrap_or_else(|_| Err(crate::lane::down())),
+            Ok(_shed) => destroyed.await.unwrap_or_else(|_| Err(crate::lane::down())),
             Err(error) => Err(error),
         };
         match destroyed {

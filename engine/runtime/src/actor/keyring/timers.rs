@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
+use keymill_core::access::Caller;
 use keymill_core::error::Result;
 use keymill_core::key::KeyState;
 use keymill_core::time::Timestamp;
@@ -141,7 +142,7 @@ impl KeyringActor {
         }
         let (shared, entry) = (self.shared.clone(), entry.clone());
         let destroyed = async move {
-            let principal = Arc::new(entry.cmk.creator.clone());
+            let principal = Caller::from(entry.cmk.creator.clone());
             for version in &entry.versions {
                 let key = shared.stored_key(&entry, version).map_err(|fault| format!("{:?}", fault.kind))?;
                 if key.token_object().is_none_or(|object| object.adopted) {

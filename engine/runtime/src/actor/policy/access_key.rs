@@ -5,7 +5,7 @@ use std::sync::Arc;
 use actix::{Handler, Message};
 use keymill_core::Sensitive;
 use keymill_core::access::{AccessKey, AccessKeyStatus, Effect, Grant, Role};
-use keymill_core::error::{Error, ErrorKind, Result};
+use keymill_core::error::{Error, ErrorKind, Limit, Result};
 use keymill_core::id::AccessKeyId;
 use keymill_crypto::random;
 
@@ -109,6 +109,7 @@ impl Handler<AddAccessKey> for PolicyActor {
     type Result = Result<Changed<()>>;
 
     fn handle(&mut self, AddAccessKey(key): AddAccessKey, _: &mut Self::Context) -> Self::Result {
+        self.shared.check_room(Limit::AccessRecords)?;
         self.put_access_key(key)
     }
 }
