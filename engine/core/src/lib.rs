@@ -10,6 +10,7 @@ pub mod key;
 pub mod limit;
 pub mod operation;
 pub mod seam;
+pub mod secret;
 pub mod sensitive;
 pub mod time;
 

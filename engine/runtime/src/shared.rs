@@ -79,10 +79,11 @@ impl Shared {
         principal: &Principal,
         source: Option<IpAddr>,
         operation: Operation,
-        resource: Resource,
+        resource: Resource<'_>,
     ) -> Decision {
         let policy = match resource {
             Resource::Key(id) => self.keyring.policy(&id),
+            Resource::Secret(name) => self.keyring.secrets.policy(name),
             _ => None,
         };
         let asked = Question { principal, operation, resource, source, now: self.clock.now() };

@@ -11,7 +11,7 @@ use crate::load::{Judgement, all, judge};
 use crate::records::{self, Kind};
 
 /// The kinds of records by the prefix of their paths, and whether the audit remembers each write of them.
-const KINDS: [(&str, Kind, bool); 15] = [
+const KINDS: [(&str, Kind, bool); 17] = [
     ("aap/", Kind::Aap, true),
     ("access-key/", Kind::AccessKey, true),
     ("alias/", Kind::Alias, true),
@@ -27,6 +27,8 @@ const KINDS: [(&str, Kind, bool); 15] = [
     // Gone within hours: the lines that remembered them would outlive them for ever.
     ("nonce/", Kind::Nonce, false),
     ("policy/", Kind::Policy, true),
+    ("secret/", Kind::Secret, true),
+    ("secret-value/", Kind::SecretValue, true),
     ("usage/", Kind::Usage, false),
 ];
 

@@ -40,6 +40,12 @@ pub struct DescribeLimitsReply {
     pub key_versions: u64,
     /// Bytes of the policy of a key.
     pub policy_bytes: u64,
+    /// Bytes of the value of a secret.
+    pub secret_bytes: u64,
+    /// Versions of a secret.
+    pub secret_versions: u64,
+    /// Secrets of the installation.
+    pub secrets: u64,
     /// Milliseconds that a request may take unless it says otherwise.
     pub default_timeout_ms: u64,
     /// Milliseconds that a request may ask for.
@@ -69,6 +75,9 @@ impl DescribeLimitsReply {
             tags: limit::TAGS as u64,
             key_versions: limit::KEY_VERSIONS as u64,
             policy_bytes: limit::POLICY_BYTES as u64,
+            secret_bytes: limit::SECRET_BYTES as u64,
+            secret_versions: limit::SECRET_VERSIONS as u64,
+            secrets: limit::SECRETS as u64,
             default_timeout_ms: limit::DEFAULT_TIMEOUT_MS,
             max_timeout_ms: limit::MAX_TIMEOUT_MS,
             page_size: limit::PAGE_SIZE as u64,

@@ -1,8 +1,8 @@
-//! Policies of keys as requests bring them: read, and held against what is here.
+//! Policies of keys and secrets as requests bring them: read, and held against what is here.
 
 use keymill_core::access::{KeyPolicy, PolicyTarget, Question, Resource, decide};
 use keymill_core::error::{Error, ErrorKind, Result};
-use keymill_core::id::CmkId;
+use keymill_core::id::{CmkId, SecretName};
 use keymill_core::operation::Operation;
 
 use super::Gate;
@@ -15,7 +15,7 @@ impl Gate {
     /// `InvalidParameter` for one that speaks of something else, of access keys that are not here, or that locks the caller out.
     pub(super) fn policy_of_key(&self, job: &Job, id: CmkId, document: &str) -> Result<KeyPolicy> {
         let arn = self.arn("key", &id);
-        self.policy(job, Some(&arn), Resource::Key(id), document)
+        self.policy(job, Some(&arn), (Operation::SetKeyPolicy, Resource::Key(id)), document)
     }
 
     /// Reads the policy of a key that is yet to be made; it takes the right to set policies of keys whatever they are.
@@ -27,10 +27,26 @@ impl Gate {
         self.require(job, Operation::SetKeyPolicy, Resource::Keys)?;
         job.rule = right;
         // Its id is drawn later; a policy that names nobody's key speaks of that one as of any.
-        self.policy(job, None, Resource::Key(CmkId::from_bytes([0; 16])), document)
+        let key = Resource::Key(CmkId::from_bytes([0; 16]));
+        self.policy(job, None, (Operation::SetKeyPolicy, key), document)
     }
 
-    fn policy(&self, job: &Job, arn: Option<&str>, key: Resource, document: &str) -> Result<KeyPolicy> {
+    /// Reads the policy that a secret is to be given, or made with.
+    ///
+    /// # Errors
+    /// As [`policy_of_key`](Self::policy_of_key).
+    pub(super) fn policy_of_secret(&self, job: &Job, name: &SecretName, document: &str) -> Result<KeyPolicy> {
+        let arn = self.secret_arn(name);
+        self.policy(job, Some(&arn), (Operation::SetSecretPolicy, Resource::Secret(name)), document)
+    }
+
+    fn policy(
+        &self,
+        job: &Job,
+        arn: Option<&str>,
+        (setting, resource): (Operation, Resource<'_>),
+        document: &str,
+    ) -> Result<KeyPolicy> {
         let shared = &self.0.shared;
         let invalid = |why| Error::new(ErrorKind::InvalidParameter, why);
         let target = PolicyTarget { account: &shared.config.account, arn };
@@ -44,8 +60,8 @@ impl Gate {
         }
         let asked = Question {
             principal: &job.call.principal,
-            operation: Operation::SetKeyPolicy,
-            resource: key,
+            operation: setting,
+            resource,
             source: job.call.source,
             now: self.now(),
         };
