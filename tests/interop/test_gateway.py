@@ -148,8 +148,36 @@ def test_signatures_verify_here_and_elsewhere(cloud, calls):
 def test_random_bytes_come_and_what_is_not_here_is_refused_by_name(calls):
     assert len(calls("generate_random", length=1024).random) == 1024
     assert calls.refused("generate_random", length=1025) == ("InvalidParameter", 400)
-    assert calls.refused("get_secret_value", secret_name="db/conn") == ("UnsupportedOperation", 400)
+    assert calls.refused("get_secret_value", secret_name="db/conn") == ("Forbidden.ResourceNotFound", 404)
     assert calls.refused("encrypt", key_id=UNKNOWN, plaintext=b"x") == ("Forbidden.KeyNotFound", 404)
+
+
+def test_the_value_of_a_secret_is_read_as_long_as_a_policy_names_it(server, cloud):
+    name = "gateway/db+conn=1@x"
+    cloud("create_secret", "CreateSecretRequest", SecretName=name, VersionId="v1", SecretData="pässword")
+    cloud("put_secret_value", "PutSecretValueRequest", SecretName=name, VersionId="v2", SecretData="another")
+    calls = Gateway(server, cloud.client_key("gateway-secret", [f"secret/{name}"]))
+    # The role of keys is none of secrets.
+    assert calls.refused("get_secret_value", secret_name=name) == ("Forbidden.ResourceNotFound", 404)
+    permissions = lambda role: cloud("update_policy", "UpdatePolicyRequest", Name="gateway-secret",
+                                     Permissions=json.dumps([f"RbacPermission/Template/{role}"]))
+    permissions("CryptoServiceSecretUser")
+    value = calls("get_secret_value", secret_name=name)
+    assert (value.secret_name, value.secret_data, value.secret_data_type) == (name, "another", "text")
+    assert (value.version_id, list(value.version_stages), value.secret_type) == ("v2", ["ACSCurrent"], "Generic")
+    assert value.create_time.endswith("Z")
+    value = calls("get_secret_value", secret_name=name, version_stage="ACSPrevious", fetch_extended_config=True)
+    assert (value.secret_data, value.version_id) == ("pässword", "v1")
+    assert calls("get_secret_value", secret_name=name, version_id="v1").secret_data == "pässword"
+    for wrong, refusal in (({"version_id": "v9"}, ("Forbidden.ResourceNotFound", 404)), ({"version_stage": "a b"}, ("InvalidParameter", 400)),
+                           ({"version_id": "v1", "version_stage": "ACSCurrent"}, ("InvalidParameter", 400))):
+        assert calls.refused("get_secret_value", secret_name=name, **wrong) == refusal, wrong
+    assert calls.refused("get_secret_value", secret_name="gateway/other") == ("Forbidden.ResourceNotFound", 404)
+    permissions("CryptoServiceKeyUser")
+    assert calls.refused("get_secret_value", secret_name=name) == ("Forbidden.ResourceNotFound", 404)
+    permissions("CryptoServiceSecretUser")
+    cloud("update_policy", "UpdatePolicyRequest", Name="gateway-secret", Resources=json.dumps(["secret/gateway/other"]))
+    assert calls.refused("get_secret_value", secret_name=name) == ("Forbidden.ResourceNotFound", 404)
 
 
 def test_what_is_taken_away_is_refused_on_the_connection_that_is_open(server, cloud):

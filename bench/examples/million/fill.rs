@@ -81,6 +81,7 @@ pub(crate) fn fill(place: &Path, count: usize) -> Result<()> {
                     outcome: Outcome::Done,
                     rule: "grant 0 Root".into(),
                     keys: &[KeyTouch { cmk: *id, version: 1, items: 0, protection: maker.cmk.protection }],
+                    secrets: &[],
                     providers: &[],
                     items: 0,
                     failed: 0,

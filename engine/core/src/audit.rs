@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ErrorKind;
-use crate::id::{AccessKeyId, CmkId, RequestId};
+use crate::id::{AccessKeyId, CmkId, RequestId, SecretName, SecretVersionId};
 use crate::key::{Fallback, ProtectionLevel};
 use crate::time::Timestamp;
 
@@ -32,6 +32,9 @@ pub struct AuditRecord<'a> {
     pub rule: Cow<'a, str>,
     /// The keys it touched, and those that items named and that refused them; none that the principal has no right to.
     pub keys: &'a [KeyTouch],
+    /// The secrets that it was about; none that the principal has no right to.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub secrets: &'a [SecretTouch],
     /// Who did its items, or made the key that it keeps: tokens by the names that the configuration gives them, the provider of this
     /// process by its own. Empty where nothing was computed.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
@@ -93,6 +96,16 @@ pub struct KeyTouch {
     pub items: u32,
     /// Where its material lives in clear.
     pub protection: ProtectionLevel,
+}
+
+/// A secret that a request was about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretTouch {
+    /// Its name.
+    pub name: SecretName,
+    /// The version, where it was about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<SecretVersionId>,
 }
 
 /// A stored record as the audit remembers it, so that an older or missing row is noticed.

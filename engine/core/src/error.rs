@@ -66,12 +66,14 @@ pub enum ErrorKind {
     KeyVersionNotFound,
     /// No such alias, or none that the caller may see.
     AliasNotFound,
-    /// No such access key, managed data key, access point, client key, policy or network rule, or none that the caller may see.
+    /// No such access key, managed data key, secret or version of one, access point, client key, policy or network rule, or none that the caller may see.
     ResourceNotFound,
     /// The alias is taken.
     AliasExists,
-    /// The name of a managed data key, access point, policy or network rule is taken.
+    /// The name of a managed data key, secret or version of one, access point, policy or network rule is taken.
     ResourceExists,
+    /// The secret waits for its deletion.
+    ResourceInDeleteWindow,
     /// Something else still names the resource.
     ResourceInUse,
     /// The service is open already.
@@ -155,11 +157,15 @@ pub enum Limit {
     Aliases,
     /// Managed data keys.
     DataKeys,
+    /// Secrets.
+    Secrets,
+    /// Versions of a secret to which stages point, or stages.
+    SecretVersions,
 }
 
 impl Limit {
     /// Every limit.
-    pub const ALL: [Limit; 22] = [
+    pub const ALL: [Limit; 24] = [
         Limit::BatchItems,
         Limit::ItemBytes,
         Limit::PlaintextBytes,
@@ -182,6 +188,8 @@ impl Limit {
         Limit::Keys,
         Limit::Aliases,
         Limit::DataKeys,
+        Limit::Secrets,
+        Limit::SecretVersions,
     ];
 }
 
@@ -214,7 +222,7 @@ pub enum ErrorClass {
 
 impl ErrorKind {
     /// Every kind but the limits, for tables that must be complete.
-    pub const ALL: [ErrorKind; 47] = {
+    pub const ALL: [ErrorKind; 48] = {
         use ErrorKind::*;
         [
             InvalidParameter,
@@ -247,6 +255,7 @@ impl ErrorKind {
             ResourceNotFound,
             AliasExists,
             ResourceExists,
+            ResourceInDeleteWindow,
             ResourceInUse,
             AlreadyOpen,
             KeyDisabled,
@@ -299,6 +308,8 @@ impl ErrorKind {
                 Limit::Keys => "Rejected.LimitExceeded.Keys",
                 Limit::Aliases => "Rejected.LimitExceeded.Aliases",
                 Limit::DataKeys => "Rejected.LimitExceeded.DataKeys",
+                Limit::Secrets => "Rejected.LimitExceeded.Secrets",
+                Limit::SecretVersions => "Rejected.LimitExceeded.SecretVersions",
             },
             BodyTooLarge => "Rejected.BodyTooLarge",
             UnsupportedVersion => "InvalidVersion",
@@ -325,6 +336,7 @@ impl ErrorKind {
             ResourceNotFound => "Forbidden.ResourceNotFound",
             AliasExists => "AliasAlreadyExists",
             ResourceExists => "Rejected.ResourceExist",
+            ResourceInDeleteWindow => "Rejected.ResourceInDeleteWindow",
             ResourceInUse => "Rejected.ResourceInUse",
             AlreadyOpen => "Forbidden.Opened",
             KeyDisabled => "Rejected.Disabled",
@@ -363,8 +375,13 @@ impl ErrorKind {
                 ErrorClass::NotFound
             }
             AliasExists | ResourceExists | AlreadyOpen => ErrorClass::Exists,
-            KeyDisabled | KeyPendingDeletion | KeyPendingImport | StateConflict | Conflict
-            | ResourceInUse => ErrorClass::State,
+            KeyDisabled
+            | KeyPendingDeletion
+            | KeyPendingImport
+            | StateConflict
+            | Conflict
+            | ResourceInUse
+            | ResourceInDeleteWindow => ErrorClass::State,
             Busy | OverQuota | LoginThrottled => ErrorClass::Busy,
             Unavailable | AuditUnavailable | StoreUnavailable | Quarantined => ErrorClass::Unavailable,
             Deadline | Cancelled => ErrorClass::Deadline,
@@ -405,6 +422,11 @@ impl Error {
     /// The one error for a key that does not exist and for one that the caller may not see.
     pub fn key_not_found() -> Self {
         Self::new(ErrorKind::KeyNotFound, "the specified key is not found")
+    }
+
+    /// The one error for a secret that does not exist and for one that the caller may not see.
+    pub fn secret_not_found() -> Self {
+        Self::new(ErrorKind::ResourceNotFound, "the specified secret is not found")
     }
 
     /// The error for a request that is a replay of another.

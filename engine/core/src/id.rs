@@ -279,13 +279,20 @@ text_id! {
 text_id! {
     /// The name of a secret: 1 to 192 letters, digits, `_`, `/`, `+`, `=`, `.`, `@`, `-`.
     SecretName,
-    |text| {
-        (1..=192).contains(&text.len())
-            && text.bytes().all(|c| {
-                c.is_ascii_alphanumeric() || matches!(c, b'_' | b'/' | b'+' | b'=' | b'.' | b'@' | b'-')
-            })
-    },
+    |text| (1..=192).contains(&text.len()) && text.bytes().all(is_in_secret_names),
     "the name of a secret is 1 to 192 letters, digits, _, /, +, =, ., @ or -"
+}
+text_id! {
+    /// The name of a version of a secret, as the caller chooses it: 1 to 64 letters, digits, `_`, `/`, `+`, `=`, `.`, `@`, `-`.
+    SecretVersionId,
+    |text| (1..=64).contains(&text.len()) && text.bytes().all(is_in_secret_names),
+    "the VersionId of a secret is 1 to 64 letters, digits, _, /, +, =, ., @ or -"
+}
+text_id! {
+    /// A label that points to a version of a secret: 1 to 128 letters, digits, `_`, `/`, `+`, `=`, `.`, `@`, `-`.
+    VersionStage,
+    |text| (1..=128).contains(&text.len()) && text.bytes().all(is_in_secret_names),
+    "a VersionStage is 1 to 128 letters, digits, _, /, +, =, ., @ or -"
 }
 text_id! {
     /// The id of an instance (a tenant): 1 to 64 lower-case letters, digits, `-`.
@@ -295,6 +302,10 @@ text_id! {
             && text.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
     },
     "an instance id is 1 to 64 lower-case letters, digits or -"
+}
+
+fn is_in_secret_names(c: u8) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, b'_' | b'/' | b'+' | b'=' | b'.' | b'@' | b'-')
 }
 
 fn is_plain_name(text: &str) -> bool {
@@ -385,6 +396,38 @@ impl<'de> Deserialize<'de> for KeyRef {
     }
 }
 
+/// How a request names a secret that is there: by its name, or by its ARN.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretRef(pub SecretName);
+
+impl FromStr for SecretRef {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let resource = text.strip_prefix("acs:kms:").and_then(|rest| rest.splitn(3, ':').nth(2));
+        // acs:kms:<region>:<account>:secret/<name>; no name holds a colon.
+        resource.map_or(text, |resource| resource.strip_prefix("secret/").unwrap_or("")).parse().map(Self)
+    }
+}
+
+impl From<SecretName> for SecretRef {
+    fn from(name: SecretName) -> Self {
+        Self(name)
+    }
+}
+
+impl Serialize for SecretRef {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for SecretRef {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Text::deserialize(deserializer)?;
+        text.0.parse().map_err(|error: Error| de::Error::custom(error.message()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -435,5 +478,28 @@ mod tests {
         }
         assert!(format!("alias/{}", "a".repeat(255)).parse::<AliasName>().is_ok());
         assert!(format!("alias/{}", "a".repeat(256)).parse::<AliasName>().is_err());
+    }
+
+    #[test]
+    fn a_secret_is_named_by_its_name_or_arn_and_tricks_with_names_are_refused() {
+        let name = |text: &str| text.parse::<SecretRef>().map(|secret| secret.0.to_string());
+        assert_eq!(name("db/orders").unwrap(), "db/orders");
+        assert_eq!(name("acs:kms:cn-hangzhou:1234:secret/db/orders").unwrap(), "db/orders");
+        for odd in [
+            "",
+            "a b",
+            "a\nb",
+            "a\0",
+            "secret:a",
+            "acs:kms:r:1:key/a",
+            "acs:kms:r:1:secret/",
+            "acs:kms:a",
+            "пароль",
+        ] {
+            assert_eq!(name(odd).unwrap_err().kind(), ErrorKind::InvalidParameter, "{odd:?}");
+        }
+        assert!(name(&"x".repeat(192)).is_ok() && name(&"x".repeat(193)).is_err());
+        assert!("v".repeat(64).parse::<SecretVersionId>().is_ok());
+        assert!("v".repeat(65).parse::<SecretVersionId>().is_err());
     }
 }

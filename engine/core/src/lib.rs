@@ -12,6 +12,7 @@ pub mod login;
 pub mod operation;
 pub mod quota;
 pub mod seam;
+pub mod secret;
 pub mod sensitive;
 pub mod time;
 

@@ -82,6 +82,20 @@ pub const IMPORT_TRIES: u32 = 5;
 pub const SPENT_WRAPPING_KEYS: usize = 16;
 /// Bytes of a text that SM2 encrypts (`AsymmetricEncrypt`).
 pub const SM2_PLAINTEXT_BYTES: usize = 6_047;
+/// Bytes of the value of a secret, as UTF-8.
+pub const SECRET_BYTES: usize = 30_720;
+/// Versions of a secret: beyond, the oldest to which no stage points goes.
+pub const SECRET_VERSIONS: usize = 10;
+/// Stages of a secret that its users name.
+pub const SECRET_STAGES: usize = 20;
+/// Secrets of an installation.
+pub const SECRETS: usize = 1_000_000;
+/// Days between the deletion of a secret and its end, at least and at most.
+pub const SECRET_WINDOW_DAYS: std::ops::RangeInclusive<u32> = 7..=30;
+/// The same, where the request does not say.
+pub const SECRET_WINDOW_DAYS_DEFAULT: u32 = 30;
+/// Characters of a password that is made, at least and at most.
+pub const PASSWORD_CHARACTERS: std::ops::RangeInclusive<u32> = 8..=128;
 /// Nonces of management requests that the store keeps of one access key.
 pub const KEPT_NONCES: usize = 1 << 18;
 /// Rows of a page, at most.

@@ -3,7 +3,7 @@
 use aws_lc_rs::hmac;
 use aws_lc_rs::key_wrap::{AES_256, AesKek, KeyWrapPadded};
 use keymill_core::Sensitive;
-use keymill_core::id::CmkId;
+use keymill_core::id::{CmkId, SecretName, SecretVersionId};
 use keymill_core::key::Fingerprint;
 
 use crate::digest;
@@ -25,7 +25,10 @@ pub fn is_blank(material: &Sensitive) -> bool {
     digest::equal(material.expose(), &vec![0; material.expose().len()])
 }
 
-/// Makes fingerprints of imported material, under a key that is derived for nothing else.
+/// What stands before what a mark of a secret's value is made of.
+const SECRET_LABEL: &[u8] = b"keymill secret 1";
+
+/// Makes fingerprints of imported material and marks of the values of secrets, under a key that is derived for nothing else.
 pub struct Fingerprints(Sensitive);
 
 impl Fingerprints {
@@ -43,6 +46,19 @@ impl Fingerprints {
         mac.update(material.expose());
         let tag = mac.sign();
         Fingerprint::from_bytes(tag.as_ref().try_into().expect("HMAC-SHA256 gives 32 bytes"))
+    }
+
+    /// Returns HMAC-SHA256(key, label ‖ length of the name ‖ name ‖ length of the version ‖ version ‖ value), lengths of four bytes: the same
+    /// value has another mark in each version of each secret.
+    pub fn of_secret(&self, name: &SecretName, version: &SecretVersionId, value: &Sensitive) -> [u8; 32] {
+        let mut mac = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, self.0.expose()));
+        mac.update(SECRET_LABEL);
+        for part in [name.as_str(), version.as_str()] {
+            mac.update(&(part.len() as u32).to_be_bytes());
+            mac.update(part.as_bytes());
+        }
+        mac.update(value.expose());
+        mac.sign().as_ref().try_into().expect("HMAC-SHA256 gives 32 bytes")
     }
 }
 
@@ -110,5 +126,26 @@ mod tests {
         assert!(!of.is(&fingerprints.of(&b, &material)));
         assert!(!of.is(&fingerprints.of(&a, &Sensitive::copied(&[4; 31]))));
         assert!(!of.is(&Fingerprints::new(Sensitive::copied(&[9; 32])).of(&a, &material)));
+    }
+
+    #[test]
+    fn a_value_is_known_again_in_its_own_version_alone() {
+        let marks = Fingerprints::new(Sensitive::copied(&[7; 32]));
+        let of = |name: &str, version: &str, value: &[u8]| {
+            marks.of_secret(&name.parse().unwrap(), &version.parse().unwrap(), &Sensitive::copied(value))
+        };
+        let one = of("a", "bc", b"value");
+        assert_eq!(one, of("a", "bc", b"value"));
+        for other in [of("ab", "c", b"value"), of("a", "bc", b"valuf"), of("a", "b", b"cvalue")] {
+            assert_ne!(one, other);
+        }
+        assert_ne!(
+            one,
+            Fingerprints::new(Sensitive::copied(&[8; 32])).of_secret(
+                &"a".parse().unwrap(),
+                &"bc".parse().unwrap(),
+                &Sensitive::copied(b"value")
+            )
+        );
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use keymill_core::audit::{AuditRecord, KeyTouch, Outcome, RecordStamp};
+use keymill_core::audit::{AuditRecord, KeyTouch, Outcome, RecordStamp, SecretTouch};
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::{AccessKeyId, RequestId};
 use keymill_core::seam::audit::{AuditError, AuditLog, AuditSink, AuditSync, Beside, Shed};
@@ -495,6 +495,8 @@ pub struct ManagementRecord {
     pub rule: std::borrow::Cow<'static, str>,
     /// The keys that it touched.
     pub keys: Vec<KeyTouch>,
+    /// The secrets that it was about.
+    pub secrets: Vec<SecretTouch>,
     /// Who made what it keeps.
     pub(crate) served: Served,
     /// How long it took, in microseconds.
@@ -511,12 +513,18 @@ pub(crate) enum AuditMessage {
     ClockJump { from: Timestamp, to: Timestamp },
     /// Keep a note of records that a crash had kept out of the audit.
     Recovered(Vec<RecordStamp>),
-    /// Keep the record of what a timer did to a key.
-    Timer { operation: &'static str, rule: &'static str, key: KeyTouch, writes: Vec<RecordStamp> },
+    /// Keep the record of what a timer did to a key, or to a secret.
+    Timer { operation: &'static str, rule: &'static str, touch: TimerTouch, writes: Vec<RecordStamp> },
     /// Keep a note, durably, of a chain that is to be removed, then answer.
     Retire(Box<Retiring>, tokio::sync::oneshot::Sender<Result<()>>),
     /// Write what there is, close the chain, answer.
     Stop(tokio::sync::oneshot::Sender<()>),
+}
+
+/// What a timer did something to.
+pub(crate) enum TimerTouch {
+    Key(KeyTouch),
+    Secret(SecretTouch),
 }
 
 /// A chain whose time is over, as the note of it has it.
@@ -548,6 +556,7 @@ impl ManagementChain {
                 outcome: record.outcome,
                 rule: record.rule.clone(),
                 keys: &record.keys,
+                secrets: &record.secrets,
                 providers: &providers,
                 items: 0,
                 failed: 0,

@@ -291,6 +291,7 @@ impl Engine {
                 outcome: Outcome::Done,
                 rule: "first start".into(),
                 keys: Vec::new(),
+                secrets: Vec::new(),
                 served: Served::default(),
                 micros: 0,
                 writes: made.writes,

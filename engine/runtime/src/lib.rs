@@ -23,6 +23,7 @@ pub mod records;
 mod remember;
 mod retention;
 mod scan;
+pub mod secrets;
 mod shared;
 pub mod snapshot;
 pub mod verify;

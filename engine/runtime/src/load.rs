@@ -11,6 +11,7 @@ use keymill_core::audit::RecordStamp;
 use keymill_core::id::{AccessKeyId, CmkId, NameMap};
 use keymill_core::key::ManagedDataKey;
 use keymill_core::seam::store::{Entry, Page, Revision, Store, StoreError};
+use keymill_core::secret::Secret;
 use keymill_crypto::audit::{Remembered, RememberedTag, Stamps};
 use keymill_crypto::digest;
 use keymill_crypto::record::RecordSealer;
@@ -22,6 +23,7 @@ use crate::records::{
     self, AliasRecord, ImportRecord, InstallationRecord, InvocationsRecord, Kind, UsageRecord,
 };
 use crate::scan::{self, Found, Opened, What};
+use crate::secrets::SecretEntry;
 
 /// What a stored record looks like beside what the audit remembers of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,6 +129,7 @@ pub(crate) fn judge_all(
     loader.count();
     needs_bootstrap &= !loader.has_access_keys;
     let (installation, installation_stamp) = installation(store, sealer)?;
+    keyring.secrets.set_cmk(installation.secret_cmk);
     if installation_stamp.is_none() && is_empty && remembered > 0 {
         // A fresh root access key over a store that was lost would hand the installation to whoever deleted it.
         return Err(StoreError::Corrupt(format!(
@@ -318,6 +321,12 @@ impl<'a> Loader<'a> {
                     self.keyring.put_data_key(DataKeyEntry { key, stamp: stamp(sequence) });
                 }
             }
+            What::Secret(opened) => {
+                if let Some((secret, sequence)) = self.trusted::<Secret>(place, opened) {
+                    self.keyring.secrets.put(SecretEntry { secret, stamp: stamp(sequence) });
+                }
+            }
+            What::SecretValue => drop(self.judged(place)),
             What::AccessKey(opened) => {
                 self.has_access_keys = true;
                 if let Some((key, sequence)) = self.trusted::<AccessKey>(place, opened) {

@@ -3,15 +3,17 @@
 use keymill_core::error::{Error, Result};
 use keymill_core::id::{
     AapName, AccessKeyId, AliasName, ClientKeyId, CmkId, DataKeyName, NetworkRuleName, PolicyName, RoleName,
+    SecretName, SecretVersionId,
 };
 use keymill_core::key::{KeyVersionMaterial, WrappingAlgorithm};
+use keymill_core::operation::Bin;
 use keymill_core::seam::provider::StoredKey;
 use keymill_core::seam::store::Path;
 use keymill_core::time::Timestamp;
 use keymill_crypto::record::{RecordError, RecordSealer};
 use keymill_crypto::{digest, payload};
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// What a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +51,10 @@ pub enum Kind {
     NetworkRule = 15,
     /// A role of the installation's own.
     Role = 16,
+    /// A secret, without its values.
+    Secret = 17,
+    /// The sealed value of a version of a secret.
+    SecretValue = 18,
 }
 
 /// What material of a CMK is wrapped by on its way here, and what is known of the token that goes with it.
@@ -67,6 +73,22 @@ pub struct ImportRecord {
     /// Such keys that are used up, and yet to be destroyed in their tokens.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub spent: Vec<StoredKey>,
+}
+
+/// The value of a version of a secret, as it is kept.
+#[derive(Serialize, Deserialize)]
+pub struct SecretValueRecord {
+    /// The secret.
+    pub name: SecretName,
+    /// The version.
+    pub version: SecretVersionId,
+    /// Sealed under the CMK of the secret; instance, name and version are its encryption context.
+    #[serde(deserialize_with = "owned")]
+    pub blob: Bin<'static>,
+}
+
+fn owned<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Bin<'static>, D::Error> {
+    Ok(Bin::deserialize(deserializer)?.into_owned())
 }
 
 /// What stands in the place of a token's hash where there is no token any more: nobody knows of what it would be the hash.
@@ -113,12 +135,15 @@ pub struct AliasRecord {
 }
 
 /// What the installation knows of itself.
-#[derive(Serialize, Deserialize, Default)]
+#[derive(Clone, Serialize, Deserialize, Default)]
 pub struct InstallationRecord {
     /// Wall time when it was last seen, in milliseconds.
     pub seen_ms: u64,
     /// Until when deletions rest after a jump of the clock, in milliseconds.
     pub rest_until_ms: u64,
+    /// The CMK that secrets are sealed under that name none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_cmk: Option<CmkId>,
 }
 
 /// What is known of a nonce beside its path: that its request was carried out, and how long it could pass once more.
@@ -171,6 +196,16 @@ pub fn alias_path(name: &AliasName) -> Path {
 /// Returns where a managed data key stands: by the SHA-256 of its name, which may hold what a path may not.
 pub fn data_key_path(name: &DataKeyName) -> Path {
     path(format!("data-key/{}", digest::hex(&digest::sha256(name.as_str().as_bytes()))))
+}
+
+/// Returns where a secret stands: by the SHA-256 of its name, which may hold what a path may not.
+pub fn secret_path(name: &SecretName) -> Path {
+    path(format!("secret/{}", digest::hex(&digest::sha256(name.as_str().as_bytes()))))
+}
+
+/// Returns where the value of that version of a secret stands.
+pub fn secret_value_path(name: &SecretName, number: u32) -> Path {
+    path(format!("secret-value/{}/{number}", digest::hex(&digest::sha256(name.as_str().as_bytes()))))
 }
 
 /// Returns where an access key stands.

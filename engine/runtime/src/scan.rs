@@ -9,6 +9,7 @@ use keymill_core::access::{Aap, AccessKey, ClientKey, CustomRole, NetworkRule, P
 use keymill_core::id::CmkId;
 use keymill_core::key::{Cmk, KeyVersion, ManagedDataKey};
 use keymill_core::seam::store::{Revision, Row, Store, StoreError};
+use keymill_core::secret::Secret;
 use keymill_crypto::record::{RecordSealer, sequence_of, tag_of};
 use serde::de::DeserializeOwned;
 
@@ -88,6 +89,9 @@ pub(crate) enum What {
     Import(CmkId, Opened<ImportRecord>),
     Alias(Opened<AliasRecord>),
     DataKey(Opened<ManagedDataKey>),
+    Secret(Opened<Secret>),
+    /// The value of a version of a secret; it is opened when it is read.
+    SecretValue,
     AccessKey(Opened<AccessKey>),
     Aap(Opened<Aap>),
     ClientKey(Opened<ClientKey>),
@@ -164,6 +168,8 @@ fn open(sealer: &RecordSealer, row: Row<'_>) -> Option<What> {
         "import" => What::Import(id()?, opened(sealer, row, Kind::Import)),
         "alias" => What::Alias(opened(sealer, row, Kind::Alias)),
         "data-key" => What::DataKey(opened(sealer, row, Kind::DataKey)),
+        "secret" => What::Secret(opened(sealer, row, Kind::Secret)),
+        "secret-value" => What::SecretValue,
         "access-key" => What::AccessKey(opened(sealer, row, Kind::AccessKey)),
         "aap" => What::Aap(opened(sealer, row, Kind::Aap)),
         "client-key" => What::ClientKey(opened(sealer, row, Kind::ClientKey)),

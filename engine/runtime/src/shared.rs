@@ -107,7 +107,7 @@ impl Shared {
         principal: &Principal,
         source: Option<IpAddr>,
         operation: Operation,
-        resource: Resource,
+        resource: Resource<'_>,
     ) -> Decision {
         self.decide_under(principal, source, operation, resource, None)
     }
@@ -118,11 +118,12 @@ impl Shared {
         principal: &Principal,
         source: Option<IpAddr>,
         operation: Operation,
-        resource: Resource,
+        resource: Resource<'_>,
         context: Option<&EncryptionContext>,
     ) -> Decision {
         let policy = match resource {
             Resource::Key(id) => self.keyring.policy(&id),
+            Resource::Secret(name) => self.keyring.secrets.policy(name),
             _ => None,
         };
         let spec = policy.as_ref().and_then(|policy| self.spec_for(policy, resource));
@@ -132,7 +133,7 @@ impl Shared {
     }
 
     /// Returns the specification of a key, where its policy reads it.
-    pub(crate) fn spec_for(&self, policy: &KeyPolicy, resource: Resource) -> Option<KeySpec> {
+    pub(crate) fn spec_for(&self, policy: &KeyPolicy, resource: Resource<'_>) -> Option<KeySpec> {
         match resource {
             Resource::Key(id) if policy.reads_spec() => Some(self.keyring.cmk(&id)?.cmk.spec),
             _ => None,

@@ -11,7 +11,7 @@ use crate::load::{Judgement, all, judge};
 use crate::records::{self, Kind};
 
 /// The kinds of records by the prefix of their paths, and whether the audit remembers each write of them.
-const KINDS: [(&str, Kind, bool); 16] = [
+const KINDS: [(&str, Kind, bool); 18] = [
     ("aap/", Kind::Aap, true),
     ("access-key/", Kind::AccessKey, true),
     ("alias/", Kind::Alias, true),
@@ -28,6 +28,8 @@ const KINDS: [(&str, Kind, bool); 16] = [
     ("nonce/", Kind::Nonce, false),
     ("policy/", Kind::Policy, true),
     ("role/", Kind::Role, true),
+    ("secret/", Kind::Secret, true),
+    ("secret-value/", Kind::SecretValue, true),
     ("usage/", Kind::Usage, false),
 ];
 

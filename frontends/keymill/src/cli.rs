@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::admin::{aap, access_key, alias, data_key, key, login, policy, role};
+use crate::admin::{aap, access_key, alias, data_key, key, login, policy, role, secret};
 use crate::batch::{self, BatchArgs, Direction};
 use crate::credentials::{ServerArgs, Target};
 use crate::failure::{Failure, Result};
@@ -29,6 +29,7 @@ enum Command {
     Key(key::KeyArgs),
     Alias(alias::AliasArgs),
     DataKey(data_key::DataKeyArgs),
+    Secret(secret::SecretArgs),
     AccessKey(access_key::AccessKeyArgs),
     Aap(aap::AapArgs),
     Policy(policy::PolicyArgs),
@@ -90,6 +91,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Key(args) => key::run(args),
         Command::Alias(args) => alias::run(args),
         Command::DataKey(args) => data_key::run(args),
+        Command::Secret(args) => secret::run(args),
         Command::AccessKey(args) => access_key::run(args),
         Command::Aap(args) => aap::run(args),
         Command::Policy(args) => policy::run(args),
@@ -179,6 +181,10 @@ mod tests {
             "keymill audit search --source 10.0.0.0/33",
             "keymill audit search --key people",
             "keymill audit search --json --limit 3",
+            "keymill secret put db --version v1 s3cret",
+            "keymill secret put db --from -",
+            "keymill secret stage db test",
+            "keymill secret delete db --now --days 7",
             "keymill audit export",
             "keymill audit export --format xml --out -",
             "keymill envelope open --in a --out b --stdout",

@@ -23,6 +23,7 @@ mod pairs;
 mod policies;
 mod raw;
 mod rows;
+mod secrets;
 
 pub use authority::{Authority, Issued, Place};
 pub use caller::{Answered, Caller, Items, Named, Opened, batch_encrypt, context};
@@ -37,3 +38,4 @@ pub use pairs::Pair;
 pub use policies::{GRANTED, named, policy, statement};
 pub use raw::{Raw, Told, sign};
 pub use rows::Rows;
+pub use secrets::{Value, create_secret, put_value};

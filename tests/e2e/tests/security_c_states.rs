@@ -26,7 +26,7 @@ const AWAITS: &str = "Rejected.PendingImport";
 
 /// The cloud's table of states (its operations by name; `RotateKey`, which is ours, is as its `CreateKeyVersion`, and batches follow their
 /// single form): what each operation answers for a key that is Enabled, Disabled, PendingDeletion, PendingImport.
-const TABLE: [(Operation, [&str; 4]); 64] = [
+const TABLE: [(Operation, [&str; 4]); 73] = [
     (Operation::CreateKey, [OK, OK, OK, OK]),
     (Operation::DescribeKey, [OK, OK, OK, OK]),
     (Operation::ListKeys, [OK, OK, OK, OK]),
@@ -66,6 +66,16 @@ const TABLE: [(Operation, [&str; 4]); 64] = [
     (Operation::GetManagedDataKey, [OK, DISABLED, PENDING, AWAITS]),
     (Operation::ListManagedDataKeys, [OK, OK, OK, OK]),
     (Operation::ListManagedDataKeyVersions, [OK, OK, OK, OK]),
+    // So is a secret, whose values are sealed and opened by its key.
+    (Operation::CreateSecret, [OK, DISABLED, PENDING, AWAITS]),
+    (Operation::PutSecretValue, [OK, DISABLED, PENDING, AWAITS]),
+    (Operation::GetSecretValue, [OK, DISABLED, PENDING, AWAITS]),
+    (Operation::DescribeSecret, [OK, OK, OK, OK]),
+    (Operation::ListSecrets, [OK, OK, OK, OK]),
+    (Operation::ListSecretVersionIds, [OK, OK, OK, OK]),
+    (Operation::UpdateSecret, [OK, OK, OK, OK]),
+    (Operation::UpdateSecretVersionStage, [OK, OK, OK, OK]),
+    (Operation::DeleteSecret, [OK, OK, OK, OK]),
     (Operation::GenerateDataKey, [OK, DISABLED, PENDING, AWAITS]),
     (Operation::GenerateDataKeyWithoutPlaintext, [OK, DISABLED, PENDING, AWAITS]),
     (Operation::GenerateDataKeyPair, [OK, DISABLED, PENDING, AWAITS]),
@@ -157,6 +167,7 @@ fn subject(caller: &mut Caller, operation: Operation, state: usize) -> Subject {
     let blob = blob.unwrap();
     if spec == KeySpec::Aes256 {
         caller.create_data_key(&format!("own-{key}"), key).unwrap();
+        caller.create_secret_under(key, &format!("own-{key}"), "v1", "value").unwrap();
     }
     caller.create_alias(&format!("alias/own-{key}"), key).unwrap();
     caller.create_alias(&format!("alias/other-{key}"), other).unwrap();
@@ -270,6 +281,17 @@ fn attempt(caller: &mut Caller, operation: Operation, subject: &Subject) -> Stri
         Operation::GetManagedDataKey => caller.managed_data_key(&own, None, false).map(drop),
         Operation::ListManagedDataKeys => caller.managed_data_keys().map(drop),
         Operation::ListManagedDataKeyVersions => caller.data_key_versions(&own).map(drop),
+        Operation::CreateSecret => {
+            caller.create_secret_under(*key, &format!("new-{key}"), "v1", "value").map(drop)
+        }
+        Operation::PutSecretValue => caller.put_value(&own, "v2", "value", &[]).map(drop),
+        Operation::GetSecretValue => caller.value(&own).map(drop),
+        Operation::DescribeSecret => caller.describe_secret(&own).map(drop),
+        Operation::ListSecrets => caller.secrets().map(drop),
+        Operation::ListSecretVersionIds => caller.secret_versions(&own).map(drop),
+        Operation::UpdateSecret => caller.update_secret(&own, "new"),
+        Operation::UpdateSecretVersionStage => caller.move_stage(&own, "test", Some("v1"), None),
+        Operation::DeleteSecret => caller.delete_secret(&own, Some(7)),
         Operation::GenerateDataKey => caller.data_key(*key, &[]).map(drop),
         Operation::GenerateDataKeyWithoutPlaintext => caller.data_key_sealed(*key).map(drop),
         Operation::GenerateDataKeyPair => {
@@ -336,6 +358,10 @@ fn c1_each_operation_in_each_state_answers_as_the_cloud_has_it() {
     }
     let elsewhere = [
         Operation::GenerateRandom,
+        Operation::GetRandomPassword,
+        Operation::RestoreSecret,
+        Operation::GetSecretPolicy,
+        Operation::SetSecretPolicy,
         Operation::CreateAccessKey,
         Operation::ListAccessKeys,
         Operation::UpdateAccessKey,
@@ -390,7 +416,12 @@ fn c1_each_operation_in_each_state_answers_as_the_cloud_has_it() {
 #[test]
 fn d8_what_a_policy_denies_is_refused_operation_by_operation() {
     let (live, mut root) = begin();
-    let roles = [Role::KeyAdministrator, Role::PolicyAdministrator, Role::CryptoServiceKeyUser];
+    let roles = [
+        Role::KeyAdministrator,
+        Role::SecretAdministrator,
+        Role::PolicyAdministrator,
+        Role::CryptoServiceKeyUser,
+    ];
     let grant = |role: Role| serde_json::from_value(serde_json::json!({ "Role": role.name() })).unwrap();
     let grants = roles.map(grant).to_vec();
     let credentials = root.credentials(grants);

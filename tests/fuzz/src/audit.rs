@@ -32,6 +32,7 @@ fn record(ms: u64) -> AuditRecord<'static> {
         outcome: Outcome::Done,
         rule: "default".into(),
         keys: &[],
+        secrets: &[],
         providers: &[],
         items: 256,
         failed: 1,

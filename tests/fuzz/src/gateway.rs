@@ -100,7 +100,8 @@ pub(crate) fn seeds() -> Vec<Seed> {
         ("verify", seed("Verify", 7, b"\x0a\x07alias/a\x12\x01d\x1a\x02sg\x22\x0dECDSA_SHA_256")),
         ("random", seed("GenerateRandom", 0, b"\x08\x20")),
         ("negative", seed("GenerateRandom", 0, b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01")),
-        ("unknown", seed("GetSecretValue", 0, b"\x0a\x07db/conn\x12\x0aACSCurrent\x20\x01\x7b\x08\x01\x7c")),
+        ("unknown", seed("Hash", 0, b"\x0a\x01m")),
+        ("secret", seed("GetSecretValue", 0, b"\x0a\x07db/conn\x12\x0aACSCurrent\x20\x01\x7b\x08\x01\x7c")),
         ("alone", b"\n\n\x00\x0a\x03abc\x12\x03def".to_vec()),
     ]
 }

@@ -7,7 +7,7 @@ use keymill_core::Timestamp;
 use keymill_core::access::ResourcePattern;
 use keymill_core::id::{
     AapName, AccessKeyId, AliasName, ClientKeyId, CmkId, InstanceId, KeyRef, KeyVersionId, NetworkRuleName,
-    PolicyName, RequestId, SecretName,
+    PolicyName, RequestId, SecretName, SecretRef, SecretVersionId, VersionStage,
 };
 use keymill_core::seam::store;
 use serde::de::DeserializeOwned;
@@ -34,7 +34,12 @@ pub(crate) fn check(bytes: &[u8]) {
         shows(text, text.parse::<PolicyName>().ok());
         shows(text, text.parse::<NetworkRuleName>().ok());
         shows(text, text.parse::<SecretName>().ok());
+        shows(text, text.parse::<SecretVersionId>().ok());
+        shows(text, text.parse::<VersionStage>().ok());
         shows(text, text.parse::<ResourcePattern>().ok());
+        let secret = text.parse::<SecretRef>().ok();
+        assert_eq!(from_json::<SecretRef>(text), secret);
+        assert!(secret.is_none_or(|SecretRef(name)| text.ends_with(name.as_str())));
     });
     if let Ok(path) = store::Path::new(text) {
         assert_eq!(path.as_str(), text);
@@ -75,6 +80,7 @@ pub(crate) fn seeds() -> Vec<Seed> {
         ("alias", "alias/people/of-1_a"),
         ("arn", "acs:kms:cn-hangzhou:1:key/00000000-0000-4000-8000-00000000000f"),
         ("arn-alias", "acs:kms:r:1:alias/a"),
+        ("arn-secret", "acs:kms:r:1:secret/db/orders+1=x.y@z"),
         ("access-key", "AK.12345678"),
         ("time", "2024-02-29T23:59:59Z"),
         ("resource", "key/00000000-0000-4000-8000-00000000000f"),

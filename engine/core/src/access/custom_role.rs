@@ -106,7 +106,7 @@ impl CustomRole {
         }
         let mut operations = OperationSet::default();
         for action in &self.actions {
-            let added = operations.add_action(action, |_| true);
+            let added = operations.add_action(action, |_| true, "role");
             added.map_err(|why| Error::new(ErrorKind::InvalidParameter, format!("Actions: {why}")))?;
         }
         Ok(operations)

@@ -8,7 +8,7 @@ use super::key_policy::Says;
 use super::permission::Permits;
 use super::{AccessKeyStatus, AccessSnapshot, Effect, KeyPolicy, Principal, ResourcePattern, Role, RoleRef};
 use crate::context::EncryptionContext;
-use crate::id::{AapName, CmkId, PolicyName};
+use crate::id::{AapName, CmkId, PolicyName, SecretName};
 use crate::key::KeySpec;
 use crate::operation::Operation;
 use crate::time::Timestamp;
@@ -21,7 +21,7 @@ pub struct Question<'a> {
     /// To do what.
     pub operation: Operation,
     /// With what.
-    pub resource: Resource,
+    pub resource: Resource<'a>,
     /// The address that the request came from; `None` inside this process.
     pub source: Option<IpAddr>,
     /// When it is decided.
@@ -34,11 +34,15 @@ pub struct Question<'a> {
 
 /// What an operation is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Resource {
+pub enum Resource<'a> {
     /// One key.
     Key(CmkId),
     /// The keys as a whole: creating one, listing them (rows are decided one by one).
     Keys,
+    /// One secret.
+    Secret(&'a SecretName),
+    /// The secrets as a whole.
+    Secrets,
     /// Access keys.
     AccessKeys,
     /// Access points, with their client keys, policies and network rules.
@@ -66,7 +70,7 @@ pub enum Rule {
         /// Its role.
         role: RoleRef,
     },
-    /// The statement of that number, from 0, of the key's policy.
+    /// The statement of that number, from 0, of the policy of the key or the secret.
     Statement {
         /// Its place among the statements.
         index: u16,
@@ -86,7 +90,7 @@ pub enum Rule {
         /// Its name.
         policy: PolicyName,
     },
-    /// A grant or a policy of the caller allows it, but the key's policy leaves it to nobody's grants.
+    /// A grant or a policy of the caller allows it, but the policy of the key or the secret leaves it to nobody's grants.
     KeyPolicy,
     /// Neither a grant, nor a policy, nor a statement speaks of it.
     Default,
@@ -128,7 +132,7 @@ impl fmt::Display for Rule {
     }
 }
 
-/// Tells whether the principal may do that, and by which rule; `policy` is that of the key, where it was given one.
+/// Tells whether the principal may do that, and by which rule; `policy` is that of the key or the secret, where it was given one.
 ///
 /// What denies, denies. Then a grant of an access key, or a policy of an access point, allows what the key's policy leaves to grants, which
 /// one that was never set does with everything; and a statement allows it to those whom it names. Nobody is locked out of a key for good:
@@ -246,17 +250,20 @@ fn by_policy(policy: &KeyPolicy, asked: &Question<'_>, granted: Option<Rule>, ot
 fn keeps_keys_manageable(operation: Operation) -> bool {
     use Operation::*;
     matches!(operation, ListKeys | DescribeKey | GetKeyPolicy | SetKeyPolicy)
+        || matches!(operation, ListSecrets | DescribeSecret | GetSecretPolicy | SetSecretPolicy)
 }
 
 impl ResourcePattern {
     /// Tells whether the pattern covers the resource.
-    pub fn covers(&self, resource: Resource) -> bool {
+    pub fn covers(&self, resource: Resource<'_>) -> bool {
         match (self, resource) {
             (ResourcePattern::All, _) => true,
             (ResourcePattern::AllKeys, Resource::Key(_) | Resource::Keys) => true,
             // Whoever may list one key may ask for the list; each row is decided on its own.
             (ResourcePattern::Key(_), Resource::Keys) => false,
             (ResourcePattern::Key(own), Resource::Key(asked)) => *own == asked,
+            (ResourcePattern::AllSecrets, Resource::Secret(_) | Resource::Secrets) => true,
+            (ResourcePattern::Secret(own), Resource::Secret(asked)) => own == asked,
             (ResourcePattern::AllAccessKeys, Resource::AccessKeys) => true,
             (ResourcePattern::AllAaps, Resource::Aaps) => true,
             _ => false,
@@ -301,6 +308,7 @@ mod tests {
             ResourcePattern::Key(A),
             ResourcePattern::Key(B),
             ResourcePattern::AllAccessKeys,
+            ResourcePattern::AllSecrets,
         ]);
         (any::<bool>(), prop::sample::select(Role::ALL.to_vec()), prop::collection::vec(pattern, 0..3))
             .prop_map(|(deny, role, resources)| Grant {
@@ -310,26 +318,27 @@ mod tests {
             })
     }
 
-    fn any_question() -> impl Strategy<Value = (Operation, Resource)> {
+    fn any_question() -> impl Strategy<Value = (Operation, Resource<'static>)> {
         (
             prop::sample::select(Operation::ALL.to_vec()),
             prop::sample::select(vec![
                 Resource::Key(A),
                 Resource::Key(B),
                 Resource::Keys,
+                Resource::Secrets,
                 Resource::AccessKeys,
                 Resource::Nothing,
             ]),
         )
     }
 
-    fn allowed(grants: &[Grant], statements: &[String], question: (Operation, Resource)) -> bool {
+    fn allowed(grants: &[Grant], statements: &[String], question: (Operation, Resource<'_>)) -> bool {
         let (snapshot, principal) = snapshot(grants.to_vec(), AccessKeyStatus::Active);
         let policy = policy(statements);
         decide(&snapshot, &asked(&principal, question), policy.as_ref()).allowed
     }
 
-    fn asked(principal: &Principal, (operation, resource): (Operation, Resource)) -> Question<'_> {
+    fn asked<'a>(principal: &'a Principal, (operation, resource): (Operation, Resource<'a>)) -> Question<'a> {
         // What is done with the one key has a context, and with the other has none.
         let (spec, context) = match resource {
             Resource::Key(A) => (Some(KeySpec::Aes256), Some(&*OF_A)),
@@ -489,7 +498,7 @@ mod tests {
     /// Roles, resources, network rules.
     type Written = (Vec<Role>, Vec<ResourcePattern>, Vec<&'static str>);
     /// Operation and resource, from where, and when in milliseconds.
-    type Asked = ((Operation, Resource), Option<IpAddr>, u64);
+    type Asked = ((Operation, Resource<'static>), Option<IpAddr>, u64);
 
     fn any_policy() -> impl Strategy<Value = Written> {
         let role = prop::sample::select(vec![Role::CryptoServiceKeyUser, Role::CryptoServiceSecretUser]);

@@ -9,6 +9,8 @@ pub fn explain(asked: &Question<'_>, decision: &Decision, policy: Option<&KeyPol
     let on = match asked.resource {
         Resource::Key(id) => format!("key/{id}"),
         Resource::Keys => "key/*".to_owned(),
+        Resource::Secret(name) => format!("secret/{name}"),
+        Resource::Secrets => "secret/*".to_owned(),
         Resource::AccessKeys => "access-key/*".to_owned(),
         Resource::Aaps => "aap/*".to_owned(),
         Resource::Nothing => "any resource".to_owned(),
@@ -16,6 +18,10 @@ pub fn explain(asked: &Question<'_>, decision: &Decision, policy: Option<&KeyPol
     let roles = |may: fn(Role) -> bool| {
         let fit = Role::ALL.into_iter().filter(|role| role.covers(asked.operation) && may(*role));
         fit.map(Role::name).collect::<Vec<_>>().join(", ")
+    };
+    let whose = match asked.resource {
+        Resource::Secret(_) => "secret",
+        _ => "key",
     };
     match (&decision.rule, decision.allowed) {
         (Rule::Grant { index, role }, true) => {
@@ -36,10 +42,12 @@ pub fn explain(asked: &Question<'_>, decision: &Decision, policy: Option<&KeyPol
             ),
         },
         (Rule::Statement { index }, true) => {
-            format!("statement {index} of the key's policy allows it by name")
+            format!("statement {index} of the {whose}'s policy allows it by name")
         }
         (Rule::Statement { index }, false) => {
-            format!("statement {index} of the key's policy denies it, whatever else allows it: take it away")
+            format!(
+                "statement {index} of the {whose}'s policy denies it, whatever else allows it: take it away"
+            )
         }
         (Rule::Condition { index }, _) => {
             let unmet = policy.and_then(|policy| policy.unmet(*index, asked)).unwrap_or_default();
@@ -48,7 +56,7 @@ pub fn explain(asked: &Question<'_>, decision: &Decision, policy: Option<&KeyPol
             )
         }
         (Rule::KeyPolicy, _) => format!(
-            "the caller's own rights allow it, but the key's policy leaves {what} to nobody's: it needs a statement that allows kms:{what} \
+            "the caller's own rights allow it, but the {whose}'s policy leaves {what} to nobody's: it needs a statement that allows kms:{what} \
              to the account (acs:ram::<account>:*), or to the caller by name"
         ),
         (Rule::NotValidNow, _) => "the client key is not taken at this time".to_owned(),

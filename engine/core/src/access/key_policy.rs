@@ -8,7 +8,9 @@
 //! | `acs:ram::<account>:aap/<name>` | that application access point, whatever its policies say |
 //! | `*` | everybody; in a `Deny` alone |
 //!
-//! A statement can have conditions (see `condition.rs`). A key without a policy has the one of [`default_document`]. An action of a single operation speaks of its batch form, too.
+//! A statement can have conditions (see `condition.rs`). Secrets have policies of the same language, which speak of the rights
+//! to secrets. A key or a secret without a policy has the one of [`default_document`]. An action of a single operation speaks of its batch form,
+//! too.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -58,8 +60,24 @@ struct Principals {
 pub struct PolicyTarget<'a> {
     /// The account of the installation.
     pub account: &'a str,
-    /// The ARN of the key; `None` for one that is yet to be made.
+    /// The ARN of the key or the secret; `None` for a key that is yet to be made.
     pub arn: Option<&'a str>,
+}
+
+impl PolicyTarget<'_> {
+    /// Tells whether it is a secret: its ARN says so.
+    fn is_secret(&self) -> bool {
+        let resource = self.arn.and_then(|arn| arn.splitn(5, ':').nth(4));
+        resource.is_some_and(|resource| resource.starts_with("secret/"))
+    }
+
+    /// Returns the operations that are rights to it, and what it is called.
+    fn rights(&self) -> (fn(Operation) -> bool, &'static str) {
+        match self.is_secret() {
+            true => (Operation::is_right_to_a_secret, "secret"),
+            false => (Operation::is_right_to_a_key, "key"),
+        }
+    }
 }
 
 /// Returns the document of a key that was given none: what access keys are granted decides.
@@ -243,9 +261,13 @@ impl Written {
         for principal in self.principal.ram.listed("Principal")? {
             principals.add(principal, self.effect, target.map(|target| target.account))?;
         }
+        // What was checked when it was set is asked of its own kind of resource alone.
+        let either = |operation: Operation| operation.is_right_to_a_key() || operation.is_right_to_a_secret();
+        let (is_right, what) =
+            target.map_or((either as fn(Operation) -> bool, "key"), |target| target.rights());
         let mut operations = OperationSet::default();
         for action in self.action.listed("Action")? {
-            operations.add_action(action, Operation::is_right_to_a_key)?;
+            operations.add_action(action, is_right, what)?;
         }
         for resource in self.resource.listed("Resource")? {
             check_resource(resource, target)?;
@@ -295,7 +317,10 @@ fn check_resource(resource: &str, target: Option<PolicyTarget<'_>>) -> std::resu
         _ if resource == "*" => Ok(()),
         None => Ok(()),
         Some(PolicyTarget { arn: Some(arn), .. }) if arn == resource => Ok(()),
-        Some(_) => Err(format!("resource {:?} is neither * nor the ARN of the key", clip(resource))),
+        Some(target) => {
+            let (_, what) = target.rights();
+            Err(format!("resource {:?} is neither * nor the ARN of the {what}", clip(resource)))
+        }
     }
 }
 
@@ -460,6 +485,33 @@ mod tests {
         let json = serde_json::to_string(&policy).unwrap();
         assert_eq!(serde_json::from_str::<KeyPolicy>(&json).unwrap(), policy);
         assert_eq!(policy.document(), document);
+    }
+
+    #[test]
+    fn the_policy_of_a_secret_speaks_of_rights_to_secrets() {
+        let arn = "acs:kms:local:1:secret/db/key:1";
+        let secret = PolicyTarget { account: "1", arn: Some(arn) };
+        let all = "acs:ram::1:*";
+        let policy = KeyPolicy::of(secret, &statement("Allow", all, "kms:*", arn)).unwrap();
+        let caller = Principal::of_access_key("KMAK0000000A".parse().unwrap());
+        let says = |operation| said(&policy, &caller, operation);
+        assert_eq!(says(Operation::GetSecretValue), Says::Delegates);
+        assert_eq!((says(Operation::Decrypt), says(Operation::CreateSecret)), (Says::Nothing, Says::Nothing));
+        let of_key = PolicyTarget { account: "1", arn: Some("acs:kms:local:1:key/x") };
+        for (target, action, told) in [
+            (secret, "kms:Decrypt", "is not decided on a secret"),
+            (secret, "kms:CreateSecret", "is not decided on a secret"),
+            (of_key, "kms:GetSecretValue", "is not decided on a key"),
+        ] {
+            let error = KeyPolicy::of(target, &statement("Allow", all, action, "*")).unwrap_err();
+            assert!(error.message().contains(told), "{error}");
+        }
+        let other = KeyPolicy::of(secret, &statement("Allow", all, "kms:*", "acs:kms:local:1:secret/other"));
+        assert!(other.unwrap_err().message().contains("neither * nor the ARN of the secret"));
+        // What is read back from its record says the same.
+        let json = serde_json::to_string(&policy).unwrap();
+        let back: KeyPolicy = serde_json::from_str(&json).unwrap();
+        assert_eq!(said(&back, &caller, Operation::GetSecretValue), Says::Delegates);
     }
 
     /// An access point is no access key, whatever either is called.

@@ -171,6 +171,14 @@ impl ResourcePattern {
         }
     }
 
+    /// Returns the one secret that it covers, if it is such a pattern.
+    pub fn secret(&self) -> Option<&SecretName> {
+        match self {
+            ResourcePattern::Secret(name) => Some(name),
+            _ => None,
+        }
+    }
+
     /// Tells whether the policy of an application may name it.
     pub(crate) fn is_for_applications(&self) -> bool {
         use ResourcePattern::*;

@@ -58,7 +58,8 @@ impl OperationSet {
         self.and(other) == self
     }
 
-    /// Adds what an action names: `kms:` and the name of an operation of those that are spoken of, or the beginning of names and `*`.
+    /// Adds what an action names: `kms:` and the name of an operation of those that are spoken of (of `what` they
+    /// are rights to), or the beginning of names and `*`.
     ///
     /// # Errors
     /// Says in words why it names none.
@@ -66,6 +67,7 @@ impl OperationSet {
         &mut self,
         action: &str,
         spoken_of: fn(Operation) -> bool,
+        what: &str,
     ) -> Result<(), String> {
         let known = Operation::ALL.into_iter().filter(|operation| spoken_of(*operation));
         let name = match (action, action.strip_prefix("kms:")) {
@@ -90,7 +92,7 @@ impl OperationSet {
             false => Ok(()),
             true if before.names(name) => Ok(()),
             true => Err(match Operation::by_name(name) {
-                Some(_) => format!("action {action} is not decided on a key"),
+                Some(_) => format!("action {action} is not decided on a {what}"),
                 None => format!("action {:?} names no operation; case matters", clip(action)),
             }),
         }

@@ -9,7 +9,7 @@ use super::network::Sources;
 use super::operation_set::OperationSet;
 use super::{Resource, ResourcePattern, RoleRef};
 use crate::error::{Error, ErrorKind, Limit, Result};
-use crate::id::{CmkId, NetworkRuleName, PolicyName, RoleName, Text};
+use crate::id::{CmkId, NetworkRuleName, PolicyName, RoleName, SecretName, Text};
 use crate::limit;
 use crate::operation::Operation;
 use crate::time::Timestamp;
@@ -143,6 +143,9 @@ pub struct Permissions {
     all_keys: bool,
     /// In order.
     keys: Box<[CmkId]>,
+    all_secrets: bool,
+    /// In order.
+    secrets: Box<[SecretName]>,
     /// `None` where every address will do.
     sources: Option<Box<[Arc<Sources>]>>,
 }
@@ -168,6 +171,10 @@ impl Permissions {
         let mut keys: Vec<CmkId> = policy.resources.iter().filter_map(ResourcePattern::key).collect();
         keys.sort_unstable();
         keys.dedup();
+        let mut secrets: Vec<SecretName> =
+            policy.resources.iter().filter_map(ResourcePattern::secret).cloned().collect();
+        secrets.sort_unstable();
+        secrets.dedup();
         let rules = &policy.access_control.rules;
         let found = || rules.iter().filter_map(sources).collect();
         Arc::new(Self {
@@ -175,6 +182,8 @@ impl Permissions {
             operations,
             all_keys: policy.resources.contains(&ResourcePattern::AllKeys),
             keys: keys.into(),
+            all_secrets: policy.resources.contains(&ResourcePattern::AllSecrets),
+            secrets: secrets.into(),
             sources: (!rules.is_empty()).then(found),
         })
     }
@@ -192,12 +201,14 @@ impl Permissions {
     pub(super) fn permits(
         &self,
         operation: Operation,
-        resource: Resource,
+        resource: Resource<'_>,
         source: Option<IpAddr>,
     ) -> Permits {
         let covers = match resource {
             Resource::Key(id) => self.all_keys || self.keys.binary_search(&id).is_ok(),
             Resource::Keys => self.all_keys,
+            Resource::Secret(name) => self.all_secrets || self.secrets.binary_search(name).is_ok(),
+            Resource::Secrets => self.all_secrets,
             // Needs a role, but no resource.
             Resource::Nothing => true,
             Resource::AccessKeys | Resource::Aaps => false,
@@ -234,7 +245,12 @@ mod tests {
         }
     }
 
-    fn permits(policy: &PermissionPolicy, operation: Operation, resource: Resource, from: &str) -> Permits {
+    fn permits(
+        policy: &PermissionPolicy,
+        operation: Operation,
+        resource: Resource<'_>,
+        from: &str,
+    ) -> Permits {
         let office = ["10.0.0.0/8".to_owned()];
         let office = NetworkRule::new("office".parse().unwrap(), String::new(), &office).unwrap();
         let find = |name: &NetworkRuleName| (*name == office.name).then(|| Sources::of(&office));

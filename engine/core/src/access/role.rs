@@ -9,7 +9,9 @@ pub enum Role {
     Root,
     /// The life of keys and aliases, but not their use.
     KeyAdministrator,
-    /// Access keys and what they grant, access points and theirs, and the policies of keys, but not keys.
+    /// The life of secrets and their values, but not the reading of those.
+    SecretAdministrator,
+    /// Access keys and what they grant, access points and theirs, and the policies of keys and secrets, but not keys.
     PolicyAdministrator,
     /// Reads everything that is not secret.
     Auditor,
@@ -21,9 +23,10 @@ pub enum Role {
 
 impl Role {
     /// Every role.
-    pub const ALL: [Role; 6] = [
+    pub const ALL: [Role; 7] = [
         Role::Root,
         Role::KeyAdministrator,
+        Role::SecretAdministrator,
         Role::PolicyAdministrator,
         Role::Auditor,
         Role::CryptoServiceKeyUser,
@@ -41,6 +44,7 @@ impl Role {
         match self {
             Role::Root => "Root",
             Role::KeyAdministrator => "KeyAdministrator",
+            Role::SecretAdministrator => "SecretAdministrator",
             Role::PolicyAdministrator => "PolicyAdministrator",
             Role::Auditor => "Auditor",
             Role::CryptoServiceKeyUser => "RbacPermission/Template/CryptoServiceKeyUser",
@@ -98,8 +102,25 @@ impl Role {
                 | ListRoles
                 | ExplainAccess
         );
+        let uses_secrets = matches!(operation, DescribeSecret | ListSecrets | ListSecretVersionIds);
+        let reads_secrets = uses_secrets || operation == GetSecretPolicy;
         match self {
             Role::Root => true,
+            Role::SecretAdministrator => {
+                reads_secrets
+                    || matches!(
+                        operation,
+                        CreateSecret
+                            | UpdateSecret
+                            | PutSecretValue
+                            | UpdateSecretVersionStage
+                            | DeleteSecret
+                            | RestoreSecret
+                            | GetRandomPassword
+                            | TagResource
+                            | UntagResource
+                    )
+            }
             Role::KeyAdministrator => {
                 reads_keys
                     || matches!(
@@ -139,6 +160,8 @@ impl Role {
                             | DeleteAccessKey
                             | GetKeyPolicy
                             | SetKeyPolicy
+                            | GetSecretPolicy
+                            | SetSecretPolicy
                             | CreateApplicationAccessPoint
                             | UpdateApplicationAccessPoint
                             | DeleteApplicationAccessPoint
@@ -157,7 +180,7 @@ impl Role {
                             | DeleteRole
                     )
             }
-            Role::Auditor => reads_keys || reads_access || operation == ListTokens,
+            Role::Auditor => reads_keys || reads_secrets || reads_access || operation == ListTokens,
             Role::CryptoServiceKeyUser => matches!(
                 operation,
                 Encrypt
@@ -194,8 +217,9 @@ impl Role {
                     | GetPublicKey
                     | DescribeKey
             ),
-            // Secrets are yet to come.
-            Role::CryptoServiceSecretUser => false,
+            Role::CryptoServiceSecretUser => {
+                uses_secrets || matches!(operation, GetSecretValue | GetRandomPassword | CreateLoginToken)
+            }
         }
     }
 }
@@ -211,6 +235,25 @@ mod tests {
                 Role::KeyAdministrator.covers(operation) && Role::CryptoServiceKeyUser.covers(operation);
             assert!(!both || operation.class() == crate::operation::Class::Read, "{operation:?}");
             assert!(Role::Root.covers(operation));
+        }
+    }
+
+    #[test]
+    fn who_administers_secrets_does_not_read_their_values_and_who_reads_them_changes_none() {
+        use crate::operation::Class;
+        assert!(!Role::SecretAdministrator.covers(Operation::GetSecretValue));
+        for operation in Operation::ALL.into_iter().filter(|operation| operation.class() == Class::Management)
+        {
+            let changes = Role::CryptoServiceSecretUser.covers(operation);
+            assert!(!changes, "{operation:?}");
+        }
+        for role in
+            [Role::KeyAdministrator, Role::PolicyAdministrator, Role::CryptoServiceKeyUser, Role::Auditor]
+        {
+            assert!(
+                !role.covers(Operation::GetSecretValue) && !role.covers(Operation::PutSecretValue),
+                "{role:?}"
+            );
         }
     }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::context::EncryptionContext;
-use crate::id::{AccessKeyId, ClientKeyId, KeyRef, RequestId};
+use crate::id::{AccessKeyId, ClientKeyId, KeyRef, RequestId, SecretRef};
 
 /// Tells whether an access key or a client key may do something now, by which rule, and what would change that.
 #[derive(Debug, Serialize, Deserialize)]
@@ -14,6 +14,9 @@ pub struct ExplainAccessRequest {
     /// Key id, ARN or alias, where it is about a key; the keys as a whole if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_id: Option<KeyRef>,
+    /// Name or ARN of the secret, where it is about a secret, whether or not there is one; the secrets as a whole if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_name: Option<SecretRef>,
     /// The access key that would ask.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_key_id: Option<AccessKeyId>,

@@ -64,6 +64,12 @@ pub struct DescribeLimitsReply {
     /// Client keys of an application access point.
     #[serde(default)]
     pub client_keys: u64,
+    /// Bytes of the value of a secret.
+    pub secret_bytes: u64,
+    /// Versions of a secret.
+    pub secret_versions: u64,
+    /// Secrets of the installation.
+    pub secrets: u64,
     /// Milliseconds that a request may take unless it says otherwise.
     pub default_timeout_ms: u64,
     /// Milliseconds that a request may ask for.
@@ -106,6 +112,9 @@ impl DescribeLimitsReply {
             access_keys: records.access_keys as u64,
             access_records: limit::ACCESS_RECORDS as u64,
             client_keys: limit::CLIENT_KEYS as u64,
+            secret_bytes: limit::SECRET_BYTES as u64,
+            secret_versions: limit::SECRET_VERSIONS as u64,
+            secrets: limit::SECRETS as u64,
             default_timeout_ms: limit::DEFAULT_TIMEOUT_MS,
             max_timeout_ms: limit::MAX_TIMEOUT_MS,
             page_size: limit::PAGE_SIZE as u64,

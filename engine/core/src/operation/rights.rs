@@ -18,6 +18,19 @@ impl Operation {
                 | AdvanceDecrypt
                 | BatchGenerateDataKey
                 | GenerateRandom
+                | CreateSecret
+                | DescribeSecret
+                | ListSecrets
+                | UpdateSecret
+                | PutSecretValue
+                | GetSecretValue
+                | ListSecretVersionIds
+                | UpdateSecretVersionStage
+                | DeleteSecret
+                | RestoreSecret
+                | GetRandomPassword
+                | GetSecretPolicy
+                | SetSecretPolicy
                 | CreateAccessKey
                 | ListAccessKeys
                 | UpdateAccessKey
@@ -58,6 +71,27 @@ impl Operation {
                 | ListTokens
                 | DrainToken
                 | EnableToken
+        )
+    }
+
+    /// Tells whether it is a right to single secrets, which a secret's own policy can speak of.
+    pub const fn is_right_to_a_secret(self) -> bool {
+        use Operation::*;
+        matches!(
+            self,
+            DescribeSecret
+                | ListSecrets
+                | UpdateSecret
+                | PutSecretValue
+                | GetSecretValue
+                | ListSecretVersionIds
+                | UpdateSecretVersionStage
+                | DeleteSecret
+                | RestoreSecret
+                | GetSecretPolicy
+                | SetSecretPolicy
+                | TagResource
+                | UntagResource
         )
     }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{CmkId, KeyRef, RequestId};
+use crate::id::{CmkId, KeyRef, RequestId, SecretRef};
 
 /// A tag, as the operations on one resource spell it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,16 +25,16 @@ pub struct Tag {
     pub value: String,
 }
 
-/// Puts tags on a key; those of the same name are replaced.
+/// Puts tags on a key or a secret; those of the same name are replaced.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct TagResourceRequest {
-    /// The key, by id or ARN; it is the one kind of resource so far.
+    /// The key, by id or ARN.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_id: Option<KeyRef>,
-    /// A secret, which there are none of yet.
+    /// Or the secret, by name or ARN.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub secret_name: Option<String>,
+    pub secret_name: Option<SecretRef>,
     /// A certificate, which there are none of yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_id: Option<String>,
@@ -53,16 +53,16 @@ pub struct TagResourceReply {
     pub request_id: RequestId,
 }
 
-/// Takes tags off a key; one that it does not have is passed over.
+/// Takes tags off a key or a secret; one that it does not have is passed over.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct UntagResourceRequest {
-    /// The key, by id or ARN; it is the one kind of resource so far.
+    /// The key, by id or ARN.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_id: Option<KeyRef>,
-    /// A secret, which there are none of yet.
+    /// Or the secret, by name or ARN.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub secret_name: Option<String>,
+    pub secret_name: Option<SecretRef>,
     /// A certificate, which there are none of yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_id: Option<String>,
@@ -128,7 +128,7 @@ pub struct KeyTagRow {
 pub enum ResourceType {
     /// Keys.
     Key,
-    /// Secrets, which there are none of yet.
+    /// Secrets, whose tags other operations are about.
     Secret,
 }
 

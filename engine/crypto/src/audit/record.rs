@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use keymill_core::Timestamp;
-use keymill_core::audit::{Alike, AuditRecord, KeyTouch, Outcome, RecordStamp};
+use keymill_core::audit::{Alike, AuditRecord, KeyTouch, Outcome, RecordStamp, SecretTouch};
 use keymill_core::key::ProtectionLevel;
 
 use super::json;
@@ -40,6 +40,20 @@ pub(super) fn write_record(record: &AuditRecord<'_>, out: &mut Vec<u8>) {
         write_touch(touch, out);
     }
     out.push(b']');
+    if !record.secrets.is_empty() {
+        out.extend_from_slice(b",\"secrets\":[");
+        for (i, SecretTouch { name, version }) in record.secrets.iter().enumerate() {
+            separate(out, i);
+            out.extend_from_slice(b"{\"name\":");
+            json::whole_text(out, name.as_str());
+            if let Some(version) = version {
+                out.extend_from_slice(b",\"version\":");
+                json::text(out, version.as_str());
+            }
+            out.push(b'}');
+        }
+        out.push(b']');
+    }
     if !record.providers.is_empty() {
         out.extend_from_slice(b",\"providers\":[");
         for (i, provider) in record.providers.iter().enumerate() {

@@ -31,6 +31,7 @@ fn record<'a>(ms: u64, outcome: Outcome, writes: &'a [RecordStamp]) -> AuditReco
         outcome,
         rule: "default".into(),
         keys: &[],
+        secrets: &[],
         providers: &[],
         items: 1,
         failed: 0,

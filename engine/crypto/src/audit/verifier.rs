@@ -394,6 +394,7 @@ mod tests {
                     outcome,
                     rule: text.into(),
                     keys: &[],
+                    secrets: &[],
                     providers: &[],
                     items: 1,
                     failed: 0,

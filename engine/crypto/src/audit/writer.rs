@@ -173,7 +173,7 @@ impl ChainWriter {
 
 #[cfg(test)]
 mod tests {
-    use keymill_core::audit::{Alike, AuditRecord, KeyTouch, Outcome, RecordStamp};
+    use keymill_core::audit::{Alike, AuditRecord, KeyTouch, Outcome, RecordStamp, SecretTouch};
     use keymill_core::error::{ErrorKind, Limit};
     use keymill_core::id::{CmkId, RequestId};
     use keymill_core::key::{Fallback, ProtectionLevel};
@@ -204,6 +204,7 @@ mod tests {
             outcome: Outcome::Done,
             rule: "default".into(),
             keys: &[],
+            secrets: &[],
             providers: &[],
             items: 256,
             failed: 1,
@@ -228,11 +229,17 @@ mod tests {
         let keys = [touch(ProtectionLevel::Software), touch(ProtectionLevel::Hsm)];
         let stamp = |path: &str, tag: &str| RecordStamp { path: path.into(), sequence: 4, tag: tag.into() };
         let writes = [stamp("cmk/1", "00ff"), stamp("alias/\"\n", "")];
+        let secret = |version: Option<&str>| SecretTouch {
+            name: "db/orders".parse().unwrap(),
+            version: version.map(|version| version.parse().unwrap()),
+        };
+        let secrets = [secret(Some("v1")), secret(None)];
         let full = AuditRecord {
             principal: Some(&id),
             source: Some("2001:db8::7".parse().unwrap()),
             outcome: Outcome::Failed(ErrorKind::LimitExceeded(Limit::BatchItems)),
             keys: &keys,
+            secrets: &secrets,
             providers: &["hsm-1", "a\"b"],
             context: Some("00112233".into()),
             fallback: Some(Fallback::Saturated),

@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use keymill_core::audit::{KeyTouch, Outcome, RecordStamp};
+use keymill_core::audit::{Outcome, RecordStamp};
 use keymill_core::error::{Error, Result};
 use keymill_core::seam::store::{Path, Revision, StoreError, Write};
 use keymill_crypto::audit::{ChainHead, Note};
 
-use crate::audit::{AuditMessage, ManagementChain, ManagementRecord};
+use crate::audit::{AuditMessage, ManagementChain, ManagementRecord, TimerTouch};
 use crate::gate::Gate;
 use crate::records::{self, Kind};
 use crate::shared::Shared;
@@ -101,8 +101,8 @@ impl AuditActor {
                         records.push(record);
                         waiting.push(reply);
                     }
-                    AuditMessage::Timer { operation, rule, key, writes } => {
-                        records.push(self.of_timer(operation, rule, key, writes));
+                    AuditMessage::Timer { operation, rule, touch, writes } => {
+                        records.push(self.of_timer(operation, rule, touch, writes));
                     }
                     AuditMessage::ClockJump { from, to } => {
                         self.chain.chain.note(&Note::ClockJump { from, to });
@@ -157,9 +157,13 @@ impl AuditActor {
         &self,
         operation: &'static str,
         rule: &'static str,
-        key: KeyTouch,
+        touch: TimerTouch,
         writes: Vec<RecordStamp>,
     ) -> Box<ManagementRecord> {
+        let (keys, secrets) = match touch {
+            TimerTouch::Key(key) => (vec![key], Vec::new()),
+            TimerTouch::Secret(secret) => (Vec::new(), vec![secret]),
+        };
         Box::new(ManagementRecord {
             request: self.shared.request_ids.next(),
             principal: None,
@@ -168,7 +172,8 @@ impl AuditActor {
             operation,
             outcome: Outcome::Done,
             rule: rule.into(),
-            keys: vec![key],
+            keys,
+            secrets,
             served: Served::default(),
             micros: 0,
             writes,

@@ -76,6 +76,8 @@ impl Gate {
                 job.task = Task::Answered(Box::new(reply));
             }
             Request::GetManagedDataKey(r) => self.admit_data_key(job, r)?,
+            Request::GetSecretValue(r) => self.admit_secret(job, r)?,
+            Request::GetRandomPassword(r) => self.admit_password(job, &r)?,
             Request::BatchEncrypt(r) => {
                 check_count(r.items.len())?;
                 let contexts = choose(job, r.encryption_context, r.encryption_contexts, r.items.len(), "")?;

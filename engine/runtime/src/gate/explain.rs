@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use keymill_core::access::{KeyPolicy, PolicyTarget, Principal, Question, Resource, decide, explain};
 use keymill_core::error::{Error, ErrorKind, Result};
-use keymill_core::id::AccessKeyId;
+use keymill_core::id::{AccessKeyId, SecretRef};
 use keymill_core::operation::*;
 
 use super::Gate;
@@ -33,16 +33,26 @@ impl Gate {
             }
             _ => return Err(invalid("one of AccessKeyId and ClientKeyId says who would ask")),
         };
-        let resource = match &r.key_id {
-            Some(_) if !operation.is_right_to_a_key() => {
+        let resource = match (&r.key_id, &r.secret_name) {
+            (Some(_), Some(_)) => return Err(invalid("KeyId and SecretName exclude each other")),
+            (None, Some(SecretRef(name)))
+                if operation.is_right_to_a_secret() || operation == Operation::CreateSecret =>
+            {
+                Resource::Secret(name)
+            }
+            (None, Some(_)) => {
+                let why = format!("{} is not decided on a secret: leave SecretName out", operation.name());
+                return Err(Error::new(ErrorKind::InvalidParameter, why));
+            }
+            (Some(_), None) if !operation.is_right_to_a_key() => {
                 let why = format!(
                     "{} is not decided on a key: leave KeyId out, or ask for the rights that it takes, such as Encrypt and Decrypt",
                     operation.name()
                 );
                 return Err(Error::new(ErrorKind::InvalidParameter, why));
             }
-            Some(key) => Resource::Key(self.find_key(job, key, Operation::GetKeyPolicy)?.cmk.id),
-            None => about(operation),
+            (Some(key), None) => Resource::Key(self.find_key(job, key, Operation::GetKeyPolicy)?.cmk.id),
+            (None, None) => about(operation),
         };
         let policy = match (&r.policy, resource) {
             (Some(document), Resource::Key(id)) => {
@@ -52,6 +62,7 @@ impl Gate {
             }
             (Some(_), _) => return Err(invalid("Policy is tried on a key, and KeyId names none")),
             (None, Resource::Key(id)) => shared.keyring.policy(&id),
+            (None, Resource::Secret(name)) => shared.keyring.secrets.policy(name),
             (None, _) => None,
         };
         let source = r.source.map(|text| text.parse::<IpAddr>().map_err(|_| invalid("Source is no address")));
@@ -73,7 +84,7 @@ impl Gate {
 }
 
 /// Returns what an operation is about that names no key.
-fn about(operation: Operation) -> Resource {
+fn about(operation: Operation) -> Resource<'static> {
     use Operation::*;
     match operation {
         CreateAccessKey | ListAccessKeys | UpdateAccessKey | DeleteAccessKey | CreateRole | DescribeRole
@@ -99,6 +110,18 @@ fn about(operation: Operation) -> Resource {
         | ListNetworkRules
         | UpdateNetworkRule
         | DeleteNetworkRule => Resource::Aaps,
+        CreateSecret
+        | DescribeSecret
+        | ListSecrets
+        | UpdateSecret
+        | PutSecretValue
+        | GetSecretValue
+        | ListSecretVersionIds
+        | UpdateSecretVersionStage
+        | DeleteSecret
+        | RestoreSecret
+        | GetSecretPolicy
+        | SetSecretPolicy => Resource::Secrets,
         DescribeLimits
         | DescribeRegions
         | DescribeService
@@ -108,7 +131,8 @@ fn about(operation: Operation) -> Resource {
         | DrainToken
         | EnableToken
         | GenerateRandom
-        | CreateLoginToken => Resource::Nothing,
+        | CreateLoginToken
+        | GetRandomPassword => Resource::Nothing,
         _ => Resource::Keys,
     }
 }

@@ -1,8 +1,8 @@
-//! Policies of keys as requests bring them: read, and held against what is here.
+//! Policies of keys and secrets as requests bring them: read, and held against what is here.
 
 use keymill_core::access::{KeyPolicy, PolicyTarget, Question, Resource, decide};
 use keymill_core::error::{Error, ErrorKind, Result};
-use keymill_core::id::CmkId;
+use keymill_core::id::{CmkId, SecretName};
 use keymill_core::key::KeySpec;
 use keymill_core::operation::Operation;
 
@@ -17,7 +17,7 @@ impl Gate {
     pub(super) fn policy_of_key(&self, job: &Job, id: CmkId, document: &str) -> Result<KeyPolicy> {
         let arn = self.arn("key", &id);
         let spec = self.0.shared.keyring.cmk(&id).map(|entry| entry.cmk.spec);
-        self.policy(job, Some(&arn), Resource::Key(id), spec, document)
+        self.policy(job, Some(&arn), (Operation::SetKeyPolicy, Resource::Key(id)), spec, document)
     }
 
     /// Reads the policy of a key that is yet to be made; it takes the right to set policies of keys whatever they are.
@@ -34,14 +34,24 @@ impl Gate {
         self.require(job, Operation::SetKeyPolicy, Resource::Keys)?;
         job.rule = right;
         // Its id is drawn later; a policy that names nobody's key speaks of that one as of any.
-        self.policy(job, None, Resource::Key(CmkId::from_bytes([0; 16])), Some(spec), document)
+        let key = Resource::Key(CmkId::from_bytes([0; 16]));
+        self.policy(job, None, (Operation::SetKeyPolicy, key), Some(spec), document)
+    }
+
+    /// Reads the policy that a secret is to be given, or made with.
+    ///
+    /// # Errors
+    /// As [`policy_of_key`](Self::policy_of_key).
+    pub(super) fn policy_of_secret(&self, job: &Job, name: &SecretName, document: &str) -> Result<KeyPolicy> {
+        let arn = self.secret_arn(name);
+        self.policy(job, Some(&arn), (Operation::SetSecretPolicy, Resource::Secret(name)), None, document)
     }
 
     fn policy(
         &self,
         job: &Job,
         arn: Option<&str>,
-        key: Resource,
+        (setting, resource): (Operation, Resource<'_>),
         spec: Option<KeySpec>,
         document: &str,
     ) -> Result<KeyPolicy> {
@@ -58,8 +68,8 @@ impl Gate {
         }
         let asked = Question {
             principal: &job.call.principal,
-            operation: Operation::SetKeyPolicy,
-            resource: key,
+            operation: setting,
+            resource,
             source: job.call.source,
             now: self.now(),
             spec,

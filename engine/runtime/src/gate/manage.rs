@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use actix::{Addr, Handler, Message};
-use keymill_core::audit::{KeyTouch, Outcome, RecordStamp};
+use keymill_core::audit::{KeyTouch, Outcome, RecordStamp, SecretTouch};
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::key::{
     Cmk, Fallback, KeyChange, KeySpec, KeyUsage, ProtectionLevel, Tags, WrappingAlgorithm,
@@ -17,8 +17,9 @@ use super::plan::Plan;
 use super::read::{used, version_row};
 use super::{Call, Gate};
 use crate::actor::keyring::{
-    BeginImport, Begun, ChangeDescription, ChangeState, CheckNonce, CreateCmk, DeleteAlias as RemoveAlias,
-    DeleteMaterial, FinishImport, KeepKeys, Material, PutAlias, PutParameters, RemoveDataKey, Rotate,
+    BeginImport, Begun, ChangeDescription, ChangeSecret, ChangeState, CheckNonce, CreateCmk,
+    DeleteAlias as RemoveAlias, DeleteMaterial, EndSecret, FinishImport, KeepKeys, Material, PutAlias,
+    PutParameters, RemoveDataKey, Rotate,
 };
 use crate::actor::policy::{AddAccessKey, ChangeAccess, ChangeAccessKey, RemoveAccessKey, fresh_access_key};
 use crate::actor::{Changed, CustodyJob, Drain, Enable, Made, Owners, TokenActor, Wanted, Wrapped};
@@ -33,6 +34,8 @@ pub struct Managed {
     rule: std::borrow::Cow<'static, str>,
     deadline: std::time::Instant,
     plan: Plan,
+    /// The secret that it is about, where it is about one.
+    secret: Option<SecretTouch>,
     /// What the frontend gave with the request.
     pub ticket: u64,
     /// The sheet that the frontend gave with the request.
@@ -50,6 +53,7 @@ impl Managed {
             call: job.call,
             ticket: job.ticket,
             sheet: job.sheet,
+            secret: job.secret.map(|named| named.touch),
             plan,
         }
     }
@@ -89,7 +93,7 @@ impl Gate {
     }
 
     async fn manage_to_the_end(&self, managed: Managed) -> Result<Reply<'static>> {
-        let Managed { call, operation, rule, plan, deadline, .. } = managed;
+        let Managed { call, operation, rule, plan, deadline, secret, .. } = managed;
         let received = call.received;
         self.0.shared.metrics.in_flight.inc();
         let served = AtomicU64::new(0);
@@ -112,6 +116,7 @@ impl Gate {
             outcome: answer.as_ref().map_or_else(|error| Outcome::Failed(error.kind()), |_| Outcome::Done),
             rule,
             keys,
+            secrets: secret.into_iter().collect(),
             served: Served::of_bits(served.into_inner()),
             micros: received.elapsed().as_micros() as u64,
             writes,
@@ -319,6 +324,17 @@ impl Gate {
             Plan::RemoveAlias { name } => {
                 let changed = actors.keyring(RemoveAlias { name }).await?;
                 Ok(done(Reply::DeleteAlias(DeleteAliasReply { request_id }), changed))
+            }
+            Plan::PutSecret(wanted) => self.put_secret(call, actors, *wanted, deadline).await,
+            Plan::ChangeSecret { name, change, reply } => {
+                let changed = actors.keyring(ChangeSecret { name, change }).await?;
+                Ok(done(reply(&changed.value.secret, request_id), changed))
+            }
+            Plan::EndSecret { name } => {
+                let changed = actors.keyring(EndSecret { name: name.clone() }).await?;
+                let planned_delete_time = self.now();
+                let reply = DeleteSecretReply { secret_name: name, planned_delete_time, request_id };
+                Ok(done(Reply::DeleteSecret(reply), changed))
             }
             Plan::MakeDataKey(wanted) => self.make_data_key(call, actors, wanted, deadline).await,
             Plan::RemoveDataKey { name } => {

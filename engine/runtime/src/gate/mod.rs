@@ -13,6 +13,7 @@ mod parameters;
 mod plan;
 mod read;
 mod role;
+mod secret;
 mod share;
 
 use std::net::IpAddr;
@@ -421,12 +422,12 @@ impl Gate {
         }
     }
 
-    fn decide(&self, job: &Job, operation: Operation, resource: Resource) -> Decision {
+    fn decide(&self, job: &Job, operation: Operation, resource: Resource<'_>) -> Decision {
         self.0.shared.decide(&job.call.principal, job.call.source, operation, resource)
     }
 
     /// Checks a right that has nothing to hide.
-    fn require(&self, job: &mut Job, operation: Operation, resource: Resource) -> Result<()> {
+    fn require(&self, job: &mut Job, operation: Operation, resource: Resource<'_>) -> Result<()> {
         let Decision { allowed, rule } = self.decide(job, operation, resource);
         job.rule = Some(rule);
         match allowed {

@@ -142,30 +142,31 @@ pub(super) fn wrapped(material: Bin<'_>) -> Result<Vec<u8>> {
     }
 }
 
-/// Finds the one resource that is tagged: a key, so far.
-pub(super) fn tagged(
-    key: Option<KeyRef>,
-    secret: Option<&String>,
-    certificate: Option<&String>,
-) -> Result<KeyRef> {
-    match (key, secret.is_some() || certificate.is_some()) {
+/// Finds the one key that is tagged, where no secret is.
+pub(super) fn tagged(key: Option<KeyRef>, certificate: Option<&String>) -> Result<KeyRef> {
+    match (key, certificate.is_some()) {
         (Some(key), false) => Ok(key),
-        (None, true) => {
-            Err(Error::new(ErrorKind::Unsupported, "this server has no secrets and no certificates yet"))
+        (None, true) => Err(Error::new(ErrorKind::Unsupported, "this server has no certificates yet")),
+        (None, false) => {
+            Err(Error::new(ErrorKind::MissingParameter, "KeyId or SecretName: the parameter is missing"))
         }
-        (None, false) => Err(Error::new(ErrorKind::MissingParameter, "KeyId: the parameter is missing")),
-        (Some(_), true) => {
-            let why = "one of KeyId, SecretName and CertificateId names what is tagged";
-            Err(Error::new(ErrorKind::InvalidParameter, why))
-        }
+        (Some(_), true) => Err(one_is_tagged()),
     }
+}
+
+/// The error of a request that names more than one resource where it may name one.
+pub(super) fn one_is_tagged() -> Error {
+    Error::new(ErrorKind::InvalidParameter, "one of KeyId, SecretName and CertificateId names what is tagged")
 }
 
 /// Refuses resources that there are none of.
 pub(super) fn keys_only(resource: ResourceType) -> Result<()> {
     match resource {
         ResourceType::Key => Ok(()),
-        ResourceType::Secret => Err(Error::new(ErrorKind::Unsupported, "this server has no secrets yet")),
+        ResourceType::Secret => Err(Error::new(
+            ErrorKind::Unsupported,
+            "the tags of secrets are told by DescribeSecret, and put on by TagResource",
+        )),
     }
 }
 

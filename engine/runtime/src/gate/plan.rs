@@ -2,7 +2,7 @@
 
 use keymill_core::access::{AccessChange, Grant, KeyPolicy, Resource, Role};
 use keymill_core::error::{Error, ErrorKind, Limit, Result};
-use keymill_core::id::{AccessKeyId, AliasName, CmkId, DataKeyName, KeyRef, RequestId};
+use keymill_core::id::{AccessKeyId, AliasName, CmkId, DataKeyName, KeyRef, RequestId, SecretName};
 use keymill_core::key::{
     BulkMode, Fallback, KeyChange, KeySpec, KeyUsage, Origin, ProtectionLevel, RotationInterval, Tags,
     WrappingAlgorithm,
@@ -20,8 +20,9 @@ use super::parameters::{
     named, rotation, some, stays, tagged, tags, wrapped,
 };
 use super::read::id_only;
+use super::secret::{SecretReply, WantedSecret};
 use crate::actor::Wanted;
-use crate::actor::keyring::{Keeping, data_key_exists};
+use crate::actor::keyring::{Keeping, SecretChange, data_key_exists};
 use crate::work::Job;
 
 /// What is to be done.
@@ -85,6 +86,16 @@ pub(super) enum Plan {
     },
     RemoveAlias {
         name: AliasName,
+    },
+    PutSecret(Box<WantedSecret>),
+    ChangeSecret {
+        name: SecretName,
+        change: SecretChange,
+        /// Made once it is done.
+        reply: SecretReply,
+    },
+    EndSecret {
+        name: SecretName,
     },
     MakeDataKey(WantedDataKey),
     RemoveDataKey {
@@ -279,8 +290,10 @@ impl Gate {
                 let reply = |request_id| Reply::SetKeyPolicy(SetKeyPolicyReply { request_id });
                 Ok(Plan::Keep { ids: vec![id], change: Keeping::Policy(policy), reply })
             }
+            Request::TagResource(r) if r.secret_name.is_some() => self.plan_secret_tags(job, r),
+            Request::UntagResource(r) if r.secret_name.is_some() => self.plan_secret_untagging(job, r),
             Request::TagResource(r) => {
-                let key = tagged(r.key_id, r.secret_name.as_ref(), r.certificate_id.as_ref())?;
+                let key = tagged(r.key_id, r.certificate_id.as_ref())?;
                 let ids = self.tagged_keys(job, &[key], Operation::TagResource)?;
                 some(r.tags.len(), limit::TAGS, "Tags")?;
                 let pairs = r.tags.into_iter().map(|tag| (tag.tag_key, tag.tag_value)).collect();
@@ -288,7 +301,7 @@ impl Gate {
                 Ok(Plan::Keep { ids, change: Keeping::Tag(tags(pairs)?), reply })
             }
             Request::UntagResource(r) => {
-                let key = tagged(r.key_id, r.secret_name.as_ref(), r.certificate_id.as_ref())?;
+                let key = tagged(r.key_id, r.certificate_id.as_ref())?;
                 let ids = self.tagged_keys(job, &[key], Operation::UntagResource)?;
                 some(r.tag_keys.len(), limit::TAGS, "TagKeys")?;
                 let reply = |request_id| Reply::UntagResource(UntagResourceReply { request_id });
@@ -355,6 +368,13 @@ impl Gate {
                 self.find_data_key(job, &r.data_key_name, &[Operation::DeleteManagedDataKey])?;
                 Ok(Plan::RemoveDataKey { name: r.data_key_name })
             }
+            Request::CreateSecret(r) => self.plan_new_secret(job, r),
+            Request::PutSecretValue(r) => self.plan_value(job, r),
+            Request::UpdateSecret(r) => self.plan_secret_description(job, r),
+            Request::SetSecretPolicy(r) => self.plan_secret_policy(job, r),
+            Request::UpdateSecretVersionStage(r) => self.plan_stage(job, r),
+            Request::DeleteSecret(r) => self.plan_secret_end(job, &r),
+            Request::RestoreSecret(r) => self.plan_restore(job, &r),
             Request::CreateAccessKey(r) => {
                 self.require(job, Operation::CreateAccessKey, Resource::AccessKeys)?;
                 self.check_grants(job, &r.grants)?;
@@ -426,7 +446,7 @@ impl Gate {
     }
 
     /// Returns the bulk mode of a symmetric key to be made in a token; `None` for any other.
-    fn bulk_mode(
+    pub(super) fn bulk_mode(
         &self,
         spec: KeySpec,
         protection: ProtectionLevel,
@@ -465,7 +485,7 @@ impl Gate {
     }
 
     /// Returns when a key to be made may fall back to software: only where it is asked for, and at most when the pool does.
-    fn fallback(
+    pub(super) fn fallback(
         &self,
         protection: ProtectionLevel,
         bulk_mode: Option<BulkMode>,

@@ -135,6 +135,10 @@ impl Gate {
             }
             Request::ListManagedDataKeys(r) => self.list_data_keys(job, &r),
             Request::ListManagedDataKeyVersions(r) => self.list_data_key_versions(job, r),
+            Request::DescribeSecret(r) => self.describe_secret(job, r),
+            Request::GetSecretPolicy(r) => self.secret_policy(job, r),
+            Request::ListSecrets(r) => self.list_secrets(job, r),
+            Request::ListSecretVersionIds(r) => self.list_secret_versions(job, r),
             Request::ListAccessKeys(r) => {
                 let page = PageRequest::new(r.page_number, r.page_size)?;
                 self.require(job, Operation::ListAccessKeys, Resource::AccessKeys)?;

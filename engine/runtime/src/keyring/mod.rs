@@ -26,6 +26,7 @@ pub use entry::{CmkEntry, InUse, Stamp, VersionEntries, VersionEntry};
 pub use usage::{Invocations, Usage, Use, Uses};
 
 use crate::order::Order;
+use crate::secrets::Secrets;
 
 const SHARDS: usize = 64;
 
@@ -92,6 +93,8 @@ pub struct Keyring {
     cmks: Vec<RwLock<Shard>>,
     aliases: RwLock<HashMap<AliasName, AliasEntry>>,
     data_keys: RwLock<HashMap<DataKeyName, Arc<DataKeyEntry>>>,
+    /// Secrets, which the same actor owns.
+    pub(crate) secrets: Secrets,
     /// Keys in the order of their creation, for lists.
     order: RwLock<Order>,
     /// The keys that have a policy of their own, for decisions.
@@ -110,6 +113,7 @@ impl Default for Keyring {
             cmks: (0..SHARDS).map(|_| RwLock::default()).collect(),
             aliases: RwLock::default(),
             data_keys: RwLock::default(),
+            secrets: Secrets::default(),
             policies: RwLock::default(),
             order: RwLock::default(),
             timed: RwLock::default(),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use keymill_core::access::Rule;
-use keymill_core::audit::KeyTouch;
+use keymill_core::audit::{KeyTouch, SecretTouch};
 use keymill_core::blob::{self, Algorithm, HEADER_BYTES};
 use keymill_core::context::{EMPTY_CANONICAL, EncryptionContext};
 use keymill_core::error::{Error, ErrorKind};
@@ -15,6 +15,7 @@ use keymill_core::key::{Fallback, KeySpec, ProtectionLevel, SignAlgorithm};
 use keymill_core::limit;
 use keymill_core::operation::{ItemError, Operation, Reply};
 use keymill_core::quota::Taken;
+use keymill_core::secret::SecretVersion;
 
 use super::compute::Computation;
 use super::{Export, Items, MadePair, Served, Sheet, WantedPair};
@@ -59,8 +60,19 @@ pub struct Job {
     pub(crate) export: Option<Box<Export>>,
     /// The version of a managed data key that is opened, where one is.
     pub(crate) data_key: Option<Box<NamedDataKey>>,
+    /// The secret that it is about, where it is about one.
+    pub(crate) secret: Option<Box<NamedSecret>>,
     /// The data key pair whose private half is sealed, where one is.
     pub(crate) pair: Option<Box<MadePair>>,
+}
+
+/// A secret, and the version of it whose value is opened, where one is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedSecret {
+    /// As the audit names it.
+    pub touch: SecretTouch,
+    /// The version that is opened.
+    pub version: Option<SecretVersion>,
 }
 
 /// A version of a managed data key.
@@ -137,6 +149,8 @@ pub enum Product {
         algorithm: Option<Algorithm>,
         /// The version of a managed data key that was opened, where one was.
         data_key: Option<Box<NamedDataKey>>,
+        /// The secret whose value was opened, where one was.
+        secret: Option<Box<NamedSecret>>,
     },
 }
 
@@ -335,6 +349,7 @@ impl Job {
             served: Served::default(),
             export: None,
             data_key: None,
+            secret: None,
             pair: None,
         }
     }
@@ -434,6 +449,7 @@ impl Job {
                     | AdvanceEncrypt
                     | AdvanceDecrypt
                     | GetManagedDataKey
+                    | GetSecretValue
                     | GenerateDataKey
                     | GenerateDataKeyWithoutPlaintext
                     | ExportDataKey

@@ -20,7 +20,7 @@ pub(crate) use compute::{Computation, Compute};
 pub use desk::{Desk, DeskKind};
 pub(crate) use export::Export;
 pub use items::Items;
-pub use job::{Cancel, Finished, Job, NamedDataKey, Product, ReplyTo, Tally};
+pub use job::{Cancel, Finished, Job, NamedDataKey, NamedSecret, Product, ReplyTo, Tally};
 pub(crate) use job::{Contexts, Destination, Fault, KeySlot, OpenTask, Sealing, Task};
 pub(crate) use pair::{MadePair, PairJob, WantedPair};
 pub use reply::Lent;

@@ -9,7 +9,7 @@ use keymill_core::id::{CmkId, KeyVersionId};
 use keymill_core::key::{KeySpec, SignAlgorithm, data_key_version_name};
 use keymill_core::operation::*;
 
-use super::{Finished, NamedDataKey, Product};
+use super::{Finished, NamedDataKey, NamedSecret, Product};
 
 /// What GCM pads.
 const NO_PADDING: &str = "NO_PADDING";
@@ -43,6 +43,7 @@ impl Finished {
             Product::Reply(reply) => return Ok(Lent::Whole(reply)),
             Product::Made { key, version, errors, .. } => self.made(*key, *version, errors),
             Product::Opened { data_key: Some(data_key), .. } => self.data_key(data_key),
+            Product::Opened { secret: Some(secret), .. } => self.secret(secret),
             Product::Opened { keys, algorithm: Some(algorithm), .. }
                 if self.operation() == Operation::AdvanceDecrypt =>
             {
@@ -276,6 +277,22 @@ impl Finished {
             data_key_version_id: *version,
             data_key_version_name: data_key_version_name(name, version),
             plaintext: self.place(0),
+            request_id: self.call.request_id,
+        })
+    }
+
+    fn secret(&self, NamedSecret { touch, version }: &NamedSecret) -> Reply<'_> {
+        let version = version.as_ref().expect("what was opened is of a version");
+        let value = self.sheet.item(0).expect("a single operation without an error has its item");
+        let value = std::str::from_utf8(value).expect("what is sealed as the value of a secret is text");
+        Reply::GetSecretValue(GetSecretValueReply {
+            secret_name: touch.name.clone(),
+            secret_type: SecretType::Generic,
+            secret_data: SecretText::from(value),
+            secret_data_type: version.data_type,
+            version_id: version.id.clone(),
+            version_stages: VersionStageList { version_stage: version.stages.clone() },
+            create_time: version.created_at,
             request_id: self.call.request_id,
         })
     }

@@ -495,7 +495,7 @@ fn strangers_are_refused_alike_and_every_refusal_is_a_message() {
     assert_eq!(skewed(-14 * 60).send(client).status, 200);
     for (changed, status, expected) in [
         (request.clone().with("x-kms-apiname", "CreateKey").sign(), 400, "InvalidApiName"),
-        (request.clone().with("x-kms-apiname", "GetSecretValue").sign(), 400, "UnsupportedOperation"),
+        (request.clone().with("x-kms-apiname", "GetSecretValue").sign(), 400, "InvalidParam"),
         (request.clone().with("x-kms-apiname", "Hash").sign(), 400, "UnsupportedOperation"),
         (request.clone().with("x-kms-apiversion", "dkms-gcs-0.1").sign(), 400, "InvalidApiVersion"),
         (request.clone().with("x-kms-signaturemethod", "HMAC_SHA_1").sign(), 400, "InvalidParam"),
@@ -528,7 +528,7 @@ fn requests_are_recorded_and_a_client_key_that_is_switched_off_is_refused() {
     let mut caller = Caller::of_key(&site, &key);
     let _: EncryptResponse = caller.call("Encrypt", &encrypt(&key, b"hello"));
     let _: GenerateRandomResponse = caller.call("GenerateRandom", &GenerateRandomRequest { length: 8 });
-    assert_eq!(caller.refused("GetSecretValue", &GetPublicKeyRequest::default()).1, "UnsupportedOperation");
+    assert_eq!(caller.refused("Hash", &GetPublicKeyRequest::default()).1, "UnsupportedOperation");
     site.client().call("UpdateAccessKey", &json!({"AccessKeyId": caller.id, "Status": "Inactive"}));
     let refused = caller.refused("GenerateRandom", &GenerateRandomRequest { length: 8 });
     assert_eq!(refused, (401, "SignatureNotMatch".to_owned()));

@@ -1,4 +1,4 @@
-//! The commands that manage keys, aliases, data keys, access keys and applications: each is one or a few requests to a server, by MessagePack TCP where its
+//! The commands that manage keys, aliases, data keys, secrets, access keys and applications: each is one or a few requests to a server, by MessagePack TCP where its
 //! address is known and by HTTP otherwise, and prints the reply as a person reads it or as the API sent it.
 
 pub(crate) mod aap;
@@ -11,6 +11,7 @@ pub(crate) mod key;
 pub(crate) mod login;
 pub(crate) mod policy;
 pub(crate) mod role;
+pub(crate) mod secret;
 
 use std::fmt;
 use std::time::Duration;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use keymill_core::context::EncryptionContext;
-use keymill_core::id::{AccessKeyId, ClientKeyId, KeyRef};
+use keymill_core::id::{AccessKeyId, ClientKeyId, KeyRef, SecretRef};
 use keymill_core::operation::{ExplainAccessReply, ExplainAccessRequest};
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +50,9 @@ struct ExplainArgs {
     /// The key that it is about: id, ARN or alias
     #[arg(long, value_name = "KEY", value_parser = parse_key)]
     key: Option<KeyRef>,
+    /// The secret that it is about, by name or ARN, whether or not there is one
+    #[arg(long, value_name = "NAME", conflicts_with = "key")]
+    secret: Option<SecretRef>,
     /// The access key that would ask
     #[arg(long, value_name = "ID", required_unless_present = "client_key", conflicts_with = "client_key")]
     access_key: Option<AccessKeyId>,
@@ -120,6 +123,7 @@ fn explain(api: &Api, args: ExplainArgs) -> Result<()> {
     let request = ExplainAccessRequest {
         operation: args.operation,
         key_id: args.key,
+        secret_name: args.secret,
         access_key_id: args.access_key,
         client_key_id: args.client_key,
         source: args.from.map(|address| address.to_string()),
@@ -155,6 +159,7 @@ fn test(api: &Api, expectations: Expectations) -> Result<()> {
         let request = ExplainAccessRequest {
             operation: row.operation.clone(),
             key_id: Some(key.clone()),
+            secret_name: None,
             access_key_id: row.access_key_id,
             client_key_id: row.client_key_id,
             source: row.source,

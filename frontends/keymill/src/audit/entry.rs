@@ -31,6 +31,8 @@ pub(super) struct Line<'a> {
     pub(super) rule: Cow<'a, str>,
     #[serde(default, borrow)]
     pub(super) keys: Vec<Touch<'a>>,
+    #[serde(default, borrow)]
+    pub(super) secrets: Vec<SecretTouch<'a>>,
     #[serde(default)]
     pub(super) providers: Vec<String>,
     #[serde(default)]
@@ -60,6 +62,25 @@ pub(super) struct Touch<'a> {
     pub(super) items: u64,
     #[serde(borrow)]
     pub(super) protection: Cow<'a, str>,
+}
+
+/// A secret that a request was about.
+#[derive(Deserialize, Serialize)]
+pub(super) struct SecretTouch<'a> {
+    #[serde(borrow)]
+    pub(super) name: Cow<'a, str>,
+    #[serde(default, borrow, skip_serializing_if = "Option::is_none")]
+    pub(super) version: Option<Cow<'a, str>>,
+}
+
+impl SecretTouch<'_> {
+    /// Returns it as `name:version`, which no name holds a colon of; of no version, its name.
+    pub(super) fn text(&self) -> String {
+        match &self.version {
+            Some(version) => format!("{}:{version}", self.name),
+            None => self.name.to_string(),
+        }
+    }
 }
 
 /// A record that a management operation wrote.
@@ -96,6 +117,8 @@ pub(super) struct Row<'a> {
     pub(super) outcome: &'a str,
     pub(super) rule: &'a str,
     pub(super) keys: &'a [Touch<'a>],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub(super) secrets: &'a [SecretTouch<'a>],
     pub(super) providers: &'a [String],
     pub(super) items: u64,
     pub(super) failed: u64,
@@ -129,6 +152,7 @@ impl Line<'_> {
             outcome: &self.outcome,
             rule: &self.rule,
             keys: &self.keys,
+            secrets: &self.secrets,
             providers: &self.providers,
             items: self.items,
             failed: self.failed,

@@ -11,7 +11,7 @@ use keymill_core::seam::audit::AuditLog;
 use keymill_crypto::audit::ChainKeys;
 use nix::libc;
 
-use super::entry::{Line, NoteRow, Place, Row, write_json};
+use super::entry::{Line, NoteRow, Place, Row, SecretTouch, write_json};
 use super::filter::Filter;
 use super::merge::{Verdict, merged};
 use super::search::TrustArgs;
@@ -136,7 +136,7 @@ pub(super) fn export(
     Ok((count, verdict))
 }
 
-pub(super) const COLUMNS: [&str; 22] = [
+pub(super) const COLUMNS: [&str; 23] = [
     "time",
     "chain",
     "seq",
@@ -159,11 +159,13 @@ pub(super) const COLUMNS: [&str; 22] = [
     "micros",
     "note",
     "details",
+    "secrets",
 ];
 
 type Cells<'a> = [Cow<'a, str>; COLUMNS.len()];
 
-/// Lays a request out; of its keys each is `CMK:version:protection:items`, separated by blanks, and `details` has the paths that it wrote.
+/// Lays a request out; of its keys each is `CMK:version:protection:items`, of its secrets each `name:version`, separated by blanks, and
+/// `details` has the paths that it wrote.
 fn cells<'a>(row: &'a Row<'_>) -> Cells<'a> {
     let text = |text: Option<&'a str>| Cow::Borrowed(text.unwrap_or(""));
     let number = |number: u64| Cow::Owned(number.to_string());
@@ -193,6 +195,7 @@ fn cells<'a>(row: &'a Row<'_>) -> Cells<'a> {
         number(row.micros),
         "".into(),
         writes.collect::<Vec<_>>().join(" ").into(),
+        row.secrets.iter().map(SecretTouch::text).collect::<Vec<_>>().join(" ").into(),
     ]
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use keymill_core::Timestamp;
-use keymill_core::id::{CmkId, RequestId};
+use keymill_core::id::{CmkId, RequestId, SecretName};
 
 use super::entry::Row;
 
@@ -29,6 +29,9 @@ pub(super) struct Filter {
     /// That touched this CMK
     #[arg(long, value_name = "ID", value_parser = cmk)]
     key: Option<CmkId>,
+    /// That was about this secret
+    #[arg(long, value_name = "NAME")]
+    secret: Option<SecretName>,
     /// From this address, or this range: 10.0.0.0/8
     #[arg(long, value_name = "ADDR[/BITS]")]
     source: Option<Range>,
@@ -55,6 +58,7 @@ impl Filter {
         self.principal.is_none()
             && self.operation.is_empty()
             && self.key.is_none()
+            && self.secret.is_none()
             && self.source.is_none()
             && self.outcome.is_none()
             && self.request.is_none()
@@ -71,6 +75,10 @@ impl Filter {
                 let text = key.to_string();
                 row.keys.iter().any(|touch| touch.cmk == text)
             })
+            && self
+                .secret
+                .as_ref()
+                .is_none_or(|name| row.secrets.iter().any(|touch| touch.name == name.as_str()))
             && self.source.is_none_or(|range| row.source.is_some_and(|source| range.holds(source)))
             && match self.outcome.as_deref() {
                 None => true,

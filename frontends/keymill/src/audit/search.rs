@@ -158,6 +158,8 @@ impl Newest {
             1 => format!("{} v{}", touch.cmk, touch.version),
             keys => format!("{} v{} and {} more", touch.cmk, touch.version, grouped(keys as u64 - 1)),
         });
+        // Of what is about a secret, that tells more than what it is sealed under.
+        let key = row.secrets.first().map(|secret| format!("secret {}", secret.text())).or(key);
         let mut outcome = row.outcome.to_owned();
         if row.failed > 0 {
             outcome += &format!(", {} of {} items failed", grouped(row.failed), grouped(row.items));

@@ -76,6 +76,7 @@ fn record(ms: u64) -> AuditRecord<'static> {
         outcome: Outcome::Done,
         rule: "default".into(),
         keys: &[],
+        secrets: &[],
         providers: &["software"],
         items: 1,
         failed: 0,

@@ -213,6 +213,21 @@ impl Form {
                 GenerateRandomResponse { random: bytes(&r.random), request_id: r.request_id.to_string() }
                     .encode_to_vec()
             }
+            (Api::GetSecretValue, Reply::GetSecretValue(r)) => {
+                let stages = &r.version_stages.version_stage;
+                GetSecretValueResponse {
+                    secret_name: r.secret_name.to_string(),
+                    secret_type: "Generic".to_owned(),
+                    secret_data: r.secret_data.expose().to_owned(),
+                    secret_data_type: r.secret_data_type.name().to_owned(),
+                    version_stages: stages.iter().map(ToString::to_string).collect(),
+                    version_id: r.version_id.to_string(),
+                    create_time: r.create_time.to_string(),
+                    request_id: r.request_id.to_string(),
+                    ..GetSecretValueResponse::default()
+                }
+                .encode_to_vec()
+            }
             (api, reply) => {
                 let why = format!("{} was answered by {}", api.name(), reply.operation().name());
                 return Err(Error::internal(why));

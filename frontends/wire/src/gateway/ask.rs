@@ -88,6 +88,18 @@ impl Said {
                 let length = self.number("Length")?.unwrap_or(0);
                 Ok(self.asked(operation::GenerateRandomRequest { length, timeout_ms: None }))
             }
+            Api::GetSecretValue => {
+                if self.secret.is_empty() {
+                    let why = "SecretName: the parameter is missing";
+                    return Err(Error::new(ErrorKind::MissingParameter, why));
+                }
+                Ok(self.asked(operation::GetSecretValueRequest {
+                    secret_name: parsed("SecretName", &self.secret)?,
+                    version_id: optional("VersionId", &self.version)?,
+                    version_stage: optional("VersionStage", &self.stage)?,
+                    timeout_ms: None,
+                }))
+            }
         }
     }
 
@@ -312,6 +324,16 @@ impl Said {
         }
         Ok(())
     }
+}
+
+/// Reads a name that was given.
+fn parsed<T: std::str::FromStr<Err = Error>>(field: &str, text: &str) -> Result<T> {
+    text.parse().map_err(|error: Error| invalid(format!("{field}: {}", error.message())))
+}
+
+/// Reads a name, where one was given.
+fn optional<T: std::str::FromStr<Err = Error>>(field: &str, text: &str) -> Result<Option<T>> {
+    (!text.is_empty()).then(|| parsed(field, text)).transpose()
 }
 
 fn version(known: Option<&KeySketch>) -> KeyVersionId {

@@ -46,6 +46,13 @@ macro_rules! messages {
             pub $field: bool,
         ] $($rest)* }
     };
+    (@message $name:ident [$($done:tt)*] $tag:tt $field:ident texts, $($rest:tt)*) => {
+        messages! { @message $name [$($done)*
+            #[doc = concat!("Field ", stringify!($tag), ", texts.")]
+            #[prost(string, repeated, tag = $tag)]
+            pub $field: Vec<String>,
+        ] $($rest)* }
+    };
     ($($name:ident { $($tag:tt $field:ident $kind:ident),* })*) => {
         $( messages! { @message $name [] $($tag $field $kind,)* } )*
 
@@ -137,6 +144,12 @@ messages! {
     GetPublicKeyResponse { 1 key_id text, 2 public_key text, 3 request_id text }
     GenerateRandomRequest { 1 length number }
     GenerateRandomResponse { 1 random bytes, 2 request_id text }
+    GetSecretValueRequest { 1 secret_name text, 2 version_stage text, 3 version_id text, 4 fetch_extended_config truth }
+    GetSecretValueResponse {
+        1 secret_name text, 2 secret_type text, 3 secret_data text, 4 secret_data_type text, 5 version_stages texts,
+        6 version_id text, 7 create_time text, 8 request_id text, 9 last_rotation_date text, 10 next_rotation_date text,
+        11 extended_config text, 12 automatic_rotation text, 13 rotation_interval text
+    }
     Error { 1 status_code number, 2 error_code text, 3 error_message text, 4 request_id text }
 }
 
@@ -189,7 +202,7 @@ mod tests {
 
     #[test]
     fn an_empty_body_is_every_message_and_of_doubled_fields_the_last_counts() {
-        assert_eq!(read_all(&Bytes::new()), 35);
+        assert_eq!(read_all(&Bytes::new()), 37);
         let body = Bytes::from_static(b"\x0a\x01a\x0a\x01b\x7a\x03new");
         assert_eq!(GetPublicKeyRequest::decode(body).unwrap().key_id, "b");
     }

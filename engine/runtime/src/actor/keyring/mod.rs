@@ -6,6 +6,7 @@ mod import;
 mod invocations;
 mod keeping;
 mod nonces;
+mod secret;
 mod spent;
 mod timers;
 
@@ -14,6 +15,7 @@ pub(crate) use import::{BeginImport, Begun, DeleteMaterial, FinishImport, Parame
 pub(crate) use invocations::Reserve;
 pub(crate) use keeping::{KeepKeys, Keeping};
 pub(crate) use nonces::{CheckNonce, KeepNonce};
+pub(crate) use secret::{ChangeSecret, EndSecret, MakeSecretCmk, NewSecret, PutSecret, SecretChange};
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -36,7 +38,7 @@ use keymill_crypto::{digest, random};
 use serde::Serialize;
 
 use super::{Changed, MAILBOX, Made};
-use crate::audit::AuditMessage;
+use crate::audit::{AuditMessage, TimerTouch};
 use crate::keyring::{AliasEntry, CmkEntry, Stamp, VersionEntry};
 use crate::nonces::Claim;
 use crate::records::{self, AliasRecord, InstallationRecord, Kind};
@@ -264,18 +266,18 @@ impl KeyringActor {
         writes: Vec<RecordStamp>,
     ) -> Result<()> {
         let key = KeyTouch { cmk: entry.cmk.id, version: 0, items: 0, protection: entry.cmk.protection };
-        self.record_touch(operation, rule, key, writes)
+        self.record_touch(operation, rule, TimerTouch::Key(key), writes)
     }
 
-    /// Has what was done by itself recorded of a key that may be gone.
+    /// Has what was done by itself recorded of a key or a secret that may be gone.
     fn record_touch(
         &self,
         operation: &'static str,
         rule: &'static str,
-        key: KeyTouch,
+        touch: TimerTouch,
         writes: Vec<RecordStamp>,
     ) -> Result<()> {
-        let recorded = self.audit.send(AuditMessage::Timer { operation, rule, key, writes });
+        let recorded = self.audit.send(AuditMessage::Timer { operation, rule, touch, writes });
         recorded.map_err(|_| Error::new(ErrorKind::AuditUnavailable, "the audit log is closed"))
     }
 
@@ -378,6 +380,13 @@ impl Handler<CreateCmk> for KeyringActor {
     type Result = Result<Changed<Arc<CmkEntry>>>;
 
     fn handle(&mut self, message: CreateCmk, _: &mut Self::Context) -> Self::Result {
+        self.create(message, false)
+    }
+}
+
+impl KeyringActor {
+    /// Creates a CMK; the one of secrets that name none, where it is `of_secrets`.
+    fn create(&mut self, message: CreateCmk, of_secrets: bool) -> Result<Changed<Arc<CmkEntry>>> {
         let CreateCmk { material, protection, fallback, description, creator, rotation, tags, policy } =
             message;
         let (spec, usage, bulk_mode, stays) = match &material {
@@ -434,8 +443,19 @@ impl Handler<CreateCmk> for KeyringActor {
             }
             Material::Awaited { .. } => Arc::new(VersionEntry::new(version.number, version.id, None)),
         };
+        let installation = InstallationRecord { secret_cmk: Some(id), ..self.installation.clone() };
+        if of_secrets {
+            let (path, kind) = (records::installation_path(), Kind::Installation);
+            drafts.push(self.draft(path, kind, self.installation_stamp, &installation)?);
+        }
         let committed = self.commit(drafts).inspect_err(|_| Made::log_left_behind(stays.as_ref()));
-        let (revision, writes) = committed?;
+        let (revision, mut writes) = committed?;
+        // The audit remembers no writes of the installation's own record.
+        if let Some(write) = of_secrets.then(|| writes.pop()).flatten() {
+            self.installation = installation;
+            self.installation_stamp = Some(Stamp { revision, sequence: write.sequence });
+            self.shared.keyring.secrets.set_cmk(Some(id));
+        }
         let stamp = Stamp { revision, sequence: writes[0].sequence };
         let entry = Arc::new(CmkEntry::first(cmk, [version].into_iter().collect(), stamp));
         self.shared.keyring.publish(entry.clone());

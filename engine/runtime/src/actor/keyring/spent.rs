@@ -16,6 +16,7 @@ use super::import::Parameters;
 use super::timers::DESTRUCTION;
 use super::{Draft, KeyringActor};
 use crate::actor::CustodyJob;
+use crate::audit::TimerTouch;
 use crate::keyring::Stamp;
 use crate::records::{self, ImportRecord, Kind};
 use crate::shared::Shared;
@@ -142,7 +143,7 @@ impl KeyringActor {
         writes: Vec<RecordStamp>,
     ) -> Result<()> {
         let key = KeyTouch { cmk: *id, version: 0, items: 0, protection: ProtectionLevel::Hsm };
-        self.record_touch(operation, rule, key, writes)
+        self.record_touch(operation, rule, TimerTouch::Key(key), writes)
     }
 }
 

@@ -187,6 +187,7 @@ fn is_alike(a: &Job, b: &Job) -> bool {
         && a.fallback == b.fallback
         && a.served == b.served
         && recipient(a) == recipient(b)
+        && a.secret == b.secret
         && outcome(a) == outcome(b)
 }
 
@@ -206,6 +207,7 @@ fn record(job: &Job, time: keymill_core::Timestamp, now: Instant) -> AuditRecord
         outcome: outcome(job),
         rule: "".into(),
         keys: &[],
+        secrets: job.secret.as_ref().map_or(&[], |secret| std::slice::from_ref(&secret.touch)),
         items: job.len() as u32,
         failed: job.errors.len() as u32,
         context: job.context_digest.as_deref().map(std::borrow::Cow::Borrowed),
@@ -228,7 +230,18 @@ fn into_finished(
     let items = job.len();
     let failed = job.errors.len();
     let Job {
-        call, operation, task, mut sheet, errors, first_fault, reply_to, ticket, data_key, pair, ..
+        call,
+        operation,
+        task,
+        mut sheet,
+        errors,
+        first_fault,
+        reply_to,
+        ticket,
+        data_key,
+        secret,
+        pair,
+        ..
     } = *job;
     let result = match (task, first_fault) {
         (Task::Refused(error), _) => Err(error),
@@ -271,7 +284,7 @@ fn into_finished(
                     *slot = slot.and_then(|at| place[at as usize]);
                 }
             }
-            Ok(Product::Opened { keys, index, errors, algorithm, data_key })
+            Ok(Product::Opened { keys, index, errors, algorithm, data_key, secret })
         }
     };
     let took = now.saturating_duration_since(call.received);

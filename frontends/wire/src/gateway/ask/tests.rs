@@ -30,11 +30,11 @@ fn every_operation_is_found_by_its_name_and_asks_for_what_it_says() {
         assert_eq!(Api::by_name(api.name()).unwrap(), api);
         let said = said(api, |said| {
             (said.data, said.number, said.spec) = (Bytes::from_static(b"m"), 1, "EC_P256".to_owned());
+            said.secret = "db/conn".to_owned();
         });
         assert_eq!(operation(&said, None), Ok(api.operation()), "{api:?}");
     }
     for (name, kind) in [
-        ("GetSecretValue", ErrorKind::Unsupported),
         ("Hash", ErrorKind::Unsupported),
         ("encrypt", ErrorKind::OperationNotFound),
         ("CreateKey", ErrorKind::OperationNotFound),
@@ -190,5 +190,33 @@ fn a_key_is_needed_by_all_but_what_has_none_and_ciphertexts_that_name_theirs() {
         let has_none =
             matches!(api, Api::Decrypt | Api::AdvanceDecrypt | Api::KmsDecrypt | Api::GenerateRandom);
         assert_eq!(is_needed, !has_none, "{api:?}");
+    }
+}
+
+#[test]
+fn a_secret_is_asked_for_by_name_and_version_or_stage_and_an_odd_name_is_told_by_its_field() {
+    let asked = |secret: &str, version: &str, stage: &str| {
+        let said = said(Api::GetSecretValue, |said| {
+            (said.secret, said.version, said.stage) = (secret.into(), version.into(), stage.into());
+        });
+        match said.ask(None) {
+            Ok(asked) => match asked.request {
+                Request::GetSecretValue(r) => Ok((r.secret_name.0, r.version_id, r.version_stage)),
+                other => panic!("{other:?}"),
+            },
+            Err(error) => Err((error.kind(), error.message().to_owned())),
+        }
+    };
+    assert_eq!(asked("db/conn", "", ""), Ok(("db/conn".parse().unwrap(), None, None)));
+    let both = asked("acs:kms:r:1:secret/db", "v1", "ACSCurrent").unwrap();
+    assert_eq!((both.1.unwrap().as_str(), both.2.unwrap().as_str()), ("v1", "ACSCurrent"));
+    assert_eq!(asked("", "v1", "").unwrap_err().0, ErrorKind::MissingParameter);
+    for (secret, version, stage, field) in [
+        ("a b", "", "", "SecretName: "),
+        ("a", "a b", "", "VersionId: "),
+        ("a", "", "a\nb", "VersionStage: "),
+    ] {
+        let (kind, message) = asked(secret, version, stage).unwrap_err();
+        assert!(kind == ErrorKind::InvalidParameter && message.starts_with(field), "{message}");
     }
 }

@@ -1,0 +1,280 @@
+//! Secrets: what they are is kept under one record, and the value of each version under one of its own, sealed under the CMK of the secret
+//! before it comes here. Each change is decided by a pure rule, committed, and then published; what comes second is told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Context, Handler, Message};
+use keymill_core::access::KeyPolicy;
+use keymill_core::audit::SecretTouch;
+use keymill_core::error::{Error, ErrorKind, Limit, Result};
+use keymill_core::id::{AccessKeyId, CmkId, SecretName, SecretVersionId, VersionStage};
+use keymill_core::key::{Tags, check_tags};
+use keymill_core::limit;
+use keymill_core::operation::Bin;
+use keymill_core::secret::{NewVersion, Put, Secret};
+use keymill_core::time::Timestamp;
+use keymill_crypto::record::tag_of;
+
+use super::{CreateCmk, KeyringActor, touched};
+use crate::actor::Changed;
+use crate::audit::TimerTouch;
+use crate::keyring::Stamp;
+use crate::records::{self, Kind, SecretValueRecord};
+use crate::secrets::SecretEntry;
+
+/// What a new secret is, beside its first version.
+#[derive(Clone)]
+pub(crate) struct NewSecret {
+    pub(crate) description: String,
+    pub(crate) tags: Tags,
+    pub(crate) policy: Option<KeyPolicy>,
+    pub(crate) creator: AccessKeyId,
+}
+
+/// Keeps a version whose value was sealed; the first one, with the secret, where that is `create`d.
+pub(crate) struct PutSecret {
+    pub(crate) name: SecretName,
+    pub(crate) create: Option<NewSecret>,
+    /// What the value is sealed under.
+    pub(crate) cmk: CmkId,
+    pub(crate) version: NewVersion,
+    pub(crate) blob: Vec<u8>,
+}
+
+/// Changes a secret, or what its stages point to.
+pub(crate) struct ChangeSecret {
+    pub(crate) name: SecretName,
+    pub(crate) change: SecretChange,
+}
+
+/// What is changed.
+pub(crate) enum SecretChange {
+    /// What is said of it.
+    Describe(String),
+    /// Puts tags on it; those of the same name are replaced.
+    Tag(Vec<(String, String)>),
+    /// Takes tags off.
+    Untag(Vec<String>),
+    /// Gives it another policy, also while it waits for its deletion: rights can always be taken away.
+    Policy(KeyPolicy),
+    /// Where a stage points.
+    MoveStage { stage: VersionStage, to: Option<SecretVersionId>, from: Option<SecretVersionId> },
+    /// Has it wait for its deletion for so many days.
+    Delete(u32),
+    /// Brings it back.
+    Restore,
+}
+
+/// Ends a secret with all its versions.
+pub(crate) struct EndSecret {
+    pub(crate) name: SecretName,
+}
+
+/// Makes the CMK of secrets that name none, unless there is one by now.
+pub(crate) struct MakeSecretCmk(pub(crate) CreateCmk);
+
+impl Message for PutSecret {
+    type Result = Result<Changed<Arc<SecretEntry>>>;
+}
+
+impl Message for ChangeSecret {
+    type Result = Result<Changed<Arc<SecretEntry>>>;
+}
+
+impl Message for EndSecret {
+    type Result = Result<Changed<()>>;
+}
+
+impl Message for MakeSecretCmk {
+    type Result = Result<CmkId>;
+}
+
+impl SecretChange {
+    /// Returns what becomes of a secret.
+    ///
+    /// # Errors
+    /// `ResourceInDeleteWindow` where it waits for its deletion, and those of what is changed.
+    fn apply(self, mut secret: Secret, now: Timestamp) -> Result<Secret> {
+        match self {
+            SecretChange::Delete(days) => {
+                let window = Duration::from_secs(u64::from(days) * 86_400);
+                return secret.with_deletion(Some(now.plus(window)));
+            }
+            SecretChange::Restore => return secret.with_deletion(None),
+            SecretChange::Policy(_) => {}
+            _ => secret.check_alive()?,
+        }
+        match self {
+            SecretChange::Policy(policy) => secret.policy = Some(policy),
+            SecretChange::Describe(description) => secret.description = description,
+            SecretChange::Tag(tags) => {
+                secret.tags.extend(tags);
+                check_tags(&secret.tags)?;
+            }
+            SecretChange::Untag(names) => names.iter().for_each(|name| drop(secret.tags.remove(name))),
+            SecretChange::MoveStage { stage, to, from } => {
+                secret.move_stage(&stage, to.as_ref(), from.as_ref(), now)?;
+                return Ok(secret);
+            }
+            SecretChange::Delete(_) | SecretChange::Restore => {}
+        }
+        secret.updated_at = now;
+        Ok(secret)
+    }
+}
+
+impl KeyringActor {
+    fn secret(&self, name: &SecretName) -> Result<Arc<SecretEntry>> {
+        self.shared.keyring.secrets.secret(name).ok_or_else(Error::secret_not_found)
+    }
+
+    /// Returns the secret that a version is put to: the one that is there, or a new one.
+    fn receiving(
+        &self,
+        name: &SecretName,
+        cmk: CmkId,
+        create: Option<NewSecret>,
+        now: Timestamp,
+    ) -> Result<Secret> {
+        let before = self.shared.keyring.secrets.secret(name);
+        match (before, create) {
+            (Some(before), Some(_)) => {
+                before.secret.check_alive()?;
+                Err(Error::new(ErrorKind::ResourceExists, "the name of the secret is taken"))
+            }
+            (Some(before), None) if before.secret.cmk == cmk => Ok(before.secret.clone()),
+            // It was ended and made anew while the value was sealed.
+            (Some(_), None) => Err(Error::new(ErrorKind::Conflict, "the secret was changed meanwhile")),
+            (None, None) => Err(Error::secret_not_found()),
+            (None, Some(_)) if self.shared.keyring.secrets.len() >= limit::SECRETS => {
+                let why = format!("there are {} secrets, which is the limit", limit::SECRETS);
+                Err(Error::new(ErrorKind::LimitExceeded(Limit::Secrets), why))
+            }
+            (None, Some(NewSecret { description, tags, policy, creator })) => Ok(Secret {
+                name: name.clone(),
+                cmk,
+                description,
+                tags,
+                policy,
+                creator,
+                created_at: now,
+                updated_at: now,
+                delete_at: None,
+                next_number: 1,
+                versions: Vec::new(),
+            }),
+        }
+    }
+
+    /// Ends a secret: with it go the values of all its versions.
+    fn end_secret(&mut self, entry: &SecretEntry) -> Result<Changed<()>> {
+        let secret = &entry.secret;
+        let mut drafts = vec![Self::removal(records::secret_path(&secret.name), entry.stamp)];
+        for version in &secret.versions {
+            let path = records::secret_value_path(&secret.name, version.number);
+            if let Some(stamp) = self.standing(&path)? {
+                drafts.push(Self::removal(path, stamp));
+            }
+        }
+        let (_, writes) = self.commit(drafts)?;
+        self.shared.keyring.secrets.remove(&secret.name);
+        Ok(Changed { value: (), keys: Vec::new(), writes })
+    }
+
+    /// Ends the secrets whose time has come.
+    pub(super) fn end_secrets_due(&mut self, now: Timestamp) -> Result<()> {
+        for entry in self.shared.keyring.secrets.due(now) {
+            let writes = self.end_secret(&entry)?.writes;
+            let name = entry.secret.name.clone();
+            tracing::warn!(secret = %name, "the secret was deleted: its window is over");
+            let touch = TimerTouch::Secret(SecretTouch { name, version: None });
+            self.record_touch("DeleteSecret", "deletion window over", touch, writes)?;
+        }
+        Ok(())
+    }
+}
+
+impl Handler<PutSecret> for KeyringActor {
+    type Result = Result<Changed<Arc<SecretEntry>>>;
+
+    fn handle(&mut self, message: PutSecret, _: &mut Context<Self>) -> Self::Result {
+        let PutSecret { name, create, cmk, version, blob } = message;
+        let of = self.entry(&cmk)?;
+        // Once more: it may have been disabled, or be waiting for its deletion, since the value was sealed.
+        of.cmk.state.check_usable()?;
+        let now = self.shared.clock.now();
+        let mut secret = self.receiving(&name, cmk, create, now)?;
+        let before = self.shared.keyring.secrets.secret(&name);
+        let id = version.id.clone();
+        let (number, gone) = match (secret.put(version, now)?, &before) {
+            (Put::New { number, gone }, _) => (number, gone),
+            (Put::Same, Some(before)) => {
+                return Ok(Changed { value: before.clone(), keys: touched(&of), writes: Vec::new() });
+            }
+            (Put::Same, None) => return Err(Error::internal("a new secret has a version already")),
+        };
+        let path = records::secret_value_path(&name, number);
+        let record = SecretValueRecord { name: name.clone(), version: id.clone(), blob: Bin::from(blob) };
+        let value = self.draft(path.clone(), Kind::SecretValue, self.standing(&path)?, &record)?;
+        let tag = value.write.value.as_deref().and_then(tag_of);
+        let put = secret.versions.iter_mut().find(|version| version.id == id);
+        let (Some(put), Some(tag)) = (put, tag) else {
+            return Err(Error::internal("a version that was put is not there"));
+        };
+        put.tag = tag;
+        let stamp = before.map(|entry| entry.stamp);
+        let mut drafts = vec![self.draft(records::secret_path(&name), Kind::Secret, stamp, &secret)?, value];
+        for number in gone {
+            let path = records::secret_value_path(&name, number);
+            if let Some(stamp) = self.standing(&path)? {
+                drafts.push(Self::removal(path, stamp));
+            }
+        }
+        let (revision, writes) = self.commit(drafts)?;
+        let stamp = Stamp { revision, sequence: writes[0].sequence };
+        let value = self.shared.keyring.secrets.put(SecretEntry { secret, stamp });
+        Ok(Changed { value, keys: touched(&of), writes })
+    }
+}
+
+impl Handler<ChangeSecret> for KeyringActor {
+    type Result = Result<Changed<Arc<SecretEntry>>>;
+
+    fn handle(&mut self, ChangeSecret { name, change }: ChangeSecret, _: &mut Context<Self>) -> Self::Result {
+        let before = self.secret(&name)?;
+        let secret = change.apply(before.secret.clone(), self.shared.clock.now())?;
+        let path = records::secret_path(&name);
+        let draft = self.draft(path, Kind::Secret, Some(before.stamp), &secret)?;
+        let (revision, writes) = self.commit(vec![draft])?;
+        let stamp = Stamp { revision, sequence: writes[0].sequence };
+        let value = self.shared.keyring.secrets.put(SecretEntry { secret, stamp });
+        Ok(Changed { value, keys: Vec::new(), writes })
+    }
+}
+
+impl Handler<EndSecret> for KeyringActor {
+    type Result = Result<Changed<()>>;
+
+    fn handle(&mut self, EndSecret { name }: EndSecret, _: &mut Context<Self>) -> Self::Result {
+        let entry = self.secret(&name)?;
+        self.end_secret(&entry)
+    }
+}
+
+impl Handler<MakeSecretCmk> for KeyringActor {
+    type Result = Result<CmkId>;
+
+    fn handle(&mut self, MakeSecretCmk(create): MakeSecretCmk, _: &mut Context<Self>) -> Self::Result {
+        let there = self.shared.keyring.secrets.cmk().and_then(|id| self.shared.keyring.cmk(&id));
+        match there {
+            // Somebody else's came first; what was made for this one is kept nowhere.
+            Some(entry) => Ok(entry.cmk.id),
+            None => {
+                let Changed { value: entry, writes, .. } = self.create(create, true)?;
+                self.record("CreateKey", "secrets are sealed under it", &entry, writes)?;
+                Ok(entry.cmk.id)
+            }
+        }
+    }
+}

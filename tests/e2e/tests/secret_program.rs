@@ -1,0 +1,128 @@
+//! `keymill secret` as an operator has it: values from files and standard input, to standard output and nowhere else.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use keymill_harness::program::{Server, program};
+use serde_json::Value;
+use tempfile::TempDir;
+
+struct Scene {
+    place: TempDir,
+    server: Server,
+}
+
+impl Scene {
+    fn start() -> Self {
+        let place = TempDir::new().unwrap();
+        let server = Server::start(place.path());
+        Self { place, server }
+    }
+
+    fn run(&self, arguments: &[&str], input: &[u8]) -> Output {
+        let mut command = Command::new(program());
+        for variable in ["KEYMILL_TCP", "KEYMILL_URL", "KEYMILL_CA"] {
+            command.env_remove(variable);
+        }
+        command
+            .arg("secret")
+            .args(arguments)
+            .args(["--tcp", &self.server.msgpack.to_string(), "--credentials"])
+            .arg(self.place.path().join("credentials.json"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // One that does not read its input may be gone by now.
+        let _unread = child.stdin.take().unwrap().write_all(input);
+        child.wait_with_output().unwrap()
+    }
+
+    #[track_caller]
+    fn done(&self, arguments: &[&str], input: &[u8]) -> Vec<u8> {
+        let output = self.run(arguments, input);
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    }
+
+    #[track_caller]
+    fn text(&self, arguments: &[&str]) -> String {
+        String::from_utf8(self.done(arguments, b"")).unwrap()
+    }
+
+    #[track_caller]
+    fn json(&self, arguments: &[&str]) -> Value {
+        serde_json::from_str(&self.text(&[arguments, &["--json"]].concat())).unwrap()
+    }
+
+    #[track_caller]
+    fn refused(&self, arguments: &[&str], input: &[u8], code: i32) -> String {
+        let output = self.run(arguments, input);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {output:?}");
+        assert!(output.stdout.is_empty());
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    fn place(&self) -> &Path {
+        self.place.path()
+    }
+}
+
+#[test]
+fn values_come_from_files_and_standard_input_and_go_to_standard_output() {
+    let scene = Scene::start();
+    let (first, second) = ("first värde\nof two lines", "second");
+    let made = scene.done(&["create", "db", "--version", "v1", "--from", "-"], first.as_bytes());
+    assert!(!String::from_utf8(made).unwrap().contains("värde"));
+    assert_eq!(scene.done(&["get", "db"], b""), first.as_bytes());
+    let file = scene.place().join("value");
+    std::fs::write(&file, second).unwrap();
+    let file = file.to_str().unwrap();
+    scene.text(&["put", "db", "--version", "v2", "--from", file]);
+    assert_eq!(scene.text(&["get", "db"]), second);
+    assert_eq!(scene.text(&["get", "db", "--stage", "ACSPrevious"]), first);
+    assert_eq!(scene.json(&["get", "db", "--version", "v1"])["SecretData"], first);
+    // Bytes come back as bytes.
+    let bytes: Vec<u8> = (0..=255).collect();
+    let error = scene.refused(&["put", "db", "--version", "v3", "--from", "-"], &bytes, 1);
+    assert!(error.contains("--binary"), "{error}");
+    scene.done(&["put", "db", "--version", "v3", "--from", "-", "--binary", "--stage", "raw"], &bytes);
+    assert_eq!(scene.done(&["get", "db", "--stage", "raw"], b""), bytes);
+    assert_eq!(scene.text(&["get", "db"]), second);
+    scene.refused(&["put", "db", "--version", "v4", "--from", "-"], &[b'x'; 30_721], 1);
+    scene.refused(&["put", "db", "--version", "v4", "--from", "/nowhere"], b"", 1);
+}
+
+#[test]
+fn a_secret_is_shown_staged_deleted_and_brought_back() {
+    let scene = Scene::start();
+    assert!(scene.text(&["list"]).contains("no secrets"));
+    scene.done(
+        &["create", "shop/db", "--version", "v1", "--from", "-", "--description", "of the shop"],
+        b"one",
+    );
+    scene.done(&["put", "shop/db", "--version", "v2", "--from", "-"], b"two");
+    scene.done(&["create", "other", "--version", "v1", "--from", "-"], b"x");
+    assert!(scene.text(&["list"]).contains("shop/db"));
+    assert_eq!(scene.json(&["list", "--prefix", "shop/"])["TotalCount"], 1);
+    scene.text(&["update", "shop/db", "--description", "another"]);
+    let shown = scene.text(&["show", "shop/db"]);
+    assert!(shown.contains("another") && !shown.contains("two"), "{shown}");
+    scene.text(&["stage", "shop/db", "ACSCurrent", "--to", "v1"]);
+    assert_eq!(scene.text(&["get", "shop/db"]), "one");
+    let versions = scene.text(&["versions", "shop/db"]);
+    assert!(versions.contains("ACSPrevious"), "{versions}");
+    let told = scene.text(&["delete", "shop/db", "--days", "7"]);
+    assert!(told.contains("secret restore shop/db"), "{told}");
+    scene.refused(&["get", "shop/db"], b"", 1);
+    scene.text(&["restore", "shop/db"]);
+    assert_eq!(scene.text(&["get", "shop/db"]), "one");
+    scene.text(&["delete", "shop/db", "--now"]);
+    scene.refused(&["restore", "shop/db"], b"", 1);
+    let password = scene.text(&["password", "--length", "20", "--no-punctuation"]);
+    assert!(
+        password.trim_end().len() == 20 && password.trim_end().bytes().all(|c| c.is_ascii_alphanumeric())
+    );
+}
