@@ -1,7 +1,7 @@
 //! What callers can make is bounded (CWE-770): at each limit of an installation the next one is refused, and room that is made is room again.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use keymill_core::limit::MaxRecords;
+use keymill_core::limit::{MaxRecords, SYMMETRIC_KEY_VERSIONS};
 use keymill_core::operation::*;
 use keymill_e2e::{Answered, Caller};
 use keymill_harness::{Live, Started};
@@ -58,4 +58,17 @@ fn the_limits_of_the_installation_are_told() {
         })
         .unwrap();
     assert_eq!(told, (2, 2, 1, 3));
+}
+
+#[test]
+fn a_symmetric_key_is_rotated_up_to_its_limit_and_opens_what_its_first_version_sealed() {
+    let (_live, mut root) = begin();
+    let key = root.create_key();
+    let blob = root.encrypt(key, b"x", &[]).unwrap();
+    for _ in 1..SYMMETRIC_KEY_VERSIONS {
+        root.rotate(key).unwrap();
+    }
+    refused(root.rotate(key), "KeyVersions");
+    assert_eq!(root.decrypt(&blob, &[]).unwrap(), b"x");
+    root.encrypt(key, b"x", &[]).unwrap();
 }
