@@ -5,6 +5,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::limit;
 use crate::operation::GetRandomPasswordRequest;
 
+/// Tells whether a character is of a kind.
+type IsOf = fn(&u8) -> bool;
+
 /// Characters that a password may have, by their kinds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PasswordRules {
@@ -27,7 +30,7 @@ impl PasswordRules {
         }
         let without = asked.exclude_characters.as_deref().unwrap_or_default();
         let printable = || b'!'..=b'~';
-        let kinds: [(Option<bool>, fn(&u8) -> bool); 4] = [
+        let kinds: [(Option<bool>, IsOf); 4] = [
             (asked.exclude_lowercase, u8::is_ascii_lowercase),
             (asked.exclude_uppercase, u8::is_ascii_uppercase),
             (asked.exclude_numbers, u8::is_ascii_digit),

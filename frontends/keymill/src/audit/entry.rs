@@ -257,6 +257,32 @@ mod tests {
     }
 
     #[test]
+    fn secrets_are_told_by_name_and_version_and_a_filter_finds_them() {
+        use clap::Parser;
+        #[derive(Parser)]
+        struct Flags {
+            #[command(flatten)]
+            filter: super::super::filter::Filter,
+        }
+        let text = LINE.replace(
+            r#""items":2,"failed":0"#,
+            r#""secrets":[{"name":"db/orders","version":"v1"},{"name":"b"}],"items":2,"failed":0"#,
+        );
+        let line: Line<'_> = serde_json::from_str(&text).unwrap();
+        let row = line.requests(Place { chain: "c", verified: true }).next().unwrap();
+        assert_eq!(row.secrets.iter().map(SecretTouch::text).collect::<Vec<_>>(), ["db/orders:v1", "b"]);
+        let back: Value = serde_json::from_str(&written(&row)).unwrap();
+        assert_eq!(
+            back["secrets"],
+            serde_json::json!([{ "name": "db/orders", "version": "v1" }, { "name": "b" }])
+        );
+        for (name, is_wanted) in [("db/orders", true), ("b", true), ("db", false)] {
+            let flags = Flags::try_parse_from(["search", "--secret", name]).unwrap();
+            assert_eq!(flags.filter.wants(&row), is_wanted, "{name}");
+        }
+    }
+
+    #[test]
     fn a_note_keeps_what_it_says_and_cannot_call_itself_verified() {
         let text = r#"{"seq":4,"time":"t","type":"note","note":"gap","since":"s","refused":3,"verified":true,"mac":"00"}"#;
         let line: Line<'_> = serde_json::from_str(text).unwrap();
