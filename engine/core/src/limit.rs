@@ -38,6 +38,8 @@ pub const POLICY_RESOURCES: usize = 1_024;
 pub const POLICY_NETWORK_RULES: usize = 40;
 /// Seconds that a login token is taken for, at least and at most.
 pub const TOKEN_SECONDS: (u32, u32) = (60, 43_200);
+/// Bytes of a pattern in a condition: what it takes to hold a text against it is their product, at most.
+pub const PATTERN_BYTES: usize = 256;
 /// Actions of a role of the installation's own.
 pub const ROLE_ACTIONS: usize = 64;
 /// Addresses and ranges of one network rule.

@@ -123,7 +123,8 @@ impl Shared {
     ) -> Decision {
         let policy = match resource {
             Resource::Key(id) => self.keyring.policy(&id),
-            Resource::Secret(name) => self.keyring.secrets.policy(name),
+            // To make one is no right to the one that is there.
+            Resource::Secret(name) if operation.is_right_to_a_secret() => self.keyring.secrets.policy(name),
             _ => None,
         };
         let spec = policy.as_ref().and_then(|policy| self.spec_for(policy, resource));

@@ -83,6 +83,8 @@ fn who_shows_a_registered_certificate_is_of_its_access_point_until_it_is_revoked
     let blob = loader.encrypt(key, b"x", &[]).unwrap();
     // A renewal of it, with another key, is the same to us.
     assert_eq!(scene.log_in(Some(&renewed)).unwrap().decrypt(&blob, &[]).unwrap(), b"x");
+    // No token is made of it: that would live on when the certificate is revoked.
+    assert_eq!(code(loader.ask_json("CreateLoginToken", json!({}))), "UnsupportedOperation");
     // Others of the same authority are nobody.
     for other in ["spiffe://example/loader2", "spiffe://example", "urn:x"] {
         assert_eq!(scene.refused(Some(&scene.clients.client(other))), "SignatureDoesNotMatch", "{other}");

@@ -131,6 +131,24 @@ fn nobody_makes_or_grants_by_a_role_what_root_alone_may_do() {
     ] {
         assert_eq!(code(root.ask_json(operation, parameters.clone())), told, "{operation} {parameters}");
     }
+    // What `Root` is denied by a role is for `Root` to change; and to be denied `Root`, or to have it over one key, is not to be it.
+    create(&mut root, "readers", &["kms:Decrypt"]).unwrap();
+    let denied = json!([{ "Role": "Root" }, { "Effect": "Deny", "Role": "role/readers" }]);
+    root.ask_json("CreateAccessKey", json!({ "Grants": denied })).unwrap();
+    let looser = || json!({ "Name": "readers", "Actions": ["kms:DescribeKey"] });
+    assert_eq!(code(administrator.ask_json("UpdateRole", looser())), DENIED);
+    root.ask_json("UpdateRole", looser()).unwrap();
+    let key = root.create_key();
+    for held_back in [
+        json!({ "Effect": "Deny", "Role": "Root", "Resources": ["key/*"] }),
+        json!({ "Role": "Root", "Resources": [format!("key/{key}")] }),
+    ] {
+        let grants = json!([{ "Role": "PolicyAdministrator" }, held_back]);
+        let mut held_back = Caller::new(&live, &root.credentials(serde_json::from_value(grants).unwrap()));
+        let more = json!({ "Grants": [{ "Role": "Root" }] });
+        assert_eq!(code(held_back.ask_json("CreateAccessKey", more)), DENIED);
+        assert_eq!(code(create(&mut held_back, "mightier", &["kms:*"])), DENIED);
+    }
     // Roles are of those who administer access, and nobody else's to see.
     let mut user =
         Caller::new(&live, &root.credentials(granted("RbacPermission/Template/CryptoServiceKeyUser")));

@@ -345,6 +345,8 @@ fn d8_a_policy_of_its_own_denies_whatever_is_granted_and_names_who_may() {
     set(&mut root, &policy(&[allowed.clone(), denied])).unwrap();
     assert_eq!(code(user.value("own")), NO_SECRET);
     user.describe_secret("own").unwrap();
+    // To make one is no right to the one that is there, of which its policy speaks.
+    assert_eq!(code(root.create_secret("own", "v1", "value")), TAKEN);
     let names =
         statement("Allow", &[&named(of_other.access_key_id())], &["kms:GetSecretValue", "kms:ListSecrets"]);
     set(&mut root, &policy(&[allowed, names])).unwrap();

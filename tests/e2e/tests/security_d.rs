@@ -37,7 +37,11 @@ fn all_of(keys: &[CmkId]) -> Vec<Grant> {
 
 /// The one error of a login that is not good.
 fn refused() -> (u64, String, String) {
-    (400, "SignatureDoesNotMatch".into(), "no access key or client key of this id and signature".into())
+    (
+        400,
+        "SignatureDoesNotMatch".into(),
+        "no access key, client key, token or certificate is known by what was shown".into(),
+    )
 }
 
 fn hello(live: &Live, id: &str, signature: [u8; 32]) -> Told {

@@ -21,6 +21,7 @@ use super::Question;
 use super::network::{Network, Ranges};
 use super::operation_set::clip;
 use crate::key::KeySpec;
+use crate::limit;
 use crate::time::Timestamp;
 
 const CONTEXT: &str = "kms:EncryptionContext:";
@@ -116,6 +117,9 @@ impl Operator {
 impl Conditions {
     /// Reads what was written.
     pub(super) fn of(written: &Written) -> Result<Self, String> {
+        if let Some((operator, _)) = written.0.iter().find(|(_, keys)| keys.0.is_empty()) {
+            return Err(format!("Condition: {:?} names no key, and would always hold", clip(operator)));
+        }
         let all = written
             .0
             .iter()
@@ -156,6 +160,9 @@ impl Condition {
         let wrong = |why: &str| format!("Condition: {} of {:?} {why}", operator.name(), clip(key));
         if values.is_empty() {
             return Err(wrong("has no value"));
+        }
+        if operator.is_pattern() && values.iter().any(|value| value.len() > limit::PATTERN_BYTES) {
+            return Err(wrong(&format!("has a pattern of more than {} bytes", limit::PATTERN_BYTES)));
         }
         let texts = || values.iter().map(|value| value.as_str().into()).collect();
         let fits = |fits: bool, test: Test| match fits {
@@ -413,6 +420,10 @@ mod tests {
 
     #[test]
     fn d8_what_a_condition_may_not_say_is_named() {
+        let long = "*".repeat(limit::PATTERN_BYTES + 1);
+        let like = |pattern: &str| format!(r#"{{"StringLike":{{"kms:EncryptionContext:a":"{pattern}"}}}}"#);
+        assert!(read(&like(&long)).unwrap_err().contains("more than 256 bytes"));
+        read(&like(&long[1..])).unwrap();
         for (text, told) in [
             (r#"{"StringEqualsIgnoreCase":{"kms:KeySpec":"EC_P256"}}"#, "is none of StringEquals"),
             (r#"{"stringEquals":{"kms:KeySpec":"EC_P256"}}"#, "is none of"),
@@ -427,6 +438,7 @@ mod tests {
             (r#"{"IpAddress":{"acs:SourceIp":"office"}}"#, "is no address"),
             (r#"{"DateLessThan":{"acs:CurrentTime":"2026-02-30T00:00:00Z"}}"#, "YYYY-MM-DD"),
             (r#"{"StringEquals":{"kms:EncryptionContext:a":[]}}"#, "has no value"),
+            (r#"{"StringEquals":{}}"#, "names no key"),
             (r#"{"StringEquals":{"kms:EncryptionContext:a":[1]}}"#, "did not match"),
             (
                 r#"{"StringEquals":{"kms:EncryptionContext:a":"b"},"StringEquals":{"kms:KeySpec":"EC_P256"}}"#,

@@ -52,7 +52,7 @@ pub fn explain(asked: &Question<'_>, decision: &Decision, policy: Option<&KeyPol
         (Rule::Condition { index }, _) => {
             let unmet = policy.and_then(|policy| policy.unmet(*index, asked)).unwrap_or_default();
             format!(
-                "statement {index} of the key's policy would allow it, but a condition does not hold: {unmet}"
+                "statement {index} of the {whose}'s policy would allow it, but a condition does not hold: {unmet}"
             )
         }
         (Rule::KeyPolicy, _) => format!(

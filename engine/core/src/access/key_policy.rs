@@ -273,6 +273,11 @@ impl Written {
             check_resource(resource, target)?;
         }
         let conditions = Conditions::of(&self.condition)?;
+        if target.is_some_and(|target| target.is_secret())
+            && (conditions.read_context() || conditions.read_spec())
+        {
+            return Err("Condition: a secret has no kms:KeySpec and no kms:EncryptionContext".into());
+        }
         Ok(Statement { effect: self.effect, principals, operations, conditions })
     }
 }
@@ -505,6 +510,17 @@ mod tests {
         ] {
             let error = KeyPolicy::of(target, &statement("Allow", all, action, "*")).unwrap_err();
             assert!(error.message().contains(told), "{error}");
+        }
+        // What a secret does not have would always be another.
+        for condition in [
+            r#"{"StringNotEquals":{"kms:EncryptionContext:env":"prod"}}"#,
+            r#"{"StringNotLike":{"kms:KeySpec":"RSA_*"}}"#,
+        ] {
+            let document = statement("Allow", all, "kms:*", "*");
+            let document = document.replace("}]}", &format!(r#","Condition":{condition}}}]}}"#));
+            let error = KeyPolicy::of(secret, &document).unwrap_err();
+            assert!(error.message().contains("a secret has no kms:KeySpec"), "{document}: {error}");
+            KeyPolicy::of(TARGET, &document).unwrap();
         }
         let other = KeyPolicy::of(secret, &statement("Allow", all, "kms:*", "acs:kms:local:1:secret/other"));
         assert!(other.unwrap_err().message().contains("neither * nor the ARN of the secret"));

@@ -94,6 +94,19 @@ pub struct AccessKey {
     pub created_at: Timestamp,
 }
 
+impl AccessKey {
+    /// Tells whether it is granted `Root` over everything: what it may do bounds nothing that it gives out. A deny is no grant, and `Root` over one
+    /// key is `Root` over that.
+    pub fn is_root(&self) -> bool {
+        self.grants.iter().any(|grant| grant.gives_root() && grant.resources.contains(&ResourcePattern::All))
+    }
+
+    /// Tells whether it is granted `Root` over anything.
+    pub fn has_root(&self) -> bool {
+        self.grants.iter().any(Grant::gives_root)
+    }
+}
+
 mod secret {
     use super::*;
     use serde::{Deserializer, Serializer};
@@ -137,6 +150,12 @@ pub struct Grant {
     /// The resources that it covers.
     #[serde(default = "all_resources")]
     pub resources: Vec<ResourcePattern>,
+}
+
+impl Grant {
+    fn gives_root(&self) -> bool {
+        self.effect == Effect::Allow && self.role.is(Role::Root)
+    }
 }
 
 fn all_resources() -> Vec<ResourcePattern> {

@@ -16,6 +16,12 @@ pub(super) fn wanted(mut stages: Vec<VersionStage>) -> Result<Vec<VersionStage>>
     }
     stages.sort_unstable();
     stages.dedup();
+    // Before anything is done for each: there are no more stages of a secret than these.
+    let most = limit::SECRET_STAGES + 2;
+    if stages.len() > most {
+        let why = format!("VersionStages of {} entries exceeds the limit of {most}", stages.len());
+        return Err(Error::new(ErrorKind::LimitExceeded(Limit::SecretVersions), why));
+    }
     let has = |name: &str| stages.iter().any(|stage| stage.as_str() == name);
     match has(CURRENT) && has(PREVIOUS) {
         false => Ok(stages),
@@ -203,6 +209,16 @@ mod tests {
         }
         let error = moved(&mut many, "one-more", Some("v1"), None).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::LimitExceeded(Limit::SecretVersions));
+    }
+
+    /// Sixty thousand of them would be sorted and searched once for each.
+    #[test]
+    fn more_stages_than_a_secret_can_have_are_refused_before_any_is_put() {
+        let stage = |n: usize| format!("s{n}").parse::<VersionStage>().unwrap();
+        let most = limit::SECRET_STAGES + 2;
+        assert_eq!(wanted((0..most).chain(0..most).map(stage).collect()).unwrap().len(), most);
+        let refused = wanted((0..=most).map(stage).collect()).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::LimitExceeded(Limit::SecretVersions));
     }
 
     #[test]

@@ -38,6 +38,10 @@ impl Gate {
             (None, Some(SecretRef(name)))
                 if operation.is_right_to_a_secret() || operation == Operation::CreateSecret =>
             {
+                if operation != Operation::CreateSecret {
+                    // As of a key: it is told to who may see its policy.
+                    self.find_secret(job, name, Operation::GetSecretPolicy)?;
+                }
                 Resource::Secret(name)
             }
             (None, Some(_)) => {
@@ -62,7 +66,9 @@ impl Gate {
             }
             (Some(_), _) => return Err(invalid("Policy is tried on a key, and KeyId names none")),
             (None, Resource::Key(id)) => shared.keyring.policy(&id),
-            (None, Resource::Secret(name)) => shared.keyring.secrets.policy(name),
+            (None, Resource::Secret(name)) if operation != Operation::CreateSecret => {
+                shared.keyring.secrets.policy(name)
+            }
             (None, _) => None,
         };
         let source = r.source.map(|text| text.parse::<IpAddr>().map_err(|_| invalid("Source is no address")));

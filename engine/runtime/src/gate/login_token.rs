@@ -29,6 +29,10 @@ impl Gate {
         let key = aap.as_ref().and_then(|_| access.client_key(access_key)).ok_or_else(|| {
             Error::new(ErrorKind::Unsupported, "a login token is made of a client key, and of no access key")
         })?;
+        if key.certificate.is_some() {
+            let why = "a login token is made of a client key that signs: it would outlive a certificate's revocation";
+            return Err(Error::new(ErrorKind::Unsupported, why));
+        }
         let not_after = self.now().plus(Duration::from_secs(seconds.into())).min(key.not_after);
         let claims = TokenClaims { id: random::array()?, client_key: (**access_key).clone(), not_after };
         let made = self.0.shared.login_tokens.issue(&claims);

@@ -1,6 +1,6 @@
 //! What a management operation comes to: authorised, its parameters checked, and nothing done yet.
 
-use keymill_core::access::{AccessChange, Grant, KeyPolicy, Resource, Role};
+use keymill_core::access::{AccessChange, Grant, KeyPolicy, Resource};
 use keymill_core::error::{Error, ErrorKind, Limit, Result};
 use keymill_core::id::{AccessKeyId, AliasName, CmkId, DataKeyName, KeyRef, RequestId, SecretName};
 use keymill_core::key::{
@@ -547,14 +547,16 @@ impl Gate {
     }
 
     fn check_target(&self, job: &Job, target: &AccessKeyId) -> Result<()> {
-        if self.is_root(target) && !self.is_root(&job.call.principal.access_key) {
+        let has_root = self.0.shared.access.read().access_keys.get(target).is_some_and(|key| key.has_root());
+        if has_root && !self.is_root(&job.call.principal.access_key) {
             return Err(Error::new(ErrorKind::Denied, "only Root can change an access key that has Root"));
         }
         Ok(())
     }
 
+    /// Tells whether an access key may do everything, so that it may give out everything.
     pub(super) fn is_root(&self, id: &AccessKeyId) -> bool {
         let access = self.0.shared.access.read();
-        access.access_keys.get(id).is_some_and(|key| key.grants.iter().any(|grant| grant.role.is(Role::Root)))
+        access.access_keys.get(id).is_some_and(|key| key.is_root())
     }
 }

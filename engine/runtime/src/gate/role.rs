@@ -1,7 +1,7 @@
 //! Roles of an installation's own at the gate: read from what is published, and changed by the policy actor. They are decided as access keys
 //! are, since they say what those may do.
 
-use keymill_core::access::{AccessChange, CustomRole, Resource, Role, RoleRef};
+use keymill_core::access::{AccessChange, AccessKey, CustomRole, Resource, Role, RoleRef};
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::RoleName;
 use keymill_core::operation::*;
@@ -28,6 +28,7 @@ impl Gate {
             }
             Request::UpdateRole(r) => {
                 let description = r.description.map(describe).transpose()?;
+                self.check_holders(job, &r.name)?;
                 if let Some(actions) = &r.actions {
                     let (name, actions) = (r.name.clone(), actions.clone());
                     self.check_role(
@@ -45,6 +46,21 @@ impl Gate {
             other => return Err(Error::internal(format!("{} is of no role", other.operation().name()))),
         };
         Ok(Plan::ChangeAccess(change, answer))
+    }
+
+    /// Checks that nobody changes by a role what an access key may do that it could not change itself: one that has `Root` is changed by `Root` alone,
+    /// also in what it is denied.
+    fn check_holders(&self, job: &Job, name: &RoleName) -> Result<()> {
+        let access = self.0.shared.access.read();
+        let holds = |key: &AccessKey| key.grants.iter().any(|grant| grant.role.custom() == Some(name));
+        let is_of_root = access.access_keys.values().any(|key| key.has_root() && holds(key));
+        match is_of_root && !self.is_root(&job.call.principal.access_key) {
+            true => Err(Error::new(
+                ErrorKind::Denied,
+                "only Root can change a role that an access key with Root has",
+            )),
+            false => Ok(()),
+        }
     }
 
     /// Checks what a role covers: what only `Root` may do is given by `Root` alone.

@@ -46,7 +46,12 @@ pub(super) struct WantedSecret {
 
 impl Gate {
     /// Finds a secret, if the caller may do `right` with it; one that it may not looks like one that is not there.
-    fn find_secret(&self, job: &mut Job, name: &SecretName, right: Operation) -> Result<Arc<SecretEntry>> {
+    pub(super) fn find_secret(
+        &self,
+        job: &mut Job,
+        name: &SecretName,
+        right: Operation,
+    ) -> Result<Arc<SecretEntry>> {
         let Decision { allowed, rule } = self.decide(job, right, Resource::Secret(name));
         job.rule = Some(rule);
         if !allowed {
@@ -141,7 +146,8 @@ impl Gate {
             None => None,
             Some(key) => {
                 let right = job.rule.take();
-                let entry = self.find_key(job, &key, Operation::Encrypt)?;
+                let context = context_of_secret(&self.0.shared.config.instance, &name, &r.version_id);
+                let entry = self.find_key_under(job, &key, Operation::Encrypt, &Contexts::Common(context))?;
                 job.rule = right;
                 self.sealing_under(entry.clone())?;
                 Some(entry.cmk.id)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use actix::{Handler, Message};
 use keymill_core::Sensitive;
-use keymill_core::access::{AccessKey, AccessKeyStatus, Effect, Grant, Role};
+use keymill_core::access::{AccessKey, AccessKeyStatus, Grant};
 use keymill_core::error::{Error, ErrorKind, Limit, Result};
 use keymill_core::id::AccessKeyId;
 use keymill_crypto::random;
@@ -90,10 +90,7 @@ impl PolicyActor {
     /// Checks that someone who can log in as `Root` is left.
     fn check_not_last_root(&self, id: &AccessKeyId) -> Result<()> {
         let access = self.shared.access.read();
-        let is_root = |key: &AccessKey| {
-            key.status == AccessKeyStatus::Active
-                && key.grants.iter().any(|g| g.role.is(Role::Root) && g.effect == Effect::Allow)
-        };
+        let is_root = |key: &AccessKey| key.status == AccessKeyStatus::Active && key.is_root();
         let was = access.access_keys.get(id).is_some_and(|key| is_root(key));
         if was && !access.access_keys.values().any(|key| key.id != *id && is_root(key)) {
             return Err(Error::new(
