@@ -3,4 +3,5 @@
 pub mod audit;
 pub mod auth;
 pub mod provider;
+pub mod rotator;
 pub mod store;
