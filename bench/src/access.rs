@@ -109,7 +109,7 @@ impl Records {
     /// Puts together what decisions read.
     pub fn compiled(self) -> AccessSnapshot {
         let Self { client_keys, aaps, policies, network_rules } = self;
-        AccessSnapshot::of(NameMap::default(), client_keys, aaps, policies, network_rules, [])
+        AccessSnapshot::of(NameMap::default(), client_keys, aaps, policies, network_rules, [], [])
     }
 }
 

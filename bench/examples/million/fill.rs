@@ -88,6 +88,7 @@ pub(crate) fn fill(place: &Path, count: usize) -> Result<()> {
                     context: None,
                     fallback: None,
                     recipient: None,
+                    approved_by: None,
                     micros: 4_321,
                     alike: &[],
                     writes: stamps,

@@ -53,6 +53,9 @@ pub struct AuditRecord<'a> {
     /// The SHA-256 of the public key (SubjectPublicKeyInfo in DER) that a data key was exported for, in hexadecimal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recipient: Option<Cow<'a, str>>,
+    /// The second caller who approved it, where the installation has it wait for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approved_by: Option<Cow<'a, str>>,
     /// Microseconds from the request's admission to its answer.
     pub micros: u64,
     /// Requests that came beside this one and differ from it in nothing but these.

@@ -74,6 +74,8 @@ pub enum ErrorKind {
     ResourceExists,
     /// The secret waits for its deletion.
     ResourceInDeleteWindow,
+    /// The installation has it wait for a second caller.
+    ApprovalNeeded,
     /// Something else still names the resource.
     ResourceInUse,
     /// The service is open already.
@@ -147,6 +149,8 @@ pub enum Limit {
     NetworkRules,
     /// Actions of a role.
     Roles,
+    /// Requests that wait for a second caller.
+    Approvals,
     /// Client keys of an access point.
     ClientKeys,
     /// Access keys, access points, policies or network rules.
@@ -165,7 +169,7 @@ pub enum Limit {
 
 impl Limit {
     /// Every limit.
-    pub const ALL: [Limit; 24] = [
+    pub const ALL: [Limit; 25] = [
         Limit::BatchItems,
         Limit::ItemBytes,
         Limit::PlaintextBytes,
@@ -183,6 +187,7 @@ impl Limit {
         Limit::Policies,
         Limit::NetworkRules,
         Limit::Roles,
+        Limit::Approvals,
         Limit::ClientKeys,
         Limit::AccessRecords,
         Limit::Keys,
@@ -222,7 +227,7 @@ pub enum ErrorClass {
 
 impl ErrorKind {
     /// Every kind but the limits, for tables that must be complete.
-    pub const ALL: [ErrorKind; 48] = {
+    pub const ALL: [ErrorKind; 49] = {
         use ErrorKind::*;
         [
             InvalidParameter,
@@ -256,6 +261,7 @@ impl ErrorKind {
             AliasExists,
             ResourceExists,
             ResourceInDeleteWindow,
+            ApprovalNeeded,
             ResourceInUse,
             AlreadyOpen,
             KeyDisabled,
@@ -303,6 +309,7 @@ impl ErrorKind {
                 Limit::Policies => "Rejected.LimitExceeded.Policies",
                 Limit::NetworkRules => "Rejected.LimitExceeded.NetworkRules",
                 Limit::Roles => "Rejected.LimitExceeded.Roles",
+                Limit::Approvals => "Rejected.LimitExceeded.Approvals",
                 Limit::ClientKeys => "Rejected.LimitExceeded.ClientKeys",
                 Limit::AccessRecords => "Rejected.LimitExceeded.AccessRecords",
                 Limit::Keys => "Rejected.LimitExceeded.Keys",
@@ -337,6 +344,7 @@ impl ErrorKind {
             AliasExists => "AliasAlreadyExists",
             ResourceExists => "Rejected.ResourceExist",
             ResourceInDeleteWindow => "Rejected.ResourceInDeleteWindow",
+            ApprovalNeeded => "Rejected.ApprovalNeeded",
             ResourceInUse => "Rejected.ResourceInUse",
             AlreadyOpen => "Forbidden.Opened",
             KeyDisabled => "Rejected.Disabled",
@@ -381,7 +389,8 @@ impl ErrorKind {
             | StateConflict
             | Conflict
             | ResourceInUse
-            | ResourceInDeleteWindow => ErrorClass::State,
+            | ResourceInDeleteWindow
+            | ApprovalNeeded => ErrorClass::State,
             Busy | OverQuota | LoginThrottled => ErrorClass::Busy,
             Unavailable | AuditUnavailable | StoreUnavailable | Quarantined => ErrorClass::Unavailable,
             Deadline | Cancelled => ErrorClass::Deadline,

@@ -271,6 +271,14 @@ text_id! {
     "the name of a role is 1 to 128 letters, digits, _, . or -"
 }
 text_id! {
+    /// The id of a request that waits for a second caller: `APR.` and 32 lower-case hexadecimal digits.
+    ApprovalId,
+    |text| text.strip_prefix("APR.").is_some_and(|digits| {
+        digits.len() == 32 && digits.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
+    }),
+    "the id of a request that waits is APR. and 32 hexadecimal digits"
+}
+text_id! {
     /// The name of a network rule: 1 to 128 letters, digits, `_`, `.`, `-`.
     NetworkRuleName,
     is_plain_name,

@@ -36,6 +36,10 @@ pub const PERMISSIONS: usize = 16;
 pub const POLICY_RESOURCES: usize = 1_024;
 /// Network rules of one policy.
 pub const POLICY_NETWORK_RULES: usize = 40;
+/// Requests that wait for a second caller.
+pub const APPROVALS: usize = 1_000;
+/// Those of one caller.
+pub const APPROVALS_OF_ONE: usize = 100;
 /// Seconds that a login token is taken for, at least and at most.
 pub const TOKEN_SECONDS: (u32, u32) = (60, 43_200);
 /// Bytes of a pattern in a condition: what it takes to hold a text against it is their product, at most.

@@ -497,6 +497,8 @@ pub struct ManagementRecord {
     pub keys: Vec<KeyTouch>,
     /// The secrets that it was about.
     pub secrets: Vec<SecretTouch>,
+    /// The second caller who approved it, where the installation has it wait for one.
+    pub approved_by: Option<Arc<str>>,
     /// Who made what it keeps.
     pub(crate) served: Served,
     /// How long it took, in microseconds.
@@ -563,6 +565,7 @@ impl ManagementChain {
                 context: None,
                 fallback: None,
                 recipient: None,
+                approved_by: record.approved_by.as_deref().map(Into::into),
                 micros: record.micros,
                 alike: &[],
                 writes: &record.writes,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use keymill_core::id::InstanceId;
 use keymill_core::key::{BulkMode, ProtectionLevel};
 use keymill_core::limit::MaxRecords;
+use keymill_core::operation::Operation;
 
 use crate::logins::LoginConfig;
 use crate::pool::PoolConfig;
@@ -62,6 +63,8 @@ pub struct EngineConfig {
     pub login: LoginConfig,
     /// How much callers may make.
     pub max_records: MaxRecords,
+    /// What waits for a second caller.
+    pub dual_control: Vec<Operation>,
 }
 
 /// When audit files are changed for new ones, and which are kept.
@@ -118,6 +121,7 @@ impl Default for EngineConfig {
             quota: QuotaConfig::default(),
             login: LoginConfig::default(),
             max_records: MaxRecords::default(),
+            dual_control: Vec::new(),
         }
     }
 }

@@ -292,6 +292,7 @@ impl Engine {
                 rule: "first start".into(),
                 keys: Vec::new(),
                 secrets: Vec::new(),
+                approved_by: None,
                 served: Served::default(),
                 micros: 0,
                 writes: made.writes,

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use keymill_core::access::{
-    Aap, AccessKey, AccessSnapshot, ClientKey, CustomRole, NetworkRule, PermissionPolicy,
+    Aap, AccessKey, AccessSnapshot, Approval, ClientKey, CustomRole, NetworkRule, PermissionPolicy,
 };
 use keymill_core::audit::RecordStamp;
 use keymill_core::id::{AccessKeyId, CmkId, NameMap};
@@ -229,12 +229,13 @@ struct Access {
     policies: Vec<PermissionPolicy>,
     network_rules: Vec<NetworkRule>,
     roles: Vec<CustomRole>,
+    approvals: Vec<Approval>,
 }
 
 impl Access {
     fn published(self) -> AccessSnapshot {
-        let Self { access_keys, aaps, client_keys, policies, network_rules, roles } = self;
-        AccessSnapshot::of(access_keys, client_keys, aaps, policies, network_rules, roles)
+        let Self { access_keys, aaps, client_keys, policies, network_rules, roles, approvals } = self;
+        AccessSnapshot::of(access_keys, client_keys, aaps, policies, network_rules, roles, approvals)
     }
 }
 
@@ -353,6 +354,10 @@ impl<'a> Loader<'a> {
             What::Role(opened) => {
                 let trusted = self.trusted_access(place, opened, revision);
                 self.access.roles.extend(trusted);
+            }
+            What::Approval(opened) => {
+                let trusted = self.trusted_access(place, opened, revision);
+                self.access.approvals.extend(trusted);
             }
         }
     }

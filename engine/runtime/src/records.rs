@@ -2,8 +2,8 @@
 
 use keymill_core::error::{Error, Result};
 use keymill_core::id::{
-    AapName, AccessKeyId, AliasName, ClientKeyId, CmkId, DataKeyName, NetworkRuleName, PolicyName, RoleName,
-    SecretName, SecretVersionId,
+    AapName, AccessKeyId, AliasName, ApprovalId, ClientKeyId, CmkId, DataKeyName, NetworkRuleName,
+    PolicyName, RoleName, SecretName, SecretVersionId,
 };
 use keymill_core::key::{KeyVersionMaterial, WrappingAlgorithm};
 use keymill_core::operation::Bin;
@@ -55,6 +55,8 @@ pub enum Kind {
     Secret = 17,
     /// The sealed value of a version of a secret.
     SecretValue = 18,
+    /// A request that waits for a second caller.
+    Approval = 19,
 }
 
 /// What material of a CMK is wrapped by on its way here, and what is known of the token that goes with it.
@@ -238,10 +240,15 @@ pub fn role_path(name: &RoleName) -> Path {
     path(format!("role/n{name}"))
 }
 
+/// Returns where a request stands that waits for a second caller.
+pub fn approval_path(id: &ApprovalId) -> Path {
+    path(format!("approval/{id}"))
+}
+
 /// Tells whether the record at a path is the policy actor's.
 pub fn is_of_access(path: &str) -> bool {
     let kind = path.split('/').next().unwrap_or_default();
-    ["access-key", "aap", "client-key", "policy", "network-rule", "role"].contains(&kind)
+    ["access-key", "aap", "client-key", "policy", "network-rule", "role", "approval"].contains(&kind)
 }
 
 /// Returns where the head of an audit chain stands.

@@ -5,7 +5,7 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::thread;
 
-use keymill_core::access::{Aap, AccessKey, ClientKey, CustomRole, NetworkRule, PermissionPolicy};
+use keymill_core::access::{Aap, AccessKey, Approval, ClientKey, CustomRole, NetworkRule, PermissionPolicy};
 use keymill_core::id::CmkId;
 use keymill_core::key::{Cmk, KeyVersion, ManagedDataKey};
 use keymill_core::seam::store::{Revision, Row, Store, StoreError};
@@ -98,6 +98,7 @@ pub(crate) enum What {
     Policy(Opened<PermissionPolicy>),
     NetworkRule(Opened<NetworkRule>),
     Role(Opened<CustomRole>),
+    Approval(Opened<Approval>),
 }
 
 /// Has `take` take every record, and returns whether there was one.
@@ -175,6 +176,7 @@ fn open(sealer: &RecordSealer, row: Row<'_>) -> Option<What> {
         "client-key" => What::ClientKey(opened(sealer, row, Kind::ClientKey)),
         "policy" => What::Policy(opened(sealer, row, Kind::Policy)),
         "network-rule" => What::NetworkRule(opened(sealer, row, Kind::NetworkRule)),
+        "approval" => What::Approval(opened(sealer, row, Kind::Approval)),
         "role" => What::Role(opened(sealer, row, Kind::Role)),
         _ => return None,
     })

@@ -11,10 +11,11 @@ use crate::load::{Judgement, all, judge};
 use crate::records::{self, Kind};
 
 /// The kinds of records by the prefix of their paths, and whether the audit remembers each write of them.
-const KINDS: [(&str, Kind, bool); 18] = [
+const KINDS: [(&str, Kind, bool); 19] = [
     ("aap/", Kind::Aap, true),
     ("access-key/", Kind::AccessKey, true),
     ("alias/", Kind::Alias, true),
+    ("approval/", Kind::Approval, true),
     ("audit-head/", Kind::AuditHead, false),
     ("client-key/", Kind::ClientKey, true),
     ("cmk/", Kind::Cmk, true),

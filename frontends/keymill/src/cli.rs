@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::admin::{aap, access_key, alias, data_key, key, login, policy, role, secret};
+use crate::admin::{aap, access_key, alias, approval, data_key, key, login, policy, role, secret};
 use crate::batch::{self, BatchArgs, Direction};
 use crate::credentials::{ServerArgs, Target};
 use crate::failure::{Failure, Result};
@@ -34,6 +34,7 @@ enum Command {
     Aap(aap::AapArgs),
     Policy(policy::PolicyArgs),
     Role(role::RoleArgs),
+    Approval(approval::ApprovalArgs),
     Batch(BatchCommand),
     Envelope(envelope::EnvelopeArgs),
     /// Work with the audit log
@@ -96,6 +97,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Aap(args) => aap::run(args),
         Command::Policy(args) => policy::run(args),
         Command::Role(args) => role::run(args),
+        Command::Approval(args) => approval::run(args),
         Command::Batch(BatchCommand { server, direction }) => match direction {
             BatchDirection::Encrypt(args) => run_batch(Direction::Encrypt, &server, &args),
             BatchDirection::Decrypt(args) => run_batch(Direction::Decrypt, &server, &args),

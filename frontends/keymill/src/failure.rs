@@ -134,6 +134,9 @@ fn next_after(refusal: &ServerError) -> Option<&'static str> {
         "AliasAlreadyExists" => Some("`keymill alias update` lets an alias name another key"),
         "Rejected.Disabled" => Some("`keymill key enable` enables the key again"),
         "Rejected.PendingDeletion" => Some("`keymill key cancel-deletion` keeps the key"),
+        "Rejected.ApprovalNeeded" => Some(
+            "have another caller, who has the right to this as well, run `keymill approval approve ID`, and run this again",
+        ),
         "InvalidTimeStamp.Expired" => Some("set the clock of this machine right"),
         _ => None,
     }

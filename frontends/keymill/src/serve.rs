@@ -105,6 +105,9 @@ pub(crate) fn run(args: &ServeArgs) -> Result<()> {
     let (read_now, asked) = renewal::Now::new();
     let end = move |signal| drop(signalled.send(Event::Signal(signal)));
     signals.watch(end, move || read_now.ask())?;
+    if let Some(warning) = config.dual_control.warning() {
+        tracing::warn!("{warning}");
+    }
     if let Some(warning) = config.process.lock_memory.then(process::lock_memory).flatten() {
         tracing::warn!("{warning}");
     }

@@ -38,7 +38,7 @@ pub fn status(kind: ErrorKind) -> u16 {
         // A caller that went away reads no status; its audit record does, and 408 is the nearest registered one.
         Deadline | Cancelled => 408,
         KeyDisabled | KeyPendingDeletion | KeyPendingImport | StateConflict | Conflict
-        | ResourceExists | ResourceInUse | ResourceInDeleteWindow => 409,
+        | ResourceExists | ResourceInUse | ResourceInDeleteWindow | ApprovalNeeded => 409,
         BodyTooLarge => 413,
         // The cloud documents 400 for the latter two; what backs off looks for 429.
         Busy | OverQuota | LoginThrottled => 429,

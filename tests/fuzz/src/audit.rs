@@ -39,6 +39,7 @@ fn record(ms: u64) -> AuditRecord<'static> {
         context: None,
         fallback: None,
         recipient: None,
+        approved_by: None,
         micros: 88,
         alike: &[],
         writes: &[],

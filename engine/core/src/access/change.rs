@@ -2,12 +2,13 @@
 //! anything is written.
 
 use super::{
-    Aap, AccessControlRules, AccessSnapshot, ClientKey, CustomRole, Grant, NetworkRule, PermissionPolicy,
-    ResourcePattern, RoleRef,
+    Aap, AccessControlRules, AccessSnapshot, Approval, Asker, ClientKey, CustomRole, Grant, NetworkRule,
+    PermissionPolicy, ResourcePattern, RoleRef,
 };
 use crate::error::{Error, ErrorKind, Limit, Result};
-use crate::id::{AapName, AccessKeyId, ClientKeyId, NetworkRuleName, PolicyName, RoleName};
+use crate::id::{AapName, AccessKeyId, ApprovalId, ClientKeyId, NetworkRuleName, PolicyName, RoleName};
 use crate::limit;
+use crate::time::Timestamp;
 
 /// A change that somebody asks for.
 #[derive(Debug)]
@@ -59,6 +60,26 @@ pub enum AccessChange {
     },
     /// Deletes a network rule that no policy names.
     DeleteNetworkRule(NetworkRuleName),
+    /// Has a request wait for a second caller.
+    AskApproval(Approval),
+    /// Approves a request that waits.
+    Approve {
+        /// Which one.
+        id: ApprovalId,
+        /// Who approves.
+        by: Asker,
+        /// When.
+        now: Timestamp,
+    },
+    /// Uses an approval up, or takes a request that waits away.
+    EndApproval {
+        /// Which one.
+        id: ApprovalId,
+        /// Whether it must stand: it is used.
+        used: bool,
+        /// When.
+        now: Timestamp,
+    },
     /// Makes a role.
     CreateRole(CustomRole),
     /// Changes what is given of a role.
@@ -93,6 +114,10 @@ pub enum Edit {
     PutNetworkRule(NetworkRule),
     /// Removes one.
     RemoveNetworkRule(NetworkRuleName),
+    /// Writes a request that waits, or was approved.
+    PutApproval(Approval),
+    /// Removes one.
+    RemoveApproval(ApprovalId),
     /// Writes a role.
     PutRole(CustomRole),
     /// Removes one.
@@ -190,6 +215,20 @@ impl AccessSnapshot {
                     None => Ok(vec![Edit::RemoveNetworkRule(name)]),
                 }
             }
+            AskApproval(approval) => {
+                let now = approval.asked_at;
+                let approval = self.ask_approval(approval)?;
+                let mut edits = self.over(now, &approval.id);
+                edits.push(Edit::PutApproval(approval));
+                Ok(edits)
+            }
+            Approve { id, by, now } => Ok(vec![Edit::PutApproval(self.approve(&id, by, now)?)]),
+            EndApproval { id, used, now } => match self.waiting(&id, now)? {
+                approval if used && !approval.stands_at(now) => {
+                    Err(Error::new(ErrorKind::StateConflict, "the request is not approved"))
+                }
+                _ => Ok(vec![Edit::RemoveApproval(id)]),
+            },
             CreateRole(role) => {
                 check_new(self.role(&role.name).is_some(), self.roles().len(), "role")?;
                 role.check()?;
@@ -258,6 +297,15 @@ impl AccessSnapshot {
             }
         }
         Ok(())
+    }
+
+    /// Returns the removal of what waited, or stood, until its time was over, but `anew`, which is written anew; some at once, since they are one
+    /// commit.
+    fn over(&self, now: Timestamp, anew: &ApprovalId) -> Vec<Edit> {
+        const AT_ONCE: usize = 64;
+        let is_over = |known: &&std::sync::Arc<Approval>| !known.is_at(now) && known.id != *anew;
+        let over = self.approvals().filter(is_over).take(AT_ONCE);
+        over.map(|known| Edit::RemoveApproval(known.id.clone())).collect()
     }
 
     /// Checks that the roles of the installation's own are there that are named.

@@ -1,6 +1,7 @@
 //! Who may do what: principals, roles, grants, permission policies, and the one pure decision over them.
 
 mod aap;
+mod approval;
 mod caller;
 mod change;
 mod condition;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use aap::{Aap, ClientKey, ClientKeyAlgorithm, ClientKeyOrigin, KnownBy};
+pub use approval::{APPROVAL_MS, Approval, Asker};
 pub use caller::Caller;
 pub use change::{AccessChange, Edit};
 pub use custom_role::{CustomRole, RoleRef};

@@ -104,8 +104,13 @@ impl Role {
         );
         let uses_secrets = matches!(operation, DescribeSecret | ListSecrets | ListSecretVersionIds);
         let reads_secrets = uses_secrets || operation == GetSecretPolicy;
+        let approves = matches!(operation, ListApprovals | ApproveRequest | RejectRequest);
         match self {
             Role::Root => true,
+            Role::KeyAdministrator | Role::SecretAdministrator | Role::PolicyAdministrator if approves => {
+                true
+            }
+            Role::Auditor if operation == ListApprovals => true,
             Role::SecretAdministrator => {
                 reads_secrets
                     || matches!(

@@ -8,9 +8,9 @@ use super::network::{NetworkRule, Sources};
 use super::operation_set::OperationSet;
 use super::permission::{PermissionPolicy, Permissions};
 use super::{
-    Aap, AccessKey, AccessKeyStatus, ClientKey, CustomRole, Edit, KnownBy, Principal, Role, RoleRef,
+    Aap, AccessKey, AccessKeyStatus, Approval, ClientKey, CustomRole, Edit, KnownBy, Principal, Role, RoleRef,
 };
-use crate::id::{AapName, AccessKeyId, NameMap, NetworkRuleName, PolicyName, RoleName};
+use crate::id::{AapName, AccessKeyId, ApprovalId, NameMap, NetworkRuleName, PolicyName, RoleName};
 use crate::operation::Operation;
 use crate::seam::auth::PeerCertificate;
 use crate::time::Timestamp;
@@ -27,6 +27,7 @@ pub struct AccessSnapshot {
     policies: HashMap<PolicyName, PolicyEntry>,
     network_rules: HashMap<NetworkRuleName, NetworkRuleEntry>,
     roles: HashMap<RoleName, RoleEntry>,
+    approvals: HashMap<ApprovalId, Arc<Approval>>,
 }
 
 #[derive(Clone)]
@@ -136,6 +137,16 @@ impl AccessSnapshot {
         self.roles.values().map(|entry| &entry.role)
     }
 
+    /// Finds a request that waited or was approved, whether or not its time is over.
+    pub fn approval(&self, id: &ApprovalId) -> Option<&Arc<Approval>> {
+        self.approvals.get(id)
+    }
+
+    /// Lists them, in no order.
+    pub fn approvals(&self) -> impl ExactSizeIterator<Item = &Arc<Approval>> {
+        self.approvals.values()
+    }
+
     /// Tells whether a role covers an operation; one that is not there covers nothing.
     pub(super) fn covers(&self, role: &RoleRef, operation: Operation) -> bool {
         match role {
@@ -169,8 +180,10 @@ impl AccessSnapshot {
         policies: impl IntoIterator<Item = PermissionPolicy>,
         network_rules: impl IntoIterator<Item = NetworkRule>,
         roles: impl IntoIterator<Item = CustomRole>,
+        approvals: impl IntoIterator<Item = Approval>,
     ) -> Self {
         let mut all = Self { access_keys, ..Self::default() };
+        all.approvals = approvals.into_iter().map(|waiting| (waiting.id.clone(), waiting.into())).collect();
         for role in roles {
             all.insert_role(role);
         }
@@ -219,6 +232,10 @@ impl AccessSnapshot {
                 self.network_rules.remove(&name);
                 self.compile_policies(|policy| policy.access_control.rules.contains(&name));
             }
+            Edit::PutApproval(approval) => {
+                self.approvals.insert(approval.id.clone(), Arc::new(approval));
+            }
+            Edit::RemoveApproval(id) => drop(self.approvals.remove(&id)),
             Edit::PutRole(role) => {
                 let name = role.name.clone();
                 self.insert_role(role);
@@ -399,6 +416,7 @@ mod tests {
                 changed.policies().map(|policy| PermissionPolicy::clone(policy)),
                 changed.network_rules().map(|rule| NetworkRule::clone(rule)),
                 changed.roles().map(|role| CustomRole::clone(role)),
+                [],
             );
             for number in 0..3 {
                 let key = client_key(number);

@@ -241,6 +241,9 @@ catalogue! { <'a>
     ListRoles: Read(ListRolesRequest) -> ListRolesReply;
     UpdateRole: Management(UpdateRoleRequest) -> UpdateRoleReply;
     DeleteRole: Management(DeleteRoleRequest) -> DeleteRoleReply;
+    ListApprovals: Read(ListApprovalsRequest) -> ListApprovalsReply;
+    ApproveRequest: Management(ApproveRequestRequest) -> ApproveRequestReply;
+    RejectRequest: Management(RejectRequestRequest) -> RejectRequestReply;
     CreateLoginToken: Data(CreateLoginTokenRequest) -> CreateLoginTokenReply;
     ExplainAccess: Read(ExplainAccessRequest) -> ExplainAccessReply;
     DescribeLimits: Read(DescribeLimitsRequest) -> DescribeLimitsReply;

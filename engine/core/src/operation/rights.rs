@@ -61,6 +61,9 @@ impl Operation {
                 | ListRoles
                 | UpdateRole
                 | DeleteRole
+                | ListApprovals
+                | ApproveRequest
+                | RejectRequest
                 | CreateLoginToken
                 | ExplainAccess
                 | DescribeLimits

@@ -78,6 +78,10 @@ pub(super) fn write_record(record: &AuditRecord<'_>, out: &mut Vec<u8>) {
         out.extend_from_slice(b",\"recipient\":");
         json::text(out, recipient);
     }
+    if let Some(approved_by) = &record.approved_by {
+        out.extend_from_slice(b",\"approved_by\":");
+        json::text(out, approved_by);
+    }
     out.extend_from_slice(b",\"micros\":");
     json::number(out, record.micros);
     if !record.alike.is_empty() {

@@ -38,6 +38,7 @@ fn record<'a>(ms: u64, outcome: Outcome, writes: &'a [RecordStamp]) -> AuditReco
         context: None,
         fallback: None,
         recipient: None,
+        approved_by: None,
         micros: ms,
         alike: &[],
         writes,

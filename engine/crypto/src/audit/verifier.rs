@@ -401,6 +401,7 @@ mod tests {
                     context: Some(text.into()),
                     fallback: None,
                     recipient: Some(text.into()),
+                    approved_by: Some(text.into()),
                     micros: 5,
                     alike,
                     writes,

@@ -211,6 +211,7 @@ mod tests {
             context: None,
             fallback: None,
             recipient: None,
+            approved_by: None,
             micros: 88,
             alike: &[],
             writes: &[],
@@ -244,6 +245,7 @@ mod tests {
             context: Some("00112233".into()),
             fallback: Some(Fallback::Saturated),
             recipient: Some("f00d".into()),
+            approved_by: Some("access-key/AK.two\"".into()),
             alike: &[
                 Alike(RequestId::from_bytes([3; 16]), 0),
                 Alike(RequestId::from_bytes([4; 16]), u64::MAX),

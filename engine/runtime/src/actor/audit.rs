@@ -174,6 +174,7 @@ impl AuditActor {
             rule: rule.into(),
             keys,
             secrets,
+            approved_by: None,
             served: Served::default(),
             micros: 0,
             writes,

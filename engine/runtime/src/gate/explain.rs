@@ -137,6 +137,9 @@ fn about(operation: Operation) -> Resource<'static> {
         | DrainToken
         | EnableToken
         | GenerateRandom
+        | ListApprovals
+        | ApproveRequest
+        | RejectRequest
         | CreateLoginToken
         | GetRandomPassword => Resource::Nothing,
         _ => Resource::Keys,

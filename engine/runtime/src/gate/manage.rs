@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use actix::{Addr, Handler, Message};
+use keymill_core::access::AccessChange;
 use keymill_core::audit::{KeyTouch, Outcome, RecordStamp, SecretTouch};
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::key::{
@@ -13,6 +14,7 @@ use keymill_core::key::{
 use keymill_core::operation::*;
 use keymill_core::seam::provider::{ProviderError, WrappedImport};
 
+use super::approval::approval_needed;
 use super::plan::Plan;
 use super::read::{used, version_row};
 use super::{Call, Gate};
@@ -36,6 +38,8 @@ pub struct Managed {
     plan: Plan,
     /// The secret that it is about, where it is about one.
     secret: Option<SecretTouch>,
+    /// The second caller who approved it.
+    approved_by: Option<Arc<str>>,
     /// What the frontend gave with the request.
     pub ticket: u64,
     /// The sheet that the frontend gave with the request.
@@ -54,6 +58,7 @@ impl Managed {
             ticket: job.ticket,
             sheet: job.sheet,
             secret: job.secret.map(|named| named.touch),
+            approved_by: job.approved_by,
             plan,
         }
     }
@@ -93,20 +98,39 @@ impl Gate {
     }
 
     async fn manage_to_the_end(&self, managed: Managed) -> Result<Reply<'static>> {
-        let Managed { call, operation, rule, plan, deadline, secret, .. } = managed;
+        let Managed { call, operation, rule, plan, deadline, secret, approved_by, .. } = managed;
+        let waits = match &plan {
+            Plan::AskApproval(approval) => Some(approval.id.clone()),
+            _ => None,
+        };
         let received = call.received;
         self.0.shared.metrics.in_flight.inc();
         let served = AtomicU64::new(0);
-        let outcome = self.carry_out_once(&call, plan, deadline, &served).await;
-        let (answer, keys, writes) = match outcome {
-            Ok((reply, keys, writes)) => (Ok(reply), keys, writes),
-            Err(error) => {
+        // Used up before anything is done, so that of two requests one goes on.
+        let (plan, used) = match plan {
+            Plan::Approved { id, plan } => {
+                let used = AccessChange::EndApproval { id: id.clone(), used: true, now: self.now() };
+                let used = self.0.actors.policy(ChangeAccess(used)).await;
+                (*plan, used.map(|changed| changed.writes).map_err(|_| approval_needed(&id)))
+            }
+            plan => (plan, Ok(Vec::new())),
+        };
+        let (outcome, used) = match used {
+            Ok(used) => (self.carry_out_once(&call, plan, deadline, &served).await, used),
+            Err(error) => (Err(error), Vec::new()),
+        };
+        let (answer, keys, mut writes) = match (outcome, &waits) {
+            // That it waits was written down; what was asked for is not done.
+            (Ok((_, keys, writes)), Some(id)) => (Err(approval_needed(id)), keys, writes),
+            (Ok((reply, keys, writes)), None) => (Ok(reply), keys, writes),
+            (Err(error), _) => {
                 if !matches!(error.kind(), ErrorKind::StateConflict | ErrorKind::AliasExists) {
                     tracing::info!(operation = operation.name(), request = %call.request_id, ?error, "refused");
                 }
                 (Err(error), Vec::new(), Vec::new())
             }
         };
+        writes.extend(used);
         let record = ManagementRecord {
             request: call.request_id,
             principal: Some(call.principal.access_key.clone()),
@@ -117,6 +141,7 @@ impl Gate {
             rule,
             keys,
             secrets: secret.into_iter().collect(),
+            approved_by,
             served: Served::of_bits(served.into_inner()),
             micros: received.elapsed().as_micros() as u64,
             writes,
@@ -185,6 +210,14 @@ impl Gate {
     ) -> Result<Done> {
         let request_id = call.request_id;
         match plan {
+            Plan::AskApproval(approval) => {
+                let changed = actors.policy(ChangeAccess(AccessChange::AskApproval(*approval))).await?;
+                // Nobody is told this: it waits.
+                Ok(done(Reply::RejectRequest(RejectRequestReply { request_id }), changed))
+            }
+            Plan::Approved { .. } => {
+                Err(Error::internal("an approval is used before its plan is carried out"))
+            }
             Plan::CreateKey { description, wanted, rotation, tags, policy, is_external } => {
                 let Wanted { spec, usage, protection, bulk_mode, fallback, .. } = wanted;
                 let material = match is_external {

@@ -2,6 +2,7 @@
 //! the audit does not have.
 
 mod access;
+mod approval;
 mod data;
 mod explain;
 mod filter;
@@ -275,8 +276,6 @@ impl Gate {
         frame: Option<&Bytes>,
         is_text: bool,
     ) -> Result<Option<plan::Plan>> {
-        let shared = &self.0.shared;
-        let operation = request.operation();
         if let Some(ms) = request.timeout_ms() {
             if ms == 0 {
                 return Err(Error::new(ErrorKind::InvalidParameter, "TimeoutMs must be at least 1"));
@@ -289,8 +288,25 @@ impl Gate {
             }
             job.deadline = job.call.received + Duration::from_millis(ms);
         }
-        shared.audit.check()?;
-        match operation.class() {
+        self.0.shared.audit.check()?;
+        match self.held(job, &request)? {
+            None => self.authorise(job, request, frame, is_text),
+            Some(held) => {
+                let plan = self.authorise(job, held.request()?, None, false)?;
+                self.pass(job, &held, plan)
+            }
+        }
+    }
+
+    /// Authorises a request and checks its parameters; what it comes to is the task of the job, or a plan.
+    fn authorise(
+        &self,
+        job: &mut Job,
+        request: Request<'_>,
+        frame: Option<&Bytes>,
+        is_text: bool,
+    ) -> Result<Option<plan::Plan>> {
+        match request.operation().class() {
             Class::Data => self.admit_data(job, request, frame, is_text).map(|()| None),
             Class::Read => {
                 let reply = self.read(job, request)?;

@@ -1,8 +1,10 @@
 //! What a management operation comes to: authorised, its parameters checked, and nothing done yet.
 
-use keymill_core::access::{AccessChange, Grant, KeyPolicy, Resource};
+use keymill_core::access::{AccessChange, Approval, Grant, KeyPolicy, Resource};
 use keymill_core::error::{Error, ErrorKind, Limit, Result};
-use keymill_core::id::{AccessKeyId, AliasName, CmkId, DataKeyName, KeyRef, RequestId, SecretName};
+use keymill_core::id::{
+    AccessKeyId, AliasName, ApprovalId, CmkId, DataKeyName, KeyRef, RequestId, SecretName,
+};
 use keymill_core::key::{
     BulkMode, Fallback, KeyChange, KeySpec, KeyUsage, Origin, ProtectionLevel, RotationInterval, Tags,
     WrappingAlgorithm,
@@ -110,6 +112,13 @@ pub(super) enum Plan {
     /// Of access points and what they name; the reply is made once it is done.
     ChangeAccess(AccessChange, Box<dyn FnOnce(RequestId) -> Reply<'static> + Send>),
     MakeClientKey(WantedClientKey),
+    /// Waits for a second caller.
+    AskApproval(Box<Approval>),
+    /// Was approved by one, which is used up.
+    Approved {
+        id: ApprovalId,
+        plan: Box<Plan>,
+    },
     /// By its place in the pool.
     DrainToken(usize),
     EnableToken(usize),
@@ -402,6 +411,9 @@ impl Gate {
             Request::EnableToken(r) => {
                 self.require(job, Operation::EnableToken, Resource::Nothing)?;
                 self.find_token(&r.token_name).map(Plan::EnableToken)
+            }
+            approval @ (Request::ApproveRequest(_) | Request::RejectRequest(_)) => {
+                self.plan_approval(job, approval)
             }
             role @ (Request::CreateRole(_) | Request::UpdateRole(_) | Request::DeleteRole(_)) => {
                 self.plan_role(job, role)

@@ -212,6 +212,7 @@ impl Gate {
                 self.require(job, Operation::OpenKmsService, Resource::Nothing)?;
                 Err(Error::new(ErrorKind::AlreadyOpen, "the service is open"))
             }
+            Request::ListApprovals(r) => self.list_approvals(job, r),
             role @ (Request::DescribeRole(_) | Request::ListRoles(_)) => self.read_role(job, role),
             other => self.read_access(job, other),
         }

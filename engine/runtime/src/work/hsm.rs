@@ -58,7 +58,7 @@ impl Job {
 }
 
 /// Returns the operations whose rights the source of a job needs, all of them.
-pub(super) fn rights_of(job: &Job) -> &'static [Operation] {
+pub(crate) fn rights_of(job: &Job) -> &'static [Operation] {
     match job.operation {
         Some(Operation::BatchDecrypt) => &[Operation::BatchDecrypt],
         Some(Operation::ExportDataKey) => &[Operation::ExportDataKey, Operation::Decrypt],

@@ -50,6 +50,8 @@ pub struct Job {
     pub(crate) waits: bool,
     /// Whether it is only tried.
     pub(crate) is_dry_run: bool,
+    /// The second caller who approved it, where the installation has it wait for one.
+    pub(crate) approved_by: Option<Arc<str>>,
     /// That it is over its quota, where it is: it was let in since nothing waited, and goes first where there is too much.
     pub(crate) over_quota: Option<OverQuota>,
     /// Why software copies of HSM keys did some of it, where they did.
@@ -344,6 +346,7 @@ impl Job {
             trip: None,
             waits: false,
             is_dry_run: false,
+            approved_by: None,
             over_quota: None,
             fallback: None,
             served: Served::default(),

@@ -19,6 +19,7 @@ mod trips;
 pub(crate) use compute::{Computation, Compute};
 pub use desk::{Desk, DeskKind};
 pub(crate) use export::Export;
+pub(crate) use hsm::rights_of;
 pub use items::Items;
 pub use job::{Cancel, Finished, Job, NamedDataKey, NamedSecret, Product, ReplyTo, Tally};
 pub(crate) use job::{Contexts, Destination, Fault, KeySlot, OpenTask, Sealing, Task};

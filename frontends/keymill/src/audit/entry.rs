@@ -45,6 +45,8 @@ pub(super) struct Line<'a> {
     pub(super) fallback: Option<Cow<'a, str>>,
     #[serde(default, borrow)]
     pub(super) recipient: Option<Cow<'a, str>>,
+    #[serde(default, borrow)]
+    pub(super) approved_by: Option<Cow<'a, str>>,
     #[serde(default)]
     pub(super) micros: u64,
     #[serde(default)]
@@ -128,6 +130,8 @@ pub(super) struct Row<'a> {
     pub(super) fallback: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) recipient: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) approved_by: Option<&'a str>,
     pub(super) micros: u64,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub(super) writes: &'a [Written<'a>],
@@ -159,6 +163,7 @@ impl Line<'_> {
             context: self.context.as_deref(),
             fallback: self.fallback.as_deref(),
             recipient: self.recipient.as_deref(),
+            approved_by: self.approved_by.as_deref(),
             micros,
             writes: &self.writes,
         })

@@ -136,7 +136,7 @@ pub(super) fn export(
     Ok((count, verdict))
 }
 
-pub(super) const COLUMNS: [&str; 23] = [
+pub(super) const COLUMNS: [&str; 24] = [
     "time",
     "chain",
     "seq",
@@ -160,6 +160,7 @@ pub(super) const COLUMNS: [&str; 23] = [
     "note",
     "details",
     "secrets",
+    "approved_by",
 ];
 
 type Cells<'a> = [Cow<'a, str>; COLUMNS.len()];
@@ -196,6 +197,7 @@ fn cells<'a>(row: &'a Row<'_>) -> Cells<'a> {
         "".into(),
         writes.collect::<Vec<_>>().join(" ").into(),
         row.secrets.iter().map(SecretTouch::text).collect::<Vec<_>>().join(" ").into(),
+        text(row.approved_by),
     ]
 }
 

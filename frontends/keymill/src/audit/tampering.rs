@@ -83,6 +83,7 @@ fn record(ms: u64) -> AuditRecord<'static> {
         context: None,
         fallback: None,
         recipient: None,
+        approved_by: None,
         micros: ms,
         alike: &[],
         writes: &[],

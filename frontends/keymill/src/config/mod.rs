@@ -1,6 +1,7 @@
 //! The configuration: what can be set, its defaults, and how a file and flags change them. `config/keymill.toml` in the
 //! repository lists every option; a test keeps the two alike.
 
+mod dual_control;
 mod options;
 mod places;
 mod pool;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, Result};
 
+pub(crate) use dual_control::DualControlSection;
 pub(crate) use options::*;
 pub(crate) use places::Places;
 pub(crate) use pool::{Isolation, KeysConfig, PoolSection, TokenSection};
@@ -64,6 +66,8 @@ pub(crate) struct Config {
     pub(crate) login: LoginSection,
     /// How much callers may make.
     pub(crate) limits: LimitsSection,
+    /// What waits for a second caller.
+    pub(crate) dual_control: DualControlSection,
 }
 
 impl Config {
@@ -116,6 +120,7 @@ impl Config {
             quota: self.quota.read()?,
             login: self.login.read()?,
             max_records: self.limits.read(),
+            dual_control: self.dual_control.read()?,
         })
     }
 

@@ -30,6 +30,10 @@ impl PolicyActor {
             Edit::RemoveNetworkRule(name) => self.remove(records::network_rule_path(name)),
             Edit::PutRole(role) => self.put(records::role_path(&role.name), Kind::Role, role),
             Edit::RemoveRole(name) => self.remove(records::role_path(name)),
+            Edit::PutApproval(approval) => {
+                self.put(records::approval_path(&approval.id), Kind::Approval, approval)
+            }
+            Edit::RemoveApproval(id) => self.remove(records::approval_path(id)),
         }
     }
 }

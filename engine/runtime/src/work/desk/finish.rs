@@ -187,6 +187,7 @@ fn is_alike(a: &Job, b: &Job) -> bool {
         && a.fallback == b.fallback
         && a.served == b.served
         && recipient(a) == recipient(b)
+        && a.approved_by == b.approved_by
         && a.secret == b.secret
         && outcome(a) == outcome(b)
 }
@@ -214,6 +215,7 @@ fn record(job: &Job, time: keymill_core::Timestamp, now: Instant) -> AuditRecord
         fallback: job.fallback,
         providers: &[],
         recipient: recipient(job).map(std::borrow::Cow::Borrowed),
+        approved_by: job.approved_by.as_deref().map(std::borrow::Cow::Borrowed),
         micros: micros(job, now),
         alike: &[],
         writes: &[],
