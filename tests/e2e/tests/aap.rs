@@ -315,6 +315,36 @@ fn what_is_named_elsewhere_stays_and_what_is_wrong_is_told() {
     }
 }
 
+/// A policy is about the key that an alias names when it is written: an alias that is moved later gives nothing.
+#[test]
+fn a_policy_by_alias_is_about_the_key_that_it_names_then() {
+    let mut scene = begin();
+    let (key, other) = (scene.key, scene.root.create_key());
+    scene.app("shop", HERE);
+    let credentials = scene.client_key("shop", None);
+    let mut shop = Caller::new(&scene.live, &credentials);
+    scene.root.create_alias("alias/orders", other).unwrap();
+    let by_alias = |name: &str| json!({ "Name": "shop", "Resources": [format!("alias/{name}")] });
+    scene.ask("UpdatePolicy", by_alias("orders")).unwrap();
+    let policy = scene.ask("DescribePolicy", json!({ "Name": "shop" })).unwrap();
+    assert!(policy["Resources"].to_string().contains(&format!("key/{other}")), "{policy}");
+    assert_eq!(code(shop.encrypt(key, b"x", &[])), NO_KEY);
+    shop.encrypt(other, b"x", &[]).unwrap();
+    shop.encrypt("alias/orders", b"x", &[]).unwrap();
+    scene.root.move_alias("alias/orders", key).unwrap();
+    shop.encrypt(other, b"x", &[]).unwrap();
+    assert_eq!(code(shop.encrypt("alias/orders", b"x", &[])), "Forbidden.AliasNotFound");
+    assert_eq!(code(scene.ask("UpdatePolicy", by_alias("none"))), "Forbidden.AliasNotFound");
+    // Who may not see keys is told no more of an alias by a policy.
+    let grants = serde_json::from_value(json!([{ "Role": "PolicyAdministrator" }])).unwrap();
+    let of_admin = scene.root.credentials(grants);
+    let mut admin = Caller::new(&scene.live, &of_admin);
+    let parameters = json!({
+        "Name": "p", "Permissions": ["RbacPermission/Template/CryptoServiceKeyUser"], "Resources": ["alias/orders"],
+    });
+    assert_eq!(code(admin.ask_json("CreatePolicy", parameters)), "Forbidden.AliasNotFound");
+}
+
 /// Grants of administrators are for access keys: the policy of an application gives none.
 #[test]
 fn who_administers_policies_gives_applications_the_use_of_keys_alone() {

@@ -269,3 +269,25 @@ fn what_one_caller_has_wait_is_bounded_and_others_still_can() {
     waiting(delete(&mut root, keys[4], 30));
     verified(&live.halt());
 }
+
+#[test]
+fn a_policy_by_alias_is_approved_for_the_key_that_it_names_then() {
+    let Scene { live, mut root, .. } = scene(&[Operation::CreatePolicy]);
+    let (key, decoy) = (root.create_key(), root.create_key());
+    let mut second = Caller::new(&live, &root.credentials(granted("Root")));
+    root.create_alias("alias/orders", key).unwrap();
+    let wanted = || {
+        json!({
+            "Name": "shop", "Permissions": ["RbacPermission/Template/CryptoServiceKeyUser"], "Resources": ["alias/orders"],
+        })
+    };
+    let id = waiting(root.ask_json("CreatePolicy", wanted()));
+    assert!(listed(&mut second)[0]["Parameters"].as_str().unwrap().contains(&format!("key/{key}")));
+    approve(&mut second, &id).unwrap();
+    root.move_alias("alias/orders", decoy).unwrap();
+    assert_ne!(waiting(root.ask_json("CreatePolicy", wanted())), id);
+    root.move_alias("alias/orders", key).unwrap();
+    let made = root.ask_json("CreatePolicy", wanted()).unwrap();
+    assert!(made["Resources"].to_string().contains(&format!("key/{key}")), "{made}");
+    verified(&live.halt());
+}

@@ -36,7 +36,7 @@ pub use scope::{Scope, scope};
 pub use snapshot::AccessSnapshot;
 
 use crate::error::{Error, ErrorKind};
-use crate::id::{AapName, AccessKeyId, CmkId, SecretName};
+use crate::id::{AapName, AccessKeyId, AliasName, CmkId, SecretName};
 use crate::operation::Bin;
 use crate::sensitive::Sensitive;
 use crate::time::Timestamp;
@@ -241,6 +241,41 @@ impl std::str::FromStr for ResourcePattern {
                 Error::new(ErrorKind::InvalidParameter, why)
             }),
         }
+    }
+}
+
+/// A resource as a policy of applications is told it: an alias stands for the key that it names then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NamedResource {
+    /// As it is kept.
+    Pattern(ResourcePattern),
+    /// `alias/<name>`
+    Alias(AliasName),
+}
+
+impl From<ResourcePattern> for NamedResource {
+    fn from(pattern: ResourcePattern) -> Self {
+        NamedResource::Pattern(pattern)
+    }
+}
+
+impl Serialize for NamedResource {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            NamedResource::Pattern(pattern) => pattern.serialize(serializer),
+            NamedResource::Alias(name) => name.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for NamedResource {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = crate::id::Text::deserialize(deserializer)?;
+        let read = match text.0.starts_with("alias/") {
+            true => text.0.parse().map(NamedResource::Alias),
+            false => text.0.parse().map(NamedResource::Pattern),
+        };
+        read.map_err(serde::de::Error::custom)
     }
 }
 

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use keymill_core::access::{
-    Aap, AccessChange, ClientKey, ClientKeyAlgorithm, ClientKeyOrigin, KnownBy, NetworkRule,
-    PermissionPolicy, Resource, SHARED,
+    Aap, AccessChange, ClientKey, ClientKeyAlgorithm, ClientKeyOrigin, KnownBy, NamedResource, NetworkRule,
+    PermissionPolicy, Resource, ResourcePattern, SHARED,
 };
 use keymill_core::error::{Error, ErrorKind, Result};
-use keymill_core::id::{AapName, AccessKeyId, ClientKeyId, PolicyName, RequestId};
+use keymill_core::id::{AapName, AccessKeyId, ClientKeyId, KeyRef, PolicyName, RequestId};
 use keymill_core::key::{Fallback, KeySpec, KeyUsage, ProtectionLevel};
 use keymill_core::limit;
 use keymill_core::operation::*;
@@ -96,7 +96,7 @@ impl Gate {
                     description: describe(r.description.unwrap_or_default())?,
                     instance: instance(r.kms_instance)?,
                     permissions: r.permissions,
-                    resources: r.resources,
+                    resources: self.named(job, r.resources)?,
                     access_control: r.access_control_rules.unwrap_or_default(),
                     created_at: now,
                 };
@@ -119,7 +119,7 @@ impl Gate {
                 let change = AccessChange::UpdatePolicy {
                     name: r.name,
                     permissions: r.permissions,
-                    resources: r.resources,
+                    resources: r.resources.map(|named| self.named(job, named)).transpose()?,
                     access_control: r.access_control_rules,
                     description: r.description.map(describe).transpose()?,
                 };
@@ -264,6 +264,22 @@ impl Gate {
             request_id: call.request_id,
         };
         Ok(done(Reply::CreateClientKey(reply), changed))
+    }
+
+    /// Finds the keys that aliases name now, of those that the caller may see: a policy is about keys, and one that an alias leads to later is
+    /// another.
+    fn named(&self, job: &mut Job, resources: Vec<NamedResource>) -> Result<Vec<ResourcePattern>> {
+        let right = job.rule.take();
+        let found = resources.into_iter().map(|resource| match resource {
+            NamedResource::Pattern(pattern) => Ok(pattern),
+            NamedResource::Alias(name) => {
+                let entry = self.find_key(job, &KeyRef::Alias(name), Operation::DescribeKey)?;
+                Ok(ResourcePattern::Key(entry.cmk.id))
+            }
+        });
+        let found = found.collect::<Result<Vec<_>>>()?;
+        job.rule = right;
+        Ok(found)
     }
 
     /// Answers what is asked of who may do what.

@@ -47,10 +47,13 @@ impl Gate {
         let mut parameters = serde_json::to_value(request).map_err(Error::internal)?;
         if let Some(fields) = parameters.as_object_mut() {
             fields.remove("TimeoutMs");
-            for (_, value) in fields.iter_mut().filter(|(name, _)| name.ends_with("KeyId")) {
-                let Some(KeyRef::Alias(name)) = value.as_str().map(KeyRef::parse) else { continue };
-                if let Some(entry) = self.0.shared.keyring.alias(&name) {
-                    *value = entry.cmk.to_string().into();
+            for (name, value) in fields.iter_mut() {
+                match value {
+                    Value::Array(resources) if name == "Resources" => {
+                        resources.iter_mut().for_each(|resource| self.resolve(resource, "key/"));
+                    }
+                    _ if name.ends_with("KeyId") => self.resolve(value, ""),
+                    _ => {}
                 }
             }
         }
@@ -64,6 +67,14 @@ impl Gate {
                     text.len()
                 ),
             )),
+        }
+    }
+
+    /// Puts a key in the place of an alias of it.
+    fn resolve(&self, named: &mut Value, prefix: &str) {
+        let Some(KeyRef::Alias(name)) = named.as_str().map(KeyRef::parse) else { return };
+        if let Some(entry) = self.0.shared.keyring.alias(&name) {
+            *named = format!("{prefix}{}", entry.cmk).into();
         }
     }
 

@@ -64,8 +64,8 @@ struct Named {
 
 #[derive(Args, Clone, Debug)]
 struct GrantArgs {
-    /// A role, on all resources or on those named: Root, KeyAdministrator, PolicyAdministrator, Auditor,
-    /// CryptoServiceKeyUser, or role/NAME of your own (`keymill role`); *, key/*, key/ID, alias/NAME (the key that it names now) or access-key/*
+    /// A role, on all resources or on those named: Root, KeyAdministrator, SecretAdministrator, PolicyAdministrator, Auditor,
+    /// CryptoServiceKeyUser, CryptoServiceSecretUser, or role/NAME of your own (`keymill role`); *, key/*, key/ID, alias/NAME (the key that it names now) or access-key/*
     #[arg(long, value_name = "ROLE[:RESOURCE,...]", required = true)]
     role: Vec<GrantSpec>,
     /// What is denied, in the same form, whatever else allows it

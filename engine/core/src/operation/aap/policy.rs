@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::TextList;
-use crate::access::{AccessControlRules, ResourcePattern, RoleRef};
+use crate::access::{AccessControlRules, NamedResource, ResourcePattern, RoleRef};
 use crate::id::{PolicyName, RequestId};
 
 /// Makes a permission policy, which access points name.
@@ -18,8 +18,8 @@ pub struct CreatePolicyRequest {
     /// What may be done: `RbacPermission/Template/CryptoServiceKeyUser`, `RbacPermission/Template/CryptoServiceSecretUser`,
     /// `role/<name>`.
     pub permissions: Vec<RoleRef>,
-    /// With which resources: `key/*`, `key/<id>`, `secret/*`, `secret/<name>`.
-    pub resources: Vec<ResourcePattern>,
+    /// With which resources: `key/*`, `key/<id>`, `secret/*`, `secret/<name>`; `alias/<name>` for the key that it names now.
+    pub resources: Vec<NamedResource>,
     /// From where: `{"NetworkRules":["<name>"]}`; from everywhere without a rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_control_rules: Option<AccessControlRules>,
@@ -142,9 +142,9 @@ pub struct UpdatePolicyRequest {
     /// What may be done: `RbacPermission/Template/CryptoServiceKeyUser`, `RbacPermission/Template/CryptoServiceSecretUser`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub permissions: Option<Vec<RoleRef>>,
-    /// With which resources: `key/*`, `key/<id>`, `secret/*`, `secret/<name>`.
+    /// With which resources: `key/*`, `key/<id>`, `secret/*`, `secret/<name>`; `alias/<name>` for the key that it names now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resources: Option<Vec<ResourcePattern>>,
+    pub resources: Option<Vec<NamedResource>>,
     /// From where: `{"NetworkRules":["<name>"]}`; from everywhere without a rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_control_rules: Option<AccessControlRules>,

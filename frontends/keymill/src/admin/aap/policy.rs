@@ -1,7 +1,7 @@
 //! `keymill aap policy`: what applications may do, with which keys, and from which networks.
 
 use clap::{Args, Subcommand};
-use keymill_core::access::{AccessControlRules, ResourcePattern, Role, RoleRef};
+use keymill_core::access::{AccessControlRules, NamedResource, ResourcePattern, Role, RoleRef};
 use keymill_core::id::{KeyRef, NetworkRuleName, PolicyName, RoleName, SecretName};
 use keymill_core::operation::{
     CreatePolicyRequest, DeletePolicyRequest, DescribePolicyRequest, ListPoliciesRequest, UpdatePolicyRequest,
@@ -79,24 +79,23 @@ struct SaysArgs {
 }
 
 /// Roles and resources, where any were named.
-type Rights = (Option<Vec<RoleRef>>, Option<Vec<ResourcePattern>>);
+type Rights = (Option<Vec<RoleRef>>, Option<Vec<NamedResource>>);
 
 impl SaysArgs {
     /// Returns the roles and resources that were named; where no role was, they follow from the resources.
-    fn rights(&self, api: &Api) -> Result<Rights> {
-        let keys = self.keys.iter().map(|key| api.key_id(key.clone()).map(ResourcePattern::Key));
-        let mut resources = keys.collect::<Result<Vec<_>>>()?;
-        resources.extend(self.all_keys.then_some(ResourcePattern::AllKeys));
+    fn rights(&self) -> Rights {
+        let mut resources: Vec<_> = self.keys.iter().cloned().filter_map(named).collect();
+        resources.extend(self.all_keys.then_some(ResourcePattern::AllKeys.into()));
         let mut roles = Vec::new();
         roles.extend((!resources.is_empty()).then_some(RoleRef::BuiltIn(Role::CryptoServiceKeyUser)));
         let of_keys = resources.len();
-        resources.extend(self.secrets.iter().cloned().map(ResourcePattern::Secret));
-        resources.extend(self.all_secrets.then_some(ResourcePattern::AllSecrets));
+        resources.extend(self.secrets.iter().cloned().map(|name| ResourcePattern::Secret(name).into()));
+        resources.extend(self.all_secrets.then_some(ResourcePattern::AllSecrets.into()));
         roles.extend((resources.len() > of_keys).then_some(RoleRef::BuiltIn(Role::CryptoServiceSecretUser)));
         if !self.roles.is_empty() {
             roles = self.roles.iter().cloned().map(RoleRef::Custom).collect();
         }
-        Ok(((!roles.is_empty()).then_some(roles), (!resources.is_empty()).then_some(resources)))
+        ((!roles.is_empty()).then_some(roles), (!resources.is_empty()).then_some(resources))
     }
 
     fn rules(&self) -> Result<AccessControlRules> {
@@ -109,7 +108,7 @@ pub(super) fn run(api: &Api, args: PolicyArgs) -> Result<()> {
     let timeout_ms = None;
     match args.command {
         PolicyCommand::Create { named: Named { name }, says } => {
-            let (Some(permissions), Some(resources)) = says.rights(api)? else {
+            let (Some(permissions), Some(resources)) = says.rights() else {
                 return Err(Failure::wrong_use("a policy without a resource says nothing")
                     .next("give --key KEY, --all-keys, --secret NAME or --all-secrets"));
             };
@@ -132,7 +131,7 @@ pub(super) fn run(api: &Api, args: PolicyArgs) -> Result<()> {
         PolicyCommand::List => list(api),
         PolicyCommand::Show(Named { name }) => show(api, name),
         PolicyCommand::Update { named: Named { name }, says, any_network } => {
-            let (permissions, resources) = says.rights(api)?;
+            let (permissions, resources) = says.rights();
             let rules = (any_network || !says.networks.is_empty()).then(|| says.rules()).transpose()?;
             if permissions.is_none() && rules.is_none() && says.description.is_none() {
                 let next = "give --key, --all-keys, --secret, --all-secrets, --role, --network, --any-network or --description";
@@ -153,6 +152,15 @@ pub(super) fn run(api: &Api, args: PolicyArgs) -> Result<()> {
             let reply = ask!(api, DeletePolicy, DeletePolicyRequest { name: name.clone(), timeout_ms });
             api.done(&reply, format_args!("policy {name} is deleted"))
         }
+    }
+}
+
+/// Returns a key as a policy is told it; none of what names none, which is refused as it is read.
+fn named(key: KeyRef) -> Option<NamedResource> {
+    match key {
+        KeyRef::Id(id) => Some(ResourcePattern::Key(id).into()),
+        KeyRef::Alias(name) => Some(NamedResource::Alias(name)),
+        KeyRef::Unknown => None,
     }
 }
 
