@@ -1,6 +1,6 @@
 //! Validated names. A name that parsed is a name that can be shown, logged and used as a path.
 
-use std::borrow::Cow;
+use std::borrow::{Borrow, Cow};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -179,6 +179,13 @@ macro_rules! text_id {
         impl $name {
             /// Returns the name as text.
             pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        // As text it is equal, ordered and hashed alike: maps are asked by text, too.
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
                 &self.0
             }
         }

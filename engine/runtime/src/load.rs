@@ -158,6 +158,9 @@ pub(crate) fn judge_all(
     // In an order that does not depend on which thread was first.
     loader.unrecorded.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     loader.quarantined.sort_unstable();
+    for (path, _) in loader.quarantined.iter().filter(|(path, _)| path.starts_with("secret/")) {
+        keyring.secrets.quarantine(path);
+    }
     let access_ended = ended.extract_if(|path, _| records::is_of_access(path)).collect();
     Ok(Loaded {
         access: loader.access.published(),

@@ -1,15 +1,18 @@
 //! The published secrets, read by all and written by the keyring actor alone. Their values stay in the store until they are read.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use keymill_core::access::KeyPolicy;
+use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::{CmkId, SecretName};
 use keymill_core::secret::Secret;
 use keymill_core::time::Timestamp;
 use parking_lot::RwLock;
 
 use crate::keyring::Stamp;
+use crate::records;
 
 /// A secret as it was published.
 #[derive(Debug)]
@@ -30,12 +33,34 @@ pub struct Secrets {
     policies: RwLock<HashMap<SecretName, KeyPolicy>>,
     /// The CMK of those that name none.
     cmk: RwLock<Option<CmkId>>,
+    /// Where the records stand of those that failed their check: which names these are is known to who asks for them.
+    quarantined: RwLock<HashSet<String>>,
 }
 
 impl Secrets {
     /// Returns a secret.
     pub fn secret(&self, name: &SecretName) -> Option<Arc<SecretEntry>> {
         self.all.read().get(name).cloned()
+    }
+
+    /// Returns a secret, or why there is none.
+    ///
+    /// # Errors
+    /// `ResourceNotFound`, or `Quarantined` where its record failed its check.
+    pub fn find(&self, name: &SecretName) -> Result<Arc<SecretEntry>> {
+        self.secret(name).ok_or_else(|| {
+            match self.quarantined.read().contains(records::secret_path(name).as_str()) {
+                true => {
+                    Error::new(ErrorKind::Quarantined, "the stored record of the secret failed its check")
+                }
+                false => Error::secret_not_found(),
+            }
+        })
+    }
+
+    /// Keeps the name of a secret from being found and from being made anew.
+    pub(crate) fn quarantine(&self, path: &str) {
+        self.quarantined.write().insert(path.to_owned());
     }
 
     /// Returns the policy of a secret, where it was given one.
@@ -53,9 +78,53 @@ impl Secrets {
         self.all.read().is_empty()
     }
 
-    /// Returns those of which `keep` is true, by their names.
-    pub fn list(&self, keep: impl Fn(&Secret) -> bool) -> Vec<Arc<SecretEntry>> {
-        self.all.read().values().filter(|entry| keep(&entry.secret)).cloned().collect()
+    /// Returns the names of those that have a policy of their own.
+    pub fn with_policies(&self) -> Vec<SecretName> {
+        self.policies.read().keys().cloned().collect()
+    }
+
+    /// Returns up to `most` from `skip` on, by their names, of all but the `hidden` ones, and how many there are of them.
+    pub fn page_without(
+        &self,
+        hidden: &BTreeSet<SecretName>,
+        skip: usize,
+        most: usize,
+    ) -> (Vec<Arc<SecretEntry>>, usize) {
+        let all = self.all.read();
+        let there = hidden.iter().filter(|name| all.contains_key(*name)).count();
+        let visible = all.iter().filter(|(name, _)| !hidden.contains(*name)).map(|(_, entry)| entry);
+        (visible.skip(skip).take(most).cloned().collect(), all.len() - there)
+    }
+
+    /// Returns those of which `keep` is true and whose names begin with `prefix`, by their names. Whoever changes one waits for a part of
+    /// them alone, so that what is changed meanwhile may be seen as it was or as it is.
+    pub fn matching(&self, prefix: &str, keep: impl Fn(&Secret) -> bool) -> Vec<Arc<SecretEntry>> {
+        const AT_ONCE: usize = 4_096;
+        let mut kept = Vec::new();
+        let mut after: Option<SecretName> = None;
+        loop {
+            let all = self.all.read();
+            let from = match &after {
+                Some(name) => Bound::Excluded(name.as_str()),
+                None => Bound::Included(prefix),
+            };
+            let mut seen = 0;
+            let in_order = all.range::<str, _>((from, Bound::Unbounded));
+            let mut last = None;
+            for (name, entry) in
+                in_order.take(AT_ONCE).take_while(|(name, _)| name.as_str().starts_with(prefix))
+            {
+                seen += 1;
+                last = Some(name);
+                if keep(&entry.secret) {
+                    kept.push(entry.clone());
+                }
+            }
+            match last {
+                Some(name) if seen == AT_ONCE => after = Some(name.clone()),
+                _ => return kept,
+            }
+        }
     }
 
     /// Returns the CMK that secrets are sealed under that name none, once there is one.

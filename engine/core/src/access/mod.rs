@@ -32,7 +32,7 @@ pub use key_policy::{KeyPolicy, PolicyTarget, default_document};
 pub use network::{Network, NetworkRule, Sources};
 pub use permission::{AccessControlRules, PermissionPolicy, Permissions, SHARED};
 pub use role::Role;
-pub use scope::{Scope, scope};
+pub use scope::{Scope, scope, scope_of_secrets};
 pub use snapshot::AccessSnapshot;
 
 use crate::error::{Error, ErrorKind};

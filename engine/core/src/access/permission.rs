@@ -198,6 +198,11 @@ impl Permissions {
         &self.keys
     }
 
+    /// Returns the secrets that it names.
+    pub(super) fn secrets(&self) -> &[SecretName] {
+        &self.secrets
+    }
+
     pub(super) fn permits(
         &self,
         operation: Operation,

@@ -1,29 +1,25 @@
-//! What grants say of all keys at once. A list of a million keys asks about those that a grant names or that have a policy of their own, and
-//! once about all others.
+//! What grants say of all keys, or secrets, at once. A list of a million keys asks about those that a grant names or that have a policy of their
+//! own, and once about all others.
 
 use std::collections::BTreeSet;
+use std::str::FromStr;
 
-use super::{AccessSnapshot, Question, Resource, ResourcePattern, decide};
-use crate::id::CmkId;
+use super::{AccessSnapshot, Principal, Question, Resource, ResourcePattern, decide};
+use crate::id::{CmkId, SecretName};
 
-/// Which keys are alike to a caller.
+/// Which resources of a kind are alike to a caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Scope {
-    /// Whether the caller may do it to every key that is not named, and has no policy of its own.
+pub struct Scope<T> {
+    /// Whether the caller may do it to every one that is not named, and has no policy of its own.
     pub others: bool,
-    /// Keys that a grant of the caller names: each is decided by itself.
-    pub named: BTreeSet<CmkId>,
+    /// Those that a grant or policy of the caller names: each is decided by itself.
+    pub named: BTreeSet<T>,
 }
 
-/// Tells what the principal may do that to, as far as one decision holds for all keys; the resource asked about has no meaning.
-pub fn scope(snapshot: &AccessSnapshot, asked: &Question<'_>) -> Scope {
+/// Tells what the principal may do that to which keys, as far as one decision holds for all; the resource asked about has no meaning.
+pub fn scope(snapshot: &AccessSnapshot, asked: &Question<'_>) -> Scope<CmkId> {
     let named: BTreeSet<CmkId> = match &asked.principal.aap {
-        None => {
-            let key = snapshot.access_keys.get(&*asked.principal.access_key);
-            let grants = key.map_or(&[][..], |key| &key.grants);
-            let patterns = grants.iter().flat_map(|grant| &grant.resources);
-            patterns.filter_map(ResourcePattern::key).collect()
-        }
+        None => patterns(snapshot, asked.principal).filter_map(ResourcePattern::key).collect(),
         Some(aap) => {
             let permissions = snapshot.permissions(aap).unwrap_or_default();
             permissions.iter().flat_map(|policy| policy.keys()).copied().collect()
@@ -35,13 +31,41 @@ pub fn scope(snapshot: &AccessSnapshot, asked: &Question<'_>) -> Scope {
     Scope { others, named }
 }
 
+/// Tells what the principal may do that to which secrets, as [`scope`] does of keys.
+pub fn scope_of_secrets(snapshot: &AccessSnapshot, asked: &Question<'_>) -> Scope<SecretName> {
+    let named: BTreeSet<SecretName> = match &asked.principal.aap {
+        None => {
+            let named = patterns(snapshot, asked.principal).filter_map(ResourcePattern::secret);
+            named.cloned().collect()
+        }
+        Some(aap) => {
+            let permissions = snapshot.permissions(aap).unwrap_or_default();
+            permissions.iter().flat_map(|policy| policy.secrets()).cloned().collect()
+        }
+    };
+    let mut names = (0u32..).map(|n| SecretName::from_str(&n.to_string()).expect("digits are a name"));
+    let unnamed = names.find(|name| !named.contains(name)).expect("fewer are named than there are names");
+    let others = decide(snapshot, &Question { resource: Resource::Secret(&unnamed), ..*asked }, None).allowed;
+    Scope { others, named }
+}
+
+/// Returns the resources that the grants of an access key are about.
+fn patterns<'s>(
+    snapshot: &'s AccessSnapshot,
+    principal: &Principal,
+) -> impl Iterator<Item = &'s ResourcePattern> {
+    let key = snapshot.access_keys.get(&*principal.access_key);
+    let grants = key.map_or(&[][..], |key| &key.grants);
+    grants.iter().flat_map(|grant| &grant.resources)
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
     use proptest::prelude::*;
 
-    use super::super::{AccessKey, AccessKeyStatus, Effect, Grant, Principal, Role};
+    use super::super::{AccessKey, AccessKeyStatus, Effect, Grant, Role};
     use super::*;
     use crate::Sensitive;
     use crate::operation::Operation;
@@ -63,6 +87,10 @@ mod tests {
         CmkId::from_bytes(n.to_be_bytes())
     }
 
+    fn secret(n: u128) -> SecretName {
+        n.to_string().parse().unwrap()
+    }
+
     fn any_grant() -> impl Strategy<Value = Grant> {
         let pattern = prop_oneof![
             Just(ResourcePattern::All),
@@ -70,6 +98,8 @@ mod tests {
             Just(ResourcePattern::AllAccessKeys),
             // The ids that a key that nobody names is looked for among.
             (0u128..4).prop_map(|n| ResourcePattern::Key(id(n))),
+            Just(ResourcePattern::AllSecrets),
+            (0u128..4).prop_map(|n| ResourcePattern::Secret(secret(n))),
         ];
         let role = prop::sample::select(Role::ALL.to_vec());
         (any::<bool>(), role, prop::collection::vec(pattern, 0..3)).prop_map(|(deny, role, resources)| {
@@ -103,6 +133,12 @@ mod tests {
                 let decision = decide(&snapshot, &asked, None);
                 prop_assert_eq!(decision.allowed, others, "key {}", n);
             }
+            let Scope { others, named } = scope_of_secrets(&snapshot, &asked);
+            for n in (0..5).chain([unnamed]).map(secret).filter(|name| !named.contains(name)) {
+                let asked = Question { resource: Resource::Secret(&n), ..asked };
+                let decision = decide(&snapshot, &asked, None);
+                prop_assert_eq!(decision.allowed, others, "secret {}", n);
+            }
         }
     }
 
@@ -110,6 +146,8 @@ mod tests {
     fn who_is_not_there_may_see_nothing() {
         let gone = Principal::of_access_key("KMAK00000002".parse().unwrap());
         let seen = scope(&AccessSnapshot::default(), &asked(&gone, Operation::ListKeys));
+        assert_eq!(seen, Scope { others: false, named: BTreeSet::new() });
+        let seen = scope_of_secrets(&AccessSnapshot::default(), &asked(&gone, Operation::ListSecrets));
         assert_eq!(seen, Scope { others: false, named: BTreeSet::new() });
     }
 }

@@ -74,6 +74,17 @@ pub(super) fn asks_for_secret(filters: &[KeyFilter], secret: &Secret) -> bool {
     asks(filters, has)
 }
 
+/// Returns what the names of all secrets begin with that are asked for, where the filters say that.
+pub(super) fn prefix_of_secrets(filters: &[KeyFilter]) -> &str {
+    let mut of_names =
+        filters.iter().filter(|filter| filter.key == "SecretName").flat_map(|filter| &filter.values);
+    match (of_names.next(), of_names.next()) {
+        (Some(prefix), None) => prefix,
+        // Any of several will do.
+        _ => "",
+    }
+}
+
 /// Tells whether a key is asked for. `names` tells what an alias names.
 pub(super) fn asks_for(
     filters: &[KeyFilter],

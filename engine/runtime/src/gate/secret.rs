@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use keymill_core::Sensitive;
-use keymill_core::access::{Decision, Question, Resource, decide, default_document};
+use keymill_core::access::{Decision, Question, Resource, Scope, decide, default_document, scope_of_secrets};
 use keymill_core::audit::SecretTouch;
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::{CmkId, RequestId, SecretName, SecretRef, SecretVersionId};
@@ -58,7 +58,7 @@ impl Gate {
             return Err(Error::secret_not_found());
         }
         note(job, name, None);
-        self.0.shared.keyring.secrets.secret(name).ok_or_else(Error::secret_not_found)
+        self.0.shared.keyring.secrets.find(name)
     }
 
     /// Admits `GetSecretValue`: the opening of the version that is asked for.
@@ -78,7 +78,7 @@ impl Gate {
                 None => Error::new(ErrorKind::KeyNotFound, "the CMK of the secret is gone"),
             })?;
         shared.check_usable(&cmk.cmk)?;
-        let blob = self.sealed_value(&name, &version)?;
+        let blob = self.sealed_value(&entry, &version)?;
         let context = context_of_secret(&shared.config.instance, &name, &version.id);
         let contexts = common(job, Some(context));
         // At once: a buffer that grows leaves copies of opened texts behind.
@@ -102,16 +102,23 @@ impl Gate {
     }
 
     /// Reads the sealed value of a version from the store, which is not trusted: the record of the secret knows its tag.
-    fn sealed_value(&self, name: &SecretName, version: &SecretVersion) -> Result<Bin<'static>> {
+    fn sealed_value(&self, entry: &SecretEntry, version: &SecretVersion) -> Result<Bin<'static>> {
         let shared = &self.0.shared;
+        let name = &entry.secret.name;
         let damaged = |why: &str| {
             tracing::error!(secret = %name, version = %version.id, why, "the value of a secret is damaged");
             Error::new(ErrorKind::Quarantined, "the stored value of the secret failed its check")
         };
         let path = records::secret_value_path(name, version.number);
         let stored = shared.store.get(&path)?;
-        let known = stored.filter(|stored| tag_of(&stored.value) == Some(version.tag));
-        let stored = known.ok_or_else(|| damaged("the record is missing, or another"))?;
+        let Some(stored) = stored.filter(|stored| tag_of(&stored.value) == Some(version.tag)) else {
+            // What goes together with its value is the record of the secret: where that is another by now, the version was deleted meanwhile.
+            let now = shared.store.get(&records::secret_path(name))?;
+            return match now.is_some_and(|stored| stored.revision == entry.stamp.revision) {
+                true => Err(damaged("the record is missing, or another")),
+                false => Err(Error::secret_not_found()),
+            };
+        };
         let opened =
             records::open::<SecretValueRecord>(&shared.sealer, &path, Kind::SecretValue, &stored.value);
         let (record, ..) = opened.map_err(|error| damaged(&error.to_string()))?;
@@ -153,9 +160,13 @@ impl Gate {
                 Some(entry.cmk.id)
             }
         };
-        if let Some(there) = self.0.shared.keyring.secrets.secret(&name) {
-            there.secret.check_alive()?;
-            return Err(Error::new(ErrorKind::ResourceExists, "the name of the secret is taken"));
+        match self.0.shared.keyring.secrets.find(&name) {
+            Ok(there) => {
+                there.secret.check_alive()?;
+                return Err(Error::new(ErrorKind::ResourceExists, "the name of the secret is taken"));
+            }
+            Err(error) if error.kind() == ErrorKind::ResourceNotFound => {}
+            Err(error) => return Err(error),
         }
         let policy = match &r.policy {
             None => None,
@@ -441,27 +452,7 @@ impl Gate {
         let page = PageRequest::new(r.page_number, r.page_size)?;
         let filters = r.filters.unwrap_or_default();
         super::filter::check_of_secrets(&filters)?;
-        let right = Operation::ListSecrets;
-        let (source, now) = (job.call.source, self.now());
-        let access = self.0.shared.access.read();
-        let asked = Question {
-            principal: &job.call.principal,
-            operation: right,
-            resource: Resource::Secrets,
-            source,
-            now,
-            spec: None,
-            context: None,
-        };
-        let rule = decide(&access, &asked, None).rule;
-        let sees = |secret: &Secret| {
-            let asked = Question { resource: Resource::Secret(&secret.name), ..asked };
-            decide(&access, &asked, secret.policy.as_ref()).allowed
-        };
-        let is_asked = |secret: &Secret| super::filter::asks_for_secret(&filters, secret);
-        let rows = self.0.shared.keyring.secrets.list(|secret| is_asked(secret) && sees(secret));
-        job.rule = Some(rule);
-        let (rows, total_count) = cut(rows, page);
+        let (rows, total_count) = self.visible_secrets(job, &filters, page);
         let fetch_tags = r.fetch_tags.unwrap_or(false);
         let row = |entry: Arc<SecretEntry>| SecretRow {
             secret_name: entry.secret.name.clone(),
@@ -478,6 +469,51 @@ impl Gate {
             total_count,
             request_id: job.call.request_id,
         }))
+    }
+
+    /// Finds those of the secrets that are asked for which the caller may see. There may be a million: those alone are decided about that are
+    /// not like the others.
+    fn visible_secrets(
+        &self,
+        job: &mut Job,
+        filters: &[KeyFilter],
+        page: PageRequest,
+    ) -> (Vec<Arc<SecretEntry>>, u64) {
+        // One snapshot for all, as of keys.
+        let (access, principal) = (self.0.shared.access.read(), job.call.principal.clone());
+        let asked = Question {
+            principal: &principal,
+            operation: Operation::ListSecrets,
+            resource: Resource::Secrets,
+            source: job.call.source,
+            now: self.now(),
+            spec: None,
+            context: None,
+        };
+        job.rule = Some(decide(&access, &asked, None).rule);
+        let secrets = &self.0.shared.keyring.secrets;
+        let Scope { others, mut named } = scope_of_secrets(&access, &asked);
+        named.extend(secrets.with_policies());
+        named.retain(|name| {
+            let asked = Question { resource: Resource::Secret(name), ..asked };
+            decide(&access, &asked, secrets.policy(name).as_ref()).allowed != others
+        });
+        if others && filters.is_empty() {
+            let (rows, total) = secrets.page_without(&named, page.skip(), page.size as usize);
+            return (rows, total as u64);
+        }
+        let is_asked = |secret: &Secret| super::filter::asks_for_secret(filters, secret);
+        let rows = match others {
+            true => {
+                let prefix = super::filter::prefix_of_secrets(filters);
+                secrets.matching(prefix, |secret| is_asked(secret) && !named.contains(&secret.name))
+            }
+            false => {
+                let known = named.iter().filter_map(|name| secrets.secret(name));
+                known.filter(|entry| is_asked(&entry.secret)).collect()
+            }
+        };
+        cut(rows, page)
     }
 
     pub(super) fn list_secret_versions(

@@ -126,7 +126,7 @@ impl SecretChange {
 
 impl KeyringActor {
     fn secret(&self, name: &SecretName) -> Result<Arc<SecretEntry>> {
-        self.shared.keyring.secrets.secret(name).ok_or_else(Error::secret_not_found)
+        self.shared.keyring.secrets.find(name)
     }
 
     /// Returns the secret that a version is put to: the one that is there, or a new one.
@@ -146,7 +146,7 @@ impl KeyringActor {
             (Some(before), None) if before.secret.cmk == cmk => Ok(before.secret.clone()),
             // It was ended and made anew while the value was sealed.
             (Some(_), None) => Err(Error::new(ErrorKind::Conflict, "the secret was changed meanwhile")),
-            (None, None) => Err(Error::secret_not_found()),
+            (None, None) => self.shared.keyring.secrets.find(name).map(|entry| entry.secret.clone()),
             (None, Some(_)) if self.shared.keyring.secrets.len() >= limit::SECRETS => {
                 let why = format!("there are {} secrets, which is the limit", limit::SECRETS);
                 Err(Error::new(ErrorKind::LimitExceeded(Limit::Secrets), why))
