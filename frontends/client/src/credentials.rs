@@ -66,7 +66,7 @@ impl Credentials {
         Self { id, key: Key::Token(token, Sensitive::new(secret.into_bytes())) }
     }
 
-    /// Takes the certificate that the options of the connection have the client show in its TLS handshake, over MessagePack TCP.
+    /// Takes the certificate that the options of the connection have the client show in its TLS handshake.
     pub fn of_certificate() -> Self {
         Self { id: "tls-certificate".parse().expect("the form of an id"), key: Key::Certificate }
     }
@@ -94,6 +94,11 @@ impl Credentials {
     /// Returns the id of the access key or client key.
     pub fn access_key_id(&self) -> &AccessKeyId {
         &self.id
+    }
+
+    /// Tells whether the certificate of the channel says who calls.
+    pub(crate) fn is_certificate(&self) -> bool {
+        matches!(self.key, Key::Certificate)
     }
 
     /// Returns the id that a hello is signed for.

@@ -3,13 +3,14 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::HttpRequest;
 use aws_lc_rs::{constant_time, digest};
 use keymill_core::access::Principal;
 use keymill_core::error::{Error, ErrorKind, Result};
-use keymill_core::seam::auth::{AccessKeyMac, Credential};
+use keymill_core::seam::auth::{AccessKeyMac, Credential, PeerCertificate};
 use keymill_core::time::Timestamp;
 use keymill_runtime::{Gate, SignedNonce};
 use keymill_wire::acs3::{self, Authorization, Scope, Signable};
@@ -19,6 +20,8 @@ use keymill_wire::form;
 pub(crate) const SCHEME: &str = "access-key";
 /// The one that checks client keys.
 pub(crate) const CLIENT_KEY_SCHEME: &str = "client-key";
+/// The one that knows certificates.
+const CERTIFICATE_SCHEME: &str = "certificate";
 /// Seconds that the date of a request may be off, either side.
 pub(crate) const WINDOW_S: u64 = 15 * 60;
 /// Characters of a nonce, at most; those of the SDKs have 32.
@@ -57,6 +60,14 @@ impl<'r> Headers<'r> {
     }
 }
 
+/// Who sent a request, and what of it is still to be checked.
+pub(crate) enum Known {
+    /// By its signature.
+    Signed(Verified),
+    /// By the certificate of its channel, which holds the request together; nothing of it is signed.
+    Shown(Principal),
+}
+
 /// A request whose signature and date hold; its body and nonce are still to be checked.
 pub(crate) struct Verified {
     /// Who signed it.
@@ -65,6 +76,43 @@ pub(crate) struct Verified {
     pub(crate) nonce: SignedNonce,
     body_sha256: [u8; 32],
     signed_headers: String,
+}
+
+impl Known {
+    /// Returns who it is.
+    pub(crate) fn principal(&self) -> &Principal {
+        match self {
+            Known::Signed(Verified { principal, .. }) | Known::Shown(principal) => principal,
+        }
+    }
+}
+
+/// Tells who sent a request: by its signature and date, or by the certificate of its channel where it has none.
+///
+/// # Errors
+/// One of the unauthenticated kinds.
+pub(crate) fn know(
+    gate: &Gate,
+    request: &HttpRequest,
+    headers: &Headers<'_>,
+    query: &str,
+    source: Option<IpAddr>,
+) -> Result<Known> {
+    // Whoever signs means that, whatever certificate the channel needed.
+    if headers.get("authorization").is_none()
+        && let Some(peer) = request.conn_data::<Arc<PeerCertificate>>()
+    {
+        let shown = Credential::Certificate(peer);
+        let principal = gate.authenticate(CERTIFICATE_SCHEME, &shown, &[&[]], source);
+        return principal.map(Known::Shown).map_err(|error| match error.kind() {
+            ErrorKind::AccessKeyUnknown => {
+                let why = "the request is not signed, and no access point is known by the certificate of its channel";
+                Error::new(ErrorKind::AccessKeyUnknown, why)
+            }
+            _ => error,
+        });
+    }
+    verify(gate, request, headers, query, source).map(Known::Signed)
 }
 
 /// Verifies the signature of a request and its date.

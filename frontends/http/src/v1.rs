@@ -19,7 +19,7 @@ use crate::body::{Announced, Room, Whose};
 use crate::error::{JSON, answer, refusal, settle};
 use crate::exchange::{Asked, perform};
 use crate::server::Worker;
-use crate::signature::{self, Headers};
+use crate::signature::{self, Headers, Known, Verified};
 
 const PREFIX: &str = "/v1/";
 /// The name of this frontend in audit records and metrics.
@@ -104,32 +104,38 @@ async fn serve(
         _ => gate.max_frame_bytes().div_ceil(3) * 4 + JSON_FRAMING_BYTES,
     };
     let announced = Announced::of(request, limit).inspect_err(stranger)?;
-    let verified =
-        signature::verify(gate, request, &headers, request.uri().query().unwrap_or_default(), source)?;
+    let known = signature::know(gate, request, &headers, request.uri().query().unwrap_or_default(), source)?;
     let (body, room) = announced
         .read(Whose::Known(gate), payload, worker.config.body_timeout)
         .await
         .inspect_err(stranger)?;
     taken.is_read = true;
     taken.room = room;
-    verified.check_body(&body).inspect_err(stranger)?;
+    if let Known::Signed(verified) = &known {
+        verified.check_body(&body).inspect_err(stranger)?;
+    }
     // The body may have taken its time.
-    if !gate.is_admitted(&verified.principal) {
+    if !gate.is_admitted(known.principal()) {
         let error = Error::new(ErrorKind::AccessKeyInactive, "the access key is inactive");
         stranger(&error);
         return Err(error);
     }
-    let key = &verified.principal.access_key;
-    worker.nonces.take(key, &verified.nonce, gate.now()).inspect_err(stranger)?;
-    gate.logged_in(key.as_str(), source);
+    let (principal, nonce) = match known {
+        Known::Shown(principal) => (principal, None),
+        Known::Signed(Verified { principal, nonce, .. }) => {
+            worker.nonces.take(&principal.access_key, &nonce, gate.now()).inspect_err(stranger)?;
+            (principal, Some(nonce))
+        }
+    };
+    gate.logged_in(principal.access_key.as_str(), source);
 
     let call = Call {
         request_id: taken.request_id,
-        principal: verified.principal,
+        principal,
         source,
         frontend: NAME,
         received: Instant::now(),
-        nonce: Some(verified.nonce),
+        nonce,
     };
     let answer_form = headers.get("accept").and_then(|accept| Form::accepted(&accept)).or(form);
     let answer_form = answer_form.unwrap_or(Form::Json);

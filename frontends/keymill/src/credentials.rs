@@ -45,7 +45,7 @@ pub(crate) struct ServerArgs {
     /// token; else KEYMILL_ACCESS_KEY_ID and KEYMILL_ACCESS_KEY_SECRET, else the file that `keymill login` wrote
     #[arg(long, global = true, value_name = "FILE")]
     credentials: Option<PathBuf>,
-    /// Log in by the client certificate, and by no access key; over MessagePack TCP alone [env: KEYMILL_BY_CERTIFICATE=1]
+    /// Log in by the client certificate, and by no access key; it takes an address with TLS [env: KEYMILL_BY_CERTIFICATE=1]
     #[arg(long, global = true, conflicts_with = "credentials")]
     by_certificate: bool,
 }
@@ -290,6 +290,12 @@ impl Target {
             Login::Certificate if file.client_certificate.is_none() => {
                 return Err(Failure::wrong_use("a login by certificate needs one")
                     .next("give --client-certificate FILE and --client-key FILE, and an address with TLS"));
+            }
+            Login::Certificate
+                if ![&file.tcp, &file.url].into_iter().flatten().all(|address| is_tls(address)) =>
+            {
+                return Err(Failure::wrong_use("a login by certificate needs an address with TLS")
+                    .next("write tls://HOST:PORT behind --tcp, or https://HOST:PORT behind --url"));
             }
             Login::Certificate => Credentials::of_certificate(),
             Login::Token(token) => Credentials::of_token(token.token.clone(), token.secret.clone()),

@@ -2,9 +2,10 @@
 //! a certificate.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use keymill_client::{ClientError, Connection, Credentials};
+use keymill_client::{ClientError, Connection, Credentials, HttpClient};
+use keymill_core::operation::DescribeKeyRequest;
 use keymill_core::time::Timestamp;
-use keymill_e2e::{Answered, Authority, Caller, Issued, Place, audit_lines, verified};
+use keymill_e2e::{Answered, Authority, Caller, Issued, Named, Place, Web, audit_lines, verified};
 use keymill_harness::{Live, Setup, Started};
 use keymill_runtime::EngineConfig;
 use keymill_tls::{ClientCertificates, Options, ServerTls, read_peer};
@@ -160,4 +161,44 @@ fn a_certificate_whose_time_as_a_client_key_is_to_come_is_not_taken() {
     scene.root.ask_json("DeleteApplicationAccessPoint", json!({ "Name": "loader" })).unwrap();
     assert_eq!(scene.refused(Some(&issued)), "SignatureDoesNotMatch");
     verified(&scene.live.halt());
+}
+
+#[test]
+fn over_http_a_certificate_stands_for_a_request_that_is_not_signed() {
+    let mut scene = begin();
+    let key = scene.root.create_key();
+    scene.app("loader");
+    let issued = scene.clients.client(LOADER);
+    let id = scene.register(json!({ "AapName": "loader", "Uri": LOADER })).unwrap();
+    let client_ca = vec![scene.place.put("clients.crt", &scene.clients.pem())];
+    let options = scene.place.options(keymill_http::ALPN);
+    let optional = ClientCertificates::Optional;
+    let tls = ServerTls::open(Options { client_certificates: optional, client_ca, ..options }).unwrap();
+    let web = Web::with(&scene.live, Some(tls));
+    let url = format!("https://{}", web.address);
+    let ask = |identity: Option<&Issued>, credentials: &Credentials| {
+        let tls = scene.place.client(&scene.servers, identity);
+        let client = HttpClient::over_tls(&url, std::time::Duration::from_secs(20), &tls).unwrap();
+        let request = DescribeKeyRequest { key_id: key.key_ref(), timeout_ms: None };
+        match client.call(request, credentials) {
+            Ok(_) => Ok(()),
+            Err(ClientError::Refused(error)) => Err(error.code),
+            Err(other) => panic!("{other:?}"),
+        }
+    };
+    let by_certificate = Credentials::of_certificate();
+    assert_eq!(ask(Some(&issued), &by_certificate), Ok(()));
+    // Without one, from a stranger, and with a signature that is wrong, whatever certificate is shown.
+    assert_eq!(ask(None, &by_certificate), Err("IncompleteSignature".to_owned()));
+    let stranger = scene.clients.client("spiffe://example/other");
+    assert_eq!(ask(Some(&stranger), &by_certificate), Err("InvalidAccessKeyId.NotFound".to_owned()));
+    let wrong = Credentials::new("KMAK00000001".parse().unwrap(), "wrong".into());
+    assert_eq!(ask(Some(&issued), &wrong), Err("InvalidAccessKeyId.NotFound".to_owned()));
+    scene.root.ask_json("DeleteClientKey", json!({ "ClientKeyId": id })).unwrap();
+    assert_eq!(ask(Some(&issued), &by_certificate), Err("InvalidAccessKeyId.NotFound".to_owned()));
+    drop(web);
+    let site = scene.live.halt();
+    let of_loader = |line: &Value| line["principal"] == id.as_str() && line["frontend"] == "http";
+    assert!(audit_lines(&site).iter().any(of_loader));
+    verified(&site);
 }
