@@ -76,6 +76,10 @@ pub(crate) fn rotators(sections: &BTreeMap<String, RotatorSection>) -> Result<Ro
                 let options = keymill_rotate_password::Config { passwords: section.passwords() };
                 Arc::new(keymill_rotate_password::open(options).map_err(Failure::because(&place))?)
             }
+            RotatorSection::Webhook(section) => {
+                let options = section.options()?;
+                Arc::new(keymill_rotate_webhook::open(options).map_err(Failure::because(&place))?)
+            }
         };
         rotators.add(name.parse().map_err(Failure::because(&place))?, rotator);
     }
