@@ -10,6 +10,7 @@ use keymill_core::operation::Operation;
 use crate::logins::LoginConfig;
 use crate::pool::PoolConfig;
 use crate::quota::QuotaConfig;
+use crate::rotation::{RotationConfig, Rotators};
 
 /// Options of the engine.
 #[derive(Clone, Debug)]
@@ -65,6 +66,10 @@ pub struct EngineConfig {
     pub max_records: MaxRecords,
     /// What waits for a second caller.
     pub dual_control: Vec<Operation>,
+    /// How secrets are rotated.
+    pub rotation: RotationConfig,
+    /// By what they are.
+    pub rotators: Rotators,
 }
 
 /// When audit files are changed for new ones, and which are kept.
@@ -122,6 +127,8 @@ impl Default for EngineConfig {
             login: LoginConfig::default(),
             max_records: MaxRecords::default(),
             dual_control: Vec::new(),
+            rotation: RotationConfig::default(),
+            rotators: Rotators::default(),
         }
     }
 }

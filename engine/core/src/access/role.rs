@@ -121,6 +121,8 @@ impl Role {
                             | UpdateSecretVersionStage
                             | DeleteSecret
                             | RestoreSecret
+                            | RotateSecret
+                            | UpdateSecretRotationPolicy
                             | GetRandomPassword
                             | TagResource
                             | UntagResource

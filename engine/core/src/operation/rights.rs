@@ -28,6 +28,8 @@ impl Operation {
                 | UpdateSecretVersionStage
                 | DeleteSecret
                 | RestoreSecret
+                | RotateSecret
+                | UpdateSecretRotationPolicy
                 | GetRandomPassword
                 | GetSecretPolicy
                 | SetSecretPolicy
@@ -91,6 +93,8 @@ impl Operation {
                 | UpdateSecretVersionStage
                 | DeleteSecret
                 | RestoreSecret
+                | RotateSecret
+                | UpdateSecretRotationPolicy
                 | GetSecretPolicy
                 | SetSecretPolicy
                 | TagResource

@@ -5,10 +5,12 @@ mod dual_control;
 mod options;
 mod places;
 mod pool;
+mod rotator;
 mod share;
 mod syslog;
 mod tls;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,11 +19,13 @@ use keymill_runtime::{AuditFiles, EngineConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, Result};
+use crate::plugins;
 
 pub(crate) use dual_control::DualControlSection;
 pub(crate) use options::*;
 pub(crate) use places::Places;
 pub(crate) use pool::{Isolation, KeysConfig, PoolSection, TokenSection};
+pub(crate) use rotator::{RotationSection, RotatorSection};
 pub(crate) use share::{LimitsSection, LoginSection, QuotaSection};
 pub(crate) use syslog::SyslogConfig;
 pub(crate) use tls::{TlsSection, read_key};
@@ -68,6 +72,10 @@ pub(crate) struct Config {
     pub(crate) limits: LimitsSection,
     /// What waits for a second caller.
     pub(crate) dual_control: DualControlSection,
+    /// How secrets are rotated.
+    pub(crate) rotation: RotationSection,
+    /// By what, by name.
+    pub(crate) rotators: BTreeMap<String, RotatorSection>,
 }
 
 impl Config {
@@ -121,6 +129,8 @@ impl Config {
             login: self.login.read()?,
             max_records: self.limits.read(),
             dual_control: self.dual_control.read()?,
+            rotation: self.rotation.read(),
+            rotators: plugins::rotators(&self.rotators)?,
         })
     }
 
@@ -226,6 +236,7 @@ mod tests {
         config.http.workers = Some(1);
         config.quota = QuotaSection::all_set();
         config.msgpack.workers = Some(1);
+        config.rotators = rotator::all_set();
         config
     }
 
