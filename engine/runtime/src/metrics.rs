@@ -117,6 +117,7 @@ struct Sampled {
     buffered: IntGauge,
     keys: IntGauge,
     failing_rotations: IntGauge,
+    waiting: IntGauge,
     quarantined: IntGauge,
     kept_out: IntGauge,
     subkeys: IntGauge,
@@ -291,6 +292,8 @@ pub struct Sample {
     pub quarantined: usize,
     /// Secrets whose rotation was tried in vain.
     pub failing_rotations: usize,
+    /// Requests that wait for a second caller.
+    pub waiting: usize,
     /// Places that failed to log in too often and are kept out.
     pub kept_out: usize,
     /// Subkeys kept for opening.
@@ -393,6 +396,10 @@ impl Metrics {
             failing_rotations: make.gauge(
                 "keymill_secrets_failing_rotation",
                 "Secrets whose rotation was tried in vain and is tried again: their current values stay.",
+            ),
+            waiting: make.gauge(
+                "keymill_approvals_waiting",
+                "Requests that wait for a second caller to approve them.",
             ),
             quarantined: make.gauge(
                 "keymill_quarantined_records",
@@ -559,6 +566,7 @@ impl Metrics {
         s.buffered.set(sample.buffered as i64);
         s.keys.set(sample.keys as i64);
         s.failing_rotations.set(sample.failing_rotations as i64);
+        s.waiting.set(sample.waiting as i64);
         s.quarantined.set(sample.quarantined as i64);
         s.kept_out.set(sample.kept_out as i64);
         s.subkeys.set(sample.subkeys as i64);

@@ -6,7 +6,7 @@ use keymill_client::Credentials;
 use keymill_core::access::{Grant, ResourcePattern};
 use keymill_core::id::CmkId;
 use keymill_core::operation::Operation;
-use keymill_e2e::{Answered, Caller, Owner, audit_lines, verified};
+use keymill_e2e::{Answered, Caller, Owner, audit_lines, metric, verified};
 use keymill_harness::{Live, Started};
 use keymill_runtime::EngineConfig;
 use serde_json::{Value, json};
@@ -91,10 +91,12 @@ fn a_deletion_waits_for_a_second_caller_and_is_approved_once() {
     let parameters: Value = serde_json::from_str(rows[0]["Parameters"].as_str().unwrap()).unwrap();
     assert_eq!(parameters, json!({ "KeyId": key, "PendingWindowInDays": 7 }));
     assert!(rows[0].get("ApprovedBy").is_none());
+    assert_eq!(metric(&live, "keymill_approvals_waiting"), 1.0);
     // Nobody approves its own.
     assert_eq!(code(approve(&mut root, &id)), DENIED);
     assert_eq!(waiting(delete(&mut root, key, 7)), id);
     approve(&mut second, &id).unwrap();
+    assert_eq!(metric(&live, "keymill_approvals_waiting"), 0.0);
     assert_eq!(code(approve(&mut second, &id)), "Rejected.StateModifiedFailed");
     // What is approved is that request of that caller's, and no other.
     let other = root.create_key();

@@ -180,6 +180,13 @@ impl Gate {
         })
     }
 
+    /// Returns how many requests wait that nobody has approved.
+    pub(super) fn waiting(&self) -> usize {
+        let now = self.now();
+        let waits = |known: &&Arc<Approval>| known.is_at(now) && known.approved_by.is_none();
+        self.0.shared.access.read().approvals().filter(waits).count()
+    }
+
     /// Lists what waits, and what was approved and not carried out yet.
     pub(super) fn list_approvals(&self, job: &mut Job, r: ListApprovalsRequest) -> Result<Reply<'static>> {
         self.require(job, Operation::ListApprovals, Resource::Nothing)?;

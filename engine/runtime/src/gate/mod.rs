@@ -387,6 +387,7 @@ impl Gate {
             keys: shared.keyring.len(),
             quarantined: shared.quarantined,
             failing_rotations: shared.keyring.secrets.failing(),
+            waiting: self.waiting(),
             kept_out: shared.logins.kept_out(self.steady_ms()),
             subkeys: shared.subkeys.len(),
             subkey_counts: [shared.subkeys.hits(), shared.subkeys.misses(), shared.subkeys.evictions()],
