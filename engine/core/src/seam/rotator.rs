@@ -21,13 +21,15 @@ pub trait Rotator: Send + Sync {
     /// `InvalidParameter` that names what is wrong, never the value.
     fn admit(&self, settings: &RotationSettings, value: &Sensitive) -> Result<FirstValue>;
     /// Makes the value that comes next; nobody has been told of it yet, and it is kept before [`Rotator::set`] is called. Nothing is reached for.
+    /// The previous value is handed in where there is one: of two accounts that take turns, it names the one whose turn it is.
     ///
     /// # Errors
-    /// `InvalidParameter` where the current value is none that it can go on from, and those of `below`.
+    /// `InvalidParameter` where the values are none that it can go on from, and those of `below`.
     fn draft(
         &self,
         settings: &RotationSettings,
         current: &Sensitive,
+        previous: Option<&Sensitive>,
         below: &mut dyn FnMut(u32) -> Result<u32>,
     ) -> Result<Sensitive>;
     /// Makes the pending value valid, unless it is.
