@@ -42,11 +42,18 @@ impl Way {
             }
         };
         let way = Self { place: config.place.clone(), tls };
-        // A name is looked at each time that it is followed; an address tells at once.
-        if let Place::Tcp { host, .. } = &way.place
-            && let Ok(address) = host.parse()
-        {
-            way.check(address).map_err(|error| OpenError::new(error.to_string()))?;
+        // Where a name leads is looked at each time that it is followed.
+        match &way.place {
+            Place::Tcp { host, .. } => match host.parse() {
+                Ok(address) => way.check(address).map_err(|error| OpenError::new(error.to_string()))?,
+                Err(_) if way.tls.is_some() || host == "localhost" => {}
+                Err(_) => {
+                    return Err(OpenError::new(format!(
+                        "{host:?} may be another machine: passwords go there over TLS alone"
+                    )));
+                }
+            },
+            Place::Socket(_) => {}
         }
         Ok(way)
     }
@@ -165,8 +172,10 @@ mod tests {
 
     #[test]
     fn a_server_elsewhere_takes_tls() {
-        let why = Way::prepare(&at("192.0.2.1", 5432)).map(|_| ()).unwrap_err().to_string();
-        assert!(why.contains("TLS"), "{why}");
+        for elsewhere in ["192.0.2.1", "db.example.com", "localhost.example.com", ""] {
+            let why = Way::prepare(&at(elsewhere, 5432)).map(|_| ()).unwrap_err().to_string();
+            assert!(why.contains("TLS"), "{why}");
+        }
         assert!(Way::prepare(&at("127.0.0.1", 5432)).is_ok() && Way::prepare(&at("::1", 5432)).is_ok());
     }
 

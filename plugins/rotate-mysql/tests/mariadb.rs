@@ -2,8 +2,6 @@
 //! tests/scripted.rs.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::io::{Read, Write};
-use std::net::TcpListener;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 

@@ -101,7 +101,7 @@ fn mysql_is_shown_the_password_over_a_socket_and_told_the_next_one_in_quotes() {
     let (shown, limit, sql) = heard;
     assert_eq!(shown, b"old\0");
     assert!(limit.starts_with(b"\x03SET SESSION lock_wait_timeout = "));
-    assert_eq!(sql, br"ALTER USER USER() IDENTIFIED BY 'a''\\b'");
+    assert_eq!(sql, b"\x03ALTER USER USER() IDENTIFIED BY 'a''\\\\b'");
 }
 
 #[test]

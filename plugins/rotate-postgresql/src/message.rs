@@ -7,6 +7,11 @@
 //! | 4 | length, with these four bytes and without the kind, big-endian |
 //! | … | body |
 
+use std::num::NonZeroU32;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 /// The longest body that is read: what is asked for answers in some hundred bytes, and a server says more of itself than that.
 pub const MAX_BODY: usize = 64 << 10;
 /// The number that asks for TLS in place of a version.
@@ -94,6 +99,32 @@ fn row(body: &[u8]) -> Option<Message<'_>> {
         });
     }
     rest.is_empty().then_some(Message::Row(row))
+}
+
+/// A server that asks for more has us compute, and nothing else.
+const MAX_ITERATIONS: u32 = 1_000_000;
+
+/// What a server says first of SCRAM: what the password is to be hashed with.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Challenge<'m> {
+    /// Our nonce, and the server's behind it.
+    pub nonce: &'m str,
+    /// Hashed with the password.
+    pub salt: Vec<u8>,
+    /// So often.
+    pub iterations: NonZeroU32,
+}
+
+impl<'m> Challenge<'m> {
+    /// Reads `r=…,s=…,i=…`. What follows would be extensions, of which we know none that may be passed over.
+    pub fn read(text: &'m [u8]) -> Option<Self> {
+        let mut parts = std::str::from_utf8(text).ok()?.split(',');
+        let nonce = parts.next()?.strip_prefix("r=")?;
+        let salt = STANDARD.decode(parts.next()?.strip_prefix("s=")?).ok()?;
+        let iterations: NonZeroU32 = parts.next()?.strip_prefix("i=")?.parse().ok()?;
+        let is_ours = iterations.get() <= MAX_ITERATIONS && parts.next().is_none();
+        is_ours.then_some(Self { nonce, salt, iterations })
+    }
 }
 
 /// Asks whether there is TLS; the answer is one byte.

@@ -12,10 +12,10 @@ use base64::engine::general_purpose::STANDARD;
 use keymill_core::Sensitive;
 use zeroize::Zeroizing;
 
+use crate::message::Challenge;
+
 /// As many as the server takes by itself.
 const ITERATIONS: NonZeroU32 = NonZeroU32::new(4_096).expect("not zero");
-/// A server that asks for more has us compute, and nothing else.
-const MAX_ITERATIONS: u32 = 1_000_000;
 const NONCE_BYTES: usize = 18;
 const SALT_BYTES: usize = 16;
 
@@ -79,17 +79,11 @@ impl Login {
 
     /// Shows the password, to a server that has gone on with our nonce.
     pub(crate) fn show(self, password: &Sensitive, server_first: &[u8]) -> Option<(String, Shown)> {
-        let server_first = std::str::from_utf8(server_first).ok()?;
-        let mut parts = server_first.split(',');
-        let nonce = parts.next()?.strip_prefix("r=")?;
-        let salt = STANDARD.decode(parts.next()?.strip_prefix("s=")?).ok()?;
-        let iterations: NonZeroU32 = parts.next()?.strip_prefix("i=")?.parse().ok()?;
-        if !nonce.starts_with(&self.nonce)
-            || nonce.len() == self.nonce.len()
-            || iterations.get() > MAX_ITERATIONS
-        {
+        let Challenge { nonce, salt, iterations } = Challenge::read(server_first)?;
+        if !nonce.starts_with(&self.nonce) || nonce.len() == self.nonce.len() {
             return None;
         }
+        let server_first = std::str::from_utf8(server_first).ok()?;
         let salted = salted(password.expose(), &salt, iterations);
         let client = mac(&*salted, b"Client Key");
         let stored = digest(&SHA256, &*client);
@@ -161,6 +155,7 @@ mod tests {
             "r=rOprNGfwEbeRWgbNEkqOx,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=0",
             "r=rOprNGfwEbeRWgbNEkqOx,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=1000001",
             "r=rOprNGfwEbeRWgbNEkqOx,s=W22ZaJ0SNY7soEsUEjb6gQ==",
+            "r=rOprNGfwEbeRWgbNEkqOx,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096,x=1",
             "m=ext,r=rOprNGfwEbeRWgbNEkqOx,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096",
         ] {
             assert!(login().show(&Sensitive::copied(b"pencil"), odd.as_bytes()).is_none(), "{odd}");

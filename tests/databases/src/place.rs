@@ -52,7 +52,7 @@ impl Place {
             command.arg("--clear-groups");
         }
         command.arg("--pdeathsig=KILL").arg("--").arg(program.as_ref()).current_dir(self.path());
-        command.env("HOME", self.path());
+        command.env("HOME", self.path()).env("TMPDIR", self.path());
         command
     }
 

@@ -21,6 +21,7 @@ mod parameters;
 mod policy;
 mod record;
 mod root;
+mod rotate;
 mod stream;
 mod target;
 mod wire;
