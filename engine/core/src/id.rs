@@ -295,6 +295,12 @@ text_id! {
     "a VersionStage is 1 to 128 letters, digits, _, /, +, =, ., @ or -"
 }
 text_id! {
+    /// The name that the configuration gives a rotator: 1 to 64 letters, digits, `_`, `.`, `-`.
+    RotatorName,
+    |text| text.len() <= 64 && is_plain_name(text),
+    "the name of a rotator is 1 to 64 letters, digits, _, . or -"
+}
+text_id! {
     /// The id of an instance (a tenant): 1 to 64 lower-case letters, digits, `-`.
     InstanceId,
     |text| {
@@ -317,6 +323,13 @@ impl ClientKeyId {
     /// Makes an id from random bytes.
     pub fn from_random(bytes: [u8; 16]) -> Self {
         Self(format!("KAAP.{}", RequestId::from_random(bytes)).into())
+    }
+}
+
+impl SecretVersionId {
+    /// Makes a name from random bytes, for a version that no caller names.
+    pub fn from_random(bytes: [u8; 16]) -> Self {
+        Self(RequestId::from_random(bytes).to_string().into())
     }
 }
 

@@ -11,6 +11,7 @@ mod managed;
 mod spec;
 
 pub use external::{Evidence, External, Fingerprint, KeyCheck, WrappingAlgorithm};
+pub(crate) use keeping::interval_seconds;
 pub use keeping::{RotationInterval, RotationPolicy, Tags, check_tag, check_tags};
 pub use managed::{DataKeyVersion, ManagedDataKey, context_of_data_key, data_key_version_name};
 pub use spec::{DecryptAlgorithm, KeySpec, KeyUsage, SignAlgorithm};
@@ -170,7 +171,7 @@ impl KeyState {
     }
 }
 
-/// Whether a key is rotated by itself.
+/// Whether a key or a secret is rotated by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum AutomaticRotation {
     /// It is.
@@ -179,6 +180,8 @@ pub enum AutomaticRotation {
     Disabled,
     /// It would be, were it enabled.
     Suspended,
+    /// It would be, had the configuration its rotator: of secrets alone.
+    Invalid,
 }
 
 /// Whether a key is protected against deletion.

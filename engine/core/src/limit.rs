@@ -96,6 +96,14 @@ pub const SECRETS: usize = 1_000_000;
 pub const SECRET_WINDOW_DAYS: std::ops::RangeInclusive<u32> = 7..=30;
 /// The same, where the request does not say.
 pub const SECRET_WINDOW_DAYS_DEFAULT: u32 = 30;
+/// Hours between two rotations of a secret by itself, at least and at most.
+pub const SECRET_ROTATION_HOURS: std::ops::RangeInclusive<u64> = 6..=8_760;
+/// Rotations of a secret that callers ask for in an hour.
+pub const SECRET_ROTATIONS_AN_HOUR: usize = 50;
+/// Characters of `ExtendedConfig`.
+pub const EXTENDED_CONFIG_CHARACTERS: usize = 1_024;
+/// Entries of `CustomData` in it.
+pub const CUSTOM_DATA: usize = 10;
 /// Characters of a password that is made, at least and at most.
 pub const PASSWORD_CHARACTERS: std::ops::RangeInclusive<u32> = 8..=128;
 /// Nonces of management requests that the store keeps of one access key.

@@ -514,11 +514,24 @@ pub(crate) enum AuditMessage {
     /// Keep a note of records that a crash had kept out of the audit.
     Recovered(Vec<RecordStamp>),
     /// Keep the record of what a timer did to a key, or to a secret.
-    Timer { operation: &'static str, rule: &'static str, touch: TimerTouch, writes: Vec<RecordStamp> },
+    Timer(Box<TimerRecord>),
     /// Keep a note, durably, of a chain that is to be removed, then answer.
     Retire(Box<Retiring>, tokio::sync::oneshot::Sender<Result<()>>),
     /// Write what there is, close the chain, answer.
     Stop(tokio::sync::oneshot::Sender<()>),
+}
+
+/// What was done by itself, at its time or since a caller had asked for it.
+pub(crate) struct TimerRecord {
+    /// `timer`, or who works for callers.
+    pub(crate) frontend: &'static str,
+    /// The caller, where one had asked.
+    pub(crate) by: Option<AccessKeyId>,
+    pub(crate) operation: &'static str,
+    pub(crate) rule: std::borrow::Cow<'static, str>,
+    pub(crate) outcome: Outcome,
+    pub(crate) touch: TimerTouch,
+    pub(crate) writes: Vec<RecordStamp>,
 }
 
 /// What a timer did something to.

@@ -9,6 +9,7 @@ use keymill_core::limit::MaxRecords;
 use crate::logins::LoginConfig;
 use crate::pool::PoolConfig;
 use crate::quota::QuotaConfig;
+use crate::rotation::{RotationConfig, Rotators};
 
 /// Options of the engine.
 #[derive(Clone, Debug)]
@@ -62,6 +63,10 @@ pub struct EngineConfig {
     pub login: LoginConfig,
     /// How much callers may make.
     pub max_records: MaxRecords,
+    /// How secrets are rotated.
+    pub rotation: RotationConfig,
+    /// By what they are.
+    pub rotators: Rotators,
 }
 
 /// When audit files are changed for new ones, and which are kept.
@@ -118,6 +123,8 @@ impl Default for EngineConfig {
             quota: QuotaConfig::default(),
             login: LoginConfig::default(),
             max_records: MaxRecords::default(),
+            rotation: RotationConfig::default(),
+            rotators: Rotators::default(),
         }
     }
 }

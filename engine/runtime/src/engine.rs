@@ -45,6 +45,7 @@ use crate::pool::{MAX_CHUNK, Pool, TokenPart};
 use crate::quota::Quotas;
 use crate::remember;
 use crate::retention::Retention;
+use crate::rotation::{RotationQueue, RotationThreads};
 use crate::shared::{RequestIds, Shared};
 use crate::snapshot::Published;
 use crate::work::Served;
@@ -133,6 +134,8 @@ pub struct Engine {
     threads: Vec<JoinHandle<()>>,
     /// Removes audit files whose time is over, where any ever is.
     retention: Option<Retention>,
+    /// Rotates secrets, where there is a rotator.
+    rotations: Option<RotationThreads>,
 }
 
 impl Engine {
@@ -210,6 +213,7 @@ impl Engine {
             metrics: Metrics::of(&config.instance),
             quotas: Quotas::new(&config.quota),
             logins: Logins::new(&config.login),
+            rotations: RotationQueue::new(config.rotation.queue),
             buffered: Arc::default(),
             request_ids: RequestIds::new(u64::from_be_bytes(random::array().map_err(random("request ids"))?)),
             store_trouble: parking_lot::Mutex::new(None),
@@ -251,7 +255,9 @@ impl Engine {
         let gate = Gate::new(shared, actors);
         let audit_thread = audit_actor.start(gate.clone());
         threads.push(audit_thread.map_err(|e| EngineError::because("audit thread")(&e))?);
-        let mut engine = Self { gate, system, threads, retention: None };
+        let mut engine = Self { gate, system, threads, retention: None, rotations: None };
+        engine.rotations =
+            RotationThreads::start(&engine.gate).map_err(|e| EngineError::because("rotation threads")(&e))?;
         engine.retention = Retention::start(engine.gate.inner().shared.clone(), retired_by)
             .map_err(|e| EngineError::because("audit retention thread")(&e))?;
         if !loaded.needs_bootstrap {
@@ -315,8 +321,12 @@ impl Engine {
     }
 
     /// Writes what is to be kept, closes the audit chains, and stops. Frontends are stopped before.
-    pub fn stop(self) {
+    pub fn stop(mut self) {
         let gate = self.gate.clone();
+        // First: what they are at is kept by the others.
+        if let Some(rotations) = self.rotations.take() {
+            rotations.stop();
+        }
         let flushed = self.block_on(async move { gate.inner().actors.keyring(FlushUsage).await });
         if let Err(error) = flushed {
             tracing::error!(?error, "use counts could not be written");

@@ -82,6 +82,8 @@ pub struct Metrics {
     pub(crate) over_quota: OverQuotaSeries,
     /// Uses of keys that wait for their deletion, all of them refused.
     pub(crate) pending_uses: IntCounter,
+    /// How rotations of secrets ended, by the kind of rotator.
+    pub(crate) rotations: IntCounterVec,
     /// Connections, by frontend.
     pub connections: IntGaugeVec,
     /// The TLS of the listeners.
@@ -114,6 +116,7 @@ struct Sampled {
     lane_depth: IntGauge,
     buffered: IntGauge,
     keys: IntGauge,
+    failing_rotations: IntGauge,
     quarantined: IntGauge,
     kept_out: IntGauge,
     subkeys: IntGauge,
@@ -286,6 +289,8 @@ pub struct Sample {
     pub keys: usize,
     /// Records that failed their check.
     pub quarantined: usize,
+    /// Secrets whose rotation was tried in vain.
+    pub failing_rotations: usize,
     /// Places that failed to log in too often and are kept out.
     pub kept_out: usize,
     /// Subkeys kept for opening.
@@ -385,6 +390,10 @@ impl Metrics {
             lane_depth: make.gauge("keymill_lane_jobs", "Keys that wait to be made."),
             buffered: make.gauge("keymill_buffered_bytes", "Bytes of requests and answers held."),
             keys: make.gauge("keymill_keys", "Customer master keys."),
+            failing_rotations: make.gauge(
+                "keymill_secrets_failing_rotation",
+                "Secrets whose rotation was tried in vain and is tried again: their current values stay.",
+            ),
             quarantined: make.gauge(
                 "keymill_quarantined_records",
                 "Stored records that failed their check and are refused.",
@@ -469,6 +478,11 @@ impl Metrics {
                 let of = |outcome| work.with_label_values(&[instance.as_str(), outcome]);
                 OverQuotaSeries { admitted: of("admitted"), refused: of("refused"), shed: of("shed") }
             },
+            rotations: make.counters(
+                "keymill_secret_rotations_total",
+                "Rotations of secrets, by the kind of rotator: rotated to a new current version, and tries that failed.",
+                &["kind", "outcome"],
+            ),
             connections: {
                 let connections = make.keep(
                     IntGaugeVec::new(Opts::new("keymill_connections", "Open connections."), &["frontend"])
@@ -544,6 +558,7 @@ impl Metrics {
         s.lane_depth.set(sample.lane_depth as i64);
         s.buffered.set(sample.buffered as i64);
         s.keys.set(sample.keys as i64);
+        s.failing_rotations.set(sample.failing_rotations as i64);
         s.quarantined.set(sample.quarantined as i64);
         s.kept_out.set(sample.kept_out as i64);
         s.subkeys.set(sample.subkeys as i64);

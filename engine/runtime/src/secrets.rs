@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use keymill_core::access::KeyPolicy;
 use keymill_core::id::{CmkId, SecretName};
-use keymill_core::secret::Secret;
+use keymill_core::secret::{Rotation, Secret};
 use keymill_core::time::Timestamp;
 use parking_lot::RwLock;
 
@@ -26,6 +26,10 @@ pub struct Secrets {
     all: RwLock<BTreeMap<SecretName, Arc<SecretEntry>>>,
     /// Those that wait for their deletion.
     ending: RwLock<BTreeSet<SecretName>>,
+    /// Those that are rotated by themselves, or whose rotation is under way.
+    rotated: RwLock<BTreeSet<SecretName>>,
+    /// Those whose rotation was tried in vain.
+    failing: RwLock<BTreeSet<SecretName>>,
     /// Of those that have one of their own, for decisions.
     policies: RwLock<HashMap<SecretName, KeyPolicy>>,
     /// The CMK of those that name none.
@@ -70,12 +74,34 @@ impl Secrets {
         entries.filter(|entry| entry.secret.delete_at.is_some_and(|at| at <= now)).collect()
     }
 
+    /// Returns those that are rotated by themselves, or whose rotation is under way.
+    pub(crate) fn rotated(&self) -> Vec<Arc<SecretEntry>> {
+        self.rotated.read().iter().filter_map(|name| self.secret(name)).collect()
+    }
+
+    /// Returns how many there are whose rotation was tried in vain, and is not done yet.
+    pub fn failing(&self) -> usize {
+        self.failing.read().len()
+    }
+
+    fn note_rotation(&self, name: &SecretName, rotation: Option<&Rotation>) {
+        let note = |set: &RwLock<BTreeSet<SecretName>>, is_of: bool| match is_of {
+            true => drop(set.write().insert(name.clone())),
+            false if set.read().contains(name) => drop(set.write().remove(name)),
+            false => {}
+        };
+        let is_at_work = |rotation: &Rotation| rotation.interval.is_some() || rotation.pending.is_some();
+        note(&self.rotated, rotation.is_some_and(is_at_work));
+        note(&self.failing, rotation.is_some_and(|rotation| rotation.trouble.is_some()));
+    }
+
     pub(crate) fn put(&self, entry: SecretEntry) -> Arc<SecretEntry> {
         let (name, entry) = (entry.secret.name.clone(), Arc::new(entry));
         match entry.secret.delete_at {
             Some(_) => drop(self.ending.write().insert(name.clone())),
             None => drop(self.ending.write().remove(&name)),
         }
+        self.note_rotation(&name, entry.secret.rotation.as_deref());
         // Before the secret itself: nobody finds it without its policy.
         match &entry.secret.policy {
             Some(policy) => drop(self.policies.write().insert(name.clone(), policy.clone())),
@@ -87,6 +113,7 @@ impl Secrets {
 
     pub(crate) fn remove(&self, name: &SecretName) {
         self.ending.write().remove(name);
+        self.note_rotation(name, None);
         self.all.write().remove(name);
         self.policies.write().remove(name);
     }

@@ -38,6 +38,7 @@ use crate::pool::chunk::Chunk;
 use crate::pool::{MAX_CHUNK, Pool};
 use crate::quota::Quotas;
 use crate::records;
+use crate::rotation::RotationQueue;
 use crate::snapshot::Published;
 use crate::work::Fault;
 use crate::work::Served;
@@ -73,6 +74,8 @@ pub(crate) struct Shared {
     pub(crate) quotas: Quotas,
     /// Logins that failed, and who logged in.
     pub(crate) logins: Logins,
+    /// Rotations that wait for a thread.
+    pub(crate) rotations: RotationQueue,
     /// Bytes of requests and answers held over all connections.
     pub(crate) buffered: Arc<AtomicUsize>,
     pub(crate) request_ids: RequestIds,

@@ -1,11 +1,13 @@
 //! The one place that names every plugin: from the `kind` of a configuration to what opens it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use keymill_core::seam::audit::AuditLog;
 use keymill_core::seam::auth::Authenticator;
 use keymill_core::seam::provider::CryptoProvider;
+use keymill_core::seam::rotator::Rotator;
 use keymill_core::seam::store::Store;
 
 /// Tokens: `tokens.rs` opens them by the configuration, and the commands of `hsm` drive the plugin itself.
@@ -13,7 +15,11 @@ pub(crate) use keymill_provider_pkcs11 as pkcs11;
 /// Tokens whose module is in a process of its own.
 pub(crate) use keymill_provider_worker as worker;
 
-use crate::config::{AuditConfig, AuditKind, Config, ProviderConfig, ProviderKind, StoreConfig, StoreKind};
+use keymill_runtime::Rotators;
+
+use crate::config::{
+    AuditConfig, AuditKind, Config, ProviderConfig, ProviderKind, RotatorSection, StoreConfig, StoreKind,
+};
 use crate::failure::{Failure, Result};
 
 /// Opens the store.
@@ -58,6 +64,22 @@ pub(crate) fn provider(config: &ProviderConfig) -> Result<Arc<dyn CryptoProvider
             Ok(Arc::new(provider))
         }
     }
+}
+
+/// Opens the rotators, by their names.
+pub(crate) fn rotators(sections: &BTreeMap<String, RotatorSection>) -> Result<Rotators> {
+    let mut rotators = Rotators::default();
+    for (name, section) in sections {
+        let place = format!("rotators.{name}");
+        let rotator: Arc<dyn Rotator> = match section {
+            RotatorSection::Password(section) => {
+                let options = keymill_rotate_password::Config { passwords: section.passwords() };
+                Arc::new(keymill_rotate_password::open(options).map_err(Failure::because(&place))?)
+            }
+        };
+        rotators.add(name.parse().map_err(Failure::because(&place))?, rotator);
+    }
+    Ok(rotators)
 }
 
 /// Makes every authenticator; which scheme a caller uses is the caller's choice.

@@ -24,6 +24,9 @@ pub fn create_secret<'a>(secret: &str, version: &str, value: &'a str) -> CreateS
         secret_data: SecretText::from(value),
         secret_data_type: None,
         secret_type: None,
+        extended_config: None,
+        enable_automatic_rotation: None,
+        rotation_interval: None,
         encryption_key_id: None,
         description: None,
         tags: None,
@@ -100,6 +103,7 @@ impl Caller {
             secret_name: name(secret).into(),
             version_id: version.map(|version| version.parse().expect("the test's version is valid")),
             version_stage: stage.map(|stage| stage.parse().expect("the test's stage is valid")),
+            fetch_extended_config: None,
             timeout_ms: None,
         };
         self.ask(
@@ -173,7 +177,12 @@ impl Caller {
     pub fn update_secret(&mut self, secret: &str, description: &str) -> Answered<()> {
         let description = Some(description.to_owned());
         self.ask(
-            UpdateSecretRequest { secret_name: name(secret).into(), description, timeout_ms: None },
+            UpdateSecretRequest {
+                secret_name: name(secret).into(),
+                description,
+                extended_config: None,
+                timeout_ms: None,
+            },
             |_| (),
         )
     }

@@ -116,6 +116,8 @@ impl Role {
                             | UpdateSecretVersionStage
                             | DeleteSecret
                             | RestoreSecret
+                            | RotateSecret
+                            | UpdateSecretRotationPolicy
                             | GetRandomPassword
                             | TagResource
                             | UntagResource

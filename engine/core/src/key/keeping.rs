@@ -22,13 +22,7 @@ impl RotationInterval {
     /// `InvalidParameter` for another form, and outside 7 to 730 days.
     pub fn parse(text: &str) -> Result<Self> {
         let invalid = |why: String| Error::new(ErrorKind::InvalidParameter, why);
-        let units = [('d', DAY_S), ('h', 3_600), ('m', 60), ('s', 1)];
-        let read = units.into_iter().find_map(|(unit, seconds)| {
-            let digits =
-                text.strip_suffix(unit).filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))?;
-            digits.parse::<u64>().ok()?.checked_mul(seconds)
-        });
-        let seconds = read.ok_or_else(|| invalid("RotationInterval is a number and d, h, m or s".into()))?;
+        let seconds = interval_seconds(text)?;
         let days = limit::ROTATION_DAYS;
         match (days.start() * DAY_S..=days.end() * DAY_S).contains(&seconds) {
             true => Ok(Self(seconds)),
@@ -40,6 +34,20 @@ impl RotationInterval {
     pub fn duration(self) -> std::time::Duration {
         std::time::Duration::from_secs(self.0)
     }
+}
+
+/// Reads `<integer>d`, `h`, `m` or `s`, whatever its length.
+///
+/// # Errors
+/// `InvalidParameter` for another form.
+pub(crate) fn interval_seconds(text: &str) -> Result<u64> {
+    let units = [('d', DAY_S), ('h', 3_600), ('m', 60), ('s', 1)];
+    let read = units.into_iter().find_map(|(unit, seconds)| {
+        let digits = text.strip_suffix(unit).filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))?;
+        digits.parse::<u64>().ok()?.checked_mul(seconds)
+    });
+    let why = "RotationInterval is a number and d, h, m or s";
+    read.ok_or_else(|| Error::new(ErrorKind::InvalidParameter, why))
 }
 
 impl Serialize for RotationInterval {

@@ -191,6 +191,8 @@ catalogue! { <'a>
     UpdateSecretVersionStage: Management(UpdateSecretVersionStageRequest) -> UpdateSecretVersionStageReply;
     DeleteSecret: Management(DeleteSecretRequest) -> DeleteSecretReply;
     RestoreSecret: Management(RestoreSecretRequest) -> RestoreSecretReply;
+    RotateSecret: Management(RotateSecretRequest) -> RotateSecretReply;
+    UpdateSecretRotationPolicy: Management(UpdateSecretRotationPolicyRequest) -> UpdateSecretRotationPolicyReply;
     GetSecretPolicy: Read(GetSecretPolicyRequest) -> GetSecretPolicyReply;
     SetSecretPolicy: Management(SetSecretPolicyRequest) -> SetSecretPolicyReply;
     GetRandomPassword: Data(GetRandomPasswordRequest) -> GetRandomPasswordReply<'a>;

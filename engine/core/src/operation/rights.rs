@@ -28,6 +28,8 @@ impl Operation {
                 | UpdateSecretVersionStage
                 | DeleteSecret
                 | RestoreSecret
+                | RotateSecret
+                | UpdateSecretRotationPolicy
                 | GetRandomPassword
                 | GetSecretPolicy
                 | SetSecretPolicy
@@ -88,6 +90,8 @@ impl Operation {
                 | UpdateSecretVersionStage
                 | DeleteSecret
                 | RestoreSecret
+                | RotateSecret
+                | UpdateSecretRotationPolicy
                 | GetSecretPolicy
                 | SetSecretPolicy
                 | TagResource

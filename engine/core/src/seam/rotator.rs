@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
+
 use crate::Sensitive;
 use crate::error::Result;
 use crate::id::{SecretName, SecretVersionId};
@@ -50,16 +52,18 @@ pub trait Rotator: Send + Sync {
 }
 
 /// What a rotation of a secret is to be like, as its `ExtendedConfig` says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RotationSettings {
     /// How accounts take turns; the rotator's own way if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strategy: Option<RotationStrategy>,
     /// Text of the caller's own, some of which a rotator may read.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub custom: BTreeMap<String, String>,
 }
 
 /// How accounts take turns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RotationStrategy {
     /// One account gets another password: who holds the one before is refused from then on.
     SingleUser,
@@ -83,7 +87,7 @@ pub struct Turn<'t> {
     pub version: &'t SecretVersionId,
     /// What the secret asks for.
     pub settings: &'t RotationSettings,
-    /// The value that is current when the rotation begins.
+    /// The value that is current until the pending one is: to finish, the one that was.
     pub current: &'t Sensitive,
     /// The value before that, where there is one still.
     pub previous: Option<&'t Sensitive>,

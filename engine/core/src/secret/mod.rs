@@ -1,12 +1,21 @@
 //! Secrets: credentials of a customer's, kept in versions. Stages are labels, and each points to one version; `ACSCurrent` points to one at
 //! any time, and `ACSPrevious` to the one that it left. What a change makes of a secret is a pure rule.
 
+pub mod extended;
+mod generated;
+mod interval;
 mod password;
+mod rotation;
 mod stage;
 
 use serde::{Deserialize, Serialize};
 
+pub use generated::Generated;
+pub use interval::SecretInterval;
 pub use password::{PasswordRules, password};
+pub use rotation::{
+    BackOff, Due, Left, Pending, Rotation, RotationTold, Step, Trouble, next_rotation, no_rotator,
+};
 
 use crate::access::KeyPolicy;
 use crate::context::EncryptionContext;
@@ -14,7 +23,7 @@ use crate::error::{Error, ErrorKind, Limit, Result};
 use crate::id::{AccessKeyId, CmkId, InstanceId, SecretName, SecretVersionId, VersionStage};
 use crate::key::Tags;
 use crate::limit;
-use crate::operation::SecretDataType;
+use crate::operation::{SecretDataType, SecretType};
 use crate::time::Timestamp;
 
 /// A secret, without its values.
@@ -22,6 +31,12 @@ use crate::time::Timestamp;
 pub struct Secret {
     /// Its name.
     pub name: SecretName,
+    /// What it is of.
+    #[serde(default)]
+    pub secret_type: SecretType,
+    /// How it is rotated, where it has a rotator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<Box<Rotation>>,
     /// The CMK that its values are sealed under.
     pub cmk: CmkId,
     /// Free text.
@@ -155,12 +170,19 @@ impl Secret {
         }
     }
 
-    /// Puts a version. Beyond ten the oldest one goes to which no stage points.
+    /// Puts a version as a caller asks for it. Beyond ten the oldest one goes to which no stage points.
     ///
     /// # Errors
     /// `ResourceExists` for a name that another version has, `LimitExceeded` where stages point to all the others, or there would be too
-    /// many; `InvalidParameter` for stages that exclude each other.
+    /// many; `InvalidParameter` for stages that exclude each other, or are of rotations.
     pub fn put(&mut self, new: NewVersion, now: Timestamp) -> Result<Put> {
+        for stage in &new.stages {
+            self.check_by_hand(stage, &new.id)?;
+        }
+        self.keep(new, now)
+    }
+
+    fn keep(&mut self, new: NewVersion, now: Timestamp) -> Result<Put> {
         self.check_alive()?;
         let NewVersion { id, data_type, stages, mark } = new;
         let stages = stage::wanted(stages)?;
@@ -245,6 +267,8 @@ pub(crate) mod tests {
     pub(crate) fn secret() -> Secret {
         Secret {
             name: "orders".parse().unwrap(),
+            secret_type: SecretType::Generic,
+            rotation: None,
             cmk: CmkId::from_bytes([1; 16]),
             description: String::new(),
             tags: Tags::new(),

@@ -8,6 +8,8 @@ use crate::time::Timestamp;
 
 pub(super) const CURRENT: &str = "ACSCurrent";
 pub(super) const PREVIOUS: &str = "ACSPrevious";
+/// Of the version of a rotation under way.
+pub(super) const PENDING: &str = "ACSPending";
 
 /// Returns the stages that a new version is to have, in order and each once.
 pub(super) fn wanted(mut stages: Vec<VersionStage>) -> Result<Vec<VersionStage>> {
@@ -48,7 +50,7 @@ impl Secret {
     }
 
     /// Takes a stage away from where it points, and returns that.
-    fn unpoint(&mut self, stage: &VersionStage) -> Option<SecretVersionId> {
+    pub(super) fn unpoint(&mut self, stage: &VersionStage) -> Option<SecretVersionId> {
         let holder = self.versions.iter_mut().find(|version| version.stages.contains(stage))?;
         holder.stages.retain(|other| other != stage);
         Some(holder.id.clone())
@@ -63,7 +65,8 @@ impl Secret {
 
     /// Checks that there are not too many stages.
     pub(super) fn check_stages(&self) -> Result<()> {
-        let stages: usize = self.versions.iter().map(|version| version.stages.len()).sum();
+        let stages = self.versions.iter().flat_map(|version| &version.stages);
+        let stages = stages.filter(|stage| stage.as_str() != PENDING).count();
         // The two that every secret has are not the caller's.
         if stages <= limit::SECRET_STAGES + 2 {
             return Ok(());
@@ -97,6 +100,11 @@ impl Secret {
                 ));
             }
             _ => {}
+        }
+        match (to, from) {
+            (Some(to), _) => self.check_by_hand(stage, to)?,
+            (None, Some(from)) if stage.as_str() == PENDING => return self.give_up_rotation(from, now),
+            (None, _) => {}
         }
         let absent =
             || Error::new(ErrorKind::ResourceNotFound, "the specified version of the secret is not found");

@@ -5,12 +5,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use keymill_core::audit::{Outcome, RecordStamp};
 use keymill_core::error::{Error, Result};
 use keymill_core::seam::store::{Path, Revision, StoreError, Write};
 use keymill_crypto::audit::{ChainHead, Note};
 
-use crate::audit::{AuditMessage, ManagementChain, ManagementRecord, TimerTouch};
+use crate::audit::{AuditMessage, ManagementChain, ManagementRecord, TimerRecord, TimerTouch};
 use crate::gate::Gate;
 use crate::records::{self, Kind};
 use crate::shared::Shared;
@@ -101,9 +100,7 @@ impl AuditActor {
                         records.push(record);
                         waiting.push(reply);
                     }
-                    AuditMessage::Timer { operation, rule, touch, writes } => {
-                        records.push(self.of_timer(operation, rule, touch, writes));
-                    }
+                    AuditMessage::Timer(record) => records.push(self.of_timer(*record)),
                     AuditMessage::ClockJump { from, to } => {
                         self.chain.chain.note(&Note::ClockJump { from, to });
                     }
@@ -153,25 +150,20 @@ impl AuditActor {
         }
     }
 
-    fn of_timer(
-        &self,
-        operation: &'static str,
-        rule: &'static str,
-        touch: TimerTouch,
-        writes: Vec<RecordStamp>,
-    ) -> Box<ManagementRecord> {
+    fn of_timer(&self, record: TimerRecord) -> Box<ManagementRecord> {
+        let TimerRecord { frontend, by, operation, rule, outcome, touch, writes } = record;
         let (keys, secrets) = match touch {
             TimerTouch::Key(key) => (vec![key], Vec::new()),
             TimerTouch::Secret(secret) => (Vec::new(), vec![secret]),
         };
         Box::new(ManagementRecord {
             request: self.shared.request_ids.next(),
-            principal: None,
+            principal: by.map(Arc::new),
             source: None,
-            frontend: "timer",
+            frontend,
             operation,
-            outcome: Outcome::Done,
-            rule: rule.into(),
+            outcome,
+            rule,
             keys,
             secrets,
             served: Served::default(),

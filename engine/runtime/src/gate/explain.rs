@@ -126,6 +126,8 @@ fn about(operation: Operation) -> Resource<'static> {
         | UpdateSecretVersionStage
         | DeleteSecret
         | RestoreSecret
+        | RotateSecret
+        | UpdateSecretRotationPolicy
         | GetSecretPolicy
         | SetSecretPolicy => Resource::Secrets,
         DescribeLimits

@@ -66,7 +66,7 @@ pub(super) fn asks_for_secret(filters: &[KeyFilter], secret: &Secret) -> bool {
         "Description" => secret.description.starts_with(value),
         "TagKey" => secret.tags.contains_key(value),
         "TagValue" => secret.tags.values().any(|of_tag| of_tag == value),
-        "SecretType" => value == "Generic",
+        "SecretType" => secret.secret_type.name() == value,
         "Creator" => secret.creator.as_str() == value,
         // None is of an instance.
         _ => false,

@@ -330,6 +330,9 @@ impl Gate {
                 let changed = actors.keyring(ChangeSecret { name, change }).await?;
                 Ok(done(reply(&changed.value.secret, request_id), changed))
             }
+            Plan::RotateSecret { name, version } => {
+                self.rotate_secret(call, actors, (name, version), deadline).await
+            }
             Plan::EndSecret { name } => {
                 let changed = actors.keyring(EndSecret { name: name.clone() }).await?;
                 let planned_delete_time = self.now();

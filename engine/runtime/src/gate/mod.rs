@@ -13,6 +13,7 @@ mod parameters;
 mod plan;
 mod read;
 mod role;
+mod rotation;
 mod secret;
 mod share;
 
@@ -369,6 +370,7 @@ impl Gate {
             buffered: shared.buffered.load(Ordering::Relaxed),
             keys: shared.keyring.len(),
             quarantined: shared.quarantined,
+            failing_rotations: shared.keyring.secrets.failing(),
             kept_out: shared.logins.kept_out(self.steady_ms()),
             subkeys: shared.subkeys.len(),
             subkey_counts: [shared.subkeys.hits(), shared.subkeys.misses(), shared.subkeys.evictions()],

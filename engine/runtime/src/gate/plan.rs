@@ -2,7 +2,9 @@
 
 use keymill_core::access::{AccessChange, Grant, KeyPolicy, Resource};
 use keymill_core::error::{Error, ErrorKind, Limit, Result};
-use keymill_core::id::{AccessKeyId, AliasName, CmkId, DataKeyName, KeyRef, RequestId, SecretName};
+use keymill_core::id::{
+    AccessKeyId, AliasName, CmkId, DataKeyName, KeyRef, RequestId, SecretName, SecretVersionId,
+};
 use keymill_core::key::{
     BulkMode, Fallback, KeyChange, KeySpec, KeyUsage, Origin, ProtectionLevel, RotationInterval, Tags,
     WrappingAlgorithm,
@@ -96,6 +98,10 @@ pub(super) enum Plan {
     },
     EndSecret {
         name: SecretName,
+    },
+    RotateSecret {
+        name: SecretName,
+        version: SecretVersionId,
     },
     MakeDataKey(WantedDataKey),
     RemoveDataKey {
@@ -375,6 +381,8 @@ impl Gate {
             Request::UpdateSecretVersionStage(r) => self.plan_stage(job, r),
             Request::DeleteSecret(r) => self.plan_secret_end(job, &r),
             Request::RestoreSecret(r) => self.plan_restore(job, &r),
+            Request::RotateSecret(r) => self.plan_rotation(job, r),
+            Request::UpdateSecretRotationPolicy(r) => self.plan_rotation_policy(job, r),
             Request::CreateAccessKey(r) => {
                 self.require(job, Operation::CreateAccessKey, Resource::AccessKeys)?;
                 self.check_grants(job, &r.grants)?;

@@ -8,12 +8,13 @@ use keymill_core::Sensitive;
 use keymill_core::access::{Decision, Question, Resource, decide, default_document};
 use keymill_core::audit::SecretTouch;
 use keymill_core::error::{Error, ErrorKind, Result};
-use keymill_core::id::{CmkId, RequestId, SecretName, SecretRef, SecretVersionId};
+use keymill_core::id::{CmkId, RequestId, SecretName, SecretRef, SecretVersionId, VersionStage};
 use keymill_core::key::{AutomaticRotation, KeySpec, KeyUsage, Tags};
 use keymill_core::limit;
 use keymill_core::operation::*;
+use keymill_core::seam::rotator::FirstValue;
 use keymill_core::secret::{
-    NewVersion, PasswordRules, Put, Secret, SecretVersion, context_of_secret, password,
+    NewVersion, PasswordRules, Put, RotationTold, Secret, SecretVersion, context_of_secret, password,
 };
 use keymill_crypto::random;
 use keymill_crypto::record::tag_of;
@@ -40,8 +41,8 @@ pub(super) struct WantedSecret {
     create: Option<NewSecret>,
     /// The CMK that is asked for; that of the secret, or of secrets that name none, if absent.
     cmk: Option<CmkId>,
-    version: NewVersion,
-    value: Sensitive,
+    /// Put one after the other: the answer is of the last.
+    versions: Vec<(NewVersion, Sensitive)>,
 }
 
 impl Gate {
@@ -71,15 +72,26 @@ impl Gate {
         }
         let version = secret.asked(r.version_id.as_ref(), r.version_stage.as_ref())?.clone();
         note(job, &name, Some(&version.id));
-        let shared = &self.0.shared;
+        self.open_version(job, &entry, version)?;
+        if let Some(named) = &mut job.secret {
+            named.secret_type = secret.secret_type;
+            named.rotation = self.told_of_rotation(secret);
+            named.fetch_extended = r.fetch_extended_config.unwrap_or(false);
+        }
+        Ok(())
+    }
+
+    /// Makes a job the opening of a version.
+    fn open_version(&self, job: &mut Job, entry: &SecretEntry, version: SecretVersion) -> Result<()> {
+        let (shared, secret) = (&self.0.shared, &entry.secret);
         let cmk =
             shared.keyring.cmk(&secret.cmk).ok_or_else(|| match shared.keyring.quarantined(&secret.cmk) {
                 Some(why) => Error::new(ErrorKind::Quarantined, why),
                 None => Error::new(ErrorKind::KeyNotFound, "the CMK of the secret is gone"),
             })?;
         shared.check_usable(&cmk.cmk)?;
-        let blob = self.sealed_value(&name, &version)?;
-        let context = context_of_secret(&shared.config.instance, &name, &version.id);
+        let blob = self.sealed_value(&secret.name, &version)?;
+        let context = context_of_secret(&shared.config.instance, &secret.name, &version.id);
         let contexts = common(job, Some(context));
         // At once: a buffer that grows leaves copies of opened texts behind.
         job.sheet.reserve(blob.len());
@@ -94,11 +106,34 @@ impl Gate {
             index: Vec::with_capacity(1),
             max_item_bytes: limit::SECRET_BYTES,
         });
-        job.secret = Some(Box::new(NamedSecret {
-            touch: SecretTouch { name, version: Some(version.id.clone()) },
-            version: Some(version),
-        }));
+        let touch = SecretTouch { name: secret.name.clone(), version: Some(version.id.clone()) };
+        job.secret = Some(Box::new(NamedSecret { version: Some(version), ..NamedSecret::of(touch) }));
         Ok(())
+    }
+
+    /// Opens the value of a version, for whoever keeps it to itself; the use of the CMK has its own record. Blocks.
+    pub(super) fn open_now(
+        &self,
+        call: Call,
+        entry: &SecretEntry,
+        version: &SecretVersion,
+        deadline: Instant,
+    ) -> Result<Sensitive> {
+        let unopened = Task::Refused(Error::internal("no task"));
+        let job = Job::new(call, Some(Operation::GetSecretValue), unopened);
+        let mut job = Box::new(Job { deadline, sheet: Sheet::plain(None), ..job });
+        self.open_version(&mut job, entry, version.clone())?;
+        let mut finished = self.perform(job)?;
+        finished.result?;
+        let value = finished.sheet.item(0).map(Sensitive::copied);
+        finished.sheet.wipe();
+        value.ok_or_else(|| Error::internal("a value was not opened"))
+    }
+
+    /// Returns what is told of the rotation of a secret, where it has a rotator.
+    fn told_of_rotation(&self, secret: &Secret) -> Option<RotationTold> {
+        let rotation = secret.rotation.as_ref()?;
+        secret.rotation_told(self.0.shared.config.rotators.get(&rotation.rotator).is_some())
     }
 
     /// Reads the sealed value of a version from the store, which is not trusted: the record of the secret knows its tag.
@@ -137,8 +172,12 @@ impl Gate {
             let why = "SecretName: names from acs/ on are for the secrets of other services";
             return Err(Error::new(ErrorKind::InvalidParameter, why));
         }
-        r.secret_type.unwrap_or_default().check()?;
+        let secret_type = r.secret_type.unwrap_or_default();
+        secret_type.check()?;
         let value = r.secret_data.into_value()?;
+        let extended = r.extended_config.as_deref();
+        let (enable, interval) = (r.enable_automatic_rotation, r.rotation_interval);
+        let rotation = self.rotation_of_new(secret_type, extended, enable, interval)?;
         let description = describe(r.description.unwrap_or_default())?;
         let pairs = r.tags.unwrap_or_default().into_iter().map(|tag| (tag.tag_key, tag.tag_value));
         let tags: Tags = tags(pairs.collect())?.into_iter().collect();
@@ -168,15 +207,29 @@ impl Gate {
         };
         let creator = (*job.call.principal.access_key).clone();
         let data_type = r.secret_data_type.unwrap_or_default();
-        let version = self.new_version(&name, r.version_id, data_type, &value);
-        let create = Some(NewSecret { description, tags, policy, creator });
-        Ok(Plan::PutSecret(Box::new(WantedSecret { name, create, cmk, version, value })))
+        let first = match &rotation {
+            None => FirstValue { current: value, previous: None },
+            Some(rotation) => {
+                let rotator = self.rotator_for(job, &name, &rotation.rotator)?;
+                rotator.admit(&rotation.settings, &value)?
+            }
+        };
+        let mut versions = Vec::with_capacity(2);
+        if let Some(value) = first.previous {
+            let id = SecretVersionId::from_random(random::array()?);
+            let version = self.new_version(&name, id, data_type, &value);
+            versions.push((NewVersion { stages: vec![VersionStage::previous()], ..version }, value));
+        }
+        versions.push((self.new_version(&name, r.version_id, data_type, &first.current), first.current));
+        let create = Some(NewSecret { secret_type, rotation, description, tags, policy, creator });
+        Ok(Plan::PutSecret(Box::new(WantedSecret { name, create, cmk, versions })))
     }
 
     pub(super) fn plan_value(&self, job: &mut Job, r: PutSecretValueRequest<'_>) -> Result<Plan> {
         let SecretRef(name) = r.secret_name;
         let entry = self.find_secret(job, &name, Operation::PutSecretValue)?;
         note(job, &name, Some(&r.version_id));
+        entry.secret.secret_type.check_put()?;
         let value = r.secret_data.into_value()?;
         let data_type = r.secret_data_type.unwrap_or_default();
         let mut version = self.new_version(&name, r.version_id, data_type, &value);
@@ -184,10 +237,15 @@ impl Gate {
         // Before anything is sealed for it; the keyring asks again.
         entry.secret.clone().put(version.clone(), self.now())?;
         let cmk = Some(entry.secret.cmk);
-        Ok(Plan::PutSecret(Box::new(WantedSecret { name, create: None, cmk, version, value })))
+        Ok(Plan::PutSecret(Box::new(WantedSecret {
+            name,
+            create: None,
+            cmk,
+            versions: vec![(version, value)],
+        })))
     }
 
-    fn new_version(
+    pub(super) fn new_version(
         &self,
         name: &SecretName,
         id: SecretVersionId,
@@ -201,14 +259,15 @@ impl Gate {
     pub(super) fn plan_secret_description(&self, job: &mut Job, r: UpdateSecretRequest) -> Result<Plan> {
         let SecretRef(name) = r.secret_name;
         let entry = self.find_secret(job, &name, Operation::UpdateSecret)?;
-        let description = match r.description {
-            Some(description) => describe(description)?,
-            None => entry.secret.description.clone(),
-        };
+        let description = r.description.map(describe).transpose()?;
+        let custom = r.extended_config.and_then(|extended| extended.custom_data);
+        if let (Some(_), Some(rotation)) = (&custom, &entry.secret.rotation) {
+            self.rotator_for(job, &name, &rotation.rotator)?;
+        }
         let reply: SecretReply = |secret, request_id| {
             Reply::UpdateSecret(UpdateSecretReply { secret_name: secret.name.clone(), request_id })
         };
-        Ok(Plan::ChangeSecret { name, change: SecretChange::Describe(description), reply })
+        Ok(Plan::ChangeSecret { name, change: SecretChange::Describe { description, custom }, reply })
     }
 
     pub(super) fn plan_secret_policy(&self, job: &mut Job, r: SetSecretPolicyRequest) -> Result<Plan> {
@@ -324,11 +383,12 @@ impl Gate {
         &self,
         call: &Call,
         actors: &Owners<'_>,
-        WantedSecret { name, create, cmk, version, value }: WantedSecret,
+        WantedSecret { name, create, cmk, versions }: WantedSecret,
         deadline: Instant,
     ) -> Result<Done> {
         let request_id = call.request_id;
         if create.is_none()
+            && let [(version, _)] = &versions[..]
             && let Some(entry) = self.0.shared.keyring.secrets.secret(&name)
             && entry.secret.clone().put(version.clone(), self.now())? == Put::Same
         {
@@ -338,19 +398,32 @@ impl Gate {
             Some(cmk) => cmk,
             None => self.secret_cmk(call, deadline).await?,
         };
-        let blob = self.seal_value(call, cmk, (&name, &version.id), value, deadline).await?;
-        let (is_new, id) = (create.is_some(), version.id.clone());
-        let changed = actors.keyring(PutSecret { name, create, cmk, version, blob }).await?;
+        let is_new = create.is_some();
+        let last = versions.last().map(|(version, _)| version.id.clone());
+        let id = last.ok_or_else(|| Error::internal("no version is to be put"))?;
+        let mut sealed = Vec::with_capacity(versions.len());
+        for (version, value) in versions {
+            let blob = self.seal_value(call, cmk, (&name, &version.id), value, deadline).await?;
+            sealed.push((version, blob));
+        }
+        let changed = actors.keyring(PutSecret { name, create, cmk, versions: sealed }).await?;
         let secret = &changed.value.secret;
         let reply = match is_new {
-            true => Reply::CreateSecret(CreateSecretReply {
-                secret_name: secret.name.clone(),
-                arn: self.secret_arn(&secret.name),
-                version_id: id,
-                secret_type: SecretType::Generic,
-                automatic_rotation: AutomaticRotation::Disabled,
-                request_id,
-            }),
+            true => {
+                let told = self.told_of_rotation(secret);
+                let told = told.as_ref();
+                Reply::CreateSecret(CreateSecretReply {
+                    secret_name: secret.name.clone(),
+                    arn: self.secret_arn(&secret.name),
+                    version_id: id,
+                    secret_type: secret.secret_type,
+                    automatic_rotation: told.map_or(AutomaticRotation::Disabled, |told| told.automatic),
+                    rotation_interval: told.and_then(|told| told.interval),
+                    next_rotation_date: told.and_then(|told| told.next_at),
+                    extended_config: told.map(|told| told.extended.clone()),
+                    request_id,
+                })
+            }
             false => put_reply(secret, &id, request_id),
         };
         Ok(done(reply, changed))
@@ -392,6 +465,23 @@ impl Gate {
         value: Sensitive,
         deadline: Instant,
     ) -> Result<Vec<u8>> {
+        let (gate, call, name, version) = (self.clone(), call.clone(), name.clone(), version.clone());
+        // A desk waits for its token on the thread that it is on.
+        let sealed = tokio::task::spawn_blocking(move || {
+            gate.seal_now(&call, cmk, (&name, &version), value, deadline)
+        });
+        sealed.await.map_err(|_| Error::internal("the sealing of a value was cut off"))?
+    }
+
+    /// The same, on the thread that calls. Blocks.
+    pub(super) fn seal_now(
+        &self,
+        call: &Call,
+        cmk: CmkId,
+        (name, version): (&SecretName, &SecretVersionId),
+        value: Sensitive,
+        deadline: Instant,
+    ) -> Result<Vec<u8>> {
         let shared = &self.0.shared;
         let gone = || Error::new(ErrorKind::KeyNotFound, "the CMK of the secret is gone");
         let to = self.sealing_under(shared.keyring.cmk(&cmk).ok_or_else(gone)?)?;
@@ -405,14 +495,11 @@ impl Gate {
         let job = Job {
             deadline,
             sheet: Sheet::plain(None),
-            secret: Some(Box::new(NamedSecret { touch, version: None })),
+            secret: Some(Box::new(NamedSecret::of(touch))),
             task: Task::Seal { to, contexts, what, done: 0 },
             ..job
         };
-        let gate = self.clone();
-        // A desk waits for its token on the thread that it is on.
-        let performed = tokio::task::spawn_blocking(move || gate.perform(Box::new(job))).await;
-        let finished = performed.map_err(|_| Error::internal("the sealing of a value was cut off"))??;
+        let finished = self.perform(Box::new(job))?;
         finished.result?;
         let sealed = finished.sheet.item(0).ok_or_else(|| Error::internal("a value was not sealed"))?;
         Ok(sealed.to_vec())
@@ -422,13 +509,19 @@ impl Gate {
         let SecretRef(name) = r.secret_name;
         let entry = self.find_secret(job, &name, Operation::DescribeSecret)?;
         let secret = &entry.secret;
+        let told = self.told_of_rotation(secret);
+        let told = told.as_ref();
         Ok(Reply::DescribeSecret(DescribeSecretReply {
             arn: self.secret_arn(&name),
             secret_name: name,
-            secret_type: SecretType::Generic,
+            secret_type: secret.secret_type,
             description: secret.description.clone(),
             encryption_key_id: secret.cmk,
-            automatic_rotation: AutomaticRotation::Disabled,
+            automatic_rotation: told.map_or(AutomaticRotation::Disabled, |told| told.automatic),
+            rotation_interval: told.and_then(|told| told.interval),
+            next_rotation_date: told.and_then(|told| told.next_at),
+            last_rotation_date: told.and_then(|told| told.last_at),
+            extended_config: told.map(|told| told.extended.clone()),
             create_time: secret.created_at,
             update_time: secret.updated_at,
             planned_delete_time: secret.delete_at,
@@ -465,7 +558,7 @@ impl Gate {
         let fetch_tags = r.fetch_tags.unwrap_or(false);
         let row = |entry: Arc<SecretEntry>| SecretRow {
             secret_name: entry.secret.name.clone(),
-            secret_type: SecretType::Generic,
+            secret_type: entry.secret.secret_type,
             create_time: entry.secret.created_at,
             update_time: entry.secret.updated_at,
             planned_delete_time: entry.secret.delete_at,
@@ -515,9 +608,9 @@ impl Gate {
 }
 
 /// Has the audit name the secret, and the version where it is about one.
-fn note(job: &mut Job, name: &SecretName, version: Option<&SecretVersionId>) {
+pub(super) fn note(job: &mut Job, name: &SecretName, version: Option<&SecretVersionId>) {
     let touch = SecretTouch { name: name.clone(), version: version.cloned() };
-    job.secret = Some(Box::new(NamedSecret { touch, version: None }));
+    job.secret = Some(Box::new(NamedSecret::of(touch)));
 }
 
 fn put_reply(secret: &Secret, id: &SecretVersionId, request_id: RequestId) -> Reply<'static> {
@@ -539,7 +632,7 @@ fn tag_list(tags: &Tags) -> SecretTagList {
 }
 
 /// Draws a number below `bound`, each as likely as any other.
-fn below(bound: u32) -> Result<u32> {
+pub(super) fn below(bound: u32) -> Result<u32> {
     // What lies behind the last whole multiple would come too often.
     let fair = u32::MAX - u32::MAX % bound;
     loop {

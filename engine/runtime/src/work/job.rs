@@ -13,9 +13,9 @@ use keymill_core::error::{Error, ErrorKind};
 use keymill_core::id::{CmkId, DataKeyName, DataKeyVersionId, KeyVersionId};
 use keymill_core::key::{Fallback, KeySpec, ProtectionLevel, SignAlgorithm};
 use keymill_core::limit;
-use keymill_core::operation::{ItemError, Operation, Reply};
+use keymill_core::operation::{ItemError, Operation, Reply, SecretType};
 use keymill_core::quota::Taken;
-use keymill_core::secret::SecretVersion;
+use keymill_core::secret::{RotationTold, SecretVersion};
 
 use super::compute::Computation;
 use super::{Export, Items, MadePair, Served, Sheet, WantedPair};
@@ -73,6 +73,20 @@ pub struct NamedSecret {
     pub touch: SecretTouch,
     /// The version that is opened.
     pub version: Option<SecretVersion>,
+    /// What the secret is of.
+    pub secret_type: SecretType,
+    /// What is told of its rotation, where it has a rotator.
+    pub rotation: Option<RotationTold>,
+    /// Whether that is what it asks of it as well.
+    pub fetch_extended: bool,
+}
+
+impl NamedSecret {
+    /// Makes one of which nothing is opened.
+    pub(crate) fn of(touch: SecretTouch) -> Self {
+        let secret_type = SecretType::Generic;
+        Self { touch, version: None, secret_type, rotation: None, fetch_extended: false }
+    }
 }
 
 /// A version of a managed data key.

@@ -281,18 +281,25 @@ impl Finished {
         })
     }
 
-    fn secret(&self, NamedSecret { touch, version }: &NamedSecret) -> Reply<'_> {
+    fn secret(&self, named: &NamedSecret) -> Reply<'_> {
+        let NamedSecret { touch, version, secret_type, rotation, fetch_extended } = named;
+        let rotation = rotation.as_ref();
         let version = version.as_ref().expect("what was opened is of a version");
         let value = self.sheet.item(0).expect("a single operation without an error has its item");
         let value = std::str::from_utf8(value).expect("what is sealed as the value of a secret is text");
         Reply::GetSecretValue(GetSecretValueReply {
             secret_name: touch.name.clone(),
-            secret_type: SecretType::Generic,
+            secret_type: *secret_type,
             secret_data: SecretText::from(value),
             secret_data_type: version.data_type,
             version_id: version.id.clone(),
             version_stages: VersionStageList { version_stage: version.stages.clone() },
             create_time: version.created_at,
+            automatic_rotation: rotation.map(|told| told.automatic),
+            rotation_interval: rotation.and_then(|told| told.interval),
+            next_rotation_date: rotation.and_then(|told| told.next_at),
+            last_rotation_date: rotation.and_then(|told| told.last_at),
+            extended_config: rotation.filter(|_| *fetch_extended).map(|told| told.extended.clone()),
             request_id: self.call.request_id,
         })
     }

@@ -366,6 +366,7 @@ fn card(key: &KeyMetadata, aliases: &[AliasName]) -> Result<()> {
     let token = key.token_serial_number.as_deref().map(|serial| format!("serial number {serial}"));
     let (token, origin) = (token.unwrap_or_default(), key.origin.name());
     let rotation = match (key.automatic_rotation, key.next_rotation_date) {
+        (AutomaticRotation::Invalid, _) => "by nobody any more".to_owned(),
         (AutomaticRotation::Suspended, _) => "suspended while the key cannot be used".to_owned(),
         (_, next) => next.map(|at| at.to_string()).unwrap_or_default(),
     };

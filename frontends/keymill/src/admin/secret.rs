@@ -9,7 +9,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
 use keymill_core::id::{KeyRef, SecretName, SecretRef, SecretVersionId, VersionStage};
+use keymill_core::key::AutomaticRotation;
 use keymill_core::operation::*;
+use keymill_core::secret::SecretInterval;
 use keymill_core::{Sensitive, limit};
 use zeroize::Zeroizing;
 
@@ -41,6 +43,7 @@ enum SecretCommand {
         prefix: Option<String>,
     },
     /// Show what is known of a secret, but its values
+    #[command(visible_alias = "describe")]
     Show(Named),
     /// List the versions of a secret, also those to which no stage points
     Versions(Named),
@@ -58,6 +61,10 @@ enum SecretCommand {
     Delete(DeleteArgs),
     /// Bring back a secret that waits for its deletion
     Restore(Named),
+    /// Rotate a secret now: its rotator makes a new value valid, shows that it is, and the new version becomes the current one
+    Rotate(RotateArgs),
+    /// Have a secret rotated by itself, or no longer
+    SetRotation(SetRotationArgs),
     /// Make a password at random, and print it to standard output; the server keeps it nowhere
     Password(PasswordArgs),
 }
@@ -95,6 +102,39 @@ struct CreateArgs {
     /// Free text
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
+    /// What it is of: Generic, or Rds, whose value is {"Accounts":[{"AccountName":…,"AccountPassword":…}]}
+    #[arg(long = "type", value_name = "TYPE", value_parser = parse_type)]
+    secret_type: Option<SecretType>,
+    /// How it is rotated: {"Rotator":"NAME"}, or of Rds {"SecretSubType":"SingleUser","DBInstanceId":"NAME"}, NAME being a rotator of the server
+    #[arg(long, value_name = "JSON")]
+    extended_config: Option<String>,
+    /// Have it rotated by itself so often: 6h to 8760h, or in d, m, s
+    #[arg(long, value_name = "INTERVAL", requires = "extended_config")]
+    rotate_every: Option<SecretInterval>,
+}
+
+#[derive(Args, Clone, Debug)]
+struct RotateArgs {
+    #[command(flatten)]
+    named: Named,
+    /// The name of the new version; asked for again with the same, a rotation that failed or takes long goes on
+    #[arg(long, value_name = "ID")]
+    version: SecretVersionId,
+    /// Milliseconds to wait until the new version is the current one; the rotation goes on after them
+    #[arg(long, value_name = "MS")]
+    timeout_ms: Option<u64>,
+}
+
+#[derive(Args, Clone, Debug)]
+struct SetRotationArgs {
+    #[command(flatten)]
+    named: Named,
+    /// So often: 6h to 8760h, or in d, m, s
+    #[arg(long, value_name = "INTERVAL", required_unless_present = "off", conflicts_with = "off")]
+    every: Option<SecretInterval>,
+    /// No longer
+    #[arg(long)]
+    off: bool,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -187,8 +227,12 @@ pub(crate) fn run(args: SecretArgs) -> Result<()> {
             }
         }
         SecretCommand::Update { named, description } => {
-            let request =
-                UpdateSecretRequest { secret_name: named.name, description: Some(description), timeout_ms };
+            let request = UpdateSecretRequest {
+                secret_name: named.name,
+                description: Some(description),
+                extended_config: None,
+                timeout_ms,
+            };
             let reply = ask!(api, UpdateSecret, request);
             api.done(&reply, format_args!("secret {} has its new description", reply.secret_name))
         }
@@ -215,8 +259,35 @@ pub(crate) fn run(args: SecretArgs) -> Result<()> {
             let reply = ask!(api, RestoreSecret, RestoreSecretRequest { secret_name: name, timeout_ms });
             api.done(&reply, format_args!("secret {} is back", reply.secret_name))
         }
+        SecretCommand::Rotate(RotateArgs { named, version, timeout_ms }) => {
+            let request = RotateSecretRequest { secret_name: named.name, version_id: version, timeout_ms };
+            let reply = ask!(api, RotateSecret, request);
+            let (name, version) = (&reply.secret_name, &reply.version_id);
+            api.done(&reply, format_args!("secret {name} is rotated, to version {version}"))
+        }
+        SecretCommand::SetRotation(SetRotationArgs { named, every, off }) => {
+            let request = UpdateSecretRotationPolicyRequest {
+                secret_name: named.name,
+                enable_automatic_rotation: !off,
+                rotation_interval: every,
+                timeout_ms,
+            };
+            let reply = ask!(api, UpdateSecretRotationPolicy, request);
+            let name = &reply.secret_name;
+            match every {
+                Some(every) => {
+                    api.done(&reply, format_args!("secret {name} is rotated by itself every {every}"))
+                }
+                None => api.done(&reply, format_args!("secret {name} is not rotated by itself any more")),
+            }
+        }
         SecretCommand::Password(args) => password(&api, args),
     }
+}
+
+fn parse_type(text: &str) -> std::result::Result<SecretType, String> {
+    let known = [SecretType::Generic, SecretType::Rds].into_iter().find(|known| known.name() == text);
+    known.ok_or_else(|| "a secret is Generic or Rds".to_owned())
 }
 
 /// Reads a value, as text: of bytes their base64.
@@ -256,7 +327,10 @@ fn create(api: &Api, args: CreateArgs) -> Result<()> {
         version_id: args.value.version,
         secret_data: SecretText::from(&**value),
         secret_data_type: Some(data_type),
-        secret_type: None,
+        secret_type: args.secret_type,
+        extended_config: args.extended_config,
+        enable_automatic_rotation: args.rotate_every.is_some().then_some(true),
+        rotation_interval: args.rotate_every,
         encryption_key_id: args.key,
         description: args.description,
         tags: None,
@@ -289,6 +363,7 @@ fn get(api: &Api, args: GetArgs) -> Result<()> {
         secret_name: args.named.name,
         version_id: args.version,
         version_stage: args.stage,
+        fetch_extended_config: None,
         timeout_ms: None,
     };
     let answered = api.call(request)?;
@@ -324,10 +399,10 @@ fn list(api: &Api, prefix: Option<String>) -> Result<()> {
     if api.json {
         return output::json(&reply);
     }
-    let mut rows = Rows::new(&["name", "created", "changed", "deleted at"]);
+    let mut rows = Rows::new(&["name", "type", "created", "changed", "deleted at"]);
     for row in reply.secret_list.secret {
         let ends = or_dash(row.planned_delete_time);
-        rows.add(&[&row.secret_name, &row.create_time, &row.update_time, &ends]);
+        rows.add(&[&row.secret_name, &row.secret_type.name(), &row.create_time, &row.update_time, &ends]);
     }
     rows.print("no secrets; `keymill secret create NAME --version v1 --from FILE` makes one")
 }
@@ -340,14 +415,24 @@ fn show(api: &Api, name: SecretRef) -> Result<()> {
     }
     let tags = reply.tags.unwrap_or_default().tag.into_iter();
     let tags: Vec<String> = tags.map(|tag| format!("{}={}", tag.tag_key, tag.tag_value)).collect();
+    let rotated = match (reply.automatic_rotation, reply.rotation_interval, reply.next_rotation_date) {
+        (AutomaticRotation::Invalid, ..) => "by a rotator that the server does not have any more".to_owned(),
+        (_, Some(every), Some(next)) => format!("every {every}, next at {next}"),
+        _ if reply.extended_config.is_some() => "when it is asked for".to_owned(),
+        _ => "never".to_owned(),
+    };
     output::card(&[
         ("name", &reply.secret_name),
         ("arn", &reply.arn),
+        ("type", &reply.secret_type.name()),
         ("description", &reply.description),
         ("key", &reply.encryption_key_id),
         ("created", &reply.create_time),
         ("changed", &reply.update_time),
         ("deleted at", &or_dash(reply.planned_delete_time)),
+        ("rotated", &rotated),
+        ("last rotated", &or_dash(reply.last_rotation_date)),
+        ("extended config", &or_dash(reply.extended_config)),
         ("tags", &tags.join(", ")),
     ])
 }

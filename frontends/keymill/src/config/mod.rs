@@ -4,10 +4,12 @@
 mod options;
 mod places;
 mod pool;
+mod rotator;
 mod share;
 mod syslog;
 mod tls;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,10 +18,12 @@ use keymill_runtime::{AuditFiles, EngineConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, Result};
+use crate::plugins;
 
 pub(crate) use options::*;
 pub(crate) use places::Places;
 pub(crate) use pool::{Isolation, KeysConfig, PoolSection, TokenSection};
+pub(crate) use rotator::{RotationSection, RotatorSection};
 pub(crate) use share::{LimitsSection, LoginSection, QuotaSection};
 pub(crate) use syslog::SyslogConfig;
 pub(crate) use tls::{TlsSection, read_key};
@@ -64,6 +68,10 @@ pub(crate) struct Config {
     pub(crate) login: LoginSection,
     /// How much callers may make.
     pub(crate) limits: LimitsSection,
+    /// How secrets are rotated.
+    pub(crate) rotation: RotationSection,
+    /// By what, by name.
+    pub(crate) rotators: BTreeMap<String, RotatorSection>,
 }
 
 impl Config {
@@ -116,6 +124,8 @@ impl Config {
             quota: self.quota.read()?,
             login: self.login.read()?,
             max_records: self.limits.read(),
+            rotation: self.rotation.read(),
+            rotators: plugins::rotators(&self.rotators)?,
         })
     }
 
@@ -221,6 +231,7 @@ mod tests {
         config.http.workers = Some(1);
         config.quota = QuotaSection::all_set();
         config.msgpack.workers = Some(1);
+        config.rotators = rotator::all_set();
         config
     }
 

@@ -38,7 +38,7 @@ pub struct Decoded<'p> {
 /// nothing is let pass.
 const UNSUPPORTED: &[(Operation, &[&str])] = &[
     (Operation::CreateKey, &["DKMSInstanceId"]),
-    (Operation::CreateSecret, &["DKMSInstanceId", "EnableAutomaticRotation", "RotationInterval"]),
+    (Operation::CreateSecret, &["DKMSInstanceId"]),
     (Operation::ReEncrypt, &["SourceEncryptionAlgorithm", "SourceKeyId", "SourceKeyVersionId"]),
 ];
 

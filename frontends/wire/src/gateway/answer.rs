@@ -217,7 +217,7 @@ impl Form {
                 let stages = &r.version_stages.version_stage;
                 GetSecretValueResponse {
                     secret_name: r.secret_name.to_string(),
-                    secret_type: "Generic".to_owned(),
+                    secret_type: r.secret_type.name().to_owned(),
                     secret_data: r.secret_data.expose().to_owned(),
                     secret_data_type: r.secret_data_type.name().to_owned(),
                     version_stages: stages.iter().map(ToString::to_string).collect(),

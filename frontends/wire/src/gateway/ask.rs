@@ -97,6 +97,7 @@ impl Said {
                     secret_name: parsed("SecretName", &self.secret)?,
                     version_id: optional("VersionId", &self.version)?,
                     version_stage: optional("VersionStage", &self.stage)?,
+                    fetch_extended_config: None,
                     timeout_ms: None,
                 }))
             }

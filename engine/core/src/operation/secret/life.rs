@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::{SecretDataType, SecretTagList, SecretText, SecretType};
 use crate::id::{CmkId, KeyRef, RequestId, SecretName, SecretRef, SecretVersionId};
 use crate::key::AutomaticRotation;
-use crate::operation::TagPair;
+use crate::operation::{ExtendedConfigUpdate, TagPair};
+use crate::secret::SecretInterval;
 use crate::time::Timestamp;
 
 /// Makes a secret with its first version, to which `ACSCurrent` points.
@@ -22,9 +23,20 @@ pub struct CreateSecretRequest<'a> {
     /// What the value is taken for; `text` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_data_type: Option<SecretDataType>,
-    /// `Generic`, which it is if absent.
+    /// `Generic`, which it is if absent, or `Rds`: its value is then the accounts, `{"Accounts":[{"AccountName":…,"AccountPassword":…}]}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_type: Option<SecretType>,
+    /// JSON text of up to 1,024 characters that says how it is rotated: `{"SecretSubType":"SingleUser","DBInstanceId":"NAME"}` of an `Rds` one (or
+    /// `DoubleUsers`), `{"Rotator":"NAME"}` of a `Generic` one, where `NAME` is a rotator of the configuration, and up to ten texts in
+    /// `CustomData`. Where the rotator works by another secret, the caller needs the right to read that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extended_config: Option<String>,
+    /// Whether it is rotated by itself; not if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enable_automatic_rotation: Option<bool>,
+    /// How often, `6h` to `8760h` (or in `d`, `m`, `s`); needed where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation_interval: Option<SecretInterval>,
     /// The CMK that its values are sealed under, which the caller needs the right to `Encrypt` under; a CMK that is kept for this if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption_key_id: Option<KeyRef>,
@@ -52,10 +64,19 @@ pub struct CreateSecretReply {
     pub arn: String,
     /// The name of its first version.
     pub version_id: SecretVersionId,
-    /// `Generic`
+    /// What it is of.
     pub secret_type: SecretType,
-    /// `Disabled`
+    /// Whether it is rotated by itself; `Invalid` where its rotator is not in the configuration any more.
     pub automatic_rotation: AutomaticRotation,
+    /// How often, in seconds, where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation_interval: Option<SecretInterval>,
+    /// When the next time, where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_rotation_date: Option<Timestamp>,
+    /// How it is rotated, where it has a rotator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extended_config: Option<String>,
     /// The id of the request.
     pub request_id: RequestId,
 }
@@ -82,14 +103,26 @@ pub struct DescribeSecretReply {
     pub secret_name: SecretName,
     /// Its ARN.
     pub arn: String,
-    /// `Generic`
+    /// What it is of.
     pub secret_type: SecretType,
     /// Free text.
     pub description: String,
     /// The CMK that its values are sealed under.
     pub encryption_key_id: CmkId,
-    /// `Disabled`
+    /// Whether it is rotated by itself; `Invalid` where its rotator is not in the configuration any more.
     pub automatic_rotation: AutomaticRotation,
+    /// How often, in seconds, where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation_interval: Option<SecretInterval>,
+    /// When the next time, where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_rotation_date: Option<Timestamp>,
+    /// When it was rotated the last time, where it ever was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_rotation_date: Option<Timestamp>,
+    /// How it is rotated, where it has a rotator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extended_config: Option<String>,
     /// When it was made.
     pub create_time: Timestamp,
     /// When it, or one of its versions, was changed last.
@@ -113,6 +146,9 @@ pub struct UpdateSecretRequest {
     /// Free text of up to 8,192 characters; as it was if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
+    /// What is changed of how it is rotated; passed over where it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extended_config: Option<ExtendedConfigUpdate>,
     /// Milliseconds that the request may take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,

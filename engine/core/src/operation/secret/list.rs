@@ -58,7 +58,7 @@ pub struct SecretList {
 pub struct SecretRow {
     /// The name of the secret.
     pub secret_name: SecretName,
-    /// `Generic`
+    /// What it is of.
     pub secret_type: SecretType,
     /// When it was made.
     pub create_time: Timestamp,

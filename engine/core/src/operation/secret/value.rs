@@ -4,9 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{SecretDataType, SecretText, SecretType, VersionStageList};
 use crate::id::{RequestId, SecretName, SecretRef, SecretVersionId, VersionStage};
+use crate::key::AutomaticRotation;
+use crate::secret::SecretInterval;
 use crate::time::Timestamp;
 
-/// Puts a value as a new version. `ACSCurrent` points to it then, and `ACSPrevious` to the one before, unless stages are named.
+/// Puts a value of a `Generic` secret as a new version. `ACSCurrent` points to it then, and `ACSPrevious` to the one before, unless stages are named.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct PutSecretValueRequest<'a> {
@@ -54,6 +56,9 @@ pub struct GetSecretValueRequest {
     /// The stage that points to it; `ACSCurrent` if neither is given. It points to the version, where both are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version_stage: Option<VersionStage>,
+    /// Whether it is told how it is rotated; not if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fetch_extended_config: Option<bool>,
     /// Milliseconds that the request may take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
@@ -65,7 +70,7 @@ pub struct GetSecretValueRequest {
 pub struct GetSecretValueReply<'a> {
     /// The name of the secret.
     pub secret_name: SecretName,
-    /// `Generic`
+    /// What it is of.
     pub secret_type: SecretType,
     /// The value.
     #[serde(borrow)]
@@ -78,6 +83,21 @@ pub struct GetSecretValueReply<'a> {
     pub version_stages: VersionStageList,
     /// When the version was put.
     pub create_time: Timestamp,
+    /// Whether the secret is rotated by itself, where it has a rotator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub automatic_rotation: Option<AutomaticRotation>,
+    /// How often, in seconds, where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation_interval: Option<SecretInterval>,
+    /// When the next time, where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_rotation_date: Option<Timestamp>,
+    /// When it was rotated the last time, where it ever was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_rotation_date: Option<Timestamp>,
+    /// How it is rotated, where it has a rotator and that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extended_config: Option<String>,
     /// The id of the request.
     pub request_id: RequestId,
 }

@@ -6,6 +6,7 @@ mod import;
 mod invocations;
 mod keeping;
 mod nonces;
+mod rotation;
 mod secret;
 mod spent;
 mod timers;
@@ -15,6 +16,7 @@ pub(crate) use import::{BeginImport, Begun, DeleteMaterial, FinishImport, Parame
 pub(crate) use invocations::Reserve;
 pub(crate) use keeping::{KeepKeys, Keeping};
 pub(crate) use nonces::{CheckNonce, KeepNonce};
+pub(crate) use rotation::{BeginRotation, DraftFailed, HastenRotation, Rotated, RotationRests, Stepped};
 pub(crate) use secret::{ChangeSecret, EndSecret, MakeSecretCmk, NewSecret, PutSecret, SecretChange};
 
 use std::collections::{HashMap, HashSet};
@@ -23,9 +25,9 @@ use std::time::{Duration, Instant};
 
 use actix::{Actor, AsyncContext, Context, Handler, Message};
 use keymill_core::access::KeyPolicy;
-use keymill_core::audit::{KeyTouch, RecordStamp};
+use keymill_core::audit::{KeyTouch, Outcome, RecordStamp};
 use keymill_core::error::{Error, ErrorKind, Limit, Result};
-use keymill_core::id::{AccessKeyId, AliasName, CmkId, KeyVersionId};
+use keymill_core::id::{AccessKeyId, AliasName, CmkId, KeyVersionId, SecretName};
 use keymill_core::key::{
     BulkMode, Cmk, Fallback, KeyChange, KeySpec, KeyState, KeyUsage, KeyVersion, KeyVersionMaterial,
     KeyVersions, Origin, ProtectionLevel, RotationInterval, Tags,
@@ -38,7 +40,7 @@ use keymill_crypto::{digest, random};
 use serde::Serialize;
 
 use super::{Changed, MAILBOX, Made};
-use crate::audit::{AuditMessage, TimerTouch};
+use crate::audit::{AuditMessage, TimerRecord, TimerTouch};
 use crate::keyring::{AliasEntry, CmkEntry, Stamp, VersionEntry};
 use crate::nonces::Claim;
 use crate::records::{self, AliasRecord, InstallationRecord, Kind};
@@ -64,6 +66,10 @@ pub struct KeyringActor {
     renewing: HashSet<CmkId>,
     /// Keys whose material is being destroyed in the token where it stays: nothing brings them back. And which of them a job is out for.
     ending: HashMap<CmkId, bool>,
+    /// Secrets whose rotation waits for a thread, or is at work.
+    rotating: HashSet<SecretName>,
+    /// Who waits for a rotation.
+    awaited: HashMap<SecretName, Vec<rotation::Waiting>>,
     installation: InstallationRecord,
     installation_stamp: Option<Stamp>,
     /// Wall and monotonic time of the last look at the clock.
@@ -175,6 +181,8 @@ impl KeyringActor {
             worn: HashSet::new(),
             renewing: HashSet::new(),
             ending: HashMap::new(),
+            rotating: HashSet::new(),
+            awaited: HashMap::new(),
             installation,
             installation_stamp,
             last_look,
@@ -277,7 +285,16 @@ impl KeyringActor {
         touch: TimerTouch,
         writes: Vec<RecordStamp>,
     ) -> Result<()> {
-        let recorded = self.audit.send(AuditMessage::Timer { operation, rule, touch, writes });
+        let record = TimerRecord {
+            frontend: "timer",
+            by: None,
+            operation,
+            rule: rule.into(),
+            outcome: Outcome::Done,
+            touch,
+            writes,
+        };
+        let recorded = self.audit.send(AuditMessage::Timer(Box::new(record)));
         recorded.map_err(|_| Error::new(ErrorKind::AuditUnavailable, "the audit log is closed"))
     }
 
@@ -370,9 +387,13 @@ impl Actor for KeyringActor {
         ctx.run_interval(self.shared.config.deletion_check, move |actor, ctx| {
             report("deleting keys whose time has come", actor.delete_due(ctx));
         });
+        ctx.run_interval(self.shared.config.rotation.check, move |actor, _| {
+            report("rotating secrets", actor.rotate_secrets_due());
+        });
         self.look_at_last_seen();
         self.forget_nonces(ctx);
         report("deleting keys whose time has come", self.delete_due(ctx));
+        report("rotating secrets", self.rotate_secrets_due());
     }
 }
 

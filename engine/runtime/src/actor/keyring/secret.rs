@@ -1,18 +1,19 @@
 //! Secrets: what they are is kept under one record, and the value of each version under one of its own, sealed under the CMK of the secret
 //! before it comes here. Each change is decided by a pure rule, committed, and then published; what comes second is told.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Context, Handler, Message};
 use keymill_core::access::KeyPolicy;
-use keymill_core::audit::SecretTouch;
+use keymill_core::audit::{RecordStamp, SecretTouch};
 use keymill_core::error::{Error, ErrorKind, Limit, Result};
 use keymill_core::id::{AccessKeyId, CmkId, SecretName, SecretVersionId, VersionStage};
 use keymill_core::key::{Tags, check_tags};
 use keymill_core::limit;
-use keymill_core::operation::Bin;
-use keymill_core::secret::{NewVersion, Put, Secret};
+use keymill_core::operation::{Bin, SecretType};
+use keymill_core::secret::{NewVersion, Put, Rotation, Secret, SecretInterval, extended, no_rotator};
 use keymill_core::time::Timestamp;
 use keymill_crypto::record::tag_of;
 
@@ -26,20 +27,28 @@ use crate::secrets::SecretEntry;
 /// What a new secret is, beside its first version.
 #[derive(Clone)]
 pub(crate) struct NewSecret {
+    pub(crate) secret_type: SecretType,
+    pub(crate) rotation: Option<Rotation>,
     pub(crate) description: String,
     pub(crate) tags: Tags,
     pub(crate) policy: Option<KeyPolicy>,
     pub(crate) creator: AccessKeyId,
 }
 
-/// Keeps a version whose value was sealed; the first one, with the secret, where that is `create`d.
+/// Keeps versions whose values were sealed, one after the other; the first ones, with the secret, where that is `create`d.
 pub(crate) struct PutSecret {
     pub(crate) name: SecretName,
     pub(crate) create: Option<NewSecret>,
-    /// What the value is sealed under.
+    /// What the values are sealed under.
     pub(crate) cmk: CmkId,
-    pub(crate) version: NewVersion,
-    pub(crate) blob: Vec<u8>,
+    pub(crate) versions: Vec<(NewVersion, Vec<u8>)>,
+}
+
+/// A version as the rule has put it, and its sealed value.
+pub(super) struct Sealed {
+    pub(super) id: SecretVersionId,
+    pub(super) blob: Vec<u8>,
+    pub(super) put: Put,
 }
 
 /// Changes a secret, or what its stages point to.
@@ -50,8 +59,10 @@ pub(crate) struct ChangeSecret {
 
 /// What is changed.
 pub(crate) enum SecretChange {
-    /// What is said of it.
-    Describe(String),
+    /// What is said of it, and to its rotator.
+    Describe { description: Option<String>, custom: Option<BTreeMap<String, String>> },
+    /// How often it is rotated by itself, if it is; `draw`, at random, spreads its times.
+    Schedule { interval: Option<SecretInterval>, draw: u32 },
     /// Puts tags on it; those of the same name are replaced.
     Tag(Vec<(String, String)>),
     /// Takes tags off.
@@ -107,7 +118,19 @@ impl SecretChange {
         }
         match self {
             SecretChange::Policy(policy) => secret.policy = Some(policy),
-            SecretChange::Describe(description) => secret.description = description,
+            SecretChange::Describe { description, custom } => {
+                secret.description = description.unwrap_or(secret.description);
+                if let (Some(custom), Some(rotation)) = (custom, &mut secret.rotation) {
+                    rotation.settings.custom = custom;
+                    extended::check(secret.secret_type, &rotation.rotator, &rotation.settings)?;
+                }
+            }
+            SecretChange::Schedule { interval, draw } => {
+                let made = secret.asked(None, None).map_or(now, |version| version.created_at);
+                let rotation = secret.rotation.as_mut().ok_or_else(no_rotator)?;
+                let last = rotation.last_at.unwrap_or(made);
+                rotation.schedule(interval, last, now, draw);
+            }
             SecretChange::Tag(tags) => {
                 secret.tags.extend(tags);
                 check_tags(&secret.tags)?;
@@ -125,7 +148,7 @@ impl SecretChange {
 }
 
 impl KeyringActor {
-    fn secret(&self, name: &SecretName) -> Result<Arc<SecretEntry>> {
+    pub(super) fn secret(&self, name: &SecretName) -> Result<Arc<SecretEntry>> {
         self.shared.keyring.secrets.secret(name).ok_or_else(Error::secret_not_found)
     }
 
@@ -151,19 +174,23 @@ impl KeyringActor {
                 let why = format!("there are {} secrets, which is the limit", limit::SECRETS);
                 Err(Error::new(ErrorKind::LimitExceeded(Limit::Secrets), why))
             }
-            (None, Some(NewSecret { description, tags, policy, creator })) => Ok(Secret {
-                name: name.clone(),
-                cmk,
-                description,
-                tags,
-                policy,
-                creator,
-                created_at: now,
-                updated_at: now,
-                delete_at: None,
-                next_number: 1,
-                versions: Vec::new(),
-            }),
+            (None, Some(NewSecret { secret_type, rotation, description, tags, policy, creator })) => {
+                Ok(Secret {
+                    name: name.clone(),
+                    secret_type,
+                    rotation: rotation.map(Box::new),
+                    cmk,
+                    description,
+                    tags,
+                    policy,
+                    creator,
+                    created_at: now,
+                    updated_at: now,
+                    delete_at: None,
+                    next_number: 1,
+                    versions: Vec::new(),
+                })
+            }
         }
     }
 
@@ -195,45 +222,64 @@ impl KeyringActor {
     }
 }
 
+impl KeyringActor {
+    /// Commits a secret with versions that were put, each with its value, and publishes it.
+    pub(super) fn keep_versions(
+        &mut self,
+        before: Option<Stamp>,
+        mut secret: Secret,
+        sealed: Vec<Sealed>,
+    ) -> Result<(Arc<SecretEntry>, Vec<RecordStamp>)> {
+        let name = secret.name.clone();
+        let mut drafts = Vec::new();
+        for Sealed { id, blob, put } in sealed {
+            let Put::New { number, gone } = put else { continue };
+            let path = records::secret_value_path(&name, number);
+            let record = SecretValueRecord { name: name.clone(), version: id.clone(), blob: Bin::from(blob) };
+            let value = self.draft(path.clone(), Kind::SecretValue, self.standing(&path)?, &record)?;
+            let tag = value.write.value.as_deref().and_then(tag_of);
+            let put = secret.versions.iter_mut().find(|version| version.id == id);
+            let (Some(put), Some(tag)) = (put, tag) else {
+                return Err(Error::internal("a version that was put is not there"));
+            };
+            put.tag = tag;
+            drafts.push(value);
+            for number in gone {
+                let path = records::secret_value_path(&name, number);
+                if let Some(stamp) = self.standing(&path)? {
+                    drafts.push(Self::removal(path, stamp));
+                }
+            }
+        }
+        // What is to be published with its tags is drafted last, and stands first.
+        drafts.insert(0, self.draft(records::secret_path(&name), Kind::Secret, before, &secret)?);
+        let (revision, writes) = self.commit(drafts)?;
+        let stamp = Stamp { revision, sequence: writes[0].sequence };
+        Ok((self.shared.keyring.secrets.put(SecretEntry { secret, stamp }), writes))
+    }
+}
+
 impl Handler<PutSecret> for KeyringActor {
     type Result = Result<Changed<Arc<SecretEntry>>>;
 
     fn handle(&mut self, message: PutSecret, _: &mut Context<Self>) -> Self::Result {
-        let PutSecret { name, create, cmk, version, blob } = message;
+        let PutSecret { name, create, cmk, versions } = message;
         let of = self.entry(&cmk)?;
         // Once more: it may have been disabled, or be waiting for its deletion, since the value was sealed.
         of.cmk.state.check_usable()?;
         let now = self.shared.clock.now();
         let mut secret = self.receiving(&name, cmk, create, now)?;
         let before = self.shared.keyring.secrets.secret(&name);
-        let id = version.id.clone();
-        let (number, gone) = match (secret.put(version, now)?, &before) {
-            (Put::New { number, gone }, _) => (number, gone),
-            (Put::Same, Some(before)) => {
-                return Ok(Changed { value: before.clone(), keys: touched(&of), writes: Vec::new() });
-            }
-            (Put::Same, None) => return Err(Error::internal("a new secret has a version already")),
-        };
-        let path = records::secret_value_path(&name, number);
-        let record = SecretValueRecord { name: name.clone(), version: id.clone(), blob: Bin::from(blob) };
-        let value = self.draft(path.clone(), Kind::SecretValue, self.standing(&path)?, &record)?;
-        let tag = value.write.value.as_deref().and_then(tag_of);
-        let put = secret.versions.iter_mut().find(|version| version.id == id);
-        let (Some(put), Some(tag)) = (put, tag) else {
-            return Err(Error::internal("a version that was put is not there"));
-        };
-        put.tag = tag;
-        let stamp = before.map(|entry| entry.stamp);
-        let mut drafts = vec![self.draft(records::secret_path(&name), Kind::Secret, stamp, &secret)?, value];
-        for number in gone {
-            let path = records::secret_value_path(&name, number);
-            if let Some(stamp) = self.standing(&path)? {
-                drafts.push(Self::removal(path, stamp));
-            }
+        let mut sealed = Vec::with_capacity(versions.len());
+        for (version, blob) in versions {
+            let id = version.id.clone();
+            sealed.push(Sealed { id, blob, put: secret.put(version, now)? });
         }
-        let (revision, writes) = self.commit(drafts)?;
-        let stamp = Stamp { revision, sequence: writes[0].sequence };
-        let value = self.shared.keyring.secrets.put(SecretEntry { secret, stamp });
+        if sealed.iter().all(|sealed| sealed.put == Put::Same) {
+            let before = before.ok_or_else(|| Error::internal("a new secret has a version already"))?;
+            return Ok(Changed { value: before, keys: touched(&of), writes: Vec::new() });
+        }
+        let (value, writes) = self.keep_versions(before.map(|entry| entry.stamp), secret, sealed)?;
         Ok(Changed { value, keys: touched(&of), writes })
     }
 }

@@ -1,0 +1,359 @@
+//! Rotators at work: a bounded number of threads of their own, and a bounded queue before them, since a rotator blocks on somebody else. What is
+//! to be done is decided by a pure rule on the published secret, and what came of it is the keyring actor's to commit.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use actix::{Handler, Message};
+use keymill_core::Sensitive;
+use keymill_core::error::{Error, ErrorClass, ErrorKind, Result};
+use keymill_core::id::{RotatorName, SecretName, SecretVersionId};
+use keymill_core::seam::rotator::{RotationFault, RotationFaultKind, Rotator, Turn};
+use keymill_core::secret::{BackOff, Due, Pending, Rotation, SecretVersion, Step};
+use parking_lot::Mutex;
+
+use crate::actor::keyring::{DraftFailed, KeyringActor, RotationRests, Stepped};
+use crate::gate::Gate;
+use crate::secrets::SecretEntry;
+use crate::shared::Shared;
+
+/// How long the threads may take to end; one in a call that does not return is left behind.
+const END_WITHIN: Duration = Duration::from_secs(5);
+/// Characters of what a rotator says went wrong, at most.
+const WHY_CHARACTERS: usize = 256;
+
+/// The rotators of the configuration, by their names.
+#[derive(Clone, Default)]
+pub struct Rotators(BTreeMap<RotatorName, Arc<dyn Rotator>>);
+
+impl Rotators {
+    /// Adds one, in the place of another of its name.
+    pub fn add(&mut self, name: RotatorName, rotator: Arc<dyn Rotator>) {
+        self.0.insert(name, rotator);
+    }
+
+    /// Returns one.
+    pub fn get(&self, name: &RotatorName) -> Option<&Arc<dyn Rotator>> {
+        self.0.get(name)
+    }
+
+    /// Finds one that a secret names.
+    ///
+    /// # Errors
+    /// `InvalidParameter` where the configuration has none of the name.
+    pub fn find(&self, name: &RotatorName) -> Result<&Arc<dyn Rotator>> {
+        self.get(name).ok_or_else(|| {
+            let why = format!("the configuration of the server has no rotator {name}");
+            Error::new(ErrorKind::InvalidParameter, why)
+        })
+    }
+
+    /// Lists their kinds.
+    pub fn kinds(&self) -> impl Iterator<Item = &'static str> {
+        self.0.values().map(|rotator| rotator.kind())
+    }
+}
+
+impl fmt::Debug for Rotators {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// How secrets are rotated.
+#[derive(Clone, Debug)]
+pub struct RotationConfig {
+    /// Rotations at once, each on a thread.
+    pub threads: usize,
+    /// Rotations that wait for a thread; beyond them they are looked for again.
+    pub queue: usize,
+    /// How often secrets are looked for whose time has come.
+    pub check: Duration,
+    /// How long a rotator may take for one step.
+    pub step_timeout: Duration,
+    /// How long a rotation rests after it was tried in vain.
+    pub back_off: BackOff,
+}
+
+impl Default for RotationConfig {
+    fn default() -> Self {
+        Self {
+            threads: 4,
+            queue: 1_024,
+            check: Duration::from_secs(5),
+            step_timeout: Duration::from_secs(30),
+            back_off: BackOff { first: Duration::from_secs(60), most: Duration::from_secs(3_600) },
+        }
+    }
+}
+
+/// A secret that is to be rotated, or whose rotation is to go on.
+pub(crate) struct RotationJob {
+    pub(crate) name: SecretName,
+    /// Whether a version is to be drafted first.
+    pub(crate) draft: bool,
+}
+
+/// The queue before the threads.
+pub(crate) struct RotationQueue {
+    sender: Mutex<Option<flume::Sender<RotationJob>>>,
+    waiting: flume::Receiver<RotationJob>,
+    is_over: AtomicBool,
+}
+
+impl RotationQueue {
+    pub(crate) fn new(bound: usize) -> Self {
+        let (sender, waiting) = flume::bounded(bound.max(1));
+        Self { sender: Mutex::new(Some(sender)), waiting, is_over: AtomicBool::new(false) }
+    }
+
+    /// Queues a job; false where there is no room.
+    pub(crate) fn submit(&self, job: RotationJob) -> bool {
+        self.sender.lock().as_ref().is_some_and(|sender| sender.try_send(job).is_ok())
+    }
+
+    fn close(&self) {
+        self.is_over.store(true, Ordering::Release);
+        self.sender.lock().take();
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Acquire)
+    }
+}
+
+/// The threads.
+pub(crate) struct RotationThreads {
+    shared: Arc<Shared>,
+    /// Disconnected once they all have ended.
+    ended: flume::Receiver<()>,
+}
+
+impl RotationThreads {
+    /// Starts them, where there is a rotator at all, or a secret that had one: its rotation fails then, and is told.
+    pub(crate) fn start(gate: &Gate) -> std::io::Result<Option<Self>> {
+        let shared = gate.inner().shared.clone();
+        if shared.config.rotators.0.is_empty() && shared.keyring.secrets.rotated().is_empty() {
+            return Ok(None);
+        }
+        for kind in shared.config.rotators.kinds() {
+            for outcome in ["rotated", "failed"] {
+                shared.metrics.rotations.with_label_values(&[kind, outcome]);
+            }
+        }
+        let (alive, ended) = flume::bounded(1);
+        for number in 0..shared.config.rotation.threads.max(1) {
+            let (worker, alive) = (Worker { gate: gate.clone(), shared: shared.clone() }, alive.clone());
+            let run = move || {
+                worker.run();
+                drop(alive);
+            };
+            std::thread::Builder::new().name(format!("km-rotation-{number}")).spawn(run)?;
+        }
+        Ok(Some(Self { shared, ended }))
+    }
+
+    /// Ends them, each after the step that it is at.
+    pub(crate) fn stop(self) {
+        self.shared.rotations.close();
+        if self.ended.recv_timeout(END_WITHIN) == Err(flume::RecvTimeoutError::Timeout) {
+            tracing::warn!("a rotator does not return: its rotation goes on with the next start");
+        }
+    }
+}
+
+/// Why a step was not done.
+pub(crate) struct Failed {
+    /// As the audit has it.
+    pub(crate) kind: ErrorKind,
+    /// In a word, for callers.
+    pub(crate) word: &'static str,
+    /// For the log and the audit.
+    pub(crate) why: String,
+}
+
+impl From<RotationFault> for Failed {
+    fn from(RotationFault { kind, why }: RotationFault) -> Self {
+        let (kind, word) = match kind {
+            RotationFaultKind::Unreachable => (ErrorKind::Unavailable, "unreachable"),
+            RotationFaultKind::Refused => (ErrorKind::Denied, "refused"),
+            RotationFaultKind::NotValid => (ErrorKind::StateConflict, "not valid"),
+            RotationFaultKind::Misconfigured => (ErrorKind::InvalidParameter, "misconfigured"),
+        };
+        Self { kind, word, why: short(&why) }
+    }
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        let word = match error.kind().class() {
+            ErrorClass::State => "the key or a secret is not usable",
+            ErrorClass::Unavailable | ErrorClass::Busy | ErrorClass::Deadline => "unavailable",
+            _ => "misconfigured",
+        };
+        Self { kind: error.kind(), word, why: short(error.message()) }
+    }
+}
+
+/// Keeps what is said in one line.
+fn short(why: &str) -> String {
+    why.chars().map(|c| if c.is_control() { ' ' } else { c }).take(WHY_CHARACTERS).collect()
+}
+
+struct Worker {
+    gate: Gate,
+    shared: Arc<Shared>,
+}
+
+/// Tells the actor that nobody works on a secret any more, whatever became of it.
+struct Rests<'w>(&'w Worker, SecretName);
+
+impl Drop for Rests<'_> {
+    fn drop(&mut self) {
+        self.0.gate.inner().actors.keyring.do_send(RotationRests { name: self.1.clone() });
+    }
+}
+
+impl Worker {
+    fn run(&self) {
+        while let Ok(job) = self.shared.rotations.waiting.recv() {
+            let _rests = Rests(self, job.name.clone());
+            if !self.shared.rotations.is_over() {
+                self.rotate(&job);
+            }
+        }
+    }
+
+    fn rotate(&self, job: &RotationJob) {
+        if job.draft {
+            self.draft(&job.name);
+        }
+        while !self.shared.rotations.is_over() {
+            let Some(entry) = self.shared.keyring.secrets.secret(&job.name) else { return };
+            let due = entry.secret.rotation_due(
+                self.shared.clock.now(),
+                true,
+                self.shared.config.rotation.back_off,
+            );
+            let rotation = entry.secret.rotation.as_deref();
+            let pending = rotation.and_then(|rotation| Some((rotation, rotation.pending.as_ref()?)));
+            let (Some(Due::Step(step)), Some((rotation, pending))) = (due, pending) else { return };
+            let outcome = self.step(&entry, rotation, pending, step);
+            let has_failed = outcome.is_err();
+            let told = self.tell(Stepped {
+                name: job.name.clone(),
+                version: pending.version.clone(),
+                step,
+                outcome,
+            });
+            if let Err(error) = &told {
+                tracing::warn!(secret = %job.name, ?error, "what became of a rotation could not be kept");
+            }
+            if has_failed || told.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Drafts a version for a secret whose time has come.
+    fn draft(&self, name: &SecretName) {
+        let begun = || {
+            let entry = self.shared.keyring.secrets.secret(name).ok_or_else(Error::secret_not_found)?;
+            let id = SecretVersionId::from_random(keymill_crypto::random::array()?);
+            let begin = self.gate.draft_rotation(&entry, id, None, self.deadline())?;
+            self.tell(begin).map(drop)
+        };
+        if let Err(error) = begun() {
+            let failed = DraftFailed { name: name.clone(), failed: error.into() };
+            if let Err(error) = self.tell(failed) {
+                tracing::warn!(secret = %name, ?error, "what became of a rotation could not be kept");
+            }
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.shared.config.rotation.step_timeout
+    }
+
+    fn step(
+        &self,
+        entry: &SecretEntry,
+        rotation: &Rotation,
+        pending: &Pending,
+        step: Step,
+    ) -> Result<(), Failed> {
+        let secret = &entry.secret;
+        let missing = |what: &str| {
+            let why = format!("{what} version of the secret is not there any more");
+            Failed::from(RotationFault::new(RotationFaultKind::Misconfigured, why))
+        };
+        let rotator = self.shared.config.rotators.find(&rotation.rotator)?;
+        let (current, previous) = match &pending.left {
+            None => (secret.at(&"ACSCurrent".parse()?), secret.at(&"ACSPrevious".parse()?)),
+            Some(left) => (
+                secret.version(&left.current),
+                left.previous.as_ref().and_then(|previous| secret.version(previous)),
+            ),
+        };
+        let open = |version: &SecretVersion| self.gate.open_for_rotation(entry, version, self.deadline());
+        let current = open(current.ok_or_else(|| missing("the current"))?)?;
+        let value = open(secret.version(&pending.version).ok_or_else(|| missing("the pending"))?)?;
+        let previous = previous.map(open).transpose()?;
+        let admin = self.admin(rotator)?;
+        let turn = Turn {
+            secret: &secret.name,
+            version: &pending.version,
+            settings: &rotation.settings,
+            current: &current,
+            previous: previous.as_ref(),
+            pending: &value,
+            admin: admin.as_ref(),
+            deadline: self.deadline(),
+        };
+        let outcome = guarded(|| match step {
+            Step::Set => rotator.set(&turn),
+            Step::Test => rotator.test(&turn),
+            Step::Finish => rotator.finish(&turn),
+        });
+        Ok(outcome.unwrap_or_else(|| {
+            Err(RotationFault::new(RotationFaultKind::Misconfigured, "the rotator panicked"))
+        })?)
+    }
+
+    /// Opens the secret that a rotator works by; its value goes to the rotator alone.
+    fn admin(&self, rotator: &Arc<dyn Rotator>) -> Result<Option<Sensitive>, Failed> {
+        let Some(name) = rotator.admin() else { return Ok(None) };
+        let entry = self.shared.keyring.secrets.secret(name).filter(|entry| entry.secret.delete_at.is_none());
+        let entry = entry.ok_or_else(|| {
+            let why = format!("the secret {name}, which the rotator works by, is not there");
+            RotationFault::new(RotationFaultKind::Misconfigured, why)
+        })?;
+        let version = entry.secret.asked(None, None)?.clone();
+        Ok(Some(self.gate.open_for_rotation(&entry, &version, self.deadline())?))
+    }
+
+    /// Asks the keyring actor, and waits for what it says.
+    fn tell<M, T>(&self, message: M) -> Result<T>
+    where
+        M: Message<Result = Result<T>> + Send + 'static,
+        T: Send + 'static,
+        KeyringActor: Handler<M>,
+    {
+        let (sender, answer) = flume::bounded(1);
+        let actors = self.gate.inner().actors.clone();
+        self.gate.inner().actors.control.spawn(async move {
+            let _gone = sender.send(actors.keyring(message).await);
+        });
+        let gone = |_| Error::new(ErrorKind::Unavailable, "the engine is shutting down");
+        answer.recv().map_err(gone)?
+    }
+}
+
+/// Calls a rotator; `None` where it panics, which ends no thread of ours.
+pub(crate) fn guarded<T>(call: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(call)).ok()
+}
