@@ -158,13 +158,19 @@ impl<D: Database> Rotator for DatabaseRotator<D> {
         previous: Option<&Sensitive>,
         below: &mut dyn FnMut(u32) -> Result<u32>,
     ) -> Result<Sensitive> {
-        let of = match is_alternating(settings) {
-            false => current,
-            true => previous.ok_or_else(|| {
-                invalid("two accounts take turns, and there is no previous value to name the other")
-            })?,
+        let Login { name: current, .. } = Login::read(current.expose()).map_err(invalid)?;
+        let name = match (is_alternating(settings), previous) {
+            (false, _) => current,
+            (true, None) => {
+                return Err(invalid(
+                    "two accounts take turns, and there is no previous value to name the other",
+                ));
+            }
+            (true, Some(previous)) => match Login::read(previous.expose()).map_err(invalid)?.name {
+                other if other != current => other,
+                _ => return Err(invalid("two accounts take turns, and both values are of the same one")),
+            },
         };
-        let Login { name, .. } = Login::read(of.expose()).map_err(invalid)?;
         let rules = PasswordRules::of(&GetRandomPasswordRequest {
             password_length: Some(self.password_length),
             exclude_characters: Some(LEFT_OUT.into()),

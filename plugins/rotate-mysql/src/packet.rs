@@ -197,7 +197,9 @@ fn until_zero(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 fn packet(number: u8, parts: &[&[u8]]) -> Vec<u8> {
     let length = parts.iter().map(|part| part.len()).sum::<usize>() as u32;
     let [a, b, c, _] = length.to_le_bytes();
-    let mut packet = vec![a, b, c, number];
+    // With room for all of it there is one copy, which its owner can wipe.
+    let mut packet = Vec::with_capacity(4 + length as usize);
+    packet.extend_from_slice(&[a, b, c, number]);
     parts.iter().for_each(|part| packet.extend_from_slice(part));
     packet
 }

@@ -123,14 +123,16 @@ impl PostgresSession {
         Err(strange())
     }
 
-    /// Sets what a password is known by. The server gives up when we do: a statement that comes late could undo what came after it.
+    /// Sets what a password is known by. The server gives up a little before we do: a statement that comes late could undo what came after it.
     fn alter(&mut self, role: &str, password: &Sensitive) -> Result<(), RotationFault> {
         let verifier = verifier(password).ok_or_else(no_randomness)?;
-        let left_ms = self.wire.left().as_millis().clamp(1, i32::MAX as u128);
-        // A role may have been told to act as another at every login, which may not be allowed to do this.
-        self.ask("SET ROLE NONE")?;
-        self.ask(&format!("SET statement_timeout = {left_ms}"))?;
-        self.ask(&format!("ALTER ROLE {role} PASSWORD '{verifier}'")).map(drop)
+        let left_ms = self.wire.left().mul_f64(0.9).as_millis().clamp(1, i32::MAX as u128);
+        // A role may have been told to act as another at every login, which may not be allowed to do this. Nothing is left behind in a session
+        // that a pool gives to others.
+        self.ask(&format!(
+            "BEGIN; SET LOCAL ROLE NONE; SET LOCAL statement_timeout = {left_ms}; ALTER ROLE {role} PASSWORD '{verifier}'; COMMIT"
+        ))
+        .map(drop)
     }
 }
 

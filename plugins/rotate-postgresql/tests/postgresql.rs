@@ -300,7 +300,9 @@ fn what_waits_for_a_lock_ends_with_its_turn() {
         holder.join().unwrap();
         fault
     });
-    assert_eq!(held.unwrap_err().kind, Unreachable);
+    // The server gave up itself: what comes late is not carried out.
+    let fault = held.unwrap_err();
+    assert_eq!((fault.kind, fault.why.contains("57014")), (Unreachable, true), "{fault}");
     postgres.log_in("app_lock", "old").unwrap();
     rotation.set().unwrap();
 }

@@ -18,6 +18,8 @@ pub trait Database: Send + Sync {
     fn port(&self) -> u16;
     /// Has a statement carried out by its own superuser; what it answers.
     fn sql(&self, sql: &str) -> String;
+    /// Makes an account. Neither name nor password may hold quotes.
+    fn create_account(&self, name: &str, password: &str);
     /// Logs in over TLS by the database's own client, through a port of 127.0.0.1, and tells whether that went well, and what was said if not.
     ///
     /// # Errors

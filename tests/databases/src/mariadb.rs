@@ -93,6 +93,10 @@ impl Database for MariaDb {
         String::from_utf8_lossy(&done.stdout).trim().to_owned()
     }
 
+    fn create_account(&self, name: &str, password: &str) {
+        self.sql(&format!("CREATE USER {name} IDENTIFIED BY '{password}'"));
+    }
+
     fn log_in(&self, account: &str, password: &str) -> Result<(), String> {
         let mut client = self.client();
         client.args(["--protocol=tcp", "--host=127.0.0.1", "--ssl-verify-server-cert"]);

@@ -115,6 +115,10 @@ impl Database for Postgres {
         String::from_utf8_lossy(&done.stdout).trim().to_owned()
     }
 
+    fn create_account(&self, name: &str, password: &str) {
+        self.sql(&format!("CREATE ROLE {name} LOGIN PASSWORD '{password}'"));
+    }
+
     fn log_in(&self, account: &str, password: &str) -> Result<(), String> {
         let mut psql = self.psql();
         psql.args(["--host=localhost", "--username", account, "--dbname=postgres", "--command=SELECT 1"]);
