@@ -115,6 +115,7 @@ pub fn ask_to_rotate(connection: &mut Connection, secret: &str, version: &str) {
         timeout_ms: None,
     };
     connection.send(&request.into()).expect("the request can be sent");
+    connection.flush().expect("the request can be sent");
 }
 
 /// Has a secret rotated.
