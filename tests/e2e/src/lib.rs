@@ -11,6 +11,7 @@ macro_rules! take {
 }
 
 mod authority;
+mod bank;
 mod caller;
 mod captured;
 mod data_key_pairs;
@@ -28,6 +29,7 @@ mod rows;
 mod secrets;
 
 pub use authority::{Authority, Issued, Place};
+pub use bank::{Bank, Instead, MARK};
 pub use caller::{Answered, Caller, Items, Named, Opened, batch_encrypt, context};
 pub use captured::{Captured, Web};
 pub use data_key_pairs::Halves;

@@ -187,6 +187,21 @@ impl Caller {
         )
     }
 
+    /// Rotates a secret to a version.
+    pub fn rotate_secret(&mut self, secret: &str, version: &str) -> Answered<()> {
+        self.rotate_secret_within(secret, version, 20_000)
+    }
+
+    /// Rotates a secret to a version, and waits for so many milliseconds.
+    pub fn rotate_secret_within(&mut self, secret: &str, version: &str, timeout_ms: u64) -> Answered<()> {
+        let request = RotateSecretRequest {
+            secret_name: name(secret).into(),
+            version_id: version.parse().expect("the test's version is valid"),
+            timeout_ms: Some(timeout_ms),
+        };
+        self.ask(request, |_| ())
+    }
+
     /// Deletes a secret, behind a window of so many days or at once.
     pub fn delete_secret(&mut self, secret: &str, days: Option<u32>) -> Answered<()> {
         let request = DeleteSecretRequest {

@@ -275,19 +275,25 @@ impl Secret {
         Ok(put)
     }
 
-    /// Notes that a caller asks for the rotation that is under way already: it is tried at once.
+    /// Notes that a caller asks for the rotation that is under way already: it is tried at once. False where its version is current by now, or was:
+    /// nothing changes then.
     ///
     /// # Errors
-    /// Those of [`Secret::check_rotation`]; `Conflict` where it is done by now; `OverQuota` where callers asked too often.
-    pub fn hasten_rotation(&mut self, to: &SecretVersionId, now: Timestamp) -> Result<()> {
+    /// Those of [`Secret::check_rotation`]; `Conflict` where it was given up by now; `OverQuota` where callers asked too often.
+    pub fn hasten_rotation(&mut self, to: &SecretVersionId, now: Timestamp) -> Result<bool> {
         self.check_rotation(to)?;
-        let rotation = self.rotation.as_mut().filter(|rotation| rotation.pending.is_some());
-        let rotation = rotation.ok_or_else(|| Error::new(ErrorKind::Conflict, "the rotation is over"))?;
+        let was_begun = self.version(to).is_some();
+        let rotation = self.rotation.as_mut().ok_or_else(no_rotator)?;
+        match &rotation.pending {
+            Some(pending) if pending.version == *to && pending.left.is_none() => {}
+            _ if was_begun => return Ok(false),
+            _ => return Err(moved_on()),
+        }
         rotation.ask(now)?;
         if let Some(trouble) = &mut rotation.trouble {
             trouble.retry_at = now;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Goes on, a step having been done; after the test the version becomes the current one.

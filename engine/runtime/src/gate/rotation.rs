@@ -117,7 +117,10 @@ impl Gate {
             request_id: call.request_id,
         });
         let pending = entry.secret.check_rotation(&version)?.pending.as_ref();
-        let changed: Changed<(Arc<SecretEntry>, Rotated)> = if pending.is_some() {
+        // Once its version is current, what is left to be finished keeps nobody waiting.
+        let is_under_way =
+            pending.is_some_and(|pending| pending.version == version && pending.left.is_none());
+        let changed: Changed<(Arc<SecretEntry>, Rotated)> = if is_under_way {
             actors.keyring(HastenRotation { name, version: version.clone() }).await?
         } else if entry.secret.version(&version).is_some() {
             return Ok((reply, Vec::new(), Vec::new()));

@@ -277,17 +277,16 @@ impl Handler<HastenRotation> for KeyringActor {
         let HastenRotation { name, version } = message;
         let before = self.secret(&name)?;
         let mut secret = before.secret.clone();
-        secret.hasten_rotation(&version, self.shared.clock.now())?;
-        let is_current = secret.asked(None, None).is_ok_and(|current| current.id == version);
+        if !secret.hasten_rotation(&version, self.shared.clock.now())? {
+            let (sender, rotated) = oneshot::channel();
+            let _kept = sender.send(Ok(()));
+            return Ok(Changed { value: (before, rotated), keys: Vec::new(), writes: Vec::new() });
+        }
         let rule = "rotation: asked for again".into();
         let told = Told { rule, version: Some(&version), by: by(&secret), outcome: Outcome::Done };
         let entry = self.keep_rotation(&before, secret, told)?;
-        let rotated = self.await_rotation(&name, version.clone());
+        let rotated = self.await_rotation(&name, version);
         self.submit_rotation(&name, false);
-        // What is left to be finished keeps nobody waiting.
-        if is_current {
-            self.tell_waiting(&name, &version, || Ok(()));
-        }
         Ok(Changed { value: (entry, rotated), keys: Vec::new(), writes: Vec::new() })
     }
 }
