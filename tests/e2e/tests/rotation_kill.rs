@@ -117,7 +117,11 @@ fn kills(rotated: &Rotated, strategy: Strategy) {
         let moment = match at % 4 {
             // From the first message to the last, evenly.
             0..3 => Moment::Message(at * (messages - 1) / (kills - 1).max(1)),
-            _ => Moment::After(lasts.mul_f64((seed % 1_000) as f64 / 800.0)),
+            // Up to a bit after its end; and, every other time, at its beginning, before the database hears of it.
+            _ => {
+                let part = if at % 8 == 3 { 800.0 } else { 8_000.0 };
+                Moment::After(lasts.mul_f64((seed % 1_000) as f64 / part))
+            }
         };
         if at > 0 && at % KILLS_A_SECRET == 0 {
             scene.end_with(at - 1);
