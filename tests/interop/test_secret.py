@@ -117,9 +117,13 @@ def test_what_is_wrong_with_a_new_secret_is_told(sdk, name):
     assert sdk.refused("CreateSecret", **good, EncryptionKeyId=UNKNOWN) == ("Forbidden.KeyNotFound", 404)
     pair = sdk("CreateKey", KeySpec="EC_P256", KeyUsage="SIGN/VERIFY")["KeyMetadata"]["KeyId"]
     assert sdk.refused("CreateSecret", **good, EncryptionKeyId=pair) == WRONG
-    for later in ({"SecretType": "Rds"}, {"DKMSInstanceId": "kst-1"}, {"EnableAutomaticRotation": "true"}):
+    for later in ({"SecretType": "Redis"}, {"DKMSInstanceId": "kst-1"}, {"EnableAutomaticRotation": "true", "RotationInterval": "7d"}):
         assert sdk.refused("CreateSecret", **good, **later) == ("UnsupportedOperation", 400), later
-    sdk("CreateSecret", **good, EnableAutomaticRotation="false", SecretType="Generic")
+    assert sdk.refused("CreateSecret", **good, SecretType="Rds") == ("MissingParameter", 400)
+    for odd in ("{}", '{"SecretSubType":"SingleUser","DBInstanceId":"absent"}', '{"SecretSubType":"Both","DBInstanceId":"d"}'):
+        assert sdk.refused("CreateSecret", **good, SecretType="Rds", ExtendedConfig=odd) == WRONG, odd
+    # Of a generic secret it is passed over, whatever it is.
+    sdk("CreateSecret", **good, EnableAutomaticRotation="false", SecretType="Generic", ExtendedConfig='{"SecretSubType":"SingleUser"}')
 
 
 @pytest.mark.parametrize("character", ["x", "/", "ж", "密"])
@@ -178,11 +182,13 @@ def test_policies_of_secrets(sdk, name):
     assert sdk.refused("GetSecretPolicy", SecretName="absent") == NO_SECRET
 
 
-def test_what_is_not_here_yet_is_refused_by_name(sdk, name):
+def test_a_secret_without_a_rotator_is_not_rotated(sdk, name):
     sdk("CreateSecret", SecretName=name, VersionId="v1", SecretData="x")
-    not_yet = ("UnsupportedOperation", 400)
-    assert sdk.refused("RotateSecret", SecretName=name, VersionId="v2") == not_yet
-    assert sdk.refused("UpdateSecretRotationPolicy", SecretName=name, EnableAutomaticRotation="true") == not_yet
+    none = ("UnsupportedOperation", 400)
+    assert sdk.refused("RotateSecret", SecretName=name, VersionId="v2") == none
+    assert sdk.refused("UpdateSecretRotationPolicy", SecretName=name, EnableAutomaticRotation="true", RotationInterval="7d") == none
+    for operation, parameters in (("RotateSecret", {"VersionId": "v2"}), ("UpdateSecretRotationPolicy", {"EnableAutomaticRotation": "false"})):
+        assert sdk.refused(operation, SecretName="absent", **parameters) == NO_SECRET
 
 
 def test_a_dry_run_gives_no_value_out(server, name):

@@ -210,69 +210,86 @@ struct Worker {
 }
 
 /// Tells the actor that nobody works on a secret any more, whatever became of it.
-struct Rests<'w>(&'w Worker, SecretName);
+struct Rests<'w> {
+    worker: &'w Worker,
+    name: SecretName,
+    /// Whether what became of it could be kept; else it is left until the next look.
+    is_kept: bool,
+}
 
 impl Drop for Rests<'_> {
     fn drop(&mut self) {
-        self.0.gate.inner().actors.keyring.do_send(RotationRests { name: self.1.clone() });
+        let rests = RotationRests { name: self.name.clone(), is_kept: self.is_kept };
+        self.worker.gate.inner().actors.keyring.do_send(rests);
     }
 }
 
 impl Worker {
     fn run(&self) {
         while let Ok(job) = self.shared.rotations.waiting.recv() {
-            let _rests = Rests(self, job.name.clone());
+            let mut rests = Rests { worker: self, name: job.name.clone(), is_kept: false };
             if !self.shared.rotations.is_over() {
-                self.rotate(&job);
+                rests.is_kept = self.rotate(&job);
             }
         }
     }
 
-    fn rotate(&self, job: &RotationJob) {
-        if job.draft {
-            self.draft(&job.name);
+    /// Goes on with a rotation as far as it gets; false where what became of it could not be kept.
+    fn rotate(&self, job: &RotationJob) -> bool {
+        if job.draft && !self.draft(&job.name) {
+            return false;
         }
+        let back_off = self.shared.config.rotation.back_off;
         while !self.shared.rotations.is_over() {
-            let Some(entry) = self.shared.keyring.secrets.secret(&job.name) else { return };
-            let due = entry.secret.rotation_due(
-                self.shared.clock.now(),
-                true,
-                self.shared.config.rotation.back_off,
-            );
+            let Some(entry) = self.shared.keyring.secrets.secret(&job.name) else { return true };
+            // None is begun here, and so it does not matter whether the clock is trusted.
+            let due = entry.secret.rotation_due(self.shared.clock.now(), true, back_off);
             let rotation = entry.secret.rotation.as_deref();
             let pending = rotation.and_then(|rotation| Some((rotation, rotation.pending.as_ref()?)));
-            let (Some(Due::Step(step)), Some((rotation, pending))) = (due, pending) else { return };
+            let (Some(Due::Step(step)), Some((rotation, pending))) = (due, pending) else { return true };
             let outcome = self.step(&entry, rotation, pending, step);
             let has_failed = outcome.is_err();
-            let told = self.tell(Stepped {
-                name: job.name.clone(),
-                version: pending.version.clone(),
-                step,
-                outcome,
-            });
-            if let Err(error) = &told {
-                tracing::warn!(secret = %job.name, ?error, "what became of a rotation could not be kept");
+            let (name, version) = (job.name.clone(), pending.version.clone());
+            if !self.is_kept(&job.name, self.tell(Stepped { name, version, step, outcome })) {
+                // Another rotation may have begun meanwhile, which does not wait for the next look.
+                return self.has_moved_on(&job.name, pending);
             }
-            if has_failed || told.is_err() {
-                return;
+            if has_failed {
+                return true;
             }
         }
+        true
     }
 
-    /// Drafts a version for a secret whose time has come.
-    fn draft(&self, name: &SecretName) {
+    fn has_moved_on(&self, name: &SecretName, from: &Pending) -> bool {
+        let entry = self.shared.keyring.secrets.secret(name);
+        let rotation = entry.as_ref().and_then(|entry| entry.secret.rotation.as_ref());
+        let pending = rotation.and_then(|rotation| rotation.pending.as_ref());
+        pending.is_none_or(|pending| pending.version != from.version || pending.step != from.step)
+    }
+
+    /// Drafts a version for a secret whose time has come; false where what became of it could not be kept.
+    fn draft(&self, name: &SecretName) -> bool {
         let begun = || {
             let entry = self.shared.keyring.secrets.secret(name).ok_or_else(Error::secret_not_found)?;
             let id = SecretVersionId::from_random(keymill_crypto::random::array()?);
             let begin = self.gate.draft_rotation(&entry, id, None, self.deadline())?;
             self.tell(begin).map(drop)
         };
-        if let Err(error) = begun() {
-            let failed = DraftFailed { name: name.clone(), failed: error.into() };
-            if let Err(error) = self.tell(failed) {
-                tracing::warn!(secret = %name, ?error, "what became of a rotation could not be kept");
+        match begun() {
+            Ok(()) => true,
+            Err(error) => {
+                let failed = DraftFailed { name: name.clone(), failed: error.into() };
+                self.is_kept(name, self.tell(failed))
             }
         }
+    }
+
+    fn is_kept(&self, name: &SecretName, told: Result<()>) -> bool {
+        told.inspect_err(|error| {
+            tracing::warn!(secret = %name, ?error, "what became of a rotation could not be kept");
+        })
+        .is_ok()
     }
 
     fn deadline(&self) -> Instant {

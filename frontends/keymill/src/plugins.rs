@@ -93,6 +93,10 @@ pub(crate) fn rotators(sections: &BTreeMap<String, RotatorSection>) -> Result<Ro
                 let host = section.account_host.as_deref().unwrap_or("%");
                 Arc::new(keymill_rotate_mysql::open(&options, host).map_err(Failure::because(&place))?)
             }
+            RotatorSection::Webhook(section) => {
+                let options = section.options()?;
+                Arc::new(keymill_rotate_webhook::open(options).map_err(Failure::because(&place))?)
+            }
         };
         rotators.add(name.parse().map_err(Failure::because(&place))?, rotator);
     }

@@ -21,6 +21,14 @@ impl Scene {
         Self { place, server }
     }
 
+    /// Starts it with a configuration.
+    fn configured(place: TempDir, text: &str) -> Self {
+        let file = place.path().join("keymill.toml");
+        std::fs::write(&file, text).unwrap();
+        let server = Server::start_with(place.path(), &["--config", file.to_str().unwrap()]);
+        Self { place, server }
+    }
+
     fn run(&self, arguments: &[&str], input: &[u8]) -> Output {
         let mut command = Command::new(program());
         for variable in ["KEYMILL_TCP", "KEYMILL_URL", "KEYMILL_CA"] {
@@ -125,4 +133,87 @@ fn a_secret_is_shown_staged_deleted_and_brought_back() {
     assert!(
         password.trim_end().len() == 20 && password.trim_end().bytes().all(|c| c.is_ascii_alphanumeric())
     );
+}
+
+#[test]
+fn a_secret_is_rotated_by_hand_and_by_itself() {
+    let scene = Scene::configured(
+        TempDir::new().unwrap(),
+        "[rotators.passwords]\nkind = \"password\"\nlength = 24\n",
+    );
+    let extended = r#"{"Rotator":"passwords"}"#;
+    let create = ["create", "cookie", "--version", "v1", "--from", "-", "--extended-config", extended];
+    scene.done(&[&create[..], &["--rotate-every", "7d"]].concat(), b"first");
+    let shown = scene.text(&["describe", "cookie"]);
+    assert!(shown.contains("every 604800s") && shown.contains(extended.trim_end_matches('}')), "{shown}");
+    let told = scene.text(&["rotate", "cookie", "--version", "v2"]);
+    assert!(told.contains("version v2"), "{told}");
+    assert_eq!(scene.text(&["get", "cookie"]).len(), 24);
+    assert_eq!(scene.text(&["get", "cookie", "--stage", "ACSPrevious"]), "first");
+    scene.text(&["set-rotation", "cookie", "--off"]);
+    assert!(scene.text(&["show", "cookie"]).contains("when it is asked for"));
+    scene.text(&["set-rotation", "cookie", "--every", "6h"]);
+    assert_eq!(scene.json(&["show", "cookie"])["RotationInterval"], "21600s");
+    scene.refused(&["set-rotation", "cookie", "--every", "5h"], b"", 2);
+    scene.refused(&["set-rotation", "cookie"], b"", 2);
+    let none =
+        ["create", "x", "--version", "v1", "--from", "-", "--extended-config", r#"{"Rotator":"none"}"#];
+    assert!(scene.refused(&none, b"x", 1).contains("no rotator none"));
+    scene.refused(&["create", "x", "--version", "v1", "--from", "-", "--type", "Redis"], b"x", 2);
+    scene.refused(&["create", "x", "--version", "v1", "--from", "-", "--type", "Rds"], b"x", 1);
+    scene.done(&["create", "plain", "--version", "v1", "--from", "-"], b"x");
+    assert!(scene.refused(&["rotate", "plain", "--version", "v2"], b"", 1).contains("no rotator"));
+}
+
+/// The receiver that the README of the webhook shows.
+#[test]
+fn a_receiver_in_python_rotates_by_signed_requests() {
+    let python = Command::new("python3").arg("--version").stdout(Stdio::null()).status();
+    if !python.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: there is no python3 here to run the receiver by");
+        return;
+    }
+    let place = TempDir::new().unwrap();
+    let (key, file) = (place.path().join("hook.key"), place.path().join("password.txt"));
+    private_file(&key, &"0123456789abcdef".repeat(4));
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let example =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/rotate-webhook/examples/receiver.py");
+    let mut receiver = Command::new("python3")
+        .arg(example)
+        .args([&key, &file])
+        .arg(port.to_string())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let config = format!(
+        "[rotation]\ncheck_ms = 50\nfirst_retry_ms = 50\n[rotators.hook]\nkind = \"webhook\"\nurl = \"http://127.0.0.1:{port}/keymill\"\nkey_file = \"{}\"\n",
+        key.display()
+    );
+    let scene = Scene::configured(place, &config);
+    let extended = r#"{"Rotator":"hook"}"#;
+    scene.done(
+        &["create", "hooked", "--version", "v1", "--from", "-", "--extended-config", extended],
+        b"first",
+    );
+    // The receiver may not listen yet: then it is tried again.
+    let _either = scene.run(&["rotate", "hooked", "--version", "v2"], b"");
+    keymill_e2e::eventually("it is rotated", || {
+        let versions = scene.text(&["versions", "hooked"]);
+        versions.lines().any(|line| line.contains("v2") && line.contains("ACSCurrent")).then_some(())
+    });
+    assert_eq!(scene.text(&["get", "hooked"]), std::fs::read_to_string(&file).unwrap());
+    receiver.kill().unwrap();
+    receiver.wait().unwrap();
+    let current = scene.text(&["get", "hooked"]);
+    let told = scene.refused(&["rotate", "hooked", "--version", "v3"], b"", 1);
+    assert!(told.contains("v3") && told.contains("set"), "{told}");
+    assert_eq!(scene.text(&["get", "hooked"]), current);
+}
+
+fn private_file(path: &Path, text: &str) {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.write(true).create_new(true).mode(0o600).open(path).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
 }

@@ -12,6 +12,7 @@ mod certificate;
 mod client_key_file;
 mod context;
 mod envelope;
+mod extended;
 mod gateway;
 mod http;
 mod keys;

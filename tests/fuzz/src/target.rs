@@ -3,8 +3,8 @@
 use keymill_core::{Error, ErrorKind};
 
 use crate::{
-    access, audit, authorization, batch, blob, certificate, client_key_file, context, envelope, gateway,
-    http, keys, names, parameters, policy, record, root, rotate, stream, wire, worker,
+    access, audit, authorization, batch, blob, certificate, client_key_file, context, envelope, extended,
+    gateway, http, keys, names, parameters, policy, record, root, rotate, stream, wire, worker,
 };
 
 /// Good input to start from: a name, and the bytes.
@@ -34,6 +34,7 @@ pub(crate) const ALL: &[Target] = &[
     Target { name: "blob", check: blob::check, seeds: blob::seeds },
     Target { name: "names", check: names::check, seeds: names::seeds },
     Target { name: "context", check: context::check, seeds: context::seeds },
+    Target { name: "extended", check: extended::check, seeds: extended::seeds },
     Target { name: "access", check: access::check, seeds: access::seeds },
     Target { name: "policy", check: policy::check, seeds: policy::seeds },
     Target { name: "audit-chain", check: audit::chain::check, seeds: audit::chain::seeds },

@@ -145,8 +145,12 @@ pub fn text(of: SecretType, rotator: &RotatorName, settings: &RotationSettings) 
     written.expect("texts have a JSON form")
 }
 
+/// Tells what is wrong in one short line, whatever names were in it.
 fn invalid(why: impl fmt::Display) -> Error {
-    Error::new(ErrorKind::InvalidParameter, format!("ExtendedConfig: {why}"))
+    const CHARACTERS: usize = 200;
+    let why = why.to_string();
+    let line: String = why.chars().map(|c| if c.is_control() { ' ' } else { c }).take(CHARACTERS).collect();
+    Error::new(ErrorKind::InvalidParameter, format!("ExtendedConfig: {line}"))
 }
 
 #[cfg(test)]
@@ -179,6 +183,14 @@ mod tests {
             assert_eq!(read(SecretType::Generic, other).unwrap(), None, "{other}");
         }
         assert_eq!(parse(SecretType::Generic, None).unwrap(), None);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_in_one_short_line() {
+        let odd =
+            format!(r#"{{"SecretSubType":"SingleUser","DBInstanceId":"d","{}\\n":1}}"#, "x".repeat(900));
+        let error = read(SecretType::Rds, &odd).unwrap_err();
+        assert!(error.message().len() < 300 && !error.message().chars().any(char::is_control), "{error}");
     }
 
     #[test]

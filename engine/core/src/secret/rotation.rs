@@ -178,20 +178,26 @@ impl Rotation {
         self.pending.as_ref().is_some_and(|pending| pending.step != Step::Finish)
     }
 
-    /// Notes that a caller asks for it.
+    /// Checks that a caller may ask for it once more.
     ///
     /// # Errors
     /// `OverQuota` beyond 50 in an hour.
-    fn ask(&mut self, now: Timestamp) -> Result<()> {
-        // What a clock had set that was ahead is past.
-        self.asked.retain(|at| *at <= now && now.since(*at) < HOUR);
-        if self.asked.len() >= limit::SECRET_ROTATIONS_AN_HOUR {
+    pub fn check_asked(&self, now: Timestamp) -> Result<()> {
+        let asked = self.asked.iter().filter(|at| is_within_the_hour(**at, now)).count();
+        if asked >= limit::SECRET_ROTATIONS_AN_HOUR {
             let why = format!(
                 "the secret was asked to be rotated {} times within an hour, which is the limit",
                 limit::SECRET_ROTATIONS_AN_HOUR
             );
             return Err(Error::new(ErrorKind::OverQuota, why));
         }
+        Ok(())
+    }
+
+    /// Notes that a caller asks for it.
+    fn ask(&mut self, now: Timestamp) -> Result<()> {
+        self.check_asked(now)?;
+        self.asked.retain(|at| is_within_the_hour(*at, now));
         self.asked.push(now);
         Ok(())
     }
@@ -437,6 +443,11 @@ impl VersionStage {
 pub fn no_rotator() -> Error {
     let why = "the secret has no rotator: its ExtendedConfig names one when it is made";
     Error::new(ErrorKind::Unsupported, why)
+}
+
+/// Tells whether it was in the hour before; what a clock had set that was ahead was not.
+fn is_within_the_hour(at: Timestamp, now: Timestamp) -> bool {
+    at <= now && now.since(at) < HOUR
 }
 
 fn moved_on() -> Error {

@@ -78,6 +78,10 @@ impl Gate {
         note(job, &name, Some(&r.version_id));
         let rotation = entry.secret.check_rotation(&r.version_id)?;
         self.0.shared.config.rotators.find(&rotation.rotator)?;
+        // Before anything is made for it; the keyring asks again.
+        if entry.secret.version(&r.version_id).is_none() {
+            rotation.check_asked(self.now())?;
+        }
         Ok(Plan::RotateSecret { name, version: r.version_id })
     }
 

@@ -4,14 +4,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use keymill_core::id::SecretName;
+use keymill_core::Sensitive;
 use keymill_core::secret::{BackOff, Generated};
 use keymill_runtime::RotationConfig;
 use serde::{Deserialize, Serialize};
 
+use super::database::DatabaseRotator;
 use crate::failure::{Failure, Result};
-use crate::plugins;
-use crate::plugins::database::{Config, Place, Tls};
+use crate::private;
 
 /// How secrets are rotated.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -68,6 +68,8 @@ impl RotationSection {
 pub(crate) enum RotatorSection {
     /// A generated password.
     Password(PasswordRotator),
+    /// Signed requests to a receiver.
+    Webhook(WebhookRotator),
     /// Logins of a PostgreSQL.
     Postgresql(DatabaseRotator),
     /// Logins of a MariaDB or MySQL.
@@ -86,81 +88,63 @@ pub(crate) struct PasswordRotator {
     pub(crate) exclude_punctuation: bool,
 }
 
-/// Logins of a database.
+/// Signed requests to a receiver.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct DatabaseRotator {
-    /// The name or address of the server.
-    pub(crate) host: Option<String>,
-    /// Its port; that of the kind if absent.
-    pub(crate) port: Option<u16>,
-    /// Its socket, in place of a host.
-    pub(crate) socket: Option<PathBuf>,
-    /// The database that is logged in to.
-    pub(crate) database: Option<String>,
-    /// Certificates of those who may have signed the server's.
+#[serde(deny_unknown_fields)]
+pub(crate) struct WebhookRotator {
+    /// Where requests go.
+    pub(crate) url: String,
+    /// The file of the key that they are signed by.
+    pub(crate) key_file: PathBuf,
+    /// Certificates of those who may have signed the receiver's.
+    #[serde(default)]
     pub(crate) ca_file: Option<PathBuf>,
-    /// The name in the server's certificate, where it is not that of the host.
-    pub(crate) server_name: Option<String>,
-    /// The accounts that may be rotated.
-    pub(crate) accounts: Vec<String>,
-    /// Of MariaDB and MySQL: the host of the accounts; `%` if absent.
-    pub(crate) account_host: Option<String>,
-    /// The secret with a login that may change the passwords of others.
-    pub(crate) admin: Option<SecretName>,
-    /// Characters of a password.
-    pub(crate) password_length: u32,
+    /// Milliseconds that a request may take.
+    #[serde(default = "webhook_timeout_ms")]
+    pub(crate) timeout_ms: u64,
+    /// Bytes of an answer, at most.
+    #[serde(default = "webhook_answer_bytes")]
+    pub(crate) max_answer_bytes: u64,
+    /// Characters of a new value; 32 if absent.
+    #[serde(default)]
+    pub(crate) length: Option<u32>,
+    /// Characters that are left out.
+    #[serde(default)]
+    pub(crate) exclude_characters: Option<String>,
+    /// Whether characters but letters and digits are left out.
+    #[serde(default)]
+    pub(crate) exclude_punctuation: bool,
 }
 
-impl Default for DatabaseRotator {
-    fn default() -> Self {
-        let theirs = plugins::database::Config::new(Place::Socket(PathBuf::new()), [""; 0]);
-        let (host, port, socket, database, ca_file) = (None, None, None, None, None);
-        let (server_name, accounts, account_host, admin) = (None, Vec::new(), None, None);
-        let password_length = theirs.password_length;
-        Self {
-            host,
-            port,
-            socket,
-            database,
-            ca_file,
-            server_name,
-            accounts,
-            account_host,
-            admin,
-            password_length,
-        }
-    }
+fn webhook_timeout_ms() -> u64 {
+    10_000
 }
 
-impl DatabaseRotator {
-    /// Returns the plugin's own options; `port` is that of the kind.
-    pub(crate) fn options(&self, port: u16) -> Result<Config> {
-        let place = match (&self.host, &self.socket) {
-            (Some(host), None) => Place::Tcp { host: host.clone(), port: self.port.unwrap_or(port) },
-            (None, Some(_)) if self.port.is_some() => {
-                return Err(Failure::new("port is of a host, and a socket has none"));
-            }
-            (None, Some(socket)) => Place::Socket(socket.clone()),
-            _ => return Err(Failure::new("one of host and socket is named: where the database is")),
-        };
-        let tls = match (&self.ca_file, &self.server_name) {
-            (Some(ca_file), server_name) => {
-                Some(Tls { ca_file: ca_file.clone(), server_name: server_name.clone() })
-            }
-            (None, None) => None,
-            (None, Some(_)) => {
-                return Err(Failure::new(
-                    "server_name is of a certificate: ca_file names who may have signed it",
-                ));
-            }
-        };
-        Ok(Config {
-            tls,
-            database: self.database.clone(),
-            admin: self.admin.clone(),
-            password_length: self.password_length,
-            ..Config::new(place, self.accounts.clone())
+fn webhook_answer_bytes() -> u64 {
+    64 << 10
+}
+
+impl WebhookRotator {
+    /// Returns the plugin's own options. The file of the key is read.
+    pub(crate) fn options(&self) -> Result<keymill_rotate_webhook::Config> {
+        let shown = self.key_file.display();
+        let key = private::read(&self.key_file)?.ok_or_else(|| {
+            Failure::new(format!("{shown} is not there"))
+                .next("make it with `openssl rand -hex 32`, mode 0600, and give the receiver the same")
+        })?;
+        Ok(keymill_rotate_webhook::Config {
+            ca_file: self.ca_file.clone(),
+            timeout: Duration::from_millis(self.timeout_ms),
+            max_answer_bytes: self.max_answer_bytes,
+            values: Generated {
+                length: self.length,
+                exclude_characters: self.exclude_characters.clone(),
+                exclude_punctuation: self.exclude_punctuation,
+            },
+            ..keymill_rotate_webhook::Config::new(
+                self.url.clone(),
+                Sensitive::copied(key.expose().trim_ascii()),
+            )
         })
     }
 }
@@ -173,24 +157,21 @@ pub(crate) fn all_set() -> std::collections::BTreeMap<String, RotatorSection> {
         exclude_characters: Some(String::new()),
         exclude_punctuation: false,
     };
-    let postgresql = DatabaseRotator {
-        host: Some("db.example.com".into()),
-        port: Some(5432),
-        database: Some("orders".into()),
-        ca_file: Some("/etc/keymill/db-ca.pem".into()),
-        server_name: Some("db.example.com".into()),
-        accounts: vec!["orders_*".into()],
-        admin: Some("db-admin".parse().expect("a good name")),
-        ..DatabaseRotator::default()
+    let webhook = WebhookRotator {
+        url: "https://localhost/".to_owned(),
+        key_file: "k".into(),
+        ca_file: Some("c".into()),
+        timeout_ms: webhook_timeout_ms(),
+        max_answer_bytes: webhook_answer_bytes(),
+        length: Some(32),
+        exclude_characters: Some(String::new()),
+        exclude_punctuation: false,
     };
-    let mysql = DatabaseRotator {
-        socket: Some("/run/mysqld/mysqld.sock".into()),
-        accounts: vec!["shop_a".into(), "shop_b".into()],
-        account_host: Some("%".into()),
-        ..DatabaseRotator::default()
-    };
+    let (password, webhook) = (RotatorSection::Password(password), RotatorSection::Webhook(webhook));
+    let (postgresql, mysql) = super::database::all_set();
     [
-        ("passwords".to_owned(), RotatorSection::Password(password)),
+        ("passwords".to_owned(), password),
+        ("hook".to_owned(), webhook),
         ("orders-db".to_owned(), RotatorSection::Postgresql(postgresql)),
         ("shop-db".to_owned(), RotatorSection::Mysql(mysql)),
     ]
@@ -210,25 +191,57 @@ impl PasswordRotator {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::config::Config;
+    use std::os::unix::fs::PermissionsExt;
 
-    fn read(text: &str) -> Result<Config> {
-        toml::from_str::<DatabaseRotator>(text).expect("options that there are").options(5432)
+    fn refused(text: &str) -> String {
+        match toml::from_str::<Config>(text) {
+            Ok(config) => config.engine().map(drop).unwrap_err().to_string(),
+            Err(error) => error.to_string(),
+        }
     }
 
     #[test]
-    fn a_database_is_in_one_place() {
-        let config = read("host = \"localhost\"\naccounts = [\"a\"]").unwrap();
-        assert_eq!(config.place, Place::Tcp { host: "localhost".into(), port: 5432 });
-        let config = read("socket = \"/run/s\"\naccounts = [\"a\"]").unwrap();
-        assert_eq!(config.place, Place::Socket("/run/s".into()));
-        for odd in [
-            "",
-            "host = \"h\"\nsocket = \"/s\"",
-            "socket = \"/s\"\nport = 1",
-            "host = \"h\"\nserver_name = \"n\"",
+    fn a_rotator_is_of_a_kind_and_has_the_options_of_that_alone() {
+        let config: Config = toml::from_str("[rotators.a]\nkind = \"password\"\nlength = 20\n").unwrap();
+        let engine = config.engine().unwrap();
+        assert!(engine.rotators.get(&"a".parse().unwrap()).is_some());
+        for (text, told) in [
+            ("[rotators.a]\n", "kind"),
+            ("[rotators.a]\nkind = \"telepathy\"\n", "telepathy"),
+            ("[rotators.a]\nkind = \"password\"\nurl = \"http://127.0.0.1/\"\n", "url"),
+            ("[rotators.a]\nkind = \"password\"\nlength = 1\n", "rotators.a"),
+            ("[rotators.a]\nkind = \"postgresql\"\nhost = \"localhost\"\n", "accounts"),
+            ("[rotators.a]\nkind = \"mysql\"\nhost = \"db.example.com\"\naccounts = [\"a\"]\n", "TLS"),
+            (
+                "[rotators.a]\nkind = \"postgresql\"\nsocket = \"/s\"\naccounts = [\"a\"]\naccount_host = \"%\"\n",
+                "account_host",
+            ),
+            ("[rotators.\"a b\"]\nkind = \"password\"\n", "rotators.a b"),
+            ("[rotators.a]\nkind = \"webhook\"\nkey_file = \"k\"\n", "url"),
+            (
+                "[rotators.a]\nkind = \"webhook\"\nurl = \"https://h/\"\nkey_file = \"/nowhere/k\"\n",
+                "/nowhere/k",
+            ),
         ] {
-            assert!(read(odd).is_err(), "{odd}");
+            let error = refused(text);
+            assert!(error.contains(told), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn the_key_of_a_webhook_is_in_a_file_that_is_ours_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("hook.key");
+        std::fs::write(&path, format!("{}\n", "k".repeat(64))).unwrap();
+        let text = format!(
+            "[rotators.hook]\nkind = \"webhook\"\nurl = \"http://127.0.0.1:1/\"\nkey_file = \"{}\"\n",
+            path.display()
+        );
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(refused(&text).contains("hook.key"));
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        toml::from_str::<Config>(&text).unwrap().engine().unwrap();
+        assert!(refused(&text.replace("127.0.0.1:1", "example.com")).contains("loopback"));
     }
 }

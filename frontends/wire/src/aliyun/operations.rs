@@ -147,7 +147,7 @@ pub const ALL: &[CloudOperation] = &[
     of(
         "secrets",
         "CreateSecret",
-        "`SecretType` `Generic`, whose `ExtendedConfig` is ignored; no `DKMSInstanceId`, no rotation yet; `Policy` needs the right to `SetSecretPolicy`; needs the right to `Encrypt` under an `EncryptionKeyId` that is given",
+        "`SecretType` `Generic` and `Rds`, whose `DBInstanceId` is the name of a rotator of the configuration, and whose `CustomData` are texts; no `DKMSInstanceId`; beyond the cloud: `ExtendedConfig` `{\"Rotator\":\"NAME\"}` of a `Generic` one, whose other members are ignored; needs the right to `GetSecretValue` of the secret that a rotator works by; `Policy` needs the right to `SetSecretPolicy`; needs the right to `Encrypt` under an `EncryptionKeyId` that is given",
     ),
     of("secrets", "DeleteSecret", "a window and `ForceDeleteWithoutRecovery` exclude each other"),
     of("secrets", "DescribeSecret", "tells the CMK of a secret that named none as well"),
@@ -166,12 +166,20 @@ pub const ALL: &[CloudOperation] = &[
     of(
         "secrets",
         "PutSecretValue",
-        "where a stage points to each of ten versions: `Rejected.LimitExceeded.SecretVersions`",
+        "where a stage points to each of ten versions: `Rejected.LimitExceeded.SecretVersions`; beyond the cloud: of `Generic` secrets that have a rotator; `ACSPending` is of rotations",
     ),
     of("secrets", "RestoreSecret", ""),
-    of("secrets", "RotateSecret", ""),
-    of("secrets", "UpdateSecret", "`ExtendedConfig` is ignored, as of generic secrets"),
-    of("secrets", "UpdateSecretRotationPolicy", ""),
+    of(
+        "secrets",
+        "RotateSecret",
+        "answered once the version is current; of one that failed or takes long: `ServiceUnavailableTemporary` or `RequestTimeout`, and the same may be asked again; beyond 50 an hour: `Throttling.User`",
+    ),
+    of("secrets", "UpdateSecret", "`ExtendedConfig` is ignored where the secret has no rotator"),
+    of(
+        "secrets",
+        "UpdateSecretRotationPolicy",
+        "the interval is ignored where rotation is switched off; beyond the cloud: of `Generic` secrets that name a rotator",
+    ),
     of("secrets", "UpdateSecretVersionStage", ""),
     of("secrets", "GetRandomPassword", ""),
     of("secrets", "GetSecretPolicy", "as `GetKeyPolicy`"),

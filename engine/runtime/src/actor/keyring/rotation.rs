@@ -65,6 +65,8 @@ pub(crate) struct DraftFailed {
 /// Nobody works on a secret any more.
 pub(crate) struct RotationRests {
     pub(crate) name: SecretName,
+    /// Whether what became of it was kept.
+    pub(crate) is_kept: bool,
 }
 
 impl Message for BeginRotation {
@@ -316,11 +318,13 @@ impl Handler<DraftFailed> for KeyringActor {
 impl Handler<RotationRests> for KeyringActor {
     type Result = ();
 
-    fn handle(&mut self, RotationRests { name }: RotationRests, _: &mut Context<Self>) {
+    fn handle(&mut self, RotationRests { name, is_kept }: RotationRests, _: &mut Context<Self>) {
         self.rotating.remove(&name);
         let entry = self.shared.keyring.secrets.secret(&name);
         let rotation = entry.as_ref().and_then(|entry| entry.secret.rotation.as_ref());
         match rotation.and_then(|rotation| rotation.pending.as_ref()) {
+            // At once it would fail again, as often as it can: the next look goes on with it.
+            Some(_) if !is_kept => {}
             // Somebody asked for it while it was failing.
             Some(_) => {
                 let (now, back_off) = (self.shared.clock.now(), self.shared.config.rotation.back_off);
