@@ -15,6 +15,11 @@ pub(crate) use keymill_provider_pkcs11 as pkcs11;
 /// Tokens whose module is in a process of its own.
 pub(crate) use keymill_provider_worker as worker;
 
+/// What the rotators of databases have in common.
+pub(crate) mod database {
+    pub(crate) use keymill_rotate_postgresql::{Config, Place, Tls};
+}
+
 use keymill_runtime::Rotators;
 
 use crate::config::{
@@ -75,6 +80,18 @@ pub(crate) fn rotators(sections: &BTreeMap<String, RotatorSection>) -> Result<Ro
             RotatorSection::Password(section) => {
                 let options = keymill_rotate_password::Config { passwords: section.passwords() };
                 Arc::new(keymill_rotate_password::open(options).map_err(Failure::because(&place))?)
+            }
+            RotatorSection::Postgresql(section) => {
+                if section.account_host.is_some() {
+                    return Err(Failure::new(format!("{place}.account_host is of kind mysql alone")));
+                }
+                let options = section.options(5432).map_err(Failure::because(&place))?;
+                Arc::new(keymill_rotate_postgresql::open(&options).map_err(Failure::because(&place))?)
+            }
+            RotatorSection::Mysql(section) => {
+                let options = section.options(3306).map_err(Failure::because(&place))?;
+                let host = section.account_host.as_deref().unwrap_or("%");
+                Arc::new(keymill_rotate_mysql::open(&options, host).map_err(Failure::because(&place))?)
             }
             RotatorSection::Webhook(section) => {
                 let options = section.options()?;

@@ -22,7 +22,9 @@ mod look;
 mod managed;
 mod pairs;
 mod policies;
+mod proxy;
 mod raw;
+mod rotated;
 mod rows;
 mod secrets;
 
@@ -38,6 +40,8 @@ pub use look::{audit_lines, eventually, files, find_in_files, metric, requests_o
 pub use managed::Given;
 pub use pairs::Pair;
 pub use policies::{GRANTED, named, policy, statement};
+pub use proxy::Proxy;
 pub use raw::{Raw, Told, sign};
+pub use rotated::{Rotated, Strategy, ask_to_rotate, rotate, settled, stages};
 pub use rows::Rows;
 pub use secrets::{Value, create_secret, put_value};

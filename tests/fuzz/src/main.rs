@@ -22,6 +22,7 @@ mod parameters;
 mod policy;
 mod record;
 mod root;
+mod rotate;
 mod stream;
 mod target;
 mod wire;

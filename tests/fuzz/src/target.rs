@@ -4,7 +4,7 @@ use keymill_core::{Error, ErrorKind};
 
 use crate::{
     access, audit, authorization, batch, blob, certificate, client_key_file, context, envelope, extended,
-    gateway, http, keys, names, parameters, policy, record, root, stream, wire, worker,
+    gateway, http, keys, names, parameters, policy, record, root, rotate, stream, wire, worker,
 };
 
 /// Good input to start from: a name, and the bytes.
@@ -50,6 +50,9 @@ pub(crate) const ALL: &[Target] = &[
     Target { name: "sm2", check: keys::sm2::check, seeds: keys::sm2::seeds },
     Target { name: "certificate", check: certificate::check, seeds: certificate::seeds },
     Target { name: "client-key-file", check: client_key_file::check, seeds: client_key_file::seeds },
+    Target { name: "login-value", check: rotate::value::check, seeds: rotate::value::seeds },
+    Target { name: "postgresql", check: rotate::postgresql::check, seeds: rotate::postgresql::seeds },
+    Target { name: "mysql", check: rotate::mysql::check, seeds: rotate::mysql::seeds },
     Target { name: "batch", check: batch::check, seeds: batch::seeds },
 ];
 

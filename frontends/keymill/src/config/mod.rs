@@ -1,6 +1,7 @@
 //! The configuration: what can be set, its defaults, and how a file and flags change them. `config/keymill.toml` in the
 //! repository lists every option; a test keeps the two alike.
 
+mod database;
 mod dual_control;
 mod options;
 mod places;

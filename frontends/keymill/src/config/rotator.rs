@@ -9,6 +9,7 @@ use keymill_core::secret::{BackOff, Generated};
 use keymill_runtime::RotationConfig;
 use serde::{Deserialize, Serialize};
 
+use super::database::DatabaseRotator;
 use crate::failure::{Failure, Result};
 use crate::private;
 
@@ -69,6 +70,10 @@ pub(crate) enum RotatorSection {
     Password(PasswordRotator),
     /// Signed requests to a receiver.
     Webhook(WebhookRotator),
+    /// Logins of a PostgreSQL.
+    Postgresql(DatabaseRotator),
+    /// Logins of a MariaDB or MySQL.
+    Mysql(DatabaseRotator),
 }
 
 /// A generated password.
@@ -163,7 +168,14 @@ pub(crate) fn all_set() -> std::collections::BTreeMap<String, RotatorSection> {
         exclude_punctuation: false,
     };
     let (password, webhook) = (RotatorSection::Password(password), RotatorSection::Webhook(webhook));
-    [("passwords".to_owned(), password), ("hook".to_owned(), webhook)].into()
+    let (postgresql, mysql) = super::database::all_set();
+    [
+        ("passwords".to_owned(), password),
+        ("hook".to_owned(), webhook),
+        ("orders-db".to_owned(), RotatorSection::Postgresql(postgresql)),
+        ("shop-db".to_owned(), RotatorSection::Mysql(mysql)),
+    ]
+    .into()
 }
 
 impl PasswordRotator {
@@ -199,6 +211,12 @@ mod tests {
             ("[rotators.a]\nkind = \"telepathy\"\n", "telepathy"),
             ("[rotators.a]\nkind = \"password\"\nurl = \"http://127.0.0.1/\"\n", "url"),
             ("[rotators.a]\nkind = \"password\"\nlength = 1\n", "rotators.a"),
+            ("[rotators.a]\nkind = \"postgresql\"\nhost = \"localhost\"\n", "accounts"),
+            ("[rotators.a]\nkind = \"mysql\"\nhost = \"db.example.com\"\naccounts = [\"a\"]\n", "TLS"),
+            (
+                "[rotators.a]\nkind = \"postgresql\"\nsocket = \"/s\"\naccounts = [\"a\"]\naccount_host = \"%\"\n",
+                "account_host",
+            ),
             ("[rotators.\"a b\"]\nkind = \"password\"\n", "rotators.a b"),
             ("[rotators.a]\nkind = \"webhook\"\nkey_file = \"k\"\n", "url"),
             (
