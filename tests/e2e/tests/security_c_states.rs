@@ -392,6 +392,8 @@ fn c1_each_operation_in_each_state_answers_as_the_cloud_has_it() {
         Operation::ListRoles,
         Operation::UpdateRole,
         Operation::DeleteRole,
+        Operation::BatchGetSecretValue,
+        Operation::ExportSecrets,
         Operation::CreateLoginToken,
         Operation::ExplainAccess,
         Operation::DescribeLimits,

@@ -14,6 +14,7 @@ mod plan;
 mod read;
 mod role;
 mod secret;
+mod secret_batch;
 mod share;
 
 use std::net::IpAddr;

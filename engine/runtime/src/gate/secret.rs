@@ -71,15 +71,8 @@ impl Gate {
         }
         let version = secret.asked(r.version_id.as_ref(), r.version_stage.as_ref())?.clone();
         note(job, &name, Some(&version.id));
-        let shared = &self.0.shared;
-        let cmk =
-            shared.keyring.cmk(&secret.cmk).ok_or_else(|| match shared.keyring.quarantined(&secret.cmk) {
-                Some(why) => Error::new(ErrorKind::Quarantined, why),
-                None => Error::new(ErrorKind::KeyNotFound, "the CMK of the secret is gone"),
-            })?;
-        shared.check_usable(&cmk.cmk)?;
-        let blob = self.sealed_value(&name, &version)?;
-        let context = context_of_secret(&shared.config.instance, &name, &version.id);
+        let blob = self.blob_of(secret, &version)?;
+        let context = context_of_secret(&self.0.shared.config.instance, &name, &version.id);
         let contexts = common(job, Some(context));
         // At once: a buffer that grows leaves copies of opened texts behind.
         job.sheet.reserve(blob.len());
@@ -99,6 +92,18 @@ impl Gate {
             version: Some(version),
         }));
         Ok(())
+    }
+
+    /// Reads the sealed value of a version, if the CMK of the secret can open it.
+    pub(super) fn blob_of(&self, secret: &Secret, version: &SecretVersion) -> Result<Bin<'static>> {
+        let shared = &self.0.shared;
+        let cmk =
+            shared.keyring.cmk(&secret.cmk).ok_or_else(|| match shared.keyring.quarantined(&secret.cmk) {
+                Some(why) => Error::new(ErrorKind::Quarantined, why),
+                None => Error::new(ErrorKind::KeyNotFound, "the CMK of the secret is gone"),
+            })?;
+        shared.check_usable(&cmk.cmk)?;
+        self.sealed_value(&secret.name, version)
     }
 
     /// Reads the sealed value of a version from the store, which is not trusted: the record of the secret knows its tag.

@@ -18,7 +18,7 @@ use keymill_core::quota::Taken;
 use keymill_core::secret::SecretVersion;
 
 use super::compute::Computation;
-use super::{Export, Items, MadePair, Served, Sheet, WantedPair};
+use super::{Export, Items, MadePair, NamedSecrets, Served, Sheet, WantedPair};
 use crate::gate::Call;
 use crate::keyring::{CmkEntry, VersionEntry};
 use crate::quota::OverQuota;
@@ -62,6 +62,8 @@ pub struct Job {
     pub(crate) data_key: Option<Box<NamedDataKey>>,
     /// The secret that it is about, where it is about one.
     pub(crate) secret: Option<Box<NamedSecret>>,
+    /// The secrets that it reads, where it reads many.
+    pub(crate) secrets: Option<Box<NamedSecrets>>,
     /// The data key pair whose private half is sealed, where one is.
     pub(crate) pair: Option<Box<MadePair>>,
 }
@@ -151,6 +153,8 @@ pub enum Product {
         data_key: Option<Box<NamedDataKey>>,
         /// The secret whose value was opened, where one was.
         secret: Option<Box<NamedSecret>>,
+        /// The secrets whose values were opened, where there were many.
+        secrets: Option<Box<NamedSecrets>>,
     },
 }
 
@@ -350,6 +354,7 @@ impl Job {
             export: None,
             data_key: None,
             secret: None,
+            secrets: None,
             pair: None,
         }
     }
@@ -409,6 +414,10 @@ impl Job {
     }
 
     pub(crate) fn fail_item(&mut self, i: usize, fault: Fault) {
+        let fault = match &mut self.secrets {
+            Some(secrets) => secrets.fail(i, fault),
+            None => fault,
+        };
         if self.first_fault.is_none() {
             self.first_fault = Some(fault.clone());
         }
@@ -421,6 +430,9 @@ impl Job {
         self.errors.clear();
         self.first_fault = None;
         self.next = 0;
+        if let Some(secrets) = &mut self.secrets {
+            secrets.restart();
+        }
         match &mut self.task {
             Task::Seal { what, done, .. } => {
                 *done = 0;

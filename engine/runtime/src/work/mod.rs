@@ -12,6 +12,7 @@ mod open;
 mod pair;
 mod reply;
 mod seal;
+mod secrets;
 mod served;
 mod sheet;
 mod trips;
@@ -24,5 +25,7 @@ pub use job::{Cancel, Finished, Job, NamedDataKey, NamedSecret, Product, ReplyTo
 pub(crate) use job::{Contexts, Destination, Fault, KeySlot, OpenTask, Sealing, Task};
 pub(crate) use pair::{MadePair, PairJob, WantedPair};
 pub use reply::Lent;
+pub(crate) use secrets::AskedSecret;
+pub use secrets::NamedSecrets;
 pub(crate) use served::Served;
 pub use sheet::{Framing, Sheet};

@@ -5,11 +5,12 @@ use std::ops::Deref;
 
 use keymill_core::blob::{Algorithm, Blob};
 use keymill_core::error::Error;
-use keymill_core::id::{CmkId, KeyVersionId};
+use keymill_core::id::{CmkId, KeyVersionId, SecretName};
 use keymill_core::key::{KeySpec, SignAlgorithm, data_key_version_name};
 use keymill_core::operation::*;
+use keymill_core::secret::SecretVersion;
 
-use super::{Finished, NamedDataKey, NamedSecret, Product};
+use super::{Finished, NamedDataKey, NamedSecret, NamedSecrets, Product};
 
 /// What GCM pads.
 const NO_PADDING: &str = "NO_PADDING";
@@ -44,6 +45,7 @@ impl Finished {
             Product::Made { key, version, errors, .. } => self.made(*key, *version, errors),
             Product::Opened { data_key: Some(data_key), .. } => self.data_key(data_key),
             Product::Opened { secret: Some(secret), .. } => self.secret(secret),
+            Product::Opened { secrets: Some(secrets), .. } => self.secrets(secrets),
             Product::Opened { keys, algorithm: Some(algorithm), .. }
                 if self.operation() == Operation::AdvanceDecrypt =>
             {
@@ -283,10 +285,36 @@ impl Finished {
 
     fn secret(&self, NamedSecret { touch, version }: &NamedSecret) -> Reply<'_> {
         let version = version.as_ref().expect("what was opened is of a version");
-        let value = self.sheet.item(0).expect("a single operation without an error has its item");
+        Reply::GetSecretValue(self.value_of_secret(0, &touch.name, version))
+    }
+
+    fn secrets(&self, named: &NamedSecrets) -> Reply<'_> {
+        let request_id = self.call.request_id;
+        let (mut secret_values, mut errors) = (Vec::with_capacity(named.asked.len()), Vec::new());
+        for (i, asked) in named.asked.iter().enumerate() {
+            match asked.outcome() {
+                Ok(version) => secret_values.push(self.value_of_secret(i, &asked.name, version)),
+                Err(fault) => errors.push(fault),
+            }
+        }
+        match self.operation() {
+            Operation::ExportSecrets => {
+                Reply::ExportSecrets(ExportSecretsReply { secret_values, errors, request_id })
+            }
+            _ => Reply::BatchGetSecretValue(BatchGetSecretValueReply { secret_values, errors, request_id }),
+        }
+    }
+
+    fn value_of_secret(
+        &self,
+        i: usize,
+        name: &SecretName,
+        version: &SecretVersion,
+    ) -> GetSecretValueReply<'_> {
+        let value = self.sheet.item(i).expect("what opened without an error has its item");
         let value = std::str::from_utf8(value).expect("what is sealed as the value of a secret is text");
-        Reply::GetSecretValue(GetSecretValueReply {
-            secret_name: touch.name.clone(),
+        GetSecretValueReply {
+            secret_name: name.clone(),
             secret_type: SecretType::Generic,
             secret_data: SecretText::from(value),
             secret_data_type: version.data_type,
@@ -294,7 +322,7 @@ impl Finished {
             version_stages: VersionStageList { version_stage: version.stages.clone() },
             create_time: version.created_at,
             request_id: self.call.request_id,
-        })
+        }
     }
 
     fn operation(&self) -> Operation {
