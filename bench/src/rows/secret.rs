@@ -64,6 +64,9 @@ pub(super) fn measure(plan: &mut Plan<'_>) -> Result<()> {
         )?;
     }
     if plan.args.wants(&served) {
+        // Connections that waited for so long are closed.
+        let mut ours = Web::connect(fixture.http, CONNECTIONS)?;
+        *echo.borrow_mut() = Web::connect(server.addr, CONNECTIONS)?;
         let mut rate = ours.run(&signer.sign_many(512)?)?;
         plan.measure(
             Spec { name: served, against: vec![("http echo", None)], unit: Unit::Requests },
