@@ -4,8 +4,7 @@
 use keymill_client::Credentials;
 use keymill_core::access::Grant;
 use keymill_core::limit;
-use keymill_core::operation::*;
-use keymill_e2e::{Answered, Caller, GRANTED, Rows, audit_lines, named, policy, statement, verified};
+use keymill_e2e::{Caller, GRANTED, Rows, audit_lines, named, policy, statement, verified};
 use keymill_harness::{Live, Setup, Started};
 use keymill_runtime::EngineConfig;
 use serde_json::{Value, json};
@@ -23,17 +22,11 @@ fn grants(value: Value) -> Vec<Grant> {
     serde_json::from_value(value).expect("grants")
 }
 
-fn ask(caller: &mut Caller, operation: &str, parameters: Value) -> Answered<Value> {
-    let operation = Operation::by_name(operation).expect("an operation");
-    let request = Request::deserialize(operation, &parameters).expect("its parameters");
-    caller.ask(request, |reply| serde_json::to_value(reply).expect("a reply has a JSON form"))
-}
-
 /// What came of a request: name, version and value of each that was read, and name, code and status of each that was not.
 type Came = (Vec<(String, String, String)>, Vec<(String, String, u64)>);
 
 fn read_by(caller: &mut Caller, operation: &str, list: Value) -> Came {
-    let told = ask(caller, operation, json!({ "SecretsList": list })).unwrap();
+    let told = caller.ask_json(operation, json!({ "SecretsList": list })).unwrap();
     let text = |row: &Value, name: &str| row[name].as_str().unwrap().to_owned();
     let values = told["SecretValues"].as_array().unwrap().iter().map(|row| {
         assert_eq!(row["RequestId"], told["RequestId"]);
@@ -74,7 +67,7 @@ fn what_is_wrong_with_one_of_them_is_told_of_that_one_and_the_audit_names_each()
     let credentials = root.credentials(grants(json!([{ "Role": READER }])));
     let denied = statement("Deny", &[&named(credentials.access_key_id())], &["kms:GetSecretValue"]);
     let document = policy(&[statement("Allow", &[GRANTED], &["kms:*"]), denied]);
-    ask(&mut root, "SetSecretPolicy", json!({ "SecretName": "denied", "Policy": document })).unwrap();
+    root.ask_json("SetSecretPolicy", json!({ "SecretName": "denied", "Policy": document })).unwrap();
     let mut user = Caller::new(&live, &credentials);
 
     let (values, errors) = read(
@@ -135,7 +128,7 @@ fn the_number_is_bounded_and_twenty_of_full_size_pass() {
     assert!(errors.is_empty() && values.iter().all(|(_, _, text)| *text == value));
     assert_eq!(values.len(), limit::SECRETS_A_BATCH);
     let refused = |root: &mut Caller, count| {
-        ask(root, "BatchGetSecretValue", json!({ "SecretsList": list(count) })).unwrap_err().code
+        root.ask_json("BatchGetSecretValue", json!({ "SecretsList": list(count) })).unwrap_err().code
     };
     assert_eq!(refused(&mut root, 0), "MissingParameter");
     assert_eq!(refused(&mut root, limit::SECRETS_A_BATCH + 1), "InvalidParameter");
@@ -185,7 +178,7 @@ fn to_take_values_out_of_the_server_is_a_right_of_its_own() {
         statement("Allow", &[GRANTED], &["kms:*"]),
         statement("Allow", &[&me], &["kms:ExportSecrets"]),
     ]);
-    ask(&mut root, "SetSecretPolicy", json!({ "SecretName": "a", "Policy": allowed })).unwrap();
+    root.ask_json("SetSecretPolicy", json!({ "SecretName": "a", "Policy": allowed })).unwrap();
     let (values, errors) = read_by(&mut reader, "ExportSecrets", both.clone());
     assert_eq!((values, errors), (rows(&[("a", "v1", "a")]), faults(&[("b", NO_SECRET, 404)])));
     // The right to export is none to read.
@@ -194,7 +187,7 @@ fn to_take_values_out_of_the_server_is_a_right_of_its_own() {
         statement("Allow", &[&me], &["kms:ExportSecrets"]),
         statement("Deny", &[&me], &["kms:GetSecretValue"]),
     ]);
-    ask(&mut root, "SetSecretPolicy", json!({ "SecretName": "a", "Policy": denied })).unwrap();
+    root.ask_json("SetSecretPolicy", json!({ "SecretName": "a", "Policy": denied })).unwrap();
     assert!(read_by(&mut reader, "ExportSecrets", both).0.is_empty());
     let site = live.halt();
     let exports = audit_lines(&site).into_iter().filter(|line| line["operation"] == "ExportSecrets");
