@@ -3,8 +3,8 @@
 use keymill_core::{Error, ErrorKind};
 
 use crate::{
-    access, audit, authorization, batch, blob, certificate, client_key_file, context, envelope, gateway,
-    http, keys, names, parameters, policy, record, root, stream, wire, worker,
+    access, audit, authorization, batch, blob, certificate, client_key_file, consumer, context, envelope,
+    gateway, http, keys, names, parameters, policy, record, root, stream, wire, worker,
 };
 
 /// Good input to start from: a name, and the bytes.
@@ -50,6 +50,7 @@ pub(crate) const ALL: &[Target] = &[
     Target { name: "certificate", check: certificate::check, seeds: certificate::seeds },
     Target { name: "client-key-file", check: client_key_file::check, seeds: client_key_file::seeds },
     Target { name: "batch", check: batch::check, seeds: batch::seeds },
+    Target { name: "consumer", check: consumer::check, seeds: consumer::seeds },
 ];
 
 /// Checks an error that goes back to the caller: it blames the input, and its message is one short printable line.
