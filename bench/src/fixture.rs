@@ -203,7 +203,11 @@ impl Fixture {
         }
     }
 
-    fn client(&self) -> Result<Client> {
+    /// Makes a client of one caller at a time, over MessagePack TCP.
+    ///
+    /// # Errors
+    /// [`BenchError`] where the login fails.
+    pub fn client(&self) -> Result<Client> {
         let options = Options { read_timeout: Duration::from_secs(30), ..Options::default() };
         Ok(Client::connect(Config { options, ..Config::new(self.msgpack.to_string(), self.credentials()) })?)
     }

@@ -13,6 +13,7 @@ pub mod premade;
 pub mod pump;
 pub mod report;
 mod rows;
+pub mod secrets;
 pub mod stats;
 pub mod web;
 

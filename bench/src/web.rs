@@ -10,7 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use keymill_core::Timestamp;
 use keymill_core::id::KeyRef;
-use keymill_core::operation::{EncryptRequest, Request};
+use keymill_core::operation::{EncryptRequest, Operation, Request};
 use keymill_wire::acs3::{self, Authorization, Signable};
 use keymill_wire::aliyun::signature::string_to_sign;
 use keymill_wire::request::encode_json;
@@ -20,9 +20,8 @@ use crate::fixture::Fixture;
 
 /// The host that is signed: any, as long as it is sent so.
 const HOST: &str = "localhost";
-const PATH: &str = "/v1/Encrypt";
 
-/// Makes signed requests of one `Encrypt`, each with a nonce of its own.
+/// Makes signed requests, each with a nonce of its own.
 pub struct Signer {
     id: String,
     key: hmac::Key,
@@ -31,7 +30,7 @@ pub struct Signer {
 
 enum Dialect {
     /// `/v1`, signed in the headers.
-    V1 { body: Vec<u8>, body_hash: String },
+    V1 { operation: Operation, body: Vec<u8>, body_hash: String },
     /// The cloud's, signed among the parameters.
     Rpc { key_id: String, plaintext: String },
 }
@@ -50,10 +49,19 @@ impl Signer {
             timeout_ms: None,
         }
         .into();
-        let body = encode_json(&request)?;
+        Self::of(fixture, &request)
+    }
+
+    /// Makes a signer of one request by `/v1`.
+    ///
+    /// # Errors
+    /// [`BenchError`] where the request has no encoding.
+    pub fn of(fixture: &Fixture, request: &Request<'_>) -> Result<Self> {
+        let operation = request.operation();
+        let body = encode_json(request)?;
         let (id, secret) = fixture.access_key();
         let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
-        let dialect = Dialect::V1 { body_hash: acs3::hex(&sha256(&body)), body };
+        let dialect = Dialect::V1 { operation, body_hash: acs3::hex(&sha256(&body)), body };
         Ok(Self { id: id.to_owned(), key, dialect })
     }
 
@@ -82,7 +90,9 @@ impl Signer {
         let date = Timestamp::from_ms(now.as_millis() as u64).to_string();
         let nonce = acs3::hex(&nonce);
         match &self.dialect {
-            Dialect::V1 { body, body_hash } => self.sign_v1(&date, &nonce, body, body_hash),
+            Dialect::V1 { operation, body, body_hash } => {
+                self.sign_v1(*operation, &date, &nonce, body, body_hash)
+            }
             Dialect::Rpc { key_id, plaintext } => Ok(self.sign_rpc(&date, &nonce, key_id, plaintext)),
         }
     }
@@ -110,17 +120,25 @@ impl Signer {
         format!("POST /?{query} HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: 0\r\n\r\n").into_bytes()
     }
 
-    fn sign_v1(&self, date: &str, nonce: &str, body: &[u8], body_hash: &str) -> Result<Vec<u8>> {
+    fn sign_v1(
+        &self,
+        operation: Operation,
+        date: &str,
+        nonce: &str,
+        body: &[u8],
+        body_hash: &str,
+    ) -> Result<Vec<u8>> {
         let headers = [
             ("host", HOST),
             ("content-type", "application/json"),
-            (acs3::ACTION, "Encrypt"),
+            (acs3::ACTION, operation.name()),
             (acs3::ACS_VERSION, acs3::API_VERSION),
             (acs3::DATE, date),
             (acs3::NONCE, nonce),
             (acs3::CONTENT_SHA256, body_hash),
         ];
-        let signable = Signable { method: "POST", path: PATH, query: &[], headers: &headers };
+        let path = format!("/v1/{}", operation.name());
+        let signable = Signable { method: "POST", path: &path, query: &[], headers: &headers };
         let signed_headers = signable.all_headers();
         let to_sign = signable.string_to_sign(acs3::SCHEME, &signed_headers, &sha256)?;
         let signature = hmac::sign(&self.key, &to_sign);
@@ -130,7 +148,7 @@ impl Signer {
             signed_headers: signed_headers.into(),
             signature: signature.as_ref().try_into().expect("HMAC-SHA256 has 32 bytes"),
         };
-        let mut request = format!("POST {PATH} HTTP/1.1\r\n");
+        let mut request = format!("POST {path} HTTP/1.1\r\n");
         for (name, value) in headers {
             request.push_str(&format!("{name}: {value}\r\n"));
         }

@@ -9,6 +9,7 @@ fn a_row_of_each_kind_is_measured_beside_its_ceiling_and_prints() {
         "tcp BatchEncrypt 16",
         "lane hop, 16",
         "envelope open",
+        "secret",
         "http",
         "single",
         "audit on, tcp Batch",

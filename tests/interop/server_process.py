@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import signal
+import ssl
 import subprocess
 import time
 from pathlib import Path
@@ -25,16 +26,17 @@ STOP_S = 60
 
 
 class ServerProcess:
-    """A running server, its two addresses and the credentials that it wrote at first start."""
+    """A running server, its two addresses and the credentials that it wrote at first start; `config` is a file of more options, `ca` the one that
+    vouches for its HTTP listener where that speaks TLS."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, config=None, ca=None):
         if not BINARY.is_file():
             raise FileNotFoundError(f"no server at {BINARY}: build it, or name one in KEYMILL_BIN")
-        self.data, self.log = directory / "data", directory / "server.log"
+        self.data, self.log, self.ca = directory / "data", directory / "server.log", ca
         credentials = directory / "credentials.json"
         home = directory / "home"
         home.mkdir()
-        environment, options = _environment(home), []
+        environment, options = _environment(home), ["--config", config] if config else []
         if BULK_MODE:
             token = Token(BINARY, os.environ["KEYMILL_INTEROP_MODULE"], BULK_MODE, directory / "token", environment)
             environment, options = token.environment, ["--config", token.config]
@@ -90,7 +92,7 @@ class ServerProcess:
                 pair = json.loads(credentials.read_text())
                 self.http, self.msgpack = addresses["http"], addresses["msgpack"]
                 self.credentials = Credentials(pair["AccessKeyId"], pair["AccessKeySecret"])
-                if _status(self.http, "/readyz") == 200:
+                if _status(self.http, "/readyz", self.ca) == 200:
                     return
             except (OSError, ValueError, http.client.HTTPException):
                 pass  # not there yet, or half written
@@ -106,8 +108,11 @@ def _environment(home):
     return kept | {"HOME": str(home)}
 
 
-def _status(address, path):
-    connection = http.client.HTTPConnection(address, timeout=5)
+def _status(address, path, ca):
+    if ca is None:
+        connection = http.client.HTTPConnection(address, timeout=5)
+    else:
+        connection = http.client.HTTPSConnection(address, timeout=5, context=ssl.create_default_context(cafile=ca))
     try:
         connection.request("GET", path)
         return connection.getresponse().status

@@ -182,6 +182,24 @@ def test_policies_of_secrets(sdk, name):
     assert sdk.refused("GetSecretPolicy", SecretName="absent") == NO_SECRET
 
 
+def test_many_are_read_at_once_and_what_is_wrong_with_one_is_told_of_it(server, name):
+    # The older SDK does not know the operation.
+    sdk = KINDS["tea"](server)
+    for n in (1, 2):
+        sdk("CreateSecret", SecretName=f"{name}{n}", VersionId="v1", SecretData=f"value ü {n}")
+    sdk("PutSecretValue", SecretName=f"{name}1", VersionId="v2", SecretData="two")
+    asked = [{"SecretName": f"{name}2", "FetchExtendedConfig": "true"}, {"SecretName": "absent"},
+             {"SecretName": f"{name}1", "VersionStage": "ACSPrevious"}, {"SecretName": f"{name}1", "VersionId": "v9"}]
+    told = sdk("BatchGetSecretValue", SecretsList=asked)
+    values = [(row["SecretName"], row["VersionId"], row["SecretData"], stages(row)) for row in told["SecretValues"]]
+    assert values == [(f"{name}2", "v1", "value ü 2", ["ACSCurrent"]), (f"{name}1", "v1", "value ü 1", ["ACSPrevious"])]
+    assert [(row["SecretName"], row["Code"], row["HttpStatus"]) for row in told["Errors"]] == [
+        ("absent", *NO_SECRET), (f"{name}1", *NO_SECRET)]
+    assert sdk.refused("BatchGetSecretValue", SecretsList=[{"SecretName": "no name"}]) == WRONG
+    assert sdk.refused("BatchGetSecretValue", SecretsList=[{"SecretName": "absent"}] * 21) == WRONG
+    assert sdk.refused("BatchGetSecretValue") == ("MissingParameter", 400)
+
+
 def test_a_secret_without_a_rotator_is_not_rotated(sdk, name):
     sdk("CreateSecret", SecretName=name, VersionId="v1", SecretData="x")
     none = ("UnsupportedOperation", 400)

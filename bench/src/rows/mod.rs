@@ -6,6 +6,7 @@ mod fairness;
 mod http;
 mod in_process;
 mod lane;
+mod secret;
 mod sign;
 mod tcp;
 
@@ -21,6 +22,7 @@ pub(crate) fn measure(plan: &mut Plan<'_>) -> Result<()> {
     audit::measure(plan)?;
     lane::measure(plan)?;
     envelope::measure(plan)?;
+    secret::measure(plan)?;
     fairness::measure(plan)
 }
 

@@ -14,6 +14,7 @@ pub mod quota;
 pub mod seam;
 pub mod secret;
 pub mod sensitive;
+mod status;
 pub mod time;
 
 pub use context::EncryptionContext;

@@ -90,6 +90,8 @@ pub const SPENT_WRAPPING_KEYS: usize = 16;
 pub const SM2_PLAINTEXT_BYTES: usize = 6_047;
 /// Bytes of the value of a secret, as UTF-8.
 pub const SECRET_BYTES: usize = 30_720;
+/// Secrets that one request reads.
+pub const SECRETS_A_BATCH: usize = 20;
 /// Versions of a secret: beyond, the oldest to which no stage points goes.
 pub const SECRET_VERSIONS: usize = 10;
 /// Stages of a secret that its users name.

@@ -1,8 +1,6 @@
 //! Data keys that are used more than once: many payloads under one, within limits, so that the service is not asked for each. Every
 //! payload is a whole envelope all the same, and opens anywhere.
 
-mod flight;
-
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -15,8 +13,8 @@ use lru::LruCache;
 use parking_lot::Mutex;
 
 use crate::envelope::{Envelope, EnvelopeError, Header};
+use crate::flight::{Flights, Role, Tower, board};
 use crate::keys::{DataKeys, KeysError};
-use flight::{Flights, Role};
 
 /// How long and how often a data key is used, and how many are kept.
 #[derive(Clone, Debug)]
@@ -76,7 +74,7 @@ impl Place {
 struct State {
     sealing: LruCache<Place, Sealing>,
     opened: LruCache<Place, Opened>,
-    flights: Flights,
+    flights: Flights<Place, KeysError>,
     /// How often everything was thrown away: what was asked for before is not kept after.
     cleared: u64,
     /// The time at which the oldest has its age; `None` where there is none.
@@ -195,7 +193,7 @@ impl<K: DataKeys> Local<K> {
                 if let Some(envelope) = look(&mut state) {
                     return Ok(envelope);
                 }
-                match state.flights.board(place, &self.state) {
+                match board(&mut *state, &self.state, place) {
                     Role::Leads(lead) => break (lead, now, state.cleared),
                     Role::Follows(flight) => flight,
                 }
@@ -224,6 +222,15 @@ impl<K: DataKeys> Local<K> {
                 Err(error)
             }
         }
+    }
+}
+
+impl Tower for State {
+    type Place = Place;
+    type Error = KeysError;
+
+    fn flights(&mut self) -> &mut Flights<Place, KeysError> {
+        &mut self.flights
     }
 }
 

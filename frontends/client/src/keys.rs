@@ -157,7 +157,7 @@ impl Client {
 }
 
 /// Calls on a thread of its own: the client blocks, and whoever polls may not.
-async fn apart<T: Send + 'static>(
+pub(crate) async fn apart<T: Send + 'static>(
     client: Client,
     call: impl FnOnce(&Client) -> Result<T> + Send + 'static,
 ) -> Result<T> {
@@ -166,7 +166,7 @@ async fn apart<T: Send + 'static>(
         // Whoever asked may be gone.
         let _ = answer.send(call(&client));
     };
-    std::thread::Builder::new().name("data-key".to_owned()).spawn(ask)?;
+    std::thread::Builder::new().name("keymill-call".to_owned()).spawn(ask)?;
     wait.recv_async().await.unwrap_or_else(|_| Err(ClientError::protocol("the call ended without an answer")))
 }
 
@@ -185,6 +185,6 @@ fn given(context: &EncryptionContext) -> Option<EncryptionContext> {
     (!context.is_empty()).then(|| context.clone())
 }
 
-fn of_another(reply: &Reply<'_>) -> ClientError {
+pub(crate) fn of_another(reply: &Reply<'_>) -> ClientError {
     ClientError::protocol(format!("the reply of {}", reply.operation().name()))
 }

@@ -6,9 +6,12 @@ pub mod connection;
 pub mod credentials;
 pub mod envelope;
 pub mod error;
+mod flight;
 pub mod http;
 pub mod keys;
 mod receiver;
+pub mod secret_cache;
+pub mod secrets;
 mod sender;
 mod stream;
 mod wait;
@@ -17,6 +20,8 @@ mod wait;
 mod fake;
 #[cfg(test)]
 mod fake_keys;
+#[cfg(test)]
+mod fake_secrets;
 
 pub use client::{Client, Config, OwnedReply};
 pub use connection::{Connection, Options, Tls};
@@ -28,5 +33,7 @@ pub use keymill_tls::{ClientOptions, ClientTls};
 pub use keymill_wire::hello::ALPN;
 pub use keys::{DataKey, DataKeys, KeysError};
 pub use receiver::{Answer, Receiver};
+pub use secret_cache::SecretCache;
+pub use secrets::{Asked, SecretValue, Secrets, SecretsError};
 pub use sender::Sender;
 pub use wait::wait;

@@ -1,5 +1,7 @@
 //! The command line: the commands, in the order in which a newcomer meets them, and where each is carried out.
 
+use std::ffi::OsString;
+
 use clap::{Args, Parser, Subcommand};
 
 use crate::admin::{aap, access_key, alias, approval, data_key, key, login, policy, role, secret};
@@ -47,6 +49,13 @@ enum Command {
     /// Serve a PKCS#11 module to the server that started this
     #[command(hide = true)]
     HsmWorker,
+    /// Become a program that `secret run` or `secret edit` started, with no signals blocked
+    #[command(hide = true)]
+    Exec {
+        /// The program and its arguments
+        #[arg(last = true, required = true, value_name = "COMMAND")]
+        command: Vec<OsString>,
+    },
     /// Print the version
     Version,
 }
@@ -110,6 +119,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
             AuditAction::Export(args) => audit::export(&args),
         },
         Command::HsmWorker => tokens::run_worker(),
+        Command::Exec { command } => secret::child::become_program(&command),
         Command::Hsm(args) => hsm::run(args),
         Command::Bench(args) => run_bench(&args),
         Command::Version => output::line(format_args!("keymill {}", env!("CARGO_PKG_VERSION"))),
@@ -186,6 +196,12 @@ mod tests {
             "keymill secret put db --version v1 s3cret",
             "keymill secret put db --from -",
             "keymill secret stage db test",
+            "keymill secret run --env A=db",
+            "keymill secret run --env A -- true",
+            "keymill secret template a",
+            "keymill secret import a --format toml",
+            "keymill secret export a",
+            "keymill secret export --stdout",
             "keymill secret delete db --now --days 7",
             "keymill audit export",
             "keymill audit export --format xml --out -",

@@ -50,6 +50,10 @@ pub(crate) struct ServerArgs {
     by_certificate: bool,
 }
 
+/// What is secret of how a caller logs in, and may stand in the environment.
+pub(crate) const SECRET_VARIABLES: [&str; 3] =
+    ["KEYMILL_ACCESS_KEY_ID", "KEYMILL_ACCESS_KEY_SECRET", "KEYMILL_CLIENT_KEY_PASSWORD"];
+
 /// A server, and the access key to call it with.
 pub(crate) struct Target {
     /// MessagePack TCP address, where one is known.

@@ -22,6 +22,11 @@ pub(crate) fn harden() -> Result<()> {
     setrlimit(Resource::RLIMIT_NOFILE, most, most).map_err(Failure::because("open files"))
 }
 
+/// Keeps what is in our memory from debuggers and core files, and changes nothing for a program that we start: it is as it would be without us.
+pub(crate) fn keep_memory_private() -> Result<()> {
+    prctl::set_dumpable(false).map_err(Failure::because("not dumpable"))
+}
+
 /// Keeps memory out of swap. Returns what to tell where the system does not allow it.
 pub(crate) fn lock_memory() -> Option<String> {
     let (_, most) = getrlimit(Resource::RLIMIT_MEMLOCK).unwrap_or((0, 0));

@@ -397,6 +397,8 @@ fn c1_each_operation_in_each_state_answers_as_the_cloud_has_it() {
         Operation::RejectRequest,
         Operation::UpdateRole,
         Operation::DeleteRole,
+        Operation::BatchGetSecretValue,
+        Operation::ExportSecrets,
         Operation::CreateLoginToken,
         Operation::ExplainAccess,
         Operation::DescribeLimits,

@@ -6,17 +6,21 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::time::{Duration, Instant};
 
+use aws_lc_rs::encoding::AsDer;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
+use keymill_client::Credentials;
 use keymill_core::Sensitive;
 use keymill_core::id::CmkId;
 use keymill_core::key::KeyVersionMaterial;
 use keymill_core::operation::*;
-use keymill_core::seam::provider::KeyMaterial;
+use keymill_core::seam::provider::{KeyMaterial, PublicKey};
 use keymill_crypto::payload;
 use keymill_e2e::{Caller, Logs, Raw, Rows, find_in_files};
 use keymill_harness::{Live, Setup, Started};
 use keymill_runtime::EngineConfig;
 use memchr::memmem;
 use rmpv::Value;
+use serde_json::json;
 
 /// A string that is found nowhere by chance.
 fn marked(n: usize) -> Vec<u8> {
@@ -36,6 +40,22 @@ fn forms(secret: &[u8]) -> Vec<Vec<u8>> {
     let numbers = format!("{secret:?}");
     let numbers = numbers.trim_matches(['[', ']']).as_bytes().to_vec();
     vec![secret.to_vec(), hex.to_uppercase().into_bytes(), hex.into_bytes(), base64, numbers]
+}
+
+/// Makes an application that may read one secret, by a key pair of its own.
+fn application(live: &Live, root: &mut Caller, secret: &str) -> Caller {
+    let permissions = ["RbacPermission/Template/CryptoServiceSecretUser"];
+    let policy =
+        json!({ "Name": "app", "Permissions": permissions, "Resources": [format!("secret/{secret}")] });
+    root.ask_json("CreatePolicy", policy).unwrap();
+    root.ask_json("CreateApplicationAccessPoint", json!({ "Name": "app", "Policies": ["app"] })).unwrap();
+    let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap();
+    let public: aws_lc_rs::encoding::PublicKeyX509Der<'_> = pair.public_key().as_der().unwrap();
+    let pem = PublicKey::from_der(public.as_ref().to_vec()).to_pem();
+    let made = root.ask_json("RegisterClientKey", json!({ "AapName": "app", "PublicKey": pem })).unwrap();
+    let id = made["ClientKeyId"].as_str().unwrap().parse().unwrap();
+    let pkcs8 = pair.to_pkcs8v1().unwrap();
+    Caller::new(live, &Credentials::of_client_key(&id, &Sensitive::copied(pkcs8.as_ref())).unwrap())
 }
 
 /// Errors as callers see them.
@@ -62,7 +82,7 @@ fn f6_marked_secrets_are_found_in_no_log_audit_line_metric_error_or_file() {
     let (clear, edk) = caller.data_key(key, &[]).unwrap();
     secrets.push(clear);
     secrets.extend(caller.data_keys(key, 3).unwrap().into_iter().map(|(clear, _)| clear));
-    let root = serde_json::from_value(serde_json::json!([{ "Role": "Root" }])).unwrap();
+    let root = serde_json::from_value(json!([{ "Role": "Root" }])).unwrap();
     let (id, secret) = caller.create_access_key(root).unwrap();
     secrets.push(secret.clone().into_bytes());
     secrets.push(live.bootstrap_secret().unwrap().as_bytes().to_vec());
@@ -84,6 +104,38 @@ fn f6_marked_secrets_are_found_in_no_log_audit_line_metric_error_or_file() {
     tell(&mut errors, caller.import_by(external, &by, &secrets[1][12..44]));
     caller.encrypt(external, &secrets[0], &[]).unwrap();
     caller.delete_material(external).unwrap();
+
+    // Secrets by every way in and out, a password, and a login token with what is signed by.
+    let value = |n: usize| String::from_utf8(marked(n)).unwrap();
+    let values: Vec<String> = (20..24).map(value).collect();
+    caller.create_secret_under(key, "shop/db", "v1", &values[0]).unwrap();
+    caller.put_value("shop/db", "v2", &values[1], &[]).unwrap();
+    caller.create_secret("shop/other", "v1", &values[2]).unwrap();
+    assert_eq!(caller.value("shop/db").unwrap().1, values[1]);
+    assert_eq!(caller.value_of("shop/db", Some("v1"), None).unwrap().1, values[0]);
+    for operation in ["BatchGetSecretValue", "ExportSecrets"] {
+        let list =
+            json!([{ "SecretName": "shop/db" }, { "SecretName": "shop/other" }, { "SecretName": "none" }]);
+        let told = caller.ask_json(operation, json!({ "SecretsList": list })).unwrap();
+        assert_eq!(told["SecretValues"][1]["SecretData"], *values[2]);
+        errors.push(told["Errors"].to_string());
+    }
+    tell(&mut errors, caller.put_value("shop/db", "v2", &values[3], &[]));
+    tell(&mut errors, caller.create_secret("shop/db", "v1", &values[3]));
+    tell(&mut errors, caller.create_secret("shop/long", "v1", &values[3].repeat(1_000)));
+    tell(&mut errors, caller.value_of("shop/db", Some("v9"), None));
+    secrets.extend(values.into_iter().map(String::into_bytes));
+    let made = caller.ask_json("GetRandomPassword", json!({ "PasswordLength": 40 })).unwrap();
+    secrets.push(made["RandomPassword"].as_str().unwrap().as_bytes().to_vec());
+    let mut reader = application(&live, &mut caller, "shop/other");
+    let token = reader.ask_json("CreateLoginToken", json!({})).unwrap();
+    for part in ["Token", "Secret"] {
+        secrets.push(token[part].as_str().unwrap().as_bytes().to_vec());
+    }
+    let text = |part: &str| token[part].as_str().unwrap().to_owned();
+    let mut by_token = Caller::new(&live, &Credentials::of_token(text("Token"), text("Secret")));
+    assert_eq!(by_token.value("shop/other").unwrap().0, "v1");
+    tell(&mut errors, by_token.put_value("shop/db", "v3", "x", &[]));
 
     // Everything that fails.
     tell(&mut errors, caller.decrypt(&bound, &[("wrong", &context_text)]));
@@ -113,6 +165,11 @@ fn f6_marked_secrets_are_found_in_no_log_audit_line_metric_error_or_file() {
         ),
         ("Decrypt", vec![("CiphertextBlob", text())]),
         ("CreateAlias", vec![("AliasName", text()), ("KeyId", bytes())]),
+        (
+            "PutSecretValue",
+            vec![("SecretName", "shop/db".into()), ("VersionId", "v3".into()), ("SecretData", bytes())],
+        ),
+        ("BatchGetSecretValue", vec![("SecretsList", text())]),
     ] {
         let told = raw.ask(operation, parameters);
         assert_ne!(told.status, 0, "{told:?}");

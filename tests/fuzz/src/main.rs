@@ -10,6 +10,7 @@ mod batch;
 mod blob;
 mod certificate;
 mod client_key_file;
+mod consumer;
 mod context;
 mod envelope;
 mod extended;

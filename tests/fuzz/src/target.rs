@@ -3,8 +3,8 @@
 use keymill_core::{Error, ErrorKind};
 
 use crate::{
-    access, audit, authorization, batch, blob, certificate, client_key_file, context, envelope, extended,
-    gateway, http, keys, names, parameters, policy, record, root, rotate, stream, wire, worker,
+    access, audit, authorization, batch, blob, certificate, client_key_file, consumer, context, envelope,
+    extended, gateway, http, keys, names, parameters, policy, record, root, rotate, stream, wire, worker,
 };
 
 /// Good input to start from: a name, and the bytes.
@@ -54,6 +54,7 @@ pub(crate) const ALL: &[Target] = &[
     Target { name: "postgresql", check: rotate::postgresql::check, seeds: rotate::postgresql::seeds },
     Target { name: "mysql", check: rotate::mysql::check, seeds: rotate::mysql::seeds },
     Target { name: "batch", check: batch::check, seeds: batch::seeds },
+    Target { name: "consumer", check: consumer::check, seeds: consumer::seeds },
 ];
 
 /// Checks an error that goes back to the caller: it blames the input, and its message is one short printable line.

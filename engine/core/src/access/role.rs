@@ -225,7 +225,11 @@ impl Role {
                     | DescribeKey
             ),
             Role::CryptoServiceSecretUser => {
-                uses_secrets || matches!(operation, GetSecretValue | GetRandomPassword | CreateLoginToken)
+                uses_secrets
+                    || matches!(
+                        operation,
+                        GetSecretValue | BatchGetSecretValue | GetRandomPassword | CreateLoginToken
+                    )
             }
         }
     }
@@ -249,6 +253,9 @@ mod tests {
     fn who_administers_secrets_does_not_read_their_values_and_who_reads_them_changes_none() {
         use crate::operation::Class;
         assert!(!Role::SecretAdministrator.covers(Operation::GetSecretValue));
+        // What leaves the server leaves its policies: that is a right of its own, which no role but Root holds.
+        let exports = Role::ALL.into_iter().filter(|role| role.covers(Operation::ExportSecrets));
+        assert_eq!(exports.collect::<Vec<_>>(), [Role::Root]);
         for operation in Operation::ALL.into_iter().filter(|operation| operation.class() == Class::Management)
         {
             let changes = Role::CryptoServiceSecretUser.covers(operation);

@@ -187,6 +187,8 @@ catalogue! { <'a>
     UpdateSecret: Management(UpdateSecretRequest) -> UpdateSecretReply;
     PutSecretValue: Management(PutSecretValueRequest<'a>) -> PutSecretValueReply;
     GetSecretValue: Data(GetSecretValueRequest) -> GetSecretValueReply<'a>;
+    BatchGetSecretValue: Data(BatchGetSecretValueRequest) -> BatchGetSecretValueReply<'a>;
+    ExportSecrets: Data(ExportSecretsRequest) -> ExportSecretsReply<'a>;
     ListSecretVersionIds: Read(ListSecretVersionIdsRequest) -> ListSecretVersionIdsReply;
     UpdateSecretVersionStage: Management(UpdateSecretVersionStageRequest) -> UpdateSecretVersionStageReply;
     DeleteSecret: Management(DeleteSecretRequest) -> DeleteSecretReply;

@@ -5,7 +5,8 @@ use super::Operation;
 impl Operation {
     /// Tells whether it is a right to single keys, which a key's own policy can speak of. Others are about no key, or are carried out by the
     /// right to something else: `ReEncrypt` by `Decrypt` on its source and `Encrypt` on its destination, `AdvanceEncrypt` by `Encrypt`,
-    /// `BatchGenerateDataKey` by the right to make one.
+    /// `BatchGenerateDataKey` by the right to make one,
+    /// `BatchGetSecretValue` by `GetSecretValue` on each secret.
     pub const fn is_right_to_a_key(self) -> bool {
         use Operation::*;
         !matches!(
@@ -24,6 +25,8 @@ impl Operation {
                 | UpdateSecret
                 | PutSecretValue
                 | GetSecretValue
+                | BatchGetSecretValue
+                | ExportSecrets
                 | ListSecretVersionIds
                 | UpdateSecretVersionStage
                 | DeleteSecret
@@ -89,6 +92,7 @@ impl Operation {
                 | UpdateSecret
                 | PutSecretValue
                 | GetSecretValue
+                | ExportSecrets
                 | ListSecretVersionIds
                 | UpdateSecretVersionStage
                 | DeleteSecret

@@ -77,6 +77,8 @@ impl Gate {
             }
             Request::GetManagedDataKey(r) => self.admit_data_key(job, r)?,
             Request::GetSecretValue(r) => self.admit_secret(job, r)?,
+            Request::BatchGetSecretValue(r) => self.admit_secrets(job, r.secrets_list)?,
+            Request::ExportSecrets(r) => self.admit_secrets(job, r.secrets_list)?,
             Request::GetRandomPassword(r) => self.admit_password(job, &r)?,
             Request::BatchEncrypt(r) => {
                 check_count(r.items.len())?;
@@ -591,7 +593,7 @@ fn check_count(items: usize) -> Result<()> {
 }
 
 /// Refuses a request whose answer would be longer than a frame, before any work is done for it.
-fn check_answer(job: &Job, items: impl Iterator<Item = usize>) -> Result<()> {
+pub(super) fn check_answer(job: &Job, items: impl Iterator<Item = usize>) -> Result<()> {
     let Some(max) = job.sheet.max_bytes() else { return Ok(()) };
     let bytes = items.map(|bytes| bytes + ITEM_FRAMING_BYTES).sum::<usize>() + ANSWER_BYTES;
     if bytes <= max {

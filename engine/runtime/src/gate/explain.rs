@@ -122,6 +122,8 @@ fn about(operation: Operation) -> Resource<'static> {
         | UpdateSecret
         | PutSecretValue
         | GetSecretValue
+        | BatchGetSecretValue
+        | ExportSecrets
         | ListSecretVersionIds
         | UpdateSecretVersionStage
         | DeleteSecret

@@ -16,6 +16,7 @@ mod read;
 mod role;
 mod rotation;
 mod secret;
+mod secret_batch;
 mod share;
 
 use std::net::IpAddr;

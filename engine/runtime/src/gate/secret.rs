@@ -29,7 +29,7 @@ use crate::actor::keyring::{CreateCmk, MakeSecretCmk, Material, NewSecret, PutSe
 use crate::actor::{Owners, Wanted};
 use crate::records::{self, Kind, SecretValueRecord};
 use crate::secrets::SecretEntry;
-use crate::work::{Contexts, Items, Job, NamedSecret, OpenTask, Sealing, Sheet, Task};
+use crate::work::{Contexts, Items, Job, NamedSecret, OpenTask, OpenedSecret, Sealing, Sheet, Task};
 
 /// What a change of a secret is answered with.
 pub(super) type SecretReply = fn(&Secret, RequestId) -> Reply<'static>;
@@ -72,25 +72,19 @@ impl Gate {
         }
         let version = secret.asked(r.version_id.as_ref(), r.version_stage.as_ref())?.clone();
         note(job, &name, Some(&version.id));
-        self.open_version(job, &entry, version)?;
-        if let Some(named) = &mut job.secret {
-            named.secret_type = secret.secret_type;
-            named.rotation = self.told_of_rotation(secret);
-            named.fetch_extended = r.fetch_extended_config.unwrap_or(false);
-        }
-        Ok(())
+        self.open_version(job, &entry, version, r.fetch_extended_config.unwrap_or(false))
     }
 
     /// Makes a job the opening of a version.
-    fn open_version(&self, job: &mut Job, entry: &SecretEntry, version: SecretVersion) -> Result<()> {
+    fn open_version(
+        &self,
+        job: &mut Job,
+        entry: &SecretEntry,
+        version: SecretVersion,
+        fetch_extended: bool,
+    ) -> Result<()> {
         let (shared, secret) = (&self.0.shared, &entry.secret);
-        let cmk =
-            shared.keyring.cmk(&secret.cmk).ok_or_else(|| match shared.keyring.quarantined(&secret.cmk) {
-                Some(why) => Error::new(ErrorKind::Quarantined, why),
-                None => Error::new(ErrorKind::KeyNotFound, "the CMK of the secret is gone"),
-            })?;
-        shared.check_usable(&cmk.cmk)?;
-        let blob = self.sealed_value(entry, &version)?;
+        let blob = self.blob_of(entry, &version)?;
         let context = context_of_secret(&shared.config.instance, &secret.name, &version.id);
         let contexts = common(job, Some(context));
         // At once: a buffer that grows leaves copies of opened texts behind.
@@ -107,7 +101,8 @@ impl Gate {
             max_item_bytes: limit::SECRET_BYTES,
         });
         let touch = SecretTouch { name: secret.name.clone(), version: Some(version.id.clone()) };
-        job.secret = Some(Box::new(NamedSecret { version: Some(version), ..NamedSecret::of(touch) }));
+        let opened = Some(self.opened(secret, version, fetch_extended));
+        job.secret = Some(Box::new(NamedSecret { touch, opened }));
         Ok(())
     }
 
@@ -122,7 +117,7 @@ impl Gate {
         let unopened = Task::Refused(Error::internal("no task"));
         let job = Job::new(call, Some(Operation::GetSecretValue), unopened);
         let mut job = Box::new(Job { deadline, sheet: Sheet::plain(None), ..job });
-        self.open_version(&mut job, entry, version.clone())?;
+        self.open_version(&mut job, entry, version.clone(), false)?;
         let mut finished = self.perform(job)?;
         finished.result?;
         let value = finished.sheet.item(0).map(Sensitive::copied);
@@ -130,10 +125,33 @@ impl Gate {
         value.ok_or_else(|| Error::internal("a value was not opened"))
     }
 
+    /// Returns what is told of a version that is opened, beside its value.
+    pub(super) fn opened(
+        &self,
+        secret: &Secret,
+        version: SecretVersion,
+        fetch_extended: bool,
+    ) -> OpenedSecret {
+        let rotation = self.told_of_rotation(secret);
+        OpenedSecret { version, secret_type: secret.secret_type, rotation, fetch_extended }
+    }
+
     /// Returns what is told of the rotation of a secret, where it has a rotator.
     fn told_of_rotation(&self, secret: &Secret) -> Option<RotationTold> {
         let rotation = secret.rotation.as_ref()?;
         secret.rotation_told(self.0.shared.config.rotators.get(&rotation.rotator).is_some())
+    }
+
+    /// Reads the sealed value of a version, if the CMK of the secret can open it.
+    pub(super) fn blob_of(&self, entry: &SecretEntry, version: &SecretVersion) -> Result<Bin<'static>> {
+        let (shared, secret) = (&self.0.shared, &entry.secret);
+        let cmk =
+            shared.keyring.cmk(&secret.cmk).ok_or_else(|| match shared.keyring.quarantined(&secret.cmk) {
+                Some(why) => Error::new(ErrorKind::Quarantined, why),
+                None => Error::new(ErrorKind::KeyNotFound, "the CMK of the secret is gone"),
+            })?;
+        shared.check_usable(&cmk.cmk)?;
+        self.sealed_value(entry, version)
     }
 
     /// Reads the sealed value of a version from the store, which is not trusted: the record of the secret knows its tag.

@@ -64,7 +64,7 @@ pub(crate) fn rights_of(job: &Job) -> &'static [Operation] {
         Some(Operation::ExportDataKey) => &[Operation::ExportDataKey, Operation::Decrypt],
         Some(Operation::GetManagedDataKey) => &[Operation::GetManagedDataKey, Operation::Decrypt],
         // The right to a secret is the right to its value; its CMK is the service's to use.
-        Some(Operation::GetSecretValue) => &[],
+        Some(Operation::GetSecretValue | Operation::BatchGetSecretValue | Operation::ExportSecrets) => &[],
         // To open, and to open for sealing anew; others have no source.
         _ => &[Operation::Decrypt],
     }

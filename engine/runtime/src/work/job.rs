@@ -18,7 +18,7 @@ use keymill_core::quota::Taken;
 use keymill_core::secret::{RotationTold, SecretVersion};
 
 use super::compute::Computation;
-use super::{Export, Items, MadePair, Served, Sheet, WantedPair};
+use super::{Export, Items, MadePair, NamedSecrets, Served, Sheet, WantedPair};
 use crate::gate::Call;
 use crate::keyring::{CmkEntry, VersionEntry};
 use crate::quota::OverQuota;
@@ -64,6 +64,8 @@ pub struct Job {
     pub(crate) data_key: Option<Box<NamedDataKey>>,
     /// The secret that it is about, where it is about one.
     pub(crate) secret: Option<Box<NamedSecret>>,
+    /// The secrets that it reads, where it reads many.
+    pub(crate) secrets: Option<Box<NamedSecrets>>,
     /// The data key pair whose private half is sealed, where one is.
     pub(crate) pair: Option<Box<MadePair>>,
 }
@@ -73,22 +75,28 @@ pub struct Job {
 pub struct NamedSecret {
     /// As the audit names it.
     pub touch: SecretTouch,
-    /// The version that is opened.
-    pub version: Option<SecretVersion>,
-    /// What the secret is of.
-    pub secret_type: SecretType,
-    /// What is told of its rotation, where it has a rotator.
-    pub rotation: Option<RotationTold>,
-    /// Whether that is what it asks of it as well.
-    pub fetch_extended: bool,
+    /// What is opened.
+    pub opened: Option<OpenedSecret>,
 }
 
 impl NamedSecret {
     /// Makes one of which nothing is opened.
     pub(crate) fn of(touch: SecretTouch) -> Self {
-        let secret_type = SecretType::Generic;
-        Self { touch, version: None, secret_type, rotation: None, fetch_extended: false }
+        Self { touch, opened: None }
     }
+}
+
+/// A version whose value is opened, and what is told beside the value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenedSecret {
+    /// The version.
+    pub version: SecretVersion,
+    /// What the secret is of.
+    pub secret_type: SecretType,
+    /// What is told of its rotation, where it has a rotator.
+    pub rotation: Option<RotationTold>,
+    /// Whether its own text on that is asked for as well.
+    pub fetch_extended: bool,
 }
 
 /// A version of a managed data key.
@@ -167,6 +175,8 @@ pub enum Product {
         data_key: Option<Box<NamedDataKey>>,
         /// The secret whose value was opened, where one was.
         secret: Option<Box<NamedSecret>>,
+        /// The secrets whose values were opened, where there were many.
+        secrets: Option<Box<NamedSecrets>>,
     },
 }
 
@@ -367,6 +377,7 @@ impl Job {
             export: None,
             data_key: None,
             secret: None,
+            secrets: None,
             pair: None,
         }
     }
@@ -426,6 +437,10 @@ impl Job {
     }
 
     pub(crate) fn fail_item(&mut self, i: usize, fault: Fault) {
+        let fault = match &mut self.secrets {
+            Some(secrets) => secrets.fail(i, fault),
+            None => fault,
+        };
         if self.first_fault.is_none() {
             self.first_fault = Some(fault.clone());
         }
@@ -438,6 +453,9 @@ impl Job {
         self.errors.clear();
         self.first_fault = None;
         self.next = 0;
+        if let Some(secrets) = &mut self.secrets {
+            secrets.restart();
+        }
         match &mut self.task {
             Task::Seal { what, done, .. } => {
                 *done = 0;

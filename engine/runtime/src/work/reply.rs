@@ -5,11 +5,11 @@ use std::ops::Deref;
 
 use keymill_core::blob::{Algorithm, Blob};
 use keymill_core::error::Error;
-use keymill_core::id::{CmkId, KeyVersionId};
+use keymill_core::id::{CmkId, KeyVersionId, SecretName};
 use keymill_core::key::{KeySpec, SignAlgorithm, data_key_version_name};
 use keymill_core::operation::*;
 
-use super::{Finished, NamedDataKey, NamedSecret, Product};
+use super::{Finished, NamedDataKey, NamedSecret, NamedSecrets, OpenedSecret, Product};
 
 /// What GCM pads.
 const NO_PADDING: &str = "NO_PADDING";
@@ -44,6 +44,7 @@ impl Finished {
             Product::Made { key, version, errors, .. } => self.made(*key, *version, errors),
             Product::Opened { data_key: Some(data_key), .. } => self.data_key(data_key),
             Product::Opened { secret: Some(secret), .. } => self.secret(secret),
+            Product::Opened { secrets: Some(secrets), .. } => self.secrets(secrets),
             Product::Opened { keys, algorithm: Some(algorithm), .. }
                 if self.operation() == Operation::AdvanceDecrypt =>
             {
@@ -282,13 +283,34 @@ impl Finished {
     }
 
     fn secret(&self, named: &NamedSecret) -> Reply<'_> {
-        let NamedSecret { touch, version, secret_type, rotation, fetch_extended } = named;
+        let opened = named.opened.as_ref().expect("what was opened is of a version");
+        Reply::GetSecretValue(self.value_of_secret(0, &named.touch.name, opened))
+    }
+
+    fn secrets(&self, named: &NamedSecrets) -> Reply<'_> {
+        let request_id = self.call.request_id;
+        let (mut secret_values, mut errors) = (Vec::with_capacity(named.asked.len()), Vec::new());
+        for (i, asked) in named.asked.iter().enumerate() {
+            match asked.outcome() {
+                Ok(opened) => secret_values.push(self.value_of_secret(i, &asked.name, opened)),
+                Err(fault) => errors.push(fault),
+            }
+        }
+        match self.operation() {
+            Operation::ExportSecrets => {
+                Reply::ExportSecrets(ExportSecretsReply { secret_values, errors, request_id })
+            }
+            _ => Reply::BatchGetSecretValue(BatchGetSecretValueReply { secret_values, errors, request_id }),
+        }
+    }
+
+    fn value_of_secret(&self, i: usize, name: &SecretName, opened: &OpenedSecret) -> GetSecretValueReply<'_> {
+        let OpenedSecret { version, secret_type, rotation, fetch_extended } = opened;
         let rotation = rotation.as_ref();
-        let version = version.as_ref().expect("what was opened is of a version");
-        let value = self.sheet.item(0).expect("a single operation without an error has its item");
+        let value = self.sheet.item(i).expect("what opened without an error has its item");
         let value = std::str::from_utf8(value).expect("what is sealed as the value of a secret is text");
-        Reply::GetSecretValue(GetSecretValueReply {
-            secret_name: touch.name.clone(),
+        GetSecretValueReply {
+            secret_name: name.clone(),
             secret_type: *secret_type,
             secret_data: SecretText::from(value),
             secret_data_type: version.data_type,
@@ -301,7 +323,7 @@ impl Finished {
             last_rotation_date: rotation.and_then(|told| told.last_at),
             extended_config: rotation.filter(|_| *fetch_extended).map(|told| told.extended.clone()),
             request_id: self.call.request_id,
-        })
+        }
     }
 
     fn operation(&self) -> Operation {

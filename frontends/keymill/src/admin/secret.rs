@@ -1,6 +1,17 @@
 //! `keymill secret`: credentials that the server keeps, in versions. A value comes from a file or standard input and goes to standard output,
 //! never into arguments, which everybody on the machine can read.
 
+pub(crate) mod child;
+mod edit;
+mod export;
+mod fetch;
+mod import;
+mod memory;
+mod place;
+mod render;
+mod run;
+mod template;
+
 use std::fs::File;
 use std::io::{self, Read, Write as _};
 use std::path::{Path, PathBuf};
@@ -65,6 +76,21 @@ enum SecretCommand {
     Rotate(RotateArgs),
     /// Have a secret rotated by itself, or no longer
     SetRotation(SetRotationArgs),
+    /// Edit the current value in $VISUAL or $EDITOR, on a file in memory that only you can read
+    ///
+    /// What comes of it is put as a new version and made the current one, unless another is current by then. An unchanged value puts nothing.
+    /// Needs the rights GetSecretValue, PutSecretValue and UpdateSecretVersionStage.
+    Edit(edit::EditArgs),
+    /// Run a program with secrets in its environment, or in files that are gone when it ends
+    ///
+    /// The program does not get the credentials of keymill from our environment. Its exit code is ours.
+    Run(run::RunArgs),
+    /// Make a configuration file of a template, with secrets in their places
+    Template(render::TemplateArgs),
+    /// Bring in secrets of a dotenv file, a JSON file or manifests of Kubernetes Secrets
+    Import(import::ImportArgs),
+    /// Take values out of the server, as JSON; needs the rights GetSecretValue and ExportSecrets
+    Export(export::ExportArgs),
     /// Make a password at random, and print it to standard output; the server keeps it nowhere
     Password(PasswordArgs),
 }
@@ -281,6 +307,11 @@ pub(crate) fn run(args: SecretArgs) -> Result<()> {
                 None => api.done(&reply, format_args!("secret {name} is not rotated by itself any more")),
             }
         }
+        SecretCommand::Edit(args) => edit::run(&api, args),
+        SecretCommand::Run(args) => run::run(&api, args),
+        SecretCommand::Template(args) => render::run(&api, &args),
+        SecretCommand::Import(args) => import::run(&api, &args),
+        SecretCommand::Export(args) => export::run(&api, args),
         SecretCommand::Password(args) => password(&api, args),
     }
 }

@@ -156,7 +156,11 @@ pub const ALL: &[CloudOperation] = &[
         "GetSecretValue",
         "no `Recipient`; of a secret that waits for its deletion: `Forbidden.ResourceNotFound`",
     ),
-    of("secrets", "BatchGetSecretValue", ""),
+    of(
+        "secrets",
+        "BatchGetSecretValue",
+        "a name that is none refuses the whole; beyond the cloud: `ExportSecrets`, the same by a right of its own",
+    ),
     of(
         "secrets",
         "ListSecrets",

@@ -1,5 +1,6 @@
 //! Operations on secrets: credentials of a customer's, kept in versions to which stages point.
 
+mod batch;
 mod life;
 mod list;
 mod password;
@@ -10,6 +11,7 @@ mod value;
 
 use serde::{Deserialize, Serialize};
 
+pub use batch::*;
 pub use life::*;
 pub use list::*;
 pub use password::*;

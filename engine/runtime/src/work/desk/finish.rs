@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use keymill_core::audit::{Alike, AuditRecord, Outcome};
+use keymill_core::audit::{Alike, AuditRecord, Outcome, SecretTouch};
 use keymill_core::error::{Error, ErrorKind};
 use keymill_core::id::CmkId;
 use keymill_core::operation::Operation;
@@ -188,12 +188,21 @@ fn is_alike(a: &Job, b: &Job) -> bool {
         && a.served == b.served
         && recipient(a) == recipient(b)
         && a.approved_by == b.approved_by
-        && a.secret == b.secret
+        && secrets(a) == secrets(b)
         && outcome(a) == outcome(b)
 }
 
 fn recipient(job: &Job) -> Option<&str> {
     job.export.as_ref().map(|export| &*export.recipient)
+}
+
+/// Returns the secrets that the audit names with a job.
+fn secrets(job: &Job) -> &[SecretTouch] {
+    match (&job.secret, &job.secrets) {
+        (Some(secret), _) => std::slice::from_ref(&secret.touch),
+        (None, Some(secrets)) => &secrets.touches,
+        (None, None) => &[],
+    }
 }
 
 /// Returns the record of a job, but for its rule and its keys.
@@ -208,7 +217,7 @@ fn record(job: &Job, time: keymill_core::Timestamp, now: Instant) -> AuditRecord
         outcome: outcome(job),
         rule: "".into(),
         keys: &[],
-        secrets: job.secret.as_ref().map_or(&[], |secret| std::slice::from_ref(&secret.touch)),
+        secrets: secrets(job),
         items: job.len() as u32,
         failed: job.errors.len() as u32,
         context: job.context_digest.as_deref().map(std::borrow::Cow::Borrowed),
@@ -242,6 +251,7 @@ fn into_finished(
         ticket,
         data_key,
         secret,
+        secrets,
         pair,
         ..
     } = *job;
@@ -286,7 +296,7 @@ fn into_finished(
                     *slot = slot.and_then(|at| place[at as usize]);
                 }
             }
-            Ok(Product::Opened { keys, index, errors, algorithm, data_key, secret })
+            Ok(Product::Opened { keys, index, errors, algorithm, data_key, secret, secrets })
         }
     };
     let took = now.saturating_duration_since(call.received);
