@@ -20,6 +20,8 @@ BINARY = Path(os.environ.get("KEYMILL_BIN", DEFAULT_BINARY)).resolve()
 BULK_MODE = os.environ.get("KEYMILL_INTEROP_BULK_MODE")
 # How its keys seal.
 ALGORITHM = xaes.AES_256_GCM if BULK_MODE == "InHsm" else xaes.XAES_256_GCM
+# What secrets are rotated by.
+ROTATORS = '[rotators.passwords]\nkind = "password"\n'
 READY_S = 60
 STOP_S = 60
 
@@ -34,13 +36,15 @@ class ServerProcess:
         credentials = directory / "credentials.json"
         home = directory / "home"
         home.mkdir()
-        environment, options = _environment(home), []
+        environment, config = _environment(home), ""
         if BULK_MODE:
             token = Token(BINARY, os.environ["KEYMILL_INTEROP_MODULE"], BULK_MODE, directory / "token", environment)
-            environment, options = token.environment, ["--config", token.config]
+            environment, config = token.environment, token.config.read_text()
+        file = directory / "keymill.toml"
+        file.write_text(config + ROTATORS)
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [BINARY, "serve", *options, "--data-dir", self.data, "--http", "127.0.0.1:0", "--msgpack",
+                [BINARY, "serve", "--config", file, "--data-dir", self.data, "--http", "127.0.0.1:0", "--msgpack",
                  "127.0.0.1:0", "--credentials", credentials],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment,
             )
