@@ -21,6 +21,8 @@ BINARY = Path(os.environ.get("KEYMILL_BIN", DEFAULT_BINARY)).resolve()
 BULK_MODE = os.environ.get("KEYMILL_INTEROP_BULK_MODE")
 # How its keys seal.
 ALGORITHM = xaes.AES_256_GCM if BULK_MODE == "InHsm" else xaes.XAES_256_GCM
+# What secrets are rotated by.
+ROTATORS = '[rotators.passwords]\nkind = "password"\n'
 READY_S = 60
 STOP_S = 60
 
@@ -36,13 +38,15 @@ class ServerProcess:
         credentials = directory / "credentials.json"
         home = directory / "home"
         home.mkdir()
-        environment, options = _environment(home), ["--config", config] if config else []
+        environment, text = _environment(home), config.read_text() if config else ""
         if BULK_MODE:
             token = Token(BINARY, os.environ["KEYMILL_INTEROP_MODULE"], BULK_MODE, directory / "token", environment)
-            environment, options = token.environment, ["--config", token.config]
+            environment, text = token.environment, token.config.read_text()
+        file = directory / "keymill.toml"
+        file.write_text(f"{text}\n{ROTATORS}")
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [BINARY, "serve", *options, "--data-dir", self.data, "--http", "127.0.0.1:0", "--msgpack",
+                [BINARY, "serve", "--config", file, "--data-dir", self.data, "--http", "127.0.0.1:0", "--msgpack",
                  "127.0.0.1:0", "--credentials", credentials],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment,
             )

@@ -644,7 +644,7 @@ def test_the_service_is_open_in_one_region(sdk):
 
 
 def test_an_operation_that_is_not_here_yet_is_said_to_be_so(sdk):
-    assert sdk.refused("RotateSecret", SecretName="a", VersionId="v1") == ("UnsupportedOperation", 400)
+    assert sdk.refused("ListKmsInstances", PageNumber=1, PageSize=10) == ("UnsupportedOperation", 400)
 
 
 @pytest.mark.parametrize("kind", KINDS)

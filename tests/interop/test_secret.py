@@ -209,6 +209,32 @@ def test_a_secret_without_a_rotator_is_not_rotated(sdk, name):
         assert sdk.refused(operation, SecretName="absent", **parameters) == NO_SECRET
 
 
+def test_a_secret_with_a_rotator_is_rotated(sdk, name):
+    extended = json.dumps({"Rotator": "passwords", "CustomData": {"PasswordLength": "20"}})
+    is_tea = not hasattr(sdk, "endpoint")
+    made = sdk("CreateSecret", SecretName=name, VersionId="v1", SecretData="first", EnableAutomaticRotation=True if is_tea else "true",
+               RotationInterval="7d", ExtendedConfig=json.loads(extended) if is_tea else extended)
+    assert (made["AutomaticRotation"], made["RotationInterval"]) == ("Enabled", "604800s")
+    assert json.loads(made["ExtendedConfig"]) == json.loads(extended) and made["NextRotationDate"].endswith("Z")
+    rotated = sdk("RotateSecret", SecretName=name, VersionId="v2")
+    assert (rotated["SecretName"], rotated["VersionId"], rotated["Arn"]) == (name, "v2", made["Arn"])
+    assert sdk("RotateSecret", SecretName=name, VersionId="v2")["VersionId"] == "v2"
+    value = sdk("GetSecretValue", SecretName=name, FetchExtendedConfig=True if is_tea else "true")
+    assert len(value["SecretData"]) == 20 and stages(value) == ["ACSCurrent"]
+    assert (value["AutomaticRotation"], json.loads(value["ExtendedConfig"])) == ("Enabled", json.loads(extended))
+    assert value["LastRotationDate"].endswith("Z") and value["NextRotationDate"].endswith("Z")
+    assert sdk("GetSecretValue", SecretName=name, VersionStage="ACSPrevious")["SecretData"] == "first"
+
+    custom = {"PasswordLength": "40"}
+    sdk("UpdateSecret", SecretName=name, **({"ExtendedConfig": {"CustomData": custom}} if is_tea else {"ExtendedConfigCustomData": json.dumps(custom)}))
+    assert json.loads(sdk("DescribeSecret", SecretName=name)["ExtendedConfig"])["CustomData"] == custom
+    sdk("RotateSecret", SecretName=name, VersionId="v3")
+    assert len(sdk("GetSecretValue", SecretName=name)["SecretData"]) == 40
+    sdk("UpdateSecretRotationPolicy", SecretName=name, EnableAutomaticRotation=False if is_tea else "false")
+    told = sdk("DescribeSecret", SecretName=name)
+    assert told["AutomaticRotation"] == "Disabled" and "NextRotationDate" not in told
+
+
 def test_a_dry_run_gives_no_value_out(server, name):
     sdk = KINDS["tea"](server)
     sdk("CreateSecret", SecretName=name, VersionId="v1", SecretData="x")

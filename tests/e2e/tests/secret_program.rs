@@ -179,13 +179,13 @@ fn a_receiver_in_python_rotates_by_signed_requests() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let example =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/rotate-webhook/examples/receiver.py");
-    let mut receiver = Command::new("python3")
+    let receiver = Command::new("python3")
         .arg(example)
         .args([&key, &file])
         .arg(port.to_string())
         .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+        .spawn();
+    let receiver = Ends(receiver.unwrap());
     let config = format!(
         "[rotation]\ncheck_ms = 50\nfirst_retry_ms = 50\n[rotators.hook]\nkind = \"webhook\"\nurl = \"http://127.0.0.1:{port}/keymill\"\nkey_file = \"{}\"\n",
         key.display()
@@ -203,12 +203,20 @@ fn a_receiver_in_python_rotates_by_signed_requests() {
         versions.lines().any(|line| line.contains("v2") && line.contains("ACSCurrent")).then_some(())
     });
     assert_eq!(scene.text(&["get", "hooked"]), std::fs::read_to_string(&file).unwrap());
-    receiver.kill().unwrap();
-    receiver.wait().unwrap();
+    drop(receiver);
     let current = scene.text(&["get", "hooked"]);
     let told = scene.refused(&["rotate", "hooked", "--version", "v3"], b"", 1);
     assert!(told.contains("v3") && told.contains("set"), "{told}");
     assert_eq!(scene.text(&["get", "hooked"]), current);
+}
+
+/// A process that ends with the test, however that ends.
+struct Ends(std::process::Child);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let _ended = self.0.kill().and_then(|()| self.0.wait());
+    }
 }
 
 fn private_file(path: &Path, text: &str) {
