@@ -1,5 +1,6 @@
 //! A read by name among many secrets and among a few: `cargo run --release -p keymill-bench --example secrets [MANY [PAIRS]]`. Both servers are in
 //! this process and take turns; it takes what the making of so many takes, about a minute for the 100,000 of the target.
+#![allow(clippy::print_stdout, reason = "its table")]
 
 use std::time::{Duration, Instant};
 

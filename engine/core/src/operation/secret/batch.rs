@@ -70,7 +70,7 @@ pub struct SecretAsked {
     /// The stage that points to it; `ACSCurrent` if neither is given. It points to the version, where both are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version_stage: Option<VersionStage>,
-    /// Text, `true` or `false`, as the cloud's SDKs send it; there is no configuration to fetch with a generic secret.
+    /// Text, `true` or `false`, as the cloud's SDKs send it: whether the `ExtendedConfig` of a secret that is rotated is told as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fetch_extended_config: Option<FetchExtendedConfig>,
 }
