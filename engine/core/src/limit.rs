@@ -36,6 +36,8 @@ pub const PERMISSIONS: usize = 16;
 pub const POLICY_RESOURCES: usize = 1_024;
 /// Network rules of one policy.
 pub const POLICY_NETWORK_RULES: usize = 40;
+/// Values of a secret that were sealed anew and are still to be removed.
+pub const SECRET_VALUES_LEFT: usize = 60;
 /// Requests that wait for a second caller.
 pub const APPROVALS: usize = 1_000;
 /// Those of one caller.

@@ -174,17 +174,20 @@ pub(crate) struct Failed {
     pub(crate) word: &'static str,
     /// For the log and the audit.
     pub(crate) why: String,
+    /// Whether the value was shown not to be valid, so that it is to be set anew.
+    pub(crate) is_not_valid: bool,
 }
 
 impl From<RotationFault> for Failed {
     fn from(RotationFault { kind, why }: RotationFault) -> Self {
+        let is_not_valid = kind == RotationFaultKind::NotValid;
         let (kind, word) = match kind {
             RotationFaultKind::Unreachable => (ErrorKind::Unavailable, "unreachable"),
             RotationFaultKind::Refused => (ErrorKind::Denied, "refused"),
             RotationFaultKind::NotValid => (ErrorKind::StateConflict, "not valid"),
             RotationFaultKind::Misconfigured => (ErrorKind::InvalidParameter, "misconfigured"),
         };
-        Self { kind, word, why: short(&why) }
+        Self { kind, word, why: short(&why), is_not_valid }
     }
 }
 
@@ -195,7 +198,7 @@ impl From<Error> for Failed {
             ErrorClass::Unavailable | ErrorClass::Busy | ErrorClass::Deadline => "unavailable",
             _ => "misconfigured",
         };
-        Self { kind: error.kind(), word, why: short(error.message()) }
+        Self { kind: error.kind(), word, why: short(error.message()), is_not_valid: false }
     }
 }
 

@@ -33,6 +33,8 @@ pub struct Secrets {
     rotated: RwLock<BTreeSet<SecretName>>,
     /// Those whose rotation was tried in vain.
     failing: RwLock<BTreeSet<SecretName>>,
+    /// Those of which values are left to be removed.
+    left: RwLock<BTreeSet<SecretName>>,
     /// Of those that have one of their own, for decisions.
     policies: RwLock<HashMap<SecretName, KeyPolicy>>,
     /// The CMK of those that name none.
@@ -164,8 +166,17 @@ impl Secrets {
         note(&self.failing, rotation.is_some_and(|rotation| rotation.trouble.is_some()));
     }
 
+    /// Returns the names of those of which values are left to be removed.
+    pub(crate) fn with_left(&self) -> BTreeSet<SecretName> {
+        self.left.read().clone()
+    }
+
     pub(crate) fn put(&self, entry: SecretEntry) -> Arc<SecretEntry> {
         let (name, entry) = (entry.secret.name.clone(), Arc::new(entry));
+        match entry.secret.left.is_empty() {
+            false => drop(self.left.write().insert(name.clone())),
+            true => drop(self.left.write().remove(&name)),
+        }
         match entry.secret.delete_at {
             Some(_) => drop(self.ending.write().insert(name.clone())),
             None => drop(self.ending.write().remove(&name)),
@@ -181,6 +192,7 @@ impl Secrets {
     }
 
     pub(crate) fn remove(&self, name: &SecretName) {
+        self.left.write().remove(name);
         self.ending.write().remove(name);
         self.note_rotation(name, None);
         self.all.write().remove(name);

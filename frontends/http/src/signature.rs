@@ -99,7 +99,7 @@ pub(crate) fn know(
     source: Option<IpAddr>,
 ) -> Result<Known> {
     // Whoever signs means that, whatever certificate the channel needed.
-    if headers.get("authorization").is_none()
+    if !request.headers().contains_key("authorization")
         && let Some(peer) = request.conn_data::<Arc<PeerCertificate>>()
     {
         let shown = Credential::Certificate(peer);

@@ -120,6 +120,11 @@ impl<D: Database> DatabaseRotator<D> {
     /// Has the admin give the account its password.
     fn set_as_admin(&self, admin: &Sensitive, pending: &Login, until: Instant) -> Result<(), RotationFault> {
         let admin = read(admin, "admin secret")?;
+        if admin.name == pending.name {
+            return Err(misconfigured(
+                "the account is that of the admin secret, which is rotated by no other",
+            ));
+        }
         let Some(mut session) = self.try_login(&admin, until)? else {
             return Err(misconfigured("the server refuses the login of the admin secret"));
         };

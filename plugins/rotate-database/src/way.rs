@@ -87,9 +87,12 @@ impl Way {
 
     fn connect_to(&self, host: &str, port: u16, until: Instant) -> io::Result<TcpStream> {
         let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
-        for address in addresses(host, port, until)? {
+        let all = addresses(host, port, until)?;
+        for (i, address) in all.iter().enumerate() {
             self.check(address.ip())?;
-            match TcpStream::connect_timeout(&address, left(until)?) {
+            // One that does not answer leaves time for the others.
+            let share = left(until)? / (all.len() - i).try_into().unwrap_or(u32::MAX);
+            match TcpStream::connect_timeout(address, share) {
                 Ok(tcp) => {
                     tcp.set_nodelay(true)?;
                     return Ok(tcp);

@@ -62,6 +62,10 @@ impl MysqlSession {
     }
 
     fn set(&mut self, account: Account<'_>, password: &Sensitive) -> Result<(), RotationFault> {
+        // MySQL is told the password, and whoever holds a port of this machine may not be the server.
+        if !self.dialect.is_mariadb && !self.talk.wire.is_hidden() {
+            return Err(misconfigured("MySQL takes TLS or a socket: it is told the password in clear"));
+        }
         self.talk.limit(self.dialect)?;
         let sql = statement::set(self.dialect, account, password);
         match self.talk.ask(&sql)? {

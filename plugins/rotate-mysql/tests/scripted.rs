@@ -121,6 +121,24 @@ fn a_password_is_not_shown_in_full_where_others_can_read_it() {
     assert!(!after.windows(3).any(|bytes| bytes == b"old"), "{after:?}");
 }
 
+/// Whoever took the port first would be told the next password, and could say that it is set.
+#[test]
+fn mysql_is_told_no_password_over_a_port_without_tls() {
+    let (done, after) = over_tcp(
+        |mut part| {
+            part.greet();
+            part.hear();
+            part.say(OK);
+            let mut rest = Vec::new();
+            part.0.read_to_end(&mut rest).unwrap();
+            rest
+        },
+        |rotator, turn| rotator.set(turn),
+    );
+    assert_eq!(done.unwrap_err().kind, Misconfigured);
+    assert!(!after.windows(5).any(|bytes| bytes == b"ALTER"), "{after:?}");
+}
+
 #[test]
 fn a_login_that_the_server_knows_is_short_and_is_shown_to_be_the_account() {
     let table = |user: &'static [u8]| {

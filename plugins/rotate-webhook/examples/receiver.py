@@ -4,7 +4,7 @@
     openssl rand -hex 32 > hook.key && chmod 600 hook.key
     python3 receiver.py hook.key password.txt 8099
 
-with `url = "http://127.0.0.1:8099/keymill"` in the configuration of keymill. Instead of the file, set and try the password where it is used.
+with `url = "http://127.0.0.1:8099/keymill"` and `secrets = ["apps/orders"]` in the configuration of keymill. Instead of the file, set and try the password where it is used.
 """
 
 import hashlib

@@ -22,6 +22,8 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use request::{Body, NONCE, SIGNATURE, Signed, TIMESTAMP};
 
+/// Names of secrets in the list, at most.
+const MAX_PATTERNS: usize = 256;
 /// Bytes of the key, at least.
 const KEY_BYTES: usize = 32;
 /// Where most systems keep the certificates that they trust.
@@ -33,6 +35,9 @@ pub struct Config {
     pub url: String,
     /// What requests and answers are signed by.
     pub key: Sensitive,
+    /// The secrets that are rotated by it: names, or what names begin with and `*`. Whoever may make a secret of such a name has it set by the
+    /// receiver.
+    pub secrets: Vec<String>,
     /// Certificates of those who may have signed the receiver's; those that the system trusts if absent.
     pub ca_file: Option<PathBuf>,
     /// How long a request may take, at most.
@@ -45,10 +50,11 @@ pub struct Config {
 
 impl Config {
     /// Returns the options in their defaults.
-    pub fn new(url: impl Into<String>, key: Sensitive) -> Self {
+    pub fn new(url: impl Into<String>, key: Sensitive, secrets: Vec<String>) -> Self {
         Self {
             url: url.into(),
             key,
+            secrets,
             ca_file: None,
             timeout: Duration::from_secs(10),
             max_answer_bytes: 64 << 10,
@@ -74,7 +80,8 @@ impl std::error::Error for OpenError {}
 /// # Errors
 /// [`OpenError`] for a URL that is none or not allowed, a key that is too short, certificates that cannot be read, values that none can be.
 pub fn open(config: Config) -> Result<Webhook, OpenError> {
-    let Config { url, key, ca_file, timeout, max_answer_bytes, values } = config;
+    let Config { url, key, secrets, ca_file, timeout, max_answer_bytes, values } = config;
+    check_names(&secrets)?;
     let uri: Uri = url.parse().map_err(|_| OpenError(format!("url {url} is none")))?;
     let is_tls = check(&uri).map_err(|why| OpenError(format!("url {url}: {why}")))?;
     if key.len() < KEY_BYTES {
@@ -98,7 +105,23 @@ pub fn open(config: Config) -> Result<Webhook, OpenError> {
         .build()
         .new_agent();
     let path = uri.path_and_query().map_or_else(|| "/".to_owned(), |path| path.to_string());
-    Ok(Webhook { agent, url, path, key, timeout, max_answer_bytes, values })
+    Ok(Webhook { agent, url, path, key, secrets, timeout, max_answer_bytes, values })
+}
+
+/// Checks the list of secrets.
+fn check_names(secrets: &[String]) -> Result<(), OpenError> {
+    if !(1..=MAX_PATTERNS).contains(&secrets.len()) {
+        return Err(OpenError(format!("secrets names 1 to {MAX_PATTERNS} secrets that are rotated by it")));
+    }
+    // A beginning is one of a name.
+    let is_name =
+        |pattern: &&String| pattern.strip_suffix('*').unwrap_or(pattern).parse::<SecretName>().is_ok();
+    match secrets.iter().find(|pattern| !is_name(pattern)) {
+        None => Ok(()),
+        Some(wrong) => Err(OpenError(format!(
+            "secrets: {wrong:?} is neither the name of a secret nor what names begin with and *"
+        ))),
+    }
 }
 
 /// Checks where requests would go; tells whether over TLS.
@@ -143,6 +166,7 @@ pub struct Webhook {
     url: String,
     path: String,
     key: Sensitive,
+    secrets: Vec<String>,
     timeout: Duration,
     max_answer_bytes: u64,
     values: Generated,
@@ -211,6 +235,13 @@ impl Rotator for Webhook {
         None
     }
 
+    fn serves(&self, secret: &SecretName) -> bool {
+        self.secrets.iter().any(|pattern| match pattern.strip_suffix('*') {
+            Some(prefix) => secret.as_str().starts_with(prefix),
+            None => secret.as_str() == pattern,
+        })
+    }
+
     fn admit(&self, settings: &RotationSettings, value: &Sensitive) -> Result<FirstValue> {
         self.values.check(&settings.custom, value)?;
         Ok(FirstValue { current: Sensitive::copied(value.expose()), previous: None })
@@ -245,7 +276,8 @@ mod tests {
 
     fn opened(url: &str, key: &[u8]) -> Result<Webhook, OpenError> {
         let ca_file = Some("/nowhere/ca.pem".into());
-        open(Config { ca_file, ..Config::new(url, Sensitive::copied(key)) })
+        let secrets = vec!["apps/*".to_owned(), "one".to_owned()];
+        open(Config { ca_file, ..Config::new(url, Sensitive::copied(key), secrets) })
     }
 
     #[test]
@@ -268,5 +300,20 @@ mod tests {
             assert!(error.contains(told), "{url}: {error}");
         }
         assert!(opened("http://127.0.0.1/", &[7; 31]).map(drop).unwrap_err().to_string().contains("31"));
+    }
+
+    #[test]
+    fn it_serves_the_secrets_that_the_configuration_leaves_to_it() {
+        let hook = opened("http://127.0.0.1/", &[7; 32]).unwrap();
+        for (name, is_served) in
+            [("apps/a", true), ("one", true), ("one2", false), ("app", false), ("x/apps/a", false)]
+        {
+            assert_eq!(hook.serves(&name.parse().unwrap()), is_served, "{name}");
+        }
+        for wrong in [&[][..], &["*"], &["a b"], &[""]] {
+            let secrets = wrong.iter().map(ToString::to_string).collect();
+            let error = open(Config::new("http://127.0.0.1/", Sensitive::copied(&[7; 32]), secrets));
+            assert!(error.map(drop).unwrap_err().to_string().contains("secrets"), "{wrong:?}");
+        }
     }
 }

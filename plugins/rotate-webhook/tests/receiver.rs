@@ -88,7 +88,12 @@ fn says(status: u16, body: &'static str) -> impl FnOnce(&Came, &mut TcpStream) +
 
 fn webhook(url: &str) -> Webhook {
     let timeout = Duration::from_secs(5);
-    open(Config { timeout, max_answer_bytes: 1_000, ..Config::new(url, Sensitive::copied(KEY)) }).unwrap()
+    open(Config {
+        timeout,
+        max_answer_bytes: 1_000,
+        ..Config::new(url, Sensitive::copied(KEY), vec!["a*".into()])
+    })
+    .unwrap()
 }
 
 fn ask(webhook: &Webhook, step: &str, deadline: Instant) -> Result<(), RotationFault> {
@@ -272,8 +277,11 @@ fn over_tls(directory: &std::path::Path) -> (String, std::path::PathBuf, JoinHan
 fn over_tls_the_receiver_is_one_whom_the_configuration_trusts() {
     let (directory, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let trusting = |url: &str, ca_file: &std::path::Path| {
-        open(Config { ca_file: Some(ca_file.to_owned()), ..Config::new(url, Sensitive::copied(KEY)) })
-            .unwrap()
+        open(Config {
+            ca_file: Some(ca_file.to_owned()),
+            ..Config::new(url, Sensitive::copied(KEY), vec!["a*".into()])
+        })
+        .unwrap()
     };
     let (url, ca_file, came) = over_tls(directory.path());
     ask(&trusting(&url, &ca_file), "set", soon()).unwrap();

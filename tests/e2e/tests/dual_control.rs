@@ -293,3 +293,87 @@ fn a_policy_by_alias_is_approved_for_the_key_that_it_names_then() {
     assert!(made["Resources"].to_string().contains(&format!("key/{key}")), "{made}");
     verified(&live.halt());
 }
+
+/// The values of secrets are given out where each of them may be: whoever approves may read all of them.
+#[test]
+fn an_export_of_secrets_waits_as_a_whole() {
+    let Scene { live, mut root, mut second, .. } =
+        scene(&[Operation::ExportSecrets, Operation::ResealSecret]);
+    root.create_secret("a", "v1", "one").unwrap();
+    root.create_secret("b", "v1", "two").unwrap();
+    let list = |names: &[&str]| {
+        let asked: Vec<Value> = names.iter().map(|name| json!({ "SecretName": name })).collect();
+        json!({ "SecretsList": asked })
+    };
+    assert_eq!(
+        code(root.ask_json("ExportSecrets", list(&["a", "none"]))),
+        NOT_FOUND,
+        "nothing waits of what is not there"
+    );
+    let id = waiting(root.ask_json("ExportSecrets", list(&["a", "b"])));
+    assert_eq!(code(approve(&mut second, &id)), DENIED);
+    let some = json!([{ "Role": "Root", "Resources": ["secret/a"] }, { "Role": "SecretAdministrator" }]);
+    let mut some = Caller::new(&live, &root.credentials(serde_json::from_value(some).unwrap()));
+    assert_eq!(code(approve(&mut some, &id)), DENIED, "it may read one of them");
+    let mut other = Caller::new(&live, &root.credentials(granted("Root")));
+    approve(&mut other, &id).unwrap();
+    let told = root.ask_json("ExportSecrets", list(&["a", "b"])).unwrap();
+    assert_eq!(told["SecretValues"].as_array().unwrap().len(), 2);
+    assert!(
+        listed(&mut other).iter().all(|row| !row.to_string().contains("two")),
+        "no value is kept with it"
+    );
+    assert_ne!(waiting(root.ask_json("ExportSecrets", list(&["b"]))), id);
+    waiting(root.ask_json("ResealSecret", json!({ "SecretName": "a" })));
+    verified(&live.halt());
+}
+
+/// What stands for an alias is told to nobody who may not see the key: with what waits no more than without.
+#[test]
+fn an_alias_that_waits_says_no_more_than_one_that_does_not() {
+    let listed =
+        [Operation::CreatePolicy, Operation::ScheduleKeyDeletion, Operation::GenerateAndExportDataKey];
+    let Scene { live, mut root, .. } = scene(&listed);
+    let key = root.create_key();
+    root.create_alias("alias/there", key).unwrap();
+    let mut admin = Caller::new(&live, &root.credentials(granted("PolicyAdministrator")));
+    let mut stranger = Caller::new(&live, &root.credentials(granted("Auditor")));
+    for name in ["alias/there", "alias/none"] {
+        let policy = json!({
+            "Name": "shop", "Permissions": ["RbacPermission/Template/CryptoServiceKeyUser"], "Resources": [name],
+        });
+        assert_eq!(code(admin.ask_json("CreatePolicy", policy)), "Forbidden.AliasNotFound", "{name}");
+        let deletion = json!({ "KeyId": name, "PendingWindowInDays": 7 });
+        assert_eq!(
+            code(stranger.ask_json("ScheduleKeyDeletion", deletion.clone())),
+            "Unsupported.Alias",
+            "{name}"
+        );
+        assert_eq!(code(root.ask_json("ScheduleKeyDeletion", deletion)), "Unsupported.Alias", "{name}");
+        let to = Owner::shared().recipient();
+        assert_eq!(code(stranger.generate_and_export(name, 16, &to)), "Forbidden.AliasNotFound", "{name}");
+    }
+    assert_eq!(
+        code(stranger.ask_json("CreatePolicy", json!({ "Name": "p", "Permissions": [], "Resources": [] }))),
+        DENIED
+    );
+    verified(&live.halt());
+}
+
+/// Whoever was taken away approves nothing any more; and nobody becomes two callers by a client key that needs no second one.
+#[test]
+fn an_approval_ends_with_whoever_gave_it_and_client_keys_are_registered() {
+    let listed = [Operation::ScheduleKeyDeletion, Operation::RegisterClientKey];
+    let Scene { live, mut root, mut second, of_second, .. } = scene(&listed);
+    let key = root.create_key();
+    let id = waiting(delete(&mut root, key, 7));
+    approve(&mut second, &id).unwrap();
+    root.set_status(of_second.access_key_id(), keymill_core::access::AccessKeyStatus::Inactive).unwrap();
+    assert_eq!(waiting(delete(&mut root, key, 7)), id);
+    let mut third = Caller::new(&live, &root.credentials(granted("KeyAdministrator")));
+    approve(&mut third, &id).unwrap();
+    delete(&mut root, key, 7).unwrap();
+    let made = json!({ "AapName": "x", "Password": "secret-1234" });
+    assert_eq!(code(root.ask_json("CreateClientKey", made)), DENIED);
+    verified(&live.halt());
+}

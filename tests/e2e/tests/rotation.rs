@@ -384,11 +384,52 @@ fn what_is_put_or_staged_by_hand_is_current_until_the_rotation_is_done_and_one_c
     caller.rotate_secret("db", "v4").unwrap_err();
     caller.move_stage("db", "ACSPending", None, Some("v4")).unwrap();
     bank.instead("set", None);
+    // It was given up, and is not what it was rotated to.
+    assert_eq!(code(caller.rotate_secret("db", "v4")), "Rejected.StateModifiedFailed");
     caller.rotate_secret("db", "v5").unwrap();
     assert!(
         bank.takes(&caller.value("db").unwrap().1)
             && !bank.takes(&caller.value_of("db", Some("v4"), None).unwrap().1)
     );
+}
+
+/// What was set is lost where somebody sets another meanwhile, or a database is put back: the test says so, and it is set anew.
+#[test]
+fn a_value_that_is_lost_after_it_was_set_is_set_anew() {
+    let bank = one().by("admin");
+    let Started { live, credentials } = Live::start(bank.config());
+    let mut caller = Caller::new(&live, &credentials);
+    caller.create_secret("admin", "v1", "marked-admin-password").unwrap();
+    caller.create_secret_as(rds("db", SINGLE, ONE)).unwrap();
+    bank.instead("test", Some(Instead::Fails));
+    caller.rotate_secret("db", "v2").unwrap_err();
+    bank.change("app", "somebody else's");
+    bank.instead("test", None);
+    eventually("the rotation ends", || (caller.value("db").unwrap().0 == "v2").then_some(()));
+    assert!(bank.takes(&caller.value("db").unwrap().1));
+    assert!(bank.count(Step::Set) >= 2);
+    verified(&live.halt());
+}
+
+#[test]
+fn while_two_accounts_take_turns_nobody_moves_what_they_go_by() {
+    let bank = Bank::of(&[("a", "first-a"), ("b", "first-b")]);
+    let Started { live, credentials } = Live::start(bank.config());
+    let mut caller = Caller::new(&live, &credentials);
+    let two = r#"{"Accounts":[{"AccountName":"a","AccountPassword":"first-a"},{"AccountName":"b","AccountPassword":"first-b"}]}"#;
+    let settings = r#"{"SecretSubType":"DoubleUsers","DBInstanceId":"bank"}"#;
+    caller.create_secret_as(rds("db", settings, two)).unwrap();
+    let previous = caller.value_of("db", None, Some("ACSPrevious")).unwrap().0;
+    bank.instead("set", Some(Instead::IsLost));
+    caller.rotate_secret("db", "v2").unwrap_err();
+    let moved = caller.move_stage("db", "ACSCurrent", Some(&previous), None);
+    assert_eq!(code(moved), "Rejected.StateModifiedFailed");
+    bank.instead("set", None);
+    eventually("the rotation ends", || (caller.value("db").unwrap().0 == "v2").then_some(()));
+    assert!(bank.takes(&caller.value("db").unwrap().1));
+    caller.move_stage("db", "ACSCurrent", Some("v1"), None).unwrap();
+    assert!(bank.takes(&caller.value("db").unwrap().1), "the account before is valid still");
+    verified(&live.halt());
 }
 
 #[test]
@@ -438,6 +479,13 @@ fn d7_no_caller_reaches_by_a_rotator_what_it_could_not_by_itself() {
     ] {
         assert_eq!(code(root.create_secret_as(rds("other", extended, ONE))), told, "{extended}");
     }
+    // Nor by a value that it puts: the rotation would go on from that, by the admin.
+    let extended_config = Some(r#"{"Rotator":"bank"}"#.to_owned());
+    root.create_secret_as(CreateSecretRequest { extended_config, ..create_secret("put", "v1", ONE) })
+        .unwrap();
+    let other = r#"{"AccountName":"payments","AccountPassword":"x"}"#;
+    assert_eq!(code(administrator.put_value("put", "v2", other, &[])), "Forbidden.NoPermission");
+    root.put_value("put", "v2", other, &[]).unwrap();
     let own = rds("admin", SINGLE, ONE);
     root.delete_secret("admin", None).unwrap();
     assert_eq!(

@@ -187,7 +187,7 @@ fn a_receiver_in_python_rotates_by_signed_requests() {
         .spawn();
     let receiver = Ends(receiver.unwrap());
     let config = format!(
-        "[rotation]\ncheck_ms = 50\nfirst_retry_ms = 50\n[rotators.hook]\nkind = \"webhook\"\nurl = \"http://127.0.0.1:{port}/keymill\"\nkey_file = \"{}\"\n",
+        "[rotation]\ncheck_ms = 50\nfirst_retry_ms = 50\n[rotators.hook]\nkind = \"webhook\"\nsecrets = [\"hooked\"]\nurl = \"http://127.0.0.1:{port}/keymill\"\nkey_file = \"{}\"\n",
         key.display()
     );
     let scene = Scene::configured(place, &config);

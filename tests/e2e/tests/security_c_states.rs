@@ -360,6 +360,7 @@ fn c1_each_operation_in_each_state_answers_as_the_cloud_has_it() {
         Operation::GenerateRandom,
         Operation::GetRandomPassword,
         Operation::RestoreSecret,
+        Operation::ResealSecret,
         Operation::RotateSecret,
         Operation::UpdateSecretRotationPolicy,
         Operation::GetSecretPolicy,

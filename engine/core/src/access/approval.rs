@@ -51,6 +51,11 @@ impl Asker {
         Self { key: (*principal.access_key).clone(), aap: principal.aap.clone() }
     }
 
+    /// Returns the principal, as it would log in now.
+    pub fn principal(&self) -> Principal {
+        Principal { aap: self.aap.clone(), ..Principal::of_access_key(self.key.clone()) }
+    }
+
     /// Returns whose share its requests are of: two client keys of one application are one caller.
     pub fn caller(&self) -> Caller {
         match &self.aap {
@@ -64,6 +69,13 @@ impl Approval {
     /// Tells whether it counts at that time.
     pub fn is_at(&self, now: Timestamp) -> bool {
         now < self.expires_at
+    }
+
+    /// Tells whether it is of that request of that caller; an id alone is a hash.
+    pub fn is_of(&self, operation: Operation, parameters: &str, by: &Asker) -> bool {
+        self.operation == operation.name()
+            && self.parameters == parameters
+            && self.asked_by.caller() == by.caller()
     }
 
     /// Tells whether it lets its request go on.
@@ -92,6 +104,7 @@ impl Operation {
                 | CreateAccessKey
                 | UpdateAccessKey
                 | DeleteAccessKey
+                | CreateApplicationAccessPoint
                 | DeleteApplicationAccessPoint
                 | UpdateApplicationAccessPoint
                 | RegisterClientKey
@@ -107,6 +120,8 @@ impl Operation {
                 | UpdateRole
                 | DeleteRole
                 | DeleteSecret
+                | ResealSecret
+                | ExportSecrets
                 | SetSecretPolicy
                 | DrainToken
                 | AdoptKey
@@ -121,16 +136,28 @@ impl AccessSnapshot {
     /// `LimitExceeded` where too many wait.
     pub(super) fn ask_approval(&self, approval: Approval) -> Result<Approval> {
         let now = approval.asked_at;
-        let known = self.approval(&approval.id).filter(|known| known.is_at(now));
-        if let Some(known) = known {
-            return Ok(Approval::clone(known));
+        if let Some(known) = self.approval(&approval.id).filter(|known| known.is_at(now)) {
+            let same = known.operation == approval.operation && known.parameters == approval.parameters;
+            let lets_stay = known.approved_by.is_none() || self.is_approver_there(known, now);
+            return match same && known.asked_by.caller() == approval.asked_by.caller() {
+                true if lets_stay => Ok(Approval::clone(known)),
+                // Whoever approved it was taken away since: it waits for another.
+                true => Ok(approval),
+                false => Err(Error::new(ErrorKind::StateConflict, "another request of this id waits")),
+            };
         }
         let caller = approval.asked_by.caller();
         let waiting = self.approvals().filter(|known| known.is_at(now));
-        let (all, own) = waiting.fold((0, 0), |(all, own), known| {
-            (all + 1, own + usize::from(known.asked_by.caller() == caller))
-        });
-        match all < limit::APPROVALS && own < limit::APPROVALS_OF_ONE {
+        let is_of_aap = approval.asked_by.aap.is_some();
+        let (mut all, mut own, mut of_aaps) = (0, 0, 0);
+        for known in waiting {
+            all += 1;
+            own += usize::from(known.asked_by.caller() == caller);
+            of_aaps += usize::from(known.asked_by.aap.is_some());
+        }
+        // Applications leave room for those who administer.
+        let has_room = !is_of_aap || of_aaps < limit::APPROVALS / 2;
+        match all < limit::APPROVALS && own < limit::APPROVALS_OF_ONE && has_room {
             true => Ok(approval),
             false => Err(Error::new(
                 ErrorKind::LimitExceeded(Limit::Approvals),
@@ -141,6 +168,10 @@ impl AccessSnapshot {
                 ),
             )),
         }
+    }
+
+    fn is_approver_there(&self, known: &Approval, now: Timestamp) -> bool {
+        known.approved_by.as_ref().is_some_and(|by| self.admits(&by.principal(), now))
     }
 
     /// Decides on the approval of a request by a second caller.

@@ -121,6 +121,7 @@ impl Role {
                             | UpdateSecretVersionStage
                             | DeleteSecret
                             | RestoreSecret
+                            | ResealSecret
                             | RotateSecret
                             | UpdateSecretRotationPolicy
                             | GetRandomPassword

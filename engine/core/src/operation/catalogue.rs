@@ -193,6 +193,7 @@ catalogue! { <'a>
     UpdateSecretVersionStage: Management(UpdateSecretVersionStageRequest) -> UpdateSecretVersionStageReply;
     DeleteSecret: Management(DeleteSecretRequest) -> DeleteSecretReply;
     RestoreSecret: Management(RestoreSecretRequest) -> RestoreSecretReply;
+    ResealSecret: Management(ResealSecretRequest) -> ResealSecretReply;
     RotateSecret: Management(RotateSecretRequest) -> RotateSecretReply;
     UpdateSecretRotationPolicy: Management(UpdateSecretRotationPolicyRequest) -> UpdateSecretRotationPolicyReply;
     GetSecretPolicy: Read(GetSecretPolicyRequest) -> GetSecretPolicyReply;

@@ -31,6 +31,7 @@ impl Operation {
                 | UpdateSecretVersionStage
                 | DeleteSecret
                 | RestoreSecret
+                | ResealSecret
                 | RotateSecret
                 | UpdateSecretRotationPolicy
                 | GetRandomPassword
@@ -97,6 +98,7 @@ impl Operation {
                 | UpdateSecretVersionStage
                 | DeleteSecret
                 | RestoreSecret
+                | ResealSecret
                 | RotateSecret
                 | UpdateSecretRotationPolicy
                 | GetSecretPolicy

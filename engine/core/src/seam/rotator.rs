@@ -17,6 +17,10 @@ pub trait Rotator: Send + Sync {
     fn kind(&self) -> &'static str;
     /// Returns the secret of this server whose value it is handed as [`Turn::admin`], where it needs more than the credential that is rotated.
     fn admin(&self) -> Option<&SecretName>;
+    /// Tells whether it rotates a secret of that name: what it does is done for those secrets alone that the configuration leaves to it.
+    fn serves(&self, _secret: &SecretName) -> bool {
+        true
+    }
     /// Checks what a new secret asks for, and returns the value that it begins with. Nothing is reached for.
     ///
     /// # Errors

@@ -57,6 +57,9 @@ pub struct Secret {
     pub delete_at: Option<Timestamp>,
     /// The number that its next version gets; none comes twice.
     pub next_number: u32,
+    /// Numbers of values that were sealed anew under others, and are still to be removed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<u32>,
     /// Its versions, the oldest first.
     pub versions: Vec<SecretVersion>,
 }
@@ -170,6 +173,29 @@ impl Secret {
         }
     }
 
+    /// Has its values sealed under a CMK from now on, each under a number of its own: whoever has just read which number a version has still
+    /// finds its value there. Returns the versions with their new numbers; the old ones are left to be removed.
+    ///
+    /// # Errors
+    /// `ResourceInDeleteWindow` where it waits for its deletion, `Busy` where what was left before is not removed yet.
+    pub fn reseal(&mut self, cmk: CmkId, now: Timestamp) -> Result<Vec<(SecretVersionId, u32)>> {
+        self.check_alive()?;
+        if self.left.len() + self.versions.len() > limit::SECRET_VALUES_LEFT {
+            let why =
+                "the secret was sealed anew a few times just now, and what that left is not removed yet";
+            return Err(Error::new(ErrorKind::Busy, why));
+        }
+        self.cmk = cmk;
+        self.updated_at = now;
+        let mut numbered = Vec::with_capacity(self.versions.len());
+        for version in &mut self.versions {
+            self.left.push(std::mem::replace(&mut version.number, self.next_number));
+            numbered.push((version.id.clone(), self.next_number));
+            self.next_number += 1;
+        }
+        Ok(numbered)
+    }
+
     /// Puts a version as a caller asks for it. Beyond ten the oldest one goes to which no stage points.
     ///
     /// # Errors
@@ -278,6 +304,7 @@ pub(crate) mod tests {
             updated_at: Timestamp::from_ms(0),
             delete_at: None,
             next_number: 1,
+            left: Vec::new(),
             versions: Vec::new(),
         }
     }
@@ -362,6 +389,34 @@ pub(crate) mod tests {
         assert_eq!(asked(Some(&v1), Some(&current)), Err(ErrorKind::InvalidParameter));
         assert_eq!(asked(Some(&v3), None), Err(ErrorKind::ResourceNotFound));
         assert_eq!(asked(None, Some(&"test".parse().unwrap())), Err(ErrorKind::ResourceNotFound));
+    }
+
+    #[test]
+    fn what_is_sealed_anew_has_other_numbers_and_leaves_the_old_ones_a_few_times() {
+        let mut secret = secret();
+        put(&mut secret, "v1", &[]).unwrap();
+        put(&mut secret, "v2", &[]).unwrap();
+        let before = secret.versions.clone();
+        let other = CmkId::from_bytes([2; 16]);
+        let numbers = |secret: &mut Secret| {
+            secret
+                .reseal(other, Timestamp::from_ms(9))
+                .map(|all| all.into_iter().map(|(_, n)| n).collect::<Vec<_>>())
+        };
+        assert_eq!(numbers(&mut secret).unwrap(), [3, 4]);
+        assert_eq!((secret.cmk, &secret.left[..], secret.next_number), (other, &[1, 2][..], 5));
+        for (old, new) in before.iter().zip(&secret.versions) {
+            assert_eq!((&old.id, &old.stages, old.mark), (&new.id, &new.stages, new.mark));
+        }
+        let mut times = 1;
+        while numbers(&mut secret).is_ok() {
+            times += 1;
+        }
+        assert_eq!((times, secret.left.len()), (limit::SECRET_VALUES_LEFT / 2, limit::SECRET_VALUES_LEFT));
+        assert_eq!(numbers(&mut secret).unwrap_err().kind(), ErrorKind::Busy);
+        secret.left.clear();
+        let mut ending = secret.with_deletion(Some(Timestamp::from_ms(9))).unwrap();
+        assert_eq!(numbers(&mut ending).unwrap_err().kind(), ErrorKind::ResourceInDeleteWindow);
     }
 
     #[test]

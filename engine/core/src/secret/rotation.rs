@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::{AccessKeyId, RotatorName, SecretVersionId, VersionStage};
 use crate::key::AutomaticRotation;
 use crate::limit;
-use crate::seam::rotator::RotationSettings;
+use crate::seam::rotator::{RotationSettings, RotationStrategy};
 use crate::time::Timestamp;
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -171,11 +171,20 @@ impl Rotation {
         // A clock that was ahead when the version was made does not put it off.
         self.next_at = interval.map(|interval| next_rotation(last.min(now), interval, draw));
         self.interval = interval;
+        if interval.is_none() && self.pending.is_none() {
+            // Nothing is tried again.
+            self.trouble = None;
+        }
     }
 
     /// Tells whether one is under way whose version is not current yet.
     pub fn is_begun(&self) -> bool {
         self.pending.as_ref().is_some_and(|pending| pending.step != Step::Finish)
+    }
+
+    /// Tells whether one is under way that goes by which account is current, and which is the other.
+    pub(super) fn is_between_two(&self) -> bool {
+        self.is_begun() && self.settings.strategy == Some(RotationStrategy::AlternatingUsers)
     }
 
     /// Checks that a caller may ask for it once more.
@@ -243,6 +252,12 @@ impl Secret {
             }
             _ => Ok(rotation),
         }
+    }
+
+    /// Tells whether it was rotated to a version: that is current, or was before the one that is.
+    pub fn was_rotated_to(&self, version: &SecretVersionId) -> bool {
+        let stages = [VersionStage::current(), VersionStage::previous()];
+        stages.iter().any(|stage| self.at(stage).is_some_and(|holder| holder.id == *version))
     }
 
     /// Begins a rotation: keeps the version that was drafted from the one that was current.
@@ -359,6 +374,25 @@ impl Secret {
         Ok(trouble)
     }
 
+    /// Notes that the value was shown not to be valid after it was set: somebody else set another since, or lost it. It is set anew at the next try,
+    /// which is when [`Secret::rotation_failed`] says.
+    ///
+    /// # Errors
+    /// As of that.
+    pub fn rotation_lost(
+        &mut self,
+        version: &SecretVersionId,
+        now: Timestamp,
+        back_off: BackOff,
+        draw: u32,
+    ) -> Result<Trouble> {
+        let trouble = self.rotation_failed(Some((version, Step::Test)), now, back_off, draw)?;
+        if let Some(pending) = self.rotation.as_mut().and_then(|rotation| rotation.pending.as_mut()) {
+            pending.step = Step::Set;
+        }
+        Ok(trouble)
+    }
+
     /// Gives up the rotation under way, before its version is current: the version stays, and no stage points to it.
     ///
     /// # Errors
@@ -372,6 +406,8 @@ impl Secret {
         self.unpoint(&pending);
         if let Some(rotation) = &mut self.rotation {
             (rotation.pending, rotation.trouble) = (None, None);
+            // By its time it would be begun at once again.
+            rotation.next_at = rotation.interval.map(|interval| next_rotation(now, interval, 0));
         }
         self.updated_at = now;
         Ok(())

@@ -89,6 +89,10 @@ impl Secret {
     ) -> Result<()> {
         self.check_alive()?;
         let is_ours = [CURRENT, PREVIOUS].contains(&stage.as_str());
+        if is_ours && self.rotation.as_ref().is_some_and(|rotation| rotation.is_between_two()) {
+            let why = "two accounts take turns, and a rotation is under way: it is given up first, by taking ACSPending from its version";
+            return Err(Error::new(ErrorKind::StateConflict, why));
+        }
         match (to, from) {
             (None, None) => {
                 let why = "MoveToVersion or RemoveFromVersion is needed";

@@ -76,6 +76,13 @@ impl Gate {
                 };
                 (AccessChange::DeleteAap(r.name), Box::new(answer))
             }
+            Request::CreateClientKey(_)
+                if self.0.shared.config.dual_control.contains(&Operation::RegisterClientKey) =>
+            {
+                // Its password cannot be shown to a second caller.
+                let why = "client keys wait for a second caller here: make one on your side, and register its public half (RegisterClientKey)";
+                return Err(Error::new(ErrorKind::Denied, why));
+            }
             Request::CreateClientKey(r) => {
                 check_password(r.password.expose())?;
                 let span = span(r.not_before, r.not_after, now)?;

@@ -47,12 +47,16 @@ impl Gate {
         let mut parameters = serde_json::to_value(request).map_err(Error::internal)?;
         if let Some(fields) = parameters.as_object_mut() {
             fields.remove("TimeoutMs");
+            // What only who may see the key is told, where an alias stands for it: for others it stays, and is not found.
             for (name, value) in fields.iter_mut() {
                 match value {
-                    Value::Array(resources) if name == "Resources" => {
-                        resources.iter_mut().for_each(|resource| self.resolve(resource, "key/"));
+                    Value::Array(resources) if name == "Resources" => resources
+                        .iter_mut()
+                        .for_each(|resource| self.resolve(job, resource, Operation::DescribeKey, "key/")),
+                    // The one of them that takes an alias for a key.
+                    _ if name == "KeyId" && operation == Operation::GenerateAndExportDataKey => {
+                        self.resolve(job, value, operation, "");
                     }
-                    _ if name.ends_with("KeyId") => self.resolve(value, ""),
                     _ => {}
                 }
             }
@@ -70,10 +74,12 @@ impl Gate {
         }
     }
 
-    /// Puts a key in the place of an alias of it.
-    fn resolve(&self, named: &mut Value, prefix: &str) {
+    /// Puts a key in the place of an alias of it, where the caller may do `right` with it.
+    fn resolve(&self, job: &Job, named: &mut Value, right: Operation, prefix: &str) {
         let Some(KeyRef::Alias(name)) = named.as_str().map(KeyRef::parse) else { return };
-        if let Some(entry) = self.0.shared.keyring.alias(&name) {
+        if let Some(entry) = self.0.shared.keyring.alias(&name)
+            && self.decide(job, right, Resource::Key(entry.cmk)).allowed
+        {
             *named = format!("{prefix}{}", entry.cmk).into();
         }
     }
@@ -83,10 +89,14 @@ impl Gate {
         let elsewhere = Task::Refused(Error::internal("the task is looked at"));
         let task = std::mem::replace(&mut job.task, elsewhere);
         let checked = match &task {
+            // Of many secrets each is decided by itself; what waits is asked for as a whole.
+            Task::Open(_) if job.secrets.as_ref().is_some_and(|secrets| !secrets.are_all_found()) => {
+                Err(Error::secret_not_found())
+            }
             Task::Open(task) => (0..task.items.len()).try_for_each(|i| {
-                let blob = Blob::parse(task.items.get(i)).ok_or_else(Error::invalid_ciphertext)?;
-                let context = task.contexts.get(i).cloned().map_or(Contexts::None, Contexts::Common);
                 rights_of(job).iter().try_for_each(|right| {
+                    let blob = Blob::parse(task.items.get(i)).ok_or_else(Error::invalid_ciphertext)?;
+                    let context = task.contexts.get(i).cloned().map_or(Contexts::None, Contexts::Common);
                     self.find_key_under(job, &KeyRef::Id(blob.header.cmk), *right, &context).map(drop)
                 })
             }),
@@ -106,8 +116,13 @@ impl Gate {
         let id = format!("APR.{}", digest::hex(&digest::sha256(text.as_bytes())[..16]));
         let id: ApprovalId = id.parse()?;
         let access = self.0.shared.access.read();
-        let approved = access.approval(&id).filter(|known| known.stands_at(now));
-        if let Some(by) = approved.and_then(|known| known.approved_by.as_ref()) {
+        let stands = |known: &&Arc<Approval>| {
+            known.stands_at(now) && known.is_of(held.operation, &held.text, &asked_by)
+        };
+        let approved = access.approval(&id).filter(stands);
+        let by = approved.and_then(|known| known.approved_by.as_ref());
+        // Whoever was taken away since approves nothing any more.
+        if let Some(by) = by.filter(|by| access.admits(&by.principal(), now)) {
             job.approved_by = Some(by.key.as_str().into());
             return Ok(plan.map(|plan| Plan::Approved { id, plan: Box::new(plan) }));
         }

@@ -128,6 +128,7 @@ fn about(operation: Operation) -> Resource<'static> {
         | UpdateSecretVersionStage
         | DeleteSecret
         | RestoreSecret
+        | ResealSecret
         | RotateSecret
         | UpdateSecretRotationPolicy
         | GetSecretPolicy

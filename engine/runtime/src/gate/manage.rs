@@ -111,7 +111,14 @@ impl Gate {
             Plan::Approved { id, plan } => {
                 let used = AccessChange::EndApproval { id: id.clone(), used: true, now: self.now() };
                 let used = self.0.actors.policy(ChangeAccess(used)).await;
-                (*plan, used.map(|changed| changed.writes).map_err(|_| approval_needed(&id)))
+                (
+                    *plan,
+                    used.map(|changed| changed.writes).map_err(|error| match error.kind() {
+                        // Another request used it meanwhile.
+                        ErrorKind::ResourceNotFound | ErrorKind::StateConflict => approval_needed(&id),
+                        _ => error,
+                    }),
+                )
             }
             plan => (plan, Ok(Vec::new())),
         };
@@ -359,6 +366,7 @@ impl Gate {
                 Ok(done(Reply::DeleteAlias(DeleteAliasReply { request_id }), changed))
             }
             Plan::PutSecret(wanted) => self.put_secret(call, actors, *wanted, deadline).await,
+            Plan::ResealSecret { name, cmk } => self.reseal_secret(call, actors, (name, cmk), deadline).await,
             Plan::ChangeSecret { name, change, reply } => {
                 let changed = actors.keyring(ChangeSecret { name, change }).await?;
                 Ok(done(reply(&changed.value.secret, request_id), changed))

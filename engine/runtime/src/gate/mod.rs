@@ -13,10 +13,14 @@ mod managed_data_key;
 mod parameters;
 mod plan;
 mod read;
+mod reseal;
 mod role;
 mod rotation;
 mod secret;
 mod secret_batch;
+mod secret_change;
+mod secret_list;
+mod secret_put;
 mod share;
 
 use std::net::IpAddr;

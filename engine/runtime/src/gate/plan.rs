@@ -22,7 +22,8 @@ use super::parameters::{
     named, rotation, some, stays, tagged, tags, wrapped,
 };
 use super::read::id_only;
-use super::secret::{SecretReply, WantedSecret};
+use super::secret_change::SecretReply;
+use super::secret_put::WantedSecret;
 use crate::actor::Wanted;
 use crate::actor::keyring::{Keeping, SecretChange, data_key_exists};
 use crate::work::Job;
@@ -90,6 +91,11 @@ pub(super) enum Plan {
         name: AliasName,
     },
     PutSecret(Box<WantedSecret>),
+    /// Of a secret, under a CMK.
+    ResealSecret {
+        name: SecretName,
+        cmk: CmkId,
+    },
     ChangeSecret {
         name: SecretName,
         change: SecretChange,
@@ -388,6 +394,7 @@ impl Gate {
             Request::UpdateSecretVersionStage(r) => self.plan_stage(job, r),
             Request::DeleteSecret(r) => self.plan_secret_end(job, &r),
             Request::RestoreSecret(r) => self.plan_restore(job, &r),
+            Request::ResealSecret(r) => self.plan_reseal(job, r),
             Request::RotateSecret(r) => self.plan_rotation(job, r),
             Request::UpdateSecretRotationPolicy(r) => self.plan_rotation_policy(job, r),
             Request::CreateAccessKey(r) => {

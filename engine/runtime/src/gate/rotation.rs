@@ -16,7 +16,8 @@ use keymill_crypto::random;
 
 use super::manage::{Done, done};
 use super::plan::Plan;
-use super::secret::{SecretReply, below, note};
+use super::secret::{below, note};
+use super::secret_change::SecretReply;
 use super::{Call, Gate};
 use crate::actor::keyring::{BeginRotation, HastenRotation, Rotated, SecretChange};
 use crate::actor::{Changed, Owners};
@@ -38,6 +39,10 @@ impl Gate {
         name: &RotatorName,
     ) -> Result<&Arc<dyn Rotator>> {
         let rotator = self.0.shared.config.rotators.find(name)?;
+        if !rotator.serves(own) {
+            let why = format!("rotator {name} is for other secrets: its configuration names them");
+            return Err(Error::new(ErrorKind::Denied, why));
+        }
         if let Some(admin) = rotator.admin() {
             if admin == own {
                 let why = format!("rotator {name} works by this secret, and so does not rotate it");
@@ -127,7 +132,15 @@ impl Gate {
         let changed: Changed<(Arc<SecretEntry>, Rotated)> = if is_under_way {
             actors.keyring(HastenRotation { name, version: version.clone() }).await?
         } else if entry.secret.version(&version).is_some() {
-            return Ok((reply, Vec::new(), Vec::new()));
+            return match entry.secret.was_rotated_to(&version) {
+                true => Ok((reply, Vec::new(), Vec::new())),
+                false => Err(Error::new(
+                    ErrorKind::StateConflict,
+                    format!(
+                        "version {version} is there, is not current, and no rotation to it is under way: name a new one"
+                    ),
+                )),
+            };
         } else {
             let (gate, by) = (self.clone(), (*call.principal.access_key).clone());
             let id = version.clone();

@@ -58,6 +58,11 @@ impl NamedSecrets {
         }
     }
 
+    /// Tells whether there is something to open of each.
+    pub(crate) fn are_all_found(&self) -> bool {
+        self.asked.iter().all(|asked| asked.state.is_ok())
+    }
+
     /// Forgets what came of the opening, which is done again.
     pub(crate) fn restart(&mut self) {
         self.asked.iter_mut().for_each(|asked| asked.unopened = None);

@@ -81,7 +81,9 @@ impl State {
         };
         let age = now.saturating_duration_since(kept.at);
         let is_stale = age >= limits.ttl;
-        if is_stale && kept.away_until.is_none() {
+        // Where nobody has asked for a while the service may be back: whoever asks now finds out.
+        let is_away = |until: Instant| until.checked_add(limits.retry).is_some_and(|known| now < known);
+        if is_stale && !kept.away_until.is_some_and(is_away) {
             self.counts.misses += 1;
             return Look::Ask;
         }

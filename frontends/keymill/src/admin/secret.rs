@@ -9,6 +9,7 @@ mod import;
 mod memory;
 mod place;
 mod render;
+mod reseal;
 mod run;
 mod template;
 
@@ -72,6 +73,11 @@ enum SecretCommand {
     Delete(DeleteArgs),
     /// Bring back a secret that waits for its deletion
     Restore(Named),
+    /// Seal the values of secrets under another key, or under the newest version of their own
+    ///
+    /// Each secret is sealed anew as a whole, and what is sealed so already is left: a run that was cut off goes on with the same command. Needs
+    /// the right ResealSecret, and Encrypt under the key that is named.
+    Reseal(reseal::ResealArgs),
     /// Rotate a secret now: its rotator makes a new value valid, shows that it is, and the new version becomes the current one
     Rotate(RotateArgs),
     /// Have a secret rotated by itself, or no longer
@@ -307,6 +313,7 @@ pub(crate) fn run(args: SecretArgs) -> Result<()> {
                 None => api.done(&reply, format_args!("secret {name} is not rotated by itself any more")),
             }
         }
+        SecretCommand::Reseal(args) => reseal::run(&api, args),
         SecretCommand::Edit(args) => edit::run(&api, args),
         SecretCommand::Run(args) => run::run(&api, args),
         SecretCommand::Template(args) => render::run(&api, &args),

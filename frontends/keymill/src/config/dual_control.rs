@@ -42,11 +42,21 @@ impl DualControlSection {
 
     /// Tells what lets one caller be two, where something waits and that does not.
     pub(crate) fn warning(&self) -> Option<String> {
-        const MAKE_CALLERS: [Operation; 4] = [
-            Operation::CreateAccessKey,
-            Operation::UpdateAccessKey,
-            Operation::CreateRole,
-            Operation::UpdateRole,
+        use Operation::*;
+        // An access key of another's is one more caller, and so is an application that may do it: by its own policy, or a key's.
+        const MAKE_CALLERS: [Operation; 12] = [
+            CreateAccessKey,
+            UpdateAccessKey,
+            CreateRole,
+            UpdateRole,
+            SetKeyPolicy,
+            SetSecretPolicy,
+            CreatePolicy,
+            UpdatePolicy,
+            CreateApplicationAccessPoint,
+            UpdateApplicationAccessPoint,
+            RegisterClientKey,
+            RegisterClientCertificate,
         ];
         let is_free = |operation: &Operation| !self.operations.iter().any(|name| name == operation.name());
         let free: Vec<_> =
@@ -71,12 +81,26 @@ mod tests {
         };
         assert_eq!(of(&[]).warning(), None);
         let told = of(&["DisableKey", "CreateAccessKey"]).warning().unwrap();
+        assert!(told.contains("UpdateAccessKey, CreateRole") && !told.contains("CreateAccessKey,"), "{told}");
         assert!(
-            told.contains("UpdateAccessKey, CreateRole, UpdateRole alone")
-                && !told.contains("CreateAccessKey,"),
+            told.contains("CreateApplicationAccessPoint") && told.contains("RegisterClientKey"),
             "{told}"
         );
-        let all = of(&["DisableKey", "CreateAccessKey", "UpdateAccessKey", "CreateRole", "UpdateRole"]);
+        let all = of(&[
+            "DisableKey",
+            "CreateAccessKey",
+            "UpdateAccessKey",
+            "CreateRole",
+            "UpdateRole",
+            "SetKeyPolicy",
+            "SetSecretPolicy",
+            "CreatePolicy",
+            "UpdatePolicy",
+            "CreateApplicationAccessPoint",
+            "UpdateApplicationAccessPoint",
+            "RegisterClientKey",
+            "RegisterClientCertificate",
+        ]);
         assert_eq!(all.warning(), None);
     }
 

@@ -96,6 +96,8 @@ pub(crate) struct WebhookRotator {
     pub(crate) url: String,
     /// The file of the key that they are signed by.
     pub(crate) key_file: PathBuf,
+    /// The secrets that it is for: names, or what names begin with and `*`.
+    pub(crate) secrets: Vec<String>,
     /// Certificates of those who may have signed the receiver's.
     #[serde(default)]
     pub(crate) ca_file: Option<PathBuf>,
@@ -144,6 +146,7 @@ impl WebhookRotator {
             ..keymill_rotate_webhook::Config::new(
                 self.url.clone(),
                 Sensitive::copied(key.expose().trim_ascii()),
+                self.secrets.clone(),
             )
         })
     }
@@ -160,6 +163,7 @@ pub(crate) fn all_set() -> std::collections::BTreeMap<String, RotatorSection> {
     let webhook = WebhookRotator {
         url: "https://localhost/".to_owned(),
         key_file: "k".into(),
+        secrets: vec!["a".to_owned()],
         ca_file: Some("c".into()),
         timeout_ms: webhook_timeout_ms(),
         max_answer_bytes: webhook_answer_bytes(),
@@ -218,9 +222,10 @@ mod tests {
                 "account_host",
             ),
             ("[rotators.\"a b\"]\nkind = \"password\"\n", "rotators.a b"),
-            ("[rotators.a]\nkind = \"webhook\"\nkey_file = \"k\"\n", "url"),
+            ("[rotators.a]\nkind = \"webhook\"\nkey_file = \"k\"\nsecrets = [\"a\"]\n", "url"),
+            ("[rotators.a]\nkind = \"webhook\"\nkey_file = \"k\"\nurl = \"https://h/\"\n", "secrets"),
             (
-                "[rotators.a]\nkind = \"webhook\"\nurl = \"https://h/\"\nkey_file = \"/nowhere/k\"\n",
+                "[rotators.a]\nkind = \"webhook\"\nurl = \"https://h/\"\nkey_file = \"/nowhere/k\"\nsecrets = [\"a\"]\n",
                 "/nowhere/k",
             ),
         ] {
@@ -235,7 +240,7 @@ mod tests {
         let path = directory.path().join("hook.key");
         std::fs::write(&path, format!("{}\n", "k".repeat(64))).unwrap();
         let text = format!(
-            "[rotators.hook]\nkind = \"webhook\"\nurl = \"http://127.0.0.1:1/\"\nkey_file = \"{}\"\n",
+            "[rotators.hook]\nkind = \"webhook\"\nsecrets = [\"a\"]\nurl = \"http://127.0.0.1:1/\"\nkey_file = \"{}\"\n",
             path.display()
         );
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();

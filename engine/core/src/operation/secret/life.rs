@@ -213,3 +213,32 @@ pub struct RestoreSecretReply {
     /// The id of the request.
     pub request_id: RequestId,
 }
+
+/// Seals the values of a secret anew, all or none: under another CMK, or under the newest version of its own. What is sealed so already is left
+/// as it is, so that it can be asked for again.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct ResealSecretRequest {
+    /// The secret, by name or ARN.
+    pub secret_name: SecretRef,
+    /// The CMK that its values are sealed under from then on, which the caller needs the right to `Encrypt` under; its own if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption_key_id: Option<KeyRef>,
+    /// Milliseconds that the request may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+}
+
+/// The reply of `ResealSecret`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ResealSecretReply {
+    /// The name of the secret.
+    pub secret_name: SecretName,
+    /// The CMK that its values are sealed under.
+    pub encryption_key_id: CmkId,
+    /// Whether any was sealed anew.
+    pub is_changed: bool,
+    /// The id of the request.
+    pub request_id: RequestId,
+}

@@ -314,3 +314,38 @@ proptest! {
         prop_assert_eq!(secret.rotation.as_ref().unwrap().pending.clone(), None);
     }
 }
+
+#[test]
+fn what_was_lost_after_it_was_set_is_set_anew_after_a_rest() {
+    let mut secret = begun();
+    let early = secret.rotation_lost(&id("v3"), time(10), BACK_OFF, 0).unwrap_err();
+    assert_eq!(early.kind(), ErrorKind::Conflict, "nothing was set yet");
+    pass(&mut secret, "v3", Step::Set, 11).unwrap();
+    secret.rotation_lost(&id("v3"), time(12), BACK_OFF, 0).unwrap();
+    assert_eq!(secret.rotation_due(time(13), false, BACK_OFF), None);
+    assert_eq!(secret.rotation_due(time(72), false, BACK_OFF), Some(Due::Step(Step::Set)));
+    assert_eq!(at(&secret, CURRENT), Some("v2"));
+    pass(&mut secret, "v3", Step::Set, 72).unwrap();
+    pass(&mut secret, "v3", Step::Test, 73).unwrap();
+    assert_eq!(at(&secret, CURRENT), Some("v3"));
+}
+
+#[test]
+fn one_that_was_given_up_is_not_begun_at_once_again_and_without_a_schedule_nothing_is_in_trouble() {
+    let mut secret = rotated();
+    let interval = "6h".parse().unwrap();
+    let schedule = |secret: &mut Secret, interval| {
+        secret.rotation.as_mut().unwrap().schedule(interval, time(0), time(0), 0);
+    };
+    schedule(&mut secret, Some(interval));
+    let due = 6 * 3_600;
+    assert_eq!(secret.rotation_due(time(due), false, BACK_OFF), Some(Due::Draft));
+    begin(&mut secret, "v3", "v2", due).unwrap();
+    secret.give_up_rotation(&id("v3"), time(due + 1)).unwrap();
+    assert_eq!(secret.rotation_due(time(due + 60), false, BACK_OFF), None);
+    assert!(!secret.was_rotated_to(&id("v3")) && secret.was_rotated_to(&id("v2")));
+    secret.rotation_failed(None, time(due), BACK_OFF, 0).unwrap();
+    assert!(secret.rotation.as_ref().unwrap().trouble.is_some());
+    schedule(&mut secret, None);
+    assert_eq!(secret.rotation.as_ref().unwrap().trouble, None);
+}

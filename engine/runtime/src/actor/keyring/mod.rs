@@ -6,6 +6,7 @@ mod import;
 mod invocations;
 mod keeping;
 mod nonces;
+mod reseal;
 mod rotation;
 mod secret;
 mod spent;
@@ -16,10 +17,11 @@ pub(crate) use import::{BeginImport, Begun, DeleteMaterial, FinishImport, Parame
 pub(crate) use invocations::Reserve;
 pub(crate) use keeping::{KeepKeys, Keeping};
 pub(crate) use nonces::{CheckNonce, KeepNonce};
+pub(crate) use reseal::ResealSecret;
 pub(crate) use rotation::{BeginRotation, DraftFailed, HastenRotation, Rotated, RotationRests, Stepped};
 pub(crate) use secret::{ChangeSecret, EndSecret, MakeSecretCmk, NewSecret, PutSecret, SecretChange};
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -66,6 +68,8 @@ pub struct KeyringActor {
     renewing: HashSet<CmkId>,
     /// Keys whose material is being destroyed in the token where it stays: nothing brings them back. And which of them a job is out for.
     ending: HashMap<CmkId, bool>,
+    /// Secrets of which values were left to be removed at the last look: those are removed at the next, when nobody reads them any more.
+    left_by: BTreeSet<SecretName>,
     /// Secrets whose rotation waits for a thread, or is at work.
     rotating: HashSet<SecretName>,
     /// Who waits for a rotation.
@@ -181,6 +185,7 @@ impl KeyringActor {
             worn: HashSet::new(),
             renewing: HashSet::new(),
             ending: HashMap::new(),
+            left_by: BTreeSet::new(),
             rotating: HashSet::new(),
             awaited: HashMap::new(),
             installation,

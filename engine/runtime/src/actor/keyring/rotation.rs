@@ -216,8 +216,13 @@ impl KeyringActor {
     ) -> Result<()> {
         let (mut secret, now) = (before.secret.clone(), self.shared.clock.now());
         let back_off = self.shared.config.rotation.back_off;
-        let trouble = secret.rotation_failed(at, now, back_off, draw()?)?;
-        let (name, Failed { kind, word, why }) = (&before.secret.name, failed);
+        let trouble = match at {
+            Some((version, Step::Test)) if failed.is_not_valid => {
+                secret.rotation_lost(version, now, back_off, draw()?)?
+            }
+            _ => secret.rotation_failed(at, now, back_off, draw()?)?,
+        };
+        let (name, Failed { kind, word, why, .. }) = (&before.secret.name, failed);
         let step = at.map_or("draft", |(_, step)| step.name());
         let (version, by) = (at.map(|(version, _)| version), by(&secret));
         self.count_rotation(secret.rotation.as_deref(), "failed");

@@ -188,6 +188,7 @@ impl KeyringActor {
                     updated_at: now,
                     delete_at: None,
                     next_number: 1,
+                    left: Vec::new(),
                     versions: Vec::new(),
                 })
             }
@@ -198,8 +199,9 @@ impl KeyringActor {
     fn end_secret(&mut self, entry: &SecretEntry) -> Result<Changed<()>> {
         let secret = &entry.secret;
         let mut drafts = vec![Self::removal(records::secret_path(&secret.name), entry.stamp)];
-        for version in &secret.versions {
-            let path = records::secret_value_path(&secret.name, version.number);
+        let numbers = secret.versions.iter().map(|version| version.number);
+        for number in numbers.chain(secret.left.iter().copied()) {
+            let path = records::secret_value_path(&secret.name, number);
             if let Some(stamp) = self.standing(&path)? {
                 drafts.push(Self::removal(path, stamp));
             }

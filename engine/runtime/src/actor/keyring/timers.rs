@@ -121,6 +121,7 @@ impl KeyringActor {
         self.expire_due(now);
         self.destroy_spent(ctx);
         self.end_secrets_due(now)?;
+        self.remove_left()?;
         let mut due = self.shared.keyring.timed();
         due.retain(|e| {
             e.cmk.state == KeyState::PendingDeletion && e.cmk.delete_at.is_some_and(|at| at <= now)

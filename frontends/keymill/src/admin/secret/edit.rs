@@ -14,6 +14,7 @@ use super::child::Relay;
 use super::fetch::Value;
 use super::memory::Folder;
 use crate::admin::{Api, ask, of_another};
+use crate::credentials::SECRET_VARIABLES;
 use crate::failure::{Failure, Result};
 use crate::{output, process};
 
@@ -40,6 +41,9 @@ pub(super) fn run(api: &Api, args: EditArgs) -> Result<()> {
     // As git has it: an editor may be a command line of its own.
     let mut command = relay.command("sh")?;
     command.args(["-c", &format!("{editor} \"$@\""), &editor]).arg(&file);
+    for name in SECRET_VARIABLES {
+        command.env_remove(name);
+    }
     let status = relay.run(&mut command)?;
     if !status.success() {
         return Err(Failure::new(format!("the editor ended with {status}: nothing is put")));

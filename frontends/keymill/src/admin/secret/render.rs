@@ -1,7 +1,7 @@
 //! `keymill secret template`: a configuration file of a template, with secrets in their places.
 
-use std::fs;
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -32,11 +32,13 @@ pub(super) struct TemplateArgs {
 pub(super) fn run(api: &Api, args: &TemplateArgs) -> Result<()> {
     process::keep_memory_private()?;
     let shown = args.template.display();
-    let length = fs::metadata(&args.template).map_err(Failure::because(&shown))?.len();
-    if length > MAX_BYTES {
+    // What is no file may have no length, and no end.
+    let mut template = String::new();
+    let file = File::open(&args.template).map_err(Failure::because(&shown))?;
+    file.take(MAX_BYTES + 1).read_to_string(&mut template).map_err(Failure::because(&shown))?;
+    if template.len() as u64 > MAX_BYTES {
         return Err(Failure::new(format!("{shown} is longer than {MAX_BYTES} bytes")));
     }
-    let template = fs::read_to_string(&args.template).map_err(Failure::because(&shown))?;
     let pieces =
         parse(&template).map_err(|Wrong { line, why }| Failure::new(format!("{shown}:{line}: {why}")))?;
     let names = pieces.iter().filter_map(|piece| match piece {

@@ -1,4 +1,4 @@
-//! JSON: one object of names and values. Text is taken as it is, numbers and booleans as JSON spells them, objects and lists as compact JSON;
+//! JSON: one object of names and values. Text is taken as it is, whole numbers and booleans as JSON spells them, objects and lists as compact JSON;
 //! `{"Binary": "<base64>"}` is bytes, as `keymill secret export` writes them.
 
 use std::fmt;
@@ -35,9 +35,22 @@ fn entry((key, value): (String, Value)) -> Result<Entry, Unreadable> {
     let text = match value {
         Value::Null => return Err(wrong("null is no value")),
         Value::String(text) => text,
+        // We would spell it otherwise, and a value is kept as it came.
+        other if has_fraction(&other) => {
+            return Err(wrong("a number with a fraction, an exponent or many digits is to be given as text"));
+        }
         other => other.to_string(),
     };
     Ok(Entry::text(key, Zeroizing::new(text)))
+}
+
+fn has_fraction(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => number.is_f64(),
+        Value::Array(entries) => entries.iter().any(has_fraction),
+        Value::Object(fields) => fields.values().any(has_fraction),
+        Value::Null | Value::Bool(_) | Value::String(_) => false,
+    }
 }
 
 struct Pairs;
