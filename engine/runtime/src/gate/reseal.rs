@@ -13,7 +13,7 @@ use super::manage::{Done, done};
 use super::plan::Plan;
 use super::{Call, Gate};
 use crate::actor::Owners;
-use crate::actor::keyring::ResealSecret;
+use crate::actor::keyring::{ResealSecret, SealedAnew};
 use crate::secrets::SecretEntry;
 use crate::work::{Contexts, Job};
 
@@ -105,9 +105,9 @@ impl Gate {
             let call = self.reseal_call()?;
             let value = self.open_now(call.clone(), entry, version, deadline)?;
             let blob = self.seal_now(&call, cmk, (&secret.name, &version.id), value, deadline)?;
-            blobs.push((version.id.clone(), blob));
+            blobs.push(SealedAnew { id: version.id.clone(), from: version.tag, blob });
         }
-        Ok(Some(ResealSecret { name: secret.name.clone(), before: entry.stamp, cmk, blobs }))
+        Ok(Some(ResealSecret { name: secret.name.clone(), cmk, blobs }))
     }
 
     fn reseal_call(&self) -> Result<Call> {

@@ -17,7 +17,7 @@ pub(crate) use import::{BeginImport, Begun, DeleteMaterial, FinishImport, Parame
 pub(crate) use invocations::Reserve;
 pub(crate) use keeping::{KeepKeys, Keeping};
 pub(crate) use nonces::{CheckNonce, KeepNonce};
-pub(crate) use reseal::ResealSecret;
+pub(crate) use reseal::{ResealSecret, SealedAnew};
 pub(crate) use rotation::{BeginRotation, DraftFailed, HastenRotation, Rotated, RotationRests, Stepped};
 pub(crate) use secret::{ChangeSecret, EndSecret, MakeSecretCmk, NewSecret, PutSecret, SecretChange};
 

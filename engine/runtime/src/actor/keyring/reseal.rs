@@ -8,6 +8,7 @@ use keymill_core::audit::SecretTouch;
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::{CmkId, SecretName, SecretVersionId};
 use keymill_core::operation::Bin;
+use keymill_core::secret::SecretVersion;
 use keymill_crypto::record::tag_of;
 
 use super::{KeyringActor, touched};
@@ -20,12 +21,18 @@ use crate::secrets::SecretEntry;
 /// Keeps the values of a secret that were sealed anew, where it is as it was then.
 pub(crate) struct ResealSecret {
     pub(crate) name: SecretName,
-    /// Where its record stood when they were read.
-    pub(crate) before: Stamp,
     /// What they are sealed under now.
     pub(crate) cmk: CmkId,
     /// Those of all its versions.
-    pub(crate) blobs: Vec<(SecretVersionId, Vec<u8>)>,
+    pub(crate) blobs: Vec<SealedAnew>,
+}
+
+/// The value of a version that was sealed anew.
+pub(crate) struct SealedAnew {
+    pub(crate) id: SecretVersionId,
+    /// The tag of the record that it was read from, which no other record has.
+    pub(crate) from: [u8; 16],
+    pub(crate) blob: Vec<u8>,
 }
 
 impl Message for ResealSecret {
@@ -36,19 +43,25 @@ impl Handler<ResealSecret> for KeyringActor {
     type Result = Result<Changed<Arc<SecretEntry>>>;
 
     fn handle(&mut self, message: ResealSecret, _: &mut Context<Self>) -> Self::Result {
-        let ResealSecret { name, before, cmk, mut blobs } = message;
+        let ResealSecret { name, cmk, mut blobs } = message;
         let of = self.entry(&cmk)?;
         // Once more: it may have been disabled, or be waiting for its deletion, since the values were sealed.
         of.cmk.state.check_usable()?;
         let entry = self.secret(&name)?;
-        if entry.stamp != before {
+        let versions = &entry.secret.versions;
+        let was_read = |version: &SecretVersion| {
+            blobs.iter().any(|sealed| sealed.id == version.id && sealed.from == version.tag)
+        };
+        // What else was changed of it meanwhile stays.
+        if versions.len() != blobs.len() || !versions.iter().all(was_read) {
             return Err(Error::new(ErrorKind::Conflict, "the secret was changed meanwhile"));
         }
         let mut secret = entry.secret.clone();
         let mut drafts = Vec::with_capacity(blobs.len() + 1);
         for (id, number) in secret.reseal(cmk, self.shared.clock.now())? {
-            let at = blobs.iter().position(|(of, _)| *of == id);
-            let (_, blob) = blobs.swap_remove(at.ok_or_else(|| Error::internal("a version was not sealed"))?);
+            let at = blobs.iter().position(|sealed| sealed.id == id);
+            let at = at.ok_or_else(|| Error::internal("a version was not sealed"))?;
+            let SealedAnew { blob, .. } = blobs.swap_remove(at);
             let path = records::secret_value_path(&name, number);
             let record = SecretValueRecord { name: name.clone(), version: id.clone(), blob: Bin::from(blob) };
             let value = self.draft(path.clone(), Kind::SecretValue, self.standing(&path)?, &record)?;
