@@ -213,7 +213,7 @@ impl Engine {
             metrics: Metrics::of(&config.instance),
             quotas: Quotas::new(&config.quota),
             logins: Logins::new(&config.login),
-            rotations: RotationQueue::new(config.rotation.queue),
+            rotations: RotationQueue::new(config.rotation.queue, config.rotation.threads),
             buffered: Arc::default(),
             request_ids: RequestIds::new(u64::from_be_bytes(random::array().map_err(random("request ids"))?)),
             store_trouble: parking_lot::Mutex::new(None),

@@ -1,25 +1,30 @@
 //! What Prometheus sees. Names and units as its conventions have them; every label is a closed set, so the number of series is
 //! bounded; most are there from the start. Counters are bumped in place; each desk keeps its histograms to itself until the end of a slice.
 
+mod beside;
+mod desk;
 mod tls;
+mod token;
 
 use std::time::{Duration, Instant};
 
 use crate::config::EngineConfig;
-use crate::pool::{TokenReport, TokenState};
+use crate::pool::TokenReport;
 use keymill_core::error::{ErrorClass, ErrorKind};
 use keymill_core::id::InstanceId;
 use keymill_core::key::Fallback;
 use keymill_core::operation::Operation;
 use keymill_core::seam::audit::Beside;
 use prometheus::core::Collector;
-use prometheus::local::LocalHistogram;
 use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry,
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
 };
 
+use beside::BesideSeries;
+pub(crate) use desk::DeskMetrics;
 pub use tls::{Handshake, TlsSeries};
+use token::TokenSeries;
 
 const OUTCOMES: [&str; 12] = [
     "ok",
@@ -134,145 +139,6 @@ struct Sampled {
     hsm_lane: IntGauge,
     software_lane: IntGauge,
     token: TokenSeries,
-}
-
-/// The series of the place that audit lines are sent to beside the log, by its name.
-struct BesideSeries {
-    connected: IntGaugeVec,
-    lines: IntGaugeVec,
-    bytes: IntGaugeVec,
-    sent: IntCounterVec,
-    shed: IntCounterVec,
-    reconnects: IntCounterVec,
-}
-
-impl BesideSeries {
-    fn make(make: &Maker<'_>) -> Self {
-        let gauges = |name: &str, help: &str| {
-            make.keep(IntGaugeVec::new(Opts::new(name, help), &["sink"]).expect("the name is valid"))
-        };
-        let counters = |name: &str, help: &str| {
-            make.keep(IntCounterVec::new(Opts::new(name, help), &["sink"]).expect("the name is valid"))
-        };
-        Self {
-            connected: gauges("keymill_audit_sink_connected", "1 while the sink has a connection, else 0."),
-            lines: gauges("keymill_audit_sink_queue_lines", "Audit lines that wait to be sent."),
-            bytes: gauges("keymill_audit_sink_queue_bytes", "Bytes of audit lines that wait to be sent."),
-            sent: counters("keymill_audit_sink_sent_total", "Audit lines sent."),
-            shed: counters(
-                "keymill_audit_sink_dropped_total",
-                "Audit lines that were not sent since the queue was full; the files have them.",
-            ),
-            reconnects: counters(
-                "keymill_audit_sink_reconnects_total",
-                "Connections that took the place of others.",
-            ),
-        }
-    }
-
-    fn set(&self, beside: Option<&Beside>) {
-        let Some(beside) = beside else { return };
-        let of = [beside.name];
-        let raise = |counter: IntCounter, to: u64| counter.inc_by(to.saturating_sub(counter.get()));
-        self.connected.with_label_values(&of).set(i64::from(beside.is_connected));
-        self.lines.with_label_values(&of).set(beside.queued_lines as i64);
-        self.bytes.with_label_values(&of).set(beside.queued_bytes as i64);
-        raise(self.sent.with_label_values(&of), beside.sent);
-        raise(self.shed.with_label_values(&of), beside.shed);
-        raise(self.reconnects.with_label_values(&of), beside.reconnects);
-    }
-}
-
-/// The series of each token, by the name that the configuration gives it.
-struct TokenSeries {
-    state: IntGaugeVec,
-    sessions: IntGaugeVec,
-    at_work: IntGaugeVec,
-    oldest: GaugeVec,
-    generation: IntGaugeVec,
-    hung: IntGaugeVec,
-    loaded: IntGaugeVec,
-    item_seconds: GaugeVec,
-    failures: IntCounterVec,
-    lost: IntCounterVec,
-    items: IntCounterVec,
-    lookups: IntCounterVec,
-}
-
-impl TokenSeries {
-    fn make(make: &Maker<'_>) -> Self {
-        let gauges = |name: &str, help: &str, labels: &[&str]| {
-            make.keep(IntGaugeVec::new(Opts::new(name, help), labels).expect("the name is valid"))
-        };
-        let reals = |name: &str, help: &str| {
-            make.keep(GaugeVec::new(Opts::new(name, help), &["token"]).expect("the name is valid"))
-        };
-        Self {
-            state: gauges(
-                "keymill_hsm_token_state",
-                "1 for the state that the token is in: up, out (being tried), drained, refused (an operator has to act).",
-                &["token", "state"],
-            ),
-            sessions: gauges("keymill_hsm_sessions", "Sessions of the token that are open.", &["token"]),
-            at_work: gauges(
-                "keymill_hsm_sessions_at_work",
-                "Sessions of the token that take work; the others rest.",
-                &["token"],
-            ),
-            oldest: reals(
-                "keymill_hsm_oldest_session_age_seconds",
-                "Seconds since the oldest open session of the token was opened; 0 where none is.",
-            ),
-            generation: gauges(
-                "keymill_hsm_token_generation",
-                "How often the token was connected: sessions and loaded keys of before are gone.",
-                &["token"],
-            ),
-            hung: gauges("keymill_hsm_hung_calls", "Calls into the module that do not return.", &["token"]),
-            loaded: gauges("keymill_hsm_loaded_keys", "Keys loaded in the token.", &["token"]),
-            item_seconds: reals(
-                "keymill_hsm_item_seconds",
-                "Seconds that one item takes in the token, of late.",
-            ),
-            failures: make.counters(
-                "keymill_hsm_failures_total",
-                "Failures of the token, by the code that it returned; other: a code without a name, none: no code, as of a crash or a hang.",
-                &["token", "code"],
-            ),
-            lost: make.counters("keymill_hsm_sessions_lost_total", "Sessions that were lost.", &["token"]),
-            items: make.counters("keymill_hsm_items_total", "Items done in the token.", &["token"]),
-            lookups: make.counters(
-                "keymill_hsm_key_lookups_total",
-                "Look-ups of loaded keys: a miss is unwrapped.",
-                &["token", "result"],
-            ),
-        }
-    }
-
-    fn set(&self, report: &TokenReport) {
-        let name = report.name.as_str();
-        for state in TokenState::ALL {
-            let is = i64::from(report.state == state);
-            self.state.with_label_values(&[name, state.name()]).set(is);
-        }
-        self.sessions.with_label_values(&[name]).set(report.sessions as i64);
-        self.at_work.with_label_values(&[name]).set(report.sessions_at_work as i64);
-        let oldest = report.oldest_session.unwrap_or_default();
-        self.oldest.with_label_values(&[name]).set(oldest.as_secs_f64());
-        self.generation.with_label_values(&[name]).set(report.generation as i64);
-        self.hung.with_label_values(&[name]).set(report.hung as i64);
-        self.loaded.with_label_values(&[name]).set(report.keys_loaded as i64);
-        self.item_seconds.with_label_values(&[name]).set(report.item_ns as f64 / 1e9);
-        let raise = |counter: IntCounter, to: u64| counter.inc_by(to.saturating_sub(counter.get()));
-        raise(self.lost.with_label_values(&[name]), report.sessions_lost);
-        raise(self.items.with_label_values(&[name]), report.items);
-        for (code, count) in &report.failures {
-            raise(self.failures.with_label_values(&[name, code]), *count);
-        }
-        for (result, count) in ["hit", "miss"].into_iter().zip(report.key_lookups) {
-            raise(self.lookups.with_label_values(&[name, result]), count);
-        }
-    }
 }
 
 /// A look at the engine, for the gauges.
@@ -544,19 +410,6 @@ impl Metrics {
         self.stages[2].observe(took.as_secs_f64());
     }
 
-    pub(crate) fn desk(&self) -> DeskMetrics {
-        DeskMetrics {
-            requests: self.requests.clone(),
-            durations: self.durations.iter().map(Histogram::local).collect(),
-            touched: Vec::new(),
-            queue: self.stages[0].local(),
-            crypto: self.stages[1].local(),
-            batch: self.batch_items.local(),
-            items_ok: self.items_ok.clone(),
-            items_failed: self.items_failed.clone(),
-        }
-    }
-
     /// Writes the exposition text (format 0.0.4) with the gauges as `sample` has them.
     pub(crate) fn expose(&self, sample: Sample) -> String {
         let s = &self.sampled;
@@ -588,137 +441,5 @@ impl Metrics {
         prometheus::TextEncoder::new()
             .encode_to_string(&self.registry.gather())
             .expect("what was gathered is well formed")
-    }
-}
-
-/// The series that one desk bumps, with histograms of its own until [`Self::flush`].
-pub(crate) struct DeskMetrics {
-    requests: Vec<[IntCounter; OUTCOMES.len()]>,
-    durations: Vec<LocalHistogram>,
-    touched: Vec<usize>,
-    queue: LocalHistogram,
-    crypto: LocalHistogram,
-    batch: LocalHistogram,
-    items_ok: IntCounter,
-    items_failed: IntCounter,
-}
-
-impl DeskMetrics {
-    pub(crate) fn queued(&mut self, waited: Duration) {
-        self.queue.observe(waited.as_secs_f64());
-    }
-
-    pub(crate) fn worked(&mut self, took: Duration) {
-        self.crypto.observe(took.as_secs_f64());
-    }
-
-    pub(crate) fn batch(&mut self, items: u32) {
-        self.batch.observe(f64::from(items));
-    }
-
-    pub(crate) fn answered(
-        &mut self,
-        operation: Option<Operation>,
-        kind: Option<ErrorKind>,
-        items: usize,
-        failed: usize,
-        took: Duration,
-    ) {
-        let row = row(operation);
-        self.requests[row][outcome(kind)].inc();
-        self.durations[row].observe(took.as_secs_f64());
-        if !self.touched.contains(&row) {
-            self.touched.push(row);
-        }
-        self.items_ok.inc_by((items - failed) as u64);
-        self.items_failed.inc_by(failed as u64);
-    }
-
-    pub(crate) fn flush(&mut self) {
-        for row in self.touched.drain(..) {
-            self.durations[row].flush();
-        }
-        self.queue.flush();
-        self.crypto.flush();
-        self.batch.flush();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn report() -> TokenReport {
-        TokenReport {
-            name: "hsm-1".into(),
-            state: TokenState::Up,
-            reason: Some("token hsm-1: C_Encrypt returned CKR_DEVICE_ERROR (0x30)".into()),
-            sessions: 8,
-            sessions_at_work: 2,
-            oldest_session: Some(Duration::from_millis(1_500)),
-            generation: 3,
-            sessions_wanted: 8,
-            hung: 1,
-            failures: vec![("other", 1), ("CKR_DEVICE_ERROR", 4), ("none", 2)],
-            sessions_lost: 5,
-            items: 1_000,
-            keys_loaded: 10,
-            key_lookups: [90, 10],
-            item_ns: 250_000,
-        }
-    }
-
-    #[test]
-    fn every_series_of_a_token_tells_what_its_report_says() {
-        let metrics = Metrics::default();
-        let text = metrics.expose(Sample { tokens: vec![report()], ..Sample::default() });
-        for line in [
-            "keymill_hsm_token_state{state=\"up\",token=\"hsm-1\"} 1",
-            "keymill_hsm_token_state{state=\"out\",token=\"hsm-1\"} 0",
-            "keymill_hsm_token_state{state=\"drained\",token=\"hsm-1\"} 0",
-            "keymill_hsm_token_state{state=\"refused\",token=\"hsm-1\"} 0",
-            "keymill_hsm_sessions{token=\"hsm-1\"} 8",
-            "keymill_hsm_sessions_at_work{token=\"hsm-1\"} 2",
-            "keymill_hsm_oldest_session_age_seconds{token=\"hsm-1\"} 1.5",
-            "keymill_hsm_token_generation{token=\"hsm-1\"} 3",
-            "keymill_hsm_hung_calls{token=\"hsm-1\"} 1",
-            "keymill_hsm_failures_total{code=\"CKR_DEVICE_ERROR\",token=\"hsm-1\"} 4",
-            "keymill_hsm_failures_total{code=\"other\",token=\"hsm-1\"} 1",
-            "keymill_hsm_failures_total{code=\"none\",token=\"hsm-1\"} 2",
-            "keymill_hsm_sessions_lost_total{token=\"hsm-1\"} 5",
-            "keymill_hsm_items_total{token=\"hsm-1\"} 1000",
-            "keymill_hsm_loaded_keys{token=\"hsm-1\"} 10",
-            "keymill_hsm_key_lookups_total{result=\"hit\",token=\"hsm-1\"} 90",
-            "keymill_hsm_key_lookups_total{result=\"miss\",token=\"hsm-1\"} 10",
-            "keymill_hsm_item_seconds{token=\"hsm-1\"} 0.00025",
-        ] {
-            assert!(text.lines().any(|found| found == line), "{line} in {text}");
-        }
-        assert!(!text.contains("C_Encrypt"), "what went wrong is for the log and the status");
-    }
-
-    #[test]
-    fn counters_follow_the_reports_and_gauges_fall_with_them() {
-        let metrics = Metrics::default();
-        let expose = |report| metrics.expose(Sample { tokens: vec![report], ..Sample::default() });
-        expose(report());
-        let text = expose(TokenReport {
-            state: TokenState::Out,
-            sessions: 0,
-            sessions_at_work: 0,
-            oldest_session: None,
-            failures: vec![("CKR_DEVICE_ERROR", 6)],
-            ..report()
-        });
-        for line in [
-            "keymill_hsm_token_state{state=\"up\",token=\"hsm-1\"} 0",
-            "keymill_hsm_token_state{state=\"out\",token=\"hsm-1\"} 1",
-            "keymill_hsm_sessions{token=\"hsm-1\"} 0",
-            "keymill_hsm_oldest_session_age_seconds{token=\"hsm-1\"} 0",
-            "keymill_hsm_failures_total{code=\"CKR_DEVICE_ERROR\",token=\"hsm-1\"} 6",
-            "keymill_hsm_failures_total{code=\"other\",token=\"hsm-1\"} 1",
-        ] {
-            assert!(text.lines().any(|found| found == line), "{line} in {text}");
-        }
     }
 }

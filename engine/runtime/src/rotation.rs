@@ -1,11 +1,12 @@
-//! Rotators at work: a bounded number of threads of their own, and a bounded queue before them, since a rotator blocks on somebody else. What is
+//! Rotators at work: a bounded number of threads of their own, since a rotator blocks on somebody else. What is
 //! to be done is decided by a pure rule on the published secret, and what came of it is the keyring actor's to commit.
+
+mod queue;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use actix::{Handler, Message};
@@ -14,12 +15,13 @@ use keymill_core::error::{Error, ErrorClass, ErrorKind, Result};
 use keymill_core::id::{RotatorName, SecretName, SecretVersionId};
 use keymill_core::seam::rotator::{RotationFault, RotationFaultKind, Rotator, Turn};
 use keymill_core::secret::{BackOff, Due, Pending, Rotation, SecretVersion, Step};
-use parking_lot::Mutex;
 
 use crate::actor::keyring::{DraftFailed, KeyringActor, RotationRests, Stepped};
 use crate::gate::Gate;
 use crate::secrets::SecretEntry;
 use crate::shared::Shared;
+
+pub(crate) use queue::{RotationJob, RotationQueue, Submitted};
 
 /// How long the threads may take to end; one in a call that does not return is left behind.
 const END_WITHIN: Duration = Duration::from_secs(5);
@@ -88,41 +90,6 @@ impl Default for RotationConfig {
             step_timeout: Duration::from_secs(30),
             back_off: BackOff { first: Duration::from_secs(60), most: Duration::from_secs(3_600) },
         }
-    }
-}
-
-/// A secret that is to be rotated, or whose rotation is to go on.
-pub(crate) struct RotationJob {
-    pub(crate) name: SecretName,
-    /// Whether a version is to be drafted first.
-    pub(crate) draft: bool,
-}
-
-/// The queue before the threads.
-pub(crate) struct RotationQueue {
-    sender: Mutex<Option<flume::Sender<RotationJob>>>,
-    waiting: flume::Receiver<RotationJob>,
-    is_over: AtomicBool,
-}
-
-impl RotationQueue {
-    pub(crate) fn new(bound: usize) -> Self {
-        let (sender, waiting) = flume::bounded(bound.max(1));
-        Self { sender: Mutex::new(Some(sender)), waiting, is_over: AtomicBool::new(false) }
-    }
-
-    /// Queues a job; false where there is no room.
-    pub(crate) fn submit(&self, job: RotationJob) -> bool {
-        self.sender.lock().as_ref().is_some_and(|sender| sender.try_send(job).is_ok())
-    }
-
-    fn close(&self) {
-        self.is_over.store(true, Ordering::Release);
-        self.sender.lock().take();
-    }
-
-    fn is_over(&self) -> bool {
-        self.is_over.load(Ordering::Acquire)
     }
 }
 
@@ -215,25 +182,24 @@ struct Worker {
 /// Tells the actor that nobody works on a secret any more, whatever became of it.
 struct Rests<'w> {
     worker: &'w Worker,
-    name: SecretName,
+    job: RotationJob,
     /// Whether what became of it could be kept; else it is left until the next look.
     is_kept: bool,
 }
 
 impl Drop for Rests<'_> {
     fn drop(&mut self) {
-        let rests = RotationRests { name: self.name.clone(), is_kept: self.is_kept };
+        self.worker.shared.rotations.done(&self.job.rotator);
+        let rests = RotationRests { name: self.job.name.clone(), is_kept: self.is_kept };
         self.worker.gate.inner().actors.keyring.do_send(rests);
     }
 }
 
 impl Worker {
     fn run(&self) {
-        while let Ok(job) = self.shared.rotations.waiting.recv() {
-            let mut rests = Rests { worker: self, name: job.name.clone(), is_kept: false };
-            if !self.shared.rotations.is_over() {
-                rests.is_kept = self.rotate(&job);
-            }
+        while let Some(job) = self.shared.rotations.next() {
+            let mut rests = Rests { worker: self, job, is_kept: false };
+            rests.is_kept = self.rotate(&rests.job);
         }
     }
 

@@ -159,6 +159,15 @@ fn the_admin_comes_in_where_the_account_cannot() {
     assert_eq!(stage.password("app"), "new", "the account may not, the admin may");
 }
 
+/// An admin whose own account a list of accounts takes in is not shut out by it.
+#[test]
+fn the_account_of_the_admin_is_rotated_by_no_other() {
+    let stage = Stage::new(&[("app_boss", "b")]);
+    let values = [Some(("app_boss", "x")), None, Some(("app_boss", "new")), Some(("app_boss", "b"))];
+    assert_eq!(stage.set(SingleUser, values).unwrap_err().kind, Misconfigured);
+    assert_eq!(stage.password("app_boss"), "b");
+}
+
 #[test]
 fn what_cannot_be_done_says_whose_fault_it_is() {
     let kind = |stage: &Stage, strategy, values| stage.set(strategy, values).unwrap_err().kind;

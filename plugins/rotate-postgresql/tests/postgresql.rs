@@ -4,13 +4,11 @@
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use keymill_core::Sensitive;
 use keymill_core::seam::rotator::RotationFaultKind::{Misconfigured, NotValid, Refused, Unreachable};
 use keymill_core::seam::rotator::RotationStrategy::{AlternatingUsers, SingleUser};
-use keymill_core::seam::rotator::{RotationFault, RotationSettings, RotationStrategy, Rotator, Turn};
-use keymill_databases::{Database, Postgres, shared};
+use keymill_databases::{Database, Pair, Postgres, shared};
 use keymill_rotate_postgresql::{Config, Place, Tls, open};
 
 static POSTGRES: Mutex<Weak<Postgres>> = Mutex::new(Weak::new());
@@ -26,53 +24,12 @@ fn over_tls(postgres: &Postgres) -> Config {
     Config { tls: Some(tls), database: Some("postgres".into()), ..Config::new(place, accounts) }
 }
 
-fn value(name: &str, password: &str) -> Sensitive {
-    let quoted = password.replace('\\', r"\\").replace('"', "\\\"");
-    Sensitive::new(format!(r#"{{"AccountName":"{name}","AccountPassword":"{quoted}"}}"#).into_bytes())
-}
-
-type Pair<'a> = (&'a str, &'a str);
-
-/// The values of a rotation, and its steps.
-struct Rotation<'a> {
-    config: Config,
-    strategy: RotationStrategy,
-    current: Pair<'a>,
-    previous: Option<Pair<'a>>,
-    pending: Pair<'a>,
-    admin: Option<Pair<'a>>,
-}
-
-impl Rotation<'_> {
-    fn turn<T>(&self, left: Duration, step: impl FnOnce(&dyn Rotator, &Turn<'_>) -> T) -> T {
-        let value = |(name, password): Pair<'_>| value(name, password);
-        step(
-            &open(&self.config).unwrap(),
-            &Turn {
-                secret: &"app".parse().unwrap(),
-                version: &"v2".parse().unwrap(),
-                settings: &RotationSettings { strategy: Some(self.strategy), ..RotationSettings::default() },
-                current: &value(self.current),
-                previous: self.previous.map(value).as_ref(),
-                pending: &value(self.pending),
-                admin: self.admin.map(value).as_ref(),
-                deadline: Instant::now() + left,
-            },
-        )
-    }
-
-    fn set(&self) -> Result<(), RotationFault> {
-        self.turn(Duration::from_secs(60), |rotator, turn| rotator.set(turn))
-    }
-
-    fn test(&self) -> Result<(), RotationFault> {
-        self.turn(Duration::from_secs(60), |rotator, turn| rotator.test(turn))
-    }
-}
+type Rotation<'a> = keymill_databases::Rotation<'a, Config>;
 
 fn of_one<'a>(postgres: &Postgres, current: Pair<'a>, pending: Pair<'a>) -> Rotation<'a> {
     Rotation {
         config: over_tls(postgres),
+        open: |config| Box::new(open(config).unwrap()),
         strategy: SingleUser,
         current,
         previous: None,

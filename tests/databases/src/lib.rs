@@ -4,9 +4,11 @@ mod keeper;
 mod mariadb;
 mod place;
 mod postgres;
+mod turns;
 
 pub use mariadb::MariaDb;
 pub use postgres::Postgres;
+pub use turns::{Pair, Rotation};
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};

@@ -432,6 +432,40 @@ fn while_two_accounts_take_turns_nobody_moves_what_they_go_by() {
     verified(&live.halt());
 }
 
+/// A database that takes connections and says nothing holds up its own secrets, and those of no other rotator.
+#[test]
+fn a_rotator_that_hangs_leaves_threads_to_the_others() {
+    let accounts = ["a0", "a1", "a2", "a3", "a4", "a5"];
+    let bank = Bank::of(&accounts.map(|name| (name, "first")));
+    let mut config = bank.config();
+    let passwords = keymill_rotate_password::open(Default::default()).unwrap();
+    config.rotators.add("passwords".parse().unwrap(), std::sync::Arc::new(passwords));
+    let Started { live, credentials } = Live::start(config);
+    let mut caller = Caller::new(&live, &credentials);
+    for name in accounts {
+        let value = format!(r#"{{"Accounts":[{{"AccountName":"{name}","AccountPassword":"first"}}]}}"#);
+        caller.create_secret_as(rds(name, SINGLE, &value)).unwrap();
+    }
+    let extended_config = Some(r#"{"Rotator":"passwords"}"#.to_owned());
+    caller
+        .create_secret_as(CreateSecretRequest { extended_config, ..create_secret("cookie", "v1", "first") })
+        .unwrap();
+    bank.hold(Step::Set);
+    for name in accounts {
+        assert_eq!(code(caller.rotate_secret_within(name, "v2", 100)), "RequestTimeout");
+    }
+    bank.await_held();
+    caller.rotate_secret("cookie", "v2").unwrap();
+    assert_eq!(caller.value("cookie").unwrap().0, "v2");
+    assert_eq!(bank.count(Step::Test), 0, "the others still hang");
+    bank.let_go();
+    for name in accounts {
+        eventually("the rotation ends", || (caller.value(name).unwrap().0 == "v2").then_some(()));
+        assert!(bank.takes(&caller.value(name).unwrap().1));
+    }
+    verified(&live.halt());
+}
+
 #[test]
 fn callers_rotate_a_secret_fifty_times_an_hour() {
     let bank = one();

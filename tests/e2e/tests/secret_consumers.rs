@@ -149,6 +149,15 @@ fn a_value_is_edited_in_memory_and_put_once() {
     assert_eq!(lines[..2], ["first600", "700"]);
     assert!(lines[2].starts_with("/dev/shm/keymill-") && !Path::new(lines[2]).exists(), "{seen}");
 
+    // It does not see what let us in.
+    let surroundings = scene.place.path().join("surroundings");
+    let shows = scene.editor("shows", &format!("env >{}", surroundings.display()));
+    let mut command = scene.command(&scene.root(), &["edit", "db"]);
+    command.env("EDITOR", shows).env("KEYMILL_ACCESS_KEY_ID", "KMAK00000001");
+    let shown = scene.run_with(command.env("KEYMILL_ACCESS_KEY_SECRET", "marked-secret"), b"");
+    assert!(shown.status.success(), "{shown:?}");
+    assert!(!fs::read_to_string(surroundings).unwrap().contains("marked-secret"));
+
     // An editor that is a command line of its own, and one that writes a newline at the end.
     let append =
         scene.editor("append", "[ \"$1\" = --wait ] && shift; printf 'second\\n' >\"$1\"; cp \"$1\" \"$1~\"");

@@ -130,19 +130,19 @@ impl Operation {
 }
 
 impl AccessSnapshot {
-    /// Decides on a request that waits: what is kept of it from now on.
+    /// Decides on a request that waits: what is kept of it from now on; `None` where it waits already.
     ///
     /// # Errors
     /// `LimitExceeded` where too many wait.
-    pub(super) fn ask_approval(&self, approval: Approval) -> Result<Approval> {
+    pub(super) fn ask_approval(&self, approval: Approval) -> Result<Option<Approval>> {
         let now = approval.asked_at;
         if let Some(known) = self.approval(&approval.id).filter(|known| known.is_at(now)) {
             let same = known.operation == approval.operation && known.parameters == approval.parameters;
             let lets_stay = known.approved_by.is_none() || self.is_approver_there(known, now);
             return match same && known.asked_by.caller() == approval.asked_by.caller() {
-                true if lets_stay => Ok(Approval::clone(known)),
+                true if lets_stay => Ok(None),
                 // Whoever approved it was taken away since: it waits for another.
-                true => Ok(approval),
+                true => Ok(Some(approval)),
                 false => Err(Error::new(ErrorKind::StateConflict, "another request of this id waits")),
             };
         }
@@ -158,7 +158,7 @@ impl AccessSnapshot {
         // Applications leave room for those who administer.
         let has_room = !is_of_aap || of_aaps < limit::APPROVALS / 2;
         match all < limit::APPROVALS && own < limit::APPROVALS_OF_ONE && has_room {
-            true => Ok(approval),
+            true => Ok(Some(approval)),
             false => Err(Error::new(
                 ErrorKind::LimitExceeded(Limit::Approvals),
                 format!(
@@ -263,8 +263,8 @@ mod tests {
         }
         let full = ask(&mut access, limit::APPROVALS, NOW).unwrap_err();
         assert_eq!(full.kind(), ErrorKind::LimitExceeded(Limit::Approvals));
-        // The same that waits already is asked again, however many wait.
-        ask(&mut access, 0, NOW).unwrap();
+        // The same that waits already is asked again, however many wait, and nothing is written for it.
+        assert_eq!(ask(&mut access, 0, NOW).unwrap(), 0);
         let last = Timestamp::from_ms(NOW.as_ms() + APPROVAL_MS - 1);
         assert!(ask(&mut access, limit::APPROVALS, last).is_err());
         let over = Timestamp::from_ms(NOW.as_ms() + APPROVAL_MS);
@@ -272,9 +272,9 @@ mod tests {
         assert_eq!(ask(&mut access, 0, over).unwrap(), 65);
         let mut changes = 1;
         while access.approvals().any(|known| !known.is_at(over)) {
-            ask(&mut access, 0, over).unwrap();
+            ask(&mut access, changes, over).unwrap();
             changes += 1;
         }
-        assert_eq!((changes, access.approvals().len()), (16, 1));
+        assert_eq!((changes, access.approvals().len()), (16, 16));
     }
 }

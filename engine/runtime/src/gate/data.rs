@@ -7,25 +7,23 @@ use keymill_core::access::Resource;
 use keymill_core::blob::Header;
 use keymill_core::context::EncryptionContext;
 use keymill_core::error::{Error, ErrorKind, Limit, Result};
-use keymill_core::id::{KeyRef, KeyVersionId};
-use keymill_core::key::{DecryptAlgorithm, KeySpec, KeyUsage, ProtectionLevel};
+use keymill_core::id::KeyRef;
+use keymill_core::key::{DecryptAlgorithm, KeySpec, ProtectionLevel};
 use keymill_core::limit;
 use keymill_core::operation::{
-    Bin, GenerateRandomReply, KeyFormat, MessageType, Operation, Reply, Request, check_pair_spec,
-    context_of_aad, data_key_bytes,
+    Bin, GenerateRandomReply, KeyFormat, Operation, Reply, Request, check_pair_spec, context_of_aad,
+    data_key_bytes,
 };
 use keymill_crypto::{digest, random};
 
 use super::Gate;
-use super::read::version_not_found;
-use crate::keyring::{CmkEntry, VersionEntry};
-use crate::work::{
-    Computation, Compute, Contexts, Destination, Export, Items, Job, OpenTask, Sealing, Task, WantedPair,
-};
+use super::data_compute::{computation, message, paired};
+use crate::keyring::CmkEntry;
+use crate::work::{Compute, Contexts, Destination, Export, Items, Job, OpenTask, Sealing, Task, WantedPair};
 
 /// Bytes of framing that an answer has beside its items, at most: names, ids, and five bytes before each item.
-const ANSWER_BYTES: usize = 512;
-const ITEM_FRAMING_BYTES: usize = 6;
+pub(super) const ANSWER_BYTES: usize = 512;
+pub(super) const ITEM_FRAMING_BYTES: usize = 6;
 
 impl Gate {
     pub(super) fn admit_data(
@@ -372,69 +370,6 @@ impl Gate {
         Ok(Box::new(Export::to(&*self.0.shared.provider, spec, algorithm, public)?))
     }
 
-    /// Finds the key version that something is computed with, and checks that it does that.
-    fn computed_with(
-        &self,
-        job: &mut Job,
-        key: &KeyRef,
-        version: Option<&KeyVersionId>,
-        right: Operation,
-        what: Compute,
-    ) -> Result<(Arc<CmkEntry>, Arc<VersionEntry>)> {
-        let entry = self.find_key(job, key, right)?;
-        self.0.shared.check_usable(&entry.cmk)?;
-        let invalid = |why: String| Err(Error::new(ErrorKind::InvalidParameter, why));
-        let (usage, algorithm, has_it) = match what {
-            Compute::Sign(algorithm, _) | Compute::Verify(algorithm, _) => {
-                let has_it = entry.cmk.spec.signatures().contains(&algorithm);
-                (KeyUsage::SignVerify, algorithm.name(), has_it)
-            }
-            Compute::Mac(algorithm) | Compute::VerifyMac(algorithm) => {
-                let has_it = entry.cmk.spec.signatures().contains(&algorithm);
-                (KeyUsage::GenerateVerifyMac, algorithm.name(), has_it)
-            }
-            Compute::Encrypt(algorithm) | Compute::Decrypt(algorithm) => {
-                let has_it = entry.cmk.spec.decryptions().contains(&algorithm);
-                (KeyUsage::EncryptDecrypt, algorithm.name(), has_it)
-            }
-        };
-        if entry.cmk.usage != usage {
-            return invalid(format!("the key is for KeyUsage {}", entry.cmk.usage.name()));
-        }
-        if !has_it {
-            return invalid(format!(
-                "a key of KeySpec {} has no Algorithm {algorithm}",
-                entry.cmk.spec.name()
-            ));
-        }
-        let version = match version {
-            Some(id) => entry.versions.iter().find(|version| version.id == *id),
-            None => Some(entry.primary()),
-        };
-        let version = version.cloned().ok_or_else(version_not_found)?;
-        Ok((entry, version))
-    }
-
-    /// Makes the task of a batch of computations.
-    fn batch_computation(
-        &self,
-        job: &mut Job,
-        of: (Arc<CmkEntry>, Arc<VersionEntry>),
-        what: Compute,
-        items: &[Bin<'_>],
-        claims: Option<&[Bin<'_>]>,
-        frame: Option<&Bytes>,
-    ) -> Result<()> {
-        check_count(items.len())?;
-        let spec = of.0.cmk.spec;
-        let bytes = || items.iter().map(|item| result_bytes(spec, what, item.len()));
-        check_answer(job, bytes())?;
-        // At once: a buffer that grows leaves copies of opened texts behind.
-        job.sheet.reserve(bytes().map(|bytes| bytes + ITEM_FRAMING_BYTES).sum::<usize>() + ANSWER_BYTES);
-        job.task = computation(of, what, items, claims, frame, limit::BATCH_ITEM_BYTES);
-        Ok(())
-    }
-
     #[allow(clippy::too_many_arguments, reason = "private, and each is a part of one task")]
     pub(super) fn source(
         &self,
@@ -517,61 +452,6 @@ fn choose(
     }
 }
 
-fn computation(
-    (entry, version): (Arc<CmkEntry>, Arc<VersionEntry>),
-    what: Compute,
-    items: &[Bin<'_>],
-    claims: Option<&[Bin<'_>]>,
-    frame: Option<&Bytes>,
-    max_item_bytes: usize,
-) -> Task {
-    let items = Items::locate(frame, items);
-    let claims = claims.map(|claims| Items::locate(frame, claims));
-    Task::Compute(Box::new(Computation { entry, version, what, items, claims, max_item_bytes, done: 0 }))
-}
-
-/// Returns what is signed: a digest, or a message.
-fn message<'a>(digest: Option<Bin<'a>>, message: Option<Bin<'a>>) -> Result<(Bin<'a>, MessageType)> {
-    match (digest, message) {
-        (Some(digest), None) => Ok((digest, MessageType::Digest)),
-        (None, Some(message)) => Ok((message, MessageType::Raw)),
-        (None, None) => Err(Error::new(ErrorKind::MissingParameter, "Digest: the parameter is missing")),
-        (Some(_), Some(_)) => {
-            Err(Error::new(ErrorKind::InvalidParameter, "Digest and Message exclude each other"))
-        }
-    }
-}
-
-/// Checks that there is a claim for each message.
-fn paired<'c, 'b>(messages: &[Bin<'_>], claims: &'c [Bin<'b>], name: &str) -> Result<&'c [Bin<'b>]> {
-    match messages.len() == claims.len() {
-        true => Ok(claims),
-        false => Err(Error::new(
-            ErrorKind::InvalidParameter,
-            format!("{name} holds {} entries for {} messages", claims.len(), messages.len()),
-        )),
-    }
-}
-
-/// Returns how long the result of one computation is, at most.
-fn result_bytes(spec: KeySpec, what: Compute, item: usize) -> usize {
-    /// What SM2 puts around a text: a point, a digest, and their encoding.
-    const SM2_OVERHEAD: usize = 128;
-    /// A signature of ML-DSA-65 (FIPS 204, table 2), the longest but for RSA's of other sizes.
-    const ML_DSA_65: usize = 3_309;
-    /// Two numbers of 48 bytes in DER.
-    const CURVE: usize = 104;
-    match (what, spec.modulus_bytes()) {
-        (Compute::Verify(..) | Compute::VerifyMac(_), _) => 1,
-        (Compute::Mac(_), _) => 64,
-        (Compute::Decrypt(_), _) => item,
-        (Compute::Sign(..) | Compute::Encrypt(_), Some(modulus)) => modulus,
-        (Compute::Encrypt(_), None) => item + SM2_OVERHEAD,
-        (Compute::Sign(..), None) if spec == KeySpec::MlDsa65 => ML_DSA_65,
-        (Compute::Sign(..), None) => CURVE,
-    }
-}
-
 fn check_plaintext(bytes: usize) -> Result<()> {
     if bytes <= limit::ENCRYPT_BYTES {
         return Ok(());
@@ -582,7 +462,7 @@ fn check_plaintext(bytes: usize) -> Result<()> {
     ))
 }
 
-fn check_count(items: usize) -> Result<()> {
+pub(super) fn check_count(items: usize) -> Result<()> {
     if items <= limit::BATCH_ITEMS {
         return Ok(());
     }

@@ -106,26 +106,7 @@ impl Gate {
         let received = call.received;
         self.0.shared.metrics.in_flight.inc();
         let served = AtomicU64::new(0);
-        // Used up before anything is done, so that of two requests one goes on.
-        let (plan, used) = match plan {
-            Plan::Approved { id, plan } => {
-                let used = AccessChange::EndApproval { id: id.clone(), used: true, now: self.now() };
-                let used = self.0.actors.policy(ChangeAccess(used)).await;
-                (
-                    *plan,
-                    used.map(|changed| changed.writes).map_err(|error| match error.kind() {
-                        // Another request used it meanwhile.
-                        ErrorKind::ResourceNotFound | ErrorKind::StateConflict => approval_needed(&id),
-                        _ => error,
-                    }),
-                )
-            }
-            plan => (plan, Ok(Vec::new())),
-        };
-        let (outcome, used) = match used {
-            Ok(used) => (self.carry_out_once(&call, plan, deadline, &served).await, used),
-            Err(error) => (Err(error), Vec::new()),
-        };
+        let (outcome, used) = self.carry_out_once(&call, plan, deadline, &served).await;
         let (answer, keys, mut writes) = match (outcome, &waits) {
             // That it waits was written down; what was asked for is not done.
             (Ok((_, keys, writes)), Some(id)) => (Err(approval_needed(id)), keys, writes),
@@ -173,21 +154,27 @@ impl Gate {
     }
 
     /// Carries out a plan, unless its request was signed and has been carried out before. From then on the nonce is kept whatever came of
-    /// it: what changed nothing now may change something when it comes again.
+    /// it: what changed nothing now may change something when it comes again. Returns beside what came of it what was written of its approval.
     async fn carry_out_once(
         &self,
         call: &Call,
         plan: Plan,
         deadline: std::time::Instant,
         served: &AtomicU64,
-    ) -> Result<Done> {
+    ) -> (Result<Done>, Vec<RecordStamp>) {
         let claim = call.nonce.as_ref().map(|nonce| Arc::new(Claim::new(&call.principal.access_key, nonce)));
         let actors = Owners { actors: &self.0.actors, claim: claim.as_ref(), served };
         if let Some(claim) = &claim {
-            // Before keys are generated for it.
+            // Before keys are generated for it, or an approval is used up.
             let checked = self.0.actors.keyring(CheckNonce(claim.clone())).await;
-            checked.inspect_err(|error| self.count_replay(error))?;
+            if let Err(error) = checked.inspect_err(|error| self.count_replay(error)) {
+                return (Err(error), Vec::new());
+            }
         }
+        let (plan, used) = match self.use_approval(plan).await {
+            Ok(approved) => approved,
+            Err(error) => return (Err(error), Vec::new()),
+        };
         let outcome = self.carry_out(call, &actors, plan, deadline).await;
         let kept = actors.keep_nonce().await;
         let outcome = match (outcome, kept) {
@@ -198,7 +185,22 @@ impl Gate {
             }
             (Err(why), _) => Err(why),
         };
-        outcome.inspect_err(|error| self.count_replay(error))
+        (outcome.inspect_err(|error| self.count_replay(error)), used)
+    }
+
+    /// Uses up the approval of a plan that has one, before anything is done, so that of two requests one goes on; returns the plan, and what was
+    /// written.
+    async fn use_approval(&self, plan: Plan) -> Result<(Plan, Vec<RecordStamp>)> {
+        let Plan::Approved { id, plan } = plan else { return Ok((plan, Vec::new())) };
+        let used = AccessChange::EndApproval { id: id.clone(), used: true, now: self.now() };
+        match self.0.actors.policy(ChangeAccess(used)).await {
+            Ok(changed) => Ok((*plan, changed.writes)),
+            // Another request used it meanwhile.
+            Err(error) if matches!(error.kind(), ErrorKind::ResourceNotFound | ErrorKind::StateConflict) => {
+                Err(approval_needed(&id))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Counts a replay like those that a frontend refuses.

@@ -4,6 +4,7 @@
 mod access;
 mod approval;
 mod data;
+mod data_compute;
 mod explain;
 mod filter;
 mod key_policy;

@@ -120,6 +120,21 @@ fn a_value_outlives_its_time_where_the_service_is_away_and_no_longer_than_stated
     assert_eq!(get(&cache, "db").unwrap(), "one");
 }
 
+/// What was known to be away long ago says nothing of now: where nobody asked since, whoever asks first waits for the answer.
+#[test]
+fn a_value_past_its_time_is_asked_for_where_nobody_did_for_long() {
+    let (secrets, cache, clock) = begin();
+    get(&cache, "db").unwrap();
+    secrets.turn(Mood::IsAway);
+    clock.move_by(245);
+    assert_eq!(get(&cache, "db").unwrap(), "one");
+    settle(&cache);
+    secrets.turn(Mood::Answers);
+    secrets.put("db", "two");
+    clock.move_by(900);
+    assert_eq!(get(&cache, "db").unwrap(), "two");
+}
+
 #[test]
 fn one_that_is_back_is_believed_at_once() {
     let (secrets, cache, clock) = begin();

@@ -18,7 +18,7 @@ use crate::actor::Changed;
 use crate::audit::{AuditMessage, TimerRecord, TimerTouch};
 use crate::keyring::Stamp;
 use crate::records::{self, Kind};
-use crate::rotation::{Failed, RotationJob};
+use crate::rotation::{Failed, RotationJob, Submitted};
 use crate::secrets::SecretEntry;
 
 /// The operation that rotations are recorded as.
@@ -110,23 +110,25 @@ impl KeyringActor {
         for entry in self.shared.keyring.secrets.rotated() {
             let Some(due) = entry.secret.rotation_due(now, rests, back_off) else { continue };
             // The others have their turn at the next look.
-            if !self.submit_rotation(&entry.secret.name, due == Due::Draft) {
+            if self.submit_rotation(&entry.secret, due == Due::Draft) == Submitted::IsFull {
                 break;
             }
         }
         Ok(())
     }
 
-    /// Queues the rotation of a secret, unless it is worked on; false where there is no room.
-    fn submit_rotation(&mut self, name: &SecretName, draft: bool) -> bool {
+    /// Queues the rotation of a secret, unless it is worked on.
+    fn submit_rotation(&mut self, secret: &Secret, draft: bool) -> Submitted {
+        let (name, Some(rotation)) = (&secret.name, &secret.rotation) else { return Submitted::Queued };
         if self.rotating.contains(name) {
-            return true;
+            return Submitted::Queued;
         }
-        let is_queued = self.shared.rotations.submit(RotationJob { name: name.clone(), draft });
-        if is_queued {
+        let job = RotationJob { name: name.clone(), rotator: rotation.rotator.clone(), draft };
+        let submitted = self.shared.rotations.submit(job);
+        if submitted == Submitted::Queued {
             self.rotating.insert(name.clone());
         }
-        is_queued
+        submitted
     }
 
     /// Commits what a rotation made of a secret, records and publishes it.
@@ -267,12 +269,19 @@ impl Handler<BeginRotation> for KeyringActor {
         let put = secret.begin_rotation(version, &from, by.clone(), self.shared.clock.now())?;
         let sealed = Sealed { id: id.clone(), blob, put };
         let (entry, writes) = self.keep_versions(Some(before.stamp), secret, vec![sealed])?;
-        let rule = "rotation: the version is kept, and pending".into();
+        let rule = match unfinished(&before.secret) {
+            None => "rotation: the version is kept, and pending".into(),
+            Some(left) => {
+                tracing::warn!(secret = %name, version = %left, "the rotation before was never finished: what it left behind is not ended");
+                format!("rotation: the version is kept, and pending; that to {left} is left unfinished")
+                    .into()
+            }
+        };
         let told = Told { rule, version: Some(&id), by, outcome: Outcome::Done };
         self.record_rotation(&name, told, writes)?;
         let rotated = self.await_rotation(&name, id);
         // Where there is no room it is found by the next look.
-        self.submit_rotation(&name, false);
+        self.submit_rotation(&entry.secret, false);
         Ok(Changed { value: (entry, rotated), keys: Vec::new(), writes: Vec::new() })
     }
 }
@@ -293,7 +302,7 @@ impl Handler<HastenRotation> for KeyringActor {
         let told = Told { rule, version: Some(&version), by: by(&secret), outcome: Outcome::Done };
         let entry = self.keep_rotation(&before, secret, told)?;
         let rotated = self.await_rotation(&name, version);
-        self.submit_rotation(&name, false);
+        self.submit_rotation(&entry.secret, false);
         Ok(Changed { value: (entry, rotated), keys: Vec::new(), writes: Vec::new() })
     }
 }
@@ -333,14 +342,22 @@ impl Handler<RotationRests> for KeyringActor {
             // Somebody asked for it while it was failing.
             Some(_) => {
                 let (now, back_off) = (self.shared.clock.now(), self.shared.config.rotation.back_off);
-                if entry.is_some_and(|entry| entry.secret.rotation_due(now, true, back_off).is_some()) {
-                    self.submit_rotation(&name, false);
+                let is_due =
+                    |entry: &&Arc<SecretEntry>| entry.secret.rotation_due(now, true, back_off).is_some();
+                if let Some(entry) = entry.as_ref().filter(is_due) {
+                    self.submit_rotation(&entry.secret, false);
                 }
             }
             // It was given up, or the secret is gone: those who wait see that nobody is left to tell them.
             None => drop(self.awaited.remove(&name)),
         }
     }
+}
+
+/// Returns the version of a rotation whose end was never done.
+fn unfinished(secret: &Secret) -> Option<&SecretVersionId> {
+    let pending = secret.rotation.as_ref()?.pending.as_ref()?;
+    (pending.step == Step::Finish).then_some(&pending.version)
 }
 
 /// Returns who asked for the rotation under way.

@@ -43,6 +43,9 @@ impl Handler<ChangeAccess> for PolicyActor {
 
     fn handle(&mut self, ChangeAccess(change): ChangeAccess, _: &mut Self::Context) -> Self::Result {
         let edits = self.shared.access.read().plan(change)?;
+        if edits.is_empty() {
+            return Ok(Changed { value: (), keys: Vec::new(), writes: Vec::new() });
+        }
         let pending = edits.iter().map(|edit| self.write_of(edit)).collect::<Result<_>>()?;
         self.commit(pending, |access| edits.into_iter().for_each(|edit| access.apply(edit)))
     }

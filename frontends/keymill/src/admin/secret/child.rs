@@ -68,11 +68,16 @@ impl Relay {
     }
 }
 
+/// Lets the signals through again, once there is nothing left that one must not leave behind.
+pub(super) fn unblock() -> Result<()> {
+    let set: SigSet = PASSED_ON.into_iter().collect();
+    set.thread_unblock().map_err(Failure::because("signals"))
+}
+
 /// Becomes a program, with none of the signals blocked; comes back only where it cannot be started.
 pub(crate) fn become_program(command: &[OsString]) -> Result<()> {
     let (program, arguments) = command.split_first().ok_or_else(|| Failure::wrong_use("no command"))?;
-    let set: SigSet = PASSED_ON.into_iter().collect();
-    set.thread_unblock().map_err(Failure::because("signals"))?;
+    unblock()?;
     let error = Command::new(program).args(arguments).exec();
     Err(Failure::because(program.to_string_lossy())(error))
 }

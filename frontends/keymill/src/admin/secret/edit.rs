@@ -10,7 +10,7 @@ use keymill_core::operation::*;
 use keymill_core::{Timestamp, limit};
 use zeroize::Zeroizing;
 
-use super::child::Relay;
+use super::child::{Relay, unblock};
 use super::fetch::Value;
 use super::memory::Folder;
 use crate::admin::{Api, ask, of_another};
@@ -50,6 +50,7 @@ pub(super) fn run(api: &Api, args: EditArgs) -> Result<()> {
     }
     let edited = folder.read(&file, limit::SECRET_BYTES)?;
     drop(folder);
+    unblock()?;
     let edited = without_added_newline(&old, edited.expose());
     if edited == &**old {
         return output::line(format_args!("secret {} is as it was: nothing is put", args.name.0));

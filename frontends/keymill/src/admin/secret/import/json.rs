@@ -99,6 +99,15 @@ mod tests {
     }
 
     #[test]
+    fn a_number_that_would_be_spelled_otherwise_is_refused_by_its_name() {
+        for number in ["1.10", "1e2", "12345678901234567890123", "[1.5]", "{\"n\":[0.0]}"] {
+            let error = read(&format!("{{\"pin\":{number}}}")).unwrap_err();
+            assert!(error.why.contains("pin") && !error.why.contains(number), "{error:?}");
+        }
+        assert_eq!(read("{\"pin\":-7}").unwrap()[0].value.as_str(), "-7");
+    }
+
+    #[test]
     fn what_is_wrong_is_told_without_the_value() {
         for bad in [
             "MARKED",
