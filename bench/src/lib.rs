@@ -7,6 +7,7 @@ mod error;
 pub mod fixture;
 pub mod hop;
 pub mod in_process;
+pub mod issue;
 mod machine;
 mod plan;
 pub mod premade;

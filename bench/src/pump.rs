@@ -170,8 +170,9 @@ pub fn request<'a>(what: What, key: &KeyRef, payloads: &'a [Vec<u8>]) -> Request
         }
         .into(),
         What::BatchSign(algorithm, key_version_id) => BatchSignRequest {
-            key_id,
-            key_version_id,
+            key_id: Some(key_id),
+            key_version_id: Some(key_version_id),
+            certificate_id: None,
             algorithm,
             message_type: MessageType::Digest,
             messages: items(),

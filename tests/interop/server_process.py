@@ -29,24 +29,24 @@ STOP_S = 60
 
 class ServerProcess:
     """A running server, its two addresses and the credentials that it wrote at first start; `config` is a file of more options, `ca` the one that
-    vouches for its HTTP listener where that speaks TLS."""
+    vouches for its HTTP listener where that speaks TLS, `http` where that listens if it must be known before."""
 
-    def __init__(self, directory, config=None, ca=None):
+    def __init__(self, directory, config=None, ca=None, http="127.0.0.1:0"):
         if not BINARY.is_file():
             raise FileNotFoundError(f"no server at {BINARY}: build it, or name one in KEYMILL_BIN")
         self.data, self.log, self.ca = directory / "data", directory / "server.log", ca
         credentials = directory / "credentials.json"
         home = directory / "home"
-        home.mkdir()
+        home.mkdir(exist_ok=True)
         environment, text = _environment(home), config.read_text() if config else ""
         if BULK_MODE:
             token = Token(BINARY, os.environ["KEYMILL_INTEROP_MODULE"], BULK_MODE, directory / "token", environment)
-            environment, text = token.environment, token.config.read_text()
+            environment, text = token.environment, f"{text}\n{token.config.read_text()}"
         file = directory / "keymill.toml"
         file.write_text(f"{text}\n{ROTATORS}")
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [BINARY, "serve", "--config", file, "--data-dir", self.data, "--http", "127.0.0.1:0", "--msgpack",
+                [BINARY, "serve", "--config", file, "--data-dir", self.data, "--http", http, "--msgpack",
                  "127.0.0.1:0", "--credentials", credentials],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment,
             )

@@ -82,6 +82,7 @@ pub(crate) fn fill(place: &Path, count: usize) -> Result<()> {
                     rule: "grant 0 Root".into(),
                     keys: &[KeyTouch { cmk: *id, version: 1, items: 0, protection: maker.cmk.protection }],
                     secrets: &[],
+                    certificates: &[],
                     providers: &[],
                     items: 0,
                     failed: 0,

@@ -5,6 +5,7 @@ mod envelope;
 mod fairness;
 mod http;
 mod in_process;
+mod issue;
 mod lane;
 mod secret;
 mod sign;
@@ -18,6 +19,7 @@ pub(crate) fn measure(plan: &mut Plan<'_>) -> Result<()> {
     in_process::measure(plan)?;
     tcp::measure(plan)?;
     sign::measure(plan)?;
+    issue::measure(plan)?;
     http::measure(plan)?;
     audit::measure(plan)?;
     lane::measure(plan)?;

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ErrorKind;
-use crate::id::{AccessKeyId, CmkId, RequestId, SecretName, SecretVersionId};
+use crate::id::{AccessKeyId, CertificateId, CmkId, RequestId, SecretName, SecretVersionId};
 use crate::key::{Fallback, ProtectionLevel};
 use crate::time::Timestamp;
 
@@ -35,6 +35,9 @@ pub struct AuditRecord<'a> {
     /// The secrets that it was about; none that the principal has no right to.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub secrets: &'a [SecretTouch],
+    /// The certificates that it was about; none that the principal has no right to.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub certificates: &'a [CertificateId],
     /// Who did its items, or made the key that it keeps: tokens by the names that the configuration gives them, the provider of this
     /// process by its own. Empty where nothing was computed.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]

@@ -68,6 +68,8 @@ pub enum ErrorKind {
     AliasNotFound,
     /// No such access key, managed data key, secret or version of one, access point, client key, policy or network rule, or none that the caller may see.
     ResourceNotFound,
+    /// No such certificate, or none that the caller may see.
+    CertificateNotFound,
     /// The alias is taken.
     AliasExists,
     /// The name of a managed data key, secret or version of one, access point, policy or network rule is taken.
@@ -165,11 +167,13 @@ pub enum Limit {
     Secrets,
     /// Versions of a secret to which stages point, or stages.
     SecretVersions,
+    /// Certificates.
+    Certificates,
 }
 
 impl Limit {
     /// Every limit.
-    pub const ALL: [Limit; 25] = [
+    pub const ALL: [Limit; 26] = [
         Limit::BatchItems,
         Limit::ItemBytes,
         Limit::PlaintextBytes,
@@ -195,6 +199,7 @@ impl Limit {
         Limit::DataKeys,
         Limit::Secrets,
         Limit::SecretVersions,
+        Limit::Certificates,
     ];
 }
 
@@ -227,7 +232,7 @@ pub enum ErrorClass {
 
 impl ErrorKind {
     /// Every kind but the limits, for tables that must be complete.
-    pub const ALL: [ErrorKind; 49] = {
+    pub const ALL: [ErrorKind; 50] = {
         use ErrorKind::*;
         [
             InvalidParameter,
@@ -258,6 +263,7 @@ impl ErrorKind {
             KeyVersionNotFound,
             AliasNotFound,
             ResourceNotFound,
+            CertificateNotFound,
             AliasExists,
             ResourceExists,
             ResourceInDeleteWindow,
@@ -317,6 +323,7 @@ impl ErrorKind {
                 Limit::DataKeys => "Rejected.LimitExceeded.DataKeys",
                 Limit::Secrets => "Rejected.LimitExceeded.Secrets",
                 Limit::SecretVersions => "Rejected.LimitExceeded.SecretVersions",
+                Limit::Certificates => "Rejected.LimitExceeded.Certificates",
             },
             BodyTooLarge => "Rejected.BodyTooLarge",
             UnsupportedVersion => "InvalidVersion",
@@ -341,6 +348,7 @@ impl ErrorKind {
             KeyVersionNotFound => "Forbidden.KeyVersionNotFound",
             AliasNotFound => "Forbidden.AliasNotFound",
             ResourceNotFound => "Forbidden.ResourceNotFound",
+            CertificateNotFound => "Certificate.NotFound",
             AliasExists => "AliasAlreadyExists",
             ResourceExists => "Rejected.ResourceExist",
             ResourceInDeleteWindow => "Rejected.ResourceInDeleteWindow",
@@ -379,9 +387,8 @@ impl ErrorKind {
             AccessKeyUnknown | AccessKeyInactive | SignatureMismatch | IncompleteSignature
             | TimestampInvalid | TimestampExpired | NonceUsed => ErrorClass::Unauthenticated,
             Denied | UnsupportedMethod => ErrorClass::Denied,
-            OperationNotFound | KeyNotFound | KeyVersionNotFound | AliasNotFound | ResourceNotFound => {
-                ErrorClass::NotFound
-            }
+            OperationNotFound | KeyNotFound | KeyVersionNotFound | AliasNotFound | ResourceNotFound
+            | CertificateNotFound => ErrorClass::NotFound,
             AliasExists | ResourceExists | AlreadyOpen => ErrorClass::Exists,
             KeyDisabled
             | KeyPendingDeletion
@@ -436,6 +443,16 @@ impl Error {
     /// The one error for a secret that does not exist and for one that the caller may not see.
     pub fn secret_not_found() -> Self {
         Self::new(ErrorKind::ResourceNotFound, "the specified secret is not found")
+    }
+
+    /// The one error for an authority that does not exist and for one that the caller may not see.
+    pub fn authority_not_found() -> Self {
+        Self::new(ErrorKind::ResourceNotFound, "the specified certificate authority is not found")
+    }
+
+    /// The one error for a certificate that does not exist and for one that the caller may not see.
+    pub fn certificate_not_found() -> Self {
+        Self::new(ErrorKind::CertificateNotFound, "the specified certificate is not found")
     }
 
     /// The error for a request that is a replay of another.

@@ -86,6 +86,18 @@ uuid_id! {
     DataKeyVersionId
 }
 uuid_id! {
+    /// The id of an account of ACME.
+    AcmeAccountId
+}
+uuid_id! {
+    /// The id of an order of ACME; its authorizations and challenges are named by it, too.
+    AcmeOrderId
+}
+uuid_id! {
+    /// The id of a certificate.
+    CertificateId
+}
+uuid_id! {
     /// The id of one request, through every layer and into the audit.
     RequestId
 }
@@ -292,6 +304,18 @@ text_id! {
     "the name of a network rule is 1 to 128 letters, digits, _, . or -"
 }
 text_id! {
+    /// The name of a certificate authority, a part of the addresses of its lists: 1 to 64 letters, digits, `_`, `.`, `-`, and a letter or digit first.
+    AuthorityName,
+    |text| text.len() <= 64 && is_plain_name(text) && text.starts_with(|c: char| c.is_ascii_alphanumeric()),
+    "the name of a certificate authority is 1 to 64 letters, digits, _, . or -, and begins with a letter or digit"
+}
+text_id! {
+    /// The name of a profile that certificates are issued by: 1 to 64 letters, digits, `_`, `.`, `-`.
+    ProfileName,
+    |text| text.len() <= 64 && is_plain_name(text),
+    "the name of a profile is 1 to 64 letters, digits, _, . or -"
+}
+text_id! {
     /// The name of a secret: 1 to 192 letters, digits, `_`, `/`, `+`, `=`, `.`, `@`, `-`.
     SecretName,
     |text| (1..=192).contains(&text.len()) && text.bytes().all(is_in_secret_names),
@@ -456,9 +480,59 @@ impl<'de> Deserialize<'de> for SecretRef {
     }
 }
 
+/// How a request names a certificate that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CertificateRef {
+    /// Its id.
+    Id(CertificateId),
+    /// Text that can name no certificate of ours; it is looked up in vain, so that the answer is the not-found error.
+    Unknown,
+}
+
+impl CertificateRef {
+    /// Reads an id, or an ARN: `acs:kms:<region>:<account>:certificate/<id>`.
+    pub fn parse(text: &str) -> Self {
+        let resource = text.strip_prefix("acs:kms:").and_then(|rest| rest.splitn(3, ':').nth(2));
+        let id = resource.map_or(text, |resource| resource.strip_prefix("certificate/").unwrap_or(""));
+        CertificateId::parse(id).map_or(CertificateRef::Unknown, CertificateRef::Id)
+    }
+}
+
+impl From<CertificateId> for CertificateRef {
+    fn from(id: CertificateId) -> Self {
+        CertificateRef::Id(id)
+    }
+}
+
+impl Serialize for CertificateRef {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            CertificateRef::Id(id) => id.serialize(serializer),
+            CertificateRef::Unknown => serializer.serialize_str(""),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for CertificateRef {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(CertificateRef::parse(&Text::deserialize(deserializer)?.0))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_certificate_is_named_by_its_id_or_arn_and_anything_else_is_nobodys() {
+        let id = CertificateId::parse(ID).unwrap();
+        for named in [ID.to_owned(), format!("acs:kms:cn-hangzhou:1234:certificate/{ID}")] {
+            assert_eq!(CertificateRef::parse(&named), CertificateRef::Id(id));
+        }
+        for other in ["", "a", "acs:kms:r:1:key/", &format!("acs:kms:r:1:key/{ID}"), &ID.to_uppercase()] {
+            assert_eq!(CertificateRef::parse(other), CertificateRef::Unknown, "{other}");
+        }
+    }
 
     const ID: &str = "0a1b2c3d-4e5f-4071-8293-a4b5c6d7e8f9";
 

@@ -19,7 +19,7 @@ pub use spec::{DecryptAlgorithm, KeySpec, KeyUsage, SignAlgorithm};
 use crate::access::KeyPolicy;
 use crate::blob::Algorithm;
 use crate::error::{Error, ErrorKind, Limit, Result};
-use crate::id::{AccessKeyId, CmkId, KeyVersionId};
+use crate::id::{AccessKeyId, CertificateId, CmkId, KeyVersionId};
 use crate::limit;
 use crate::seam::provider::StoredKey;
 use crate::time::Timestamp;
@@ -240,6 +240,9 @@ pub struct Cmk {
     /// Of a key whose material is imported (`EXTERNAL`): what is known of that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<Box<External>>,
+    /// The certificate that it is the key of, where it is one's: nothing else leads to it then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Box<CertificateId>>,
     /// The versions, by number; the last is the primary one. A key whose material is imported has one, also while that is not here.
     pub versions: KeyVersions,
 }

@@ -1,8 +1,10 @@
 #![doc = include_str!("../README.md")]
 
 pub mod access;
+pub mod acme;
 pub mod audit;
 pub mod blob;
+pub mod certificate;
 pub mod context;
 pub mod error;
 pub mod id;

@@ -52,6 +52,22 @@ pub const ROLE_ACTIONS: usize = 64;
 pub const NETWORKS: usize = 800;
 /// Application access points, policies or network rules of an installation, of each.
 pub const ACCESS_RECORDS: usize = 100_000;
+/// Bytes of a request of ACME.
+pub const ACME_BODY_BYTES: usize = 64 * 1024;
+/// Accounts of ACME of an installation.
+pub const ACME_ACCOUNTS: usize = 10_000;
+/// Accounts that one binding may bind.
+pub const ACME_BOUND_ACCOUNTS: usize = 100;
+/// Orders of an account that wait for something.
+pub const ACME_OPEN_ORDERS: usize = 50;
+/// Orders of an account that are kept.
+pub const ACME_KEPT_ORDERS: usize = 5_000;
+/// Orders of an installation that are kept.
+pub const ACME_ORDERS: usize = 100_000;
+/// Names of an order.
+pub const ACME_IDENTIFIERS: usize = 100;
+/// Contacts of an account.
+pub const ACME_CONTACTS: usize = 4;
 /// Milliseconds that a request may take unless it says otherwise.
 pub const DEFAULT_TIMEOUT_MS: u64 = 10_000;
 /// Milliseconds that a request may ask for.
@@ -100,6 +116,16 @@ pub const SECRET_VERSIONS: usize = 10;
 pub const SECRET_STAGES: usize = 20;
 /// Secrets of an installation.
 pub const SECRETS: usize = 1_000_000;
+/// Certificates of an installation.
+pub const CERTIFICATES: usize = 1_000_000;
+/// Certificates of a chain, the leaf among them.
+pub const CHAIN_CERTIFICATES: usize = 10;
+/// Characters of a certificate or a chain in PEM, and bytes of a PKCS #12 container.
+pub const PEM_CHARACTERS: usize = 256 << 10;
+/// Alternative names of a certificate that is created.
+pub const ALT_NAMES: usize = 10;
+/// Bytes of a message that the key of a certificate signs or checks raw.
+pub const CERTIFICATE_MESSAGE_BYTES: usize = 4_096;
 /// Days between the deletion of a secret and its end, at least and at most.
 pub const SECRET_WINDOW_DAYS: std::ops::RangeInclusive<u32> = 7..=30;
 /// The same, where the request does not say.
@@ -114,6 +140,10 @@ pub const EXTENDED_CONFIG_CHARACTERS: usize = 1_024;
 pub const CUSTOM_DATA: usize = 10;
 /// Characters of a password that is made, at least and at most.
 pub const PASSWORD_CHARACTERS: std::ops::RangeInclusive<u32> = 8..=128;
+/// Certificates that one request has issued.
+pub const CERTIFICATES_A_BATCH: usize = 1_024;
+/// Certificate authorities of an installation.
+pub const AUTHORITIES: usize = 1_000;
 /// Nonces of management requests that the store keeps of one access key.
 pub const KEPT_NONCES: usize = 1 << 18;
 /// Rows of a page, at most.

@@ -32,7 +32,7 @@ impl ErrorKind {
             | AlreadyOpen => 400,
             Denied | UnsupportedMethod => 403,
             AccessKeyUnknown | OperationNotFound | KeyNotFound | KeyVersionNotFound | AliasNotFound
-            | ResourceNotFound => 404,
+            | ResourceNotFound | CertificateNotFound => 404,
             // The time that ran out is the caller's own `TimeoutMs`; 504 would blame a server behind us.
             // A caller that went away reads no status; its audit record does, and 408 is the nearest registered one.
             Deadline | Cancelled => 408,

@@ -1,7 +1,6 @@
 #![doc = include_str!("../README.md")]
 
 pub mod audit;
-pub mod client_key;
 pub mod derived;
 pub mod digest;
 pub mod epoch;

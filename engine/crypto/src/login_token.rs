@@ -6,7 +6,7 @@ use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use keymill_core::Sensitive;
-use keymill_core::id::AccessKeyId;
+use keymill_core::id::{AccessKeyId, ClientKeyId};
 use keymill_core::time::Timestamp;
 
 /// What every token begins with.
@@ -81,6 +81,16 @@ impl LoginTokens {
         Some((claims, self.secret(body)))
     }
 
+    /// Returns the key by which a client key binds accounts of ACME (RFC 8555 §7.3.4): 32 bytes, of its id.
+    pub fn binding_key(&self, id: &ClientKeyId) -> Sensitive {
+        Sensitive::copied(self.mac(b"keymill acme binding\0", id.as_str().as_bytes()).as_ref())
+    }
+
+    /// Returns the same in base64url, as clients take it.
+    pub fn binding_text(&self, id: &ClientKeyId) -> String {
+        URL_SAFE_NO_PAD.encode(self.binding_key(id).expose())
+    }
+
     fn secret(&self, body: &[u8]) -> Sensitive {
         Sensitive::new(
             URL_SAFE_NO_PAD.encode(self.mac(b"keymill login secret\0", body).as_ref()).into_bytes(),
@@ -111,6 +121,19 @@ mod tests {
             client_key: "KAAP.0a1b2c3d-4e5f-4071-8293-a4b5c6d7e8f9".parse().unwrap(),
             not_after: Timestamp::from_ms(1_800_000_000_123),
         }
+    }
+
+    #[test]
+    fn each_binding_of_each_installation_has_a_key_of_its_own_that_is_no_secret_of_a_token() {
+        let id = |digit: char| format!("KAAP.0a1b2c3d-4e5f-4071-8293-a4b5c6d7e8f{digit}").parse().unwrap();
+        let key = |own: u8, digit| tokens(own).binding_key(&id(digit)).expose().to_vec();
+        assert_eq!((key(1, '9'), key(1, '9').len()), (key(1, '9'), 32));
+        assert!(key(1, '9') != key(1, '8') && key(1, '9') != key(2, '9'));
+        let text = id('9').to_string();
+        assert_ne!(
+            tokens(1).secret(text.as_bytes()).expose(),
+            URL_SAFE_NO_PAD.encode(key(1, '9')).as_bytes()
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@ use keymill_core::key::{BulkMode, ProtectionLevel};
 use keymill_core::limit::MaxRecords;
 use keymill_core::operation::Operation;
 
+use crate::acme::AcmeConfig;
 use crate::logins::LoginConfig;
 use crate::pool::PoolConfig;
 use crate::quota::QuotaConfig;
@@ -68,8 +69,27 @@ pub struct EngineConfig {
     pub dual_control: Vec<Operation>,
     /// How secrets are rotated.
     pub rotation: RotationConfig,
+    /// What certificate authorities do by themselves, and where they are known.
+    pub authorities: AuthorityConfig,
     /// By what they are.
     pub rotators: Rotators,
+    /// How ACME is offered, where it is.
+    pub acme: Option<AcmeConfig>,
+}
+
+/// What certificate authorities do by themselves, and where they are known.
+#[derive(Clone, Debug)]
+pub struct AuthorityConfig {
+    /// The address below which the lists and answers of authorities are found, as certificates say: `http://pki.example.com`. None: they do not say.
+    pub public_url: Option<String>,
+    /// How often lists that are due and certificates that are to be renewed are looked for.
+    pub check: Duration,
+}
+
+impl Default for AuthorityConfig {
+    fn default() -> Self {
+        Self { public_url: None, check: Duration::from_secs(30) }
+    }
 }
 
 /// When audit files are changed for new ones, and which are kept.
@@ -128,6 +148,8 @@ impl Default for EngineConfig {
             max_records: MaxRecords::default(),
             dual_control: Vec::new(),
             rotation: RotationConfig::default(),
+            authorities: AuthorityConfig::default(),
+            acme: None,
             rotators: Rotators::default(),
         }
     }

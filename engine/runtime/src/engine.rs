@@ -27,10 +27,13 @@ use keymill_crypto::root::RootKeys;
 use keymill_crypto::{digest, random};
 use tokio::sync::oneshot;
 
+use crate::acme::AcmeBook;
+use crate::actor::acme::AcmeActor;
 use crate::actor::keyring::{FlushUsage, KeyringActor};
 use crate::actor::policy::{AddAccessKey, PolicyActor, fresh_access_key};
 use crate::actor::{Actors, AuditActor, CustodyActor, PrivateActor, TokenActor};
 use crate::audit::{AuditHub, AuditMessage, DeskChain, MANAGEMENT, ManagementChain, ManagementRecord};
+use crate::authorities::AuthorityTimer;
 use crate::clock::Clock;
 use crate::config::EngineConfig;
 use crate::gate::Gate;
@@ -48,6 +51,7 @@ use crate::retention::Retention;
 use crate::rotation::{RotationQueue, RotationThreads};
 use crate::shared::{RequestIds, Shared};
 use crate::snapshot::Published;
+use crate::validation::{ValidationQueue, ValidationThreads};
 use crate::work::Served;
 
 /// What an engine is made of.
@@ -136,6 +140,10 @@ pub struct Engine {
     retention: Option<Retention>,
     /// Rotates secrets, where there is a rotator.
     rotations: Option<RotationThreads>,
+    /// Look for proofs of ACME, where that is offered.
+    validations: Option<ValidationThreads>,
+    /// Makes what certificate authorities owe.
+    authorities: Option<AuthorityTimer>,
 }
 
 impl Engine {
@@ -213,6 +221,8 @@ impl Engine {
             metrics: Metrics::of(&config.instance),
             quotas: Quotas::new(&config.quota),
             logins: Logins::new(&config.login),
+            acme: AcmeBook::of(loaded.acme.accounts, loaded.acme.orders),
+            validations: ValidationQueue::new(config.acme.as_ref().map_or(1, |acme| acme.queue)),
             rotations: RotationQueue::new(config.rotation.queue, config.rotation.threads),
             buffered: Arc::default(),
             request_ids: RequestIds::new(u64::from_be_bytes(random::array().map_err(random("request ids"))?)),
@@ -247,17 +257,30 @@ impl Engine {
         }
         let keyring_actor = KeyringActor::new(shared.clone(), audit_sender.clone(), loaded.inherited);
         let policy_actor = PolicyActor::new(shared.clone(), loaded.access_stamps, loaded.access_ended);
+        let acme_actor = AcmeActor::new(shared.clone(), loaded.acme.stamps, loaded.acme.ended);
         let (system, actors, thread) =
-            start_system(&shared, keyring_actor, policy_actor, lane, audit_sender).map_err(EngineError)?;
+            start_system(&shared, keyring_actor, policy_actor, acme_actor, lane, audit_sender)
+                .map_err(EngineError)?;
         let _set_once = shared.reserver.set(actors.keyring.clone().recipient());
         threads.push(thread);
         let retired_by = actors.audit.clone();
         let gate = Gate::new(shared, actors);
         let audit_thread = audit_actor.start(gate.clone());
         threads.push(audit_thread.map_err(|e| EngineError::because("audit thread")(&e))?);
-        let mut engine = Self { gate, system, threads, retention: None, rotations: None };
+        let mut engine = Self {
+            gate,
+            system,
+            threads,
+            retention: None,
+            rotations: None,
+            authorities: None,
+            validations: None,
+        };
         engine.rotations =
             RotationThreads::start(&engine.gate).map_err(|e| EngineError::because("rotation threads")(&e))?;
+        engine.authorities = Some(AuthorityTimer::start(&engine.gate));
+        engine.validations = ValidationThreads::start(&engine.gate)
+            .map_err(|e| EngineError::because("validation threads")(&e))?;
         engine.retention = Retention::start(engine.gate.inner().shared.clone(), retired_by)
             .map_err(|e| EngineError::because("audit retention thread")(&e))?;
         if !loaded.needs_bootstrap {
@@ -298,6 +321,7 @@ impl Engine {
                 rule: "first start".into(),
                 keys: Vec::new(),
                 secrets: Vec::new(),
+                certificates: Vec::new(),
                 approved_by: None,
                 served: Served::default(),
                 micros: 0,
@@ -327,6 +351,12 @@ impl Engine {
         // First: what they are at is kept by the others.
         if let Some(rotations) = self.rotations.take() {
             rotations.stop();
+        }
+        if let Some(validations) = self.validations.take() {
+            validations.stop();
+        }
+        if let Some(authorities) = self.authorities.take() {
+            authorities.stop();
         }
         let flushed = self.block_on(async move { gate.inner().actors.keyring(FlushUsage).await });
         if let Err(error) = flushed {
@@ -362,6 +392,7 @@ fn start_system(
     shared: &Arc<Shared>,
     keyring: KeyringActor,
     policy: PolicyActor,
+    acme: AcmeActor,
     lane: Arc<Lane<Caller, crate::actor::CustodyJob>>,
     audit: flume::Sender<AuditMessage>,
 ) -> Result<(actix::System, Actors, JoinHandle<()>), String> {
@@ -369,8 +400,8 @@ fn start_system(
     let shared = shared.clone();
     let run = move || {
         let runner = actix::System::new();
-        let arbiters = std::array::from_fn::<_, 4, _>(|_| actix::Arbiter::new());
-        let [keys, access, control, pool] = &arbiters;
+        let arbiters = std::array::from_fn::<_, 5, _>(|_| actix::Arbiter::new());
+        let [keys, access, orders, control, pool] = &arbiters;
         let supervise = |token: &Arc<Token>| {
             let actor = TokenActor::new(shared.clone(), token.clone());
             TokenActor::start_in_arbiter(&pool.handle(), move |_| actor)
@@ -379,6 +410,7 @@ fn start_system(
             tokens: shared.pool.tokens.iter().map(supervise).collect(),
             keyring: KeyringActor::start_in_arbiter(&keys.handle(), move |_| keyring),
             policy: PolicyActor::start_in_arbiter(&access.handle(), move |_| policy),
+            acme: AcmeActor::start_in_arbiter(&orders.handle(), move |_| acme),
             lane,
             audit,
             control: control.handle(),

@@ -1,8 +1,12 @@
 #![doc = include_str!("../README.md")]
 
+mod acme;
 pub mod actor;
+mod answers;
 mod assembly;
 pub mod audit;
+pub mod authorities;
+pub mod certificates;
 pub mod clock;
 pub mod config;
 pub mod engine;
@@ -27,9 +31,11 @@ mod scan;
 pub mod secrets;
 mod shared;
 pub mod snapshot;
+mod validation;
 pub mod verify;
 pub mod work;
 
+pub use acme::AcmeConfig;
 pub use config::{AuditFiles, EngineConfig};
 pub use engine::{Engine, EngineError, Parts};
 pub use frontend::{Frontend, FrontendError, StopSignal};

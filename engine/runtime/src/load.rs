@@ -7,7 +7,9 @@ use std::sync::Arc;
 use keymill_core::access::{
     Aap, AccessKey, AccessSnapshot, Approval, ClientKey, CustomRole, NetworkRule, PermissionPolicy,
 };
+use keymill_core::acme::{Account, Order};
 use keymill_core::audit::RecordStamp;
+use keymill_core::certificate::{Authority, Listed, ManagedCertificate};
 use keymill_core::id::{AccessKeyId, CmkId, NameMap};
 use keymill_core::key::ManagedDataKey;
 use keymill_core::seam::store::{Entry, Page, Revision, Store, StoreError};
@@ -18,9 +20,11 @@ use keymill_crypto::record::RecordSealer;
 
 use crate::actor::keyring::{Inherited, Parameters};
 use crate::assembly::{Assembly, Tag};
+use crate::authorities::{AuthorityEntry, CrlEntry};
+use crate::certificates::CertificateEntry;
 use crate::keyring::{AliasEntry, DataKeyEntry, Keyring, Stamp, Uses};
 use crate::records::{
-    self, AliasRecord, ImportRecord, InstallationRecord, InvocationsRecord, Kind, UsageRecord,
+    self, AliasRecord, CrlRecord, ImportRecord, InstallationRecord, InvocationsRecord, Kind, UsageRecord,
 };
 use crate::scan::{self, Found, Opened, What};
 use crate::secrets::SecretEntry;
@@ -57,12 +61,22 @@ pub(crate) struct Loaded {
     pub(crate) access: AccessSnapshot,
     pub(crate) access_stamps: HashMap<String, Stamp>,
     pub(crate) access_ended: HashMap<String, u64>,
+    pub(crate) acme: AcmeRecords,
     pub(crate) inherited: Inherited,
     /// Records that no audit record speaks of.
     pub(crate) unrecorded: Vec<RecordStamp>,
     pub(crate) quarantined: Vec<(String, String)>,
     /// Whether there never was an access key.
     pub(crate) needs_bootstrap: bool,
+}
+
+/// Accounts and orders of ACME, and where their records stand.
+#[derive(Default)]
+pub(crate) struct AcmeRecords {
+    pub(crate) accounts: Vec<Account>,
+    pub(crate) orders: Vec<Order>,
+    pub(crate) stamps: HashMap<String, Stamp>,
+    pub(crate) ended: HashMap<String, u64>,
 }
 
 /// What was read of the store, and published where that can be; nothing of it is judged yet, and nobody uses the keyring.
@@ -158,14 +172,23 @@ pub(crate) fn judge_all(
     // In an order that does not depend on which thread was first.
     loader.unrecorded.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     loader.quarantined.sort_unstable();
+    // One that is missing, too: its key is no stray one.
+    for id in loader.quarantined.iter().filter_map(|(path, _)| records::certificate_at(path)) {
+        keyring.certificates.quarantine(id);
+    }
+    for (path, _) in loader.quarantined.iter().filter(|(path, _)| path.starts_with("authority/")) {
+        keyring.certificates.authorities.quarantine(path);
+    }
     for (path, _) in loader.quarantined.iter().filter(|(path, _)| path.starts_with("secret/")) {
         keyring.secrets.quarantine(path);
     }
+    loader.acme.ended = ended.extract_if(|path, _| path.starts_with("acme-")).collect();
     let access_ended = ended.extract_if(|path, _| records::is_of_access(path)).collect();
     Ok(Loaded {
         access: loader.access.published(),
         access_stamps: loader.access_stamps,
         access_ended,
+        acme: loader.acme,
         inherited: Inherited {
             ended,
             usage_stamps: loader.usage_stamps,
@@ -221,6 +244,7 @@ struct Loader<'a> {
     access: Access,
     access_stamps: HashMap<String, Stamp>,
     has_access_keys: bool,
+    acme: AcmeRecords,
 }
 
 /// Who may do what, as it was read: what names something else may come before it.
@@ -258,6 +282,7 @@ impl<'a> Loader<'a> {
             access: Access::default(),
             access_stamps: HashMap::new(),
             has_access_keys: false,
+            acme: AcmeRecords::default(),
         }
     }
 
@@ -330,7 +355,30 @@ impl<'a> Loader<'a> {
                     self.keyring.secrets.put(SecretEntry { secret, stamp: stamp(sequence) });
                 }
             }
-            What::SecretValue => drop(self.judged(place)),
+            What::SecretValue | What::CertificateBody => drop(self.judged(place)),
+            What::Certificate(id, opened) => match self.trusted::<ManagedCertificate>(place, opened) {
+                Some((certificate, sequence)) if certificate.id == id => {
+                    self.keyring.certificates.put(CertificateEntry { certificate, stamp: stamp(sequence) });
+                }
+                _ => self.keyring.certificates.quarantine(id),
+            },
+            What::Authority(opened) => {
+                if let Some((authority, sequence)) = self.trusted::<Authority>(place, opened) {
+                    let entry = AuthorityEntry { authority, stamp: stamp(sequence) };
+                    self.keyring.certificates.authorities.put(entry);
+                }
+            }
+            What::Crl(opened) => {
+                if let Some((record, sequence)) = self.trusted::<CrlRecord>(place, opened) {
+                    let CrlRecord { authority, number, this_update, next_update, named, der } = record;
+                    let listed = Listed { number, this_update, next_update };
+                    // How much of what was revoked it names is not known: the next one is made soon.
+                    let named = named.into_iter().map(|issued| (issued.serial, issued)).collect();
+                    let (der, stamp) = (der.0.into_vec().into(), stamp(sequence));
+                    let entry = CrlEntry { listed, named, der, stamp, seen: 0 };
+                    self.keyring.certificates.authorities.put_crl(authority, entry);
+                }
+            }
             What::AccessKey(opened) => {
                 self.has_access_keys = true;
                 if let Some((key, sequence)) = self.trusted::<AccessKey>(place, opened) {
@@ -357,6 +405,18 @@ impl<'a> Loader<'a> {
             What::Role(opened) => {
                 let trusted = self.trusted_access(place, opened, revision);
                 self.access.roles.extend(trusted);
+            }
+            What::AcmeAccount(opened) => {
+                if let Some((account, sequence)) = self.trusted(place, opened) {
+                    self.acme.stamps.insert(path.to_owned(), stamp(sequence));
+                    self.acme.accounts.push(account);
+                }
+            }
+            What::AcmeOrder(opened) => {
+                if let Some((order, sequence)) = self.trusted(place, opened) {
+                    self.acme.stamps.insert(path.to_owned(), stamp(sequence));
+                    self.acme.orders.push(order);
+                }
             }
             What::Approval(opened) => {
                 let trusted = self.trusted_access(place, opened, revision);

@@ -1,7 +1,9 @@
 //! What Prometheus sees. Names and units as its conventions have them; every label is a closed set, so the number of series is
 //! bounded; most are there from the start. Counters are bumped in place; each desk keeps its histograms to itself until the end of a slice.
 
+mod acme;
 mod beside;
+mod certificates;
 mod desk;
 mod tls;
 mod token;
@@ -21,7 +23,10 @@ use prometheus::{
     Registry,
 };
 
+pub(crate) use acme::AcmeSeries;
 use beside::BesideSeries;
+pub use certificates::CertificateSample;
+pub(crate) use certificates::{CertificateSeries, WITHIN_DAYS};
 pub(crate) use desk::DeskMetrics;
 pub use tls::{Handshake, TlsSeries};
 use token::TokenSeries;
@@ -89,6 +94,10 @@ pub struct Metrics {
     pub(crate) pending_uses: IntCounter,
     /// How rotations of secrets ended, by the kind of rotator.
     pub(crate) rotations: IntCounterVec,
+    /// Certificates, and what authorities could not do.
+    pub(crate) certificates: CertificateSeries,
+    /// ACME.
+    pub(crate) acme: AcmeSeries,
     /// Connections, by frontend.
     pub connections: IntGaugeVec,
     /// The TLS of the listeners.
@@ -158,6 +167,10 @@ pub struct Sample {
     pub quarantined: usize,
     /// Secrets whose rotation was tried in vain.
     pub failing_rotations: usize,
+    /// Certificates.
+    pub certificates: CertificateSample,
+    /// Accounts and orders of ACME.
+    pub acme: (usize, usize),
     /// Requests that wait for a second caller.
     pub waiting: usize,
     /// Places that failed to log in too often and are kept out.
@@ -356,6 +369,8 @@ impl Metrics {
                 "Rotations of secrets, by the kind of rotator: rotated to a new current version, and tries that failed.",
                 &["kind", "outcome"],
             ),
+            certificates: CertificateSeries::make(&make),
+            acme: AcmeSeries::make(&make),
             connections: {
                 let connections = make.keep(
                     IntGaugeVec::new(Opts::new("keymill_connections", "Open connections."), &["frontend"])
@@ -419,6 +434,8 @@ impl Metrics {
         s.buffered.set(sample.buffered as i64);
         s.keys.set(sample.keys as i64);
         s.failing_rotations.set(sample.failing_rotations as i64);
+        self.certificates.set(&sample.certificates);
+        self.acme.set(sample.acme);
         s.waiting.set(sample.waiting as i64);
         s.quarantined.set(sample.quarantined as i64);
         s.kept_out.set(sample.kept_out as i64);

@@ -1,9 +1,10 @@
 //! How records are named, kinded and encoded in the store. Every record is sealed, bound to its path, kind and sequence number.
 
+use keymill_core::certificate::IssuedSerial;
 use keymill_core::error::{Error, Result};
 use keymill_core::id::{
-    AapName, AccessKeyId, AliasName, ApprovalId, ClientKeyId, CmkId, DataKeyName, NetworkRuleName,
-    PolicyName, RoleName, SecretName, SecretVersionId,
+    AapName, AccessKeyId, AcmeAccountId, AcmeOrderId, AliasName, ApprovalId, AuthorityName, CertificateId,
+    ClientKeyId, CmkId, DataKeyName, NetworkRuleName, PolicyName, RoleName, SecretName, SecretVersionId,
 };
 use keymill_core::key::{KeyVersionMaterial, WrappingAlgorithm};
 use keymill_core::operation::Bin;
@@ -57,6 +58,18 @@ pub enum Kind {
     SecretValue = 18,
     /// A request that waits for a second caller.
     Approval = 19,
+    /// A certificate, without its bytes.
+    Certificate = 20,
+    /// The bytes of a certificate, its chain and its signing request.
+    CertificateBody = 21,
+    /// An authority that signs certificates.
+    Authority = 22,
+    /// The newest list of what an authority revoked.
+    Crl = 23,
+    /// An account of ACME.
+    AcmeAccount = 30,
+    /// An order of ACME, with its authorizations and challenges.
+    AcmeOrder = 31,
 }
 
 /// What material of a CMK is wrapped by on its way here, and what is known of the token that goes with it.
@@ -87,6 +100,33 @@ pub struct SecretValueRecord {
     /// Sealed under the CMK of the secret; instance, name and version are its encryption context.
     #[serde(deserialize_with = "owned")]
     pub blob: Bin<'static>,
+}
+
+/// The bytes of a certificate, as they are kept; all in DER.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct CertificateBodyRecord {
+    /// The certificate that they are of.
+    pub id: CertificateId,
+    /// The signing request, where its key was made here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub csr: Option<Bytes>,
+    /// The certificate, once it is signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Bytes>,
+    /// Those that signed it, each followed by its own issuer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub chain: Vec<Bytes>,
+}
+
+/// Bytes of a record that owns them.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Bytes(#[serde(deserialize_with = "owned")] pub Bin<'static>);
+
+impl From<Vec<u8>> for Bytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(bytes.into())
+    }
 }
 
 fn owned<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Bin<'static>, D::Error> {
@@ -189,6 +229,16 @@ pub fn import_path(id: &CmkId) -> Path {
     path(format!("import/{id}"))
 }
 
+/// Returns where an account of ACME stands.
+pub fn acme_account_path(id: &AcmeAccountId) -> Path {
+    path(format!("acme-account/{id}"))
+}
+
+/// Returns where an order of ACME stands.
+pub fn acme_order_path(id: &AcmeOrderId) -> Path {
+    path(format!("acme-order/{id}"))
+}
+
 /// Returns where an alias stands: `n` and its characters, but for `/`, which becomes `.` (no alias holds one).
 pub fn alias_path(name: &AliasName) -> Path {
     let name = name.as_str().strip_prefix("alias/").expect("every alias begins so");
@@ -243,6 +293,49 @@ pub fn role_path(name: &RoleName) -> Path {
 /// Returns where a request stands that waits for a second caller.
 pub fn approval_path(id: &ApprovalId) -> Path {
     path(format!("approval/{id}"))
+}
+
+/// Returns where a certificate stands.
+pub fn certificate_path(id: &CertificateId) -> Path {
+    path(format!("certificate/{id}"))
+}
+
+/// The newest list of what an authority revoked, as it is kept.
+#[derive(Serialize, Deserialize)]
+pub struct CrlRecord {
+    /// The authority.
+    pub authority: AuthorityName,
+    /// Its number.
+    pub number: u64,
+    /// When it was made.
+    pub this_update: Timestamp,
+    /// Until when it is good.
+    pub next_update: Timestamp,
+    /// What it names: told of until it has ended, also where the record of a certificate is lost.
+    #[serde(default)]
+    pub named: Vec<IssuedSerial>,
+    /// The whole in DER.
+    pub der: Bytes,
+}
+
+/// Returns where an authority stands.
+pub fn authority_path(name: &AuthorityName) -> Path {
+    path(format!("authority/n{name}"))
+}
+
+/// Returns where the newest list of what an authority revoked stands.
+pub fn crl_path(name: &AuthorityName) -> Path {
+    path(format!("crl/n{name}"))
+}
+
+/// Returns where the bytes of a certificate stand.
+pub fn certificate_body_path(id: &CertificateId) -> Path {
+    path(format!("certificate-body/{id}"))
+}
+
+/// Returns the certificate whose record stands at a path, where it is one's.
+pub fn certificate_at(path: &str) -> Option<CertificateId> {
+    path.strip_prefix("certificate/").and_then(CertificateId::parse)
 }
 
 /// Tells whether the record at a path is the policy actor's.

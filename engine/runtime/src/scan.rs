@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::thread;
 
 use keymill_core::access::{Aap, AccessKey, Approval, ClientKey, CustomRole, NetworkRule, PermissionPolicy};
-use keymill_core::id::CmkId;
+use keymill_core::acme::{Account, Order};
+use keymill_core::certificate::{Authority, ManagedCertificate};
+use keymill_core::id::{CertificateId, CmkId};
 use keymill_core::key::{Cmk, KeyVersion, ManagedDataKey};
 use keymill_core::seam::store::{Revision, Row, Store, StoreError};
 use keymill_core::secret::Secret;
@@ -15,7 +17,7 @@ use serde::de::DeserializeOwned;
 
 use crate::assembly::Tag;
 use crate::keyring::{CmkEntry, Stamp, VersionEntry};
-use crate::records::{self, AliasRecord, ImportRecord, InvocationsRecord, Kind, UsageRecord};
+use crate::records::{self, AliasRecord, CrlRecord, ImportRecord, InvocationsRecord, Kind, UsageRecord};
 
 /// Records that go from thread to thread at once, and about as many bytes.
 const CHUNK: usize = 256;
@@ -90,6 +92,11 @@ pub(crate) enum What {
     Alias(Opened<AliasRecord>),
     DataKey(Opened<ManagedDataKey>),
     Secret(Opened<Secret>),
+    Certificate(CertificateId, Opened<ManagedCertificate>),
+    /// The bytes of a certificate; they are opened when they are read.
+    CertificateBody,
+    Authority(Opened<Authority>),
+    Crl(Opened<CrlRecord>),
     /// The value of a version of a secret; it is opened when it is read.
     SecretValue,
     AccessKey(Opened<AccessKey>),
@@ -99,6 +106,8 @@ pub(crate) enum What {
     NetworkRule(Opened<NetworkRule>),
     Role(Opened<CustomRole>),
     Approval(Opened<Approval>),
+    AcmeAccount(Opened<Account>),
+    AcmeOrder(Opened<Order>),
 }
 
 /// Has `take` take every record, and returns whether there was one.
@@ -171,12 +180,20 @@ fn open(sealer: &RecordSealer, row: Row<'_>) -> Option<What> {
         "data-key" => What::DataKey(opened(sealer, row, Kind::DataKey)),
         "secret" => What::Secret(opened(sealer, row, Kind::Secret)),
         "secret-value" => What::SecretValue,
+        "certificate" => {
+            What::Certificate(CertificateId::parse(rest)?, opened(sealer, row, Kind::Certificate))
+        }
+        "certificate-body" => What::CertificateBody,
+        "authority" => What::Authority(opened(sealer, row, Kind::Authority)),
+        "crl" => What::Crl(opened(sealer, row, Kind::Crl)),
         "access-key" => What::AccessKey(opened(sealer, row, Kind::AccessKey)),
         "aap" => What::Aap(opened(sealer, row, Kind::Aap)),
         "client-key" => What::ClientKey(opened(sealer, row, Kind::ClientKey)),
         "policy" => What::Policy(opened(sealer, row, Kind::Policy)),
         "network-rule" => What::NetworkRule(opened(sealer, row, Kind::NetworkRule)),
         "approval" => What::Approval(opened(sealer, row, Kind::Approval)),
+        "acme-account" => What::AcmeAccount(opened(sealer, row, Kind::AcmeAccount)),
+        "acme-order" => What::AcmeOrder(opened(sealer, row, Kind::AcmeOrder)),
         "role" => What::Role(opened(sealer, row, Kind::Role)),
         _ => return None,
     })

@@ -25,6 +25,7 @@ use keymill_crypto::opening::SubkeyCache;
 use keymill_crypto::record::{RecordSealer, tag_of};
 use parking_lot::Mutex;
 
+use crate::acme::AcmeBook;
 use crate::actor::keyring::Reserve;
 use crate::audit::AuditHub;
 use crate::clock::Clock;
@@ -40,6 +41,7 @@ use crate::quota::Quotas;
 use crate::records;
 use crate::rotation::RotationQueue;
 use crate::snapshot::Published;
+use crate::validation::ValidationQueue;
 use crate::work::Fault;
 use crate::work::Served;
 
@@ -74,6 +76,10 @@ pub(crate) struct Shared {
     pub(crate) quotas: Quotas,
     /// Logins that failed, and who logged in.
     pub(crate) logins: Logins,
+    /// Accounts and orders of ACME.
+    pub(crate) acme: AcmeBook,
+    /// Proofs that are to be looked for.
+    pub(crate) validations: ValidationQueue,
     /// Rotations that wait for a thread.
     pub(crate) rotations: RotationQueue,
     /// Bytes of requests and answers held over all connections.
@@ -245,6 +251,12 @@ impl Shared {
     fn material(&self, entry: &CmkEntry, version: &VersionEntry) -> Result<KeyVersionMaterial, Fault> {
         let path = records::material_path(&entry.cmk.id, version.number);
         let stored = self.store.get(&path).map_err(Error::from)?;
+        // It went with its key, which whoever has just found that may still use.
+        if stored.is_none()
+            && self.store.get(&records::cmk_path(&entry.cmk.id)).map_err(Error::from)?.is_none()
+        {
+            return Err(Error::key_not_found().into());
+        }
         // The store is not trusted: what the audit remembers was compared with the record that was there at the start, or was written since.
         let known =
             stored.filter(|stored| version.material.is_some() && tag_of(&stored.value) == version.material);

@@ -1,11 +1,13 @@
 #![doc = include_str!("../README.md")]
 
+mod acme;
 mod aliyun;
 mod body;
 mod error;
 mod exchange;
 mod gateway;
 mod nonces;
+mod pki;
 mod probes;
 mod server;
 mod signature;

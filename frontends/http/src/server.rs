@@ -22,12 +22,13 @@ use keymill_runtime::{Frontend, FrontendError, Gate, StopSignal};
 use keymill_tls::ServerTls;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::acme::{self, Acme};
 use crate::body::Strangers;
 use crate::error::{refusal, settle};
 use crate::nonces::Nonces;
 use crate::probes::{self, Readiness};
 use crate::stream::{LONG_LINE_BYTES, Stream};
-use crate::{aliyun, gateway, v1};
+use crate::{aliyun, gateway, pki, v1};
 
 /// How long a connection that is to be closed may go on sending what nobody reads.
 const LINGER: Duration = Duration::from_secs(1);
@@ -122,6 +123,7 @@ pub(crate) struct Worker {
     pub(crate) arbiter: ArbiterHandle,
     pub(crate) nonces: Arc<Nonces>,
     pub(crate) strangers: Strangers,
+    pub(crate) acme: Option<Arc<Acme>>,
     pub(crate) config: Config,
     stop: StopSignal,
 }
@@ -138,9 +140,11 @@ impl Http {
         let open = Arc::new(AtomicUsize::new(0));
         let nonces = Arc::new(Nonces::new(self.config.max_nonces));
         let strangers = Strangers::default();
+        let acme = Acme::of(&gate)?;
         let mut workers = Vec::new();
         for _ in 0..self.config.workers.max(1) {
-            workers.push(start_worker(&gate, &self.config, &stop, (&nonces, &strangers), &open).await?);
+            workers
+                .push(start_worker(&gate, &self.config, &stop, (&nonces, &strangers, &acme), &open).await?);
         }
         let listener = tokio::net::TcpListener::from_std(self.listener)
             .map_err(|error| FrontendError(format!("listening: {error}")))?;
@@ -187,7 +191,7 @@ async fn start_worker(
     gate: &Gate,
     config: &Config,
     stop: &StopSignal,
-    (nonces, strangers): (&Arc<Nonces>, &Strangers),
+    (nonces, strangers, acme): (&Arc<Nonces>, &Strangers, &Option<Arc<Acme>>),
     open: &Arc<AtomicUsize>,
 ) -> Result<Running, FrontendError> {
     let (connections, incoming) = mpsc::unbounded_channel();
@@ -195,6 +199,7 @@ async fn start_worker(
     let (stopped_sender, stopped) = oneshot::channel();
     let (gate, config, stop) = (gate.clone(), config.clone(), stop.clone());
     let (nonces, strangers, open) = (nonces.clone(), strangers.clone(), open.clone());
+    let acme = acme.clone();
     let arbiter = actix_rt::Arbiter::new();
     // What runs on the arbiter stays there: it is spawned from within, so that it need not be `Send`.
     let spawned = arbiter.spawn_fn(move || {
@@ -202,7 +207,8 @@ async fn start_worker(
             match gate.arbiter() {
                 Ok(handle) => {
                     let _gone = ready.send(Ok(()));
-                    let worker = Rc::new(Worker { gate, arbiter: handle, nonces, strangers, config, stop });
+                    let worker =
+                        Rc::new(Worker { gate, arbiter: handle, nonces, strangers, acme, config, stop });
                     take_connections(worker, incoming, open).await;
                 }
                 Err(error) => {
@@ -334,6 +340,10 @@ fn app(
                 let (path, method) = (request.uri().path(), request.method());
                 if method == Method::POST && v1::is_at(path) {
                     v1::handle(&worker, request, payload).await
+                } else if let Some(acme) = worker.acme.as_ref().filter(|_| acme::is_at(path)) {
+                    acme::handle(&worker, acme, request, payload).await
+                } else if pki::is_at(path) {
+                    pki::handle(&worker, request, payload).await
                 } else if method == Method::POST && aliyun::is_at(path) && gateway::is_meant(&request) {
                     gateway::handle(&worker, request, payload).await
                 } else if aliyun::is_at(path) {

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::admin::{aap, access_key, alias, approval, data_key, key, login, policy, role, secret};
+use crate::admin::{aap, access_key, alias, approval, ca, cert, data_key, key, login, policy, role, secret};
 use crate::batch::{self, BatchArgs, Direction};
 use crate::credentials::{ServerArgs, Target};
 use crate::failure::{Failure, Result};
@@ -32,6 +32,8 @@ enum Command {
     Alias(alias::AliasArgs),
     DataKey(data_key::DataKeyArgs),
     Secret(secret::SecretArgs),
+    Cert(cert::CertArgs),
+    Ca(ca::CaArgs),
     AccessKey(access_key::AccessKeyArgs),
     Aap(aap::AapArgs),
     Policy(policy::PolicyArgs),
@@ -102,6 +104,8 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Alias(args) => alias::run(args),
         Command::DataKey(args) => data_key::run(args),
         Command::Secret(args) => secret::run(args),
+        Command::Cert(args) => cert::run(args),
+        Command::Ca(args) => ca::run(args),
         Command::AccessKey(args) => access_key::run(args),
         Command::Aap(args) => aap::run(args),
         Command::Policy(args) => policy::run(args),

@@ -129,10 +129,15 @@ fn next_after(refusal: &ServerError) -> Option<&'static str> {
             Some("`keymill alias list` shows the aliases that this access key may see")
         }
         "Forbidden.ResourceNotFound" => Some(
-            "`keymill access-key list`, `keymill data-key list` and `keymill aap list` show what is there",
+            "`keymill access-key list`, `keymill data-key list`, `keymill aap list` and `keymill ca list` show what is there",
         ),
         "AliasAlreadyExists" => Some("`keymill alias update` lets an alias name another key"),
-        "Rejected.Disabled" => Some("`keymill key enable` enables the key again"),
+        "Rejected.Disabled" => Some(
+            "`keymill key enable` enables a key again, and `keymill cert activate` a certificate that is INACTIVE",
+        ),
+        "Certificate.NotFound" => {
+            Some("`keymill cert list` shows the certificates that this access key may see")
+        }
         "Rejected.PendingDeletion" => Some("`keymill key cancel-deletion` keeps the key"),
         "Rejected.ApprovalNeeded" => Some(
             "have another caller, who has the right to this as well, run `keymill approval approve ID`, and run this again",

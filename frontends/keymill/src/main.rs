@@ -14,6 +14,7 @@ mod hsm;
 mod instance;
 mod log;
 mod output;
+mod own_certificate;
 mod plugins;
 mod private;
 mod process;

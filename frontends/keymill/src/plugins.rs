@@ -9,6 +9,7 @@ use keymill_core::seam::auth::Authenticator;
 use keymill_core::seam::provider::CryptoProvider;
 use keymill_core::seam::rotator::Rotator;
 use keymill_core::seam::store::Store;
+use keymill_core::seam::validator::Validator;
 
 /// Tokens: `tokens.rs` opens them by the configuration, and the commands of `hsm` drive the plugin itself.
 pub(crate) use keymill_provider_pkcs11 as pkcs11;
@@ -24,6 +25,7 @@ use keymill_runtime::Rotators;
 
 use crate::config::{
     AuditConfig, AuditKind, Config, ProviderConfig, ProviderKind, RotatorSection, StoreConfig, StoreKind,
+    ValidationSection,
 };
 use crate::failure::{Failure, Result};
 
@@ -101,6 +103,11 @@ pub(crate) fn rotators(sections: &BTreeMap<String, RotatorSection>) -> Result<Ro
         rotators.add(name.parse().map_err(Failure::because(&place))?, rotator);
     }
     Ok(rotators)
+}
+
+/// Makes who looks for proofs of ACME.
+pub(crate) fn validators(section: &ValidationSection) -> Result<Vec<Arc<dyn Validator>>> {
+    Ok(keymill_validate_network::open(section.options()?))
 }
 
 /// Makes every authenticator; which scheme a caller uses is the caller's choice.

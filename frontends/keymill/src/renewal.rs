@@ -8,6 +8,7 @@ use keymill_runtime::Gate;
 use keymill_tls::{Outcome, ServerTls};
 
 use crate::failure::{Failure, Result};
+use crate::own_certificate::OwnCertificate;
 
 /// Days before the end of a certificate from which on each start and each reload says so.
 const SOON_DAYS: i64 = 14;
@@ -32,17 +33,27 @@ impl Now {
     }
 }
 
-/// Watches the files of all listeners until the process ends.
-pub(crate) fn watch(watched: Watched, gate: Gate, asked: mpsc::Receiver<()>) -> Result<()> {
+/// Watches the files of all listeners until the process ends, and has certificates signed that authorities here sign; the first of each before it
+/// returns.
+pub(crate) fn watch(
+    watched: Watched,
+    mut own: Vec<OwnCertificate>,
+    gate: Gate,
+    asked: mpsc::Receiver<()>,
+) -> Result<()> {
     let Some(interval) = watched.iter().map(|(_, tls)| tls.options().reload_interval).min() else {
         return Ok(());
     };
+    for one in &mut own {
+        one.first(&gate)?;
+    }
     for (name, tls) in &watched {
         tell_of_expiry(name, tls);
         show(name, tls, &gate);
     }
     let looking = move || {
         while let Some(is_asked) = wait(&asked, interval) {
+            own.iter_mut().for_each(|one| one.look(&gate));
             for (name, tls) in &watched {
                 let outcome = if is_asked { tls.reload() } else { tls.look() };
                 tell(name, tls, outcome);

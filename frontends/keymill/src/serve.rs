@@ -17,6 +17,7 @@ use crate::config::{Config, Places, RootKind};
 use crate::credentials::CredentialsFile;
 use crate::failure::{Failure, Result};
 use crate::instance::{Ended, Instance, Started, Taken};
+use crate::own_certificate::OwnCertificate;
 use crate::process::{self, EndSignals};
 use crate::renewal::{self, Watched};
 use crate::root::Existing;
@@ -108,6 +109,9 @@ pub(crate) fn run(args: &ServeArgs) -> Result<()> {
     if let Some(warning) = config.dual_control.warning() {
         tracing::warn!("{warning}");
     }
+    if let Some(warning) = config.authorities.warning(config.http.tls.is_some()) {
+        tracing::warn!("{warning}");
+    }
     if let Some(warning) = config.process.lock_memory.then(process::lock_memory).flatten() {
         tracing::warn!("{warning}");
     }
@@ -128,7 +132,8 @@ pub(crate) fn run(args: &ServeArgs) -> Result<()> {
     if config.root.kind == RootKind::File {
         tell_of_root(&places, is_new_root);
     }
-    renewal::watch(listeners.watched.clone(), instance.gate(), asked)?;
+    let own = listeners.own(&config);
+    renewal::watch(listeners.watched.clone(), own, instance.gate(), asked)?;
     let served = listeners.serve(&places, &mut instance, &events);
     let outcome = served.and_then(|ready| {
         let outcome = wait(&happened);
@@ -192,6 +197,16 @@ impl Listeners {
             tcp: format!("{tcp}{msgpack_at}"),
         };
         Ok(Self { http, msgpack, addresses, readiness, watched })
+    }
+
+    /// Returns the certificates that authorities of this installation are asked for.
+    fn own(&self, config: &Config) -> Vec<OwnCertificate> {
+        let sections = [("http", &config.http.tls), ("msgpack", &config.msgpack.tls)];
+        let own = sections.into_iter().filter_map(|(name, section)| {
+            let (_, tls) = self.watched.iter().find(|(known, _)| *known == name)?;
+            OwnCertificate::of(name, section.as_ref()?, tls)
+        });
+        own.collect()
     }
 
     /// Has them run, and says where they are once they answer.

@@ -54,7 +54,11 @@ pub async fn secure(
 ) -> Option<Secured> {
     let Some(tls) = tls else { return Some(Secured { line: Line::Plain(stream), peer: None }) };
     let counted = |outcome| gate.metrics().tls.shaken(frontend, outcome);
-    let shaking = TlsAcceptor::from(tls.config()).accept(stream).into_fallible();
+    let Some(config) = tls.config() else {
+        counted(Handshake::Gone);
+        return None;
+    };
+    let shaking = TlsAcceptor::from(config).accept(stream).into_fallible();
     let refused = match tokio::time::timeout(tls.options().handshake_timeout, shaking).await {
         Err(_late) => {
             counted(Handshake::Timeout);

@@ -16,4 +16,4 @@ pub use error::{TlsError, is_of_tls};
 pub use peer::read_peer;
 pub use reload::{Outcome, ServerTls};
 pub use rustls_pki_types::CertificateDer;
-pub use server::{ClientCertificates, Loaded, Material, MinVersion, Options, ReadKey, build};
+pub use server::{ClientCertificates, Identity, Loaded, Material, MinVersion, Options, ReadKey, build};

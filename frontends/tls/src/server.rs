@@ -23,12 +23,8 @@ pub type ReadKey = fn(&Path) -> Result<Option<Sensitive>, String>;
 /// Options of the TLS of a listener.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The chain, in PEM, the listener's own certificate first.
-    pub certificate: PathBuf,
-    /// Its private key, in PEM, not encrypted.
-    pub key: PathBuf,
-    /// How that file is read.
-    pub read_key: ReadKey,
+    /// Where the listener's own certificate comes from.
+    pub identity: Identity,
     /// The oldest version that is spoken.
     pub min_version: MinVersion,
     /// Whether clients show certificates.
@@ -45,13 +41,48 @@ pub struct Options {
     pub reload_interval: Duration,
 }
 
+/// Where the certificate of a listener comes from.
+#[derive(Clone, Debug)]
+pub enum Identity {
+    /// Files, which are read again when they change.
+    Files {
+        /// The chain, in PEM, the listener's own certificate first.
+        certificate: PathBuf,
+        /// Its private key, in PEM, not encrypted.
+        key: PathBuf,
+        /// How that file is read.
+        read_key: ReadKey,
+    },
+    /// Whoever runs the listener gives it ([`ServerTls::supply`](crate::ServerTls::supply)), before it serves and whenever it is renewed.
+    Supplied {
+        /// Who that is, for errors.
+        by: String,
+    },
+}
+
+impl Identity {
+    /// Returns what errors call certificate and key.
+    pub(crate) fn names(&self) -> (String, String) {
+        match self {
+            Identity::Files { certificate, key, .. } => {
+                (certificate.display().to_string(), key.display().to_string())
+            }
+            Identity::Supplied { by } => (format!("the certificate of {by}"), "its key".to_owned()),
+        }
+    }
+}
+
 impl Options {
+    /// Returns the defaults for a certificate that is supplied.
+    pub fn supplied(by: String, alpn: &'static [u8]) -> Self {
+        let nothing = Self::new(PathBuf::new(), PathBuf::new(), |_| Ok(None), alpn);
+        Self { identity: Identity::Supplied { by }, ..nothing }
+    }
+
     /// Returns the defaults for a certificate and its key.
     pub fn new(certificate: PathBuf, key: PathBuf, read_key: ReadKey, alpn: &'static [u8]) -> Self {
         Self {
-            certificate,
-            key,
-            read_key,
+            identity: Identity::Files { certificate, key, read_key },
             min_version: MinVersion::default(),
             client_certificates: ClientCertificates::default(),
             client_ca: Vec::new(),
@@ -105,13 +136,16 @@ impl Material {
     pub fn read(options: &Options) -> Result<Self, TlsError> {
         let all =
             |paths: &[PathBuf]| paths.iter().map(|path| files::read(path)).collect::<Result<Vec<_>, _>>();
-        let key = (options.read_key)(&options.key).map_err(TlsError::new)?;
-        Ok(Self {
-            certificate: files::read(&options.certificate)?,
-            key: key.ok_or_else(|| TlsError::new(format!("{} does not exist", options.key.display())))?,
-            client_ca: all(&options.client_ca)?,
-            crl: all(&options.crl)?,
-        })
+        let (certificate, key) = match &options.identity {
+            Identity::Files { certificate, key, read_key } => {
+                let held = read_key(key).map_err(TlsError::new)?;
+                let absent = || TlsError::new(format!("{} does not exist", key.display()));
+                (files::read(certificate)?, held.ok_or_else(absent)?)
+            }
+            // It is put beside what the files hold.
+            Identity::Supplied { .. } => (Vec::new(), Sensitive::copied(&[])),
+        };
+        Ok(Self { certificate, key, client_ca: all(&options.client_ca)?, crl: all(&options.crl)? })
     }
 }
 
@@ -152,14 +186,15 @@ pub fn build(material: &Material, options: &Options) -> Result<Loaded, TlsError>
             builder.with_client_cert_verifier(verifier(material, options, false)?)
         }
     };
-    let at = || TlsError::because(options.certificate.display());
+    let (name, key_name) = options.identity.names();
+    let at = || TlsError::because(&name);
     let chain = pem::chain(&material.certificate).map_err(at())?;
     let (not_before, not_after) = pem::validity(&chain[0]).map_err(at())?;
     // rustls wipes what it takes over, once the key is made of it.
-    let key = pem::key(material.key.expose()).map_err(TlsError::because(options.key.display()))?;
-    let mut config = builder.with_single_cert(chain, key).map_err(|why| {
-        TlsError::new(format!("{} with {}: {why}", options.certificate.display(), options.key.display()))
-    })?;
+    let key = pem::key(material.key.expose()).map_err(TlsError::because(&key_name))?;
+    let mut config = builder
+        .with_single_cert(chain, key)
+        .map_err(|why| TlsError::new(format!("{name} with {key_name}: {why}")))?;
     config.alpn_protocols = vec![options.alpn.to_vec()];
     // RFC 8446 §8: early data can be replayed, and some of our requests change something.
     config.max_early_data_size = 0;
@@ -203,6 +238,10 @@ mod tests {
 
     fn nothing(_: &Path) -> Result<Option<Sensitive>, String> {
         Ok(None)
+    }
+
+    fn some(_: &Path) -> Result<Option<Sensitive>, String> {
+        Ok(Some(Sensitive::copied(b"key")))
     }
 
     fn options() -> Options {
@@ -267,8 +306,9 @@ mod tests {
         assert!(
             told(&|_, options| options.crl = vec!["ca.crl".into()]).contains("are for client_certificates")
         );
-        let absent =
-            Material::read(&Options { certificate: "/absent/s.crt".into(), ..options() }).err().unwrap();
+        let absent = Material::read(&Options::new("/absent/s.crt".into(), "s.key".into(), some, b"test"))
+            .err()
+            .unwrap();
         assert!(absent.to_string().starts_with("/absent/s.crt: "), "{absent}");
     }
 }

@@ -28,7 +28,7 @@ impl Authenticator for ClientKeyAuthenticator {
         known: &AccessSnapshot,
     ) -> Result<Principal, AuthError> {
         let Credential::ClientKey { id, signature } = *offered else { return Err(AuthError::Unknown) };
-        let signs = |key: &&Arc<ClientKey>| key.algorithm != ClientKeyAlgorithm::Certificate;
+        let signs = |key: &&Arc<ClientKey>| key.algorithm.signs();
         let found = id.parse::<AccessKeyId>().ok().and_then(|id| known.client_key(&id)).filter(signs);
         let key = found.or_else(|| known.client_keys().find(signs)).ok_or(AuthError::Unknown)?;
         let algorithm: &'static dyn VerificationAlgorithm = match key.algorithm {
@@ -36,7 +36,7 @@ impl Authenticator for ClientKeyAuthenticator {
                 &RSA_PKCS1_2048_8192_SHA256
             }
             ClientKeyAlgorithm::EcP256 => &ECDSA_P256_SHA256_ASN1,
-            ClientKeyAlgorithm::Certificate => return Err(AuthError::Unknown),
+            ClientKeyAlgorithm::Certificate | ClientKeyAlgorithm::Acme => return Err(AuthError::Unknown),
         };
         let public = UnparsedPublicKey::new(algorithm, &key.public_key);
         let matches = black_box(public.verify(signed, signature).is_ok());

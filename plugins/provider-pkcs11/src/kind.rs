@@ -62,7 +62,7 @@ impl Kind {
     /// # Errors
     /// A sentence that says what does not fit.
     pub(crate) fn new(spec: KeySpec, usage: KeyUsage, mode: Option<BulkMode>) -> Result<Self, String> {
-        if !spec.usages().contains(&usage) {
+        if !spec.allows(usage) {
             return Err(format!("a key of {} has no usage {}", spec.name(), usage.name()));
         }
         if class_of(spec).is_none() {
@@ -106,12 +106,12 @@ impl Kind {
 
     /// Tells whether it signs, or computes MACs, by `algorithm`.
     pub(crate) fn signs(self, algorithm: SignAlgorithm) -> bool {
-        self.usage != KeyUsage::EncryptDecrypt && self.spec.signatures().contains(&algorithm)
+        self.usage.signs() && self.spec.signatures().contains(&algorithm)
     }
 
     /// Tells whether it opens what was encrypted by `algorithm`.
     pub(crate) fn opens(self, algorithm: DecryptAlgorithm) -> bool {
-        self.usage == KeyUsage::EncryptDecrypt && self.spec.decryptions().contains(&algorithm)
+        self.usage.encrypts() && self.spec.decryptions().contains(&algorithm)
     }
 
     /// Returns the bytes that it may have when wrapped (RFC 5649): a secret key its length and eight more, a private key what PKCS #8
@@ -149,8 +149,8 @@ impl Kind {
         let mut public = vec![
             Attribute::flag(CKA_TOKEN, false),
             Attribute::flag(CKA_WRAP, false),
-            Attribute::flag(CKA_ENCRYPT, self.usage == KeyUsage::EncryptDecrypt),
-            Attribute::flag(CKA_VERIFY, self.usage == KeyUsage::SignVerify),
+            Attribute::flag(CKA_ENCRYPT, self.usage.encrypts()),
+            Attribute::flag(CKA_VERIFY, self.usage.signs()),
         ];
         let mechanism = match (self.spec.modulus_bytes(), der::curve(self.spec)) {
             (Some(bytes), _) => {
@@ -254,14 +254,15 @@ impl Kind {
         [Attribute::number(CKA_CLASS, class), Attribute::number(CKA_KEY_TYPE, kind)]
     }
 
-    /// One key, one use: what encrypts never derives, for its keystream could show derived keys; what signs decrypts nothing.
+    /// One key, one use: what encrypts never derives, for its keystream could show derived keys; what signs decrypts nothing, but for the
+    /// keys of certificates, which others encrypt to as they are.
     fn uses(self) -> Vec<Attribute<'static>> {
         let pair = self.spec.is_key_pair();
         let (encrypts, decrypts) = match pair {
-            true => (None, self.usage == KeyUsage::EncryptDecrypt),
+            true => (None, self.usage.encrypts()),
             false => (Some(self.seals()), self.seals()),
         };
-        let signs = self.usage != KeyUsage::EncryptDecrypt || self.derives();
+        let signs = self.usage.signs() || self.derives();
         let mut uses = vec![Attribute::flag(CKA_DECRYPT, decrypts), Attribute::flag(CKA_SIGN, signs)];
         uses.extend(encrypts.map(|encrypts| Attribute::flag(CKA_ENCRYPT, encrypts)));
         // A private key verifies nothing.
@@ -331,7 +332,7 @@ mod tests {
     fn kinds() -> Vec<Kind> {
         let mut kinds = Vec::new();
         for spec in KeySpec::ALL {
-            for usage in spec.usages() {
+            for usage in spec.usages().iter().chain([&KeyUsage::SignDecrypt]) {
                 for mode in [None, Some(BulkMode::InHsm), Some(BulkMode::HsmDerived)] {
                     kinds.extend(Kind::new(spec, *usage, mode));
                 }
@@ -341,8 +342,8 @@ mod tests {
     }
 
     #[test]
-    fn a_key_has_one_use() {
-        assert_eq!(kinds().len(), 2 + 1 + 1 + 3 * 2 + 3 + 3);
+    fn a_key_has_one_use_and_that_of_a_certificate_two() {
+        assert_eq!(kinds().len(), 2 + 1 + 1 + 3 * 3 + 3 + 3);
         for kind in kinds() {
             let (Birth::Secret(_, born) | Birth::Pair(_, _, born)) = kind.birth();
             // A private key does not come from outside.
@@ -356,6 +357,7 @@ mod tests {
                     (false, _, Some(BulkMode::InHsm)) => [Some(true), Some(true), Some(false), Some(false)],
                     (false, ..) => [Some(false), Some(false), Some(true), Some(false)],
                     (true, KeyUsage::SignVerify, _) => [None, Some(false), Some(true), None],
+                    (true, KeyUsage::SignDecrypt, _) => [None, Some(true), Some(true), None],
                     (true, ..) => [None, Some(true), Some(false), None],
                 };
                 assert_eq!(set, expected, "{kind:?}");
@@ -373,10 +375,9 @@ mod tests {
                 assert_eq!(flag(&stays, wanted.kind), Some(expected), "{kind:?}");
             }
             if let Birth::Pair(_, public, _) = kind.birth() {
-                let signs = kind.usage == KeyUsage::SignVerify;
                 assert_eq!(
                     (flag(&public, CKA_VERIFY), flag(&public, CKA_ENCRYPT)),
-                    (Some(signs), Some(!signs))
+                    (Some(kind.usage.signs()), Some(kind.usage.encrypts()))
                 );
             }
         }

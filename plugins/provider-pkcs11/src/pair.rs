@@ -27,6 +27,7 @@ pub(crate) enum Proof {
 pub(crate) enum Does {
     Verify,
     Encrypt,
+    Both,
     Wrap,
 }
 
@@ -36,6 +37,7 @@ impl Does {
         match kind.usage() {
             KeyUsage::EncryptDecrypt => Does::Encrypt,
             KeyUsage::SignVerify | KeyUsage::GenerateVerifyMac => Does::Verify,
+            KeyUsage::SignDecrypt => Does::Both,
         }
     }
 }
@@ -99,8 +101,8 @@ pub(crate) fn place(session: &Session, spec: KeySpec, does: Does, bare: &[u8]) -
     let mut template = vec![
         Attribute::number(CKA_CLASS, CKO_PUBLIC_KEY),
         Attribute::flag(CKA_TOKEN, false),
-        Attribute::flag(CKA_VERIFY, does == Does::Verify),
-        Attribute::flag(CKA_ENCRYPT, does == Does::Encrypt),
+        Attribute::flag(CKA_VERIFY, matches!(does, Does::Verify | Does::Both)),
+        Attribute::flag(CKA_ENCRYPT, matches!(does, Does::Encrypt | Does::Both)),
     ];
     template.extend((does == Does::Wrap).then_some(Attribute::flag(CKA_WRAP, true)));
     let point = der::point_attribute(bare);

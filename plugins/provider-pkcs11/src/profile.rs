@@ -1,7 +1,7 @@
 //! What a module can do and how it wants to be asked. Modules differ where the standard leaves them room.
 
 use cryptoki_sys::{CK_MECHANISM_TYPE, CKM_AES_KEY_WRAP_KWP, CKM_AES_KEY_WRAP_PAD};
-use keymill_core::key::{DecryptAlgorithm, KeySpec, KeyUsage, SignAlgorithm, WrappingAlgorithm};
+use keymill_core::key::{DecryptAlgorithm, KeySpec, SignAlgorithm, WrappingAlgorithm};
 use serde::{Deserialize, Serialize};
 
 use crate::PRIVATE_DOMAIN_KEY_LABEL;
@@ -135,15 +135,9 @@ impl ModuleProfile {
         if kind.derives() && !self.derives {
             return Err("the token has no AES-CMAC, which bulk mode HsmDerived needs".into());
         }
-        let does = match usage {
-            KeyUsage::EncryptDecrypt if spec.is_key_pair() => {
-                self.decryptions.iter().any(|algorithm| kind.opens(*algorithm))
-            }
-            KeyUsage::EncryptDecrypt => true,
-            KeyUsage::SignVerify | KeyUsage::GenerateVerifyMac => {
-                self.signatures.iter().any(|algorithm| kind.signs(*algorithm))
-            }
-        };
+        let opens = || !spec.is_key_pair() || self.decryptions.iter().any(|algorithm| kind.opens(*algorithm));
+        let signs = || self.signatures.iter().any(|algorithm| kind.signs(*algorithm));
+        let does = (!usage.encrypts() || opens()) && (!usage.signs() || signs());
         if !does || !self.specs.contains(&spec) {
             return Err(format!("the token does not hold keys of {} for {}", spec.name(), usage.name()));
         }

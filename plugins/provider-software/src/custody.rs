@@ -27,7 +27,7 @@ fn check(spec: KeySpec, usage: KeyUsage, bulk_mode: Option<BulkMode>) -> Result<
     if let Some(mode) = bulk_mode {
         return Err(ProviderError::Rejected(format!("bulk mode {mode:?} is for keys of an HSM")));
     }
-    if !spec.usages().contains(&usage) {
+    if !spec.allows(usage) {
         let why = format!("a key of {} has no usage {}", spec.name(), usage.name());
         return Err(ProviderError::Rejected(why));
     }

@@ -130,18 +130,17 @@ fn works(spec: KeySpec, usage: KeyUsage, material: &Sensitive, public: &PublicKe
     let (key, half) =
         (SoftwareKey::decode(spec, usage, material, Some(public))?, SoftwareHalf::decode(spec, public)?);
     let half: &dyn keymill_core::seam::provider::PublicHalf = &half;
-    if usage == KeyUsage::EncryptDecrypt {
-        let undone = |algorithm: &_| {
-            let sealed = half.encrypt(*algorithm, TEXT).ok()?;
-            Some(key.decrypt(*algorithm, &sealed).ok()?.expose() == TEXT)
-        };
-        return Some(spec.decryptions().iter().all(|algorithm| undone(algorithm) == Some(true)));
-    }
-    let undone = |algorithm: &_| {
+    let opened = |algorithm: &_| {
+        let sealed = half.encrypt(*algorithm, TEXT).ok()?;
+        Some(key.decrypt(*algorithm, &sealed).ok()?.expose() == TEXT)
+    };
+    let verified = |algorithm: &_| {
         let signed = half.signed(*algorithm, TEXT).ok()?;
         half.verify(*algorithm, &signed, &key.sign(*algorithm, &signed).ok()?).ok()
     };
-    Some(spec.signatures().iter().all(|algorithm| undone(algorithm) == Some(true)))
+    let opens = || spec.decryptions().iter().all(|algorithm| opened(algorithm) == Some(true));
+    let signs = || spec.signatures().iter().all(|algorithm| verified(algorithm) == Some(true));
+    Some((!usage.encrypts() || opens()) && (!usage.signs() || signs()))
 }
 
 #[cfg(test)]

@@ -20,17 +20,20 @@ use crate::sm2::PrivateHalf;
 use crate::spki;
 use crate::symmetric::SymmetricKey;
 
-/// The object behind this provider's handles: a key, ready for its one usage.
+/// The object behind this provider's handles: a key, ready for its usage.
 pub(crate) enum SoftwareKey {
     Symmetric(SymmetricKey),
     Mac(Box<hmac::Key>),
     RsaSigner(RsaKeyPair),
     RsaOpener(OaepPrivateDecryptingKey),
+    /// Of certificates, which do both.
+    Rsa(Box<(RsaKeyPair, OaepPrivateDecryptingKey)>),
     Curve(EcdsaKeyPair),
     Edwards(Ed25519KeyPair),
     Lattice(PqdsaKeyPair),
     Sm2Signer(PrivateHalf),
     Sm2Opener(PrivateHalf),
+    Sm2(PrivateHalf),
 }
 
 /// Makes material: bytes of a secret key, or PKCS #8 of a private one and its public half.
@@ -105,26 +108,27 @@ impl SoftwareKey {
                 let public = lattice_public(&pair)?;
                 (Self::Lattice(pair), Some(public))
             }
-            (KeySpec::EcSm2, KeyUsage::SignVerify | KeyUsage::EncryptDecrypt) => {
+            (KeySpec::EcSm2, KeyUsage::SignVerify | KeyUsage::EncryptDecrypt | KeyUsage::SignDecrypt) => {
                 let half = PrivateHalf::from_pkcs8(material.expose())?;
                 let public = half.public()?;
-                let signs = usage == KeyUsage::SignVerify;
-                (if signs { Self::Sm2Signer(half) } else { Self::Sm2Opener(half) }, Some(public))
+                let key = match usage {
+                    KeyUsage::SignVerify => Self::Sm2Signer(half),
+                    KeyUsage::EncryptDecrypt => Self::Sm2Opener(half),
+                    _ => Self::Sm2(half),
+                };
+                (key, Some(public))
             }
             (KeySpec::Rsa2048 | KeySpec::Rsa3072 | KeySpec::Rsa4096, KeyUsage::SignVerify) => {
-                let pair = RsaKeyPair::from_pkcs8(material.expose()).ok()?;
-                let public =
-                    rsa_public(&pair).filter(|_| Some(pair.public_modulus_len()) == spec.modulus_bytes())?;
+                let (pair, public) = rsa_signer(spec, material)?;
                 (Self::RsaSigner(pair), Some(public))
             }
             (KeySpec::Rsa2048 | KeySpec::Rsa3072 | KeySpec::Rsa4096, KeyUsage::EncryptDecrypt) => {
-                let key = PrivateDecryptingKey::from_pkcs8(material.expose()).ok()?;
-                let public: PublicKeyX509Der<'_> = key.public_key().as_der().ok()?;
-                let public = PublicKey::from_der(public.as_ref().to_vec());
-                if Some(key.key_size_bytes()) != spec.modulus_bytes() {
-                    return None;
-                }
-                (Self::RsaOpener(OaepPrivateDecryptingKey::new(key).ok()?), Some(public))
+                let (key, public) = rsa_opener(spec, material)?;
+                (Self::RsaOpener(key), Some(public))
+            }
+            (KeySpec::Rsa2048 | KeySpec::Rsa3072 | KeySpec::Rsa4096, KeyUsage::SignDecrypt) => {
+                let ((pair, public), (key, _)) = (rsa_signer(spec, material)?, rsa_opener(spec, material)?);
+                (Self::Rsa(Box::new((pair, key))), Some(public))
             }
             // The other usages are none that these have.
             _ => return None,
@@ -147,7 +151,15 @@ impl SoftwareKey {
             (Self::Mac(key), _) if mac(algorithm) == Some(key.algorithm()) => {
                 Ok(hmac::sign(key, input).as_ref().to_vec())
             }
-            (Self::RsaSigner(pair), SignAlgorithm::RsaPssSha256 | SignAlgorithm::RsaPkcs1Sha256) => {
+            (
+                Self::RsaSigner(_) | Self::Rsa(_),
+                SignAlgorithm::RsaPssSha256 | SignAlgorithm::RsaPkcs1Sha256,
+            ) => {
+                let pair = match self {
+                    Self::RsaSigner(pair) => pair,
+                    Self::Rsa(both) => &both.0,
+                    _ => return Err(JobError::Rejected),
+                };
                 let padding: &'static dyn RsaEncoding = match algorithm {
                     SignAlgorithm::RsaPssSha256 => &RSA_PSS_SHA256,
                     _ => &RSA_PKCS1_SHA256,
@@ -175,7 +187,7 @@ impl SoftwareKey {
                 pair.sign(input, &mut signature).map_err(|_| JobError::Rejected)?;
                 Ok(signature)
             }
-            (Self::Sm2Signer(half), SignAlgorithm::Sm2Dsa) => half.sign(input),
+            (Self::Sm2Signer(half) | Self::Sm2(half), SignAlgorithm::Sm2Dsa) => half.sign(input),
             _ => Err(JobError::Rejected),
         }
     }
@@ -188,7 +200,10 @@ impl SoftwareKey {
     ) -> Result<Sensitive, JobError> {
         let key = match (self, algorithm) {
             (Self::RsaOpener(key), _) => key,
-            (Self::Sm2Opener(half), DecryptAlgorithm::Sm2Pke) => return half.decrypt(ciphertext),
+            (Self::Rsa(both), _) => &both.1,
+            (Self::Sm2Opener(half) | Self::Sm2(half), DecryptAlgorithm::Sm2Pke) => {
+                return half.decrypt(ciphertext);
+            }
             _ => return Err(JobError::Rejected),
         };
         let algorithm = oaep(algorithm).ok_or(JobError::Rejected)?;
@@ -196,6 +211,22 @@ impl SoftwareKey {
         let opened = key.decrypt(algorithm, ciphertext, out.expose_mut(), None);
         opened.map(|text| Sensitive::copied(text)).map_err(|_| JobError::InvalidCiphertext)
     }
+}
+
+fn rsa_signer(spec: KeySpec, material: &Sensitive) -> Option<(RsaKeyPair, PublicKey)> {
+    let pair = RsaKeyPair::from_pkcs8(material.expose()).ok()?;
+    let public = rsa_public(&pair).filter(|_| Some(pair.public_modulus_len()) == spec.modulus_bytes())?;
+    Some((pair, public))
+}
+
+fn rsa_opener(spec: KeySpec, material: &Sensitive) -> Option<(OaepPrivateDecryptingKey, PublicKey)> {
+    let key = PrivateDecryptingKey::from_pkcs8(material.expose()).ok()?;
+    if Some(key.key_size_bytes()) != spec.modulus_bytes() {
+        return None;
+    }
+    let public: PublicKeyX509Der<'_> = key.public_key().as_der().ok()?;
+    let public = PublicKey::from_der(public.as_ref().to_vec());
+    Some((OaepPrivateDecryptingKey::new(key).ok()?, public))
 }
 
 fn size(spec: KeySpec) -> Option<KeySize> {

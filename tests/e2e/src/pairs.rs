@@ -119,8 +119,9 @@ impl Caller {
         messages: &[Vec<u8>],
     ) -> Answered<(Items, Vec<ItemError>)> {
         let request = BatchSignRequest {
-            key_id: pair.key.key_ref(),
-            key_version_id: pair.version,
+            key_id: Some(pair.key.key_ref()),
+            key_version_id: Some(pair.version),
+            certificate_id: None,
             algorithm,
             message_type,
             messages: bins(messages),
@@ -139,8 +140,9 @@ impl Caller {
         signatures: &[Vec<u8>],
     ) -> Answered<(Vec<Option<bool>>, Vec<ItemError>)> {
         let request = BatchVerifyRequest {
-            key_id: pair.key.key_ref(),
-            key_version_id: pair.version,
+            key_id: Some(pair.key.key_ref()),
+            key_version_id: Some(pair.version),
+            certificate_id: None,
             algorithm,
             message_type,
             messages: bins(messages),

@@ -354,6 +354,7 @@ fn explain(root: &mut Caller, who: &Credentials, key: CmkId, tenant: Option<&str
         operation: "Encrypt".into(),
         key_id: Some(KeyRef::Id(key)),
         secret_name: None,
+        certificate_id: None,
         access_key_id: Some(who.access_key_id().clone()),
         client_key_id: None,
         source: Some("127.0.0.1".into()),

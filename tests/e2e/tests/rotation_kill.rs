@@ -37,7 +37,8 @@ impl<'r> Scene<'r> {
         let began = Instant::now();
         rotate(&mut caller, &secret, "v1");
         let measured = Measured { messages: rotated.proxy.passed(), lasts: began.elapsed() };
-        assert!(measured.messages > 20, "a rotation says more than {} messages", measured.messages);
+        // Two that come at once are one to the proxy.
+        assert!(measured.messages > 10, "a rotation says more than {} messages", measured.messages);
         rotated.log_in(&mut caller, &secret).unwrap();
         assert!(server.stop().success());
         Self { rotated, strategy, measured, found: BTreeMap::new(), held: 0 }

@@ -235,9 +235,10 @@ fn attempt(caller: &mut Caller, operation: Operation, subject: &Subject) -> Stri
                 |_| (),
             )
         }
-        Operation::ListResourceTags => {
-            caller.ask(ListResourceTagsRequest { key_id, timeout_ms: None }, |_| ())
-        }
+        Operation::ListResourceTags => caller.ask(
+            ListResourceTagsRequest { key_id: Some(key_id), certificate_id: None, timeout_ms: None },
+            |_| (),
+        ),
         Operation::TagResources => {
             let (resource_type, resource_id) = (ResourceType::Key, vec![other.key_ref(), key_id]);
             let tag = vec![Tag { key: "a".into(), value: "b".into() }];
@@ -365,6 +366,29 @@ fn c1_each_operation_in_each_state_answers_as_the_cloud_has_it() {
         Operation::UpdateSecretRotationPolicy,
         Operation::GetSecretPolicy,
         Operation::SetSecretPolicy,
+        Operation::CreateCertificate,
+        Operation::UploadCertificate,
+        Operation::ImportCertificate,
+        Operation::GetCertificate,
+        Operation::DescribeCertificate,
+        Operation::ListCertificates,
+        Operation::UpdateCertificateStatus,
+        Operation::DeleteCertificate,
+        Operation::ExportCertificate,
+        Operation::CertificatePrivateKeySign,
+        Operation::CertificatePublicKeyVerify,
+        Operation::CertificatePublicKeyEncrypt,
+        Operation::CertificatePrivateKeyDecrypt,
+        Operation::CreateCertificateAuthority,
+        Operation::ActivateCertificateAuthority,
+        Operation::DescribeCertificateAuthority,
+        Operation::ListCertificateAuthorities,
+        Operation::UpdateCertificateAuthority,
+        Operation::DeleteCertificateAuthority,
+        Operation::IssueCertificate,
+        Operation::BatchIssueCertificate,
+        Operation::RenewCertificate,
+        Operation::RevokeCertificate,
         Operation::CreateAccessKey,
         Operation::ListAccessKeys,
         Operation::UpdateAccessKey,
@@ -377,6 +401,7 @@ fn c1_each_operation_in_each_state_answers_as_the_cloud_has_it() {
         Operation::CreateClientKey,
         Operation::RegisterClientKey,
         Operation::RegisterClientCertificate,
+        Operation::CreateAcmeBinding,
         Operation::GetClientKey,
         Operation::ListClientKeys,
         Operation::DeleteClientKey,

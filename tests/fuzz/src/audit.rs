@@ -33,6 +33,7 @@ fn record(ms: u64) -> AuditRecord<'static> {
         rule: "default".into(),
         keys: &[],
         secrets: &[],
+        certificates: &[],
         providers: &[],
         items: 256,
         failed: 1,

@@ -4,6 +4,7 @@
 #![no_main]
 
 mod access;
+mod acme;
 mod audit;
 mod authorization;
 mod batch;
@@ -12,6 +13,7 @@ mod certificate;
 mod client_key_file;
 mod consumer;
 mod context;
+mod dns;
 mod envelope;
 mod extended;
 mod gateway;
@@ -28,6 +30,7 @@ mod stream;
 mod target;
 mod wire;
 mod worker;
+mod x509;
 
 use std::path::Path;
 use std::sync::OnceLock;

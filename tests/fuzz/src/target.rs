@@ -3,8 +3,9 @@
 use keymill_core::{Error, ErrorKind};
 
 use crate::{
-    access, audit, authorization, batch, blob, certificate, client_key_file, consumer, context, envelope,
-    extended, gateway, http, keys, names, parameters, policy, record, root, rotate, stream, wire, worker,
+    access, acme, audit, authorization, batch, blob, certificate, client_key_file, consumer, context, dns,
+    envelope, extended, gateway, http, keys, names, parameters, policy, record, root, rotate, stream, wire,
+    worker, x509,
 };
 
 /// Good input to start from: a name, and the bytes.
@@ -49,11 +50,19 @@ pub(crate) const ALL: &[Target] = &[
     Target { name: "private-key", check: keys::private_key::check, seeds: keys::private_key::seeds },
     Target { name: "sm2", check: keys::sm2::check, seeds: keys::sm2::seeds },
     Target { name: "certificate", check: certificate::check, seeds: certificate::seeds },
+    Target { name: "x509", check: x509::one::check, seeds: x509::one::seeds },
+    Target { name: "chain", check: x509::chain::check, seeds: x509::chain::seeds },
+    Target { name: "csr", check: x509::csr::check, seeds: x509::csr::seeds },
+    Target { name: "ocsp", check: x509::question::check, seeds: x509::question::seeds },
+    Target { name: "pkcs12", check: x509::container::check, seeds: x509::container::seeds },
     Target { name: "client-key-file", check: client_key_file::check, seeds: client_key_file::seeds },
     Target { name: "login-value", check: rotate::value::check, seeds: rotate::value::seeds },
     Target { name: "postgresql", check: rotate::postgresql::check, seeds: rotate::postgresql::seeds },
     Target { name: "mysql", check: rotate::mysql::check, seeds: rotate::mysql::seeds },
     Target { name: "batch", check: batch::check, seeds: batch::seeds },
+    Target { name: "acme", check: acme::request::check, seeds: acme::request::seeds },
+    Target { name: "acme-payload", check: acme::payload::check, seeds: acme::payload::seeds },
+    Target { name: "dns", check: dns::check, seeds: dns::seeds },
     Target { name: "consumer", check: consumer::check, seeds: consumer::seeds },
 ];
 

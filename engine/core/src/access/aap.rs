@@ -145,6 +145,9 @@ pub enum ClientKeyAlgorithm {
     /// Nothing: the TLS handshake has shown that the caller holds the certificate's key.
     #[serde(rename = "X509_CERTIFICATE")]
     Certificate,
+    /// Nothing: it binds accounts of ACME (RFC 8555 §7.3.4), by an HMAC key that is derived of its id.
+    #[serde(rename = "ACME")]
+    Acme,
 }
 
 impl ClientKeyAlgorithm {
@@ -156,7 +159,13 @@ impl ClientKeyAlgorithm {
             ClientKeyAlgorithm::Rsa4096 => "RSA_4096",
             ClientKeyAlgorithm::EcP256 => "EC_P256",
             ClientKeyAlgorithm::Certificate => "X509_CERTIFICATE",
+            ClientKeyAlgorithm::Acme => "ACME",
         }
+    }
+
+    /// Tells whether requests are signed with it.
+    pub fn signs(self) -> bool {
+        !matches!(self, ClientKeyAlgorithm::Certificate | ClientKeyAlgorithm::Acme)
     }
 }
 

@@ -109,6 +109,7 @@ impl Operation {
                 | UpdateApplicationAccessPoint
                 | RegisterClientKey
                 | RegisterClientCertificate
+                | CreateAcmeBinding
                 | DeleteClientKey
                 | CreatePolicy
                 | UpdatePolicy
@@ -122,6 +123,16 @@ impl Operation {
                 | DeleteSecret
                 | ResealSecret
                 | ExportSecrets
+                | UpdateCertificateStatus
+                | IssueCertificate
+                | BatchIssueCertificate
+                | RenewCertificate
+                | DeleteCertificate
+                | CreateCertificateAuthority
+                | ActivateCertificateAuthority
+                | UpdateCertificateAuthority
+                | DeleteCertificateAuthority
+                | RevokeCertificate
                 | SetSecretPolicy
                 | DrainToken
                 | AdoptKey

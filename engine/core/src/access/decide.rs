@@ -8,7 +8,7 @@ use super::key_policy::Says;
 use super::permission::Permits;
 use super::{AccessKeyStatus, AccessSnapshot, Effect, KeyPolicy, Principal, ResourcePattern, Role, RoleRef};
 use crate::context::EncryptionContext;
-use crate::id::{AapName, CmkId, PolicyName, SecretName};
+use crate::id::{AapName, AuthorityName, CertificateId, CmkId, PolicyName, SecretName};
 use crate::key::KeySpec;
 use crate::operation::Operation;
 use crate::time::Timestamp;
@@ -43,6 +43,12 @@ pub enum Resource<'a> {
     Secret(&'a SecretName),
     /// The secrets as a whole.
     Secrets,
+    /// One certificate.
+    Certificate(CertificateId),
+    /// The certificates as a whole, and the authorities that sign them.
+    Certificates,
+    /// One authority that signs certificates.
+    Authority(&'a AuthorityName),
     /// Access keys.
     AccessKeys,
     /// Access points, with their client keys, policies and network rules.
@@ -264,6 +270,10 @@ impl ResourcePattern {
             (ResourcePattern::Key(own), Resource::Key(asked)) => *own == asked,
             (ResourcePattern::AllSecrets, Resource::Secret(_) | Resource::Secrets) => true,
             (ResourcePattern::Secret(own), Resource::Secret(asked)) => own == asked,
+            (ResourcePattern::AllCertificates, Resource::Certificate(_) | Resource::Certificates) => true,
+            (ResourcePattern::AllCertificates, Resource::Authority(_)) => true,
+            (ResourcePattern::Certificate(own), Resource::Certificate(asked)) => *own == asked,
+            (ResourcePattern::Authority(own), Resource::Authority(asked)) => own == asked,
             (ResourcePattern::AllAccessKeys, Resource::AccessKeys) => true,
             (ResourcePattern::AllAaps, Resource::Aaps) => true,
             _ => false,
@@ -309,6 +319,7 @@ mod tests {
             ResourcePattern::Key(B),
             ResourcePattern::AllAccessKeys,
             ResourcePattern::AllSecrets,
+            ResourcePattern::AllCertificates,
         ]);
         (any::<bool>(), prop::sample::select(Role::ALL.to_vec()), prop::collection::vec(pattern, 0..3))
             .prop_map(|(deny, role, resources)| Grant {
@@ -326,6 +337,7 @@ mod tests {
                 Resource::Key(B),
                 Resource::Keys,
                 Resource::Secrets,
+                Resource::Certificates,
                 Resource::AccessKeys,
                 Resource::Nothing,
             ]),

@@ -36,7 +36,7 @@ pub use scope::{Scope, scope, scope_of_secrets};
 pub use snapshot::AccessSnapshot;
 
 use crate::error::{Error, ErrorKind};
-use crate::id::{AapName, AccessKeyId, AliasName, CmkId, SecretName};
+use crate::id::{AapName, AccessKeyId, AliasName, AuthorityName, CertificateId, CmkId, SecretName};
 use crate::operation::Bin;
 use crate::sensitive::Sensitive;
 use crate::time::Timestamp;
@@ -181,6 +181,12 @@ pub enum ResourcePattern {
     AllSecrets,
     /// `secret/<name>`; names are whole, too.
     Secret(SecretName),
+    /// `certificate/*`: certificates, and the authorities that sign them.
+    AllCertificates,
+    /// `certificate/<id>`
+    Certificate(CertificateId),
+    /// `authority/<name>`: one that signs certificates.
+    Authority(AuthorityName),
 }
 
 impl ResourcePattern {
@@ -200,10 +206,29 @@ impl ResourcePattern {
         }
     }
 
+    /// Returns the one authority that it covers, if it is such a pattern.
+    pub fn authority(&self) -> Option<&AuthorityName> {
+        match self {
+            ResourcePattern::Authority(name) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// Returns the one certificate that it covers, if it is such a pattern.
+    pub fn certificate(&self) -> Option<CertificateId> {
+        match self {
+            ResourcePattern::Certificate(id) => Some(*id),
+            _ => None,
+        }
+    }
+
     /// Tells whether the policy of an application may name it.
     pub(crate) fn is_for_applications(&self) -> bool {
         use ResourcePattern::*;
-        matches!(self, AllKeys | Key(_) | AllSecrets | Secret(_))
+        matches!(
+            self,
+            AllKeys | Key(_) | AllSecrets | Secret(_) | AllCertificates | Certificate(_) | Authority(_)
+        )
     }
 }
 
@@ -217,6 +242,9 @@ impl fmt::Display for ResourcePattern {
             ResourcePattern::AllAaps => f.write_str("aap/*"),
             ResourcePattern::AllSecrets => f.write_str("secret/*"),
             ResourcePattern::Secret(name) => write!(f, "secret/{name}"),
+            ResourcePattern::AllCertificates => f.write_str("certificate/*"),
+            ResourcePattern::Certificate(id) => write!(f, "certificate/{id}"),
+            ResourcePattern::Authority(name) => write!(f, "authority/{name}"),
         }
     }
 }
@@ -230,14 +258,16 @@ impl std::str::FromStr for ResourcePattern {
             "access-key/*" => Ok(ResourcePattern::AllAccessKeys),
             "aap/*" => Ok(ResourcePattern::AllAaps),
             "secret/*" => Ok(ResourcePattern::AllSecrets),
+            "certificate/*" => Ok(ResourcePattern::AllCertificates),
             _ => match text.split_once('/') {
                 Some(("key", id)) => CmkId::parse(id).map(ResourcePattern::Key),
                 Some(("secret", name)) => name.parse().ok().map(ResourcePattern::Secret),
+                Some(("authority", name)) => name.parse().ok().map(ResourcePattern::Authority),
+                Some(("certificate", id)) => CertificateId::parse(id).map(ResourcePattern::Certificate),
                 _ => None,
             }
             .ok_or_else(|| {
-                let why =
-                    "a resource is *, key/*, key/<key id>, secret/*, secret/<name>, access-key/* or aap/*";
+                let why = "a resource is *, key/*, key/<key id>, secret/*, secret/<name>, certificate/*, certificate/<id>, authority/<name>, access-key/* or aap/*";
                 Error::new(ErrorKind::InvalidParameter, why)
             }),
         }
@@ -256,6 +286,15 @@ pub enum NamedResource {
 impl From<ResourcePattern> for NamedResource {
     fn from(pattern: ResourcePattern) -> Self {
         NamedResource::Pattern(pattern)
+    }
+}
+
+impl fmt::Display for NamedResource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NamedResource::Pattern(pattern) => write!(f, "{pattern}"),
+            NamedResource::Alias(name) => write!(f, "{name}"),
+        }
     }
 }
 

@@ -99,6 +99,18 @@ impl FromStr for Network {
 }
 
 impl Network {
+    /// Tells whether an address is within.
+    pub fn covers(self, address: IpAddr) -> bool {
+        let (first, last) = self.range();
+        (first..=last).contains(&place(address))
+    }
+
+    /// Returns its address, and how many of its first bits count.
+    pub fn parts(self) -> (IpAddr, u8) {
+        let whole = if self.address.is_ipv4() { 32 } else { 128 };
+        (self.address, self.prefix.unwrap_or(whole))
+    }
+
     /// Returns the first and the last address, in the space of IPv6.
     fn range(self) -> (u128, u128) {
         let first = place(self.address);

@@ -9,7 +9,9 @@ use super::network::Sources;
 use super::operation_set::OperationSet;
 use super::{Resource, ResourcePattern, RoleRef};
 use crate::error::{Error, ErrorKind, Limit, Result};
-use crate::id::{CmkId, NetworkRuleName, PolicyName, RoleName, SecretName, Text};
+use crate::id::{
+    AuthorityName, CertificateId, CmkId, NetworkRuleName, PolicyName, RoleName, SecretName, Text,
+};
 use crate::limit;
 use crate::operation::Operation;
 use crate::time::Timestamp;
@@ -66,7 +68,7 @@ impl PermissionPolicy {
         }
         if let Some(odd) = self.resources.iter().find(|resource| !resource.is_for_applications()) {
             return invalid(format!(
-                "Resources: {odd} is none of key/*, key/<key id>, secret/* and secret/<name>"
+                "Resources: {odd} is none of key/*, key/<key id>, secret/*, secret/<name>, certificate/*, certificate/<id> and authority/<name>"
             ));
         }
         Ok(())
@@ -146,6 +148,11 @@ pub struct Permissions {
     all_secrets: bool,
     /// In order.
     secrets: Box<[SecretName]>,
+    all_certificates: bool,
+    /// In order.
+    certificates: Box<[CertificateId]>,
+    /// In order.
+    authorities: Box<[AuthorityName]>,
     /// `None` where every address will do.
     sources: Option<Box<[Arc<Sources>]>>,
 }
@@ -175,6 +182,14 @@ impl Permissions {
             policy.resources.iter().filter_map(ResourcePattern::secret).cloned().collect();
         secrets.sort_unstable();
         secrets.dedup();
+        let named = policy.resources.iter().filter_map(ResourcePattern::certificate);
+        let mut certificates: Vec<CertificateId> = named.collect();
+        certificates.sort_unstable();
+        certificates.dedup();
+        let named = policy.resources.iter().filter_map(ResourcePattern::authority);
+        let mut authorities: Vec<AuthorityName> = named.cloned().collect();
+        authorities.sort_unstable();
+        authorities.dedup();
         let rules = &policy.access_control.rules;
         let found = || rules.iter().filter_map(sources).collect();
         Arc::new(Self {
@@ -184,6 +199,9 @@ impl Permissions {
             keys: keys.into(),
             all_secrets: policy.resources.contains(&ResourcePattern::AllSecrets),
             secrets: secrets.into(),
+            all_certificates: policy.resources.contains(&ResourcePattern::AllCertificates),
+            certificates: certificates.into(),
+            authorities: authorities.into(),
             sources: (!rules.is_empty()).then(found),
         })
     }
@@ -196,6 +214,11 @@ impl Permissions {
     /// Returns the keys that it names.
     pub(super) fn keys(&self) -> &[CmkId] {
         &self.keys
+    }
+
+    /// Tells whether it names a certificate by its id.
+    pub(super) fn names_certificate(&self, id: &CertificateId) -> bool {
+        self.certificates.binary_search(id).is_ok()
     }
 
     /// Returns the secrets that it names.
@@ -214,6 +237,13 @@ impl Permissions {
             Resource::Keys => self.all_keys,
             Resource::Secret(name) => self.all_secrets || self.secrets.binary_search(name).is_ok(),
             Resource::Secrets => self.all_secrets,
+            Resource::Certificate(id) => {
+                self.all_certificates || self.certificates.binary_search(&id).is_ok()
+            }
+            Resource::Certificates => self.all_certificates,
+            Resource::Authority(name) => {
+                self.all_certificates || self.authorities.binary_search(name).is_ok()
+            }
             // Needs a role, but no resource.
             Resource::Nothing => true,
             Resource::AccessKeys | Resource::Aaps => false,

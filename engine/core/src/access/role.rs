@@ -11,6 +11,8 @@ pub enum Role {
     KeyAdministrator,
     /// The life of secrets and their values, but not the reading of those.
     SecretAdministrator,
+    /// The life of certificates and of the authorities that sign them, but not the use of their keys.
+    CertificateAdministrator,
     /// Access keys and what they grant, access points and theirs, and the policies of keys and secrets, but not keys.
     PolicyAdministrator,
     /// Reads everything that is not secret.
@@ -19,18 +21,26 @@ pub enum Role {
     CryptoServiceKeyUser,
     /// The use of secrets, but not their life; the cloud's console calls it `SecretUser`.
     CryptoServiceSecretUser,
+    /// The use of certificates' keys, but not their life. The name is ours, in the manner of the cloud's.
+    CryptoServiceCertificateUser,
+    /// Asks authorities here for certificates, and renews and revokes them; an application, for the names that its authority lists for it, and its own
+    /// alone. The name is ours, too.
+    CertificateRequester,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Role; 7] = [
+    pub const ALL: [Role; 10] = [
         Role::Root,
         Role::KeyAdministrator,
         Role::SecretAdministrator,
+        Role::CertificateAdministrator,
         Role::PolicyAdministrator,
         Role::Auditor,
         Role::CryptoServiceKeyUser,
         Role::CryptoServiceSecretUser,
+        Role::CryptoServiceCertificateUser,
+        Role::CertificateRequester,
     ];
 
     /// Finds a role by the name that requests use, or by another that it is known by.
@@ -45,16 +55,25 @@ impl Role {
             Role::Root => "Root",
             Role::KeyAdministrator => "KeyAdministrator",
             Role::SecretAdministrator => "SecretAdministrator",
+            Role::CertificateAdministrator => "CertificateAdministrator",
             Role::PolicyAdministrator => "PolicyAdministrator",
             Role::Auditor => "Auditor",
             Role::CryptoServiceKeyUser => "RbacPermission/Template/CryptoServiceKeyUser",
             Role::CryptoServiceSecretUser => "RbacPermission/Template/CryptoServiceSecretUser",
+            Role::CryptoServiceCertificateUser => "RbacPermission/Template/CryptoServiceCertificateUser",
+            Role::CertificateRequester => "RbacPermission/Template/CertificateRequester",
         }
     }
 
     /// Tells whether it is one of those that permission policies give to applications.
     pub fn is_for_applications(self) -> bool {
-        matches!(self, Role::CryptoServiceKeyUser | Role::CryptoServiceSecretUser)
+        matches!(
+            self,
+            Role::CryptoServiceKeyUser
+                | Role::CryptoServiceSecretUser
+                | Role::CryptoServiceCertificateUser
+                | Role::CertificateRequester
+        )
     }
 
     /// Tells whether an operation belongs to every role: what the installation is, and what it takes, is told to all who may do anything.
@@ -104,10 +123,23 @@ impl Role {
         );
         let uses_secrets = matches!(operation, DescribeSecret | ListSecrets | ListSecretVersionIds);
         let reads_secrets = uses_secrets || operation == GetSecretPolicy;
+        let reads_certificates = matches!(
+            operation,
+            GetCertificate
+                | DescribeCertificate
+                | ListCertificates
+                | DescribeCertificateAuthority
+                | ListCertificateAuthorities
+        );
         let approves = matches!(operation, ListApprovals | ApproveRequest | RejectRequest);
         match self {
             Role::Root => true,
-            Role::KeyAdministrator | Role::SecretAdministrator | Role::PolicyAdministrator if approves => {
+            Role::KeyAdministrator
+            | Role::SecretAdministrator
+            | Role::CertificateAdministrator
+            | Role::PolicyAdministrator
+                if approves =>
+            {
                 true
             }
             Role::Auditor if operation == ListApprovals => true,
@@ -127,6 +159,28 @@ impl Role {
                             | GetRandomPassword
                             | TagResource
                             | UntagResource
+                    )
+            }
+            Role::CertificateAdministrator => {
+                reads_certificates
+                    || matches!(
+                        operation,
+                        CreateCertificate
+                            | UploadCertificate
+                            | ImportCertificate
+                            | UpdateCertificateStatus
+                            | DeleteCertificate
+                            | CreateCertificateAuthority
+                            | ActivateCertificateAuthority
+                            | UpdateCertificateAuthority
+                            | DeleteCertificateAuthority
+                            | IssueCertificate
+                            | BatchIssueCertificate
+                            | RenewCertificate
+                            | RevokeCertificate
+                            | TagResource
+                            | UntagResource
+                            | ListResourceTags
                     )
             }
             Role::KeyAdministrator => {
@@ -176,6 +230,7 @@ impl Role {
                             | CreateClientKey
                             | RegisterClientKey
                             | RegisterClientCertificate
+                            | CreateAcmeBinding
                             | DeleteClientKey
                             | CreatePolicy
                             | UpdatePolicy
@@ -188,7 +243,9 @@ impl Role {
                             | DeleteRole
                     )
             }
-            Role::Auditor => reads_keys || reads_secrets || reads_access || operation == ListTokens,
+            Role::Auditor => {
+                reads_keys || reads_secrets || reads_certificates || reads_access || operation == ListTokens
+            }
             Role::CryptoServiceKeyUser => matches!(
                 operation,
                 Encrypt
@@ -232,6 +289,30 @@ impl Role {
                         GetSecretValue | BatchGetSecretValue | GetRandomPassword | CreateLoginToken
                     )
             }
+            Role::CertificateRequester => {
+                reads_certificates
+                    || matches!(
+                        operation,
+                        IssueCertificate
+                            | BatchIssueCertificate
+                            | RenewCertificate
+                            | RevokeCertificate
+                            | CreateLoginToken
+                    )
+            }
+            Role::CryptoServiceCertificateUser => {
+                reads_certificates
+                    || matches!(
+                        operation,
+                        CertificatePrivateKeySign
+                            | CertificatePublicKeyVerify
+                            | CertificatePublicKeyEncrypt
+                            | CertificatePrivateKeyDecrypt
+                            | BatchSign
+                            | BatchVerify
+                            | CreateLoginToken
+                    )
+            }
         }
     }
 }
@@ -248,6 +329,19 @@ mod tests {
             assert!(!both || operation.class() == crate::operation::Class::Read, "{operation:?}");
             assert!(Role::Root.covers(operation));
         }
+    }
+
+    #[test]
+    fn who_administers_certificates_uses_no_key_of_theirs_and_gives_none_out() {
+        use crate::operation::Class;
+        for operation in Operation::ALL {
+            let uses = operation.class() == Class::Data && Role::CertificateAdministrator.covers(operation);
+            let changes = operation.class() == Class::Management
+                && Role::CryptoServiceCertificateUser.covers(operation);
+            assert!(!uses && !changes, "{operation:?}");
+        }
+        let exports = Role::ALL.into_iter().filter(|role| role.covers(Operation::ExportCertificate));
+        assert_eq!(exports.collect::<Vec<_>>(), [Role::Root]);
     }
 
     #[test]

@@ -10,7 +10,9 @@ use super::permission::{PermissionPolicy, Permissions};
 use super::{
     Aap, AccessKey, AccessKeyStatus, Approval, ClientKey, CustomRole, Edit, KnownBy, Principal, Role, RoleRef,
 };
-use crate::id::{AapName, AccessKeyId, ApprovalId, NameMap, NetworkRuleName, PolicyName, RoleName};
+use crate::id::{
+    AapName, AccessKeyId, ApprovalId, CertificateId, NameMap, NetworkRuleName, PolicyName, RoleName,
+};
 use crate::operation::Operation;
 use crate::seam::auth::PeerCertificate;
 use crate::time::Timestamp;
@@ -155,6 +157,12 @@ impl AccessSnapshot {
                 self.roles.get(name).is_some_and(|entry| entry.operations.has(operation))
             }
         }
+    }
+
+    /// Tells whether a policy of an access point names a certificate by its id.
+    pub fn names_certificate(&self, aap: &AapName, id: &CertificateId) -> bool {
+        let mut policies = self.permissions(aap).into_iter().flatten();
+        policies.any(|policy| policy.names_certificate(id))
     }
 
     /// Returns what any of these roles gives an application: of the installation's own, what the templates for applications have as well.

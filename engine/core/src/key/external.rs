@@ -251,6 +251,7 @@ mod tests {
             deletion_protection: None,
             policy: None,
             tags: Tags::new(),
+            certificate: None,
             external: external.map(Box::new),
             versions: KeyVersions::from([version]),
         }

@@ -147,6 +147,21 @@ impl KeySpec {
         }
     }
 
+    /// Tells whether a key of this specification can have that usage; beside those that callers ask for, the one of certificates.
+    pub fn allows(self, usage: KeyUsage) -> bool {
+        let does_both =
+            || [KeyUsage::SignVerify, KeyUsage::EncryptDecrypt].map(|one| self.usages().contains(&one));
+        self.usages().contains(&usage) || (usage == KeyUsage::SignDecrypt && does_both() == [true; 2])
+    }
+
+    /// Returns what the key of a certificate is for: all that its specification does.
+    pub fn usage_of_certificate(self) -> KeyUsage {
+        match self.allows(KeyUsage::SignDecrypt) {
+            true => KeyUsage::SignDecrypt,
+            false => KeyUsage::SignVerify,
+        }
+    }
+
     /// Returns how a key of this specification signs or computes MACs.
     pub fn signatures(self) -> &'static [SignAlgorithm] {
         match self {
@@ -190,6 +205,9 @@ pub enum KeyUsage {
     /// MACs; the cloud documents no name for it.
     #[serde(rename = "GENERATE/VERIFY")]
     GenerateVerifyMac,
+    /// Signatures and decryption both, as the keys of certificates do; no key is made for it that is not one of those. The name is ours.
+    #[serde(rename = "SIGN/VERIFY,ENCRYPT/DECRYPT")]
+    SignDecrypt,
 }
 
 impl KeyUsage {
@@ -199,7 +217,18 @@ impl KeyUsage {
             KeyUsage::EncryptDecrypt => "ENCRYPT/DECRYPT",
             KeyUsage::SignVerify => "SIGN/VERIFY",
             KeyUsage::GenerateVerifyMac => "GENERATE/VERIFY",
+            KeyUsage::SignDecrypt => "SIGN/VERIFY,ENCRYPT/DECRYPT",
         }
+    }
+
+    /// Tells whether a key of this usage signs, or computes MACs.
+    pub fn signs(self) -> bool {
+        self != KeyUsage::EncryptDecrypt
+    }
+
+    /// Tells whether a key of this usage encrypts and decrypts.
+    pub fn encrypts(self) -> bool {
+        matches!(self, KeyUsage::EncryptDecrypt | KeyUsage::SignDecrypt)
     }
 }
 
@@ -309,9 +338,12 @@ mod tests {
                 let works = match usage {
                     KeyUsage::EncryptDecrypt => !spec.is_key_pair() || !spec.decryptions().is_empty(),
                     KeyUsage::SignVerify | KeyUsage::GenerateVerifyMac => !spec.signatures().is_empty(),
+                    KeyUsage::SignDecrypt => false,
                 };
-                assert!(works, "{} {}", spec.name(), usage.name());
+                assert!(works && spec.allows(*usage), "{} {}", spec.name(), usage.name());
             }
+            let does_both = spec.is_key_pair() && !spec.decryptions().is_empty();
+            assert_eq!(spec.allows(KeyUsage::SignDecrypt), does_both, "{}", spec.name());
             let opens = spec.is_key_pair() && spec.usages().contains(&KeyUsage::EncryptDecrypt);
             assert_eq!(opens, !spec.decryptions().is_empty(), "{}", spec.name());
         }

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Bin, ItemError};
-use crate::id::{CmkId, KeyRef, KeyVersionId, RequestId};
+use crate::id::{CertificateRef, CmkId, KeyRef, KeyVersionId, RequestId};
 use crate::key::{DecryptAlgorithm, SignAlgorithm};
 
 /// What is signed.
@@ -189,10 +189,15 @@ pub struct GetPublicKeyReply {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct BatchSignRequest<'a> {
-    /// Key id, ARN or alias.
-    pub key_id: KeyRef,
+    /// Key id, ARN or alias; it and the version are needed, or `CertificateId`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<KeyRef>,
     /// The version that signs.
-    pub key_version_id: KeyVersionId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_version_id: Option<KeyVersionId>,
+    /// The certificate whose key it is, by id or ARN.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_id: Option<CertificateRef>,
     /// How they are signed.
     pub algorithm: SignAlgorithm,
     /// What `Messages` holds.
@@ -224,10 +229,15 @@ pub struct BatchSignReply<'a> {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct BatchVerifyRequest<'a> {
-    /// Key id, ARN or alias.
-    pub key_id: KeyRef,
+    /// Key id, ARN or alias; it and the version are needed, or `CertificateId`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<KeyRef>,
     /// The version that signed.
-    pub key_version_id: KeyVersionId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_version_id: Option<KeyVersionId>,
+    /// The certificate whose key it is, by id or ARN.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_id: Option<CertificateRef>,
     /// How they were signed.
     pub algorithm: SignAlgorithm,
     /// What `Messages` holds.

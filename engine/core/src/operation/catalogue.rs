@@ -198,6 +198,31 @@ catalogue! { <'a>
     UpdateSecretRotationPolicy: Management(UpdateSecretRotationPolicyRequest) -> UpdateSecretRotationPolicyReply;
     GetSecretPolicy: Read(GetSecretPolicyRequest) -> GetSecretPolicyReply;
     SetSecretPolicy: Management(SetSecretPolicyRequest) -> SetSecretPolicyReply;
+    CreateCertificate: Management(CreateCertificateRequest) -> CreateCertificateReply;
+    UploadCertificate: Management(UploadCertificateRequest) -> UploadCertificateReply;
+    ImportCertificate: Management(ImportCertificateRequest<'a>) -> ImportCertificateReply;
+    GetCertificate: Read(GetCertificateRequest) -> GetCertificateReply;
+    DescribeCertificate: Read(DescribeCertificateRequest) -> DescribeCertificateReply;
+    ListCertificates: Read(ListCertificatesRequest) -> ListCertificatesReply;
+    UpdateCertificateStatus: Management(UpdateCertificateStatusRequest) -> UpdateCertificateStatusReply;
+    DeleteCertificate: Management(DeleteCertificateRequest) -> DeleteCertificateReply;
+    ExportCertificate: Management(ExportCertificateRequest) -> ExportCertificateReply<'a>;
+    CertificatePrivateKeySign: Data(CertificatePrivateKeySignRequest<'a>) -> CertificatePrivateKeySignReply<'a>;
+    CertificatePublicKeyVerify: Data(CertificatePublicKeyVerifyRequest<'a>) -> CertificatePublicKeyVerifyReply;
+    CertificatePublicKeyEncrypt: Data(CertificatePublicKeyEncryptRequest<'a>)
+        -> CertificatePublicKeyEncryptReply<'a>;
+    CertificatePrivateKeyDecrypt: Data(CertificatePrivateKeyDecryptRequest<'a>)
+        -> CertificatePrivateKeyDecryptReply<'a>;
+    CreateCertificateAuthority: Management(CreateCertificateAuthorityRequest) -> CreateCertificateAuthorityReply;
+    ActivateCertificateAuthority: Management(ActivateCertificateAuthorityRequest) -> ActivateCertificateAuthorityReply;
+    DescribeCertificateAuthority: Read(DescribeCertificateAuthorityRequest) -> DescribeCertificateAuthorityReply;
+    ListCertificateAuthorities: Read(ListCertificateAuthoritiesRequest) -> ListCertificateAuthoritiesReply;
+    UpdateCertificateAuthority: Management(UpdateCertificateAuthorityRequest) -> UpdateCertificateAuthorityReply;
+    DeleteCertificateAuthority: Management(DeleteCertificateAuthorityRequest) -> DeleteCertificateAuthorityReply;
+    IssueCertificate: Management(IssueCertificateRequest) -> IssueCertificateReply;
+    BatchIssueCertificate: Management(BatchIssueCertificateRequest) -> BatchIssueCertificateReply;
+    RenewCertificate: Management(RenewCertificateRequest) -> RenewCertificateReply;
+    RevokeCertificate: Management(RevokeCertificateRequest) -> RevokeCertificateReply;
     GetRandomPassword: Data(GetRandomPasswordRequest) -> GetRandomPasswordReply<'a>;
     BatchEncrypt: Data(BatchEncryptRequest<'a>) -> BatchEncryptReply<'a>;
     BatchDecrypt: Data(BatchDecryptRequest<'a>) -> BatchDecryptReply<'a>;
@@ -228,6 +253,7 @@ catalogue! { <'a>
     CreateClientKey: Management(CreateClientKeyRequest) -> CreateClientKeyReply<'a>;
     RegisterClientKey: Management(RegisterClientKeyRequest) -> RegisterClientKeyReply;
     RegisterClientCertificate: Management(RegisterClientCertificateRequest) -> RegisterClientCertificateReply;
+    CreateAcmeBinding: Management(CreateAcmeBindingRequest) -> CreateAcmeBindingReply;
     GetClientKey: Read(GetClientKeyRequest) -> GetClientKeyReply;
     ListClientKeys: Read(ListClientKeysRequest) -> ListClientKeysReply;
     DeleteClientKey: Management(DeleteClientKeyRequest) -> DeleteClientKeyReply;

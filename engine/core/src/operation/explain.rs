@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::context::EncryptionContext;
-use crate::id::{AccessKeyId, ClientKeyId, KeyRef, RequestId, SecretRef};
+use crate::id::{AccessKeyId, CertificateRef, ClientKeyId, KeyRef, RequestId, SecretRef};
 
 /// Tells whether an access key or a client key may do something now, by which rule, and what would change that.
 #[derive(Debug, Serialize, Deserialize)]
@@ -17,6 +17,9 @@ pub struct ExplainAccessRequest {
     /// Name or ARN of the secret, where it is about a secret, whether or not there is one; the secrets as a whole if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_name: Option<SecretRef>,
+    /// Id or ARN of the certificate, where it is about one; the certificates as a whole if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_id: Option<CertificateRef>,
     /// The access key that would ask.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_key_id: Option<AccessKeyId>,

@@ -70,6 +70,15 @@ pub struct DescribeLimitsReply {
     pub secret_versions: u64,
     /// Secrets of the installation.
     pub secrets: u64,
+    /// Certificates of the installation.
+    #[serde(default)]
+    pub certificates: u64,
+    /// Certificate authorities of the installation.
+    #[serde(default)]
+    pub certificate_authorities: u64,
+    /// Certificates that one request has issued.
+    #[serde(default)]
+    pub batch_certificates: u64,
     /// Milliseconds that a request may take unless it says otherwise.
     pub default_timeout_ms: u64,
     /// Milliseconds that a request may ask for.
@@ -115,6 +124,9 @@ impl DescribeLimitsReply {
             secret_bytes: limit::SECRET_BYTES as u64,
             secret_versions: limit::SECRET_VERSIONS as u64,
             secrets: limit::SECRETS as u64,
+            certificates: limit::CERTIFICATES as u64,
+            certificate_authorities: limit::AUTHORITIES as u64,
+            batch_certificates: limit::CERTIFICATES_A_BATCH as u64,
             default_timeout_ms: limit::DEFAULT_TIMEOUT_MS,
             max_timeout_ms: limit::MAX_TIMEOUT_MS,
             page_size: limit::PAGE_SIZE as u64,

@@ -37,6 +37,29 @@ impl Operation {
                 | GetRandomPassword
                 | GetSecretPolicy
                 | SetSecretPolicy
+                | CreateCertificate
+                | UploadCertificate
+                | ImportCertificate
+                | GetCertificate
+                | DescribeCertificate
+                | ListCertificates
+                | UpdateCertificateStatus
+                | DeleteCertificate
+                | ExportCertificate
+                | CertificatePrivateKeySign
+                | CertificatePublicKeyVerify
+                | CertificatePublicKeyEncrypt
+                | CertificatePrivateKeyDecrypt
+                | CreateCertificateAuthority
+                | ActivateCertificateAuthority
+                | DescribeCertificateAuthority
+                | ListCertificateAuthorities
+                | UpdateCertificateAuthority
+                | DeleteCertificateAuthority
+                | IssueCertificate
+                | BatchIssueCertificate
+                | RenewCertificate
+                | RevokeCertificate
                 | CreateAccessKey
                 | ListAccessKeys
                 | UpdateAccessKey
@@ -49,6 +72,7 @@ impl Operation {
                 | CreateClientKey
                 | RegisterClientKey
                 | RegisterClientCertificate
+                | CreateAcmeBinding
                 | GetClientKey
                 | ListClientKeys
                 | DeleteClientKey
@@ -105,6 +129,48 @@ impl Operation {
                 | SetSecretPolicy
                 | TagResource
                 | UntagResource
+        )
+    }
+
+    /// Tells whether it is a right to single certificate authorities. Certificates are renewed and revoked by the right to do so with all of
+    /// their authority's; an application is held to its own.
+    pub const fn is_right_to_an_authority(self) -> bool {
+        use Operation::*;
+        matches!(
+            self,
+            ActivateCertificateAuthority
+                | DescribeCertificateAuthority
+                | ListCertificateAuthorities
+                | UpdateCertificateAuthority
+                | DeleteCertificateAuthority
+                | IssueCertificate
+                | BatchIssueCertificate
+                | RenewCertificate
+                | RevokeCertificate
+        )
+    }
+
+    /// Tells whether it is a right to single certificates.
+    pub const fn is_right_to_a_certificate(self) -> bool {
+        use Operation::*;
+        matches!(
+            self,
+            UploadCertificate
+                | GetCertificate
+                | DescribeCertificate
+                | ListCertificates
+                | UpdateCertificateStatus
+                | DeleteCertificate
+                | ExportCertificate
+                | CertificatePrivateKeySign
+                | CertificatePublicKeyVerify
+                | CertificatePublicKeyEncrypt
+                | CertificatePrivateKeyDecrypt
+                | BatchSign
+                | BatchVerify
+                | TagResource
+                | UntagResource
+                | ListResourceTags
         )
     }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{CmkId, KeyRef, RequestId, SecretRef};
+use crate::id::{CertificateId, CertificateRef, CmkId, KeyRef, RequestId, SecretRef};
 
 /// A tag, as the operations on one resource spell it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,7 +25,7 @@ pub struct Tag {
     pub value: String,
 }
 
-/// Puts tags on a key or a secret; those of the same name are replaced.
+/// Puts tags on a key, a secret or a certificate; those of the same name are replaced.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct TagResourceRequest {
@@ -35,9 +35,9 @@ pub struct TagResourceRequest {
     /// Or the secret, by name or ARN.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_name: Option<SecretRef>,
-    /// A certificate, which there are none of yet.
+    /// Or the certificate, by id or ARN.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub certificate_id: Option<String>,
+    pub certificate_id: Option<CertificateRef>,
     /// 1 to 20 tags.
     pub tags: Vec<TagPair>,
     /// Milliseconds that the request may take.
@@ -53,7 +53,7 @@ pub struct TagResourceReply {
     pub request_id: RequestId,
 }
 
-/// Takes tags off a key or a secret; one that it does not have is passed over.
+/// Takes tags off a key, a secret or a certificate; one that it does not have is passed over.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct UntagResourceRequest {
@@ -63,9 +63,9 @@ pub struct UntagResourceRequest {
     /// Or the secret, by name or ARN.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_name: Option<SecretRef>,
-    /// A certificate, which there are none of yet.
+    /// Or the certificate, by id or ARN.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub certificate_id: Option<String>,
+    pub certificate_id: Option<CertificateRef>,
     /// 1 to 20 names of tags.
     pub tag_keys: Vec<String>,
     /// Milliseconds that the request may take.
@@ -85,8 +85,12 @@ pub struct UntagResourceReply {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct ListResourceTagsRequest {
-    /// The key, by id or ARN.
-    pub key_id: KeyRef,
+    /// The key, by id or ARN; it or `CertificateId` is needed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<KeyRef>,
+    /// The certificate, by id or ARN. Beyond the cloud.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_id: Option<CertificateRef>,
     /// Milliseconds that the request may take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
@@ -114,8 +118,12 @@ pub struct TagList {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct KeyTagRow {
-    /// The key.
-    pub key_id: CmkId,
+    /// The key, where it is one's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<CmkId>,
+    /// The certificate, where it is one's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_id: Option<CertificateId>,
     /// The name of the tag.
     pub tag_key: String,
     /// Its value.

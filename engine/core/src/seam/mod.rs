@@ -5,3 +5,4 @@ pub mod auth;
 pub mod provider;
 pub mod rotator;
 pub mod store;
+pub mod validator;

@@ -83,16 +83,13 @@ pub struct ProviderProfile {
 impl ProviderProfile {
     /// Tells whether keys of `spec` are made for `usage`, and something can be done with them then.
     pub fn offers(&self, spec: KeySpec, usage: KeyUsage) -> bool {
-        let works = match usage {
-            KeyUsage::EncryptDecrypt if spec.is_key_pair() => {
-                self.decryptions.iter().any(|algorithm| spec.decryptions().contains(algorithm))
-            }
-            KeyUsage::EncryptDecrypt => true,
-            KeyUsage::SignVerify | KeyUsage::GenerateVerifyMac => {
-                self.signatures.iter().any(|algorithm| spec.signatures().contains(algorithm))
-            }
+        let opens = || {
+            !spec.is_key_pair()
+                || self.decryptions.iter().any(|algorithm| spec.decryptions().contains(algorithm))
         };
-        works && self.specs.contains(&spec) && spec.usages().contains(&usage)
+        let signs = || self.signatures.iter().any(|algorithm| spec.signatures().contains(algorithm));
+        let works = (!usage.encrypts() || opens()) && (!usage.signs() || signs());
+        works && self.specs.contains(&spec) && spec.allows(usage)
     }
 
     /// Tells whether material of `spec` comes into it wrapped by `algorithm`: a private key under AES alone, since modules differ in what of

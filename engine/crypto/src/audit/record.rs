@@ -54,6 +54,16 @@ pub(super) fn write_record(record: &AuditRecord<'_>, out: &mut Vec<u8>) {
         }
         out.push(b']');
     }
+    if !record.certificates.is_empty() {
+        out.extend_from_slice(b",\"certificates\":[");
+        for (i, id) in record.certificates.iter().enumerate() {
+            separate(out, i);
+            out.push(b'"');
+            out.extend_from_slice(&id.to_ascii());
+            out.push(b'"');
+        }
+        out.push(b']');
+    }
     if !record.providers.is_empty() {
         out.extend_from_slice(b",\"providers\":[");
         for (i, provider) in record.providers.iter().enumerate() {

@@ -32,6 +32,7 @@ fn record<'a>(ms: u64, outcome: Outcome, writes: &'a [RecordStamp]) -> AuditReco
         rule: "default".into(),
         keys: &[],
         secrets: &[],
+        certificates: &[],
         providers: &[],
         items: 1,
         failed: 0,

@@ -395,6 +395,7 @@ mod tests {
                     rule: text.into(),
                     keys: &[],
                     secrets: &[],
+                    certificates: &[],
                     providers: &[],
                     items: 1,
                     failed: 0,

@@ -175,7 +175,7 @@ impl ChainWriter {
 mod tests {
     use keymill_core::audit::{Alike, AuditRecord, KeyTouch, Outcome, RecordStamp, SecretTouch};
     use keymill_core::error::{ErrorKind, Limit};
-    use keymill_core::id::{CmkId, RequestId};
+    use keymill_core::id::{CertificateId, CmkId, RequestId};
     use keymill_core::key::{Fallback, ProtectionLevel};
     use keymill_core::{Sensitive, Timestamp};
     use serde_json::{Value, json};
@@ -205,6 +205,7 @@ mod tests {
             rule: "default".into(),
             keys: &[],
             secrets: &[],
+            certificates: &[],
             providers: &[],
             items: 256,
             failed: 1,
@@ -241,6 +242,7 @@ mod tests {
             outcome: Outcome::Failed(ErrorKind::LimitExceeded(Limit::BatchItems)),
             keys: &keys,
             secrets: &secrets,
+            certificates: &[CertificateId::from_bytes([1; 16]), CertificateId::from_bytes([0xfe; 16])],
             providers: &["hsm-1", "a\"b"],
             context: Some("00112233".into()),
             fallback: Some(Fallback::Saturated),

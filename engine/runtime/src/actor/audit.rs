@@ -152,10 +152,12 @@ impl AuditActor {
 
     fn of_timer(&self, record: TimerRecord) -> Box<ManagementRecord> {
         let TimerRecord { frontend, by, operation, rule, outcome, touch, writes } = record;
-        let (keys, secrets) = match touch {
-            TimerTouch::Key(key) => (vec![key], Vec::new()),
-            TimerTouch::Secret(secret) => (Vec::new(), vec![secret]),
-        };
+        let (mut keys, mut secrets, mut certificates) = (Vec::new(), Vec::new(), Vec::new());
+        match touch {
+            TimerTouch::Key(key) => keys.push(key),
+            TimerTouch::Secret(secret) => secrets.push(secret),
+            TimerTouch::Certificate(id) => certificates.push(id),
+        }
         Box::new(ManagementRecord {
             request: self.shared.request_ids.next(),
             principal: by.map(Arc::new),
@@ -166,6 +168,7 @@ impl AuditActor {
             rule,
             keys,
             secrets,
+            certificates,
             approved_by: None,
             served: Served::default(),
             micros: 0,

@@ -1,5 +1,6 @@
 //! The actors, one a file, and the addresses by which the gate reaches them. An actor awaits only those below it.
 
+pub mod acme;
 pub mod keyring;
 pub mod policy;
 
@@ -18,11 +19,13 @@ use std::sync::Arc;
 
 use actix::{Addr, Handler, Message};
 use keymill_core::access::Caller;
+use keymill_core::acme::{Outcome, Problem, ProblemKind};
 use keymill_core::audit::{KeyTouch, RecordStamp};
 use keymill_core::error::{Error, ErrorKind, Result};
 
 pub use software::{ArbiterHandle, SoftwareActor};
 
+use acme::AcmeActor;
 pub(crate) use audit::AuditActor;
 pub(crate) use custody::{CustodyActor, CustodyJob, Made, Wanted};
 use keyring::KeyringActor;
@@ -53,6 +56,7 @@ pub struct Changed<T> {
 pub(crate) struct Actors {
     pub(crate) keyring: Addr<KeyringActor>,
     pub(crate) policy: Addr<PolicyActor>,
+    pub(crate) acme: Addr<AcmeActor>,
     /// In the order of the pool's tokens.
     pub(crate) tokens: Vec<Addr<TokenActor>>,
     pub(crate) lane: Arc<Lane<Caller, CustodyJob>>,
@@ -82,6 +86,23 @@ impl Actors {
         PolicyActor: Handler<M>,
     {
         ask(&self.policy, message).await
+    }
+}
+
+impl Actors {
+    pub(crate) async fn acme<M, T>(&self, message: M) -> Outcome<T>
+    where
+        M: Message<Result = Outcome<T>> + Send + 'static,
+        T: Send + 'static,
+        AcmeActor: Handler<M>,
+    {
+        self.acme.send(message).await.unwrap_or_else(|error| {
+            let (kind, why) = match error {
+                actix::MailboxError::Closed => (ProblemKind::ServerInternal, "the engine is shutting down"),
+                actix::MailboxError::Timeout => (ProblemKind::RateLimited, "too many changes wait already"),
+            };
+            Err(Problem::new(kind, why))
+        })
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use keymill_core::audit::{AuditRecord, KeyTouch, Outcome, RecordStamp, SecretTouch};
 use keymill_core::error::Result;
+use keymill_core::id::CertificateId;
 use keymill_core::id::{AccessKeyId, RequestId};
 use keymill_core::time::Timestamp;
 use keymill_crypto::audit::{ChainReport, Note};
@@ -35,6 +36,8 @@ pub struct ManagementRecord {
     pub keys: Vec<KeyTouch>,
     /// The secrets that it was about.
     pub secrets: Vec<SecretTouch>,
+    /// The certificates that it was about.
+    pub certificates: Vec<CertificateId>,
     /// The second caller who approved it, where the installation has it wait for one.
     pub approved_by: Option<Arc<str>>,
     /// Who made what it keeps.
@@ -78,6 +81,8 @@ pub(crate) struct TimerRecord {
 pub(crate) enum TimerTouch {
     Key(KeyTouch),
     Secret(SecretTouch),
+    /// For what an authority does by the clock.
+    Certificate(CertificateId),
 }
 
 /// A chain whose time is over, as the note of it has it.
@@ -110,6 +115,7 @@ impl ManagementChain {
                 rule: record.rule.clone(),
                 keys: &record.keys,
                 secrets: &record.secrets,
+                certificates: &record.certificates,
                 providers: &providers,
                 items: 0,
                 failed: 0,

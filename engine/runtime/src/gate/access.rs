@@ -7,6 +7,7 @@ use keymill_core::access::{
     Aap, AccessChange, ClientKey, ClientKeyAlgorithm, ClientKeyOrigin, KnownBy, NamedResource, NetworkRule,
     PermissionPolicy, Resource, ResourcePattern, SHARED,
 };
+use keymill_core::certificate::{Serial, Validity};
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::{AapName, AccessKeyId, ClientKeyId, KeyRef, PolicyName, RequestId};
 use keymill_core::key::{Fallback, KeySpec, KeyUsage, ProtectionLevel};
@@ -14,7 +15,8 @@ use keymill_core::limit;
 use keymill_core::operation::*;
 use keymill_core::seam::provider::{KeyMaterial, PublicKey};
 use keymill_core::time::Timestamp;
-use keymill_crypto::{client_key, random};
+use keymill_crypto::random;
+use keymill_x509::client_key;
 
 use super::manage::{Done, done};
 use super::parameters::describe;
@@ -93,6 +95,7 @@ impl Gate {
             }
             Request::RegisterClientKey(r) => self.plan_registration(r, now)?,
             Request::RegisterClientCertificate(r) => plan_certificate(r, now)?,
+            Request::CreateAcmeBinding(r) => self.plan_binding(r, now)?,
             Request::DeleteClientKey(r) => {
                 let answer = |request_id| Reply::DeleteClientKey(DeleteClientKeyReply { request_id });
                 (AccessChange::DeleteClientKey(r.client_key_id), Box::new(answer))
@@ -220,6 +223,35 @@ impl Gate {
         Ok((AccessChange::AddClientKey(key), Box::new(answer)))
     }
 
+    /// Makes a client key by which accounts of ACME are bound.
+    fn plan_binding(&self, r: CreateAcmeBindingRequest, now: Timestamp) -> Result<(AccessChange, Answer)> {
+        let (not_before, not_after) = span(r.not_before, r.not_after, now)?;
+        let id = ClientKeyId::from_random(random::array()?);
+        let hmac_key = Password::new(self.0.shared.login_tokens.binding_text(&id));
+        let key = ClientKey {
+            id: id.clone(),
+            aap: r.aap_name,
+            algorithm: ClientKeyAlgorithm::Acme,
+            origin: ClientKeyOrigin::Kms,
+            public_key: Vec::new(),
+            shown: String::new(),
+            certificate: None,
+            not_before,
+            not_after,
+            created_at: now,
+        };
+        let answer = move |request_id| {
+            Reply::CreateAcmeBinding(CreateAcmeBindingReply {
+                client_key_id: id,
+                hmac_key,
+                not_before,
+                not_after,
+                request_id,
+            })
+        };
+        Ok((AccessChange::AddClientKey(key), Box::new(answer)))
+    }
+
     /// Makes a client key: its private half goes to the caller, its public half stays.
     pub(super) async fn make_client_key(
         &self,
@@ -243,11 +275,12 @@ impl Gate {
         let id = ClientKeyId::from_random(random::array()?);
         let named = id.clone();
         // The password takes its time to become a key.
+        let serial = Serial::from_random(random::array()?);
+        let validity = Validity { not_before: span.0, not_after: span.1 };
         let packaged = tokio::task::spawn_blocking(move || {
-            client_key::package(&material, &named, span, password.expose())
+            client_key::package(&material, &named, validity, serial, password.expose())
         });
-        let packaged = packaged.await.map_err(|_| Error::internal("the packaging was cut off"))?;
-        let packaged = packaged.map_err(Error::internal)?;
+        let packaged = packaged.await.map_err(|_| Error::internal("the packaging was cut off"))??;
         let algorithm = ClientKeyAlgorithm::Rsa2048;
         let key = ClientKey {
             id: id.clone(),

@@ -78,6 +78,10 @@ impl Gate {
             Request::BatchGetSecretValue(r) => self.admit_secrets(job, r.secrets_list)?,
             Request::ExportSecrets(r) => self.admit_secrets(job, r.secrets_list)?,
             Request::GetRandomPassword(r) => self.admit_password(job, &r)?,
+            Request::CertificatePrivateKeySign(_)
+            | Request::CertificatePublicKeyVerify(_)
+            | Request::CertificatePublicKeyEncrypt(_)
+            | Request::CertificatePrivateKeyDecrypt(_) => self.admit_certificate(job, request, frame)?,
             Request::BatchEncrypt(r) => {
                 check_count(r.items.len())?;
                 let contexts = choose(job, r.encryption_context, r.encryption_contexts, r.items.len(), "")?;
@@ -231,8 +235,8 @@ impl Gate {
             }
             Request::BatchSign(r) => {
                 let what = Compute::Sign(r.algorithm, r.message_type);
-                let of =
-                    self.computed_with(job, &r.key_id, Some(&r.key_version_id), Operation::BatchSign, what)?;
+                let named = (r.key_id, r.key_version_id);
+                let of = self.named_key(job, named, r.certificate_id, Operation::BatchSign, what)?;
                 self.batch_computation(job, of, what, &r.messages, None, frame)?;
             }
             Request::AsymmetricVerify(r) => {
@@ -245,8 +249,8 @@ impl Gate {
             }
             Request::BatchVerify(r) => {
                 let what = Compute::Verify(r.algorithm, r.message_type);
-                let version = Some(&r.key_version_id);
-                let of = self.computed_with(job, &r.key_id, version, Operation::BatchVerify, what)?;
+                let named = (r.key_id, r.key_version_id);
+                let of = self.named_key(job, named, r.certificate_id, Operation::BatchVerify, what)?;
                 let claims = paired(&r.messages, &r.signatures, "Signatures")?;
                 self.batch_computation(job, of, what, &r.messages, Some(claims), frame)?;
             }

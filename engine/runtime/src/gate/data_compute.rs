@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::{KeyRef, KeyVersionId};
-use keymill_core::key::{KeySpec, KeyUsage};
+use keymill_core::key::{Cmk, KeySpec, KeyUsage};
 use keymill_core::limit;
 use keymill_core::operation::{Bin, MessageType, Operation};
 
@@ -27,30 +27,7 @@ impl Gate {
     ) -> Result<(Arc<CmkEntry>, Arc<VersionEntry>)> {
         let entry = self.find_key(job, key, right)?;
         self.0.shared.check_usable(&entry.cmk)?;
-        let invalid = |why: String| Err(Error::new(ErrorKind::InvalidParameter, why));
-        let (usage, algorithm, has_it) = match what {
-            Compute::Sign(algorithm, _) | Compute::Verify(algorithm, _) => {
-                let has_it = entry.cmk.spec.signatures().contains(&algorithm);
-                (KeyUsage::SignVerify, algorithm.name(), has_it)
-            }
-            Compute::Mac(algorithm) | Compute::VerifyMac(algorithm) => {
-                let has_it = entry.cmk.spec.signatures().contains(&algorithm);
-                (KeyUsage::GenerateVerifyMac, algorithm.name(), has_it)
-            }
-            Compute::Encrypt(algorithm) | Compute::Decrypt(algorithm) => {
-                let has_it = entry.cmk.spec.decryptions().contains(&algorithm);
-                (KeyUsage::EncryptDecrypt, algorithm.name(), has_it)
-            }
-        };
-        if entry.cmk.usage != usage {
-            return invalid(format!("the key is for KeyUsage {}", entry.cmk.usage.name()));
-        }
-        if !has_it {
-            return invalid(format!(
-                "a key of KeySpec {} has no Algorithm {algorithm}",
-                entry.cmk.spec.name()
-            ));
-        }
+        check_does(&entry.cmk, what)?;
         let version = match version {
             Some(id) => entry.versions.iter().find(|version| version.id == *id),
             None => Some(entry.primary()),
@@ -78,6 +55,37 @@ impl Gate {
         job.task = computation(of, what, items, claims, frame, limit::BATCH_ITEM_BYTES);
         Ok(())
     }
+}
+
+/// Checks that a key is for that, and has the algorithm.
+pub(super) fn check_does(cmk: &Cmk, what: Compute) -> Result<()> {
+    let invalid = |why: String| Err(Error::new(ErrorKind::InvalidParameter, why));
+    let (usage, algorithm, has_it) = match what {
+        Compute::Sign(algorithm, _) | Compute::Verify(algorithm, _) => {
+            let has_it = cmk.spec.signatures().contains(&algorithm);
+            (KeyUsage::SignVerify, algorithm.name(), has_it)
+        }
+        Compute::Mac(algorithm) | Compute::VerifyMac(algorithm) => {
+            let has_it = cmk.spec.signatures().contains(&algorithm);
+            (KeyUsage::GenerateVerifyMac, algorithm.name(), has_it)
+        }
+        Compute::Encrypt(algorithm) | Compute::Decrypt(algorithm) => {
+            let has_it = cmk.spec.decryptions().contains(&algorithm);
+            (KeyUsage::EncryptDecrypt, algorithm.name(), has_it)
+        }
+    };
+    let does = match usage {
+        KeyUsage::SignVerify => matches!(cmk.usage, KeyUsage::SignVerify | KeyUsage::SignDecrypt),
+        KeyUsage::EncryptDecrypt => cmk.usage.encrypts(),
+        _ => cmk.usage == usage,
+    };
+    if !does {
+        return invalid(format!("the key is for KeyUsage {}", cmk.usage.name()));
+    }
+    if !has_it {
+        return invalid(format!("a key of KeySpec {} has no Algorithm {algorithm}", cmk.spec.name()));
+    }
+    Ok(())
 }
 
 pub(super) fn computation(

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use keymill_core::access::{KeyPolicy, PolicyTarget, Principal, Question, Resource, decide, explain};
 use keymill_core::error::{Error, ErrorKind, Result};
-use keymill_core::id::{AccessKeyId, SecretRef};
+use keymill_core::id::{AccessKeyId, CertificateRef, SecretRef};
 use keymill_core::operation::*;
 
 use super::Gate;
@@ -33,7 +33,22 @@ impl Gate {
             }
             _ => return Err(invalid("one of AccessKeyId and ClientKeyId says who would ask")),
         };
+        if r.certificate_id.is_some() && (r.key_id.is_some() || r.secret_name.is_some()) {
+            return Err(invalid("KeyId, SecretName and CertificateId exclude each other"));
+        }
         let resource = match (&r.key_id, &r.secret_name) {
+            (None, None) if r.certificate_id.is_some() => {
+                if !operation.is_right_to_a_certificate() {
+                    let why = format!(
+                        "{} is not decided on a certificate: leave CertificateId out",
+                        operation.name()
+                    );
+                    return Err(Error::new(ErrorKind::InvalidParameter, why));
+                }
+                let named = r.certificate_id.unwrap_or(CertificateRef::Unknown);
+                let entry = self.find_certificate(job, named, Operation::DescribeCertificate)?;
+                Resource::Certificate(entry.certificate.id)
+            }
             (Some(_), Some(_)) => return Err(invalid("KeyId and SecretName exclude each other")),
             (None, Some(SecretRef(name)))
                 if operation.is_right_to_a_secret() || operation == Operation::CreateSecret =>
@@ -103,6 +118,7 @@ fn about(operation: Operation) -> Resource<'static> {
         | CreateClientKey
         | RegisterClientKey
         | RegisterClientCertificate
+        | CreateAcmeBinding
         | GetClientKey
         | ListClientKeys
         | DeleteClientKey
@@ -133,6 +149,29 @@ fn about(operation: Operation) -> Resource<'static> {
         | UpdateSecretRotationPolicy
         | GetSecretPolicy
         | SetSecretPolicy => Resource::Secrets,
+        CreateCertificate
+        | UploadCertificate
+        | ImportCertificate
+        | GetCertificate
+        | DescribeCertificate
+        | ListCertificates
+        | UpdateCertificateStatus
+        | DeleteCertificate
+        | ExportCertificate
+        | CertificatePrivateKeySign
+        | CertificatePublicKeyVerify
+        | CertificatePublicKeyEncrypt
+        | CertificatePrivateKeyDecrypt
+        | CreateCertificateAuthority
+        | ActivateCertificateAuthority
+        | DescribeCertificateAuthority
+        | ListCertificateAuthorities
+        | UpdateCertificateAuthority
+        | DeleteCertificateAuthority
+        | IssueCertificate
+        | BatchIssueCertificate
+        | RenewCertificate
+        | RevokeCertificate => Resource::Certificates,
         DescribeLimits
         | DescribeRegions
         | DescribeService

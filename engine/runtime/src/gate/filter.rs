@@ -1,5 +1,6 @@
 //! Filters of `ListKeys` and `ListSecrets`: one key of them is asked for by any of its values, and all keys of them together.
 
+use keymill_core::certificate::{AltName, ManagedCertificate, Serial};
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::{AliasName, CmkId};
 use keymill_core::key::{Cmk, ProtectionLevel};
@@ -69,6 +70,75 @@ pub(super) fn asks_for_secret(filters: &[KeyFilter], secret: &Secret) -> bool {
         "SecretType" => secret.secret_type.name() == value,
         "Creator" => secret.creator.as_str() == value,
         // None is of an instance.
+        _ => false,
+    };
+    asks(filters, has)
+}
+
+/// Checks filters of `ListCertificates`.
+///
+/// # Errors
+/// As of [`check`].
+pub(super) fn check_of_certificates(filters: &[KeyFilter]) -> Result<()> {
+    const KEYS: [&str; 13] = [
+        "Status",
+        "KeySpec",
+        "Origin",
+        "Subject",
+        "Issuer",
+        "Name",
+        "Serial",
+        "TagKey",
+        "TagValue",
+        "Creator",
+        "AuthorityName",
+        "Profile",
+        "AccessPoint",
+    ];
+    let invalid = |why: &'static str| Err(Error::new(ErrorKind::InvalidParameter, why));
+    if filters.len() > MAX || filters.iter().any(|filter| filter.values.len() > MAX) {
+        return invalid("Filters has up to 10 entries of up to 10 Values");
+    }
+    match filters.iter().all(|filter| KEYS.contains(&&*filter.key)) {
+        true => Ok(()),
+        false => invalid(
+            "the Key of a filter is Status, KeySpec, Origin, Subject, Issuer, Name, Serial, TagKey, TagValue, Creator, AuthorityName, Profile or AccessPoint",
+        ),
+    }
+}
+
+/// Tells whether a certificate is asked for.
+pub(super) fn asks_for_certificate(filters: &[KeyFilter], certificate: &ManagedCertificate) -> bool {
+    let (facts, issuance) = (certificate.facts.as_ref(), certificate.issuance.as_deref());
+    let names = facts.map_or(&certificate.alt_names, |facts| &facts.alt_names);
+    let has = |key: &str, value: &str| match key {
+        "Status" => certificate.status.name() == value,
+        "KeySpec" => certificate.spec.is_some_and(|spec| spec.name() == value),
+        "Origin" => certificate.origin.name() == value,
+        "Subject" => certificate.subject.contains(value),
+        "Issuer" => facts.is_some_and(|facts| facts.issuer.contains(value)),
+        "Name" => value.parse::<AltName>().is_ok_and(|name| names.contains(&name)),
+        "Serial" => {
+            facts.is_some_and(|facts| facts.serial.eq_ignore_ascii_case(value))
+                || issuance.is_some_and(|issuance| {
+                    // One that it was renewed from, too.
+                    value
+                        .parse()
+                        .is_ok_and(|serial: Serial| issuance.serials.iter().any(|own| own.serial == serial))
+                })
+        }
+        "AuthorityName" => issuance.is_some_and(|issuance| issuance.authority.as_str() == value),
+        "Profile" => {
+            let profile = issuance.and_then(|issuance| issuance.profile.as_ref());
+            profile.is_some_and(|profile| profile.as_str() == value)
+        }
+        "AccessPoint" => {
+            let access_point = issuance.and_then(|issuance| issuance.access_point.as_ref());
+            access_point.is_some_and(|access_point| access_point.as_str() == value)
+        }
+        "TagKey" => certificate.tags.contains_key(value),
+        "TagValue" => certificate.tags.values().any(|of_tag| of_tag == value),
+        "Creator" => certificate.creator.as_str() == value,
         _ => false,
     };
     asks(filters, has)

@@ -8,6 +8,7 @@ use actix::{Addr, Handler, Message};
 use keymill_core::access::AccessChange;
 use keymill_core::audit::{KeyTouch, Outcome, RecordStamp, SecretTouch};
 use keymill_core::error::{Error, ErrorKind, Result};
+use keymill_core::id::CertificateId;
 use keymill_core::key::{
     Cmk, Fallback, KeyChange, KeySpec, KeyUsage, ProtectionLevel, Tags, WrappingAlgorithm,
 };
@@ -20,13 +21,14 @@ use super::read::{used, version_row};
 use super::{Call, Gate};
 use crate::actor::keyring::{
     BeginImport, Begun, ChangeDescription, ChangeSecret, ChangeState, CheckNonce, CreateCmk,
-    DeleteAlias as RemoveAlias, DeleteMaterial, EndSecret, FinishImport, KeepKeys, Material, PutAlias,
-    PutParameters, RemoveDataKey, Rotate,
+    DeleteAlias as RemoveAlias, DeleteMaterial, EndCertificate, EndSecret, FinishImport, KeepKeys, Material,
+    PutAlias, PutParameters, RemoveDataKey, Rotate,
 };
 use crate::actor::policy::{AddAccessKey, ChangeAccess, ChangeAccessKey, RemoveAccessKey, fresh_access_key};
 use crate::actor::{Changed, CustodyJob, Drain, Enable, Made, Owners, TokenActor, Wanted, Wrapped};
 use crate::audit::{AuditMessage, ManagementRecord};
 use crate::nonces::Claim;
+use crate::records::certificate_at;
 use crate::work::{Job, Served};
 
 /// A management operation that was authorised and is yet to be done.
@@ -38,6 +40,8 @@ pub struct Managed {
     plan: Plan,
     /// The secret that it is about, where it is about one.
     secret: Option<SecretTouch>,
+    /// The certificate that it is about, where it is about one that was there.
+    certificate: Option<CertificateId>,
     /// The second caller who approved it.
     approved_by: Option<Arc<str>>,
     /// What the frontend gave with the request.
@@ -58,6 +62,7 @@ impl Managed {
             ticket: job.ticket,
             sheet: job.sheet,
             secret: job.secret.map(|named| named.touch),
+            certificate: job.certificate,
             approved_by: job.approved_by,
             plan,
         }
@@ -98,7 +103,7 @@ impl Gate {
     }
 
     async fn manage_to_the_end(&self, managed: Managed) -> Result<Reply<'static>> {
-        let Managed { call, operation, rule, plan, deadline, secret, approved_by, .. } = managed;
+        let Managed { call, operation, rule, plan, deadline, secret, certificate, approved_by, .. } = managed;
         let waits = match &plan {
             Plan::AskApproval(approval) => Some(approval.id.clone()),
             _ => None,
@@ -129,6 +134,7 @@ impl Gate {
             rule,
             keys,
             secrets: secret.into_iter().collect(),
+            certificates: certificates(certificate, &writes),
             approved_by,
             served: Served::of_bits(served.into_inner()),
             micros: received.elapsed().as_micros() as u64,
@@ -382,6 +388,17 @@ impl Gate {
                 let reply = DeleteSecretReply { secret_name: name, planned_delete_time, request_id };
                 Ok(done(Reply::DeleteSecret(reply), changed))
             }
+            Plan::Authority(plan) => self.carry_out_authority(call, actors, *plan, deadline).await,
+            Plan::MakeCertificate(wanted) => self.make_certificate(call, actors, *wanted, deadline).await,
+            Plan::ImportCertificate(wanted) => self.import_certificate(call, actors, *wanted).await,
+            Plan::ChangeCertificate { id, change, reply } => {
+                self.change_certificate(call, actors, (id, *change, reply)).await
+            }
+            Plan::EndCertificate { id } => {
+                let changed = actors.keyring(EndCertificate(id)).await?;
+                Ok(done(Reply::DeleteCertificate(DeleteCertificateReply { request_id }), changed))
+            }
+            Plan::ExportCertificate { id, password } => self.export_certificate(call, (id, password)).await,
             Plan::MakeDataKey(wanted) => self.make_data_key(call, actors, wanted, deadline).await,
             Plan::RemoveDataKey { name } => {
                 let changed = actors.keyring(RemoveDataKey { name }).await?;
@@ -547,6 +564,15 @@ where
 {
     let gone = |_| Error::new(ErrorKind::Unavailable, "the engine is shutting down");
     token.send(message).await.map_err(gone)
+}
+
+/// Returns the certificates that a request was about: the one that it named, and those that it made.
+fn certificates(named: Option<CertificateId>, writes: &[RecordStamp]) -> Vec<CertificateId> {
+    let mut all: Vec<_> = named.into_iter().collect();
+    all.extend(writes.iter().filter_map(|stamp| certificate_at(&stamp.path)));
+    all.sort_unstable();
+    all.dedup();
+    all
 }
 
 pub(super) fn done<T>(reply: Reply<'static>, changed: Changed<T>) -> Done {

@@ -2,7 +2,12 @@
 //! the audit does not have.
 
 mod access;
+mod acme;
 mod approval;
+mod authority;
+mod certificate;
+mod certificate_make;
+mod certificate_use;
 mod data;
 mod data_compute;
 mod explain;
@@ -46,6 +51,9 @@ use crate::nonces::SignedNonce;
 use crate::shared::Shared;
 use crate::work::{Cancel, Contexts, Desk, DeskKind, Finished, Job, ReplyTo, Sheet, Task};
 
+pub use acme::{AccountChange, Revoker};
+pub use authority::OfListener;
+pub use authority::Published;
 pub use manage::Managed;
 
 /// What a frontend knows of a request beside its parameters.
@@ -240,6 +248,10 @@ impl Gate {
         let may = |right: &Operation| decide(*right).allowed;
         let entry = rights.iter().any(may).then(|| shared.keyring.cmk(&id)).flatten()?;
         let cmk = &entry.cmk;
+        // The key of a certificate is no key of its own.
+        if cmk.certificate.is_some() {
+            return None;
+        }
         Some(KeySketch { spec: cmk.spec, usage: cmk.usage, first_version: cmk.versions.first()?.id })
     }
 
@@ -393,6 +405,8 @@ impl Gate {
             keys: shared.keyring.len(),
             quarantined: shared.quarantined,
             failing_rotations: shared.keyring.secrets.failing(),
+            certificates: self.sample_of_certificates(),
+            acme: shared.acme.len(),
             waiting: self.waiting(),
             kept_out: shared.logins.kept_out(self.steady_ms()),
             subkeys: shared.subkeys.len(),
@@ -499,7 +513,9 @@ impl Gate {
                 return Err(not_found());
             }
         }
-        keyring.cmk(&id).ok_or_else(|| match keyring.quarantined(&id) {
+        // What the key of a certificate does, it does by that alone.
+        let entry = keyring.cmk(&id).filter(|entry| entry.cmk.certificate.is_none());
+        entry.ok_or_else(|| match keyring.quarantined(&id) {
             Some(why) => Error::new(ErrorKind::Quarantined, why),
             None => not_found(),
         })

@@ -142,16 +142,12 @@ pub(super) fn wrapped(material: Bin<'_>) -> Result<Vec<u8>> {
     }
 }
 
-/// Finds the one key that is tagged, where no secret is.
-pub(super) fn tagged(key: Option<KeyRef>, certificate: Option<&String>) -> Result<KeyRef> {
-    match (key, certificate.is_some()) {
-        (Some(key), false) => Ok(key),
-        (None, true) => Err(Error::new(ErrorKind::Unsupported, "this server has no certificates yet")),
-        (None, false) => {
-            Err(Error::new(ErrorKind::MissingParameter, "KeyId or SecretName: the parameter is missing"))
-        }
-        (Some(_), true) => Err(one_is_tagged()),
-    }
+/// Finds the one key that is tagged, where neither a secret nor a certificate is.
+pub(super) fn tagged(key: Option<KeyRef>) -> Result<KeyRef> {
+    key.ok_or_else(|| {
+        let why = "KeyId, SecretName or CertificateId: the parameter is missing";
+        Error::new(ErrorKind::MissingParameter, why)
+    })
 }
 
 /// The error of a request that names more than one resource where it may name one.

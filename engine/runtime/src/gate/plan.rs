@@ -3,7 +3,8 @@
 use keymill_core::access::{AccessChange, Approval, Grant, KeyPolicy, Resource};
 use keymill_core::error::{Error, ErrorKind, Limit, Result};
 use keymill_core::id::{
-    AccessKeyId, AliasName, ApprovalId, CmkId, DataKeyName, KeyRef, RequestId, SecretName, SecretVersionId,
+    AccessKeyId, AliasName, ApprovalId, CertificateId, CmkId, DataKeyName, KeyRef, RequestId, SecretName,
+    SecretVersionId,
 };
 use keymill_core::key::{
     BulkMode, Fallback, KeyChange, KeySpec, KeyUsage, Origin, ProtectionLevel, RotationInterval, Tags,
@@ -16,6 +17,9 @@ use keymill_core::time::Timestamp;
 
 use super::Gate;
 use super::access::WantedClientKey;
+use super::authority::AuthorityPlan;
+use super::certificate::CertificateReply;
+use super::certificate_make::{WantedCertificate, WantedImport};
 use super::managed_data_key::WantedDataKey;
 use super::parameters::{
     bounded, check_external, check_modes, check_wrapping, describe, expiry, is_symmetric, keys_only, name,
@@ -25,7 +29,7 @@ use super::read::id_only;
 use super::secret_change::SecretReply;
 use super::secret_put::WantedSecret;
 use crate::actor::Wanted;
-use crate::actor::keyring::{Keeping, SecretChange, data_key_exists};
+use crate::actor::keyring::{CertificateChange, Keeping, SecretChange, data_key_exists};
 use crate::work::Job;
 
 /// What is to be done.
@@ -108,6 +112,22 @@ pub(super) enum Plan {
     RotateSecret {
         name: SecretName,
         version: SecretVersionId,
+    },
+    Authority(Box<AuthorityPlan>),
+    MakeCertificate(Box<WantedCertificate>),
+    ImportCertificate(Box<WantedImport>),
+    ChangeCertificate {
+        id: CertificateId,
+        change: Box<CertificateChange>,
+        /// Made once it is done.
+        reply: CertificateReply,
+    },
+    EndCertificate {
+        id: CertificateId,
+    },
+    ExportCertificate {
+        id: CertificateId,
+        password: Password,
     },
     MakeDataKey(WantedDataKey),
     RemoveDataKey {
@@ -310,18 +330,20 @@ impl Gate {
                 Ok(Plan::Keep { ids: vec![id], change: Keeping::Policy(policy), reply })
             }
             Request::TagResource(r) if r.secret_name.is_some() => self.plan_secret_tags(job, r),
+            Request::TagResource(r) if r.certificate_id.is_some() => self.plan_certificate_tags(job, r),
             Request::UntagResource(r) if r.secret_name.is_some() => self.plan_secret_untagging(job, r),
+            Request::UntagResource(r) if r.certificate_id.is_some() => {
+                self.plan_certificate_untagging(job, r)
+            }
             Request::TagResource(r) => {
-                let key = tagged(r.key_id, r.certificate_id.as_ref())?;
-                let ids = self.tagged_keys(job, &[key], Operation::TagResource)?;
+                let ids = self.tagged_keys(job, &[tagged(r.key_id)?], Operation::TagResource)?;
                 some(r.tags.len(), limit::TAGS, "Tags")?;
                 let pairs = r.tags.into_iter().map(|tag| (tag.tag_key, tag.tag_value)).collect();
                 let reply = |request_id| Reply::TagResource(TagResourceReply { request_id });
                 Ok(Plan::Keep { ids, change: Keeping::Tag(tags(pairs)?), reply })
             }
             Request::UntagResource(r) => {
-                let key = tagged(r.key_id, r.certificate_id.as_ref())?;
-                let ids = self.tagged_keys(job, &[key], Operation::UntagResource)?;
+                let ids = self.tagged_keys(job, &[tagged(r.key_id)?], Operation::UntagResource)?;
                 some(r.tag_keys.len(), limit::TAGS, "TagKeys")?;
                 let reply = |request_id| Reply::UntagResource(UntagResourceReply { request_id });
                 Ok(Plan::Keep { ids, change: Keeping::Untag(r.tag_keys), reply })
@@ -397,6 +419,20 @@ impl Gate {
             Request::ResealSecret(r) => self.plan_reseal(job, r),
             Request::RotateSecret(r) => self.plan_rotation(job, r),
             Request::UpdateSecretRotationPolicy(r) => self.plan_rotation_policy(job, r),
+            request @ (Request::CreateCertificateAuthority(_)
+            | Request::ActivateCertificateAuthority(_)
+            | Request::UpdateCertificateAuthority(_)
+            | Request::DeleteCertificateAuthority(_)
+            | Request::IssueCertificate(_)
+            | Request::BatchIssueCertificate(_)
+            | Request::RenewCertificate(_)
+            | Request::RevokeCertificate(_)) => self.plan_authority(job, request),
+            Request::CreateCertificate(r) => self.plan_new_certificate(job, r),
+            Request::UploadCertificate(r) => self.plan_upload(job, &r),
+            Request::ImportCertificate(r) => self.plan_certificate_import(job, r),
+            Request::UpdateCertificateStatus(r) => self.plan_certificate_status(job, &r),
+            Request::DeleteCertificate(r) => self.plan_certificate_end(job, &r),
+            Request::ExportCertificate(r) => self.plan_certificate_export(job, r),
             Request::CreateAccessKey(r) => {
                 self.require(job, Operation::CreateAccessKey, Resource::AccessKeys)?;
                 self.check_grants(job, &r.grants)?;

@@ -177,10 +177,21 @@ impl Gate {
                 let records = self.0.shared.config.max_records;
                 Ok(Reply::DescribeLimits(DescribeLimitsReply::gather(request_id, frame, in_flight, records)))
             }
+            Request::DescribeCertificateAuthority(r) => self.describe_authority(job, &r),
+            Request::ListCertificateAuthorities(r) => self.list_authorities(job, &r),
+            Request::GetCertificate(r) => self.certificate(job, &r),
+            Request::DescribeCertificate(r) => self.describe_certificate(job, &r),
+            Request::ListCertificates(r) => self.list_certificates(job, r),
             Request::ListResourceTags(r) => {
-                let entry = self.find_key(job, id_only(&r.key_id)?, Operation::ListResourceTags)?;
+                let key = match (r.key_id, r.certificate_id) {
+                    (None, Some(certificate)) => return self.certificate_tags(job, certificate),
+                    (Some(_), Some(_)) => return Err(super::parameters::one_is_tagged()),
+                    (key, None) => super::parameters::tagged(key)?,
+                };
+                let entry = self.find_key(job, id_only(&key)?, Operation::ListResourceTags)?;
                 let row = |(tag_key, tag_value): (&String, &String)| KeyTagRow {
-                    key_id: entry.cmk.id,
+                    key_id: Some(entry.cmk.id),
+                    certificate_id: None,
                     tag_key: tag_key.clone(),
                     tag_value: tag_value.clone(),
                 };

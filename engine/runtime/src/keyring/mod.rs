@@ -25,6 +25,7 @@ use parking_lot::{Mutex, RwLock};
 pub use entry::{CmkEntry, InUse, Stamp, VersionEntries, VersionEntry};
 pub use usage::{Invocations, Usage, Use, Uses};
 
+use crate::certificates::Certificates;
 use crate::order::Order;
 use crate::secrets::Secrets;
 
@@ -95,6 +96,8 @@ pub struct Keyring {
     data_keys: RwLock<HashMap<DataKeyName, Arc<DataKeyEntry>>>,
     /// Secrets, which the same actor owns.
     pub(crate) secrets: Secrets,
+    /// Certificates, which the same actor owns.
+    pub(crate) certificates: Certificates,
     /// Keys in the order of their creation, for lists.
     order: RwLock<Order>,
     /// The keys that have a policy of their own, for decisions.
@@ -114,6 +117,7 @@ impl Default for Keyring {
             aliases: RwLock::default(),
             data_keys: RwLock::default(),
             secrets: Secrets::default(),
+            certificates: Certificates::default(),
             policies: RwLock::default(),
             order: RwLock::default(),
             timed: RwLock::default(),
@@ -193,7 +197,9 @@ impl Keyring {
     }
 
     fn place(&self, id: &CmkId) -> Option<(Timestamp, CmkId)> {
-        self.cmk(id).map(|entry| (entry.cmk.created_at, *id))
+        // The keys of certificates are in no list.
+        let listed = self.cmk(id).filter(|entry| entry.cmk.certificate.is_none());
+        listed.map(|entry| (entry.cmk.created_at, *id))
     }
 
     /// Returns the keys that something happens to by the clock.
@@ -265,8 +271,12 @@ impl Keyring {
     /// Publishes a key, new or changed. Where it replaces an entry, what was made under that one is no longer released.
     pub(crate) fn publish(&self, entry: Arc<CmkEntry>) {
         let (id, created_at) = (entry.cmk.id, entry.cmk.created_at);
-        if self.put(entry.clone()).is_none() {
-            self.order.write().insert(created_at, id);
+        let is_new = self.put(entry.clone()).is_none();
+        match entry.cmk.certificate {
+            // Lists leave it out.
+            Some(_) => self.certificates.put_key(id),
+            None if is_new => self.order.write().insert(created_at, id),
+            None => {}
         }
         entry.begin();
     }
@@ -297,7 +307,10 @@ impl Keyring {
     /// Puts the keys that were added in order.
     pub(crate) fn order(&self) {
         let shards: Vec<_> = self.cmks.iter().map(|shard| shard.read()).collect();
-        let places = shards.iter().flat_map(|shard| shard.iter());
+        let all = || shards.iter().flat_map(|shard| shard.iter());
+        let of_certificates = all().filter(|by_id| by_id.0.cmk.certificate.is_some());
+        of_certificates.for_each(|by_id| self.certificates.put_key(by_id.0.cmk.id));
+        let places = all().filter(|by_id| by_id.0.cmk.certificate.is_none());
         let count = shards.iter().map(|shard| shard.len()).sum();
         *self.order.write() = Order::of(count, places.map(|by_id| (by_id.0.cmk.created_at, by_id.0.cmk.id)));
     }
@@ -330,6 +343,7 @@ impl Keyring {
         if let Some(ById(entry)) = removed {
             entry.end();
             self.order.write().remove(entry.cmk.created_at, id);
+            self.certificates.remove_key(id);
             self.timed.write().remove(id);
             self.policies.write().remove(id);
         }

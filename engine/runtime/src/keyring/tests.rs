@@ -32,6 +32,7 @@ fn cmk(n: u8) -> Cmk {
         deletion_protection: None,
         policy: None,
         tags: Tags::new(),
+        certificate: None,
         external: None,
         versions: KeyVersions::from([KeyVersion { number: 1, id, created_at: NOON }]),
     }

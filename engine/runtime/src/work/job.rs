@@ -10,7 +10,7 @@ use keymill_core::audit::{KeyTouch, SecretTouch};
 use keymill_core::blob::{self, Algorithm, HEADER_BYTES};
 use keymill_core::context::{EMPTY_CANONICAL, EncryptionContext};
 use keymill_core::error::{Error, ErrorKind};
-use keymill_core::id::{CmkId, DataKeyName, DataKeyVersionId, KeyVersionId};
+use keymill_core::id::{CertificateId, CmkId, DataKeyName, DataKeyVersionId, KeyVersionId};
 use keymill_core::key::{Fallback, KeySpec, ProtectionLevel, SignAlgorithm};
 use keymill_core::limit;
 use keymill_core::operation::{ItemError, Operation, Reply, SecretType};
@@ -64,6 +64,8 @@ pub struct Job {
     pub(crate) data_key: Option<Box<NamedDataKey>>,
     /// The secret that it is about, where it is about one.
     pub(crate) secret: Option<Box<NamedSecret>>,
+    /// The certificate that it is about, where it is about one.
+    pub(crate) certificate: Option<CertificateId>,
     /// The secrets that it reads, where it reads many.
     pub(crate) secrets: Option<Box<NamedSecrets>>,
     /// The data key pair whose private half is sealed, where one is.
@@ -158,6 +160,8 @@ pub enum Product {
         mac: Option<SignAlgorithm>,
         /// Of which kind the data key pair is, where one was made.
         pair: Option<KeySpec>,
+        /// The certificate whose key it is, where it is one's.
+        certificate: Option<CertificateId>,
         /// Items that failed.
         errors: Vec<ItemError>,
     },
@@ -377,6 +381,7 @@ impl Job {
             export: None,
             data_key: None,
             secret: None,
+            certificate: None,
             secrets: None,
             pair: None,
         }
@@ -495,6 +500,10 @@ impl Job {
                     | AsymmetricVerify
                     | AsymmetricEncrypt
                     | AsymmetricDecrypt
+                    | CertificatePrivateKeySign
+                    | CertificatePublicKeyVerify
+                    | CertificatePublicKeyEncrypt
+                    | CertificatePrivateKeyDecrypt
                     | GenerateMac
                     | VerifyMac
             )

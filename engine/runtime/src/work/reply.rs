@@ -5,7 +5,7 @@ use std::ops::Deref;
 
 use keymill_core::blob::{Algorithm, Blob};
 use keymill_core::error::Error;
-use keymill_core::id::{CmkId, KeyVersionId, SecretName};
+use keymill_core::id::{CertificateId, CmkId, KeyVersionId, SecretName};
 use keymill_core::key::{KeySpec, SignAlgorithm, data_key_version_name};
 use keymill_core::operation::*;
 
@@ -182,6 +182,34 @@ impl Finished {
                 key_version_id,
                 request_id,
             }),
+            Operation::CertificatePrivateKeySign => {
+                Reply::CertificatePrivateKeySign(CertificatePrivateKeySignReply {
+                    certificate_id: self.certificate(),
+                    signature_value: self.place(0),
+                    request_id,
+                })
+            }
+            Operation::CertificatePublicKeyVerify => {
+                Reply::CertificatePublicKeyVerify(CertificatePublicKeyVerifyReply {
+                    certificate_id: self.certificate(),
+                    signature_valid: self.is_true(0),
+                    request_id,
+                })
+            }
+            Operation::CertificatePublicKeyEncrypt => {
+                Reply::CertificatePublicKeyEncrypt(CertificatePublicKeyEncryptReply {
+                    certificate_id: self.certificate(),
+                    ciphertext_blob: self.place(0),
+                    request_id,
+                })
+            }
+            Operation::CertificatePrivateKeyDecrypt => {
+                Reply::CertificatePrivateKeyDecrypt(CertificatePrivateKeyDecryptReply {
+                    certificate_id: self.certificate(),
+                    plaintext: self.place(0),
+                    request_id,
+                })
+            }
             Operation::GenerateMac => {
                 let (mac, algorithm) = (self.place(0), self.mac());
                 Reply::GenerateMac(GenerateMacReply { mac, algorithm, key_id, request_id })
@@ -343,6 +371,14 @@ impl Finished {
         match &self.result {
             Ok(Product::Made { mac: Some(algorithm), .. }) => *algorithm,
             _ => unreachable!("a MAC has its algorithm"),
+        }
+    }
+
+    /// Returns the certificate whose key it was.
+    fn certificate(&self) -> CertificateId {
+        match &self.result {
+            Ok(Product::Made { certificate: Some(id), .. }) => *id,
+            _ => unreachable!("the key of a certificate names it"),
         }
     }
 

@@ -64,8 +64,10 @@ struct Named {
 
 #[derive(Args, Clone, Debug)]
 struct GrantArgs {
-    /// A role, on all resources or on those named: Root, KeyAdministrator, SecretAdministrator, PolicyAdministrator, Auditor,
-    /// CryptoServiceKeyUser, CryptoServiceSecretUser, or role/NAME of your own (`keymill role`); *, key/*, key/ID, alias/NAME (the key that it names now) or access-key/*
+    /// A role, on all resources or on those named: Root, KeyAdministrator, SecretAdministrator, CertificateAdministrator, PolicyAdministrator,
+    /// Auditor, CryptoServiceKeyUser, CryptoServiceSecretUser, CryptoServiceCertificateUser, CertificateRequester, or role/NAME of your own
+    /// (`keymill role`); *, key/*, key/ID, alias/NAME (the key that it names now), secret/*, secret/NAME, certificate/*, certificate/ID, authority/NAME,
+    /// aap/* or access-key/*
     #[arg(long, value_name = "ROLE[:RESOURCE,...]", required = true)]
     role: Vec<GrantSpec>,
     /// What is denied, in the same form, whatever else allows it
@@ -86,6 +88,9 @@ enum ResourceSpec {
     Alias(AliasName),
 }
 
+/// What a resource is, as grants and policies name it.
+pub(super) const RESOURCES: &str = "*, key/*, key/ID, alias/NAME, secret/*, secret/NAME, certificate/*, certificate/ID, authority/NAME, aap/* or access-key/*";
+
 impl FromStr for GrantSpec {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
@@ -102,10 +107,9 @@ impl FromStr for GrantSpec {
         })?;
         let resource = |text: &str| match text.parse::<AliasName>() {
             Ok(alias) => Ok(ResourceSpec::Alias(alias)),
-            Err(_) => text
-                .parse()
-                .map(ResourceSpec::Pattern)
-                .map_err(|_| "a resource is *, key/*, key/ID, alias/NAME or access-key/*".to_owned()),
+            Err(_) => {
+                text.parse().map(ResourceSpec::Pattern).map_err(|_| format!("a resource is {RESOURCES}"))
+            }
         };
         Ok(Self { role, resources: resources.split(',').map(resource).collect::<Result<_, _>>()? })
     }
@@ -251,8 +255,25 @@ mod tests {
         let alias = ResourceSpec::Alias("alias/people".parse().unwrap());
         assert_eq!(spec.resources, [alias, ResourceSpec::Pattern(ResourcePattern::AllKeys)]);
         assert!("RbacPermission/Template/CryptoServiceKeyUser".parse::<GrantSpec>().is_ok());
+        let spec: GrantSpec = "CertificateRequester:authority/issuing".parse().unwrap();
+        assert_eq!(spec.role, Role::CertificateRequester.into());
         let spec: GrantSpec = "role/ingest:key/*".parse().unwrap();
         assert_eq!(spec.role.to_string(), "role/ingest");
+    }
+
+    #[test]
+    fn the_help_names_every_role_that_there_is() {
+        let command = GrantArgs::augment_args(clap::Command::new("create"));
+        let help = command.get_arguments().find(|arg| arg.get_id() == "role").and_then(clap::Arg::get_help);
+        let help = help.unwrap().to_string();
+        let words: Vec<&str> = help.split([' ', ',', ':', ';']).collect();
+        for role in Role::ALL {
+            let name = role.name().rsplit('/').next().unwrap();
+            assert!(words.contains(&name), "{name}: {help}");
+        }
+        for resource in ["certificate/*", "certificate/ID", "authority/NAME"] {
+            assert!(words.contains(&resource), "{resource}: {help}");
+        }
     }
 
     #[test]

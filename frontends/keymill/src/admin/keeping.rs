@@ -126,8 +126,10 @@ pub(crate) fn run(api: &Api, command: KeepingCommand) -> Result<()> {
             api.done(&reply, format_args!("key {id} has none of these tags"))
         }
         KeepingCommand::Tags(named) => {
-            let key_id = KeyRef::Id(id(named)?);
-            let reply = ask!(api, ListResourceTags, ListResourceTagsRequest { key_id, timeout_ms });
+            let key_id = Some(KeyRef::Id(id(named)?));
+            let certificate_id = None;
+            let request = ListResourceTagsRequest { key_id, certificate_id, timeout_ms };
+            let reply = ask!(api, ListResourceTags, request);
             if api.json {
                 return output::json(&reply);
             }

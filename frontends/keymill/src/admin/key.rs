@@ -124,7 +124,7 @@ struct CreateArgs {
     tags: Vec<TagPair>,
 }
 
-fn parse_protection(text: &str) -> Result<ProtectionLevel, String> {
+pub(super) fn parse_protection(text: &str) -> Result<ProtectionLevel, String> {
     match text.to_ascii_lowercase().as_str() {
         "software" => Ok(ProtectionLevel::Software),
         "hsm" => Ok(ProtectionLevel::Hsm),
@@ -148,7 +148,7 @@ pub(crate) fn parse_bulk_mode(text: &str) -> Result<BulkMode, String> {
     }
 }
 
-fn parse_fallback(text: &str) -> Result<Fallback, String> {
+pub(super) fn parse_fallback(text: &str) -> Result<Fallback, String> {
     let all = [Fallback::Never, Fallback::Unavailable, Fallback::Saturated];
     all.into_iter()
         .find(|fallback| fallback.name() == text.to_ascii_lowercase())

@@ -5,6 +5,8 @@ pub(crate) mod aap;
 pub(crate) mod access_key;
 pub(crate) mod alias;
 pub(crate) mod approval;
+pub(crate) mod ca;
+pub(crate) mod cert;
 pub(crate) mod data_key;
 pub(crate) mod import;
 pub(crate) mod keeping;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use keymill_core::context::EncryptionContext;
-use keymill_core::id::{AccessKeyId, ClientKeyId, KeyRef, SecretRef};
+use keymill_core::id::{AccessKeyId, CertificateId, CertificateRef, ClientKeyId, KeyRef, SecretRef};
 use keymill_core::operation::{ExplainAccessReply, ExplainAccessRequest};
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +53,9 @@ struct ExplainArgs {
     /// The secret that it is about, by name or ARN, whether or not there is one
     #[arg(long, value_name = "NAME", conflicts_with = "key")]
     secret: Option<SecretRef>,
+    /// On this certificate
+    #[arg(long, value_name = "ID", value_parser = certificate, conflicts_with_all = ["key", "secret"])]
+    certificate: Option<CertificateId>,
     /// The access key that would ask
     #[arg(long, value_name = "ID", required_unless_present = "client_key", conflicts_with = "client_key")]
     access_key: Option<AccessKeyId>,
@@ -117,6 +120,11 @@ pub(crate) fn run(args: PolicyArgs) -> Result<()> {
     }
 }
 
+fn certificate(text: &str) -> std::result::Result<CertificateId, String> {
+    CertificateId::parse(text)
+        .ok_or_else(|| "the id of a certificate is like 0a1b2c3d-4e5f-4071-8293-a4b5c6d7e8f9".to_owned())
+}
+
 fn explain(api: &Api, args: ExplainArgs) -> Result<()> {
     let operation = args.operation.clone();
     let context = context::of_pairs(&args.context)?;
@@ -124,6 +132,7 @@ fn explain(api: &Api, args: ExplainArgs) -> Result<()> {
         operation: args.operation,
         key_id: args.key,
         secret_name: args.secret,
+        certificate_id: args.certificate.map(CertificateRef::Id),
         access_key_id: args.access_key,
         client_key_id: args.client_key,
         source: args.from.map(|address| address.to_string()),
@@ -160,6 +169,7 @@ fn test(api: &Api, expectations: Expectations) -> Result<()> {
             operation: row.operation.clone(),
             key_id: Some(key.clone()),
             secret_name: None,
+            certificate_id: None,
             access_key_id: row.access_key_id,
             client_key_id: row.client_key_id,
             source: row.source,

@@ -33,6 +33,8 @@ pub(super) struct Line<'a> {
     pub(super) keys: Vec<Touch<'a>>,
     #[serde(default, borrow)]
     pub(super) secrets: Vec<SecretTouch<'a>>,
+    #[serde(default, borrow)]
+    pub(super) certificates: Vec<Cow<'a, str>>,
     #[serde(default)]
     pub(super) providers: Vec<String>,
     #[serde(default)]
@@ -121,6 +123,8 @@ pub(super) struct Row<'a> {
     pub(super) keys: &'a [Touch<'a>],
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub(super) secrets: &'a [SecretTouch<'a>],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub(super) certificates: &'a [Cow<'a, str>],
     pub(super) providers: &'a [String],
     pub(super) items: u64,
     pub(super) failed: u64,
@@ -157,6 +161,7 @@ impl Line<'_> {
             rule: &self.rule,
             keys: &self.keys,
             secrets: &self.secrets,
+            certificates: &self.certificates,
             providers: &self.providers,
             items: self.items,
             failed: self.failed,

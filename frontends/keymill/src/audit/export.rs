@@ -136,7 +136,7 @@ pub(super) fn export(
     Ok((count, verdict))
 }
 
-pub(super) const COLUMNS: [&str; 24] = [
+pub(super) const COLUMNS: [&str; 25] = [
     "time",
     "chain",
     "seq",
@@ -161,6 +161,7 @@ pub(super) const COLUMNS: [&str; 24] = [
     "details",
     "secrets",
     "approved_by",
+    "certificates",
 ];
 
 type Cells<'a> = [Cow<'a, str>; COLUMNS.len()];
@@ -198,6 +199,7 @@ fn cells<'a>(row: &'a Row<'_>) -> Cells<'a> {
         writes.collect::<Vec<_>>().join(" ").into(),
         row.secrets.iter().map(SecretTouch::text).collect::<Vec<_>>().join(" ").into(),
         text(row.approved_by),
+        row.certificates.join(" ").into(),
     ]
 }
 

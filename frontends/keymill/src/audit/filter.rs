@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use keymill_core::Timestamp;
-use keymill_core::id::{CmkId, RequestId, SecretName};
+use keymill_core::id::{CertificateId, CmkId, RequestId, SecretName};
 
 use super::entry::Row;
 
@@ -32,6 +32,9 @@ pub(super) struct Filter {
     /// That was about this secret
     #[arg(long, value_name = "NAME")]
     secret: Option<SecretName>,
+    /// That was about this certificate
+    #[arg(long, value_name = "ID", value_parser = certificate)]
+    certificate: Option<CertificateId>,
     /// From this address, or this range: 10.0.0.0/8
     #[arg(long, value_name = "ADDR[/BITS]")]
     source: Option<Range>,
@@ -59,6 +62,7 @@ impl Filter {
             && self.operation.is_empty()
             && self.key.is_none()
             && self.secret.is_none()
+            && self.certificate.is_none()
             && self.source.is_none()
             && self.outcome.is_none()
             && self.request.is_none()
@@ -79,6 +83,10 @@ impl Filter {
                 .secret
                 .as_ref()
                 .is_none_or(|name| row.secrets.iter().any(|touch| touch.name == name.as_str()))
+            && self.certificate.is_none_or(|id| {
+                let text = id.to_string();
+                row.certificates.iter().any(|named| *named == text)
+            })
             && self.source.is_none_or(|range| row.source.is_some_and(|source| range.holds(source)))
             && match self.outcome.as_deref() {
                 None => true,
@@ -88,6 +96,11 @@ impl Filter {
             && self.request.is_none_or(|id| row.request == id.to_string())
             && same(&self.frontend, row.frontend)
     }
+}
+
+fn certificate(text: &str) -> Result<CertificateId, String> {
+    CertificateId::parse(text)
+        .ok_or_else(|| "the id of a certificate is like 0a1b2c3d-4e5f-4071-8293-a4b5c6d7e8f9".to_owned())
 }
 
 fn cmk(text: &str) -> Result<CmkId, String> {

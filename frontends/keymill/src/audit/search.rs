@@ -160,6 +160,7 @@ impl Newest {
         });
         // Of what is about a secret, that tells more than what it is sealed under.
         let key = row.secrets.first().map(|secret| format!("secret {}", secret.text())).or(key);
+        let key = row.certificates.first().map(|id| format!("certificate {id}")).or(key);
         let mut outcome = row.outcome.to_owned();
         if row.failed > 0 {
             outcome += &format!(", {} of {} items failed", grouped(row.failed), grouped(row.items));

@@ -77,6 +77,7 @@ fn record(ms: u64) -> AuditRecord<'static> {
         rule: "default".into(),
         keys: &[],
         secrets: &[],
+        certificates: &[],
         providers: &["software"],
         items: 1,
         failed: 0,

@@ -44,7 +44,7 @@ impl DualControlSection {
     pub(crate) fn warning(&self) -> Option<String> {
         use Operation::*;
         // An access key of another's is one more caller, and so is an application that may do it: by its own policy, or a key's.
-        const MAKE_CALLERS: [Operation; 12] = [
+        const MAKE_CALLERS: [Operation; 13] = [
             CreateAccessKey,
             UpdateAccessKey,
             CreateRole,
@@ -57,16 +57,32 @@ impl DualControlSection {
             UpdateApplicationAccessPoint,
             RegisterClientKey,
             RegisterClientCertificate,
+            CreateAcmeBinding,
         ];
         let is_free = |operation: &Operation| !self.operations.iter().any(|name| name == operation.name());
         let free: Vec<_> =
             MAKE_CALLERS.iter().filter(|operation| is_free(operation)).map(|o| o.name()).collect();
-        (!self.operations.is_empty() && !free.is_empty()).then(|| {
-            format!(
-                "dual_control.operations: whoever may do {} alone can make the second caller, too: list it, once two callers may approve it",
+        let mut told = Vec::new();
+        if !self.operations.is_empty() && !free.is_empty() {
+            told.push(format!(
+                "whoever may do {} alone can make the second caller, too: list it, once two callers may approve it",
                 free.join(", ")
-            )
-        })
+            ));
+        }
+        // What comes to the same by another name.
+        const ALIKE: [(Operation, &[Operation]); 4] = [
+            (CreateCertificateAuthority, &[IssueCertificate, BatchIssueCertificate]),
+            (IssueCertificate, &[BatchIssueCertificate, RenewCertificate]),
+            (RevokeCertificate, &[UpdateCertificateStatus]),
+            (UpdateCertificateAuthority, &[UpdateCertificateStatus]),
+        ];
+        for (listed, others) in ALIKE.iter().filter(|(listed, _)| !is_free(listed)) {
+            let free: Vec<_> = others.iter().filter(|other| is_free(other)).map(|o| o.name()).collect();
+            if !free.is_empty() {
+                told.push(format!("{} waits, and {} can come to the same", listed.name(), free.join(", ")));
+            }
+        }
+        (!told.is_empty()).then(|| format!("dual_control.operations: {}", told.join("; ")))
     }
 }
 
@@ -100,6 +116,7 @@ mod tests {
             "UpdateApplicationAccessPoint",
             "RegisterClientKey",
             "RegisterClientCertificate",
+            "CreateAcmeBinding",
         ]);
         assert_eq!(all.warning(), None);
     }

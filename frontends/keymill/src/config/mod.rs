@@ -1,6 +1,8 @@
 //! The configuration: what can be set, its defaults, and how a file and flags change them. `config/keymill.toml` in the
 //! repository lists every option; a test keeps the two alike.
 
+mod acme;
+mod authority;
 mod database;
 mod dual_control;
 mod options;
@@ -22,6 +24,8 @@ use serde::{Deserialize, Serialize};
 use crate::failure::{Failure, Result};
 use crate::plugins;
 
+pub(crate) use acme::{AcmeSection, ValidationSection};
+pub(crate) use authority::AuthoritySection;
 pub(crate) use dual_control::DualControlSection;
 pub(crate) use options::*;
 pub(crate) use places::Places;
@@ -75,8 +79,12 @@ pub(crate) struct Config {
     pub(crate) dual_control: DualControlSection,
     /// How secrets are rotated.
     pub(crate) rotation: RotationSection,
+    /// Certificate authorities.
+    pub(crate) authorities: AuthoritySection,
     /// By what, by name.
     pub(crate) rotators: BTreeMap<String, RotatorSection>,
+    /// How ACME is offered, where it is.
+    pub(crate) acme: Option<AcmeSection>,
 }
 
 impl Config {
@@ -131,7 +139,9 @@ impl Config {
             max_records: self.limits.read(),
             dual_control: self.dual_control.read()?,
             rotation: self.rotation.read(),
+            authorities: self.authorities.read()?,
             rotators: plugins::rotators(&self.rotators)?,
+            acme: self.acme.as_ref().map(AcmeSection::read).transpose()?,
         })
     }
 
@@ -224,8 +234,11 @@ mod tests {
             ..TokenSection::default()
         }];
         let tls = TlsSection {
-            certificate: "c".into(),
-            key: "k".into(),
+            certificate: Some("c".into()),
+            key: Some("k".into()),
+            authority: Some("a".parse().unwrap()),
+            names: vec!["a.example".parse().unwrap()],
+            profile: "server".parse().unwrap(),
             min_version: TlsVersion::Tls12,
             client_certificates: ClientCertificateMode::Required,
             client_ca: vec!["a".into()],
@@ -237,7 +250,9 @@ mod tests {
         config.http.workers = Some(1);
         config.quota = QuotaSection::all_set();
         config.msgpack.workers = Some(1);
+        config.authorities = AuthoritySection::all_set();
         config.rotators = rotator::all_set();
+        config.acme = Some(acme::all_set());
         config
     }
 
@@ -291,12 +306,19 @@ mod tests {
             (TlsVersion::Tls13, ClientCertificateMode::None)
         );
         assert_eq!((tls.handshake_timeout_ms, tls.reload_interval_ms), (5000, 5000));
-        for bad in [
+        for bad in [format!("{text}min_version = \"1.1\"\n"), format!("{text}cipher = 1\n")] {
+            assert!(toml::from_str::<Config>(&bad).is_err(), "{bad}");
+        }
+        let opened = |text: &str| {
+            let tls = toml::from_str::<Config>(text).unwrap().http.tls.unwrap();
+            tls.open("http.tls", keymill_http::ALPN).map(drop).map_err(|error| error.to_string())
+        };
+        for half in [
             "[http.tls]\nkey = \"k\"\n",
-            &format!("{text}min_version = \"1.1\"\n"),
-            &format!("{text}cipher = 1\n"),
+            "[http.tls]\nauthority = \"a\"\n",
+            &format!("{text}authority = \"a\"\nnames = [\"a.example\"]\n"),
         ] {
-            assert!(toml::from_str::<Config>(bad).is_err(), "{bad}");
+            assert!(opened(half).unwrap_err().contains("[http.tls]"), "{half}");
         }
     }
 

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use keymill_core::Sensitive;
+use keymill_core::certificate::AltName;
+use keymill_core::id::{AuthorityName, ProfileName};
 use keymill_tls::{ClientCertificates, MinVersion, Options, ServerTls};
 use serde::{Deserialize, Serialize};
 
@@ -16,9 +18,20 @@ use crate::private;
 #[serde(deny_unknown_fields)]
 pub(crate) struct TlsSection {
     /// The chain, in PEM.
-    pub(crate) certificate: PathBuf,
+    #[serde(default)]
+    pub(crate) certificate: Option<PathBuf>,
     /// Its private key, in PEM.
-    pub(crate) key: PathBuf,
+    #[serde(default)]
+    pub(crate) key: Option<PathBuf>,
+    /// The authority of this installation that signs the certificate, in the place of both.
+    #[serde(default)]
+    pub(crate) authority: Option<AuthorityName>,
+    /// The names that it is for.
+    #[serde(default)]
+    pub(crate) names: Vec<AltName>,
+    /// The profile that it is signed by.
+    #[serde(default = "profile")]
+    pub(crate) profile: ProfileName,
     /// The oldest version that is spoken.
     #[serde(default)]
     pub(crate) min_version: TlsVersion,
@@ -71,6 +84,17 @@ impl TlsSection {
     /// Reads the files of `section`, for a listener that speaks `alpn`.
     pub(crate) fn open(&self, section: &str, alpn: &'static [u8]) -> Result<ServerTls> {
         let ours = self.clone();
+        let wrong = |why: &str| Failure::new(format!("[{section}] {why}"));
+        let base = match (&ours.certificate, &ours.key, &ours.authority) {
+            (Some(certificate), Some(key), None) if ours.names.is_empty() => {
+                Options::new(certificate.clone(), key.clone(), read_key, alpn)
+            }
+            (None, None, Some(_)) if ours.names.is_empty() => {
+                return Err(wrong("names: the names that the certificate is for are missing"));
+            }
+            (None, None, Some(authority)) => Options::supplied(format!("authority {authority}"), alpn),
+            _ => return Err(wrong("either certificate and key are given, or authority and names")),
+        };
         let options = Options {
             min_version: match ours.min_version {
                 TlsVersion::Tls12 => MinVersion::Tls12,
@@ -85,7 +109,7 @@ impl TlsSection {
             crl: ours.crl,
             handshake_timeout: Duration::from_millis(ours.handshake_timeout_ms),
             reload_interval: Duration::from_millis(ours.reload_interval_ms).max(LEAST_INTERVAL),
-            ..Options::new(ours.certificate, ours.key, read_key, alpn)
+            ..base
         };
         ServerTls::open(options).map_err(|error| {
             Failure::new(format!("[{section}] {error}"))
@@ -97,6 +121,10 @@ impl TlsSection {
 /// Reads a private key by the rules of private files.
 pub(crate) fn read_key(path: &Path) -> Result<Option<Sensitive>, String> {
     private::read(path).map_err(|failure| failure.to_string())
+}
+
+fn profile() -> ProfileName {
+    "server".parse().expect("it is a name")
 }
 
 fn theirs() -> Options {

@@ -51,6 +51,12 @@ impl Password {
     }
 }
 
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a password")
+    }
+}
+
 impl Drop for Password {
     fn drop(&mut self) {
         zeroize::Zeroize::zeroize(&mut self.0);
@@ -153,6 +159,46 @@ pub struct RegisterClientCertificateReply {
     pub not_after: Timestamp,
     /// The id of the request.
     pub request_id: RequestId,
+}
+
+/// Makes a client key by which accounts of ACME are bound to an access point: they order certificates under its rights, while the key is taken.
+/// Beyond the cloud's API.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct CreateAcmeBindingRequest {
+    /// The access point that it is to be of.
+    pub aap_name: AapName,
+    /// From when on it is taken; now if absent, and then `NotAfter` is, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Timestamp>,
+    /// Until when it is taken; five years later if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<Timestamp>,
+    /// Milliseconds that the request may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+}
+
+/// The reply of `CreateAcmeBinding`.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct CreateAcmeBindingReply {
+    /// Its id, which clients call the key id of external account binding.
+    pub client_key_id: ClientKeyId,
+    /// The HMAC key of external account binding in base64url, as clients take it; never told again.
+    pub hmac_key: Password,
+    /// From when on it is taken.
+    pub not_before: Timestamp,
+    /// Until when it is taken.
+    pub not_after: Timestamp,
+    /// The id of the request.
+    pub request_id: RequestId,
+}
+
+impl fmt::Debug for CreateAcmeBindingReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CreateAcmeBindingReply({})", self.client_key_id)
+    }
 }
 
 /// Describes a client key.

@@ -1,6 +1,8 @@
 //! The keyring actor: owns CMKs, their versions and aliases. Each change is decided by a pure rule, committed to the store, and
 //! only then published; the timers for use counts and deletions run here, too.
 
+mod authority;
+mod certificate;
 mod data_key;
 mod import;
 mod invocations;
@@ -12,6 +14,14 @@ mod secret;
 mod spent;
 mod timers;
 
+pub(crate) use authority::{
+    ActivateAuthority, ChangeAuthority, ChangeIssued, CreateAuthority, EndAuthority, IssuedChange, PutCrl,
+    PutIssued, Renewed, authority_exists, not_issued,
+};
+pub(crate) use certificate::{
+    CertificateChange, ChangeCertificate, CreateCertificateKey, EndCertificate, EndCertificateKey,
+    PutCertificates, Uploaded,
+};
 pub(crate) use data_key::{PutDataKey, RemoveDataKey, data_key_exists, data_key_not_found};
 pub(crate) use import::{BeginImport, Begun, DeleteMaterial, FinishImport, Parameters, PutParameters};
 pub(crate) use invocations::Reserve;
@@ -29,7 +39,7 @@ use actix::{Actor, AsyncContext, Context, Handler, Message};
 use keymill_core::access::KeyPolicy;
 use keymill_core::audit::{KeyTouch, Outcome, RecordStamp};
 use keymill_core::error::{Error, ErrorKind, Limit, Result};
-use keymill_core::id::{AccessKeyId, AliasName, CmkId, KeyVersionId, SecretName};
+use keymill_core::id::{AccessKeyId, AliasName, CertificateId, CmkId, KeyVersionId, SecretName};
 use keymill_core::key::{
     BulkMode, Cmk, Fallback, KeyChange, KeySpec, KeyState, KeyUsage, KeyVersion, KeyVersionMaterial,
     KeyVersions, Origin, ProtectionLevel, RotationInterval, Tags,
@@ -366,7 +376,7 @@ impl KeyringActor {
     }
 }
 
-pub(super) fn touched(entry: &CmkEntry) -> Vec<KeyTouch> {
+pub(crate) fn touched(entry: &CmkEntry) -> Vec<KeyTouch> {
     vec![KeyTouch {
         cmk: entry.cmk.id,
         version: entry.primary().number,
@@ -396,6 +406,7 @@ impl Actor for KeyringActor {
             report("rotating secrets", actor.rotate_secrets_due());
         });
         self.look_at_last_seen();
+        report("deleting keys of certificates that were never made", self.end_stray_keys());
         self.forget_nonces(ctx);
         report("deleting keys whose time has come", self.delete_due(ctx));
         report("rotating secrets", self.rotate_secrets_due());
@@ -406,13 +417,29 @@ impl Handler<CreateCmk> for KeyringActor {
     type Result = Result<Changed<Arc<CmkEntry>>>;
 
     fn handle(&mut self, message: CreateCmk, _: &mut Self::Context) -> Self::Result {
-        self.create(message, false)
+        self.create(message, Owner::None)
     }
 }
 
+/// What a CMK is made for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    /// For whoever asks for it.
+    None,
+    /// For the secrets that name none.
+    Secrets,
+    /// To be the key of a certificate.
+    Certificate(CertificateId),
+}
+
 impl KeyringActor {
-    /// Creates a CMK; the one of secrets that name none, where it is `of_secrets`.
-    fn create(&mut self, message: CreateCmk, of_secrets: bool) -> Result<Changed<Arc<CmkEntry>>> {
+    /// Creates a CMK.
+    fn create(&mut self, message: CreateCmk, owner: Owner) -> Result<Changed<Arc<CmkEntry>>> {
+        let of_secrets = owner == Owner::Secrets;
+        let certificate = match owner {
+            Owner::Certificate(id) => Some(Box::new(id)),
+            Owner::None | Owner::Secrets => None,
+        };
         let CreateCmk { material, protection, fallback, description, creator, rotation, tags, policy } =
             message;
         let (spec, usage, bulk_mode, stays) = match &material {
@@ -454,6 +481,7 @@ impl KeyringActor {
             deletion_protection: None,
             policy,
             tags,
+            certificate,
             external: is_awaited.then(Box::default),
             versions: KeyVersions::from([version.clone()]),
         };

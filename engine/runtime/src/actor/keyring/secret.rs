@@ -17,7 +17,7 @@ use keymill_core::secret::{NewVersion, Put, Rotation, Secret, SecretInterval, ex
 use keymill_core::time::Timestamp;
 use keymill_crypto::record::tag_of;
 
-use super::{CreateCmk, KeyringActor, touched};
+use super::{CreateCmk, KeyringActor, Owner, touched};
 use crate::actor::Changed;
 use crate::audit::TimerTouch;
 use crate::keyring::Stamp;
@@ -319,7 +319,7 @@ impl Handler<MakeSecretCmk> for KeyringActor {
             // Somebody else's came first; what was made for this one is kept nowhere.
             Some(entry) => Ok(entry.cmk.id),
             None => {
-                let Changed { value: entry, writes, .. } = self.create(create, true)?;
+                let Changed { value: entry, writes, .. } = self.create(create, Owner::Secrets)?;
                 self.record("CreateKey", "secrets are sealed under it", &entry, writes)?;
                 Ok(entry.cmk.id)
             }

@@ -189,6 +189,7 @@ fn is_alike(a: &Job, b: &Job) -> bool {
         && recipient(a) == recipient(b)
         && a.approved_by == b.approved_by
         && secrets(a) == secrets(b)
+        && a.certificate == b.certificate
         && outcome(a) == outcome(b)
 }
 
@@ -218,6 +219,7 @@ fn record(job: &Job, time: keymill_core::Timestamp, now: Instant) -> AuditRecord
         rule: "".into(),
         keys: &[],
         secrets: secrets(job),
+        certificates: job.certificate.as_slice(),
         items: job.len() as u32,
         failed: job.errors.len() as u32,
         context: job.context_digest.as_deref().map(std::borrow::Cow::Borrowed),
@@ -264,14 +266,17 @@ fn into_finished(
         (Task::Answered(reply), _) => Ok(Product::Reply(reply)),
         (Task::Seal { to, .. }, _) => {
             let pair = pair.map(|pair| pair.spec);
-            Ok(Product::Made { key: to.entry.cmk.id, version: to.version.id, mac: None, pair, errors })
+            let (key, version) = (to.entry.cmk.id, to.version.id);
+            Ok(Product::Made { key, version, mac: None, pair, certificate: None, errors })
         }
         (Task::Compute(task), _) => {
             let mac = match task.what {
                 Compute::Mac(algorithm) | Compute::VerifyMac(algorithm) => Some(algorithm),
                 _ => None,
             };
-            Ok(Product::Made { key: task.entry.cmk.id, version: task.version.id, mac, pair: None, errors })
+            let (key, version) = (task.entry.cmk.id, task.version.id);
+            let certificate = task.entry.cmk.certificate.as_deref().copied();
+            Ok(Product::Made { key, version, mac, pair: None, certificate, errors })
         }
         (Task::Open(open), _) => {
             // Several versions of one key are one row of the answer.

@@ -6,8 +6,9 @@ use clap::{Args, Subcommand};
 use keymill_core::Sensitive;
 use keymill_core::id::{AapName, ClientKeyId};
 use keymill_core::operation::{
-    CreateClientKeyRequest, CreateLoginTokenRequest, DeleteClientKeyRequest, GetClientKeyRequest,
-    ListClientKeysRequest, Password, RegisterClientCertificateRequest, RegisterClientKeyRequest, Reply,
+    CreateAcmeBindingRequest, CreateClientKeyRequest, CreateLoginTokenRequest, DeleteClientKeyRequest,
+    GetClientKeyRequest, ListClientKeysRequest, Password, RegisterClientCertificateRequest,
+    RegisterClientKeyRequest, Reply,
 };
 use keymill_core::time::Timestamp;
 
@@ -72,6 +73,19 @@ enum ClientKeyCommand {
         /// SHA-256 of the one certificate in DER, as `openssl x509 -fingerprint -sha256` shows it
         #[arg(long, value_name = "HEX")]
         fingerprint: Option<String>,
+        #[command(flatten)]
+        span: SpanArgs,
+    },
+    /// Make a client key by which ACME clients bind their accounts to an access point
+    ///
+    /// The file has what certbot reads with --config; other clients are given the key id and the HMAC key of it.
+    Acme {
+        /// The access point that it is of
+        #[arg(value_name = "AAP")]
+        aap: AapName,
+        /// Where to write it (mode 0600); the file must not exist yet
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
         #[command(flatten)]
         span: SpanArgs,
     },
@@ -159,6 +173,16 @@ pub(super) fn run(api: &Api, args: ClientKeyArgs) -> Result<()> {
             let (id, until) = (&reply.client_key_id, reply.not_after);
             api.done(&reply, format_args!("certificate {id} of access point {aap} is taken until {until}"))
         }
+        ClientKeyCommand::Acme { aap, out, span } => {
+            private::check_new(&out)?;
+            let request = CreateAcmeBindingRequest {
+                aap_name: aap,
+                not_before: span.not_before,
+                not_after: span.not_after,
+                timeout_ms,
+            };
+            bind(api, request, &out)
+        }
         ClientKeyCommand::Token { out, seconds } => token(api, seconds, &out),
         ClientKeyCommand::List { aap } => list(api, aap),
         ClientKeyCommand::Show(Named { id }) => {
@@ -205,6 +229,28 @@ fn create(api: &Api, request: CreateClientKeyRequest, out: &Path) -> Result<()> 
         })),
         false => output::line(format_args!(
             "client key {id} of access point {aap} is in {}, and taken until {}",
+            out.display(),
+            reply.not_after
+        )),
+    }
+}
+
+fn bind(api: &Api, request: CreateAcmeBindingRequest, out: &Path) -> Result<()> {
+    let aap = request.aap_name.clone();
+    let reply = ask!(api, CreateAcmeBinding, request);
+    let id = &reply.client_key_id;
+    let text = format!("eab-kid = {id}\neab-hmac-key = {}\n", reply.hmac_key.expose());
+    private::create(out, Sensitive::new(text.into_bytes()).expose()).map_err(|failure| {
+        Failure::new(format!("client key {id} was made, and its HMAC key is lost: {failure}"))
+            .next(format!("`keymill aap key delete {id}`, and make another"))
+    })?;
+    match api.json {
+        // The HMAC key is in the file, and in no pipe.
+        true => output::json(&serde_json::json!({
+            "ClientKeyId": id, "NotAfter": reply.not_after, "RequestId": reply.request_id, "File": out,
+        })),
+        false => output::line(format_args!(
+            "what binds ACME accounts to access point {aap} is in {}, and taken until {}",
             out.display(),
             reply.not_after
         )),

@@ -1,13 +1,17 @@
-//! `keymill aap policy`: what applications may do, with which keys, and from which networks.
+//! `keymill aap policy`: what applications may do, with which keys, secrets, certificates and authorities, and from which networks.
 
 use clap::{Args, Subcommand};
 use keymill_core::access::{AccessControlRules, NamedResource, ResourcePattern, Role, RoleRef};
-use keymill_core::id::{KeyRef, NetworkRuleName, PolicyName, RoleName, SecretName};
+use keymill_core::id::{
+    AuthorityName, CertificateId, CertificateRef, KeyRef, NetworkRuleName, PolicyName, RoleName, SecretName,
+};
 use keymill_core::operation::{
     CreatePolicyRequest, DeletePolicyRequest, DescribePolicyRequest, ListPoliciesRequest, UpdatePolicyRequest,
 };
 
 use super::joined;
+use crate::admin::access_key::RESOURCES;
+use crate::admin::cert::parse_certificate;
 use crate::admin::{Api, ask, ask_all, parse_key};
 use crate::failure::{Failure, Result};
 use crate::output::{self, Rows};
@@ -21,7 +25,7 @@ pub(crate) struct PolicyArgs {
 
 #[derive(Subcommand, Clone, Debug)]
 enum PolicyCommand {
-    /// Make a policy: the use of keys, of secrets, or of both
+    /// Make a policy: the use of keys, secrets and certificates, and what authorities may be asked for
     Create {
         #[command(flatten)]
         named: Named,
@@ -67,9 +71,22 @@ struct SaysArgs {
     /// Every secret may be read
     #[arg(long)]
     all_secrets: bool,
-    /// A role of your own (`keymill role`), in place of all use of keys and secrets
+    /// A certificate whose key may be used, by its id or ARN
+    #[arg(long = "certificate", value_name = "ID", value_parser = parse_certificate_id, conflicts_with = "all_certificates")]
+    certificates: Vec<CertificateId>,
+    /// The key of every certificate may be used
+    #[arg(long)]
+    all_certificates: bool,
+    /// An authority that may be asked for certificates, by the profiles and for the names that it lists for the access point (`keymill ca update --access-points`)
+    #[arg(long = "authority", value_name = "NAME")]
+    authorities: Vec<AuthorityName>,
+    /// A resource as the API names it: key/*, key/ID, alias/NAME, secret/*, secret/NAME, certificate/*, certificate/ID, authority/NAME, or *, which needs a --role
+    #[arg(long = "resource", value_name = "TEXT", value_parser = parse_resource)]
+    resources: Vec<NamedResource>,
+    /// What may be done with those, in place of all use that applications have of them: CryptoServiceKeyUser, CryptoServiceSecretUser,
+    /// CryptoServiceCertificateUser, CertificateRequester, or a role of your own (`keymill role`)
     #[arg(long = "role", value_name = "ROLE", value_parser = parse_role)]
-    roles: Vec<RoleName>,
+    roles: Vec<RoleRef>,
     /// A network rule: addresses of any of them will do; every address does where there is none
     #[arg(long = "network", value_name = "RULE")]
     networks: Vec<NetworkRuleName>,
@@ -83,19 +100,32 @@ type Rights = (Option<Vec<RoleRef>>, Option<Vec<NamedResource>>);
 
 impl SaysArgs {
     /// Returns the roles and resources that were named; where no role was, they follow from the resources.
-    fn rights(&self) -> Rights {
-        let mut resources: Vec<_> = self.keys.iter().cloned().filter_map(named).collect();
-        resources.extend(self.all_keys.then_some(ResourcePattern::AllKeys.into()));
-        let mut roles = Vec::new();
-        roles.extend((!resources.is_empty()).then_some(RoleRef::BuiltIn(Role::CryptoServiceKeyUser)));
-        let of_keys = resources.len();
-        resources.extend(self.secrets.iter().cloned().map(|name| ResourcePattern::Secret(name).into()));
-        resources.extend(self.all_secrets.then_some(ResourcePattern::AllSecrets.into()));
-        roles.extend((resources.len() > of_keys).then_some(RoleRef::BuiltIn(Role::CryptoServiceSecretUser)));
-        if !self.roles.is_empty() {
-            roles = self.roles.iter().cloned().map(RoleRef::Custom).collect();
+    fn rights(&self) -> Result<Rights> {
+        let mut resources: Vec<NamedResource> = self.keys.iter().cloned().filter_map(named).collect();
+        let patterns = self
+            .all_keys
+            .then_some(ResourcePattern::AllKeys)
+            .into_iter()
+            .chain(self.secrets.iter().cloned().map(ResourcePattern::Secret))
+            .chain(self.all_secrets.then_some(ResourcePattern::AllSecrets))
+            .chain(self.certificates.iter().copied().map(ResourcePattern::Certificate))
+            .chain(self.all_certificates.then_some(ResourcePattern::AllCertificates))
+            .chain(self.authorities.iter().cloned().map(ResourcePattern::Authority));
+        resources.extend(patterns.map(NamedResource::from));
+        resources.extend(self.resources.iter().cloned());
+        let mut roles = self.roles.clone();
+        if roles.is_empty() {
+            for resource in &resources {
+                let role = use_of(resource).map(RoleRef::BuiltIn).ok_or_else(|| {
+                    Failure::wrong_use(format!("what may be done with {resource} is not said"))
+                        .next("give --role ROLE")
+                })?;
+                if !roles.contains(&role) {
+                    roles.push(role);
+                }
+            }
         }
-        ((!roles.is_empty()).then_some(roles), (!resources.is_empty()).then_some(resources))
+        Ok(((!roles.is_empty()).then_some(roles), (!resources.is_empty()).then_some(resources)))
     }
 
     fn rules(&self) -> Result<AccessControlRules> {
@@ -108,9 +138,10 @@ pub(super) fn run(api: &Api, args: PolicyArgs) -> Result<()> {
     let timeout_ms = None;
     match args.command {
         PolicyCommand::Create { named: Named { name }, says } => {
-            let (Some(permissions), Some(resources)) = says.rights() else {
-                return Err(Failure::wrong_use("a policy without a resource says nothing")
-                    .next("give --key KEY, --all-keys, --secret NAME or --all-secrets"));
+            let (Some(permissions), Some(resources)) = says.rights()? else {
+                return Err(Failure::wrong_use("a policy without a resource says nothing").next(
+                    "give --key KEY, --all-keys, --secret NAME, --all-secrets, --certificate ID, --all-certificates, --authority NAME or --resource TEXT",
+                ));
             };
             let request = CreatePolicyRequest {
                 name: name.clone(),
@@ -131,10 +162,10 @@ pub(super) fn run(api: &Api, args: PolicyArgs) -> Result<()> {
         PolicyCommand::List => list(api),
         PolicyCommand::Show(Named { name }) => show(api, name),
         PolicyCommand::Update { named: Named { name }, says, any_network } => {
-            let (permissions, resources) = says.rights();
+            let (permissions, resources) = says.rights()?;
             let rules = (any_network || !says.networks.is_empty()).then(|| says.rules()).transpose()?;
             if permissions.is_none() && rules.is_none() && says.description.is_none() {
-                let next = "give --key, --all-keys, --secret, --all-secrets, --role, --network, --any-network or --description";
+                let next = "give --key, --all-keys, --secret, --all-secrets, --certificate, --all-certificates, --authority, --resource, --role, --network, --any-network or --description";
                 return Err(Failure::wrong_use("nothing to change").next(next));
             }
             let request = UpdatePolicyRequest {
@@ -164,10 +195,43 @@ fn named(key: KeyRef) -> Option<NamedResource> {
     }
 }
 
-/// Reads the name of a role, also as grants have it.
-fn parse_role(text: &str) -> std::result::Result<RoleName, String> {
+/// Returns the role of all use that applications have of a resource; none of what is of several kinds, or of none that they use.
+fn use_of(resource: &NamedResource) -> Option<Role> {
+    let NamedResource::Pattern(pattern) = resource else { return Some(Role::CryptoServiceKeyUser) };
+    match pattern {
+        ResourcePattern::AllKeys | ResourcePattern::Key(_) => Some(Role::CryptoServiceKeyUser),
+        ResourcePattern::AllSecrets | ResourcePattern::Secret(_) => Some(Role::CryptoServiceSecretUser),
+        ResourcePattern::AllCertificates | ResourcePattern::Certificate(_) => {
+            Some(Role::CryptoServiceCertificateUser)
+        }
+        ResourcePattern::Authority(_) => Some(Role::CertificateRequester),
+        ResourcePattern::All | ResourcePattern::AllAccessKeys | ResourcePattern::AllAaps => None,
+    }
+}
+
+/// Reads the name of a role: one that applications may have, with or without its path, or one of the installation's own, also as grants have it.
+fn parse_role(text: &str) -> std::result::Result<RoleRef, String> {
+    let mut known = Role::ALL.into_iter().filter(|role| role.is_for_applications());
+    if let Some(role) = known.find(|role| role.name() == text || role.name().rsplit('/').next() == Some(text))
+    {
+        return Ok(RoleRef::BuiltIn(role));
+    }
     let name = text.strip_prefix("role/").unwrap_or(text);
-    name.parse().map_err(|error: keymill_core::Error| error.message().to_owned())
+    let name: RoleName = name.parse().map_err(|error: keymill_core::Error| error.message().to_owned())?;
+    Ok(RoleRef::Custom(name))
+}
+
+/// Reads a resource as the API has it.
+fn parse_resource(text: &str) -> std::result::Result<NamedResource, String> {
+    serde_json::from_value(text.into()).map_err(|_| format!("a resource is {RESOURCES}"))
+}
+
+/// Reads the name of one certificate.
+fn parse_certificate_id(text: &str) -> std::result::Result<CertificateId, String> {
+    match parse_certificate(text)? {
+        CertificateRef::Id(id) => Ok(id),
+        CertificateRef::Unknown => Err("a certificate is named by its id or its ARN".to_owned()),
+    }
 }
 
 fn show(api: &Api, name: PolicyName) -> Result<()> {
@@ -199,4 +263,49 @@ fn list(api: &Api) -> Result<()> {
         rows.add(&[&row.name]);
     }
     rows.print("no policies; `keymill aap policy create NAME --key KEY` makes one")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Says {
+        #[command(flatten)]
+        says: SaysArgs,
+    }
+
+    fn rights(arguments: &[&str]) -> Result<(String, String)> {
+        let arguments = [&["policy"], arguments].concat();
+        let (roles, resources) = Says::try_parse_from(arguments).unwrap().says.rights()?;
+        Ok((joined(&roles.unwrap_or_default()), joined(&resources.unwrap_or_default())))
+    }
+
+    #[test]
+    fn roles_follow_from_resources_unless_they_are_named() {
+        const ID: &str = "00000000-0000-4000-8000-00000000000f";
+        let role = |name: &str| format!("RbacPermission/Template/{name}");
+        let of_id = format!("certificate/{ID}");
+        for (arguments, roles, resources) in [
+            (&["--certificate", ID][..], role("CryptoServiceCertificateUser"), of_id.as_str()),
+            (&["--all-certificates"], role("CryptoServiceCertificateUser"), "certificate/*"),
+            (&["--authority", "issuing"], role("CertificateRequester"), "authority/issuing"),
+            (&["--resource", "authority/issuing"], role("CertificateRequester"), "authority/issuing"),
+            (&["--resource", "*", "--role", "CertificateRequester"], role("CertificateRequester"), "*"),
+            (&["--all-keys", "--role", "role/ingest"], "role/ingest".into(), "key/*"),
+        ] {
+            let told = rights(arguments).unwrap_or_else(|_| panic!("{arguments:?}"));
+            assert_eq!(told, (roles, resources.to_owned()), "{arguments:?}");
+        }
+        let both = rights(&["--all-keys", "--authority", "issuing"]).unwrap_or_else(|_| panic!("it is one"));
+        assert!(
+            both.0.contains("CryptoServiceKeyUser") && both.0.contains("CertificateRequester"),
+            "{both:?}"
+        );
+        assert!(rights(&["--resource", "*"]).is_err());
+        assert!(parse_resource("key/").unwrap_err().contains("authority/NAME"));
+        assert!(parse_certificate_id("orders").is_err());
+    }
 }

@@ -1,0 +1,303 @@
+//! The ACME actor: owns accounts and orders, and publishes them. What may become of one is decided by pure rules; here it is committed, and then
+//! published.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use actix::{Actor, Context, Handler, Message};
+use keymill_core::acme::{
+    Account, AccountKey, AccountStatus, Begun, ChallengeKind, Issued, Order, Outcome, Problem, ProblemKind,
+};
+use keymill_core::audit::RecordStamp;
+use keymill_core::error::{Error, Result};
+use keymill_core::id::{AcmeAccountId, AcmeOrderId};
+use keymill_core::limit;
+use keymill_core::seam::store::{Path, Write};
+use keymill_core::time::Timestamp;
+use keymill_crypto::digest;
+use serde::Serialize;
+
+use super::{Changed, MAILBOX};
+use crate::keyring::Stamp;
+use crate::records::{self, Kind};
+use crate::shared::Shared;
+
+/// Owns accounts and orders.
+pub struct AcmeActor {
+    shared: Arc<Shared>,
+    /// Of each record, by its path.
+    stamps: HashMap<String, Stamp>,
+    /// The sequence numbers with which records ended.
+    ended: HashMap<String, u64>,
+}
+
+/// Keeps a new account, unless its key has one.
+pub(crate) struct Register(pub(crate) Account);
+
+/// Changes an account.
+pub(crate) struct ChangeAccount {
+    pub(crate) id: AcmeAccountId,
+    pub(crate) change: AccountChange,
+}
+
+/// What is changed of an account.
+#[derive(Debug)]
+pub enum AccountChange {
+    /// Where its holder is reached.
+    Contact(Vec<String>),
+    /// Its holder ends it.
+    Deactivate,
+    /// Its key, by who holds both.
+    Key {
+        /// The key that it is said to have.
+        old: AccountKey,
+        /// The one from now on.
+        new: AccountKey,
+    },
+}
+
+/// Keeps a new order.
+pub(crate) struct Place(pub(crate) Order);
+
+/// Changes an order.
+pub(crate) struct ChangeOrder {
+    pub(crate) id: AcmeOrderId,
+    pub(crate) change: OrderChange,
+}
+
+/// What happened to an order.
+#[derive(Debug)]
+pub(crate) enum OrderChange {
+    Begin(usize, ChallengeKind),
+    GiveUp(usize),
+    Judge { index: usize, kind: ChallengeKind, found: Outcome<()>, is_last: bool },
+    Finalize,
+    Issue(Issued),
+    Resume,
+}
+
+/// An order after a change, and whether that changed it.
+pub(crate) struct AfterChange {
+    pub(crate) order: Arc<Order>,
+    pub(crate) has_changed: bool,
+}
+
+/// Removes orders and accounts that are over.
+pub(crate) struct Forget(pub(crate) Vec<AcmeOrderId>, pub(crate) Vec<AcmeAccountId>);
+
+macro_rules! messages {
+    ($($message:ty => $value:ty;)*) => {
+        $(impl Message for $message { type Result = Outcome<Changed<$value>>; })*
+    };
+}
+
+messages! {
+    Register => (Arc<Account>, bool);
+    ChangeAccount => Arc<Account>;
+    Place => Arc<Order>;
+    ChangeOrder => AfterChange;
+    Forget => ();
+}
+
+/// A write of one record: what is committed, and what is remembered of it.
+struct Pending {
+    write: Write,
+    stamp: RecordStamp,
+}
+
+impl AcmeActor {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        stamps: HashMap<String, Stamp>,
+        ended: HashMap<String, u64>,
+    ) -> Self {
+        Self { shared, stamps, ended }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.shared.clock.now()
+    }
+
+    /// Seals a record for its path.
+    fn put<T: Serialize>(&self, path: Path, kind: Kind, record: &T) -> Result<Pending> {
+        let before = self.stamps.get(path.as_str()).copied();
+        let last = before.map(|stamp| stamp.sequence).or_else(|| self.ended.get(path.as_str()).copied());
+        let sequence = last.unwrap_or(0) + 1;
+        let sealed = records::seal(&self.shared.sealer, &path, kind, sequence, record)?;
+        let stamp = RecordStamp { path: path.to_string(), sequence, tag: digest::hex(&sealed.tag) };
+        let write = Write { path, expected: before.map(|stamp| stamp.revision), value: Some(sealed.bytes) };
+        Ok(Pending { write, stamp })
+    }
+
+    /// Removes the record at a path.
+    fn remove(&self, path: Path) -> Result<Pending> {
+        let before = self.stamps.get(path.as_str()).copied();
+        let before = before.ok_or_else(|| Error::internal(format!("{path} has no stamp")))?;
+        let stamp = RecordStamp { path: path.to_string(), sequence: before.sequence + 1, tag: String::new() };
+        let write = Write { path, expected: Some(before.revision), value: None };
+        Ok(Pending { write, stamp })
+    }
+
+    /// Commits writes, all or none.
+    fn commit(&mut self, pending: Vec<Pending>) -> Result<Vec<RecordStamp>> {
+        let (writes, stamps): (Vec<_>, Vec<_>) =
+            pending.into_iter().map(|Pending { write, stamp }| (write, stamp)).unzip();
+        let revision = self.shared.commit(None, writes)?;
+        for RecordStamp { path, sequence, tag } in &stamps {
+            match tag.is_empty() {
+                true => {
+                    self.stamps.remove(path);
+                    self.ended.insert(path.clone(), *sequence);
+                }
+                false => drop(self.stamps.insert(path.clone(), Stamp { revision, sequence: *sequence })),
+            }
+        }
+        Ok(stamps)
+    }
+
+    fn keep_account(&mut self, account: Account) -> Outcome<Changed<Arc<Account>>> {
+        let path = records::acme_account_path(&account.id);
+        let writes = self.commit(vec![self.put(path, Kind::AcmeAccount, &account)?])?;
+        Ok(Changed { value: self.shared.acme.put_account(account), keys: Vec::new(), writes })
+    }
+
+    fn keep_order(&mut self, order: Order) -> Outcome<Changed<Arc<Order>>> {
+        let path = records::acme_order_path(&order.id);
+        let writes = self.commit(vec![self.put(path, Kind::AcmeOrder, &order)?])?;
+        Ok(Changed { value: self.shared.acme.put_order(order), keys: Vec::new(), writes })
+    }
+
+    /// Checks that an account may have another order.
+    fn check_room(&self, order: &Order) -> Outcome<()> {
+        let own = self.shared.acme.orders_of(&order.account);
+        let open = own.iter().filter(|own| own.is_open() && self.now() < own.expires).count();
+        let (_, all) = self.shared.acme.len();
+        let why = match () {
+            () if open >= limit::ACME_OPEN_ORDERS => {
+                format!("the account has {open} orders that wait, which is the limit")
+            }
+            () if own.len() >= limit::ACME_KEPT_ORDERS => {
+                format!("the account has {} orders, which is the limit", own.len())
+            }
+            () if all >= limit::ACME_ORDERS => format!("there are {all} orders, which is the limit"),
+            () => return Ok(()),
+        };
+        Err(Problem::new(ProblemKind::RateLimited, why).retry_after_s(3_600))
+    }
+}
+
+impl OrderChange {
+    /// Returns whether it changes an order.
+    fn apply(self, order: &mut Order, now: Timestamp) -> Outcome<bool> {
+        Ok(match self {
+            OrderChange::Begin(index, kind) => order.begin(index, kind, now)? == Begun::Look,
+            OrderChange::GiveUp(index) => {
+                let before = order.clone();
+                order.give_up(index, now)?;
+                *order != before
+            }
+            OrderChange::Judge { index, kind, found, is_last } => {
+                order.judge(index, kind, found, is_last, now)
+            }
+            OrderChange::Finalize => order.finalize(now).map(|()| true)?,
+            OrderChange::Issue(issued) => order.issue(issued),
+            OrderChange::Resume => order.resume(),
+        })
+    }
+}
+
+impl Handler<Register> for AcmeActor {
+    type Result = Outcome<Changed<(Arc<Account>, bool)>>;
+
+    fn handle(&mut self, Register(account): Register, _: &mut Context<Self>) -> Self::Result {
+        // Two requests at once with one key make one account.
+        if let Some(known) = self.shared.acme.account_of_key(&account.key.thumbprint) {
+            known.check()?;
+            return Ok(Changed { value: (known, false), keys: Vec::new(), writes: Vec::new() });
+        }
+        let (all, bound) = self.shared.acme.counts(&account.binding);
+        let why = match () {
+            () if all >= limit::ACME_ACCOUNTS => format!("there are {all} accounts, which is the limit"),
+            () if bound >= limit::ACME_BOUND_ACCOUNTS => {
+                format!("the binding has bound {bound} accounts, which is the limit")
+            }
+            () => {
+                let Changed { value, keys, writes } = self.keep_account(account)?;
+                return Ok(Changed { value: (value, true), keys, writes });
+            }
+        };
+        Err(Problem::new(ProblemKind::RateLimited, why))
+    }
+}
+
+impl Handler<ChangeAccount> for AcmeActor {
+    type Result = Outcome<Changed<Arc<Account>>>;
+
+    fn handle(&mut self, message: ChangeAccount, _: &mut Context<Self>) -> Self::Result {
+        let ChangeAccount { id, change } = message;
+        let gone = || Problem::new(ProblemKind::AccountDoesNotExist, "the account does not exist");
+        let mut account = Account::clone(&*self.shared.acme.account(&id).ok_or_else(gone)?);
+        account.check()?;
+        match change {
+            AccountChange::Contact(contact) => account.contact = contact,
+            AccountChange::Deactivate => account.end(AccountStatus::Deactivated)?,
+            AccountChange::Key { old, new } => {
+                if self.shared.acme.account_of_key(&new.thumbprint).is_some_and(|other| other.id != id) {
+                    let why = "the new key is that of another account";
+                    return Err(Problem::new(ProblemKind::Malformed, why));
+                }
+                account.change_key(&old, new)?;
+            }
+        }
+        self.keep_account(account)
+    }
+}
+
+impl Handler<Place> for AcmeActor {
+    type Result = Outcome<Changed<Arc<Order>>>;
+
+    fn handle(&mut self, Place(order): Place, _: &mut Context<Self>) -> Self::Result {
+        self.check_room(&order)?;
+        self.keep_order(order)
+    }
+}
+
+impl Handler<ChangeOrder> for AcmeActor {
+    type Result = Outcome<Changed<AfterChange>>;
+
+    fn handle(&mut self, message: ChangeOrder, _: &mut Context<Self>) -> Self::Result {
+        let ChangeOrder { id, change } = message;
+        let gone = || Problem::new(ProblemKind::Malformed, "the order does not exist");
+        let before = self.shared.acme.order(&id).ok_or_else(gone)?;
+        let mut order = Order::clone(&before);
+        let now = self.now();
+        if !change.apply(&mut order, now)? {
+            let value = AfterChange { order: before, has_changed: false };
+            return Ok(Changed { value, keys: Vec::new(), writes: Vec::new() });
+        }
+        let Changed { value: order, keys, writes } = self.keep_order(order)?;
+        Ok(Changed { value: AfterChange { order, has_changed: true }, keys, writes })
+    }
+}
+
+impl Handler<Forget> for AcmeActor {
+    type Result = Outcome<Changed<()>>;
+
+    fn handle(&mut self, Forget(orders, accounts): Forget, _: &mut Context<Self>) -> Self::Result {
+        let of_orders = orders.iter().map(|id| self.remove(records::acme_order_path(id)));
+        let of_accounts = accounts.iter().map(|id| self.remove(records::acme_account_path(id)));
+        let pending = of_orders.chain(of_accounts).collect::<Result<Vec<_>>>()?;
+        let writes = self.commit(pending)?;
+        orders.iter().for_each(|id| self.shared.acme.remove_order(id));
+        accounts.iter().for_each(|id| self.shared.acme.remove_account(id));
+        Ok(Changed { value: (), keys: Vec::new(), writes })
+    }
+}
+
+impl Actor for AcmeActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX);
+    }
+}
