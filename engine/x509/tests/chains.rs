@@ -224,7 +224,7 @@ fn constraints_of_mail_addresses_uris_and_directories() {
     }
     let uri = |text: &str| tree(&tlv(0x86, &[text.as_bytes()]));
     for (constraint, passes, fails) in [
-        ("host.example", "URI:https://u@host.example:8443/x?y#z", "URI:https://a.host.example/"),
+        ("host.example", "URI:https://host.example:8443/x?y#z", "URI:https://a.host.example/"),
         (".example", "URI:spiffe://a.b.example/x", "URI:spiffe://example/x"),
         ("host.example", "URI:ftp://host.example", "URI:urn:host.example"),
     ] {

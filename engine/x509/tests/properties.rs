@@ -51,7 +51,9 @@ fn alt_name() -> impl Strategy<Value = AltName> {
         "(\\*\\.)?[a-z][a-z0-9]{0,10}(\\.[a-z][a-z0-9]{0,10}){0,3}"
             .prop_map(|text| AltName::dns(&text).unwrap()),
         any::<Ipv4Addr>().prop_map(|address| AltName::Ip(address.into())),
-        any::<Ipv6Addr>().prop_map(|address| AltName::Ip(address.into())),
+        any::<Ipv6Addr>()
+            .prop_filter_map("an address of IPv4 in its mapped form", |address| AltName::ip(address.into())
+                .ok()),
         "[a-z]{1,8}@[a-z]{1,8}".prop_map(|text| format!("email:{text}").parse().unwrap()),
         "spiffe://[a-z]{1,8}/[a-z/]{0,8}".prop_map(|text| format!("URI:{text}").parse().unwrap()),
     ]
