@@ -71,7 +71,7 @@ impl Gate {
                 return Err(Error::new(ErrorKind::InvalidParameter, why));
             }
             (Some(key), None) => Resource::Key(self.find_key(job, key, Operation::GetKeyPolicy)?.cmk.id),
-            (None, None) => about(operation),
+            (None, None) => operation.about(),
         };
         let policy = match (&r.policy, resource) {
             (Some(document), Resource::Key(id)) => {
@@ -101,109 +101,5 @@ impl Gate {
             explanation: explain(&asked, &decision, policy.as_ref()),
             request_id: job.call.request_id,
         }))
-    }
-}
-
-/// Returns what an operation is about that names no key.
-fn about(operation: Operation) -> Resource<'static> {
-    use Operation::*;
-    match operation {
-        CreateAccessKey | ListAccessKeys | UpdateAccessKey | DeleteAccessKey | CreateRole | DescribeRole
-        | ListRoles | UpdateRole | DeleteRole | ExplainAccess => Resource::AccessKeys,
-        CreateApplicationAccessPoint
-        | DescribeApplicationAccessPoint
-        | ListApplicationAccessPoints
-        | UpdateApplicationAccessPoint
-        | DeleteApplicationAccessPoint
-        | CreateClientKey
-        | RegisterClientKey
-        | RegisterClientCertificate
-        | CreateAcmeBinding
-        | GetClientKey
-        | ListClientKeys
-        | DeleteClientKey
-        | CreatePolicy
-        | DescribePolicy
-        | ListPolicies
-        | UpdatePolicy
-        | DeletePolicy
-        | CreateNetworkRule
-        | DescribeNetworkRule
-        | ListNetworkRules
-        | UpdateNetworkRule
-        | DeleteNetworkRule => Resource::Aaps,
-        CreateSecret
-        | DescribeSecret
-        | ListSecrets
-        | UpdateSecret
-        | PutSecretValue
-        | GetSecretValue
-        | BatchGetSecretValue
-        | ExportSecrets
-        | ListSecretVersionIds
-        | UpdateSecretVersionStage
-        | DeleteSecret
-        | RestoreSecret
-        | ResealSecret
-        | RotateSecret
-        | UpdateSecretRotationPolicy
-        | GetSecretPolicy
-        | SetSecretPolicy => Resource::Secrets,
-        CreateCertificate
-        | UploadCertificate
-        | ImportCertificate
-        | GetCertificate
-        | DescribeCertificate
-        | ListCertificates
-        | UpdateCertificateStatus
-        | DeleteCertificate
-        | ExportCertificate
-        | CertificatePrivateKeySign
-        | CertificatePublicKeyVerify
-        | CertificatePublicKeyEncrypt
-        | CertificatePrivateKeyDecrypt
-        | CreateCertificateAuthority
-        | ActivateCertificateAuthority
-        | DescribeCertificateAuthority
-        | ListCertificateAuthorities
-        | UpdateCertificateAuthority
-        | DeleteCertificateAuthority
-        | IssueCertificate
-        | BatchIssueCertificate
-        | RenewCertificate
-        | RevokeCertificate => Resource::Certificates,
-        DescribeLimits
-        | DescribeRegions
-        | DescribeService
-        | DescribeAccountKmsStatus
-        | OpenKmsService
-        | ListTokens
-        | DrainToken
-        | EnableToken
-        | GenerateRandom
-        | ListApprovals
-        | ApproveRequest
-        | RejectRequest
-        | CreateLoginToken
-        | GetRandomPassword => Resource::Nothing,
-        _ => Resource::Keys,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// An application that may use one key draws random bytes: no key is asked for, and so none is missing.
-    #[test]
-    fn what_is_about_no_key_is_asked_of_none() {
-        for operation in [Operation::GenerateRandom, Operation::DescribeLimits, Operation::DrainToken] {
-            assert_eq!(about(operation), Resource::Nothing, "{operation:?}");
-        }
-        assert_eq!(about(Operation::CreateClientKey), Resource::Aaps);
-        assert_eq!(about(Operation::ExplainAccess), Resource::AccessKeys);
-        for operation in Operation::ALL.into_iter().filter(|operation| operation.is_right_to_a_key()) {
-            assert_eq!(about(operation), Resource::Keys, "{operation:?}");
-        }
     }
 }
