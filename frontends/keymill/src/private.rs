@@ -7,6 +7,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use keymill_core::Sensitive;
+use keymill_core::operation::Password;
 use nix::libc;
 use nix::unistd::geteuid;
 use tempfile::NamedTempFile;
@@ -42,6 +43,25 @@ pub(crate) fn read(path: &Path) -> Result<Option<Sensitive>> {
         }
     }
     Err(Failure::new(format!("{} is longer than {MAX_BYTES} bytes", path.display())))
+}
+
+/// Reads a password from a private file, or from an environment variable where no file is named: never from the command line, where other
+/// users could see it. `lacking` says what there is no password for.
+pub(crate) fn password(file: Option<&Path>, variable: &str, lacking: &str) -> Result<Password> {
+    let text = match file {
+        Some(path) => {
+            let held =
+                read(path)?.ok_or_else(|| Failure::new(format!("{} does not exist", path.display())))?;
+            let text = std::str::from_utf8(held.expose()).map_err(|_| {
+                Failure::new(format!("{} does not hold a password: it is no text", path.display()))
+            })?;
+            text.trim_end_matches(['\r', '\n']).to_owned()
+        }
+        None => std::env::var(variable).map_err(|_| {
+            Failure::new(lacking).next(format!("give --password-file FILE, or set {variable}"))
+        })?,
+    };
+    Ok(Password::new(text))
 }
 
 /// Writes a private file that must not exist yet, durably.

@@ -7,8 +7,8 @@ use keymill_core::Sensitive;
 use keymill_core::id::{AapName, ClientKeyId};
 use keymill_core::operation::{
     CreateAcmeBindingRequest, CreateClientKeyRequest, CreateLoginTokenRequest, DeleteClientKeyRequest,
-    GetClientKeyRequest, ListClientKeysRequest, Password, RegisterClientCertificateRequest,
-    RegisterClientKeyRequest, Reply,
+    GetClientKeyRequest, ListClientKeysRequest, RegisterClientCertificateRequest, RegisterClientKeyRequest,
+    Reply,
 };
 use keymill_core::time::Timestamp;
 
@@ -141,7 +141,11 @@ pub(super) fn run(api: &Api, args: ClientKeyArgs) -> Result<()> {
             private::check_new(&out)?;
             let request = CreateClientKeyRequest {
                 aap_name: aap.clone(),
-                password: password(password_file.as_deref())?,
+                password: private::password(
+                    password_file.as_deref(),
+                    PASSWORD,
+                    "no password to lock the client key with",
+                )?,
                 not_before: span.not_before,
                 not_after: span.not_after,
                 timeout_ms,
@@ -278,25 +282,6 @@ fn token(api: &Api, seconds: u32, out: &Path) -> Result<()> {
             reply.not_after
         )),
     }
-}
-
-/// Reads the password that a client key is locked with: never from the command line, where other users could see it.
-fn password(file: Option<&Path>) -> Result<Password> {
-    let text = match file {
-        Some(path) => {
-            let held = private::read(path)?
-                .ok_or_else(|| Failure::new(format!("{} does not exist", path.display())))?;
-            let text = std::str::from_utf8(held.expose()).map_err(|_| {
-                Failure::new(format!("{} does not hold a password: it is no text", path.display()))
-            })?;
-            text.trim_end_matches(['\r', '\n']).to_owned()
-        }
-        None => std::env::var(PASSWORD).map_err(|_| {
-            Failure::new("no password to lock the client key with")
-                .next(format!("give --password-file FILE, or set {PASSWORD}"))
-        })?,
-    };
-    Ok(Password::new(text))
 }
 
 fn read_public_key(path: &Path) -> Result<String> {

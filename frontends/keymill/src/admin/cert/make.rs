@@ -1,6 +1,6 @@
 //! Certificates that come to be, are brought in, and are taken out.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use keymill_core::Sensitive;
@@ -155,7 +155,7 @@ pub(super) fn import(api: &Api, args: ImportArgs) -> Result<()> {
         (Some(path), ..) => {
             container = read_bytes(path)?;
             request.pkcs12 = Some(Bin::from(container.expose()));
-            request.password = Some(password(args.password_file.as_ref())?);
+            request.password = Some(password(args.password_file.as_deref())?);
         }
         (None, Some(certificate), Some(path)) => {
             let held = private::read(path)?
@@ -180,7 +180,7 @@ pub(super) fn export(api: &Api, args: ExportArgs) -> Result<()> {
     private::check_new(&args.out)?;
     let request = ExportCertificateRequest {
         certificate_id: args.named.certificate,
-        password: password(args.password_file.as_ref())?,
+        password: password(args.password_file.as_deref())?,
         timeout_ms: None,
     };
     let answered = api.call(request)?;
@@ -235,22 +235,8 @@ fn read_bytes(path: &PathBuf) -> Result<Sensitive> {
     }
 }
 
-fn password(file: Option<&PathBuf>) -> Result<Password> {
-    let text = match file {
-        Some(path) => {
-            let held = private::read(path)?
-                .ok_or_else(|| Failure::new(format!("{} does not exist", path.display())))?;
-            let text = std::str::from_utf8(held.expose()).map_err(|_| {
-                Failure::new(format!("{} does not hold a password: it is no text", path.display()))
-            })?;
-            text.trim_end_matches(['\r', '\n']).to_owned()
-        }
-        None => std::env::var(PASSWORD).map_err(|_| {
-            Failure::new("no password for the PKCS #12 file")
-                .next(format!("give --password-file FILE, or set {PASSWORD}"))
-        })?,
-    };
-    Ok(Password::new(text))
+fn password(file: Option<&Path>) -> Result<Password> {
+    private::password(file, PASSWORD, "no password for the PKCS #12 file")
 }
 
 #[cfg(test)]
