@@ -8,15 +8,12 @@ use actix::{Actor, Context, Handler, Message};
 use keymill_core::acme::{
     Account, AccountKey, AccountStatus, Begun, ChallengeKind, Issued, Order, Outcome, Problem, ProblemKind,
 };
-use keymill_core::audit::RecordStamp;
-use keymill_core::error::{Error, Result};
+use keymill_core::error::Result;
 use keymill_core::id::{AcmeAccountId, AcmeOrderId};
 use keymill_core::limit;
-use keymill_core::seam::store::{Path, Write};
 use keymill_core::time::Timestamp;
-use keymill_crypto::digest;
-use serde::Serialize;
 
+use super::ledger::Ledger;
 use super::{Changed, MAILBOX};
 use crate::keyring::Stamp;
 use crate::records::{self, Kind};
@@ -25,10 +22,7 @@ use crate::shared::Shared;
 /// Owns accounts and orders.
 pub struct AcmeActor {
     shared: Arc<Shared>,
-    /// Of each record, by its path.
-    stamps: HashMap<String, Stamp>,
-    /// The sequence numbers with which records ended.
-    ended: HashMap<String, u64>,
+    ledger: Ledger,
 }
 
 /// Keeps a new account, unless its key has one.
@@ -99,71 +93,28 @@ messages! {
     Forget => ();
 }
 
-/// A write of one record: what is committed, and what is remembered of it.
-struct Pending {
-    write: Write,
-    stamp: RecordStamp,
-}
-
 impl AcmeActor {
     pub(crate) fn new(
         shared: Arc<Shared>,
         stamps: HashMap<String, Stamp>,
         ended: HashMap<String, u64>,
     ) -> Self {
-        Self { shared, stamps, ended }
+        Self { ledger: Ledger::new(shared.clone(), stamps, ended), shared }
     }
 
     fn now(&self) -> Timestamp {
         self.shared.clock.now()
     }
 
-    /// Seals a record for its path.
-    fn put<T: Serialize>(&self, path: Path, kind: Kind, record: &T) -> Result<Pending> {
-        let before = self.stamps.get(path.as_str()).copied();
-        let last = before.map(|stamp| stamp.sequence).or_else(|| self.ended.get(path.as_str()).copied());
-        let sequence = last.unwrap_or(0) + 1;
-        let sealed = records::seal(&self.shared.sealer, &path, kind, sequence, record)?;
-        let stamp = RecordStamp { path: path.to_string(), sequence, tag: digest::hex(&sealed.tag) };
-        let write = Write { path, expected: before.map(|stamp| stamp.revision), value: Some(sealed.bytes) };
-        Ok(Pending { write, stamp })
-    }
-
-    /// Removes the record at a path.
-    fn remove(&self, path: Path) -> Result<Pending> {
-        let before = self.stamps.get(path.as_str()).copied();
-        let before = before.ok_or_else(|| Error::internal(format!("{path} has no stamp")))?;
-        let stamp = RecordStamp { path: path.to_string(), sequence: before.sequence + 1, tag: String::new() };
-        let write = Write { path, expected: Some(before.revision), value: None };
-        Ok(Pending { write, stamp })
-    }
-
-    /// Commits writes, all or none.
-    fn commit(&mut self, pending: Vec<Pending>) -> Result<Vec<RecordStamp>> {
-        let (writes, stamps): (Vec<_>, Vec<_>) =
-            pending.into_iter().map(|Pending { write, stamp }| (write, stamp)).unzip();
-        let revision = self.shared.commit(None, writes)?;
-        for RecordStamp { path, sequence, tag } in &stamps {
-            match tag.is_empty() {
-                true => {
-                    self.stamps.remove(path);
-                    self.ended.insert(path.clone(), *sequence);
-                }
-                false => drop(self.stamps.insert(path.clone(), Stamp { revision, sequence: *sequence })),
-            }
-        }
-        Ok(stamps)
-    }
-
     fn keep_account(&mut self, account: Account) -> Outcome<Changed<Arc<Account>>> {
         let path = records::acme_account_path(&account.id);
-        let writes = self.commit(vec![self.put(path, Kind::AcmeAccount, &account)?])?;
+        let writes = self.ledger.commit(None, vec![self.ledger.put(path, Kind::AcmeAccount, &account)?])?;
         Ok(Changed { value: self.shared.acme.put_account(account), keys: Vec::new(), writes })
     }
 
     fn keep_order(&mut self, order: Order) -> Outcome<Changed<Arc<Order>>> {
         let path = records::acme_order_path(&order.id);
-        let writes = self.commit(vec![self.put(path, Kind::AcmeOrder, &order)?])?;
+        let writes = self.ledger.commit(None, vec![self.ledger.put(path, Kind::AcmeOrder, &order)?])?;
         Ok(Changed { value: self.shared.acme.put_order(order), keys: Vec::new(), writes })
     }
 
@@ -284,10 +235,10 @@ impl Handler<Forget> for AcmeActor {
     type Result = Outcome<Changed<()>>;
 
     fn handle(&mut self, Forget(orders, accounts): Forget, _: &mut Context<Self>) -> Self::Result {
-        let of_orders = orders.iter().map(|id| self.remove(records::acme_order_path(id)));
-        let of_accounts = accounts.iter().map(|id| self.remove(records::acme_account_path(id)));
+        let of_orders = orders.iter().map(|id| self.ledger.remove(records::acme_order_path(id)));
+        let of_accounts = accounts.iter().map(|id| self.ledger.remove(records::acme_account_path(id)));
         let pending = of_orders.chain(of_accounts).collect::<Result<Vec<_>>>()?;
-        let writes = self.commit(pending)?;
+        let writes = self.ledger.commit(None, pending)?;
         orders.iter().for_each(|id| self.shared.acme.remove_order(id));
         accounts.iter().for_each(|id| self.shared.acme.remove_account(id));
         Ok(Changed { value: (), keys: Vec::new(), writes })

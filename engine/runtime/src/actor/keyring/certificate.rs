@@ -10,7 +10,6 @@ use keymill_core::id::{CertificateId, CmkId};
 use keymill_core::key::check_tags;
 use keymill_core::limit;
 use keymill_core::time::Timestamp;
-use keymill_crypto::record::tag_of;
 
 use super::{CreateCmk, Draft, KeyringActor, touched};
 use crate::actor::Changed;
@@ -86,7 +85,7 @@ impl KeyringActor {
         if let Some(body) = body {
             let path = records::certificate_body_path(&certificate.id);
             let draft = self.draft(path.clone(), Kind::CertificateBody, self.standing(&path)?, body)?;
-            let tag = draft.write.value.as_deref().and_then(tag_of);
+            let tag = draft.tag();
             certificate.body_tag = tag.ok_or_else(|| Error::internal("a sealed record has a tag"))?;
             drafts.push(draft);
         }
@@ -98,10 +97,10 @@ impl KeyringActor {
     /// Drafts the end of a certificate with its bytes.
     pub(super) fn drafts_of_certificate_end(&self, entry: &CertificateEntry) -> Result<Vec<Draft>> {
         let id = entry.certificate.id;
-        let mut drafts = vec![Self::removal(records::certificate_path(&id), entry.stamp)];
+        let mut drafts = vec![Draft::removal(records::certificate_path(&id), entry.stamp)];
         let body = records::certificate_body_path(&id);
         if let Some(stamp) = self.standing(&body)? {
-            drafts.push(Self::removal(body, stamp));
+            drafts.push(Draft::removal(body, stamp));
         }
         Ok(drafts)
     }
@@ -109,17 +108,17 @@ impl KeyringActor {
     /// Drafts the end of a key of a certificate, with its material and its counts.
     pub(super) fn drafts_of_key_end(&self, entry: &CmkEntry) -> Result<Vec<Draft>> {
         let id = entry.cmk.id;
-        let mut drafts = vec![Self::removal(records::cmk_path(&id), entry.stamp)];
+        let mut drafts = vec![Draft::removal(records::cmk_path(&id), entry.stamp)];
         for version in &entry.versions {
             let path = records::material_path(&id, version.number);
             if let Some(stamp) = self.standing(&path)? {
-                drafts.push(Self::removal(path, stamp));
+                drafts.push(Draft::removal(path, stamp));
             }
         }
         let usage = self.usage_stamps.get(&id).map(|stamp| (records::usage_path(&id), *stamp));
         let invocations =
             self.invocation_stamps.get(&id).map(|stamp| (records::invocations_path(&id), *stamp));
-        drafts.extend(usage.into_iter().chain(invocations).map(|(path, stamp)| Self::removal(path, stamp)));
+        drafts.extend(usage.into_iter().chain(invocations).map(|(path, stamp)| Draft::removal(path, stamp)));
         Ok(drafts)
     }
 

@@ -5,7 +5,7 @@ use keymill_core::error::{Error, ErrorKind, Limit, Result};
 use keymill_core::id::{CmkId, DataKeyName, DataKeyVersionId};
 use keymill_core::key::{DataKeyVersion, ManagedDataKey};
 
-use super::{KeyringActor, touched};
+use super::{Draft, KeyringActor, touched};
 use crate::actor::Changed;
 use crate::keyring::{DataKeyEntry, Stamp};
 use crate::records::{self, Kind};
@@ -83,7 +83,7 @@ impl Handler<RemoveDataKey> for KeyringActor {
         let RemoveDataKey { name } = message;
         let entry = self.shared.keyring.data_key(&name).ok_or_else(data_key_not_found)?;
         let keys = self.entry(&entry.key.cmk).map(|of| touched(&of)).unwrap_or_default();
-        let (_, writes) = self.commit(vec![Self::removal(records::data_key_path(&name), entry.stamp)])?;
+        let (_, writes) = self.commit(vec![Draft::removal(records::data_key_path(&name), entry.stamp)])?;
         self.shared.keyring.remove_data_key(&name);
         Ok(Changed { value: (), keys, writes })
     }

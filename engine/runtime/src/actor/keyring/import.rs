@@ -16,7 +16,7 @@ use keymill_core::seam::provider::{KeyMaterial, StoredKey};
 use keymill_core::time::Timestamp;
 use keymill_crypto::{digest, random};
 
-use super::{KeyringActor, touched};
+use super::{Draft, KeyringActor, touched};
 use crate::actor::{Changed, Made};
 use crate::keyring::{CmkEntry, Stamp};
 use crate::records::{self, ImportRecord, Kind};
@@ -179,7 +179,7 @@ impl KeyringActor {
         for version in &before.versions {
             let path = records::material_path(&id, version.number);
             if let Some(stamp) = self.standing(&path)? {
-                drafts.push(Self::removal(path, stamp));
+                drafts.push(Draft::removal(path, stamp));
             }
         }
         let (revision, writes) = self.commit(drafts)?;

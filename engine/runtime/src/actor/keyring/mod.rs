@@ -45,12 +45,12 @@ use keymill_core::key::{
     KeyVersions, Origin, ProtectionLevel, RotationInterval, Tags,
 };
 use keymill_core::seam::provider::TokenObject;
-use keymill_core::seam::store::{Path, Revision, Write};
+use keymill_core::seam::store::{Path, Revision};
 use keymill_core::time::Timestamp;
-use keymill_crypto::record::tag_of;
-use keymill_crypto::{digest, random};
+use keymill_crypto::random;
 use serde::Serialize;
 
+use super::ledger::{Draft, is_removal};
 use super::{Changed, MAILBOX, Made};
 use crate::audit::{AuditMessage, TimerRecord, TimerTouch};
 use crate::keyring::{AliasEntry, CmkEntry, Stamp, VersionEntry};
@@ -172,12 +172,6 @@ messages! {
     FlushUsage => ();
 }
 
-/// A record as it will be committed.
-struct Draft {
-    write: Write,
-    stamp: RecordStamp,
-}
-
 impl KeyringActor {
     pub(crate) fn new(shared: Arc<Shared>, audit: flume::Sender<AuditMessage>, inherited: Inherited) -> Self {
         let last_look = (shared.clock.now(), shared.clock.instant());
@@ -212,25 +206,13 @@ impl KeyringActor {
         before: Option<Stamp>,
         record: &T,
     ) -> Result<Draft> {
-        let sequence = match before {
-            Some(stamp) => stamp.sequence,
-            None => self.ended.get(path.as_str()).copied().unwrap_or(0),
-        } + 1;
-        let sealed = records::seal(&self.shared.sealer, &path, kind, sequence, record)?;
-        let stamp = RecordStamp { path: path.to_string(), sequence, tag: digest::hex(&sealed.tag) };
-        let expected = before.map(|stamp| stamp.revision);
-        Ok(Draft { write: Write { path, expected, value: Some(sealed.bytes) }, stamp })
-    }
-
-    fn removal(path: Path, before: Stamp) -> Draft {
-        let stamp = RecordStamp { path: path.to_string(), sequence: before.sequence + 1, tag: String::new() };
-        Draft { write: Write { path, expected: Some(before.revision), value: None }, stamp }
+        let ended = self.ended.get(path.as_str()).copied();
+        Draft::put(&self.shared, path, kind, before, ended, record)
     }
 
     fn commit(&mut self, drafts: Vec<Draft>) -> Result<(Revision, Vec<RecordStamp>)> {
-        let (writes, stamps): (Vec<_>, Vec<_>) = drafts.into_iter().map(|d| (d.write, d.stamp)).unzip();
-        let revision = self.shared.commit(self.claim.as_deref(), writes)?;
-        for stamp in stamps.iter().filter(|stamp| stamp.tag.is_empty()) {
+        let (revision, stamps) = Draft::commit(&self.shared, self.claim.as_deref(), drafts)?;
+        for stamp in stamps.iter().filter(|stamp| is_removal(stamp)) {
             self.ended.insert(stamp.path.clone(), stamp.sequence);
         }
         Ok((revision, stamps))
@@ -371,7 +353,7 @@ impl KeyringActor {
         let record = KeyVersionMaterial { id: version.id, key, copy };
         let path = records::material_path(id, version.number);
         let draft = self.draft(path, Kind::Material, None, &record)?;
-        let material = draft.write.value.as_deref().and_then(tag_of);
+        let material = draft.tag();
         Ok((draft, Arc::new(VersionEntry::new(version.number, version.id, material))))
     }
 }
@@ -608,7 +590,7 @@ impl Handler<DeleteAlias> for KeyringActor {
             .alias(&name)
             .ok_or_else(|| Error::new(ErrorKind::AliasNotFound, "the specified alias is not found"))?;
         let keys = self.entry(&alias.cmk).map(|entry| touched(&entry)).unwrap_or_default();
-        let (_, writes) = self.commit(vec![Self::removal(records::alias_path(&name), alias.stamp)])?;
+        let (_, writes) = self.commit(vec![Draft::removal(records::alias_path(&name), alias.stamp)])?;
         self.shared.keyring.remove_alias(&name);
         Ok(Changed { value: (), keys, writes })
     }

@@ -9,9 +9,8 @@ use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::{CmkId, SecretName, SecretVersionId};
 use keymill_core::operation::Bin;
 use keymill_core::secret::SecretVersion;
-use keymill_crypto::record::tag_of;
 
-use super::{KeyringActor, touched};
+use super::{Draft, KeyringActor, touched};
 use crate::actor::Changed;
 use crate::audit::TimerTouch;
 use crate::keyring::Stamp;
@@ -65,7 +64,7 @@ impl Handler<ResealSecret> for KeyringActor {
             let path = records::secret_value_path(&name, number);
             let record = SecretValueRecord { name: name.clone(), version: id.clone(), blob: Bin::from(blob) };
             let value = self.draft(path.clone(), Kind::SecretValue, self.standing(&path)?, &record)?;
-            let tag = value.write.value.as_deref().and_then(tag_of);
+            let tag = value.tag();
             let version = secret.versions.iter_mut().find(|version| version.id == id);
             let (Some(version), Some(tag)) = (version, tag) else {
                 return Err(Error::internal("a version that was sealed anew is not there"));
@@ -97,7 +96,7 @@ impl KeyringActor {
             for number in std::mem::take(&mut secret.left) {
                 let path = records::secret_value_path(&name, number);
                 if let Some(stamp) = self.standing(&path)? {
-                    removals.push(Self::removal(path, stamp));
+                    removals.push(Draft::removal(path, stamp));
                 }
             }
             let path = records::secret_path(&name);

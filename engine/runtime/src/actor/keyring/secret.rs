@@ -15,9 +15,8 @@ use keymill_core::limit;
 use keymill_core::operation::{Bin, SecretType};
 use keymill_core::secret::{NewVersion, Put, Rotation, Secret, SecretInterval, extended, no_rotator};
 use keymill_core::time::Timestamp;
-use keymill_crypto::record::tag_of;
 
-use super::{CreateCmk, KeyringActor, Owner, touched};
+use super::{CreateCmk, Draft, KeyringActor, Owner, touched};
 use crate::actor::Changed;
 use crate::audit::TimerTouch;
 use crate::keyring::Stamp;
@@ -198,12 +197,12 @@ impl KeyringActor {
     /// Ends a secret: with it go the values of all its versions.
     fn end_secret(&mut self, entry: &SecretEntry) -> Result<Changed<()>> {
         let secret = &entry.secret;
-        let mut drafts = vec![Self::removal(records::secret_path(&secret.name), entry.stamp)];
+        let mut drafts = vec![Draft::removal(records::secret_path(&secret.name), entry.stamp)];
         let numbers = secret.versions.iter().map(|version| version.number);
         for number in numbers.chain(secret.left.iter().copied()) {
             let path = records::secret_value_path(&secret.name, number);
             if let Some(stamp) = self.standing(&path)? {
-                drafts.push(Self::removal(path, stamp));
+                drafts.push(Draft::removal(path, stamp));
             }
         }
         let (_, writes) = self.commit(drafts)?;
@@ -239,7 +238,7 @@ impl KeyringActor {
             let path = records::secret_value_path(&name, number);
             let record = SecretValueRecord { name: name.clone(), version: id.clone(), blob: Bin::from(blob) };
             let value = self.draft(path.clone(), Kind::SecretValue, self.standing(&path)?, &record)?;
-            let tag = value.write.value.as_deref().and_then(tag_of);
+            let tag = value.tag();
             let put = secret.versions.iter_mut().find(|version| version.id == id);
             let (Some(put), Some(tag)) = (put, tag) else {
                 return Err(Error::internal("a version that was put is not there"));
@@ -249,7 +248,7 @@ impl KeyringActor {
             for number in gone {
                 let path = records::secret_value_path(&name, number);
                 if let Some(stamp) = self.standing(&path)? {
-                    drafts.push(Self::removal(path, stamp));
+                    drafts.push(Draft::removal(path, stamp));
                 }
             }
         }

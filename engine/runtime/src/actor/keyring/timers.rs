@@ -10,8 +10,8 @@ use keymill_core::error::Result;
 use keymill_core::key::KeyState;
 use keymill_core::time::Timestamp;
 
-use super::KeyringActor;
 use super::invocations::is_exhausted;
+use super::{Draft, KeyringActor};
 use crate::actor::CustodyJob;
 use crate::audit::AuditMessage;
 use crate::keyring::{CmkEntry, Stamp};
@@ -23,18 +23,18 @@ pub(super) const DESTRUCTION: Duration = Duration::from_secs(60);
 impl KeyringActor {
     fn delete(&mut self, entry: &CmkEntry) -> Result<()> {
         let id = entry.cmk.id;
-        let mut drafts = vec![Self::removal(records::cmk_path(&id), entry.stamp)];
+        let mut drafts = vec![Draft::removal(records::cmk_path(&id), entry.stamp)];
         for version in &entry.versions {
             let path = records::material_path(&id, version.number);
             if let Some(stamp) = self.standing(&path)? {
-                drafts.push(Self::removal(path, stamp));
+                drafts.push(Draft::removal(path, stamp));
             }
         }
         if let Some(stamp) = self.usage_stamps.get(&id) {
-            drafts.push(Self::removal(records::usage_path(&id), *stamp));
+            drafts.push(Draft::removal(records::usage_path(&id), *stamp));
         }
         if let Some(stamp) = self.invocation_stamps.get(&id) {
-            drafts.push(Self::removal(records::invocations_path(&id), *stamp));
+            drafts.push(Draft::removal(records::invocations_path(&id), *stamp));
         }
         // A wrapping key in a token outlives it until it is destroyed there.
         let ended = self.imports.get(&id).map(|known| self.used_up(&id, known)).transpose()?;
@@ -46,12 +46,12 @@ impl KeyringActor {
         let aliases = self.shared.keyring.aliases(|cmk| *cmk == id);
         for (name, _) in &aliases {
             if let Some(alias) = self.shared.keyring.alias(name) {
-                drafts.push(Self::removal(records::alias_path(name), alias.stamp));
+                drafts.push(Draft::removal(records::alias_path(name), alias.stamp));
             }
         }
         let data_keys = self.shared.keyring.data_keys(|cmk| *cmk == id);
         for entry in &data_keys {
-            drafts.push(Self::removal(records::data_key_path(&entry.key.name), entry.stamp));
+            drafts.push(Draft::removal(records::data_key_path(&entry.key.name), entry.stamp));
         }
         let (revision, writes) = self.commit(drafts)?;
         self.usage_stamps.remove(&id);

@@ -4,7 +4,8 @@ use actix::{Handler, Message};
 use keymill_core::access::{AccessChange, Edit};
 use keymill_core::error::Result;
 
-use super::{Pending, PolicyActor};
+use super::super::ledger::Draft;
+use super::PolicyActor;
 use crate::actor::Changed;
 use crate::records::{self, Kind};
 
@@ -16,24 +17,28 @@ impl Message for ChangeAccess {
 }
 
 impl PolicyActor {
-    fn write_of(&self, edit: &Edit) -> Result<Pending> {
+    fn write_of(&self, edit: &Edit) -> Result<Draft> {
         match edit {
-            Edit::PutAap(aap) => self.put(records::aap_path(&aap.name), Kind::Aap, aap),
-            Edit::RemoveAap(name) => self.remove(records::aap_path(name)),
-            Edit::PutClientKey(key) => self.put(records::client_key_path(&key.id), Kind::ClientKey, key),
-            Edit::RemoveClientKey(id) => self.remove(records::client_key_path(id)),
-            Edit::PutPolicy(policy) => self.put(records::policy_path(&policy.name), Kind::Policy, policy),
-            Edit::RemovePolicy(name) => self.remove(records::policy_path(name)),
+            Edit::PutAap(aap) => self.ledger.put(records::aap_path(&aap.name), Kind::Aap, aap),
+            Edit::RemoveAap(name) => self.ledger.remove(records::aap_path(name)),
+            Edit::PutClientKey(key) => {
+                self.ledger.put(records::client_key_path(&key.id), Kind::ClientKey, key)
+            }
+            Edit::RemoveClientKey(id) => self.ledger.remove(records::client_key_path(id)),
+            Edit::PutPolicy(policy) => {
+                self.ledger.put(records::policy_path(&policy.name), Kind::Policy, policy)
+            }
+            Edit::RemovePolicy(name) => self.ledger.remove(records::policy_path(name)),
             Edit::PutNetworkRule(rule) => {
-                self.put(records::network_rule_path(&rule.name), Kind::NetworkRule, rule)
+                self.ledger.put(records::network_rule_path(&rule.name), Kind::NetworkRule, rule)
             }
-            Edit::RemoveNetworkRule(name) => self.remove(records::network_rule_path(name)),
-            Edit::PutRole(role) => self.put(records::role_path(&role.name), Kind::Role, role),
-            Edit::RemoveRole(name) => self.remove(records::role_path(name)),
+            Edit::RemoveNetworkRule(name) => self.ledger.remove(records::network_rule_path(name)),
+            Edit::PutRole(role) => self.ledger.put(records::role_path(&role.name), Kind::Role, role),
+            Edit::RemoveRole(name) => self.ledger.remove(records::role_path(name)),
             Edit::PutApproval(approval) => {
-                self.put(records::approval_path(&approval.id), Kind::Approval, approval)
+                self.ledger.put(records::approval_path(&approval.id), Kind::Approval, approval)
             }
-            Edit::RemoveApproval(id) => self.remove(records::approval_path(id)),
+            Edit::RemoveApproval(id) => self.ledger.remove(records::approval_path(id)),
         }
     }
 }

@@ -81,7 +81,7 @@ impl PolicyActor {
 
     fn put_access_key(&mut self, key: AccessKey) -> Result<Changed<()>> {
         self.shared.access.read().check_roles(key.grants.iter().map(|grant| &grant.role), "Grants")?;
-        let pending = self.put(records::access_key_path(&key.id), Kind::AccessKey, &key)?;
+        let pending = self.ledger.put(records::access_key_path(&key.id), Kind::AccessKey, &key)?;
         self.commit(vec![pending], |access| {
             access.access_keys.insert(key.id.clone(), Arc::new(key));
         })
@@ -136,7 +136,7 @@ impl Handler<RemoveAccessKey> for PolicyActor {
     fn handle(&mut self, message: RemoveAccessKey, _: &mut Self::Context) -> Self::Result {
         self.find(&message.id)?;
         self.check_not_last_root(&message.id)?;
-        let pending = self.remove(records::access_key_path(&message.id))?;
+        let pending = self.ledger.remove(records::access_key_path(&message.id))?;
         self.commit(vec![pending], |access| {
             access.access_keys.remove(&message.id);
         })

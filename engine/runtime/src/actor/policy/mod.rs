@@ -9,37 +9,24 @@ use std::sync::Arc;
 
 use actix::{Actor, Context, Handler};
 use keymill_core::access::AccessSnapshot;
-use keymill_core::audit::RecordStamp;
-use keymill_core::error::{Error, Result};
-use keymill_core::seam::store::{Path, Write};
-use keymill_crypto::digest;
-use serde::Serialize;
+use keymill_core::error::Result;
 
 pub(crate) use aap::ChangeAccess;
 pub(crate) use access_key::{AddAccessKey, ChangeAccessKey, RemoveAccessKey, fresh_access_key};
 
+use super::ledger::{Draft, Ledger};
 use super::signed::{Claims, Signed};
 use super::{Changed, MAILBOX};
 use crate::keyring::Stamp;
 use crate::nonces::Claim;
-use crate::records::{self, Kind};
 use crate::shared::Shared;
 
 /// Owns who may do what.
 pub struct PolicyActor {
     shared: Arc<Shared>,
-    /// Of each record, by its path.
-    stamps: HashMap<String, Stamp>,
-    /// The sequence numbers with which records ended.
-    ended: HashMap<String, u64>,
+    ledger: Ledger,
     /// What the signed request claims whose message is handled.
     claim: Option<Arc<Claim>>,
-}
-
-/// A write of one record: what is committed, and what is remembered of it.
-struct Pending {
-    write: Write,
-    stamp: RecordStamp,
 }
 
 impl PolicyActor {
@@ -48,52 +35,21 @@ impl PolicyActor {
         stamps: HashMap<String, Stamp>,
         ended: HashMap<String, u64>,
     ) -> Self {
-        Self { shared, stamps, ended, claim: None }
-    }
-
-    /// Seals a record for its path.
-    fn put<T: Serialize>(&self, path: Path, kind: Kind, record: &T) -> Result<Pending> {
-        let before = self.stamps.get(path.as_str()).copied();
-        let last = before.map(|stamp| stamp.sequence).or_else(|| self.ended.get(path.as_str()).copied());
-        let sequence = last.unwrap_or(0) + 1;
-        let sealed = records::seal(&self.shared.sealer, &path, kind, sequence, record)?;
-        let stamp = RecordStamp { path: path.to_string(), sequence, tag: digest::hex(&sealed.tag) };
-        let write = Write { path, expected: before.map(|stamp| stamp.revision), value: Some(sealed.bytes) };
-        Ok(Pending { write, stamp })
-    }
-
-    /// Removes the record at a path.
-    fn remove(&self, path: Path) -> Result<Pending> {
-        let before = self.stamps.get(path.as_str()).copied();
-        let before = before.ok_or_else(|| Error::internal(format!("{path} has no stamp")))?;
-        let stamp = RecordStamp { path: path.to_string(), sequence: before.sequence + 1, tag: String::new() };
-        let write = Write { path, expected: Some(before.revision), value: None };
-        Ok(Pending { write, stamp })
+        Self { ledger: Ledger::new(shared.clone(), stamps, ended), shared, claim: None }
     }
 
     /// Commits writes, all or none, and publishes what they make of the snapshot.
     fn commit(
         &mut self,
-        pending: Vec<Pending>,
+        drafts: Vec<Draft>,
         change: impl FnOnce(&mut AccessSnapshot),
     ) -> Result<Changed<()>> {
-        let (writes, stamps): (Vec<_>, Vec<_>) =
-            pending.into_iter().map(|Pending { write, stamp }| (write, stamp)).unzip();
-        let revision = self.shared.commit(self.claim.as_deref(), writes)?;
-        for RecordStamp { path, sequence, tag } in &stamps {
-            match tag.is_empty() {
-                true => {
-                    self.stamps.remove(path);
-                    self.ended.insert(path.clone(), *sequence);
-                }
-                false => drop(self.stamps.insert(path.clone(), Stamp { revision, sequence: *sequence })),
-            }
-        }
+        let writes = self.ledger.commit(self.claim.as_deref(), drafts)?;
         let mut next = AccessSnapshot::clone(&self.shared.access.read());
         change(&mut next);
         self.shared.access.publish(next);
         self.shared.access_version.fetch_add(1, std::sync::atomic::Ordering::Release);
-        Ok(Changed { value: (), keys: Vec::new(), writes: stamps })
+        Ok(Changed { value: (), keys: Vec::new(), writes })
     }
 }
 
