@@ -10,6 +10,7 @@ macro_rules! take {
     };
 }
 
+mod authorities;
 mod authority;
 mod bank;
 mod caller;
@@ -30,6 +31,7 @@ mod rotated;
 mod rows;
 mod secrets;
 
+pub use authorities::{Scene, code, get, message, post, put_chain, text};
 pub use authority::{Authority, Issued, Place};
 pub use bank::{Bank, Instead, MARK};
 pub use caller::{Answered, Caller, Items, Named, Opened, batch_encrypt, context};

@@ -5,7 +5,7 @@
 use keymill_client::{Credentials, ServerError};
 use keymill_core::Timestamp;
 use keymill_core::access::Grant;
-use keymill_e2e::{Caller, Elsewhere, audit_lines, verified};
+use keymill_e2e::{Caller, Elsewhere, audit_lines, code, text, verified};
 use keymill_harness::{Fuse, Live, Point, Setup, Started};
 use keymill_runtime::EngineConfig;
 use serde_json::{Value, json};
@@ -23,14 +23,6 @@ fn begin() -> (Live, Caller, Credentials) {
 fn refused(answered: Result<Value, ServerError>) -> (String, String) {
     let error = answered.expect_err("it is refused");
     (error.code, error.message)
-}
-
-fn code(answered: Result<Value, ServerError>) -> String {
-    refused(answered).0
-}
-
-fn text(reply: &Value, member: &str) -> String {
-    reply[member].as_str().unwrap_or_else(|| panic!("{member} in {reply}")).to_owned()
 }
 
 /// Makes a certificate; returns its id and its request.

@@ -4,7 +4,7 @@
 use std::process::Command;
 
 use keymill_client::{Credentials, ServerError};
-use keymill_e2e::{Authority, Caller, Elsewhere, find_in_files, verified};
+use keymill_e2e::{Authority, Caller, Elsewhere, find_in_files, text, verified};
 use keymill_harness::{Live, Started};
 use keymill_runtime::EngineConfig;
 use serde_json::{Value, json};
@@ -20,10 +20,6 @@ fn begin() -> (Live, Caller, Credentials) {
 fn refused(answered: Result<Value, ServerError>) -> (String, String) {
     let error = answered.expect_err("it is refused");
     (error.code, error.message)
-}
-
-fn text(reply: &Value, member: &str) -> String {
-    reply[member].as_str().unwrap_or_else(|| panic!("{member} in {reply}")).to_owned()
 }
 
 /// Returns the PKCS #8 of a private key in PEM, in base64.
