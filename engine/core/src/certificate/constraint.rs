@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use super::name::uri_host;
+use super::alt_name::uri_host;
 use super::{AltName, AttributeKind, DistinguishedName, NameConstraints};
 use crate::access::Network;
 use crate::error::{Error, ErrorKind, Result};

@@ -1,6 +1,7 @@
 //! Certificates: the vocabulary of what they say (RFC 5280), and what an authority of this server's decides: who is issued what, what is renewed,
 //! and what is said of what was revoked. How that becomes DER, and is read from it, is `keymill-x509`'s.
 
+mod alt_name;
 mod authority;
 mod constraint;
 mod issue;
@@ -13,12 +14,13 @@ mod revocation;
 mod serial;
 mod template;
 
+pub use alt_name::AltName;
 pub use authority::{AccessPointNames, Authority, AuthorityState};
 pub use issue::{Decided, Issuer, Urls, Wanted};
 pub use managed::{
     CertificateFacts, CertificateOrigin, CertificateStatus, CertificateUse, ManagedCertificate,
 };
-pub use name::{AltName, AttributeKind, DistinguishedName};
+pub use name::{AttributeKind, DistinguishedName};
 pub use pattern::NamePattern;
 pub use profile::{CertificateProfile, ProfileUsage};
 pub use renewal::{RenewalBackOff, renewal_due};
