@@ -8,6 +8,7 @@ mod authority;
 mod certificate;
 mod certificate_make;
 mod certificate_use;
+mod client_key;
 mod data;
 mod data_compute;
 mod explain;

@@ -16,10 +16,10 @@ use keymill_core::seam::provider::Adopt;
 use keymill_core::time::Timestamp;
 
 use super::Gate;
-use super::access::WantedClientKey;
 use super::authority::AuthorityPlan;
 use super::certificate::CertificateReply;
 use super::certificate_make::{WantedCertificate, WantedImport};
+use super::client_key::WantedClientKey;
 use super::managed_data_key::WantedDataKey;
 use super::parameters::{
     bounded, check_external, check_modes, check_wrapping, describe, expiry, is_symmetric, keys_only, name,
