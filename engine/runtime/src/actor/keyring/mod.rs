@@ -1,8 +1,10 @@
 //! The keyring actor: owns CMKs, their versions and aliases. Each change is decided by a pure rule, committed to the store, and
 //! only then published; the timers for use counts and deletions run here, too.
 
+mod alias;
 mod authority;
 mod certificate;
+mod create;
 mod data_key;
 mod import;
 mod invocations;
@@ -14,6 +16,7 @@ mod secret;
 mod spent;
 mod timers;
 
+pub(crate) use alias::{DeleteAlias, PutAlias};
 pub(crate) use authority::{
     ActivateAuthority, ChangeAuthority, ChangeIssued, CreateAuthority, EndAuthority, IssuedChange, PutCrl,
     PutIssued, Renewed, authority_exists, not_issued,
@@ -22,6 +25,7 @@ pub(crate) use certificate::{
     CertificateChange, ChangeCertificate, CreateCertificateKey, EndCertificate, EndCertificateKey,
     PutCertificates, Uploaded,
 };
+pub(crate) use create::{CreateCmk, Material};
 pub(crate) use data_key::{PutDataKey, RemoveDataKey, data_key_exists, data_key_not_found};
 pub(crate) use import::{BeginImport, Begun, DeleteMaterial, FinishImport, Parameters, PutParameters};
 pub(crate) use invocations::Reserve;
@@ -36,26 +40,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::{Actor, AsyncContext, Context, Handler, Message};
-use keymill_core::access::KeyPolicy;
 use keymill_core::audit::{KeyTouch, Outcome, RecordStamp};
-use keymill_core::error::{Error, ErrorKind, Limit, Result};
-use keymill_core::id::{AccessKeyId, AliasName, CertificateId, CmkId, KeyVersionId, SecretName};
-use keymill_core::key::{
-    BulkMode, Cmk, Fallback, KeyChange, KeySpec, KeyState, KeyUsage, KeyVersion, KeyVersionMaterial,
-    KeyVersions, Origin, ProtectionLevel, RotationInterval, Tags,
-};
-use keymill_core::seam::provider::TokenObject;
+use keymill_core::error::{Error, ErrorKind, Result};
+use keymill_core::id::{CmkId, KeyVersionId, SecretName};
+use keymill_core::key::{Cmk, KeyChange, KeyState, KeyVersion, KeyVersionMaterial};
 use keymill_core::seam::store::{Path, Revision};
 use keymill_core::time::Timestamp;
 use keymill_crypto::random;
 use serde::Serialize;
 
+use self::create::Owner;
 use super::ledger::{Draft, is_removal};
 use super::{Changed, MAILBOX, Made};
 use crate::audit::{AuditMessage, TimerRecord, TimerTouch};
-use crate::keyring::{AliasEntry, CmkEntry, Stamp, VersionEntry};
+use crate::keyring::{CmkEntry, Stamp, VersionEntry};
 use crate::nonces::Claim;
-use crate::records::{self, AliasRecord, InstallationRecord, Kind};
+use crate::records::{self, InstallationRecord, Kind};
 use crate::shared::Shared;
 
 /// Owns CMKs and aliases.
@@ -102,26 +102,6 @@ pub(crate) struct Inherited {
     pub(crate) installation_stamp: Option<Stamp>,
 }
 
-/// What a new CMK is made of.
-pub(crate) enum Material {
-    /// Material that was made for it.
-    Made(Box<Made>),
-    /// Material that is yet to be imported.
-    Awaited { spec: KeySpec, usage: KeyUsage, bulk_mode: Option<BulkMode> },
-}
-
-/// Makes a CMK.
-pub(crate) struct CreateCmk {
-    pub(crate) material: Material,
-    pub(crate) protection: ProtectionLevel,
-    pub(crate) fallback: Fallback,
-    pub(crate) description: String,
-    pub(crate) creator: AccessKeyId,
-    pub(crate) rotation: Option<RotationInterval>,
-    pub(crate) tags: Tags,
-    pub(crate) policy: Option<KeyPolicy>,
-}
-
 /// Changes the state of a CMK.
 pub(crate) struct ChangeState {
     pub(crate) id: CmkId,
@@ -141,18 +121,6 @@ pub(crate) struct Rotate {
     pub(crate) made: Made,
 }
 
-/// Creates or moves an alias.
-pub(crate) struct PutAlias {
-    pub(crate) name: AliasName,
-    pub(crate) to: CmkId,
-    pub(crate) create: bool,
-}
-
-/// Removes an alias.
-pub(crate) struct DeleteAlias {
-    pub(crate) name: AliasName,
-}
-
 /// Writes use counts that changed.
 pub(crate) struct FlushUsage;
 
@@ -163,12 +131,9 @@ macro_rules! messages {
 }
 
 messages! {
-    CreateCmk => Changed<Arc<CmkEntry>>;
     ChangeState => Changed<Arc<CmkEntry>>;
     ChangeDescription => Changed<Arc<CmkEntry>>;
     Rotate => Changed<Arc<CmkEntry>>;
-    PutAlias => Changed<()>;
-    DeleteAlias => Changed<()>;
     FlushUsage => ();
 }
 
@@ -325,24 +290,6 @@ impl KeyringActor {
         Ok(Changed { keys: touched(&entry), value: entry, writes })
     }
 
-    /// Refuses a key of a token that is the material of a CMK already: each would count its messages for itself.
-    fn refuse_doubled(&self, object: &TokenObject) -> Result<()> {
-        let stay = |entry: &Arc<CmkEntry>| entry.cmk.token_serial.as_deref() == Some(&*object.serial);
-        let ids = self.shared.keyring.ids();
-        for entry in ids.iter().filter_map(|id| self.shared.keyring.cmk(id)).filter(stay) {
-            for version in &entry.versions {
-                // One that is damaged cannot be compared, and serves nobody.
-                let Ok(key) = self.shared.stored_key(&entry, version) else { continue };
-                if key.token_object().is_some_and(|other| other.id == object.id) {
-                    let message =
-                        format!("the key is version {} of CMK {} already", version.number, entry.cmk.id);
-                    return Err(Error::new(ErrorKind::StateConflict, message));
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Drafts the material of a new version.
     fn material(
         &self,
@@ -395,110 +342,6 @@ impl Actor for KeyringActor {
     }
 }
 
-impl Handler<CreateCmk> for KeyringActor {
-    type Result = Result<Changed<Arc<CmkEntry>>>;
-
-    fn handle(&mut self, message: CreateCmk, _: &mut Self::Context) -> Self::Result {
-        self.create(message, Owner::None)
-    }
-}
-
-/// What a CMK is made for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Owner {
-    /// For whoever asks for it.
-    None,
-    /// For the secrets that name none.
-    Secrets,
-    /// To be the key of a certificate.
-    Certificate(CertificateId),
-}
-
-impl KeyringActor {
-    /// Creates a CMK.
-    fn create(&mut self, message: CreateCmk, owner: Owner) -> Result<Changed<Arc<CmkEntry>>> {
-        let of_secrets = owner == Owner::Secrets;
-        let certificate = match owner {
-            Owner::Certificate(id) => Some(Box::new(id)),
-            Owner::None | Owner::Secrets => None,
-        };
-        let CreateCmk { material, protection, fallback, description, creator, rotation, tags, policy } =
-            message;
-        let (spec, usage, bulk_mode, stays) = match &material {
-            Material::Made(made) => {
-                let key = &made.key;
-                (key.spec, key.usage, key.bulk_mode, key.token_object().cloned())
-            }
-            Material::Awaited { spec, usage, bulk_mode } => (*spec, *usage, *bulk_mode, None),
-        };
-        // Once more: others may have been made since it was planned.
-        self.shared.check_room(Limit::Keys).inspect_err(|_| Made::log_left_behind(stays.as_ref()))?;
-        let is_awaited = matches!(material, Material::Awaited { .. });
-        if let Some(object) = stays.as_ref().filter(|object| object.adopted) {
-            self.refuse_doubled(object)?;
-        }
-        let now = self.shared.clock.now();
-        let id = CmkId::from_random(random::array()?);
-        let version =
-            KeyVersion { number: 1, id: KeyVersionId::from_random(random::array()?), created_at: now };
-        let mut cmk = Cmk {
-            id,
-            spec,
-            usage,
-            origin: match &stays {
-                Some(object) if object.adopted => Origin::Adopted,
-                _ if is_awaited => Origin::External,
-                _ => Origin::AliyunKms,
-            },
-            protection,
-            bulk_mode,
-            fallback,
-            token_serial: stays.as_ref().map(|object| object.serial.as_str().into()),
-            state: if is_awaited { KeyState::PendingImport } else { KeyState::Enabled },
-            description: description.into(),
-            creator,
-            created_at: now,
-            delete_at: None,
-            rotation: None,
-            deletion_protection: None,
-            policy,
-            tags,
-            certificate,
-            external: is_awaited.then(Box::default),
-            versions: KeyVersions::from([version.clone()]),
-        };
-        if let Some(interval) = rotation {
-            cmk.rotation = Some(keeping::policy(&cmk, interval, now)?);
-        }
-        let mut drafts = vec![self.draft(records::cmk_path(&id), Kind::Cmk, None, &cmk)?];
-        let version = match material {
-            Material::Made(made) => {
-                let (draft, version) = self.material(&id, &version, *made)?;
-                drafts.push(draft);
-                version
-            }
-            Material::Awaited { .. } => Arc::new(VersionEntry::new(version.number, version.id, None)),
-        };
-        let installation = InstallationRecord { secret_cmk: Some(id), ..self.installation.clone() };
-        if of_secrets {
-            let (path, kind) = (records::installation_path(), Kind::Installation);
-            drafts.push(self.draft(path, kind, self.installation_stamp, &installation)?);
-        }
-        let committed = self.commit(drafts).inspect_err(|_| Made::log_left_behind(stays.as_ref()));
-        let (revision, mut writes) = committed?;
-        // The audit remembers no writes of the installation's own record.
-        if let Some(write) = of_secrets.then(|| writes.pop()).flatten() {
-            self.installation = installation;
-            self.installation_stamp = Some(Stamp { revision, sequence: write.sequence });
-            self.shared.keyring.secrets.set_cmk(Some(id));
-        }
-        let stamp = Stamp { revision, sequence: writes[0].sequence };
-        let entry = Arc::new(CmkEntry::first(cmk, [version].into_iter().collect(), stamp));
-        self.shared.keyring.publish(entry.clone());
-        Ok(Changed { keys: touched(&entry), value: entry, writes })
-    }
-}
-
 impl Handler<ChangeState> for KeyringActor {
     type Result = Result<Changed<Arc<CmkEntry>>>;
 
@@ -547,52 +390,6 @@ impl Handler<Rotate> for KeyringActor {
             false => before.cmk.check_rotation()?,
         }
         self.rotate(&before, message.made)
-    }
-}
-
-impl Handler<PutAlias> for KeyringActor {
-    type Result = Result<Changed<()>>;
-
-    fn handle(&mut self, message: PutAlias, _: &mut Self::Context) -> Self::Result {
-        let PutAlias { name, to, create } = message;
-        let target = self.entry(&to)?;
-        let before = self.shared.keyring.alias(&name);
-        match (&before, create) {
-            (Some(_), true) => return Err(Error::new(ErrorKind::AliasExists, "the alias is taken")),
-            (None, true) => self.shared.check_room(Limit::Aliases)?,
-            (None, false) => {
-                return Err(Error::new(ErrorKind::AliasNotFound, "the specified alias is not found"));
-            }
-            _ => {}
-        }
-        if target.cmk.state == KeyState::PendingDeletion {
-            let kind = if create { ErrorKind::StateConflict } else { ErrorKind::KeyPendingDeletion };
-            return Err(Error::new(kind, "a key that waits for its deletion takes no alias"));
-        }
-        let record = AliasRecord { cmk: to, name: name.clone() };
-        let stamp = before.map(|alias| alias.stamp);
-        let draft = self.draft(records::alias_path(&name), Kind::Alias, stamp, &record)?;
-        let (revision, writes) = self.commit(vec![draft])?;
-        let stamp = Stamp { revision, sequence: writes[0].sequence };
-        self.shared.keyring.put_alias(name, AliasEntry { cmk: to, stamp });
-        Ok(Changed { value: (), keys: touched(&target), writes })
-    }
-}
-
-impl Handler<DeleteAlias> for KeyringActor {
-    type Result = Result<Changed<()>>;
-
-    fn handle(&mut self, message: DeleteAlias, _: &mut Self::Context) -> Self::Result {
-        let DeleteAlias { name } = message;
-        let alias = self
-            .shared
-            .keyring
-            .alias(&name)
-            .ok_or_else(|| Error::new(ErrorKind::AliasNotFound, "the specified alias is not found"))?;
-        let keys = self.entry(&alias.cmk).map(|entry| touched(&entry)).unwrap_or_default();
-        let (_, writes) = self.commit(vec![Draft::removal(records::alias_path(&name), alias.stamp)])?;
-        self.shared.keyring.remove_alias(&name);
-        Ok(Changed { value: (), keys, writes })
     }
 }
 
