@@ -16,8 +16,8 @@ use keymill_core::operation::{
 use crate::error::{BenchError, Result};
 use crate::fixture::Fixture;
 
-/// Callers at once: while the requests of one are checked, those of another are signed, and those of a third are kept.
-const CALLERS: usize = 4;
+/// Callers at once: while the requests of some are checked, those of others are signed, and those of the rest are kept and wait for the audit.
+const CALLERS: usize = 8;
 
 /// Issues certificates by one authority.
 pub struct Issuing<'f> {

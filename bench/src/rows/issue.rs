@@ -18,7 +18,7 @@ const KEYS: [(KeySpec, Option<f64>); 2] = [(KeySpec::Rsa2048, Some(0.60)), (KeyS
 
 pub(super) fn measure(plan: &mut Plan<'_>) -> Result<()> {
     for (spec, least) in KEYS {
-        let name = format!("tcp BatchIssueCertificate {BATCH} by {}, 4 in flight", spec.name());
+        let name = format!("tcp BatchIssueCertificate {BATCH} by {}, 8 in flight", spec.name());
         if !plan.args.wants(&name) {
             continue;
         }

@@ -143,14 +143,22 @@ impl Gate {
         parts: Vec<ToBeSigned>,
         deadline: Instant,
     ) -> Result<Vec<Vec<u8>>> {
-        let (gate, call) = (self.clone(), call.clone());
-        // A desk waits for its token on the thread that it is on.
-        let signed =
-            tokio::task::spawn_blocking(move || gate.sign_now(&call, key, algorithm, parts, deadline));
-        signed.await.map_err(|_| Error::internal("a signature was cut off"))?
+        let call = call.clone();
+        self.aside(move |gate| gate.sign_now(&call, key, algorithm, parts, deadline)).await
     }
 
-    fn sign_now(
+    /// Does what takes a while, or waits for a lane, on a thread where nobody else waits for it.
+    pub(crate) async fn aside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let gate = self.clone();
+        let done = tokio::task::spawn_blocking(move || work(&gate));
+        done.await.map_err(|_| Error::internal("what was under way was cut off"))?
+    }
+
+    /// As [`sign_all`](Self::sign_all); waits for the lane on the thread that it is on.
+    pub(crate) fn sign_now(
         &self,
         call: &Call,
         key: Arc<CmkEntry>,

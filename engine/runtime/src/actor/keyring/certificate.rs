@@ -84,7 +84,9 @@ impl KeyringActor {
         let mut drafts = Vec::with_capacity(2);
         if let Some(body) = body {
             let path = records::certificate_body_path(&certificate.id);
-            let draft = self.draft(path.clone(), Kind::CertificateBody, self.standing(&path)?, body)?;
+            // Where the certificate is new, its id was drawn, and nothing ever stood under it.
+            let standing = before.map(|_| self.standing(&path)).transpose()?.flatten();
+            let draft = self.draft(path, Kind::CertificateBody, standing, body)?;
             let tag = draft.tag();
             certificate.body_tag = tag.ok_or_else(|| Error::internal("a sealed record has a tag"))?;
             drafts.push(draft);

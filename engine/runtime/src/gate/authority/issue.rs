@@ -221,7 +221,7 @@ impl Gate {
         wanted: WantedIssue,
         deadline: Instant,
     ) -> Result<Done> {
-        let office = self.office(&wanted.authority)?;
+        let office = Arc::new(self.office(&wanted.authority)?);
         let id = CertificateId::from_random(random::array()?);
         let WantedIssue { profile, subject, alt_names, validity_days, key, .. } = &wanted;
         let access_point = call.principal.aap.as_ref();
@@ -300,12 +300,11 @@ impl Gate {
         office.authority().profile(&r.profile)?;
         self.check_signs(&office.entry)?;
         let BatchIssueCertificateRequest { profile, requests, validity_days, .. } = r;
-        let (gate, at, aap) = (self.clone(), office.clone(), call.principal.aap.clone());
+        let (at, aap) = (office.clone(), call.principal.aap.clone());
         // Each request is signed by its key, and that is checked: a batch of them takes a while.
-        let drafted = tokio::task::spawn_blocking(move || {
-            gate.draft_all(&at, (profile, requests, validity_days), aap.as_ref())
-        });
-        let drafted = drafted.await.map_err(|_| Error::internal("a batch was cut off"))?;
+        let drafted =
+            self.aside(move |gate| Ok(gate.draft_all(&at, (profile, requests, validity_days), aap.as_ref())));
+        let drafted = drafted.await?;
         let mut outcomes = Vec::with_capacity(drafted.len());
         let mut new = Vec::with_capacity(drafted.len());
         for one in drafted {
@@ -405,48 +404,48 @@ impl Gate {
         Ok(Drafted { decided, serial, public_key: request.public_key, spec: request.spec })
     }
 
-    /// Signs what was decided on, in one batch; returns certificates in DER.
-    pub(super) async fn sign_drafts(
+    /// Signs what was decided on, in one batch; returns each with what came with it and the certificate that it became.
+    pub(super) async fn sign_drafts<K: Send + 'static>(
         &self,
         call: &Call,
-        office: &Office,
-        drafts: &[&Drafted],
+        office: &Arc<Office>,
+        drafts: Vec<(Drafted, K)>,
         deadline: Instant,
-    ) -> Result<Vec<Vec<u8>>> {
-        let own = &office.signer;
-        let issuer = (&own.certificate.subject_der[..], Some(&own.key_id[..]));
-        let part = |drafted: &&Drafted| {
-            let template =
-                drafted.decided.template(drafted.serial, &drafted.public_key, issuer, None, &office.urls);
-            keymill_x509::certificate(&template, office.algorithm)
+    ) -> Result<Vec<(Drafted, K, Certificate)>> {
+        let (call, office) = (call.clone(), office.clone());
+        let signed = move |gate: &Self| {
+            let own = &office.signer;
+            let issuer = (&own.certificate.subject_der[..], Some(&own.key_id[..]));
+            let part = |(drafted, _): &(Drafted, K)| {
+                let template =
+                    drafted.decided.template(drafted.serial, &drafted.public_key, issuer, None, &office.urls);
+                keymill_x509::certificate(&template, office.algorithm)
+            };
+            let parts = drafts.iter().map(part).collect::<Result<Vec<_>>>()?;
+            let ders = gate.sign_now(&call, office.key.clone(), office.algorithm, parts, deadline)?;
+            let whole = |((drafted, beside), der): ((Drafted, K), Vec<u8>)| {
+                Ok((drafted, beside, Certificate::read(&der)?))
+            };
+            drafts.into_iter().zip(ders).map(whole).collect()
         };
-        let parts = drafts.iter().map(part).collect::<Result<Vec<_>>>()?;
-        self.sign_all(call, office.key.clone(), office.algorithm, parts, deadline).await
+        self.aside(signed).await
     }
 
     async fn sign_and_keep(
         &self,
         call: &Call,
         actors: &Owners<'_>,
-        office: &Office,
+        office: &Arc<Office>,
         new: Vec<(Drafted, Kept)>,
         deadline: Instant,
     ) -> Result<(Changed<Vec<Arc<CertificateEntry>>>, Vec<Vec<u8>>)> {
-        let drafts: Vec<&Drafted> = new.iter().map(|(drafted, _)| drafted).collect();
-        let ders = self.sign_drafts(call, office, &drafts, deadline).await?;
         let (chain, now) = (office.chain(), self.now());
-        let mut records = Vec::with_capacity(new.len());
-        for ((drafted, kept), der) in new.into_iter().zip(&ders) {
-            let read = Certificate::read(der)?;
-            records.push((record_of(call, office, (drafted, kept), &read, now), body(&read, &chain)));
+        let (mut records, mut ders) = (Vec::with_capacity(new.len()), Vec::with_capacity(new.len()));
+        for (drafted, kept, read) in self.sign_drafts(call, office, new, deadline).await? {
+            let body = CertificateBodyRecord { id: kept.id, ..body(&read, &chain) };
+            records.push((record_of(call, office, (drafted, kept), &read, now), body));
+            ders.push(read.der);
         }
-        let records = records
-            .into_iter()
-            .map(|(certificate, body): (ManagedCertificate, CertificateBodyRecord)| {
-                let id = certificate.id;
-                (certificate, CertificateBodyRecord { id, ..body })
-            })
-            .collect();
         let put = PutIssued { authority: office.authority().name.clone(), new: records };
         Ok((actors.keyring(put).await?, ders))
     }

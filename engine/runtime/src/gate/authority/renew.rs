@@ -1,5 +1,6 @@
 //! Renewal and revocation of what authorities issued: asked for by callers, and of what is due, by itself.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use keymill_core::audit::Outcome;
@@ -139,7 +140,7 @@ impl Gate {
             }
         };
         self.0.shared.keyring.certificates.authorities.check_key(&public_key)?;
-        let office = self.office(&issuance.authority)?;
+        let office = Arc::new(self.office(&issuance.authority)?);
         self.check_signs(&office.entry)?;
         let days = days.unwrap_or(issuance.validity_days);
         let (serial, now) = (Serial::from_random(random::array()?), self.now());
@@ -156,9 +157,10 @@ impl Gate {
                 };
                 let decided = office.decide(|issuer| issuer.decide(&profile, &asked, now))?;
                 let drafted = Drafted { decided, serial, public_key, spec: asked.key_spec };
-                let ders = self.sign_drafts(call, &office, &[&drafted], deadline).await?;
-                let der = ders.first().ok_or_else(|| Error::internal("a certificate was not issued"))?;
-                (Certificate::read(der)?, office.chain())
+                let mut signed = self.sign_drafts(call, &office, vec![(drafted, ())], deadline).await?;
+                let signed = signed.pop().ok_or_else(|| Error::internal("a certificate was not issued"))?;
+                let (_, (), read) = signed;
+                (read, office.chain())
             }
             (None, Some(own)) if own.authority.parent.is_none() => {
                 let length = own.authority.path_length;
