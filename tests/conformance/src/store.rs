@@ -35,10 +35,12 @@ macro_rules! store_suite {
             a_commit_with_one_conflict_writes_nothing
             a_commit_conflicts_with_itself_where_it_names_a_path_twice
             a_commit_can_demand_that_a_path_is_absent
+            a_commit_of_very_many_records_is_all_or_none
             revisions_grow_with_each_commit_and_not_without
             a_list_is_ordered_by_the_bytes_of_the_paths
             a_list_holds_what_begins_with_its_prefix_and_nothing_beside
             a_list_comes_in_pages_without_gap_or_repeat
+            a_list_shows_whole_commits
             a_page_begins_behind_a_path_that_is_not_there
             a_scan_tells_of_every_record_once
             a_scan_ends_where_it_is_told_to
@@ -48,12 +50,15 @@ macro_rules! store_suite {
             a_watch_arrives_at_the_newest_value_of_each_record
             a_watch_tells_of_a_commit_while_it_waits
             a_watch_is_idle_at_least_once_a_second
+            a_watch_that_is_idle_has_told_all_that_was_committed
+            a_watch_goes_on_where_another_ended
             a_watch_may_use_the_store_while_it_is_told
             a_watch_from_long_ago_is_told_all_or_to_list_again
             a_lease_has_one_holder
             a_lease_is_renewed_by_its_holder_under_the_same_fence
             a_lease_that_ran_out_goes_to_another_under_a_greater_fence
             leases_of_different_names_are_apart
+            a_fence_stands_between_the_commits_before_and_behind_it
             of_eight_creations_of_a_record_one_wins
             no_increment_of_eight_threads_is_lost
             of_eight_wishes_for_a_lease_one_is_granted

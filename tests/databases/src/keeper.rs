@@ -57,6 +57,11 @@ impl Keeper {
         Self { pid, end: Some(end), thread: Some(thread) }
     }
 
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(self.pid, signal).expect("our own process");
+    }
+
     /// Ends it by a signal, and waits for its end.
     pub(crate) fn end(&mut self, by: Signal) {
         let Some(thread) = self.thread.take() else { return };

@@ -1,11 +1,13 @@
 #![doc = include_str!("../README.md")]
 
+mod etcd;
 mod keeper;
 mod mariadb;
 mod place;
 mod postgres;
 mod turns;
 
+pub use etcd::{Etcd, EtcdOptions};
 pub use mariadb::MariaDb;
 pub use postgres::Postgres;
 pub use turns::{Pair, Rotation};

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use keymill_core::seam::store::{Lease, Store};
 
-use super::path;
+use super::{create, path};
 
 const LONG: Duration = Duration::from_secs(600);
 const SHORT: Duration = Duration::from_millis(50);
@@ -51,4 +51,13 @@ pub fn leases_of_different_names_are_apart(store: &dyn Store) {
     assert!(ask(store, "lease/deletion", "node-2", LONG).is_some());
     assert_eq!(ask(store, "lease/rotation", "node-2", LONG), None);
     assert_eq!(ask(store, "lease/deletion", "node-1", LONG), None);
+}
+
+/// Gives fences that compare with the revisions of records, so that a write of before the lease can be told from one under it.
+pub fn a_fence_stands_between_the_commits_before_and_behind_it(store: &dyn Store) {
+    let before = create(store, "key/a", b"");
+    let fence = ask(store, "lease/timer", "node-1", LONG).expect("it is free").fence;
+    assert!(fence > before);
+    assert_eq!(ask(store, "lease/timer", "node-1", LONG).map(|lease| lease.fence), Some(fence));
+    assert!(create(store, "key/b", b"") > fence);
 }

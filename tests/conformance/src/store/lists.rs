@@ -1,8 +1,11 @@
 //! What a list holds, in which order, and how its pages fit together.
 
-use keymill_core::seam::store::Store;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
-use super::{create, paths, put, removal};
+use keymill_core::seam::store::{Page, Store};
+
+use super::{create, path, paths, put, removal};
 
 /// Orders by bytes: no case folding, no numbers, `/` where it stands in ASCII.
 pub fn a_list_is_ordered_by_the_bytes_of_the_paths(store: &dyn Store) {
@@ -63,4 +66,31 @@ pub fn a_page_begins_behind_a_path_that_is_not_there(store: &dyn Store) {
     assert_eq!(paths(store, "key/", Some("kex"), 100), ["key/a", "key/c", "key/c/d", "key/e"]);
     assert!(paths(store, "key/", Some("key/e"), 100).is_empty());
     assert!(paths(store, "key/", Some("kez"), 100).is_empty());
+}
+
+/// Is of one moment: no commit is seen by halves, however many rows there are.
+pub fn a_list_shows_whole_commits(store: &dyn Store) {
+    const ROWS: usize = 300;
+    let writes = |expected, count: u8| -> Vec<_> {
+        (0..ROWS).map(|i| put(&format!("key/{i:03}"), expected, &[count])).collect()
+    };
+    let mut last = store.commit(&writes(None, 0)).expect("the paths are free");
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let reading = scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                let listed = store.list(&path("key/"), Page { after: None, limit: usize::MAX });
+                let listed = listed.expect("the store reads");
+                assert_eq!(listed.len(), ROWS);
+                assert!(listed.iter().all(|entry| {
+                    (entry.revision, &entry.value) == (listed[0].revision, &listed[0].value)
+                }));
+            }
+        });
+        for count in 1..20 {
+            last = store.commit(&writes(Some(last), count)).expect("nobody else writes");
+        }
+        is_over.store(true, Ordering::Relaxed);
+        reading.join().expect("each list is whole");
+    });
 }

@@ -118,6 +118,25 @@ pub fn a_commit_can_demand_that_a_path_is_absent(store: &dyn Store) {
     assert_eq!(paths(store, "key/", None, 10), ["key/a"]);
 }
 
+/// Has no number of writes at which a commit comes apart: creations, a conflict at any place, and removals.
+pub fn a_commit_of_very_many_records_is_all_or_none(store: &dyn Store) {
+    const MANY: usize = 1500;
+    let all: Vec<String> = (0..MANY).map(|i| format!("key/{i:04}")).collect();
+    let writes: Vec<_> = all.iter().map(|at| put(at, None, at.as_bytes())).collect();
+    let created = store.commit(&writes).expect("the paths are free");
+    for stale in [0, MANY / 2, MANY - 1] {
+        let mut removals: Vec<_> = all.iter().map(|at| removal(at, Some(created))).collect();
+        removals[stale].expected = Some(Revision(created.0 + 1));
+        assert_eq!(conflict(store.commit(&removals)), all[stale]);
+        assert_eq!(conflict(store.commit(&[&writes[stale..], &writes[..stale]].concat())), all[stale]);
+    }
+    assert_eq!(store.revision().expect("the store reads"), created);
+    assert_eq!(paths(store, "key/", None, usize::MAX), all);
+    let removals: Vec<_> = all.iter().map(|at| removal(at, Some(created))).collect();
+    store.commit(&removals).expect("nobody wrote them meanwhile");
+    assert!(paths(store, "key/", None, 10).is_empty());
+}
+
 /// Numbers commits, and commits only.
 pub fn revisions_grow_with_each_commit_and_not_without(store: &dyn Store) {
     let mut last = Revision(0);
