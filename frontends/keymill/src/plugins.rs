@@ -1,6 +1,8 @@
 //! The one place that names every plugin: from the `kind` of a configuration to what opens it.
 
 use std::collections::BTreeMap;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -37,6 +39,17 @@ pub(crate) fn store(config: &StoreConfig, data: &Path) -> Result<Arc<dyn Store>>
             options.kept_removals = config.sqlite.kept_removals;
             options.max_pages = config.sqlite.max_pages;
             let store = keymill_store_sqlite::open(options).map_err(Failure::because("store"))?;
+            Ok(Arc::new(store))
+        }
+        StoreKind::Etcd => {
+            let options = config.etcd.options()?;
+            // No other part makes it: it is the place of the embedded store.
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(data)
+                .map_err(Failure::because(data.display()))?;
+            let store = keymill_store_etcd::open(options).map_err(Failure::because("store"))?;
             Ok(Arc::new(store))
         }
     }

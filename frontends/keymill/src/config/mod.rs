@@ -5,6 +5,7 @@ mod acme;
 mod authority;
 mod database;
 mod dual_control;
+mod etcd;
 mod options;
 mod places;
 mod pool;
@@ -27,6 +28,7 @@ use crate::plugins;
 pub(crate) use acme::{AcmeSection, ValidationSection};
 pub(crate) use authority::AuthoritySection;
 pub(crate) use dual_control::DualControlSection;
+pub(crate) use etcd::EtcdConfig;
 pub(crate) use options::*;
 pub(crate) use places::Places;
 pub(crate) use pool::{Isolation, KeysConfig, PoolSection, TokenSection};
@@ -207,6 +209,7 @@ mod tests {
             Config { data_dir: Some("d".into()), credentials: Some("c".into()), ..Config::default() };
         config.root.file.path = Some("r".into());
         config.store.sqlite.max_pages = Some(1);
+        config.store.etcd = EtcdConfig::all_set();
         config.audit.file.directory = Some("a".into());
         (config.audit.keep_age_s, config.audit.keep_bytes) = (Some(1), Some(1));
         config.audit.syslog = Some(SyslogConfig {

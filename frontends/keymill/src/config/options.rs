@@ -7,8 +7,8 @@ use std::time::Duration;
 use keymill_runtime::{AuditFiles, EngineConfig};
 use serde::{Deserialize, Serialize};
 
-use super::SyslogConfig;
 use super::tls::TlsSection;
+use super::{EtcdConfig, SyslogConfig};
 
 /// What is logged.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -63,6 +63,8 @@ pub(crate) struct StoreConfig {
     pub(crate) kind: StoreKind,
     /// Options of the kind `sqlite`.
     pub(crate) sqlite: SqliteConfig,
+    /// Options of the kind `etcd`.
+    pub(crate) etcd: EtcdConfig,
 }
 
 /// The plugins that keep records.
@@ -72,6 +74,8 @@ pub(crate) enum StoreKind {
     /// `store-sqlite`
     #[default]
     Sqlite,
+    /// `store-etcd`
+    Etcd,
 }
 
 /// Options of the embedded store.
