@@ -90,11 +90,10 @@ impl Live {
 
     pub(crate) fn over(site: Site, mut setup: Setup) -> Result<Self, EngineError> {
         in_tokens(&mut setup);
-        let store = keymill_store_sqlite::open(keymill_store_sqlite::Config::new(site.data()))
-            .map_err(|error| EngineError(error.to_string()))?;
+        let store = site.store()?;
         let audit = keymill_audit_file::open(keymill_audit_file::Config::at(site.audit()))
             .map_err(|error| EngineError(error.to_string()))?;
-        let store: Arc<dyn Store> = (setup.store)(Arc::new(store));
+        let store: Arc<dyn Store> = (setup.store)(store);
         let audit: Arc<dyn AuditLog> = (setup.audit)(Arc::new(audit));
         let provider = keymill_provider_software::open(keymill_provider_software::Config {})
             .expect("the software provider opens");

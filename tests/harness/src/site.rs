@@ -5,21 +5,31 @@ use std::convert::Infallible;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, Weak};
 
 use keymill_core::seam::audit::AuditLog;
+use keymill_core::seam::store::Store;
 use keymill_crypto::audit::{ChainKeys, ChainReport, ChainVerifier};
 use keymill_crypto::derived::{DerivedKeys, cmac_pair};
 use keymill_crypto::record::RecordSealer;
 use keymill_crypto::root::RootKeys;
+use keymill_databases::{Etcd, shared};
 use keymill_runtime::{EngineConfig, EngineError};
 use tempfile::TempDir;
 
 use crate::{Live, Setup};
 
+/// Names the store that engines are started on: `sqlite`, as by default, or `etcd`, of which each test program starts one.
+const STORE: &str = "KEYMILL_TEST_STORE";
+
+static ETCD: Mutex<Weak<Etcd>> = Mutex::new(Weak::new());
+
 /// A scratch directory and its root.
 pub struct Site {
     directory: TempDir,
     root: RootKeys,
+    /// Where the store is, if not in the directory: an etcd, and the prefix there.
+    etcd: Option<(Arc<Etcd>, String)>,
 }
 
 impl Site {
@@ -27,7 +37,34 @@ impl Site {
         // Ours alone, whatever the umask: the plugins refuse a looser place.
         let private = Permissions::from_mode(0o700);
         let directory = tempfile::Builder::new().permissions(private).tempdir().expect("a scratch directory");
-        Self { directory, root: RootKeys::generate().expect("random numbers") }
+        let etcd = match std::env::var(STORE).as_deref() {
+            Ok("etcd") => {
+                let etcd = shared(&ETCD, Etcd::start);
+                let prefix = etcd.fresh_prefix();
+                Some((etcd, prefix))
+            }
+            Ok("sqlite") | Err(_) => None,
+            Ok(other) => panic!("{STORE} is sqlite or etcd, not {other}"),
+        };
+        Self { directory, root: RootKeys::generate().expect("random numbers"), etcd }
+    }
+
+    /// Opens the store.
+    pub(crate) fn store(&self) -> Result<Arc<dyn Store>, EngineError> {
+        let failed = |error: &dyn std::fmt::Display| EngineError(error.to_string());
+        match &self.etcd {
+            None => {
+                let config = keymill_store_sqlite::Config::new(self.data());
+                Ok(Arc::new(keymill_store_sqlite::open(config).map_err(|error| failed(&error))?))
+            }
+            Some((etcd, prefix)) => {
+                let config = keymill_store_etcd::Config {
+                    prefix: prefix.clone(),
+                    ..keymill_store_etcd::Config::new(etcd.endpoints())
+                };
+                Ok(Arc::new(keymill_store_etcd::open(config).map_err(|error| failed(&error))?))
+            }
+        }
     }
 
     /// Returns the scratch directory.
@@ -40,7 +77,7 @@ impl Site {
         self.path().join("data")
     }
 
-    /// Returns the file of the store.
+    /// Returns the file of the store, where that is SQLite.
     pub fn database(&self) -> PathBuf {
         self.data().join("keymill.db")
     }
