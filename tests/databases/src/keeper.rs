@@ -62,6 +62,18 @@ impl Keeper {
         kill(self.pid, signal).expect("our own process");
     }
 
+    /// Kills it and the processes that it started, and waits for its end.
+    pub(crate) fn kill_all(&mut self) {
+        let list = format!("/proc/{0}/task/{0}/children", self.pid);
+        let children = std::fs::read_to_string(list).unwrap_or_default();
+        // Itself first, so that it has no time to mourn its children.
+        let _gone = kill(self.pid, Signal::SIGKILL);
+        for child in children.split_whitespace().filter_map(|text| text.parse().ok()) {
+            let _gone = kill(Pid::from_raw(child), Signal::SIGKILL);
+        }
+        self.end(Signal::SIGKILL);
+    }
+
     /// Ends it by a signal, and waits for its end.
     pub(crate) fn end(&mut self, by: Signal) {
         let Some(thread) = self.thread.take() else { return };

@@ -23,6 +23,7 @@ host all all 127.0.0.1/32 scram-sha-256
 /// A PostgreSQL.
 pub struct Postgres {
     keeper: Keeper,
+    options: Vec<String>,
     programs: PathBuf,
     port: u16,
     place: Place,
@@ -31,6 +32,12 @@ pub struct Postgres {
 impl Postgres {
     /// Makes a cluster and starts it.
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Makes a cluster and starts it with options of the server, each as `name=value`, before which ours stand back.
+    pub fn start_with(options: &[&str]) -> Self {
+        let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
         let programs = programs();
         let place = Place::new("postgres");
         let made = place
@@ -48,7 +55,12 @@ impl Postgres {
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         place.write("who.conf", WHO);
         let port = free_port();
-        Self { keeper: run(&programs, &place, port), programs, port, place }
+        Self { keeper: run(&programs, &place, port, &options), options, programs, port, place }
+    }
+
+    /// Kills every process of it without a warning, as the loss of a machine does.
+    pub fn kill(&mut self) {
+        self.keeper.kill_all();
     }
 
     fn psql(&self) -> Command {
@@ -60,7 +72,7 @@ impl Postgres {
     }
 }
 
-fn run(programs: &Path, place: &Place, port: u16) -> Keeper {
+fn run(programs: &Path, place: &Place, port: u16, options: &[String]) -> Keeper {
     let folder = place.path().display();
     let mut command = place.command(programs.join("postgres"));
     command.args(["-D", "data"]);
@@ -83,6 +95,10 @@ fn run(programs: &Path, place: &Place, port: u16) -> Keeper {
         "shared_buffers=16MB".into(),
     ] {
         command.args(["-c", &option]);
+    }
+    // The last that names an option has it.
+    for option in options {
+        command.args(["-c", option]);
     }
     Keeper::start_logged(command, place.at("log"), "database system is ready to accept connections")
 }
@@ -151,7 +167,7 @@ impl Database for Postgres {
     }
 
     fn start_again(&mut self) {
-        self.keeper = run(&self.programs, &self.place, self.port);
+        self.keeper = run(&self.programs, &self.place, self.port, &self.options);
     }
 }
 

@@ -1,0 +1,247 @@
+//! What is read: a record, a page of them, all of them as of one moment, and the changes that a watch is told of. Each answer is one
+//! snapshot of the database. A row that was altered outside keymill never stops the rest: its seal does not open, or its path is missed.
+
+use std::time::Instant;
+
+use futures_util::TryStreamExt;
+use keymill_core::seam::store::{Entry, Page, Path, Revision, Row as StoreRow, StoreError};
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Error, Row};
+
+use crate::error::{is_transient, late, store_error};
+use crate::pool::{Lent, Pool};
+
+/// Changes that are read in one go, at most.
+const CHUNK_ROWS: usize = 64;
+/// Rows of a scan that are fetched in one go.
+const FETCH_ROWS: usize = 256;
+
+const GET: &str = "SELECT path, value, revision FROM records WHERE path = $1";
+const LIST: &str =
+    "SELECT path, value, revision FROM records WHERE path >= $1 AND path < $2 ORDER BY path LIMIT $3";
+const REVISION: &str = "SELECT revision FROM state";
+
+/// A cursor in a transaction of its own snapshot. Whom a scan tells may take its time between two fetches; a node that never goes on is
+/// let go after ten minutes, since its snapshot keeps old rows from being vacuumed.
+const SCAN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
+    SET LOCAL idle_in_transaction_session_timeout = 600000; \
+    SET LOCAL statement_timeout = 600000; \
+    DECLARE scan NO SCROLL CURSOR FOR SELECT path, value, revision FROM records";
+
+/// The state and the changes in one statement, which is one snapshot. `$1` and `$2` say how far the watch has come, `$3` and `$4` bound the
+/// paths. The upper bound keeps out rows whose revision was altered to one that is yet to come. The ids tell one history from another: the
+/// one of the revision that the watch has come to, and that of the newest. A server that takes no writes may be behind another that does.
+const CHANGES: &str = "
+    SELECT s.revision, s.compacted, seen.id, newest.id, current_setting('transaction_read_only'),
+           c.path, c.value, c.revision, c.position, c.is_removal
+    FROM state s
+    LEFT JOIN commits seen ON seen.revision = $1
+    LEFT JOIN commits newest ON newest.revision = s.revision
+    LEFT JOIN LATERAL (
+        SELECT path, value, revision, position, false AS is_removal FROM records
+        WHERE (revision, position) > ($1, $2) AND revision <= s.revision AND path >= $3 AND path < $4
+        UNION ALL
+        SELECT path, ''::bytea, revision, position, true FROM removals
+        WHERE (revision, position) > ($1, $2) AND revision <= s.revision AND path >= $3 AND path < $4
+        ORDER BY 3, 4 LIMIT $5
+    ) c ON true
+    ORDER BY c.revision, c.position";
+
+/// How far a watch has come: everything up to this place in this revision was told.
+pub(crate) struct Cursor {
+    revision: Revision,
+    position: i32,
+    /// The id of the commit that it has come to, where it was told.
+    id: Option<Vec<u8>>,
+}
+
+impl Cursor {
+    /// Stands behind the whole commit `revision`.
+    pub(crate) fn behind(revision: Revision) -> Self {
+        Self { revision, position: i32::MAX, id: None }
+    }
+}
+
+/// Some changes in order.
+pub(crate) struct Changes {
+    pub(crate) rows: Vec<Changed>,
+    /// Where to go on.
+    pub(crate) cursor: Cursor,
+    /// Whether there were no more.
+    pub(crate) is_current: bool,
+}
+
+/// One change.
+pub(crate) struct Changed {
+    pub(crate) path: Path,
+    /// `None`: the record was removed.
+    pub(crate) value: Option<Vec<u8>>,
+    pub(crate) revision: Revision,
+}
+
+/// Reads one record.
+pub(crate) fn get(pool: &Pool, path: &Path) -> Result<Option<Entry>, StoreError> {
+    let path = path.as_str();
+    let row = pool.ask(async |client| client.query_typed_opt(GET, &[(&path, Type::TEXT)]).await)?;
+    Ok(row.as_ref().and_then(entry))
+}
+
+/// Reads a page of records.
+pub(crate) fn list(pool: &Pool, prefix: &Path, page: Page<'_>) -> Result<Vec<Entry>, StoreError> {
+    let prefix = prefix.as_str();
+    let from = match page.after {
+        // No path holds a byte below "-", so this stands right behind `after` and before all that follow it.
+        Some(after) if after.as_str() >= prefix => format!("{after}\u{1}"),
+        _ => prefix.to_owned(),
+    };
+    let (end, limit) = (end_of(prefix), i64::try_from(page.limit).unwrap_or(i64::MAX));
+    let given: [(&(dyn ToSql + Sync), Type); 3] =
+        [(&from, Type::TEXT), (&end, Type::TEXT), (&limit, Type::INT8)];
+    let rows = pool.ask(async |client| client.query_typed(LIST, &given).await)?;
+    Ok(rows.iter().filter_map(entry).collect())
+}
+
+/// Returns the revision of the newest commit.
+pub(crate) fn revision(pool: &Pool) -> Result<Revision, StoreError> {
+    let row = pool.ask(async |client| client.query_typed_one(REVISION, &[]).await)?;
+    Ok(revision_of(row.try_get(0).map_err(|error| store_error(&error))?))
+}
+
+/// Reads all records, as one snapshot of the store. They stream: no more than what the connection buffers is in memory.
+pub(crate) fn scan(pool: &Pool, each: &mut dyn FnMut(StoreRow<'_>) -> bool) -> Result<(), StoreError> {
+    let lent = begin_scan(pool)?;
+    let failed = |error: Error| store_error(&error);
+    let slow = |_| late(pool.timeout());
+    let fetch = format!("FETCH FORWARD {FETCH_ROWS} FROM scan");
+    let none: [(&str, Type); 0] = [];
+    let mut goes_on = true;
+    while goes_on {
+        let fetched =
+            pool.bridge.wait_until(pool.deadline(), lent.client().query_typed_raw(&fetch, none.clone()));
+        let mut rows = std::pin::pin!(fetched.map_err(slow)?.map_err(failed)?);
+        let mut count = 0;
+        // Each row has its time: a scan takes as long as there are rows.
+        while let Some(row) =
+            pool.bridge.wait_until(pool.deadline(), rows.try_next()).map_err(slow)?.map_err(failed)?
+        {
+            count += 1;
+            let Ok(path) = row.try_get(0) else { continue };
+            let (value, revision) = (bytes_of(&row, 1), revision_of(row.try_get(2).unwrap_or(0)));
+            if !each(StoreRow { path, value, revision }) {
+                goes_on = false;
+                break;
+            }
+        }
+        goes_on &= count == FETCH_ROWS;
+    }
+    // Nothing hangs on how it ends.
+    if let Ok(Ok(())) = pool.bridge.wait_until(pool.deadline(), lent.client().batch_execute("ROLLBACK")) {
+        lent.keep();
+    }
+    Ok(())
+}
+
+/// Begins a scan; until the first row nobody was told of anything, and it can begin again.
+fn begin_scan(pool: &Pool) -> Result<Lent<'_>, StoreError> {
+    let until = pool.deadline();
+    loop {
+        let lent = pool.lend(until)?;
+        let begun = pool.bridge.wait_until(lent.limit(until), lent.client().batch_execute(SCAN));
+        let is_over = Instant::now() >= until;
+        match begun {
+            Ok(Ok(())) => return Ok(lent),
+            Ok(Err(error)) => {
+                pool.lost(lent, &error);
+                if is_over || !is_transient(&error) {
+                    return Err(store_error(&error));
+                }
+            }
+            Err(_) => {
+                pool.silent(lent);
+                if is_over {
+                    return Err(late(pool.timeout()));
+                }
+            }
+        }
+    }
+}
+
+/// Reads the changes under `prefix` that follow `after`.
+pub(crate) fn changes(pool: &Pool, prefix: &Path, after: &Cursor) -> Result<Changes, StoreError> {
+    // No history of ours comes that far.
+    let Ok(seen) = i64::try_from(after.revision.0) else { return Err(StoreError::Compacted) };
+    let (prefix, limit) = (prefix.as_str(), CHUNK_ROWS as i64);
+    let end = end_of(prefix);
+    let given: [(&(dyn ToSql + Sync), Type); 5] = [
+        (&seen, Type::INT8),
+        (&after.position, Type::INT4),
+        (&prefix, Type::TEXT),
+        (&end, Type::TEXT),
+        (&limit, Type::INT8),
+    ];
+    let rows = pool.ask(async |client| read_changes(client, &given).await)?;
+    let failed = |error: Error| store_error(&error);
+    let head = rows.first().ok_or_else(|| StoreError::Corrupt("the table state has no row".into()))?;
+    let newest = revision_of(head.try_get(0).map_err(failed)?);
+    let compacted = revision_of(head.try_get(1).map_err(failed)?);
+    let (seen, id): (Option<Vec<u8>>, _) =
+        (head.try_get(2).map_err(failed)?, head.try_get(3).map_err(failed)?);
+    if head.try_get(4).unwrap_or("off") == "on" {
+        pool.forget();
+        return Err(StoreError::Unavailable("the server takes no writes any more".into()));
+    }
+    // A revision that is yet to come was read from another history of this store, and so was one that another commit has now: a server that
+    // had not all of them took over.
+    let is_other = after.id.is_some() && after.id != seen;
+    if after.revision < compacted || after.revision > newest || is_other {
+        return Err(StoreError::Compacted);
+    }
+    Ok(told(&rows, Cursor { id, ..Cursor::behind(newest) }))
+}
+
+async fn read_changes(client: &Client, given: &[(&(dyn ToSql + Sync), Type)]) -> Result<Vec<Row>, Error> {
+    client.query_typed(CHANGES, given).await
+}
+
+fn told(rows: &[Row], newest: Cursor) -> Changes {
+    let mut changes = Changes { rows: Vec::new(), cursor: newest, is_current: true };
+    for row in rows {
+        // Where there is no change there is a row of the state alone.
+        let Ok(Some(revision)) = row.try_get::<_, Option<i64>>(7) else { break };
+        let revision = revision_of(revision);
+        if let Some(path) = row.try_get(5).ok().and_then(|text: &str| Path::new(text).ok()) {
+            let is_removal = row.try_get(9).unwrap_or(false);
+            let value = (!is_removal).then(|| bytes_of(row, 6).to_vec());
+            changes.rows.push(Changed { path, value, revision });
+        }
+    }
+    if rows.len() >= CHUNK_ROWS
+        && let Some(last) = rows.last()
+    {
+        let revision = revision_of(last.try_get(7).unwrap_or(0));
+        changes.cursor = Cursor { revision, position: last.try_get(8).unwrap_or(i32::MAX), id: None };
+        changes.is_current = false;
+    }
+    changes
+}
+
+/// Reads a row of path, value and revision; `None` where the path was altered to something that is no path.
+fn entry(row: &Row) -> Option<Entry> {
+    let path = row.try_get(0).ok().and_then(|text: &str| Path::new(text).ok())?;
+    let (value, revision) = (bytes_of(row, 1).to_vec(), revision_of(row.try_get(2).unwrap_or(0)));
+    Some(Entry { path, value, revision })
+}
+
+fn bytes_of(row: &Row, at: usize) -> &[u8] {
+    row.try_get(at).unwrap_or_default()
+}
+
+/// The counter begins at zero and only grows.
+pub(crate) fn revision_of(stored: i64) -> Revision {
+    Revision(stored.cast_unsigned())
+}
+
+/// Returns what is greater than every path that begins with `prefix`: no path holds a byte above "z".
+fn end_of(prefix: &str) -> String {
+    format!("{prefix}\u{7f}")
+}
