@@ -1,8 +1,6 @@
 //! The one place that names every plugin: from the `kind` of a configuration to what opens it.
 
 use std::collections::BTreeMap;
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -30,6 +28,7 @@ use crate::config::{
     ValidationSection,
 };
 use crate::failure::{Failure, Result};
+use crate::private;
 
 /// Opens the store.
 pub(crate) fn store(config: &StoreConfig, data: &Path) -> Result<Arc<dyn Store>> {
@@ -42,15 +41,18 @@ pub(crate) fn store(config: &StoreConfig, data: &Path) -> Result<Arc<dyn Store>>
             Ok(Arc::new(store))
         }
         StoreKind::Etcd => {
-            let options = config.etcd.options()?;
-            // No other part makes it: it is the place of the embedded store.
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(data)
-                .map_err(Failure::because(data.display()))?;
-            let store = keymill_store_etcd::open(options).map_err(Failure::because("store"))?;
-            Ok(Arc::new(store))
+            // What else lies there is one process's alone: the audit, the addresses.
+            let lock = private::take_directory(data)?;
+            let store =
+                keymill_store_etcd::open(config.etcd.options()?).map_err(Failure::because("store.etcd"))?;
+            Ok(Arc::new(store.keeping(lock)))
+        }
+        StoreKind::Postgres => {
+            // What else lies there is one process's alone: the audit, the addresses.
+            let lock = private::take_directory(data)?;
+            let options = config.postgres.options()?;
+            let store = keymill_store_postgres::open(options).map_err(Failure::because("store.postgres"))?;
+            Ok(Arc::new(store.keeping(lock)))
         }
     }
 }

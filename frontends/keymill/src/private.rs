@@ -1,9 +1,9 @@
 //! Files that are ours alone: the root, access keys, addresses. Written whole or not at all, never through a link, and refused
 //! where others could read or replace them (CWE-59, CWE-732).
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use keymill_core::Sensitive;
@@ -80,6 +80,28 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let file = written(path, bytes)?;
     file.persist(path).map_err(|error| Failure::because(path.display())(error.error))?;
     sync_parent(path)
+}
+
+/// Makes a directory with mode 0700 where there is none, and takes it for this process as long as the file is open. A store that is
+/// elsewhere keeps no second process from it.
+pub(crate) fn take_directory(path: &Path) -> Result<File> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(Failure::because(path.display()))?;
+    let file = path.join("node.lock");
+    check_parents(&file)?;
+    let failed = Failure::because(file.display());
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags);
+    let lock = options.open(&file).map_err(failed)?;
+    check_file(&file, &lock)?;
+    lock.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => {
+            Failure::new(format!("the data directory {} is in use by another process", path.display()))
+                .next("stop it, or choose another directory: each node has its own")
+        }
+        TryLockError::Error(error) => Failure::because(file.display())(error),
+    })?;
+    Ok(lock)
 }
 
 /// Checks that a private file can be created there.
@@ -207,6 +229,17 @@ mod tests {
         assert!(create(&directory.path().join("new"), b"x").is_err());
         chmod(directory.path(), 0o1777);
         assert!(read(&target).unwrap().is_some(), "a sticky directory lets others add and not replace");
+    }
+
+    #[test]
+    fn a_directory_is_one_process_s_at_a_time() {
+        let (directory, _file) = place();
+        let data = directory.path().join("a/data");
+        let taken = take_directory(&data).unwrap();
+        assert_eq!(fs::metadata(&data).unwrap().mode() & 0o777, 0o700);
+        assert!(take_directory(&data).unwrap_err().to_string().contains("in use"));
+        drop(taken);
+        take_directory(&data).unwrap();
     }
 
     #[test]

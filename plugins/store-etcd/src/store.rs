@@ -1,5 +1,6 @@
 //! The store itself: the seam of the engine, over the cluster.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -35,6 +36,8 @@ pub struct EtcdStore {
     committer: Arc<Committer>,
     is_closed: AtomicBool,
     name: String,
+    /// What is kept as long as the store.
+    _kept: Option<Box<dyn Any + Send + Sync>>,
 }
 
 /// Opens the store under a prefix, or makes it there.
@@ -66,6 +69,7 @@ pub fn open(config: Config) -> Result<EtcdStore, OpenError> {
         committer: Arc::new(committer),
         is_closed: AtomicBool::new(false),
         name,
+        _kept: None,
     })
 }
 
@@ -103,6 +107,13 @@ fn is_too_old(version: &str) -> bool {
 }
 
 impl EtcdStore {
+    /// Keeps `guard` until the store is dropped: a lock of what this node has beside it.
+    #[must_use]
+    pub fn keeping(mut self, guard: impl Any + Send + Sync) -> Self {
+        self._kept = Some(Box::new(guard));
+        self
+    }
+
     /// Ends all watches and refuses writes from now on; reads go on.
     pub fn close(&self) {
         self.is_closed.store(true, Ordering::Relaxed);

@@ -9,6 +9,7 @@ mod etcd;
 mod options;
 mod places;
 mod pool;
+mod postgres;
 mod rotator;
 mod share;
 mod syslog;
@@ -32,6 +33,7 @@ pub(crate) use etcd::EtcdConfig;
 pub(crate) use options::*;
 pub(crate) use places::Places;
 pub(crate) use pool::{Isolation, KeysConfig, PoolSection, TokenSection};
+pub(crate) use postgres::PostgresConfig;
 pub(crate) use rotator::{RotationSection, RotatorSection};
 pub(crate) use share::{LimitsSection, LoginSection, QuotaSection};
 pub(crate) use syslog::SyslogConfig;
@@ -210,6 +212,7 @@ mod tests {
         config.root.file.path = Some("r".into());
         config.store.sqlite.max_pages = Some(1);
         config.store.etcd = EtcdConfig::all_set();
+        config.store.postgres = PostgresConfig::all_set();
         config.audit.file.directory = Some("a".into());
         (config.audit.keep_age_s, config.audit.keep_bytes) = (Some(1), Some(1));
         config.audit.syslog = Some(SyslogConfig {

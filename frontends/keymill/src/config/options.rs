@@ -8,7 +8,7 @@ use keymill_runtime::{AuditFiles, EngineConfig};
 use serde::{Deserialize, Serialize};
 
 use super::tls::TlsSection;
-use super::{EtcdConfig, SyslogConfig};
+use super::{EtcdConfig, PostgresConfig, SyslogConfig};
 
 /// What is logged.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -65,6 +65,8 @@ pub(crate) struct StoreConfig {
     pub(crate) sqlite: SqliteConfig,
     /// Options of the kind `etcd`.
     pub(crate) etcd: EtcdConfig,
+    /// Options of the kind `postgres`.
+    pub(crate) postgres: PostgresConfig,
 }
 
 /// The plugins that keep records.
@@ -76,6 +78,8 @@ pub(crate) enum StoreKind {
     Sqlite,
     /// `store-etcd`
     Etcd,
+    /// `store-postgres`
+    Postgres,
 }
 
 /// Options of the embedded store.
