@@ -91,15 +91,13 @@ impl State {
         };
         if was_there {
             let (path, value) = (write.path.clone(), write.value.clone());
-            self.changes.push_back(Changed { path, value, revision: self.revision });
-        }
-    }
-
-    fn forget(&mut self) {
-        while self.changes.len() > KEPT_CHANGES {
-            if let Some(oldest) = self.changes.pop_front() {
+            // Room is made first: a commit may be larger than what is kept.
+            if self.changes.len() >= KEPT_CHANGES
+                && let Some(oldest) = self.changes.pop_front()
+            {
                 self.compacted = oldest.revision;
             }
+            self.changes.push_back(Changed { path, value, revision: self.revision });
         }
     }
 
@@ -148,7 +146,6 @@ impl Store for MemoryStore {
         for write in writes {
             state.apply(write);
         }
-        state.forget();
         self.changed.notify_all();
         Ok(state.revision)
     }
