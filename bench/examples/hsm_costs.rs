@@ -1,11 +1,12 @@
 //! What bad days and old records cost a token, counted at a simulated HSM: 100,000 records of 1,000 epochs opened in random order; a
 //! request of forged prefixes beside a neighbour's calls; one of four tokens killed under load; what the module itself leaks. `cargo run --release -p keymill-bench
-//! --example hsm_costs`, or `… leak` for the last alone; the simulator and SoftHSM are built and found by `tests/modules/build`.
+//! --example hsm_costs`, or `… leak` for the last alone, and `… leak as-the-test` for one way of driving it; the simulator and SoftHSM are built and
+//! found by `tests/modules/build`.
 
 #![allow(clippy::print_stdout, reason = "its table")]
 #![allow(clippy::unwrap_used, reason = "what fails here ends the run")]
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -14,8 +15,7 @@ use keymill_client::Credentials;
 use keymill_core::access::{Effect, Grant, ResourcePattern, Role};
 use keymill_core::key::BulkMode;
 use keymill_e2e::{Caller, eventually};
-use keymill_harness::{Farm, Live, Setup, Started};
-use keymill_provider_pkcs11::module::{Attribute, Mechanism, number::*};
+use keymill_harness::{Farm, Live, Plain, Setup, Started, next};
 use keymill_runtime::EngineConfig;
 
 const EPOCHS: usize = 1_000;
@@ -31,83 +31,44 @@ fn main() {
             killed();
             leak();
         }
-        Some("leak") => leak(),
+        Some("leak") => match std::env::args().nth(2) {
+            None => leak(),
+            Some(name) => drive(&name),
+        },
         Some(other) => eprintln!("{other} is none of: leak"),
     }
 }
 
-/// What the module itself loses at each unwrap and destroy, by a plain loop over its own calls; the end-to-end test of memory allows for it.
+/// Ways of driving the module by itself: the least that there is, as the test of memory does, whose token has one session, and with as many
+/// sessions as a token has by default.
+const DRIVES: [(&str, Plain); 4] = [
+    ("one-by-one", Plain { keys: STORED, different: 1, loaded: 1, opens: false, threads: 1 }),
+    ("one-key", Plain { keys: STORED, different: 1, loaded: 1_000, opens: true, threads: 1 }),
+    ("as-the-test", Plain { keys: STORED, different: STORED, loaded: 1_000, opens: true, threads: 1 }),
+    ("four-sessions", Plain { keys: STORED, different: STORED, loaded: 1_000, opens: true, threads: 4 }),
+];
+const STORED: usize = 100_000;
+
+/// What the module itself loses at each unwrap and destroy, by plain loops over its own calls.
 fn leak() {
-    const UNWRAPS: u64 = 200_000;
-    let farm = Farm::with(1, "lazy_control = true");
-    let session = farm.hsms[0].log_in();
-    let flags = |flags: &[(CK_ATTRIBUTE_TYPE, bool)]| -> Vec<Attribute<'static>> {
-        flags.iter().map(|(kind, value)| Attribute::flag(*kind, *value)).collect()
-    };
-    let key = |more: &[(CK_ATTRIBUTE_TYPE, bool)]| {
-        let mut template = vec![Attribute::number(CKA_VALUE_LEN, 32)];
-        template.extend(flags(more));
-        session.generate_key(Mechanism::Plain(CKM_AES_KEY_GEN), &template).unwrap()
-    };
-    let wrapping = key(&[(CKA_TOKEN, false), (CKA_WRAP, true), (CKA_UNWRAP, true)]);
-    let wrapped = key(&[(CKA_TOKEN, false), (CKA_EXTRACTABLE, true)]);
-    let mut blob = [0; 40];
-    let pad = Mechanism::Plain(CKM_AES_KEY_WRAP_PAD);
-    if session.wrap_key(pad, wrapping, wrapped, &mut blob).is_err() {
-        return;
-    }
-    let mut template =
-        vec![Attribute::number(CKA_CLASS, CKO_SECRET_KEY), Attribute::number(CKA_KEY_TYPE, CKK_AES)];
-    // As the provider unwraps a key of `InHsm`.
-    template.extend(flags(&[
-        (CKA_PRIVATE, true),
-        (CKA_DECRYPT, true),
-        (CKA_SIGN, false),
-        (CKA_ENCRYPT, true),
-        (CKA_VERIFY, false),
-        (CKA_SENSITIVE, true),
-        (CKA_EXTRACTABLE, false),
-        (CKA_TOKEN, false),
-        (CKA_WRAP, false),
-        (CKA_UNWRAP, false),
-        (CKA_DERIVE, false),
-    ]));
-    let gcm = Mechanism::Gcm { nonce: &[7; 12], aad: &[] };
-    let mut sealed = [0; 20];
-    let sealing = session.unwrap_key(pad, wrapping, &blob, &template).unwrap();
-    session.encrypt_init(gcm, sealing).unwrap();
-    session.encrypt(b"kept", &mut sealed).unwrap();
-    // As many loaded as the test of memory has, and a text opened under each; or neither.
-    for (loaded, opens) in [(0, false), (1_000, true)] {
-        let mut kept = VecDeque::new();
-        let mut run = |unwraps: u64| {
-            for _ in 0..unwraps {
-                let object = session.unwrap_key(pad, wrapping, &blob, &template).unwrap();
-                if opens {
-                    session.decrypt_init(gcm, object).unwrap();
-                    session.decrypt(&sealed, &mut [0; 20]).unwrap();
-                }
-                kept.push_back(object);
-                if kept.len() > loaded {
-                    session.destroy_object(kept.pop_front().unwrap()).unwrap();
-                }
-            }
-        };
-        run(UNWRAPS / 10);
-        let before = resident();
-        run(UNWRAPS);
-        let lost = resident().saturating_sub(before) as f64 / UNWRAPS as f64;
-        let what = if opens { ", a text opened under each" } else { "" };
-        println!(
-            "the module by itself: {UNWRAPS} unwraps, {loaded} loaded{what}: {lost:.0} bytes lost at each"
-        );
+    // A process each: the next would use what one has freed.
+    for (name, _) in DRIVES {
+        let this = std::env::current_exe().unwrap();
+        assert!(std::process::Command::new(this).args(["leak", name]).status().unwrap().success());
     }
 }
 
-fn resident() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-    let pages: u64 = statm.split(' ').nth(1).unwrap().parse().unwrap();
-    pages * 4_096
+fn drive(name: &str) {
+    const UNWRAPS: u64 = 1_000_000;
+    let (_, plain) = DRIVES.iter().find(|(known, _)| *known == name).expect("a name of those");
+    let farm = Farm::with(1, "lazy_control = true");
+    let Some(lost) = plain.lost(&farm.hsms[0], UNWRAPS) else { return };
+    let quarters = lost.map(|bytes| format!("{bytes:.0}")).join(", ");
+    let mean = lost.iter().sum::<f64>() / lost.len() as f64;
+    println!(
+        "the module by itself, {name}: {} different keys, {} loaded, {} threads: {mean:.0} bytes lost at each of {UNWRAPS} unwraps ({quarters} by quarters)",
+        plain.different, plain.loaded, plain.threads
+    );
 }
 
 fn await_tokens(caller: &mut Caller) {
@@ -122,12 +83,6 @@ fn start(config: EngineConfig, farm: &Farm, sessions: usize) -> (Live, Credentia
     let mut caller = Caller::new(&live, &credentials);
     await_tokens(&mut caller);
     (live, credentials, caller)
-}
-
-/// Numbers that look like chance and are the same each time.
-fn next(state: &mut u64) -> usize {
-    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-    (*state >> 33) as usize
 }
 
 fn epochs() {
