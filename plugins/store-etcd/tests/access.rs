@@ -99,10 +99,10 @@ fn a_user_logs_in_and_again_when_etcd_has_forgotten_it() {
     as_root(&["role", "add", "another"]);
     store.commit(&[put("key/a", Some(second), b"3")]).expect("it logs in again");
     let last = loop {
-        if let Heard::Wrote(_, value, _) = told.recv_timeout(PATIENCE).expect("the watch goes on") {
-            if value.as_deref() == Some(b"3") {
-                break value;
-            }
+        if let Heard::Wrote(_, value, _) = told.recv_timeout(PATIENCE).expect("the watch goes on")
+            && value.as_deref() == Some(b"3")
+        {
+            break value;
         }
     };
     assert_eq!(last.as_deref(), Some(&b"3"[..]));

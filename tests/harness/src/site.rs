@@ -49,8 +49,16 @@ impl Site {
         Self { directory, root: RootKeys::generate().expect("random numbers"), etcd }
     }
 
+    /// Tells whether the store is in an etcd, which others can open beside an engine.
+    pub fn is_in_etcd(&self) -> bool {
+        self.etcd.is_some()
+    }
+
     /// Opens the store.
-    pub(crate) fn store(&self) -> Result<Arc<dyn Store>, EngineError> {
+    ///
+    /// # Errors
+    /// What the plugin says.
+    pub fn store(&self) -> Result<Arc<dyn Store>, EngineError> {
         let failed = |error: &dyn std::fmt::Display| EngineError(error.to_string());
         match &self.etcd {
             None => {
