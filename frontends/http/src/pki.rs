@@ -148,17 +148,17 @@ mod tests {
     #[test]
     fn places_are_told_apart_and_others_are_none() {
         for (path, at) in [
-            ("/pki/root.crt", Some(Place::Certificate("root"))),
-            ("/pki/root.crl", Some(Place::List("root"))),
+            ("/pki/corp.crt", Some(Place::Certificate("corp"))),
+            ("/pki/corp.crl", Some(Place::List("corp"))),
             ("/pki/a.crl.crl", Some(Place::List("a.crl"))),
-            ("/pki/root/ocsp", Some(Place::Answer("root", None))),
-            ("/pki/root/ocsp/", Some(Place::Answer("root", None))),
-            ("/pki/root/ocsp/MEUw/a+b=", Some(Place::Answer("root", Some("MEUw/a+b=")))),
+            ("/pki/corp/ocsp", Some(Place::Answer("corp", None))),
+            ("/pki/corp/ocsp/", Some(Place::Answer("corp", None))),
+            ("/pki/corp/ocsp/MEUw/a+b=", Some(Place::Answer("corp", Some("MEUw/a+b=")))),
             ("/pki/.crl", None),
-            ("/pki/root", None),
-            ("/pki/root/crl", None),
+            ("/pki/corp", None),
+            ("/pki/corp/crl", None),
             ("/pki/", None),
-            ("/pkix/root.crl", None),
+            ("/pkix/corp.crl", None),
         ] {
             assert_eq!(place(path), at, "{path}");
         }

@@ -49,19 +49,41 @@ pub(crate) fn read(path: &Path) -> Result<Option<Sensitive>> {
 /// users could see it. `lacking` says what there is no password for.
 pub(crate) fn password(file: Option<&Path>, variable: &str, lacking: &str) -> Result<Password> {
     let text = match file {
-        Some(path) => {
-            let held =
-                read(path)?.ok_or_else(|| Failure::new(format!("{} does not exist", path.display())))?;
-            let text = std::str::from_utf8(held.expose()).map_err(|_| {
-                Failure::new(format!("{} does not hold a password: it is no text", path.display()))
-            })?;
-            text.trim_end_matches(['\r', '\n']).to_owned()
-        }
+        Some(path) => password_in(path)?,
         None => std::env::var(variable).map_err(|_| {
             Failure::new(lacking).next(format!("give --password-file FILE, or set {variable}"))
         })?,
     };
     Ok(Password::new(text))
+}
+
+/// Reads the password of a section of the configuration, from the private file or the environment variable that it names; `None` where it names
+/// neither.
+pub(crate) fn password_of(
+    section: &str,
+    file: Option<&Path>,
+    variable: Option<&str>,
+) -> Result<Option<Sensitive>> {
+    let text = match (file, variable) {
+        (None, None) => return Ok(None),
+        (Some(file), None) => password_in(file)?,
+        (None, Some(variable)) => std::env::var(variable)
+            .map_err(|_| Failure::new(format!("{section}.password_env: {variable} is not set")))?,
+        (Some(_), Some(_)) => {
+            return Err(Failure::new(format!(
+                "{section}.password_file and password_env: one of them is meant"
+            )));
+        }
+    };
+    Ok(Some(Sensitive::new(text.into_bytes())))
+}
+
+/// Reads a password, without the end of its line.
+fn password_in(path: &Path) -> Result<String> {
+    let held = read(path)?.ok_or_else(|| Failure::new(format!("{} does not exist", path.display())))?;
+    let text = std::str::from_utf8(held.expose())
+        .map_err(|_| Failure::new(format!("{} does not hold a password: it is no text", path.display())))?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 /// Writes a private file that must not exist yet, durably.

@@ -325,8 +325,11 @@ impl Cluster {
 }
 
 impl Link {
-    fn grpc(&self) -> Grpc<Channel> {
-        Grpc::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER_BYTES)
+    /// Returns what calls go through, once it takes one.
+    async fn ready(&self) -> Result<Grpc<Channel>, Fault> {
+        let mut grpc = Grpc::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER_BYTES);
+        grpc.ready().await.map_err(|error| Fault::NotDone(chain(&error)))?;
+        Ok(grpc)
     }
 
     fn request<T>(&self, message: T) -> Request<T> {
@@ -344,9 +347,7 @@ impl Link {
         Q: Message + 'static,
         A: Message + Default + 'static,
     {
-        let mut grpc = self.grpc();
-        grpc.ready().await.map_err(|error| Fault::NotDone(chain(&error)))?;
-        let path = PathAndQuery::from_static(method);
+        let (mut grpc, path) = (self.ready().await?, PathAndQuery::from_static(method));
         let answer = grpc.unary(self.request(message), path, ProstCodec::<Q, A>::default()).await;
         answer.map(tonic::Response::into_inner).map_err(|status| Fault::of(&status))
     }
@@ -360,9 +361,7 @@ impl Link {
         Q: Message + 'static,
         A: Message + Default + 'static,
     {
-        let mut grpc = self.grpc();
-        grpc.ready().await.map_err(|error| Fault::NotDone(chain(&error)))?;
-        let path = PathAndQuery::from_static(method);
+        let (mut grpc, path) = (self.ready().await?, PathAndQuery::from_static(method));
         let answers = grpc.streaming(self.request(messages), path, ProstCodec::<Q, A>::default()).await;
         answers.map(tonic::Response::into_inner).map_err(|status| Fault::of(&status))
     }

@@ -6,11 +6,10 @@
 //! its records were read and compared here; and its writes stand in transactions within that transaction. Either way it is one transaction
 //! and one revision. Above the bytes that etcd takes of a request (1.5 MiB, `--max-request-bytes`) it is refused, and nothing is written.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use keymill_core::seam::store::{Path, Revision, StoreError, Write};
+use keymill_core::seam::store::{Path, Revision, StoreError, Write, check_distinct};
 use tokio::time::{Instant, timeout_at};
 
 use crate::cluster::{Cluster, Patience, method};
@@ -55,7 +54,7 @@ pub(crate) fn plan(keys: &Keys, writes: &[Write]) -> Result<Vec<Planned>, StoreE
             writes.len()
         )));
     }
-    let mut seen = HashSet::new();
+    check_distinct(writes)?;
     writes
         .iter()
         .map(|write| {
@@ -66,9 +65,6 @@ pub(crate) fn plan(keys: &Keys, writes: &[Write]) -> Result<Vec<Planned>, StoreE
                 Some(Revision(0)) => return Err(conflict()),
                 Some(Revision(at)) => i64::try_from(at).map_err(|_| conflict())?,
             };
-            if !seen.insert(&write.path) {
-                return Err(conflict());
-            }
             let key = keys.record(&write.path);
             let op = match &write.value {
                 Some(value) => {

@@ -88,13 +88,8 @@ pub(crate) fn get(pool: &Pool, path: &Path) -> Result<Option<Entry>, StoreError>
 
 /// Reads a page of records.
 pub(crate) fn list(pool: &Pool, prefix: &Path, page: Page<'_>) -> Result<Vec<Entry>, StoreError> {
-    let prefix = prefix.as_str();
-    let from = match page.after {
-        // No path holds a byte below "-", so this stands right behind `after` and before all that follow it.
-        Some(after) if after.as_str() >= prefix => format!("{after}\u{1}"),
-        _ => prefix.to_owned(),
-    };
-    let (end, limit) = (end_of(prefix), i64::try_from(page.limit).unwrap_or(i64::MAX));
+    let (from, end) = (prefix.start_behind(page.after), prefix.end());
+    let limit = i64::try_from(page.limit).unwrap_or(i64::MAX);
     let given: [(&(dyn ToSql + Sync), Type); 3] =
         [(&from, Type::TEXT), (&end, Type::TEXT), (&limit, Type::INT8)];
     let rows = pool.ask(async |client| client.query_typed(LIST, &given).await)?;
@@ -170,8 +165,7 @@ fn begin_scan(pool: &Pool) -> Result<Lent<'_>, StoreError> {
 pub(crate) fn changes(pool: &Pool, prefix: &Path, after: &Cursor) -> Result<Changes, StoreError> {
     // No history of ours comes that far.
     let Ok(seen) = i64::try_from(after.revision.0) else { return Err(StoreError::Compacted) };
-    let (prefix, limit) = (prefix.as_str(), CHUNK_ROWS as i64);
-    let end = end_of(prefix);
+    let (prefix, end, limit) = (prefix.as_str(), prefix.end(), CHUNK_ROWS as i64);
     let given: [(&(dyn ToSql + Sync), Type); 5] = [
         (&seen, Type::INT8),
         (&after.position, Type::INT4),
@@ -239,9 +233,4 @@ fn bytes_of(row: &Row, at: usize) -> &[u8] {
 /// The counter begins at zero and only grows.
 pub(crate) fn revision_of(stored: i64) -> Revision {
     Revision(stored.cast_unsigned())
-}
-
-/// Returns what is greater than every path that begins with `prefix`: no path holds a byte above "z".
-fn end_of(prefix: &str) -> String {
-    format!("{prefix}\u{7f}")
 }

@@ -4,11 +4,11 @@
 //! when all before it are done and seen by everybody, and whoever has seen revision n is never told of a change up to n later. A sequence
 //! would be faster and would give n + 1 to one that is done before n.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use keymill_core::seam::store::{Path, Revision, StoreError, Write};
+use keymill_core::seam::store::{Path, Revision, StoreError, Write, check_distinct};
 use tokio::time::timeout_at;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Error, Row};
@@ -276,7 +276,7 @@ fn resolve(pool: &Pool, id: &[u8; 16]) -> Result<Option<Revision>, StoreError> {
 
 impl<'a> Batch<'a> {
     fn of(writes: &'a [Write]) -> Result<Self, StoreError> {
-        refuse_repeated(writes)?;
+        check_distinct(writes)?;
         let paths = writes.iter().map(|write| write.path.as_str()).collect();
         let mut put = (Vec::new(), Vec::new(), Vec::new());
         for (write, position) in writes.iter().zip(0..) {
@@ -313,13 +313,4 @@ pub(crate) fn fresh_id() -> Result<[u8; 16], StoreError> {
     getrandom::fill(&mut id)
         .map_err(|error| StoreError::Unavailable(format!("the system has no randomness for us: {error}")))?;
     Ok(id)
-}
-
-/// The second write of a path in one commit cannot name a revision that anyone has read.
-fn refuse_repeated(writes: &[Write]) -> Result<(), StoreError> {
-    let mut seen = BTreeSet::new();
-    match writes.iter().find(|write| !seen.insert(&write.path)) {
-        Some(write) => Err(StoreError::Conflict(write.path.clone())),
-        None => Ok(()),
-    }
 }

@@ -92,16 +92,11 @@ impl Readers {
 
     /// Reads a page of records.
     pub(crate) fn list(&self, prefix: &Path, page: Page<'_>) -> Result<Vec<Entry>, StoreError> {
-        let prefix = prefix.as_str();
-        let from = match page.after {
-            // No path holds a byte below "-", so this stands right behind `after` and before all that follow it.
-            Some(after) if after.as_str() >= prefix => format!("{after}\u{1}"),
-            _ => prefix.to_owned(),
-        };
+        let (from, end) = (prefix.start_behind(page.after), prefix.end());
         let limit = i64::try_from(page.limit).unwrap_or(i64::MAX);
         self.with(|connection| {
             let mut statement = connection.prepare_cached(LIST)?;
-            let rows = statement.query_map(params![from, end_of(prefix), limit], entry)?;
+            let rows = statement.query_map(params![from, end, limit], entry)?;
             rows.filter_map(Result::transpose).collect()
         })
     }
@@ -133,7 +128,7 @@ impl Readers {
             if after.revision.0 < compacted.cast_unsigned() || after.revision > newest {
                 return Ok(None);
             }
-            read_changes(&snapshot, prefix.as_str(), after, newest).map(Some)
+            read_changes(&snapshot, prefix, after, newest).map(Some)
         })?
         .ok_or(StoreError::Compacted)
     }
@@ -176,14 +171,15 @@ impl Drop for Lent<'_> {
 
 fn read_changes(
     snapshot: &Transaction<'_>,
-    prefix: &str,
+    prefix: &Path,
     after: Cursor,
     newest: Revision,
 ) -> rusqlite::Result<Changes> {
     let (from, to) = (after.revision.0.cast_signed(), newest.0.cast_signed());
     let mut changes = Changes { rows: Vec::new(), cursor: Cursor::behind(newest), is_current: false };
     let mut statement = snapshot.prepare_cached(CHANGES)?;
-    let mut found = statement.query(params![from, after.position, to, prefix, end_of(prefix), CHUNK_ROWS])?;
+    let mut found =
+        statement.query(params![from, after.position, to, prefix.as_str(), prefix.end(), CHUNK_ROWS])?;
     let (mut rows, mut bytes) = (0, 0);
     while let Some(row) = found.next()? {
         let is_removal: bool = row.get(4)?;
@@ -228,11 +224,6 @@ fn revision_of(value: ValueRef<'_>) -> Revision {
         ValueRef::Integer(number) => Revision(number.cast_unsigned()),
         _ => Revision(0),
     }
-}
-
-/// Returns what is greater than every path that begins with `prefix`: no path holds a byte above "z".
-fn end_of(prefix: &str) -> String {
-    format!("{prefix}\u{7f}")
 }
 
 #[cfg(test)]

@@ -1,10 +1,9 @@
 //! The one connection that writes: compare and commit, the growing revision, and the cleaning of the write-ahead log.
 
-use std::collections::BTreeSet;
 use std::path::Path as FilePath;
 use std::time::{Duration, Instant};
 
-use keymill_core::seam::store::{Path, Revision, StoreError, Write};
+use keymill_core::seam::store::{Path, Revision, StoreError, Write, check_distinct};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use crate::config::Config;
@@ -47,7 +46,7 @@ impl Writer {
 
     /// Writes all or none; the commit is durable, and what it removed is gone from the files, when this returns.
     pub(crate) fn commit(&mut self, writes: &[Write], now: Instant) -> Result<Revision, StoreError> {
-        refuse_repeated(writes)?;
+        check_distinct(writes)?;
         let kept = self.kept_removals;
         let (revision, effect) = self.transact(|transaction, revision| {
             let mut effect = Effect::default();
@@ -114,15 +113,6 @@ impl Writer {
 pub(crate) fn stored_revision(connection: &Connection) -> rusqlite::Result<Revision> {
     let mut statement = connection.prepare_cached("SELECT revision FROM state")?;
     statement.query_row([], |row| Ok(Revision(row.get::<_, i64>(0)?.cast_unsigned())))
-}
-
-/// The second write of a path in one commit cannot name a revision that anyone has read.
-fn refuse_repeated(writes: &[Write]) -> Result<(), StoreError> {
-    let mut seen = BTreeSet::new();
-    match writes.iter().find(|write| !seen.insert(&write.path)) {
-        Some(write) => Err(StoreError::Conflict(write.path.clone())),
-        None => Ok(()),
-    }
 }
 
 fn apply(

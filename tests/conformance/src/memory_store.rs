@@ -1,11 +1,13 @@
 //! A store in memory: the simplest thing that keeps the promises of the seam, for tests that need no disk. It stands
 //! apart from the suite since other crates' tests use it too.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
-use keymill_core::seam::store::{Change, Entry, Lease, Page, Path, Revision, Row, Store, StoreError, Write};
+use keymill_core::seam::store::{
+    Change, Entry, Lease, Page, Path, Revision, Row, Store, StoreError, Write, check_distinct,
+};
 use parking_lot::{Condvar, Mutex};
 
 /// How often a watch reports that nothing happened.
@@ -73,9 +75,9 @@ impl State {
         if self.is_full {
             return Err(StoreError::Full("the test says so".into()));
         }
-        let mut seen = BTreeSet::new();
+        check_distinct(writes)?;
         let fits = |write: &Write| self.records.get(&write.path).map(|record| record.1) == write.expected;
-        match writes.iter().find(|write| !fits(write) || !seen.insert(&write.path)) {
+        match writes.iter().find(|write| !fits(write)) {
             Some(write) => Err(StoreError::Conflict(write.path.clone())),
             None => Ok(()),
         }

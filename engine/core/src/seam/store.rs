@@ -1,6 +1,7 @@
 //! The seam to the store: a small versioned key-value map with compare-and-commit, watch and leases. It holds metadata and
 //! wrapped or sealed material, never plaintext keys.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -79,6 +80,20 @@ impl Path {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Returns what is greater than every path that begins with this one, as bytes are ordered: no path holds a byte above `z`.
+    pub fn end(&self) -> String {
+        format!("{}\u{7f}", self.0)
+    }
+
+    /// Returns from where on paths stand that begin with this one and follow `after`, as bytes are ordered.
+    pub fn start_behind(&self, after: Option<&Path>) -> String {
+        match after {
+            // No path holds a byte below "-", so this stands right behind `after` and before all that follow it.
+            Some(after) if after >= self => format!("{after}\u{1}"),
+            _ => self.to_string(),
+        }
+    }
 }
 
 impl fmt::Display for Path {
@@ -139,6 +154,18 @@ pub struct Write {
     pub expected: Option<Revision>,
     /// The new bytes; `None` removes the record.
     pub value: Option<Vec<u8>>,
+}
+
+/// Refuses a commit that writes a path twice: the second write cannot name a revision that anyone has read.
+///
+/// # Errors
+/// `Conflict` with the first such path.
+pub fn check_distinct(writes: &[Write]) -> Result<(), StoreError> {
+    let mut seen = HashSet::with_capacity(writes.len());
+    match writes.iter().find(|write| !seen.insert(&write.path)) {
+        Some(write) => Err(StoreError::Conflict(write.path.clone())),
+        None => Ok(()),
+    }
 }
 
 /// What a watch reports.
@@ -219,6 +246,39 @@ mod tests {
         }
         for bad in ["", "/a", "a//b", "a/../b", "./a", "a b", "a\0", "a%2e", "é"] {
             assert!(Path::new(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_begins_with_a_path_stands_between_its_start_and_its_end() {
+        let path = |text: &str| Path::new(text).expect("a path");
+        let prefix = path("cmk/a");
+        let inside = ["cmk/a", "cmk/a-", "cmk/a/z", "cmk/aZ", "cmk/az"].map(path);
+        for (at, one) in inside.iter().enumerate() {
+            assert!(*prefix.start_behind(None) <= *one.as_str() && *one.as_str() < *prefix.end(), "{one}");
+            for (than, other) in inside.iter().enumerate() {
+                assert_eq!(
+                    *other.as_str() >= *prefix.start_behind(Some(one)),
+                    than > at,
+                    "{other} behind {one}"
+                );
+            }
+        }
+        for outside in ["cmk/Z", "cmk/b", "cmk-a", "cmk/"].map(path) {
+            let outside = outside.as_str();
+            assert!(outside < &*prefix.start_behind(None) || outside >= &*prefix.end(), "{outside}");
+        }
+        assert_eq!(prefix.start_behind(Some(&path("alias/x"))), "cmk/a");
+    }
+
+    #[test]
+    fn a_path_is_written_once_in_a_commit() {
+        let write =
+            |text: &str| Write { path: Path::new(text).expect("a path"), expected: None, value: None };
+        assert!(check_distinct(&[write("a"), write("b")]).is_ok());
+        match check_distinct(&[write("a"), write("b"), write("a")]) {
+            Err(StoreError::Conflict(path)) => assert_eq!(path.as_str(), "a"),
+            other => panic!("a conflict was due, not {other:?}"),
         }
     }
 }

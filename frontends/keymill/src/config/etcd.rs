@@ -1,9 +1,8 @@
 //! The section of the configuration that tells of the etcd that keeps records.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use keymill_core::Sensitive;
 use keymill_store_etcd::{Config, Identity, Tls, User};
 use serde::{Deserialize, Serialize};
 
@@ -90,16 +89,8 @@ impl EtcdConfig {
     }
 
     fn user(&self) -> Result<Option<User>> {
-        let password = match (&self.password_file, &self.password_env) {
-            (None, None) => None,
-            (Some(file), None) => Some(read(file)?),
-            (None, Some(variable)) => {
-                let value = std::env::var(variable)
-                    .map_err(|_| Failure::new(format!("store.etcd.password_env: {variable} is not set")))?;
-                Some(Sensitive::new(value.into_bytes()))
-            }
-            _ => return Err(Failure::new("store.etcd.password_file and password_env: one of them is meant")),
-        };
+        let (file, variable) = (self.password_file.as_deref(), self.password_env.as_deref());
+        let password = private::password_of("store.etcd", file, variable)?;
         match (&self.user, password) {
             (Some(name), Some(password)) => Ok(Some(User { name: name.clone(), password })),
             (None, None) => Ok(None),
@@ -123,15 +114,6 @@ impl EtcdConfig {
             ..Self::default()
         }
     }
-}
-
-/// Reads a password from a private file, without the end of its line.
-fn read(file: &Path) -> Result<Sensitive> {
-    let held =
-        private::read(file)?.ok_or_else(|| Failure::new(format!("{} does not exist", file.display())))?;
-    let text = held.expose();
-    let end = text.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n')).map_or(0, |last| last + 1);
-    Ok(Sensitive::copied(&text[..end]))
 }
 
 #[cfg(test)]
@@ -163,6 +145,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("password");
         private::create(&file, b"a word \n").unwrap();
-        assert_eq!(read(&file).unwrap().expose(), b"a word ");
+        let named =
+            format!("endpoints = [\"https://e:1\"]\nca_file = \"c\"\nuser = \"u\"\npassword_file = {file:?}");
+        assert_eq!(read_options(&named).unwrap().user.unwrap().password.expose(), b"a word ");
     }
 }

@@ -1,9 +1,8 @@
 //! The section of the configuration that tells of the store on PostgreSQL.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use keymill_core::Sensitive;
 use keymill_store_postgres::{Config, Place, Tls};
 use serde::{Deserialize, Serialize};
 
@@ -89,7 +88,11 @@ impl PostgresConfig {
         Ok(Config {
             database: self.database.clone(),
             user: self.user.clone(),
-            password: self.password()?,
+            password: private::password_of(
+                "store.postgres",
+                self.password_file.as_deref(),
+                self.password_env.as_deref(),
+            )?,
             tls,
             schema: self.schema.clone(),
             timeout: Duration::from_millis(self.timeout_ms),
@@ -100,25 +103,6 @@ impl PostgresConfig {
             notify: self.notify,
             ..Config::new(places)
         })
-    }
-
-    fn password(&self) -> Result<Option<Sensitive>> {
-        let lacking = "store.postgres has no password";
-        let read = |file: Option<&Path>, variable: &str| {
-            let password = private::password(file, variable, lacking)?;
-            Ok(Some(Sensitive::copied(password.expose().as_bytes())))
-        };
-        match (&self.password_file, &self.password_env) {
-            (None, None) => Ok(None),
-            (Some(file), None) => read(Some(file), ""),
-            (None, Some(variable)) => match std::env::var_os(variable) {
-                Some(_) => read(None, variable),
-                None => Err(Failure::new(format!("{lacking}: {variable} is not set"))),
-            },
-            (Some(_), Some(_)) => {
-                Err(Failure::new("store.postgres has password_file and password_env: one of them is enough"))
-            }
-        }
     }
 
     /// The defaults, with something in the place of each option that has none.
