@@ -7,7 +7,7 @@ use keymill_core::id::{
     SecretVersionId,
 };
 use keymill_core::key::{
-    BulkMode, Fallback, KeyChange, KeySpec, KeyUsage, Origin, ProtectionLevel, RotationInterval, Tags,
+    BulkMode, KeyChange, KeySpec, KeyUsage, Origin, ProtectionLevel, RotationInterval, Tags,
     WrappingAlgorithm,
 };
 use keymill_core::limit;
@@ -484,93 +484,6 @@ impl Gate {
         Ok(ids)
     }
 
-    /// Returns the place of the token that a key is taken over from.
-    fn token_of_adoption(&self, name: Option<&str>) -> Result<usize> {
-        match (name, self.0.shared.pool.tokens.len()) {
-            (_, 0) => {
-                let why = "no crypto pool of this installation has a hardware security module";
-                Err(Error::new(ErrorKind::Unsupported, why))
-            }
-            (Some(name), _) => self.find_token(name),
-            (None, 1) => Ok(0),
-            (None, tokens) => {
-                let why = format!("the pool has {tokens} tokens: TokenName says which one");
-                Err(Error::new(ErrorKind::InvalidParameter, why))
-            }
-        }
-    }
-
-    fn find_token(&self, name: &str) -> Result<usize> {
-        let found = self.0.shared.pool.tokens.iter().position(|token| token.config.name == name);
-        found
-            .ok_or_else(|| Error::new(ErrorKind::InvalidParameter, "no token of the pool has this TokenName"))
-    }
-
-    /// Returns the bulk mode of a symmetric key to be made in a token; `None` for any other.
-    pub(super) fn bulk_mode(
-        &self,
-        spec: KeySpec,
-        protection: ProtectionLevel,
-        mode: Option<BulkMode>,
-    ) -> Result<Option<BulkMode>> {
-        let invalid = |why| Err(Error::new(ErrorKind::InvalidParameter, why));
-        match (protection, is_symmetric(spec), mode) {
-            (ProtectionLevel::Hsm, true, Some(mode)) => Ok(Some(mode)),
-            // Subkeys derive from a key of 256 bits alone.
-            (ProtectionLevel::Hsm, true, None) if spec != KeySpec::Aes256 => Ok(Some(BulkMode::InHsm)),
-            (ProtectionLevel::Hsm, true, None) => Ok(Some(self.0.shared.config.bulk_mode)),
-            (_, _, None) => Ok(None),
-            (ProtectionLevel::Software, _, Some(_)) => invalid("BulkMode is for keys of ProtectionLevel HSM"),
-            (ProtectionLevel::Hsm, false, Some(_)) => invalid("BulkMode is for symmetric keys"),
-        }
-    }
-
-    /// Checks that keys of this kind are made here.
-    pub(super) fn check_offered(
-        &self,
-        spec: KeySpec,
-        usage: KeyUsage,
-        protection: ProtectionLevel,
-        bulk_mode: Option<BulkMode>,
-    ) -> Result<()> {
-        check_modes(spec, usage, bulk_mode)?;
-        let shared = &self.0.shared;
-        match protection {
-            ProtectionLevel::Hsm => shared.pool.check(spec, usage, bulk_mode),
-            ProtectionLevel::Software if shared.provider.profile().offers(spec, usage) => Ok(()),
-            ProtectionLevel::Software => {
-                let why = format!("this installation makes no keys of KeySpec {}", spec.name());
-                Err(Error::new(ErrorKind::Unsupported, why))
-            }
-        }
-    }
-
-    /// Returns when a key to be made may fall back to software: only where it is asked for, and at most when the pool does.
-    pub(super) fn fallback(
-        &self,
-        protection: ProtectionLevel,
-        bulk_mode: Option<BulkMode>,
-        asked: Option<Fallback>,
-    ) -> Result<Fallback> {
-        let invalid = |why: String| Err(Error::new(ErrorKind::InvalidParameter, why));
-        let allowed = self.0.shared.config.pool.fallback;
-        match (bulk_mode, asked) {
-            (_, None) => Ok(Fallback::Never),
-            (None, Some(_)) if protection == ProtectionLevel::Software => {
-                invalid("Fallback is for keys of ProtectionLevel HSM".into())
-            }
-            // Its copy would have to enter the token as a private key, which no module that was seen takes without showing it to the host.
-            (None, Some(Fallback::Never)) => Ok(Fallback::Never),
-            (None, Some(_)) => invalid("Fallback is for symmetric keys".into()),
-            (Some(_), Some(fallback)) if fallback > allowed => invalid(format!(
-                "Fallback of {} is more than the pool allows, which is {}",
-                fallback.name(),
-                allowed.name()
-            )),
-            (Some(_), Some(fallback)) => Ok(fallback),
-        }
-    }
-
     fn plan_change(
         &self,
         job: &mut Job,
@@ -580,44 +493,5 @@ impl Gate {
     ) -> Result<Plan> {
         let id = self.find_key(job, id_only(key)?, operation)?.cmk.id;
         Ok(Plan::ChangeState { id, change, window_days: None })
-    }
-
-    /// Checks that nobody gives out more than it has: only who is `Root` makes or changes what is `Root`.
-    fn check_grants(&self, job: &Job, grants: &[Grant]) -> Result<()> {
-        let most = grants.iter().map(|grant| grant.resources.len()).max().unwrap_or(0);
-        if grants.len() > limit::GRANTS || most > limit::GRANT_RESOURCES {
-            return Err(Error::new(
-                ErrorKind::LimitExceeded(Limit::Grants),
-                format!(
-                    "{} grants of up to {most} resources exceed the limit of {} of {}",
-                    grants.len(),
-                    limit::GRANTS,
-                    limit::GRANT_RESOURCES
-                ),
-            ));
-        }
-        if grants.iter().any(|grant| self.is_given_by_root_alone(&grant.role))
-            && !self.is_root(&job.call.principal.access_key)
-        {
-            return Err(Error::new(
-                ErrorKind::Denied,
-                "only Root can grant Root, and what Root alone may do",
-            ));
-        }
-        Ok(())
-    }
-
-    fn check_target(&self, job: &Job, target: &AccessKeyId) -> Result<()> {
-        let has_root = self.0.shared.access.read().access_keys.get(target).is_some_and(|key| key.has_root());
-        if has_root && !self.is_root(&job.call.principal.access_key) {
-            return Err(Error::new(ErrorKind::Denied, "only Root can change an access key that has Root"));
-        }
-        Ok(())
-    }
-
-    /// Tells whether an access key may do everything, so that it may give out everything.
-    pub(super) fn is_root(&self, id: &AccessKeyId) -> bool {
-        let access = self.0.shared.access.read();
-        access.access_keys.get(id).is_some_and(|key| key.is_root())
     }
 }
