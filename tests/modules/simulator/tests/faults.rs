@@ -157,7 +157,7 @@ fn a_call_that_hung_across_a_finalize_touches_no_new_session() {
         });
         hsm.wait_until(fault, |stats| stats["in_flight"] == 1);
         hsm.pkcs11.clone().finalize().unwrap();
-        hsm.pkcs11.initialize(arguments()).unwrap();
+        hsm.start();
         let new = hsm.session();
         let (answer, _old) = hung.join().unwrap();
         assert_eq!(answer, RvError::SessionHandleInvalid);
@@ -170,7 +170,7 @@ fn session_handles_start_anew_after_a_finalize_so_that_an_old_one_aliases_a_new_
     let hsm = Hsm::new("aliases", "");
     let old = hsm.user();
     hsm.pkcs11.clone().finalize().unwrap();
-    hsm.pkcs11.initialize(arguments()).unwrap();
+    hsm.start();
     assert_eq!(code(old.generate_random_vec(8)), RvError::SessionHandleInvalid);
     let new = hsm.user();
     old.generate_random_vec(8).unwrap();
@@ -288,7 +288,7 @@ fn wrong_pins_lock_the_token_though_the_module_would_go_on() {
     assert!(hsm.pkcs11.get_token_info(hsm.slot).unwrap().user_pin_locked());
     assert_eq!(code(session.login(UserType::User, Some(&pin(PIN)))), RvError::PinLocked);
     hsm.pkcs11.clone().finalize().unwrap();
-    hsm.pkcs11.initialize(arguments()).unwrap();
+    hsm.start();
     let session = hsm.session();
     assert_eq!(code(session.login(UserType::User, Some(&pin(PIN)))), RvError::PinLocked);
     let stats = hsm.control_and_stats("pin_lock_after = 3");

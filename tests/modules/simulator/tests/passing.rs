@@ -108,7 +108,6 @@ fn the_message_interface_passes_through() {
         eprintln!("skipped: KEYMILL_KRYOPTIC is not set; tests/modules/build --test sets it");
         return;
     };
-    softhsm();
     let scratch = tempfile::tempdir().unwrap();
     let config = scratch.path().join("kryoptic.conf");
     let database = scratch.path().join("token.sql");
@@ -149,7 +148,7 @@ fn without_a_control_file_nothing_starts() {
     // Once the file is there, it does.
     let text = format!("[default]\nmodule = \"{}\"\n", softhsm().display());
     std::fs::write(library.with_extension("toml"), text).unwrap();
-    pkcs11.initialize(arguments()).unwrap();
+    start(&pkcs11, scratch.path());
     assert_eq!(code(pkcs11.initialize(arguments())), RvError::CryptokiAlreadyInitialized);
 }
 

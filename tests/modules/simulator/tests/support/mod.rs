@@ -1,7 +1,7 @@
 //! A simulated HSM over SoftHSM2, with a token of its own, and the handles by which a test steers and watches it.
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
@@ -39,7 +39,7 @@ impl Hsm {
         std::fs::copy(built(), &library).unwrap();
         write_control(&scratch, backend, name, 1, options);
         let pkcs11 = Pkcs11::new(&library).unwrap();
-        pkcs11.initialize(arguments()).unwrap();
+        start(&pkcs11, scratch.path());
         let slot = pkcs11.get_all_slots().unwrap()[0];
         let officer = AuthPin::new("officer-pin".into());
         pkcs11.init_token(slot, &officer, name).unwrap();
@@ -51,10 +51,15 @@ impl Hsm {
         }
         // SoftHSM gives a new token its lasting slot at the next start; and session handles begin at 1.
         pkcs11.clone().finalize().unwrap();
-        pkcs11.initialize(arguments()).unwrap();
+        start(&pkcs11, scratch.path());
         let slot = pkcs11.get_slots_with_initialized_token().unwrap()[0];
         let (name, backend, revision) = (name.to_owned(), backend.to_owned(), 1.into());
         Self { pkcs11, slot, name, backend, scratch, revision }
+    }
+
+    /// Starts it anew, behind a `finalize`.
+    pub fn start(&self) {
+        start(&self.pkcs11, self.scratch.path());
     }
 
     /// Writes the control file anew; the next call sees it.
@@ -121,22 +126,27 @@ pub fn built() -> PathBuf {
     std::env::current_exe().unwrap().with_file_name("libsimulator.so")
 }
 
-/// SoftHSM2, configured with a token directory for this process.
+/// SoftHSM2; a test that starts it says where its tokens lie.
 pub fn softhsm() -> PathBuf {
-    static TOKENS: OnceLock<TempDir> = OnceLock::new();
-    TOKENS.get_or_init(|| {
-        let tokens = tempfile::tempdir().unwrap();
-        let config = tokens.path().join("softhsm2.conf");
-        let text = format!("directories.tokendir = {}\nlog.level = ERROR\n", tokens.path().display());
-        std::fs::write(&config, text).unwrap();
-        // SAFETY: every test comes here before it loads the module that reads it.
-        unsafe { std::env::set_var("SOFTHSM2_CONF", &config) };
-        tokens
-    });
     let named = std::env::var_os("KEYMILL_SIM_BACKEND").map(PathBuf::from);
     let path = named.unwrap_or_else(|| "/usr/lib/softhsm/libsofthsm2.so".into());
     assert!(path.exists(), "{} is not there: see tests/modules/build", path.display());
     path
+}
+
+/// Starts a module with its tokens in a folder: each has its own, since SoftHSM shows no slot, or ends the process, where it starts while another
+/// makes a token in the same one.
+pub fn start(pkcs11: &Pkcs11, folder: &Path) {
+    // SoftHSM reads the variable when it starts, and it is the process's.
+    static STARTING: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    let (tokens, config) = (folder.join("tokens"), folder.join("softhsm2.conf"));
+    std::fs::create_dir_all(&tokens).unwrap();
+    std::fs::write(&config, format!("directories.tokendir = {}\nlog.level = ERROR\n", tokens.display()))
+        .unwrap();
+    // SAFETY: nothing but the module, which starts behind this, reads it around the standard library.
+    unsafe { std::env::set_var("SOFTHSM2_CONF", &config) };
+    pkcs11.initialize(arguments()).unwrap();
 }
 
 pub fn arguments() -> CInitializeArgs {
