@@ -8,6 +8,7 @@ use keymill_core::limit::MaxRecords;
 use keymill_core::operation::Operation;
 
 use crate::acme::AcmeConfig;
+use crate::cluster::ClusterConfig;
 use crate::logins::LoginConfig;
 use crate::pool::PoolConfig;
 use crate::quota::QuotaConfig;
@@ -75,6 +76,8 @@ pub struct EngineConfig {
     pub rotators: Rotators,
     /// How ACME is offered, where it is.
     pub acme: Option<AcmeConfig>,
+    /// How this node is one of several, where its store may be that of others, too.
+    pub cluster: Option<ClusterConfig>,
 }
 
 /// What certificate authorities do by themselves, and where they are known.
@@ -150,6 +153,7 @@ impl Default for EngineConfig {
             rotation: RotationConfig::default(),
             authorities: AuthorityConfig::default(),
             acme: None,
+            cluster: None,
             rotators: Rotators::default(),
         }
     }

@@ -8,6 +8,7 @@ pub mod audit;
 pub mod authorities;
 pub mod certificates;
 pub mod clock;
+mod cluster;
 pub mod config;
 pub mod engine;
 pub mod frontend;
@@ -36,6 +37,7 @@ pub mod verify;
 pub mod work;
 
 pub use acme::AcmeConfig;
+pub use cluster::ClusterConfig;
 pub use config::{AuditFiles, EngineConfig};
 pub use engine::{Engine, EngineError, Parts};
 pub use frontend::{Frontend, FrontendError, StopSignal};

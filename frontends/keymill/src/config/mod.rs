@@ -3,6 +3,7 @@
 
 mod acme;
 mod authority;
+mod cluster;
 mod database;
 mod dual_control;
 mod etcd;
@@ -19,6 +20,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use keymill_core::id::NodeName;
 use keymill_http::Readiness;
 use keymill_runtime::{AuditFiles, EngineConfig};
 use serde::{Deserialize, Serialize};
@@ -28,6 +30,7 @@ use crate::plugins;
 
 pub(crate) use acme::{AcmeSection, ValidationSection};
 pub(crate) use authority::AuthoritySection;
+pub(crate) use cluster::ClusterSection;
 pub(crate) use dual_control::DualControlSection;
 pub(crate) use etcd::EtcdConfig;
 pub(crate) use options::*;
@@ -87,6 +90,8 @@ pub(crate) struct Config {
     pub(crate) authorities: AuthoritySection,
     /// By what, by name.
     pub(crate) rotators: BTreeMap<String, RotatorSection>,
+    /// How this server is one of several on its store.
+    pub(crate) cluster: ClusterSection,
     /// How ACME is offered, where it is.
     pub(crate) acme: Option<AcmeSection>,
 }
@@ -146,7 +151,18 @@ impl Config {
             authorities: self.authorities.read()?,
             rotators: plugins::rotators(&self.rotators)?,
             acme: self.acme.as_ref().map(AcmeSection::read).transpose()?,
+            cluster: self.cluster.of_store(self.store.kind)?,
         })
+    }
+
+    /// Returns the name of this server, where it is one of several on its store.
+    ///
+    /// # Errors
+    /// A failure that names the option.
+    pub(crate) fn node(&self) -> Result<Option<NodeName>> {
+        let cluster = self.cluster.of_store(self.store.kind)?;
+        let name = || self.engine.node.parse().map_err(Failure::because("engine.node"));
+        cluster.map(|_| name()).transpose()
     }
 
     /// Returns the options of the HTTP frontend, which tells `readiness` to whoever asks. The files of its TLS are read.
