@@ -71,15 +71,12 @@ impl Nodes {
 
     fn open_address(&self, address: &str, deadline: Instant) -> Result<Connection> {
         let left = remaining(deadline)?;
-        let mut options: Options = self.config.options.clone();
+        let mut options = for_node(&self.config.options, address);
         options.connect_timeout = options.connect_timeout.min(left);
         options.read_timeout = options.read_timeout.min(left);
         if self.config.addresses.len() > 1 {
             // A node that takes connections and says nothing is left for another.
             options.read_timeout = options.read_timeout.min(options.connect_timeout);
-        }
-        if let Some(Tls { host: host @ None, .. }) = &mut options.tls {
-            *host = Some(addresses::host(address).to_owned());
         }
         let mut failed = ClientError::Io(std::io::Error::other("the host has no address"));
         let addresses: Vec<SocketAddr> = address.to_socket_addrs()?.collect();
@@ -141,6 +138,15 @@ impl Member {
     }
 }
 
+/// Returns the options of a connection to a node: its certificate has to hold its host, unless a name is given for all.
+fn for_node(options: &Options, address: &str) -> Options {
+    let mut options = options.clone();
+    if let Some(Tls { host: host @ None, .. }) = &mut options.tls {
+        *host = Some(addresses::host(address).to_owned());
+    }
+    options
+}
+
 /// Returns the time until `deadline`.
 pub(crate) fn remaining(deadline: Instant) -> Result<Duration> {
     match deadline.checked_duration_since(Instant::now()) {
@@ -151,4 +157,106 @@ pub(crate) fn remaining(deadline: Instant) -> Result<Duration> {
 
 pub(crate) fn timed_out(message: &str) -> ClientError {
     std::io::Error::new(std::io::ErrorKind::TimedOut, message).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::{self, SECRET};
+    use crate::fake_node::{FakeNode, Mood};
+    use keymill_core::ErrorKind;
+    use keymill_core::operation::DescribeLimitsRequest;
+
+    fn cluster(count: usize) -> (Vec<FakeNode>, Nodes) {
+        let (nodes, addresses) = FakeNode::several(count);
+        let mut config = Config::of_cluster(addresses, fake::credentials(SECRET));
+        (config.first_backoff, config.last_backoff) = (Duration::from_millis(1), Duration::from_millis(5));
+        config.connections = 64;
+        (nodes, Nodes::new(config))
+    }
+
+    fn logins(nodes: &[FakeNode]) -> Vec<usize> {
+        nodes.iter().map(FakeNode::logins).collect()
+    }
+
+    /// Asks, and says how the node did.
+    fn ask(member: &mut Member) -> bool {
+        let connection = member.connection();
+        connection.send(&DescribeLimitsRequest::default().into()).unwrap();
+        let answered = connection.receive().and_then(|answer| answer.result().map(|_| ()));
+        match &answered {
+            Ok(()) => member.answered(),
+            Err(error) => member.failed(error),
+        }
+        answered.is_ok()
+    }
+
+    #[test]
+    fn connections_spread_over_the_nodes_and_pass_over_one_that_is_away() {
+        let (nodes, cluster) = cluster(3);
+        let mut members: Vec<_> = (0..9).map(|_| cluster.connect().unwrap()).collect();
+        assert_eq!(logins(&nodes), [3, 3, 3]);
+        assert!(members.iter_mut().all(ask) && !members.iter().any(Member::should_leave));
+        drop(members);
+        nodes[1].is(Mood::Away);
+        let _members: Vec<_> = (0..8).map(|_| cluster.connect().unwrap()).collect();
+        assert_eq!(logins(&nodes), [7, 3, 7]);
+    }
+
+    #[test]
+    fn a_connection_leaves_a_node_that_cannot_serve_and_returns_once_it_can() {
+        let (nodes, cluster) = cluster(2);
+        let mut members: Vec<_> = (0..4).map(|_| cluster.connect().unwrap()).collect();
+        nodes[0].is(Mood::Refuses(ErrorKind::Unavailable));
+        let good: Vec<_> = members.iter_mut().map(ask).collect();
+        assert_eq!(good.iter().filter(|good| **good).count(), 2);
+        for (member, good) in members.iter().zip(&good) {
+            assert_eq!(member.should_leave(), !good);
+        }
+        let mut kept: Vec<_> = members.into_iter().zip(good).filter(|(_, good)| *good).collect();
+        assert_eq!(kept.len(), 2);
+        nodes[0].is(Mood::Well);
+        // Its rest is over within milliseconds, and it has two connections less.
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !kept[0].0.should_leave() {
+            assert!(Instant::now() < deadline, "it is left alone for good");
+            std::thread::yield_now();
+        }
+        kept[0].0 = cluster.connect().unwrap();
+        assert!(ask(&mut kept[0].0));
+        assert!(!kept.iter().any(|(member, _)| member.should_leave()), "one each is even");
+    }
+
+    #[test]
+    fn a_node_that_takes_no_login_in_time_is_left_for_another() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let (nodes, addresses) = FakeNode::several(1);
+        let silent_one = silent.local_addr().unwrap().to_string();
+        let addresses = Addresses::new([silent_one, addresses.to_string()]).unwrap();
+        let mut config = Config::of_cluster(addresses, fake::credentials(SECRET));
+        (config.options.connect_timeout, config.connections) = (Duration::from_millis(50), 9);
+        let cluster = Nodes::new(config);
+        let members: Vec<_> = (0..4).map(|_| cluster.connect().unwrap()).collect();
+        assert_eq!((members.len(), nodes[0].logins()), (4, 4));
+    }
+
+    #[test]
+    fn each_host_is_the_name_of_its_node_unless_one_is_given_for_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let (ca, own) = (directory.path().join("ca.pem"), "node-1.example");
+        std::fs::write(&ca, rcgen::generate_simple_self_signed([own.to_owned()]).unwrap().cert.pem())
+            .unwrap();
+        let read_key = |_: &std::path::Path| unreachable!("there is no certificate of our own");
+        let options = keymill_tls::ClientOptions { ca, identity: None, read_key };
+        let tls = keymill_tls::ClientTls::open(&options, crate::ALPN).unwrap();
+        let named = |host: Option<&str>| {
+            let options = Options {
+                tls: Some(Tls { tls: tls.clone(), host: host.map(str::to_owned) }),
+                ..Options::default()
+            };
+            for_node(&options, "node-1.example:8471").tls.unwrap().host
+        };
+        assert_eq!(named(None).as_deref(), Some(own));
+        assert_eq!(named(Some("cluster")).as_deref(), Some("cluster"));
+    }
 }

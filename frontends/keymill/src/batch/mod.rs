@@ -145,6 +145,8 @@ fn summary(start: &Checkpoint, end: &Checkpoint, seconds: f64, resumed: bool) ->
 }
 
 #[cfg(test)]
+mod cluster;
+#[cfg(test)]
 mod fake;
 #[cfg(test)]
 mod tests;
