@@ -142,7 +142,7 @@ fn run_bench(args: &keymill_bench::BenchArgs) -> Result<()> {
 fn run_batch(direction: Direction, server: &ServerArgs, args: &BatchArgs) -> Result<()> {
     let target = Target::find(server)?;
     let tcp = target.tcp_only()?.clone();
-    let summary = batch::run(direction, args, &batch::Target { tcp, credentials: target.credentials })
+    let summary = batch::run(direction, args, batch::Target { tcp, credentials: target.credentials })
         .map_err(Failure::of_batch)?;
     match (args.output == batch::Place::Standard, args.json) {
         // Standard output has the rows.
@@ -177,7 +177,12 @@ mod tests {
 
     #[test]
     fn server_flags_may_stand_before_and_behind_the_subcommand() {
-        for line in ["keymill key --tcp h:1 list --json", "keymill key list --json --tcp h:1"] {
+        for line in [
+            "keymill key --tcp h:1 list --json",
+            "keymill key list --json --tcp h:1",
+            "keymill key list --tcp h:1,i:1 --tcp j:1",
+            "keymill batch --url http://h:1,http://i:1 encrypt --in a --out b",
+        ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }
         assert!(Cli::try_parse_from(["keymill", "serve", "--tcp", "h:1"]).is_err());

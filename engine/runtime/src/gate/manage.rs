@@ -90,7 +90,7 @@ impl Gate {
             let _gone = sender.send(answer);
         });
         if !spawned {
-            return Err(Error::new(ErrorKind::Unavailable, "the engine is shutting down"));
+            return Err(Error::new(ErrorKind::Unavailable, "the engine is shutting down").nothing_done());
         }
         match tokio::time::timeout_at(deadline.into(), answer).await {
             Ok(Ok(answer)) => answer,
