@@ -83,7 +83,8 @@ impl Client {
     /// # Errors
     /// As [`Connection::open`].
     pub fn connect(config: Config) -> Result<Self> {
-        let nodes = Nodes::new(config);
+        let connections = config.connections;
+        let nodes = Nodes::with_capacity(config, connections);
         nodes.connect()?.keep();
         Ok(Self { nodes: Arc::new(nodes) })
     }

@@ -28,10 +28,15 @@ pub struct Member {
 }
 
 impl Nodes {
-    /// Names the nodes; nothing is connected yet.
+    /// Names the nodes; nothing is connected yet. How many connections there are is up to the caller.
     pub fn new(config: Config) -> Self {
+        Self::with_capacity(config, usize::MAX)
+    }
+
+    /// Names nodes that take `capacity` requests each, from callers that take turns.
+    pub(crate) fn with_capacity(config: Config, capacity: usize) -> Self {
         let backoff = Backoff { first: config.first_backoff, last: config.last_backoff };
-        let pool = Pool::new(config.addresses.len(), config.connections, backoff);
+        let pool = Pool::new(config.addresses.len(), capacity, backoff);
         Self { config, pool }
     }
 
@@ -45,23 +50,41 @@ impl Nodes {
     /// # Errors
     /// As [`Connection::open`], of the last node that was tried; a refusal that no other node would take back ends it at once.
     pub fn connect(&self) -> Result<Member> {
-        let deadline = Instant::now() + self.config.options.connect_timeout.saturating_mul(2);
         let mut tried = Tried::default();
         loop {
-            let slot = self.pool.take(&mut tried, deadline);
-            let mut slot = slot.ok_or_else(|| timed_out("every connection is in use"))?;
-            // Each node has its own time: the first may be one that takes all of it to fail.
-            let deadline = Instant::now() + self.config.options.connect_timeout;
-            let failure = match self.open(slot.node(), deadline) {
-                Ok(connection) => return Ok(Member { connection, slot }),
-                Err(error) => Failure::unsent(error),
+            let failure = match self.join(&mut tried)? {
+                Ok(member) => return Ok(member),
+                Err(failure) => failure,
             };
-            slot.report(failure.health());
             let may_move = matches!(failure.next(true), Next::Elsewhere | Next::Again(_));
             if !may_move || !self.pool.has_fresh(tried) {
                 return Err(failure.error);
             }
         }
+    }
+
+    /// Connects to a better node than that of a member that [had better leave](Member::should_leave); `None` where there is none after all.
+    pub fn move_from(&self, member: &Member) -> Option<Member> {
+        let mut tried = Tried::default();
+        tried.add(member.slot.node());
+        // Another that is better, too, is for the next time.
+        member.should_leave().then(|| self.join(&mut tried))?.ok()?.ok()
+    }
+
+    /// Tries a node.
+    fn join(&self, tried: &mut Tried) -> Result<Result<Member, Failure>> {
+        // Each node has its own time: the one before may have taken all of it to fail.
+        let deadline = Instant::now() + self.config.options.connect_timeout;
+        let slot = self.pool.take(tried, deadline);
+        let mut slot = slot.ok_or_else(|| timed_out("every connection is in use"))?;
+        let opened = self.open(slot.node(), deadline).map_err(Failure::unsent);
+        Ok(match opened {
+            Ok(connection) => Ok(Member { connection, slot }),
+            Err(failure) => {
+                slot.report(failure.health());
+                Err(failure)
+            }
+        })
     }
 
     /// Connects to a node, within the time of a request.
@@ -171,7 +194,6 @@ mod tests {
         let (nodes, addresses) = FakeNode::several(count);
         let mut config = Config::of_cluster(addresses, fake::credentials(SECRET));
         (config.first_backoff, config.last_backoff) = (Duration::from_millis(1), Duration::from_millis(5));
-        config.connections = 64;
         (nodes, Nodes::new(config))
     }
 
@@ -195,11 +217,12 @@ mod tests {
     fn connections_spread_over_the_nodes_and_pass_over_one_that_is_away() {
         let (nodes, cluster) = cluster(3);
         let mut members: Vec<_> = (0..9).map(|_| cluster.connect().unwrap()).collect();
-        assert_eq!(logins(&nodes), [3, 3, 3]);
         assert!(members.iter_mut().all(ask) && !members.iter().any(Member::should_leave));
+        assert_eq!(logins(&nodes), [3, 3, 3]);
         drop(members);
         nodes[1].is(Mood::Away);
-        let _members: Vec<_> = (0..8).map(|_| cluster.connect().unwrap()).collect();
+        let mut members: Vec<_> = (0..8).map(|_| cluster.connect().unwrap()).collect();
+        assert!(members.iter_mut().all(ask));
         assert_eq!(logins(&nodes), [7, 3, 7]);
     }
 
@@ -222,9 +245,27 @@ mod tests {
             assert!(Instant::now() < deadline, "it is left alone for good");
             std::thread::yield_now();
         }
-        kept[0].0 = cluster.connect().unwrap();
+        kept[0].0 = cluster.move_from(&kept[0].0).expect("a better place");
         assert!(ask(&mut kept[0].0));
         assert!(!kept.iter().any(|(member, _)| member.should_leave()), "one each is even");
+    }
+
+    #[test]
+    fn a_connection_stays_where_the_better_node_is_away_after_all() {
+        let (nodes, cluster) = cluster(3);
+        nodes[0].is(Mood::Away);
+        // Two at each of the others, and none where one had better be.
+        let mut members: Vec<_> = (0..4).map(|_| cluster.connect().unwrap()).collect();
+        assert!(members.iter_mut().all(ask));
+        let deadline = Instant::now() + Duration::from_secs(30);
+        for _ in 0..20 {
+            while !members[0].should_leave() {
+                assert!(Instant::now() < deadline);
+                std::thread::yield_now();
+            }
+            assert!(cluster.move_from(&members[0]).is_none());
+        }
+        assert_eq!(logins(&nodes), [0, 2, 2], "nobody went in circles");
     }
 
     #[test]
@@ -234,10 +275,11 @@ mod tests {
         let silent_one = silent.local_addr().unwrap().to_string();
         let addresses = Addresses::new([silent_one, addresses.to_string()]).unwrap();
         let mut config = Config::of_cluster(addresses, fake::credentials(SECRET));
-        (config.options.connect_timeout, config.connections) = (Duration::from_millis(50), 9);
+        config.options.connect_timeout = Duration::from_millis(50);
         let cluster = Nodes::new(config);
-        let members: Vec<_> = (0..4).map(|_| cluster.connect().unwrap()).collect();
-        assert_eq!((members.len(), nodes[0].logins()), (4, 4));
+        let mut members: Vec<_> = (0..4).map(|_| cluster.connect().unwrap()).collect();
+        assert!(members.iter_mut().all(ask));
+        assert_eq!(nodes[0].logins(), 4);
     }
 
     #[test]

@@ -36,6 +36,11 @@ impl<'n> Connector for &'n Nodes {
         self.connections.fetch_add(1, Ordering::Relaxed);
         Ok(NodeSealer { nodes: self, sealer: self.server.connect()? })
     }
+
+    fn move_from(&self, sealer: &NodeSealer<'n>) -> Option<NodeSealer<'n>> {
+        let moved = self.server.move_from(&sealer.sealer)?;
+        Some(NodeSealer { nodes: self, sealer: moved })
+    }
 }
 
 impl Sealer for NodeSealer<'_> {

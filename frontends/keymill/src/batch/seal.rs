@@ -27,6 +27,8 @@ pub(super) trait Connector: Sync {
     type Sealer: Sealer;
     /// Connects and logs in.
     fn connect(&self) -> Result<Self::Sealer, SealError>;
+    /// Makes a connection to take the place of one that had better be left; nothing where there is no better place after all.
+    fn move_from(&self, sealer: &Self::Sealer) -> Option<Self::Sealer>;
 }
 
 /// A connection that seals or opens the cells of rows.
@@ -197,6 +199,11 @@ impl Connector for Server {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    fn move_from(&self, sealer: &ServerSealer) -> Option<ServerSealer> {
+        let member = self.nodes.move_from(&sealer.member)?;
+        Some(ServerSealer { member, what: self.what.clone() })
     }
 }
 

@@ -132,10 +132,12 @@ impl<C: Connector> Worker<'_, C> {
     fn step(&mut self) -> Result<Option<Refusal>, SealError> {
         let hand = &mut self.hand;
         let mut is_leaving = hand.sealer.as_ref().is_some_and(Sealer::should_leave);
-        if is_leaving && hand.underway.is_empty() {
-            // Where there is no other after all, this one is as good as before.
-            if let Ok(other) = self.connector.connect() {
-                hand.sealer = Some(other);
+        if is_leaving
+            && hand.underway.is_empty()
+            && let Some(sealer) = &mut hand.sealer
+        {
+            if let Some(moved) = self.connector.move_from(sealer) {
+                *sealer = moved;
             }
             is_leaving = false;
         }
