@@ -8,7 +8,7 @@ use crate::admin::{aap, access_key, alias, approval, ca, cert, data_key, key, lo
 use crate::batch::{self, BatchArgs, Direction};
 use crate::credentials::{ServerArgs, Target};
 use crate::failure::{Failure, Result};
-use crate::{audit, demo, envelope, hsm, output, serve, tokens};
+use crate::{audit, demo, envelope, hsm, migrate, output, serve, tokens};
 
 /// A self-hosted key management service and crypto engine
 ///
@@ -43,6 +43,7 @@ enum Command {
     Envelope(envelope::EnvelopeArgs),
     /// Work with the audit log
     Audit(AuditCommand),
+    Migrate(migrate::MigrateArgs),
     Hsm(hsm::HsmArgs),
     /// Measure every path beside its ceiling in one run, and print the ratios
     ///
@@ -122,6 +123,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
             AuditAction::Search(args) => audit::search(&args),
             AuditAction::Export(args) => audit::export(&args),
         },
+        Command::Migrate(args) => migrate::run(&args),
         Command::HsmWorker => tokens::run_worker(),
         Command::Exec { command } => secret::child::become_program(&command),
         Command::Hsm(args) => hsm::run(args),
@@ -213,6 +215,7 @@ mod tests {
             "keymill secret export --stdout",
             "keymill secret delete db --now --days 7",
             "keymill audit export",
+            "keymill migrate --from old.toml",
             "keymill audit export --format xml --out -",
             "keymill envelope open --in a --out b --stdout",
         ] {
