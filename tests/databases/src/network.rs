@@ -101,7 +101,10 @@ impl Network {
 /// Has what a seat sends to an address come to nothing; so neither hears of the other.
 fn route(from: &Seat, to: Ipv4Addr, is_cut: bool) {
     let what = if is_cut { "add" } else { "del" };
-    assert!(ip(&["-n", &from.namespace, "route", what, "blackhole", &format!("{to}/32")]), "routes can be set");
+    assert!(
+        ip(&["-n", &from.namespace, "route", what, "blackhole", &format!("{to}/32")]),
+        "routes can be set"
+    );
 }
 
 impl Drop for Network {

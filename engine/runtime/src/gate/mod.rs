@@ -332,7 +332,7 @@ impl Gate {
         let class = request.operation().class();
         // What is published may be read of an older view as well.
         if class != Class::Read {
-            self.0.shared.check_view()?;
+            self.0.shared.check_view().map_err(Error::nothing_done)?;
         }
         match class {
             Class::Data => self.admit_data(job, request, frame, is_text).map(|()| None),
