@@ -29,7 +29,7 @@ use tokio::sync::oneshot;
 
 use crate::acme::AcmeBook;
 use crate::actor::acme::AcmeActor;
-use crate::actor::keyring::{FlushUsage, KeyringActor};
+use crate::actor::keyring::{FlushUsage, Found, KeyringActor};
 use crate::actor::policy::{AddAccessKey, PolicyActor, fresh_access_key};
 use crate::actor::{Actors, AuditActor, CustodyActor, PrivateActor, TokenActor};
 use crate::audit::{AuditHub, AuditMessage, DeskChain, MANAGEMENT, ManagementChain, ManagementRecord};
@@ -209,6 +209,7 @@ impl Engine {
         let cluster = cluster.transpose()?;
         let founding = cluster.as_ref().map(|_| Founding::begin(&*store, &process)).transpose();
         let founding = founding.map_err(EngineError)?.flatten();
+        let shared_by_others = cluster.is_some();
         let followed_from = store.revision().map_err(|e| store_failed(&e))?;
         let node_name = cluster.as_ref().map(|cluster| cluster.node.clone());
         let (heads, unopened) =
@@ -330,6 +331,11 @@ impl Engine {
         if !loaded.needs_bootstrap {
             return Ok((engine, None));
         }
+        if shared_by_others && founding.is_none() {
+            engine.stop();
+            let why = "other servers have used this store, and there is no access key in it: it was taken away, and is not made anew";
+            return Err(EngineError(why.to_owned()));
+        }
         match engine.bootstrap(tell) {
             Ok(bootstrap) => {
                 drop(founding);
@@ -374,7 +380,8 @@ impl Engine {
                 micros: 0,
                 writes: made.writes,
             };
-            gate.record(record).await
+            gate.record(record).await?;
+            gate.inner().actors.keyring(Found).await
         })
         .map_err(|error| format!("{error:?}"))?;
         Ok(bootstrap)

@@ -236,7 +236,7 @@ fn installation(
 }
 
 /// Makes the counts of reserved invocations of a key ones that cannot be trusted.
-fn forget_invocations(keyring: &Keyring, id: &CmkId) {
+pub(crate) fn forget_invocations(keyring: &Keyring, id: &CmkId) {
     if let Some(entry) = keyring.cmk(id) {
         entry.versions.iter().for_each(|version| version.in_use().invocations.forget());
     }
@@ -408,6 +408,9 @@ impl<'a> Loader<'a> {
                     self.access_stamps.insert(path.to_owned(), stamp(sequence));
                     self.access.access_keys.insert(key.id.clone(), Arc::new(key));
                 }
+            }
+            What::AccessEpoch(opened) => {
+                self.trusted_access(place, opened, revision);
             }
             What::Aap(opened) => {
                 let trusted = self.trusted_access(place, opened, revision);

@@ -73,6 +73,8 @@ pub enum Kind {
     AcmeOrder = 31,
     /// What stands in the place of a record that ended, in a store that several nodes use.
     Ended = 40,
+    /// What every change of who may do what writes, in a store that several nodes use.
+    AccessEpoch = 42,
 }
 
 /// What stands in the place of a record that ended, for the other nodes of a cluster to know that one of them ended it, and nobody else. It
@@ -84,6 +86,14 @@ pub struct EndedRecord {
     /// The name of what ended, where the path has only a hash of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<Box<str>>,
+}
+
+/// What every change of who may do what writes, on whichever node: so of two at once one is told that it came second, and rules that look at more
+/// than one record hold.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct AccessEpochRecord {
+    /// When.
+    pub at: Timestamp,
 }
 
 /// Tells whether stored bytes say of themselves that a record ended; whether it is so is told by opening them.
@@ -296,6 +306,11 @@ pub fn access_key_path(id: &AccessKeyId) -> Path {
     path(format!("access-key/k{id}"))
 }
 
+/// Returns where the record stands that every change of who may do what writes.
+pub fn access_epoch_path() -> Path {
+    prefix("access-epoch/all")
+}
+
 /// Returns where an application access point stands.
 pub fn aap_path(name: &AapName) -> Path {
     path(format!("aap/n{name}"))
@@ -372,7 +387,8 @@ pub fn certificate_at(path: &str) -> Option<CertificateId> {
 /// Tells whether the record at a path is the policy actor's.
 pub fn is_of_access(path: &str) -> bool {
     let kind = path.split('/').next().unwrap_or_default();
-    ["access-key", "aap", "client-key", "policy", "network-rule", "role", "approval"].contains(&kind)
+    ["access-key", "access-epoch", "aap", "client-key", "policy", "network-rule", "role", "approval"]
+        .contains(&kind)
 }
 
 /// Returns below what the heads of audit chains stand: those of a node, in a cluster.

@@ -18,8 +18,8 @@ use serde::de::DeserializeOwned;
 use crate::assembly::Tag;
 use crate::keyring::{CmkEntry, Stamp, VersionEntry};
 use crate::records::{
-    self, AliasRecord, CrlRecord, EndedRecord, ImportRecord, InstallationRecord, InvocationsRecord, Kind,
-    UsageRecord,
+    self, AccessEpochRecord, AliasRecord, CrlRecord, EndedRecord, ImportRecord, InstallationRecord,
+    InvocationsRecord, Kind, UsageRecord,
 };
 
 /// Records that go from thread to thread at once, and about as many bytes.
@@ -104,6 +104,7 @@ pub(crate) enum What {
     /// The value of a version of a secret; it is opened when it is read.
     SecretValue,
     AccessKey(Opened<AccessKey>),
+    AccessEpoch(Opened<AccessEpochRecord>),
     Aap(Opened<Aap>),
     ClientKey(Opened<ClientKey>),
     Policy(Opened<PermissionPolicy>),
@@ -204,6 +205,7 @@ pub(crate) fn open(sealer: &RecordSealer, row: Row<'_>) -> Option<What> {
         "authority" => What::Authority(opened(sealer, row, Kind::Authority)),
         "crl" => What::Crl(opened(sealer, row, Kind::Crl)),
         "access-key" => What::AccessKey(opened(sealer, row, Kind::AccessKey)),
+        "access-epoch" => What::AccessEpoch(opened(sealer, row, Kind::AccessEpoch)),
         "aap" => What::Aap(opened(sealer, row, Kind::Aap)),
         "client-key" => What::ClientKey(opened(sealer, row, Kind::ClientKey)),
         "policy" => What::Policy(opened(sealer, row, Kind::Policy)),

@@ -12,8 +12,9 @@ use crate::load::{Judgement, all, judge, judge_end};
 use crate::records::{self, Kind};
 
 /// The kinds of records by the prefix of their paths, and whether the audit remembers each write of them.
-const KINDS: [(&str, Kind, bool); 25] = [
+const KINDS: [(&str, Kind, bool); 26] = [
     ("aap/", Kind::Aap, true),
+    ("access-epoch/", Kind::AccessEpoch, true),
     ("access-key/", Kind::AccessKey, true),
     ("acme-account/", Kind::AcmeAccount, true),
     ("acme-order/", Kind::AcmeOrder, true),

@@ -66,6 +66,9 @@ pub(crate) struct ServeArgs {
     /// MessagePack TCP listens here [default: 127.0.0.1:8471]
     #[arg(long, value_name = "ADDR:PORT")]
     msgpack: Option<SocketAddr>,
+    /// The name of this server among those on its store, and in the audit [default: keymill]
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
     /// At the first start, writes the bootstrap access key there (mode 0600) rather than to the terminal
     #[arg(long, value_name = "FILE")]
     credentials: Option<PathBuf>,
@@ -156,6 +159,9 @@ fn configure(args: &ServeArgs) -> Result<Config> {
     if let Some(workers) = args.workers {
         config.http.workers = Some(workers.into());
         config.msgpack.workers = Some(workers.into());
+    }
+    if let Some(node) = &args.node {
+        config.engine.node.clone_from(node);
     }
     if args.credentials.is_some() {
         config.credentials.clone_from(&args.credentials);

@@ -179,6 +179,8 @@ impl Watch {
         start_revision: i64,
     ) -> Result<Unheard, Fault> {
         let mut is_first = true;
+        // Where something was told there is a newest one.
+        let mut newest_seen = i64::from(start_revision > 1);
         // Not begun anew with each change: changes may come faster than it ends.
         let mut proof = pin!(self.proof(Instant::now()));
         // What a read found, and until when the stream may take to come there.
@@ -189,7 +191,13 @@ impl Watch {
                 biased;
                 // Before the stream, which may always have something to tell.
                 found = &mut proof, if goal.is_none() => {
-                    goal = Some((found?, Instant::now() + self.cluster.try_time()));
+                    let found = found?;
+                    // Whoever took it away would have commits passed over.
+                    if found.newest.commit < newest_seen {
+                        return Err(Fault::Lost("the key of the newest revision went back".into()));
+                    }
+                    newest_seen = found.newest.commit;
+                    goal = Some((found, Instant::now() + self.cluster.try_time()));
                 }
                 answer = stream.answers.message() => {
                     let answer = answer.map_err(|status| Fault::of(&status))?;

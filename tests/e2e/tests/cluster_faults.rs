@@ -348,17 +348,18 @@ impl Seen {
     fn toggle(&self, client: &Client, key: CmkId, is_over: &AtomicBool) {
         while !is_over.load(Ordering::Relaxed) {
             let disable = DisableKeyRequest { key_id: KeyRef::Id(key), timeout_ms: Some(PATIENCE_MS) };
+            // Whether it was done is known only where that is answered.
             if let Err(error) = client.call(disable) {
-                self.failed.lock().unwrap().push(format!("disable {key}: {error}"));
+                self.refuse(&error);
                 continue;
             }
             let from = Instant::now();
             std::thread::sleep(VIEW + Duration::from_millis(1_500));
             let until = Instant::now();
             self.history.disabled(Disabled { key, from, until });
-            let enable = EnableKeyRequest { key_id: KeyRef::Id(key), timeout_ms: Some(PATIENCE_MS) };
-            if let Err(error) = client.call(enable) {
-                self.failed.lock().unwrap().push(format!("enable {key}: {error}"));
+            let enable = || EnableKeyRequest { key_id: KeyRef::Id(key), timeout_ms: Some(PATIENCE_MS) };
+            while let Err(error) = client.call(enable()) {
+                self.refuse(&error);
             }
             std::thread::sleep(Duration::from_millis(700));
         }

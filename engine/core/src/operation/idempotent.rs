@@ -4,6 +4,21 @@
 use super::Operation;
 
 impl Operation {
+    /// Tells whether it answers what is told to everybody who asks, whatever rights are taken away meanwhile: also by a node that does not know the
+    /// newest.
+    pub const fn tells_what_is_public(self) -> bool {
+        use Operation::*;
+        matches!(
+            self,
+            GetPublicKey
+                | DescribeRegions
+                | DescribeService
+                | DescribeLimits
+                | DescribeAccountKmsStatus
+                | OpenKmsService
+        )
+    }
+
     /// Tells whether asking twice is as good as asking once: what the first time left behind, if anything, is in nobody's way. A data key that
     /// nobody received, a nonce that was used and a second audit record are no harm.
     ///

@@ -266,20 +266,24 @@ fn followed(path: &str, what: What) -> std::result::Result<(Followed, u64), Stri
         What::AcmeOrder(opened) => opened.map(|(order, at)| (Followed::Order(order), at)),
         What::Ended(opened) => {
             let (_, at) = opened?;
-            let account = || path.strip_prefix("acme-account/").and_then(AcmeAccountId::parse);
-            let order = || path.strip_prefix("acme-order/").and_then(AcmeOrderId::parse);
-            let ended = order().map(Followed::EndOfOrder).or_else(|| account().map(Followed::EndOfAccount));
-            ended.map(|ended| (ended, at)).ok_or_else(|| "nobody's record".to_owned())
+            end_of(path).map(|ended| (ended, at)).ok_or_else(|| "nobody's record".to_owned())
         }
         _ => Err("it is of no kind that stands there".to_owned()),
     }
+}
+
+/// Returns what the end of the record at a path comes to.
+fn end_of(path: &str) -> Option<Followed> {
+    let account = || path.strip_prefix("acme-account/").and_then(AcmeAccountId::parse);
+    let order = || path.strip_prefix("acme-order/").and_then(AcmeOrderId::parse);
+    order().map(Followed::EndOfOrder).or_else(|| account().map(Followed::EndOfAccount))
 }
 
 impl Follows for AcmeActor {
     const OWNER: Owner = Owner::Acme;
 
     fn follow(&mut self, commit: Vec<Written>) -> Vec<RecordStamp> {
-        let (taken, changes) = self.ledger.follow(commit, followed);
+        let (taken, changes) = self.ledger.follow(commit, followed, end_of);
         for change in changes {
             match change {
                 Followed::Account(account) => drop(self.shared.acme.put_account(account)),

@@ -218,6 +218,7 @@ impl AuditActor {
             Err(error) => {
                 self.write_again(&heads);
                 if let StoreError::Conflict(changed) = &error {
+                    self.look_again(&heads, changed);
                     // What it holds by now is for the next start to judge.
                     self.to_forget.retain(|(path, _)| path != changed);
                 }
@@ -227,6 +228,17 @@ impl AuditActor {
                 }
                 *trouble = Some(error.to_string());
             }
+        }
+    }
+
+    /// Finds out how a head of ours stands in the store: one whose answer was lost was kept all the same.
+    fn look_again(&mut self, heads: &[ChainHead], changed: &Path) {
+        let path = |head: &ChainHead| records::audit_head_path(self.shared.node(), &head.chain);
+        let Some(head) = heads.iter().find(|head| path(head) == *changed) else { return };
+        let Ok(Some(stored)) = self.shared.store.get(changed) else { return };
+        let opened = records::open::<ChainHead>(&self.shared.sealer, changed, Kind::AuditHead, &stored.value);
+        if opened.is_ok_and(|(stored, ..)| stored.chain == head.chain && stored.sequence <= head.sequence) {
+            self.head_revisions.insert(head.chain.clone(), stored.revision);
         }
     }
 

@@ -1,12 +1,15 @@
 //! How an owner takes over what other nodes wrote: in the order of their commits, before whatever else it is asked to do, and each record only where
 //! it is newer than the one that is known, and follows it.
 
+use std::cmp::Ordering;
+
 use keymill_core::audit::RecordStamp;
 use keymill_core::seam::store::Revision;
+use keymill_core::time::Timestamp;
 use keymill_crypto::digest;
 
 use crate::assembly::Tag;
-use crate::cluster::{Cluster, Owner, Told, Written};
+use crate::cluster::{Owner, Told, Written};
 use crate::keyring::{Ended, Stamp};
 use crate::shared::Shared;
 
@@ -16,6 +19,9 @@ pub(super) trait Follows {
 
     /// Takes over what one commit wrote; returns what was taken.
     fn follow(&mut self, commit: Vec<Written>) -> Vec<RecordStamp>;
+
+    /// Does what could not be done at once.
+    fn caught_up(&mut self) {}
 }
 
 /// Has an owner take what waits for it.
@@ -27,7 +33,10 @@ pub(super) fn catch_up<A: Follows>(owner: &mut A, shared: &Shared) {
                 let seen = owner.follow(commit);
                 cluster.witness(seen);
             }
-            Told::Current(as_of) => cluster.view.applied(A::OWNER, as_of),
+            Told::Current(as_of) => {
+                owner.caught_up();
+                cluster.view.applied(A::OWNER, as_of);
+            }
         }
     }
 }
@@ -53,6 +62,8 @@ pub(super) enum News {
     Newer(Stamp),
     /// It is what this node wrote, or has taken over already.
     Known,
+    /// It is the one that is known, and was written once more: what is to replace it names this place.
+    Touched(Stamp),
     /// It is none that may follow what is known.
     Refused(&'static str),
 }
@@ -65,9 +76,11 @@ pub(super) fn judge(before: Option<Stamp>, ended: Option<Ended>, revision: Revis
         return News::Known;
     }
     let known = before.map(|before| before.sequence).or(ended.map(|ended| ended.sequence)).unwrap_or(0);
-    match sequence > known {
-        true => News::Newer(Stamp { revision, sequence }),
-        false => News::Refused("it is older than the one that is known"),
+    match sequence.cmp(&known) {
+        Ordering::Greater => News::Newer(Stamp { revision, sequence }),
+        // Of each number there is one: no two commits of it succeed.
+        Ordering::Equal if before.is_some() => News::Touched(Stamp { revision, sequence }),
+        _ => News::Refused("it is older than the one that is known"),
     }
 }
 
@@ -77,19 +90,22 @@ pub(super) fn seen(path: &str, stamp: Stamp, tag: Option<Tag>) -> RecordStamp {
     RecordStamp { path: path.to_owned(), sequence: stamp.sequence, tag }
 }
 
-/// What becomes of the row of a path at which nothing stands any more. A mark that nobody can have missed goes in time; whatever goes without one
-/// was no node's doing.
-pub(super) fn vanished(cluster: &Cluster, path: &str, ended: Option<&mut Ended>) {
-    match ended {
-        Some(ended) => ended.mark = None,
-        None => cluster.reject(path, "it was removed, and no node says that it ended"),
-    }
+/// Takes note that nothing stands at a path any more; tells whether that was no node's doing: a mark that nobody can have missed goes in time, and
+/// nothing else goes without one.
+pub(super) fn vanished(ended: Option<&mut Ended>) -> bool {
+    ended.map(|ended| ended.mark = None).is_none()
+}
+
+/// Returns what is known where a record was refused: what takes its place is newer than the last good one, and names what stands there.
+pub(super) fn refused(before: Option<Stamp>, ended: Option<Ended>, revision: Option<Revision>) -> Ended {
+    let sequence = before.map(|before| before.sequence).or(ended.map(|ended| ended.sequence)).unwrap_or(0);
+    let since = Timestamp::from_ms(u64::MAX);
+    Ended { sequence, mark: revision.map(|revision| (revision, since)) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use keymill_core::time::Timestamp;
 
     fn stamp(revision: u64, sequence: u64) -> Stamp {
         Stamp { revision: Revision(revision), sequence }
@@ -106,7 +122,8 @@ mod tests {
         assert_eq!(judged(Some(stamp(5, 2)), None, (4, 1)), News::Known);
         assert_eq!(judged(None, Some(marked), (7, 4)), News::Known);
         // One put back by hand.
-        assert!(matches!(judged(Some(stamp(5, 2)), None, (6, 2)), News::Refused(_)));
+        assert_eq!(judged(Some(stamp(5, 2)), None, (6, 2)), News::Touched(stamp(6, 2)));
+        assert!(matches!(judged(Some(stamp(5, 2)), None, (6, 1)), News::Refused(_)));
         assert!(matches!(judged(None, Some(marked), (9, 3)), News::Refused(_)));
         assert!(matches!(judged(None, Some(Ended::gone(4)), (9, 4)), News::Refused(_)));
         assert_eq!(judged(None, Some(Ended::gone(4)), (9, 5)), News::Newer(stamp(9, 5)));

@@ -148,30 +148,42 @@ impl Ledger {
         Draft::removal(&self.shared, path, before)
     }
 
-    /// Takes over what other nodes wrote, where it follows what is known: `change_of` says what a record comes to, and its sequence number. Returns
+    /// Takes over what other nodes wrote, where it follows what is known: `change_of` says what a record comes to, and its sequence number,
+    /// and `removal_of` what its end does. Returns
     /// what the audit remembers of it, and what is to be done.
     pub(super) fn follow<C>(
         &mut self,
         commit: Vec<Written>,
         change_of: impl Fn(&str, What) -> std::result::Result<(C, u64), String>,
+        removal_of: impl Fn(&str) -> Option<C>,
     ) -> (Vec<RecordStamp>, Vec<C>) {
         let shared = self.shared.clone();
         let Some(cluster) = &shared.cluster else { return Default::default() };
         let (mut taken, mut changes) = (Vec::new(), Vec::new());
         for Written { path, mark, revision, what } in commit {
+            let (before, ended) = (self.stamps.get(&*path).copied(), self.ended.get(&*path).copied());
+            // What stands there is not to be relied on, nor is what was known: something newer may be hidden by it.
+            let refuse = |ledger: &mut Self, at: Option<Revision>, why: &str| {
+                cluster.reject(&path, why);
+                ledger.stamps.remove(&*path);
+                ledger.ended.insert(path.to_string(), follow::refused(before, ended, at));
+                removal_of(&path)
+            };
             let Some(what) = what else {
-                follow::vanished(cluster, &path, self.ended.get_mut(&*path));
+                if follow::vanished(self.ended.get_mut(&*path)) {
+                    changes.extend(refuse(self, None, "it was removed, and no node says that it ended"));
+                }
                 continue;
             };
             let ending = match &what {
                 What::Ended(Ok((record, _))) => Some(record.at),
                 _ => None,
             };
-            let (before, ended) = (self.stamps.get(&*path).copied(), self.ended.get(&*path).copied());
             let judged = change_of(&path, what)
                 .map(|(change, sequence)| (follow::judge(before, ended, revision, sequence), change));
             match judged {
                 Ok((News::Known, _)) => {}
+                Ok((News::Touched(stamp), _)) => drop(self.stamps.insert(path.into(), stamp)),
                 Ok((News::Newer(stamp), change)) => {
                     changes.push(change);
                     let tag = mark.map(|(_, tag)| tag).filter(|_| ending.is_none());
@@ -184,8 +196,8 @@ impl Ledger {
                         None => drop(self.stamps.insert(path.into(), stamp)),
                     }
                 }
-                Ok((News::Refused(why), _)) => cluster.reject(&path, why),
-                Err(why) => cluster.reject(&path, &why),
+                Ok((News::Refused(why), _)) => changes.extend(refuse(self, Some(revision), why)),
+                Err(why) => changes.extend(refuse(self, Some(revision), &why)),
             }
         }
         (taken, changes)

@@ -130,6 +130,7 @@ impl Follow {
     fn run(self, mut from: Revision) {
         let mut rest = RESTS.0;
         let mut is_told = false;
+        let mut last = AsOf::now(&self.shared.clock);
         while !self.is_over() {
             let mut is_well = false;
             let watched = self.shared.store.watch(&Path::all(), from, &mut |change| {
@@ -140,7 +141,10 @@ impl Follow {
                         self.commit(revision, rows);
                         from = revision;
                     }
-                    Change::Current { as_of } => self.current(AsOf::past(&self.shared.clock, as_of)),
+                    Change::Current { as_of } => {
+                        self.current(AsOf::past(&self.shared.clock, as_of, &last));
+                        last = AsOf::now(&self.shared.clock);
+                    }
                 }
                 !self.is_over()
             });
@@ -157,6 +161,8 @@ impl Follow {
                     match self.read_anew(from) {
                         Ok(read) => {
                             from = read;
+                            std::thread::sleep(rest);
+                            rest = (rest * 2).min(RESTS.1);
                             continue;
                         }
                         Err(error) => error,

@@ -22,10 +22,13 @@ impl AsOf {
         Self { at: clock.instant(), wall: clock.now() }
     }
 
-    /// Returns a moment that is past.
-    pub(crate) fn past(clock: &Clock, at: Instant) -> Self {
+    /// Returns a moment that is past, and was not before `last`. Where the machine slept since, wall time has gone on and monotonic time has not: of
+    /// the two ways to find out what wall time it was the earlier one is taken.
+    pub(crate) fn past(clock: &Clock, at: Instant, last: &Self) -> Self {
         let now = Self::now(clock);
-        Self { at, wall: now.wall.minus(now.at.saturating_duration_since(at)) }
+        let from_now = now.wall.minus(now.at.saturating_duration_since(at));
+        let from_last = last.wall.plus(at.saturating_duration_since(last.at));
+        Self { at, wall: from_now.min(from_last) }
     }
 
     /// Returns how long before this moment another was, by whichever clock that is longer.

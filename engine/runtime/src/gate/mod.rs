@@ -330,8 +330,8 @@ impl Gate {
         is_text: bool,
     ) -> Result<Option<plan::Plan>> {
         let class = request.operation().class();
-        // What is published may be read of an older view as well.
-        if class != Class::Read {
+        // What is told to everybody may be told of an older view as well.
+        if !request.operation().tells_what_is_public() {
             self.0.shared.check_view().map_err(Error::nothing_done)?;
         }
         match class {

@@ -360,6 +360,13 @@ impl Keyring {
         }
     }
 
+    /// Lets a key be found again whose record is good by now.
+    pub(crate) fn release(&self, id: &CmkId) {
+        if self.quarantined(id).is_some() {
+            self.quarantined.write().remove(id);
+        }
+    }
+
     pub(crate) fn quarantine(&self, id: CmkId, why: &'static str) {
         self.quarantined.write().insert(id, why);
     }

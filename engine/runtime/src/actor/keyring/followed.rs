@@ -6,7 +6,7 @@ use std::sync::Arc;
 use keymill_core::audit::RecordStamp;
 use keymill_core::error::Result;
 use keymill_core::id::{AliasName, AuthorityName, CertificateId, CmkId, DataKeyName, SecretName};
-use keymill_core::key::{KeyState, KeyVersion};
+use keymill_core::key::{Cmk, KeyState, KeyVersion};
 use keymill_core::seam::store::{Entry, Revision, Row};
 use keymill_crypto::record::{sequence_of, tag_of};
 
@@ -17,6 +17,7 @@ use crate::authorities::{AuthorityEntry, CrlEntry};
 use crate::certificates::CertificateEntry;
 use crate::cluster::{Owner, Written};
 use crate::keyring::{AliasEntry, CmkEntry, DataKeyEntry, Ended, Stamp, VersionEntry};
+use crate::load;
 use crate::records::{self, EndedRecord, InvocationsRecord};
 use crate::scan::{self, What};
 use crate::secrets::SecretEntry;
@@ -70,6 +71,10 @@ impl Gone {
 
 impl Follows for KeyringActor {
     const OWNER: Owner = Owner::Keyring;
+
+    fn caught_up(&mut self) {
+        self.read_unread();
+    }
 
     fn follow(&mut self, commit: Vec<Written>) -> Vec<RecordStamp> {
         let (companions, others): (Vec<_>, Vec<_>) = commit.into_iter().partition(is_companion);
@@ -136,8 +141,13 @@ impl KeyringActor {
         let shared = self.shared.clone();
         let Some(cluster) = &shared.cluster else { return };
         let Some(what) = what else {
-            return follow::vanished(cluster, &path, self.ended.get_mut(&*path));
+            if follow::vanished(self.ended.get_mut(&*path)) {
+                cluster.reject(&path, "it was removed, and no node says that it ended");
+                self.withdraw(&path, None, None);
+            }
+            return;
         };
+        let name = name_of(&what);
         let is_witnessed = !matches!(what, What::Installation(_));
         let is_end = matches!(what, What::Ended(_));
         match self.take_over(&path, revision, what, materials) {
@@ -146,7 +156,41 @@ impl KeyringActor {
                 taken.push(follow::seen(&path, stamp, tag));
             }
             Ok(_) => {}
-            Err(why) => cluster.reject(&path, &why),
+            Err(why) => {
+                cluster.reject(&path, &why);
+                self.withdraw(&path, Some(revision), name);
+            }
+        }
+    }
+
+    /// Takes away what was known of a path at which something stands that may not be there: something newer may be hidden by it. What comes next and
+    /// is newer is published again.
+    fn withdraw(&mut self, path: &str, revision: Option<Revision>, name: Option<Box<str>>) {
+        const WHY: &str = "another record was put in the place of the stored one";
+        let Some(gone) = Gone::of(path, name.as_deref()) else { return };
+        let (before, ended) = (self.stamp_of(&gone), self.ended.get(path).copied());
+        let shared = self.shared.clone();
+        let keyring = &shared.keyring;
+        match &gone {
+            Gone::Cmk(id) => keyring.quarantine(*id, WHY),
+            Gone::Certificate(id) => keyring.certificates.quarantine(*id),
+            Gone::Secret(_) => keyring.secrets.quarantine(path),
+            Gone::Authority(_) => keyring.certificates.authorities.quarantine(path),
+            // Nothing is sealed under nonces that cannot be counted.
+            Gone::Invocations(id) => load::forget_invocations(keyring, id),
+            _ => {}
+        }
+        self.end_followed(&gone);
+        self.ended.insert(path.to_owned(), follow::refused(before, ended, revision));
+    }
+
+    /// Reads once more what material keys have of which that could not be read when they were taken over.
+    pub(super) fn read_unread(&mut self) {
+        for id in std::mem::take(&mut self.unread) {
+            let Some(entry) = self.shared.keyring.cmk(&id) else { continue };
+            if self.publish_followed(Some(&entry), &entry.cmk, entry.stamp, &Materials::new()) {
+                self.unread.insert(id);
+            }
         }
     }
 
@@ -161,16 +205,13 @@ impl KeyringActor {
         let shared = self.shared.clone();
         let keyring = &shared.keyring;
         let ended = self.ended.get(path).copied();
-        let newer = |before: Option<Stamp>, sequence| match follow::judge(before, ended, revision, sequence) {
-            News::Newer(stamp) => Ok(Some(stamp)),
-            News::Known => Ok(None),
-            News::Refused(why) => Err(why.to_owned()),
-        };
         macro_rules! newer {
             ($before:expr, $sequence:expr) => {
-                match newer($before, $sequence)? {
-                    Some(stamp) => stamp,
-                    None => return Ok(None),
+                match follow::judge($before, ended, revision, $sequence) {
+                    // One that was written once more is published once more, at its place.
+                    News::Newer(stamp) | News::Touched(stamp) => stamp,
+                    News::Known => return Ok(None),
+                    News::Refused(why) => return Err(why.to_owned()),
                 }
             };
         }
@@ -182,7 +223,10 @@ impl KeyringActor {
                 }
                 let before = keyring.cmk(&id);
                 let stamp = newer!(before.as_ref().map(|before| before.stamp), sequence);
-                self.publish_followed(before.as_deref(), &fresh, stamp, materials)?;
+                if self.publish_followed(before.as_deref(), &fresh.cmk, stamp, materials) {
+                    self.unread.insert(id);
+                }
+                keyring.release(&id);
                 stamp
             }
             // Each node counts for itself, and nobody remembers what was there before.
@@ -190,6 +234,7 @@ impl KeyringActor {
                 let node = node.filter(|node| shared.node().is_none_or(|own| own.as_str() != &**node));
                 if let Some(node) = node {
                     keyring.elsewhere.put(id, &node, opened?.0);
+                    keyring.cmk(&id).iter().for_each(|entry| self.note_worn(entry));
                 }
                 return Ok(None);
             }
@@ -203,6 +248,7 @@ impl KeyringActor {
                         let row = rows.iter().find(|row| row.0 == version.number);
                         row.into_iter().for_each(|row| version.in_use().invocations.raise(row.1));
                     }
+                    self.note_worn(&entry);
                 }
                 stamp
             }
@@ -315,55 +361,71 @@ impl KeyringActor {
         }
     }
 
-    /// Publishes a key as another node has it. Where it may no longer be used, or its material is another, what was made of it is forgotten.
+    /// Publishes a key as another node has it. Where it may no longer be used, or its material is another, what was made of it is forgotten. Tells
+    /// whether some of its material could not be read: nothing is done with that until it is.
     fn publish_followed(
         &self,
         before: Option<&CmkEntry>,
-        fresh: &CmkEntry,
+        cmk: &Cmk,
         stamp: Stamp,
         materials: &Materials,
-    ) -> std::result::Result<(), String> {
-        let id = fresh.cmk.id;
-        let mut is_other = false;
+    ) -> bool {
+        let id = cmk.id;
+        let (mut is_other, mut is_unread) = (false, false);
         // Where not every commit was told, some of the material may have come with one that was not.
         let is_whole = before.is_some_and(|before| before.stamp.sequence + 1 == stamp.sequence);
-        let mut version = |of: &KeyVersion| -> std::result::Result<_, String> {
+        let mut read = |number: u32| match self.shared.stored(&records::material_path(&id, number)) {
+            Ok(stored) => stored.and_then(|stored| tag_of(&stored.value)),
+            Err(error) => {
+                tracing::warn!(key = %id, %error, "the material of a key that another node has changed could not be read yet");
+                is_unread = true;
+                None
+            }
+        };
+        let mut version = |of: &KeyVersion| {
             let old = before.and_then(|before| before.version(of.number)).filter(|old| old.id == of.id);
             let tag = match (old, materials.get(&(id, of.number))) {
                 (_, Some(told)) => *told,
                 (Some(old), None) if is_whole => old.material,
-                _ => {
-                    let path = records::material_path(&id, of.number);
-                    let stored = self.shared.stored(&path).map_err(|error| error.to_string())?;
-                    stored.and_then(|stored| tag_of(&stored.value))
-                }
+                _ => read(of.number),
             };
-            Ok(match old {
+            match old {
                 Some(old) if old.material == tag => old.clone(),
                 Some(old) => {
                     is_other = true;
                     Arc::new(old.resealed(tag))
                 }
                 None => Arc::new(VersionEntry::new(of.number, of.id, tag)),
-            })
+            }
         };
-        let versions =
-            fresh.cmk.versions.iter().map(&mut version).collect::<std::result::Result<_, String>>()?;
-        let is_usable = fresh.cmk.state == KeyState::Enabled;
+        let versions = cmk.versions.iter().map(&mut version).collect();
+        let is_usable = cmk.state == KeyState::Enabled;
         let entry = match before {
-            None => CmkEntry::first(fresh.cmk.clone(), versions, stamp),
+            None => CmkEntry::first(cmk.clone(), versions, stamp),
             Some(before) => {
                 let was_usable = before.cmk.state == KeyState::Enabled;
                 let generation = before.generation + u64::from(is_usable != was_usable || is_other);
-                before.next(fresh.cmk.clone(), versions, stamp, generation)
+                before.next(cmk.clone(), versions, stamp, generation)
             }
         };
         self.shared.keyring.publish(Arc::new(entry));
         if let Some(before) = before.filter(|_| !is_usable || is_other) {
             self.shared.forget(before);
         }
-        Ok(())
+        is_unread
     }
+}
+
+/// Returns the name that a record says, where its path has only a hash of it.
+fn name_of(what: &What) -> Option<Box<str>> {
+    let name = match what {
+        What::Alias(Ok((record, _))) => record.name.as_str(),
+        What::DataKey(Ok((key, _))) => key.name.as_str(),
+        What::Secret(Ok((secret, _))) => secret.name.as_str(),
+        What::Ended(Ok((record, _))) => return record.name.clone(),
+        _ => return None,
+    };
+    Some(name.into())
 }
 
 #[cfg(test)]

@@ -12,11 +12,12 @@ use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::{CmkId, KeyVersionId};
 use keymill_core::key::{Cmk, KeyState, ProtectionLevel, RotationPolicy};
 use keymill_core::limit;
+use keymill_core::seam::store::Path;
 use keymill_core::time::Timestamp;
 
 use super::KeyringActor;
 use crate::actor::{CustodyJob, Made, Wanted};
-use crate::keyring::{CmkEntry, Stamp};
+use crate::keyring::{CmkEntry, Keyring, Stamp};
 use crate::pool::chunk::{Home, Return};
 use crate::records::{self, InvocationsRecord, Kind};
 use crate::work::{Fault, Served};
@@ -49,11 +50,11 @@ impl KeyringActor {
         }
         let began = Instant::now();
         let keyring = &self.shared.keyring;
-        self.worn.retain(|id| keyring.cmk(id).is_some_and(|entry| is_exhausted(&entry)));
+        self.worn.retain(|id| keyring.cmk(id).is_some_and(|entry| is_exhausted(keyring, &entry)));
         let mut due: HashMap<CmkId, _> =
             keyring.timed().into_iter().map(|entry| (entry.cmk.id, entry)).collect();
         due.extend(self.worn.iter().filter_map(|id| Some((*id, keyring.cmk(id)?))));
-        due.retain(|_, entry| entry.cmk.state == KeyState::Enabled && reason(entry, now).is_some());
+        due.retain(|_, entry| entry.cmk.state == KeyState::Enabled && reason(keyring, entry, now).is_some());
         for entry in due.into_values() {
             // The others have their turn at the next look.
             if began.elapsed() > ROTATIONS {
@@ -78,7 +79,7 @@ impl KeyringActor {
         self.renew(
             entry,
             Made { key, copy: None, check: None, by: Served::default() },
-            reason(entry, now).unwrap_or_default(),
+            reason(&self.shared.keyring, entry, now).unwrap_or_default(),
         )
     }
 
@@ -137,7 +138,8 @@ impl KeyringActor {
         self.shared.audit.check().inspect_err(left)?;
         // It may have been disabled meanwhile, or its end have begun.
         let is_usable = entry.cmk.state == KeyState::Enabled && !self.ending.contains_key(id);
-        if let Some(reason) = reason(&entry, self.trusted_time()).filter(|_| is_usable) {
+        let now = self.trusted_time();
+        if let Some(reason) = reason(&self.shared.keyring, &entry, now).filter(|_| is_usable) {
             return self.renew(&entry, made, reason);
         }
         Made::log_left_behind(made.key.token_object());
@@ -158,6 +160,33 @@ impl KeyringActor {
         self.try_reserve(id, version)
     }
 
+    /// Reads what is reserved by all nodes; an engine that is alone knows it.
+    fn stored_invocations(&mut self, id: &CmkId, path: &Path) -> Result<Vec<(u32, u64)>> {
+        if self.shared.cluster.is_none() || !self.invocation_stamps.contains_key(id) {
+            return Ok(Vec::new());
+        }
+        let Some(stored) = self.shared.stored(path)? else { return Ok(Vec::new()) };
+        let opened =
+            records::open::<InvocationsRecord>(&self.shared.sealer, path, Kind::Invocations, &stored.value);
+        match opened {
+            Ok((InvocationsRecord(rows), ..)) => Ok(rows),
+            Err(error) => {
+                tracing::error!(key = %id, %error, "the count of reserved messages is damaged");
+                Err(Error::new(
+                    ErrorKind::Quarantined,
+                    "the count of the messages of the key failed its check",
+                ))
+            }
+        }
+    }
+
+    /// Has a key looked at that is used up, on whichever node.
+    pub(super) fn note_worn(&mut self, entry: &CmkEntry) {
+        if is_exhausted(&self.shared.keyring, entry) {
+            self.worn.insert(entry.cmk.id);
+        }
+    }
+
     /// Reserves invocations of a key version: durable before the first of them is used, so that no crash makes one be used twice.
     fn try_reserve(&mut self, id: &CmkId, version: &KeyVersionId) -> Result<()> {
         let entry = self.entry(id)?;
@@ -167,7 +196,11 @@ impl KeyringActor {
         if reserved.invocations.left() >= limit::RESERVED_INVOCATIONS / 4 {
             return Ok(());
         }
-        let total = reserved.invocations.reserved() + limit::RESERVED_INVOCATIONS;
+        let path = records::invocations_path(id);
+        let stored = self.stored_invocations(id, &path)?;
+        let of = |number: u32| stored.iter().find(|row| row.0 == number).map_or(0, |row| row.1);
+        let number = entry.versions.iter().find(|v| v.id == *version).map_or(0, |v| v.number);
+        let total = reserved.invocations.reserved().max(of(number)) + limit::RESERVED_INVOCATIONS;
         if total > limit::MAX_INVOCATIONS {
             return Err(Error::new(
                 ErrorKind::StateConflict,
@@ -177,12 +210,13 @@ impl KeyringActor {
         let rows = entry.versions.iter().filter_map(|v| {
             let of_version = match v.id == *version {
                 true => total,
-                false => v.if_used().map_or(0, |in_use| in_use.invocations.reserved()),
+                false => v.if_used().map_or(0, |in_use| in_use.invocations.reserved()).max(of(v.number)),
             };
             (of_version > 0).then_some((v.number, of_version))
         });
-        let record = InvocationsRecord(rows.collect());
-        let path = records::invocations_path(id);
+        // Also of versions that this node has not heard of yet.
+        let others = stored.iter().filter(|row| entry.version(row.0).is_none()).copied();
+        let record = InvocationsRecord(rows.chain(others).collect());
         let before = match self.invocation_stamps.get(id) {
             Some(stamp) => Some(*stamp),
             // One that failed its check at the start is replaced; what it counted is lost, and no version of before seals any more.
@@ -213,11 +247,11 @@ impl Handler<Reserve> for KeyringActor {
 }
 
 /// Tells why a key is due for a new version, if it is.
-fn reason(entry: &CmkEntry, now: Timestamp) -> Option<&'static str> {
+fn reason(keyring: &Keyring, entry: &CmkEntry, now: Timestamp) -> Option<&'static str> {
     // Imported material is the only one that its key ever has.
     if entry.cmk.external.is_some() {
         None
-    } else if is_exhausted(entry) {
+    } else if is_exhausted(keyring, entry) {
         Some("number of messages reached")
     } else if entry.cmk.rotation.is_some_and(|policy| is_due(policy, now)) {
         Some("rotation policy")
@@ -233,11 +267,11 @@ fn is_due(policy: RotationPolicy, now: Timestamp) -> bool {
 }
 
 /// Tells whether the primary version of a key has sealed as many messages as random nonces allow it.
-pub(super) fn is_exhausted(entry: &CmkEntry) -> bool {
-    let Some(primary) = entry.primary().if_used() else { return false };
+pub(super) fn is_exhausted(keyring: &Keyring, entry: &CmkEntry) -> bool {
+    let primary = entry.primary();
     match entry.cmk.algorithm() {
-        Some(Algorithm::Xaes256Gcm) => has_used_up_192_bits(primary.usage.read().encrypted),
-        Some(_) => has_used_up_96_bits(primary.invocations.reserved()),
+        Some(Algorithm::Xaes256Gcm) => has_used_up_192_bits(keyring.uses(&entry.cmk.id, primary).encrypted),
+        Some(_) => has_used_up_96_bits(primary.if_used().map_or(0, |in_use| in_use.invocations.reserved())),
         // Nothing of a key pair or a key of MACs wears out.
         None => false,
     }

@@ -89,6 +89,10 @@ pub struct KeyringActor {
     installation_stamp: Option<Stamp>,
     /// Wall and monotonic time of the last look at the clock.
     last_look: (Timestamp, Instant),
+    /// Keys taken over from other nodes whose material could not be read yet.
+    unread: BTreeSet<CmkId>,
+    /// Rotations that another node may be at: as they were seen first, and when.
+    elsewhere: HashMap<SecretName, (rotation::Standing, Instant)>,
     /// Whether it was looked for keys whose certificates were never made, since this node keeps the time.
     looked_for_strays: bool,
     /// What the signed request claims whose message is handled.
@@ -127,6 +131,9 @@ pub(crate) struct Rotate {
 /// Writes use counts that changed.
 pub(crate) struct FlushUsage;
 
+/// Writes the record of a new installation: whoever comes with another root finds out by it.
+pub(crate) struct Found;
+
 macro_rules! messages {
     ($($message:ty => $result:ty;)*) => {
         $(impl Message for $message { type Result = Result<$result>; })*
@@ -138,6 +145,7 @@ messages! {
     ChangeDescription => Changed<Arc<CmkEntry>>;
     Rotate => Changed<Arc<CmkEntry>>;
     FlushUsage => ();
+    Found => ();
 }
 
 impl KeyringActor {
@@ -163,6 +171,8 @@ impl KeyringActor {
             installation,
             installation_stamp,
             last_look,
+            unread: BTreeSet::new(),
+            elsewhere: HashMap::new(),
             looked_for_strays: false,
             claim: None,
         }
@@ -356,10 +366,6 @@ impl Actor for KeyringActor {
         });
         self.look_at_last_seen();
         self.forget_nonces(ctx);
-        // Whoever comes with another root finds out by it.
-        if self.installation_stamp.is_none() {
-            report("founding the installation", self.keep_installation(self.last_look.0));
-        }
         // One of several nodes is given the timers, or not, after its start.
         if self.keeps_time() {
             self.look_for_strays(report);
@@ -377,6 +383,15 @@ impl Handler<ChangeState> for KeyringActor {
         if self.ending.contains_key(&message.id) {
             let why = "the window of its deletion is over, and its destruction in the token has begun";
             return Err(Error::new(ErrorKind::StateConflict, why));
+        }
+        // Another node may have begun to end it in its token.
+        let is_over = || before.cmk.delete_at.is_some_and(|at| at <= self.shared.clock.now());
+        if message.change == KeyChange::CancelDeletion
+            && self.shared.cluster.is_some()
+            && before.cmk.token_serial.is_some()
+            && is_over()
+        {
+            return Err(Error::new(ErrorKind::StateConflict, "the window of its deletion is over"));
         }
         let state = before.cmk.after(message.change)?;
         if message.change == KeyChange::ScheduleDeletion && before.cmk.deletion_protection.is_some() {
@@ -417,6 +432,17 @@ impl Handler<Rotate> for KeyringActor {
             false => before.cmk.check_rotation()?,
         }
         self.rotate(&before, message.made)
+    }
+}
+
+impl Handler<Found> for KeyringActor {
+    type Result = Result<()>;
+
+    fn handle(&mut self, Found: Found, _: &mut Self::Context) -> Self::Result {
+        match self.installation_stamp {
+            Some(_) => Ok(()),
+            None => self.keep_installation(self.last_look.0),
+        }
     }
 }
 

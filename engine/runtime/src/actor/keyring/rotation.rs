@@ -3,12 +3,13 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use actix::{Context, Handler, Message};
 use keymill_core::audit::{Outcome, RecordStamp, SecretTouch};
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::{AccessKeyId, CmkId, SecretName, SecretVersionId};
-use keymill_core::secret::{Due, NewVersion, Rotation, Secret, Step};
+use keymill_core::secret::{Due, NewVersion, Pending, Rotation, Secret, Step, Trouble};
 use keymill_crypto::random;
 use tokio::sync::oneshot;
 
@@ -97,6 +98,14 @@ struct Told<'t> {
     outcome: Outcome,
 }
 
+/// How a rotation stands.
+pub(super) type Standing = (Option<Pending>, Option<Trouble>);
+
+/// What a step takes at most, with what it takes to be kept and to be seen elsewhere.
+const STEP: Duration = Duration::from_secs(60);
+/// After so long it is forgotten how a rotation stood.
+const FORGOTTEN: Duration = Duration::from_secs(86_400);
+
 impl KeyringActor {
     /// Has those secrets rotated whose time has come, and those rotations go on that rest.
     pub(super) fn rotate_secrets_due(&mut self) -> Result<()> {
@@ -109,12 +118,33 @@ impl KeyringActor {
         let back_off = self.shared.config.rotation.back_off;
         for entry in self.shared.keyring.secrets.rotated() {
             let Some(due) = entry.secret.rotation_due(now, rests, back_off) else { continue };
+            if matches!(due, Due::Step(_)) && self.may_be_elsewhere(&entry.secret) {
+                continue;
+            }
             // The others have their turn at the next look.
             if self.submit_rotation(&entry.secret, due == Due::Draft) == Submitted::IsFull {
                 break;
             }
         }
         Ok(())
+    }
+
+    /// Tells whether another node may be at a rotation: it is, for all that is known, until nothing was seen of it for as long as a step may take.
+    fn may_be_elsewhere(&mut self, secret: &Secret) -> bool {
+        if self.shared.cluster.is_none() || self.rotating.contains(&secret.name) {
+            return false;
+        }
+        let Some(rotation) = &secret.rotation else { return false };
+        let standing = (rotation.pending.clone(), rotation.trouble);
+        let now = Instant::now();
+        match self.elsewhere.get(&secret.name) {
+            Some((seen, since)) if *seen == standing => now.duration_since(*since) < STEP,
+            _ => {
+                self.elsewhere.retain(|_, (_, since)| now.duration_since(*since) < FORGOTTEN);
+                self.elsewhere.insert(secret.name.clone(), (standing, now));
+                true
+            }
+        }
     }
 
     /// Queues the rotation of a secret, unless it is worked on.

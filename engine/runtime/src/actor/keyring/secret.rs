@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::{Context, Handler, Message};
 use keymill_core::access::KeyPolicy;
@@ -16,6 +16,7 @@ use keymill_core::operation::{Bin, SecretType};
 use keymill_core::secret::{NewVersion, Put, Rotation, Secret, SecretInterval, extended, no_rotator};
 use keymill_core::time::Timestamp;
 
+use super::timers::AT_A_TIME;
 use super::{CreateCmk, Draft, KeyringActor, Owner, touched};
 use crate::actor::Changed;
 use crate::audit::TimerTouch;
@@ -211,7 +212,12 @@ impl KeyringActor {
 
     /// Ends the secrets whose time has come.
     pub(super) fn end_secrets_due(&mut self, now: Timestamp) -> Result<()> {
+        let began = Instant::now();
         for entry in self.shared.keyring.secrets.due(now) {
+            // Others have their turn.
+            if began.elapsed() > AT_A_TIME {
+                break;
+            }
             let writes = self.end_secret(&entry)?.writes;
             let name = entry.secret.name.clone();
             tracing::warn!(secret = %name, "the secret was deleted: its window is over");

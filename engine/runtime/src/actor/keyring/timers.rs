@@ -10,7 +10,6 @@ use keymill_core::error::{ErrorKind, Result};
 use keymill_core::key::KeyState;
 use keymill_core::time::Timestamp;
 
-use super::invocations::is_exhausted;
 use super::{Draft, KeyringActor};
 use crate::actor::CustodyJob;
 use crate::actor::ledger;
@@ -21,6 +20,10 @@ use crate::records::{self, Kind, UsageRecord};
 
 /// How long the destruction of a key in its token may take.
 pub(super) const DESTRUCTION: Duration = Duration::from_secs(60);
+/// How long keys and secrets are ended in one go; it keeps whoever changes keys waiting.
+pub(super) const AT_A_TIME: Duration = Duration::from_millis(100);
+/// How far the clocks of nodes may differ for one not to take back what another is ending in a token.
+const CLOCKS_DIFFER: Duration = Duration::from_secs(60);
 
 impl KeyringActor {
     /// Tells whether this node does what is done by the clock, as things stand now.
@@ -149,13 +152,29 @@ impl KeyringActor {
         due.retain(|e| {
             e.cmk.state == KeyState::PendingDeletion && e.cmk.delete_at.is_some_and(|at| at <= now)
         });
+        let began = Instant::now();
         for entry in &due {
+            // Others have their turn, and this node still keeps the time then.
+            if began.elapsed() > AT_A_TIME {
+                break;
+            }
             match entry.cmk.token_serial {
-                None => self.delete(entry)?,
-                Some(_) => self.destroy_in_token(entry, ctx),
+                None => {
+                    if let Err(error) = self.delete(entry) {
+                        tracing::warn!(key = %entry.cmk.id, ?error, "a key whose time has come was not deleted: it is tried again");
+                    }
+                }
+                Some(_) if self.is_out_of_reach(entry, now) => self.destroy_in_token(entry, ctx),
+                Some(_) => {}
             }
         }
         Ok(())
+    }
+
+    /// Tells whether no node takes a key back any more: their clocks may differ.
+    fn is_out_of_reach(&self, entry: &CmkEntry, now: Timestamp) -> bool {
+        let is_alone = self.shared.cluster.is_none();
+        is_alone || entry.cmk.delete_at.is_some_and(|at| at.plus(CLOCKS_DIFFER) <= now)
     }
 
     /// Has the versions of a key destroyed in the token where they stay, and deletes it then; where that fails, the next check goes on with
@@ -200,7 +219,7 @@ impl KeyringActor {
     /// Writes the use counts of the keys that were used since the last time.
     pub(super) fn flush_usage(&mut self) -> Result<()> {
         let used = self.shared.keyring.take_used();
-        self.worn.extend(used.iter().filter(|entry| is_exhausted(entry)).map(|entry| entry.cmk.id));
+        used.iter().for_each(|entry| self.note_worn(entry));
         let written = self.write_usage(&used);
         if written.is_err() {
             // Another time.
@@ -238,7 +257,15 @@ impl KeyringActor {
         if drafts.is_empty() {
             return Ok(());
         }
-        let (revision, stamps) = self.commit(drafts)?;
+        let committed = self.commit(drafts);
+        if committed.as_ref().is_err_and(|error| error.kind() == ErrorKind::Conflict) {
+            // One whose answer was lost was kept all the same: the next goes on from it.
+            for (id, _) in &flushed {
+                let standing = self.standing(&records::usage_path(id, self.shared.node()))?;
+                self.usage_stamps.extend(standing.map(|stamp| (*id, stamp)));
+            }
+        }
+        let (revision, stamps) = committed?;
         for ((id, counted), stamp) in flushed.into_iter().zip(stamps) {
             self.usage_stamps.insert(id, Stamp { revision, sequence: stamp.sequence });
             counted.into_iter().for_each(|(_, usage, uses)| usage.flushed(&uses));

@@ -23,6 +23,10 @@ where
     Box::new(|access| access.apply(make(record)))
 }
 
+fn nothing() -> Change {
+    Box::new(|_| ())
+}
+
 /// Returns what a record comes to, with its sequence number; why it cannot be used, else.
 fn change_of(path: &str, what: What) -> Result<(Change, u64), String> {
     fn of<T: 'static>(
@@ -38,6 +42,7 @@ fn change_of(path: &str, what: What) -> Result<(Change, u64), String> {
             });
             (change, sequence)
         }),
+        What::AccessEpoch(opened) => opened.map(|(_, sequence)| (nothing(), sequence)),
         What::Aap(opened) => of(opened, Edit::PutAap),
         What::ClientKey(opened) => of(opened, Edit::PutClientKey),
         What::Policy(opened) => of(opened, Edit::PutPolicy),
@@ -57,6 +62,7 @@ fn removal_of(path: &str) -> Option<Change> {
     let (kind, id) = path.split_once('/')?;
     let name = || id.strip_prefix('n');
     Some(match kind {
+        "access-epoch" => nothing(),
         "access-key" => {
             let id: AccessKeyId = id.strip_prefix('k')?.parse().ok()?;
             Box::new(move |access| drop(access.access_keys.remove(&id)))
@@ -75,7 +81,7 @@ impl Follows for PolicyActor {
     const OWNER: Owner = Owner::Policy;
 
     fn follow(&mut self, commit: Vec<Written>) -> Vec<RecordStamp> {
-        let (taken, changes) = self.ledger.follow(commit, change_of);
+        let (taken, changes) = self.ledger.follow(commit, change_of, removal_of);
         if !changes.is_empty() {
             self.publish(|access| changes.into_iter().for_each(|change| change(access)));
         }

@@ -20,6 +20,7 @@ use super::signed::{Claims, Signed};
 use super::{Changed, MAILBOX, follow};
 use crate::keyring::{Ended, Stamp};
 use crate::nonces::Claim;
+use crate::records::{self, AccessEpochRecord, Kind};
 use crate::shared::Shared;
 
 /// Owns who may do what.
@@ -42,9 +43,13 @@ impl PolicyActor {
     /// Commits writes, all or none, and publishes what they make of the snapshot.
     fn commit(
         &mut self,
-        drafts: Vec<Draft>,
+        mut drafts: Vec<Draft>,
         change: impl FnOnce(&mut AccessSnapshot),
     ) -> Result<Changed<()>> {
+        if self.shared.cluster.is_some() {
+            let epoch = AccessEpochRecord { at: self.shared.clock.now() };
+            drafts.push(self.ledger.put(records::access_epoch_path(), Kind::AccessEpoch, &epoch)?);
+        }
         let writes = self.ledger.commit(self.claim.as_deref(), drafts)?;
         self.publish(change);
         Ok(Changed { value: (), keys: Vec::new(), writes })

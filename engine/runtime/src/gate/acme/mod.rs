@@ -83,6 +83,7 @@ impl Gate {
     /// point is over its quota.
     pub fn acme_call(&self, account: &Account, source: Option<IpAddr>, received: Instant) -> Outcome<Call> {
         account.check()?;
+        self.0.shared.check_view()?;
         if self.binding(&account.binding).as_ref() != Some(&account.aap) {
             let why = "the client key that binds the account is revoked, or not taken at this time";
             return Err(Problem::new(ProblemKind::Unauthorized, why));
