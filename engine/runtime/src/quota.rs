@@ -1,5 +1,6 @@
 //! Quotas in force: for each caller a few numbers that cores change without a lock, in a table of a fixed size; and what becomes of work
-//! that is over its quota. Without a quota there is no table, and nothing is looked up.
+//! that is over its quota. Without a quota there is no table, and nothing is looked up. Of the instance's quota a node that is one of several has
+//! a part, which changes with what all of them are asked for.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -7,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use keymill_core::access::Caller;
 use keymill_core::error::{Error, ErrorKind};
-use keymill_core::quota::{Quota, Taken, Verdict, ticks};
+use keymill_core::quota::{Quota, Rate, Taken, Verdict, ticks};
 
 /// Callers whose numbers may stand in the place of one.
 const WAYS: usize = 8;
@@ -71,6 +72,36 @@ impl OverQuota {
 /// Until when what was taken of each rate is paid back, in ticks.
 type Owed = [AtomicU64; 3];
 
+/// The instance's own.
+struct Instance {
+    quota: Quota,
+    owed: Owed,
+    /// Where this node is one of several.
+    part: Option<Box<NodePart>>,
+}
+
+/// What this node has of the rates of a quota, and what it is asked for.
+#[derive(Default)]
+struct NodePart {
+    /// Ticks that a unit takes here; 0: as of the whole rate.
+    each: [AtomicU64; 3],
+    /// Units that were asked for so far, also those that were over.
+    asked: [AtomicU64; 3],
+}
+
+impl NodePart {
+    /// Returns what of a quota is in force here, and counts what is asked of it.
+    fn of(&self, quota: &Quota, taken: Taken) -> Quota {
+        for ((rate, units), asked) in quota.asked(taken).into_iter().zip(&self.asked) {
+            if rate.is_some() {
+                asked.fetch_add(units, Ordering::Relaxed);
+            }
+        }
+        let part = |rate: Option<Rate>, at: usize| Some(rate?.part(self.each[at].load(Ordering::Relaxed)));
+        Quota { requests: part(quota.requests, 0), items: part(quota.items, 1), bytes: part(quota.bytes, 2) }
+    }
+}
+
 /// The numbers of one caller, or of one that was there before.
 #[derive(Default)]
 struct Row {
@@ -81,7 +112,7 @@ struct Row {
 
 /// The quotas in force.
 pub(crate) struct Quotas {
-    instance: Option<(Quota, Owed)>,
+    instance: Option<Instance>,
     caller: Quota,
     named: HashMap<Caller, Quota>,
     /// Sets of [`WAYS`] rows; none where no caller has a quota.
@@ -90,12 +121,17 @@ pub(crate) struct Quotas {
 }
 
 impl Quotas {
-    pub(crate) fn new(config: &QuotaConfig) -> Self {
+    /// Makes those of a node: of one that is one of several, where that is said.
+    pub(crate) fn new(config: &QuotaConfig, is_one_of_several: bool) -> Self {
         let named: HashMap<_, _> = config.named.iter().cloned().collect();
         let is_any = !config.caller.is_unlimited() || named.values().any(|quota| !quota.is_unlimited());
         let sets = if is_any { config.callers.div_ceil(WAYS).max(1) } else { 0 };
         Self {
-            instance: (!config.instance.is_unlimited()).then(|| (config.instance, Owed::default())),
+            instance: (!config.instance.is_unlimited()).then(|| Instance {
+                quota: config.instance,
+                owed: Owed::default(),
+                part: is_one_of_several.then(Box::default),
+            }),
             caller: config.caller,
             named,
             rows: (0..sets).map(|_| Default::default()).collect(),
@@ -120,9 +156,12 @@ impl Quotas {
         let own = quota.map(|quota| (quota, &self.row(self.hasher.hash_one(caller), now).owed));
         let mut verdict = own.map_or(Verdict::Within, |(quota, owed)| take(owed, quota, taken, now));
         if verdict == Verdict::Within
-            && let Some((quota, owed)) = &self.instance
+            && let Some(Instance { quota, owed, part }) = &self.instance
         {
-            verdict = take(owed, quota, taken, now);
+            verdict = match part {
+                None => take(owed, quota, taken, now),
+                Some(part) => take(owed, &part.of(quota, taken), taken, now),
+            };
             if verdict != Verdict::Within
                 && let Some((quota, owed)) = own
             {
@@ -132,6 +171,29 @@ impl Quotas {
         match verdict {
             Verdict::Within => None,
             Verdict::Over { wait_ns } => Some(OverQuota::of(wait_ns)),
+        }
+    }
+
+    /// Returns the rates of the instance that all nodes have together, in thousandths of a unit a second.
+    pub(crate) fn limits(&self) -> [Option<u64>; 3] {
+        let Some(Instance { quota, .. }) = &self.instance else { return [None; 3] };
+        [quota.requests, quota.items, quota.bytes].map(|rate| rate.map(Rate::milli_per_second))
+    }
+
+    /// Returns the units that this node was asked for so far, where it is one of several.
+    pub(crate) fn asked(&self) -> [u64; 3] {
+        let part = self.instance.as_ref().and_then(|instance| instance.part.as_ref());
+        part.map_or([0; 3], |part| part.asked.each_ref().map(|asked| asked.load(Ordering::Relaxed)))
+    }
+
+    /// Has this node give so much of each rate of the instance from now on, in thousandths of a unit a second.
+    pub(crate) fn set_parts(&self, parts: [Option<u64>; 3]) {
+        let Some(Instance { quota, part: Some(part), .. }) = &self.instance else { return };
+        let rates = [quota.requests, quota.items, quota.bytes];
+        for ((rate, milli), each) in rates.into_iter().zip(parts).zip(&part.each) {
+            if let Some((rate, milli)) = rate.zip(milli) {
+                each.store(rate.each_at(milli), Ordering::Relaxed);
+            }
         }
     }
 
@@ -195,7 +257,6 @@ fn give_back(owed: &Owed, quota: &Quota, taken: Taken, rates: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use keymill_core::quota::Rate;
     use std::num::NonZeroU64;
 
     const SECOND: u64 = 1_000_000_000;
@@ -218,7 +279,7 @@ mod tests {
 
     #[test]
     fn without_a_quota_there_is_no_table_and_nothing_is_over() {
-        let quotas = Quotas::new(&QuotaConfig::default());
+        let quotas = Quotas::new(&QuotaConfig::default(), false);
         assert!(!quotas.are_any() && quotas.rows.is_empty());
         assert_eq!(quotas.take(&key(1), one(u64::MAX, u64::MAX), 0), None);
     }
@@ -226,7 +287,8 @@ mod tests {
     #[test]
     fn callers_have_shares_of_their_own_and_those_that_are_named_their_own_quota() {
         let named = vec![(key(7), requests(5)), (key(8), Quota::default())];
-        let quotas = Quotas::new(&QuotaConfig { caller: requests(2), named, ..QuotaConfig::default() });
+        let quotas =
+            Quotas::new(&QuotaConfig { caller: requests(2), named, ..QuotaConfig::default() }, false);
         let within = |n| (0..10).filter(|_| quotas.take(&key(n), one(0, 0), 0).is_none()).count();
         assert_eq!([within(1), within(2), within(7), within(8)], [2, 2, 5, 10]);
         let over = quotas.take(&key(1), one(0, 0), 0).unwrap();
@@ -238,7 +300,7 @@ mod tests {
     fn what_is_over_one_rate_or_over_the_instances_takes_nothing_of_the_others() {
         let caller = Quota { requests: rate(10, 10), items: rate(100, 100), bytes: rate(1_000, 1_000) };
         let instance = Quota { bytes: rate(1_500, 1_500), ..Quota::default() };
-        let quotas = Quotas::new(&QuotaConfig { caller, instance, ..QuotaConfig::default() });
+        let quotas = Quotas::new(&QuotaConfig { caller, instance, ..QuotaConfig::default() }, false);
         for _ in 0..50 {
             let never = quotas.take(&key(1), one(101, 1), 0).unwrap();
             assert!(never.error().message().contains("split it"));
@@ -255,7 +317,7 @@ mod tests {
     #[test]
     fn a_table_that_is_full_forgets_those_who_owe_nothing_and_gives_nobody_a_second_burst() {
         let quotas =
-            Quotas::new(&QuotaConfig { caller: requests(2), callers: WAYS, ..QuotaConfig::default() });
+            Quotas::new(&QuotaConfig { caller: requests(2), callers: WAYS, ..QuotaConfig::default() }, false);
         assert_eq!(quotas.rows.len(), 1);
         // One who owes much, among many who come and go: its row is no idle one.
         assert!(quotas.take(&key(0), one(0, 0), 0).is_none() && quotas.take(&key(0), one(0, 0), 0).is_none());
@@ -272,12 +334,38 @@ mod tests {
 
     #[test]
     fn cores_that_take_at_the_same_time_get_no_more_than_one_alone() {
-        let quotas = Quotas::new(&QuotaConfig { caller: requests(1_000), ..QuotaConfig::default() });
+        let quotas = Quotas::new(&QuotaConfig { caller: requests(1_000), ..QuotaConfig::default() }, false);
         let taking = || (0..10_000).filter(|_| quotas.take(&key(1), one(0, 0), 0).is_none()).count();
         let within: usize = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(taking)).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).sum()
         });
         assert_eq!(within, 1_000);
+    }
+
+    #[test]
+    fn a_node_that_is_one_of_several_gives_its_part_and_counts_what_it_is_asked_for() {
+        let config = QuotaConfig { instance: requests(100), ..QuotaConfig::default() };
+        let quotas = Quotas::new(&config, true);
+        let within = |quotas: &Quotas, now| {
+            (0..200).filter(|_| quotas.take(&key(1), one(3, 0), now).is_none()).count()
+        };
+        assert_eq!(
+            quotas.limits().map(|limit| limit.map(|milli| milli.div_ceil(1_000))),
+            [Some(100), None, None]
+        );
+        assert_eq!(within(&quotas, SECOND), 100, "until it knows of others it gives the whole");
+        assert_eq!(quotas.asked(), [200, 0, 0], "also what was over, and nothing that has no limit");
+        quotas.set_parts([Some(25_000), None, None]);
+        assert_eq!(within(&quotas, 5 * SECOND), 25);
+        assert_eq!(within(&quotas, 6 * SECOND), 25);
+        quotas.set_parts([Some(100_000), None, None]);
+        assert_eq!(within(&quotas, 9 * SECOND), 100);
+        quotas.set_parts([Some(0), None, None]);
+        assert_eq!(within(&quotas, 9 * SECOND), 0);
+        // One that is alone counts nothing, and has no parts.
+        let alone = Quotas::new(&config, false);
+        alone.set_parts([Some(1_000), None, None]);
+        assert_eq!((within(&alone, SECOND), alone.asked()), (100, [0; 3]));
     }
 }

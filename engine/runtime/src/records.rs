@@ -73,6 +73,41 @@ pub enum Kind {
     AcmeOrder = 31,
     /// What stands in the place of a record that ended, in a store that several nodes use.
     Ended = 40,
+    /// What a node says of itself to the others of its cluster.
+    Node = 41,
+}
+
+/// What a node says of itself to the others of its cluster, for as long as it runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// The process that has the name.
+    pub process: Box<str>,
+    /// The version of the software.
+    pub software: Box<str>,
+    /// The record formats that it reads.
+    pub formats: Formats,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// It takes nothing new, and will end.
+    #[serde(default)]
+    pub drains: bool,
+    /// What it was asked for of late of the requests, items and bytes that the instance may have: thousandths of a unit a second.
+    #[serde(default)]
+    pub asked: [u64; 3],
+}
+
+/// A range of record formats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Formats {
+    /// The oldest.
+    pub oldest: u16,
+    /// The newest.
+    pub newest: u16,
+}
+
+impl Formats {
+    /// Those that this software reads; it writes the newest, where all nodes read that.
+    pub const OURS: Self = Self { oldest: 1, newest: 1 };
 }
 
 /// What stands in the place of a record that ended, for the other nodes of a cluster to know that one of them ended it, and nobody else. It
@@ -399,6 +434,16 @@ pub fn nonce_at(path: &Path) -> Option<(u64, AccessKeyId)> {
     let (bucket, rest) = path.as_str().strip_prefix("nonce/")?.split_once('/')?;
     let (key, _) = rest.strip_prefix('k')?.split_once('/')?;
     Some((bucket.parse().ok()?, key.parse().ok()?))
+}
+
+/// Returns where it stands what a node says of itself.
+pub fn node_path(node: &NodeName) -> Path {
+    path(format!("node/{node}"))
+}
+
+/// Returns the node that says of itself what stands at a path, where it is one's.
+pub fn node_at(path: &str) -> Option<NodeName> {
+    path.strip_prefix("node/")?.parse().ok()
 }
 
 /// Returns where the installation's own record stands.

@@ -12,7 +12,7 @@ use crate::load::{Judgement, all, judge, judge_end};
 use crate::records::{self, Kind};
 
 /// The kinds of records by the prefix of their paths, and whether the audit remembers each write of them.
-const KINDS: [(&str, Kind, bool); 25] = [
+const KINDS: [(&str, Kind, bool); 26] = [
     ("aap/", Kind::Aap, true),
     ("access-key/", Kind::AccessKey, true),
     ("acme-account/", Kind::AcmeAccount, true),
@@ -32,6 +32,8 @@ const KINDS: [(&str, Kind, bool); 25] = [
     ("invocations/", Kind::Invocations, true),
     ("material/", Kind::Material, true),
     ("network-rule/", Kind::NetworkRule, true),
+    // Written anew all the time, and of use to those alone who are there.
+    ("node/", Kind::Node, false),
     // Gone within hours: the lines that remembered them would outlive them for ever.
     ("nonce/", Kind::Nonce, false),
     ("policy/", Kind::Policy, true),
