@@ -76,6 +76,12 @@ impl Rate {
         Self { each: each.max(self.each), ..self }
     }
 
+    /// Returns an even part of the rate, for each of so many.
+    #[must_use]
+    pub fn nth(self, of: u64) -> Self {
+        self.part(self.each.saturating_mul(of))
+    }
+
     /// Returns the ticks that so many units take to be paid back.
     pub fn cost(self, units: u64) -> u64 {
         self.each.saturating_mul(units)

@@ -35,7 +35,7 @@ use crate::actor::{Actors, AuditActor, CustodyActor, PrivateActor, TokenActor};
 use crate::audit::{AuditHub, AuditMessage, DeskChain, MANAGEMENT, ManagementChain, ManagementRecord};
 use crate::authorities::AuthorityTimer;
 use crate::clock::Clock;
-use crate::cluster::{AsOf, Cluster, Follower, Founding, Herald, Member, take_name};
+use crate::cluster::{AsOf, Cluster, Follower, Founding, Herald, Member, check_formats, take_name};
 use crate::config::EngineConfig;
 use crate::gate::Gate;
 use crate::keyring::Keyring;
@@ -47,6 +47,7 @@ use crate::nonces::KeptNonces;
 use crate::pool::token::Token;
 use crate::pool::{MAX_CHUNK, Pool, TokenPart};
 use crate::quota::Quotas;
+use crate::records::Formats;
 use crate::remember;
 use crate::retention::Retention;
 use crate::rotation::{RotationQueue, RotationThreads};
@@ -211,6 +212,7 @@ impl Engine {
         let cluster = cluster.transpose()?;
         if let Some(cluster) = &cluster {
             cluster.members.read(&*store, &sealer, &cluster.node).map_err(|e| store_failed(&e))?;
+            check_formats(cluster, &*store, &sealer, Formats::OURS).map_err(EngineError)?;
         }
         let founding = cluster.as_ref().map(|_| Founding::begin(&*store, &process)).transpose();
         let founding = founding.map_err(EngineError)?.flatten();

@@ -2,13 +2,18 @@
 //! that is over its quota. Without a quota there is no table, and nothing is looked up. Of the instance's quota a node that is one of several has
 //! a part, which changes with what all of them are asked for.
 
+mod part;
+
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use keymill_core::access::Caller;
 use keymill_core::error::{Error, ErrorKind};
-use keymill_core::quota::{Quota, Rate, Taken, Verdict, ticks};
+use keymill_core::quota::{Quota, Taken, Verdict, ticks};
+
+pub(crate) use part::Rates;
+use part::{CallerParts, NodePart};
 
 /// Callers whose numbers may stand in the place of one.
 const WAYS: usize = 8;
@@ -80,28 +85,6 @@ struct Instance {
     part: Option<Box<NodePart>>,
 }
 
-/// What this node has of the rates of a quota, and what it is asked for.
-#[derive(Default)]
-struct NodePart {
-    /// Ticks that a unit takes here; 0: as of the whole rate.
-    each: [AtomicU64; 3],
-    /// Units that were asked for so far, also those that were over.
-    asked: [AtomicU64; 3],
-}
-
-impl NodePart {
-    /// Returns what of a quota is in force here, and counts what is asked of it.
-    fn of(&self, quota: &Quota, taken: Taken) -> Quota {
-        for ((rate, units), asked) in quota.asked(taken).into_iter().zip(&self.asked) {
-            if rate.is_some() {
-                asked.fetch_add(units, Ordering::Relaxed);
-            }
-        }
-        let part = |rate: Option<Rate>, at: usize| Some(rate?.part(self.each[at].load(Ordering::Relaxed)));
-        Quota { requests: part(quota.requests, 0), items: part(quota.items, 1), bytes: part(quota.bytes, 2) }
-    }
-}
-
 /// The numbers of one caller, or of one that was there before.
 #[derive(Default)]
 struct Row {
@@ -118,6 +101,8 @@ pub(crate) struct Quotas {
     /// Sets of [`WAYS`] rows; none where no caller has a quota.
     rows: Box<[[Row; WAYS]]>,
     hasher: RandomState,
+    /// Where this node is one of several, and callers have quotas.
+    parts: Option<CallerParts>,
 }
 
 impl Quotas {
@@ -136,6 +121,7 @@ impl Quotas {
             named,
             rows: (0..sets).map(|_| Default::default()).collect(),
             hasher: RandomState::new(),
+            parts: (is_one_of_several && is_any).then(CallerParts::default),
         }
     }
 
@@ -144,17 +130,30 @@ impl Quotas {
         self.instance.is_some() || !self.rows.is_empty()
     }
 
+    /// Returns the quota of a caller, where it has one.
+    fn quota_of(&self, caller: &Caller) -> Option<&Quota> {
+        let quota = || self.named.get(caller).unwrap_or(&self.caller);
+        (!self.rows.is_empty()).then(quota).filter(|quota| !quota.is_unlimited())
+    }
+
     /// Takes a caller's work of its quota and of the instance's; of what is over one of them nothing is taken. `now` is steady time.
     pub(crate) fn take(&self, caller: &Caller, taken: Taken, now_ns: u64) -> Option<OverQuota> {
         let now = ticks(now_ns);
-        let quota = match self.rows.is_empty() {
-            true => None,
-            false => {
-                Some(self.named.get(caller).unwrap_or(&self.caller)).filter(|quota| !quota.is_unlimited())
-            }
-        };
-        let own = quota.map(|quota| (quota, &self.row(self.hasher.hash_one(caller), now).owed));
-        let mut verdict = own.map_or(Verdict::Within, |(quota, owed)| take(owed, quota, taken, now));
+        let own = self.quota_of(caller).map(|quota| {
+            let hash = self.hasher.hash_one(caller);
+            let in_force = self.parts.as_ref().map(|parts| parts.of(tag(hash), quota, taken));
+            (hash, quota, in_force, &self.row(hash, now).owed)
+        });
+        let own = own
+            .as_ref()
+            .map(|(hash, quota, in_force, owed)| (*hash, *quota, in_force.as_ref().unwrap_or(quota), *owed));
+        let mut verdict = own.map_or(Verdict::Within, |(.., quota, owed)| take(owed, quota, taken, now));
+        if verdict != Verdict::Within
+            && let Some((hash, quota, ..)) = own
+            && let Some(parts) = &self.parts
+        {
+            parts.watch(tag(hash), caller, quota);
+        }
         if verdict == Verdict::Within
             && let Some(Instance { quota, owed, part }) = &self.instance
         {
@@ -163,7 +162,7 @@ impl Quotas {
                 Some(part) => take(owed, &part.of(quota, taken), taken, now),
             };
             if verdict != Verdict::Within
-                && let Some((quota, owed)) = own
+                && let Some((.., quota, owed)) = own
             {
                 give_back(owed, quota, taken, 3);
             }
@@ -174,32 +173,55 @@ impl Quotas {
         }
     }
 
-    /// Returns the rates of the instance that all nodes have together, in thousandths of a unit a second.
-    pub(crate) fn limits(&self) -> [Option<u64>; 3] {
-        let Some(Instance { quota, .. }) = &self.instance else { return [None; 3] };
-        [quota.requests, quota.items, quota.bytes].map(|rate| rate.map(Rate::milli_per_second))
+    /// Returns the rates of the instance that all nodes have together.
+    pub(crate) fn limits(&self) -> Rates {
+        self.instance.as_ref().map_or([None; 3], |instance| part::limits(&instance.quota))
     }
 
     /// Returns the units that this node was asked for so far, where it is one of several.
     pub(crate) fn asked(&self) -> [u64; 3] {
         let part = self.instance.as_ref().and_then(|instance| instance.part.as_ref());
-        part.map_or([0; 3], |part| part.asked.each_ref().map(|asked| asked.load(Ordering::Relaxed)))
+        part.map_or([0; 3], |part| part.asked())
     }
 
-    /// Has this node give so much of each rate of the instance from now on, in thousandths of a unit a second.
-    pub(crate) fn set_parts(&self, parts: [Option<u64>; 3]) {
-        let Some(Instance { quota, part: Some(part), .. }) = &self.instance else { return };
-        let rates = [quota.requests, quota.items, quota.bytes];
-        for ((rate, milli), each) in rates.into_iter().zip(parts).zip(&part.each) {
-            if let Some((rate, milli)) = rate.zip(milli) {
-                each.store(rate.each_at(milli), Ordering::Relaxed);
-            }
+    /// Has this node, of so many, give so much of each rate of the instance from now on.
+    pub(crate) fn set_parts(&self, nodes: usize, parts: Rates) {
+        if let Some(Instance { quota, part: Some(part), .. }) = &self.instance {
+            part.set(quota, parts);
+        }
+        if let Some(parts) = &self.parts {
+            parts.set_nodes(nodes);
+        }
+    }
+
+    /// Lists the callers that came to their limits, where this node is one of several: what all nodes have for each, and the units that each asked
+    /// for here since it is counted.
+    pub(crate) fn watched(&self) -> Vec<(Caller, Rates, [u64; 3])> {
+        let watched = self.parts.as_ref().map(CallerParts::watched).unwrap_or_default();
+        let of = |(caller, asked): (Caller, _)| {
+            let limits = part::limits(self.quota_of(&caller)?);
+            Some((caller, limits, asked))
+        };
+        watched.into_iter().filter_map(of).collect()
+    }
+
+    /// Counts what a caller asks for from now on, which came to its limit on another node.
+    pub(crate) fn watch(&self, caller: &Caller) {
+        if let Some((quota, parts)) = self.quota_of(caller).zip(self.parts.as_ref()) {
+            parts.watch(tag(self.hasher.hash_one(caller)), caller, quota);
+        }
+    }
+
+    /// Has this node give so much of each rate of a caller that is counted; without parts it is counted no more.
+    pub(crate) fn set_caller(&self, caller: &Caller, rates: Option<Rates>) {
+        if let Some((quota, parts)) = self.quota_of(caller).zip(self.parts.as_ref()) {
+            parts.set(tag(self.hasher.hash_one(caller)), quota, rates);
         }
     }
 
     /// Finds a caller's row, or gives it that of whoever owes least: of one that owes nothing, nothing is forgotten.
     fn row(&self, hash: u64, now: u64) -> &Row {
-        let tag = hash.max(1);
+        let tag = tag(hash);
         let set = &self.rows[(hash >> 32) as usize % self.rows.len()];
         if let Some(row) = set.iter().find(|row| row.of.load(Ordering::Relaxed) == tag) {
             return row;
@@ -213,6 +235,11 @@ impl Quotas {
         row.of.store(tag, Ordering::Relaxed);
         row
     }
+}
+
+/// Returns what says whose a row is: never 0, which is nobody's.
+fn tag(hash: u64) -> u64 {
+    hash.max(1)
 }
 
 /// Takes work of each rate of a quota, or of none.
@@ -257,6 +284,7 @@ fn give_back(owed: &Owed, quota: &Quota, taken: Taken, rates: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use keymill_core::quota::Rate;
     use std::num::NonZeroU64;
 
     const SECOND: u64 = 1_000_000_000;
@@ -356,16 +384,56 @@ mod tests {
         );
         assert_eq!(within(&quotas, SECOND), 100, "until it knows of others it gives the whole");
         assert_eq!(quotas.asked(), [200, 0, 0], "also what was over, and nothing that has no limit");
-        quotas.set_parts([Some(25_000), None, None]);
+        quotas.set_parts(2, [Some(25_000), None, None]);
         assert_eq!(within(&quotas, 5 * SECOND), 25);
         assert_eq!(within(&quotas, 6 * SECOND), 25);
-        quotas.set_parts([Some(100_000), None, None]);
+        quotas.set_parts(2, [Some(100_000), None, None]);
         assert_eq!(within(&quotas, 9 * SECOND), 100);
-        quotas.set_parts([Some(0), None, None]);
+        quotas.set_parts(2, [Some(0), None, None]);
         assert_eq!(within(&quotas, 9 * SECOND), 0);
         // One that is alone counts nothing, and has no parts.
         let alone = Quotas::new(&config, false);
-        alone.set_parts([Some(1_000), None, None]);
+        alone.set_parts(2, [Some(1_000), None, None]);
         assert_eq!((within(&alone, SECOND), alone.asked()), (100, [0; 3]));
+    }
+
+    #[test]
+    fn a_caller_has_an_even_part_until_it_comes_to_its_limit_and_then_what_the_nodes_agree_on() {
+        let config = QuotaConfig { caller: requests(100), ..QuotaConfig::default() };
+        let quotas = Quotas::new(&config, true);
+        let within =
+            |n, now| (0..200).filter(|_| quotas.take(&key(n), one(0, 0), now * SECOND).is_none()).count();
+        assert_eq!((within(1, 1), quotas.watched().len()), (100, 0), "it knows of nobody else");
+        quotas.set_parts(4, [None; 3]);
+        assert_eq!((within(1, 5), within(2, 5)), (25, 25));
+        let mut watched = quotas.watched();
+        watched.sort_by_key(|(caller, ..)| *caller != key(1));
+        assert_eq!(watched[0].0, key(1));
+        assert!(
+            watched
+                .iter()
+                .all(|(_, limits, asked)| *limits == [Some(100_000), None, None] && *asked < [200; 3])
+        );
+        quotas.set_caller(&key(1), Some([Some(80_000), None, None]));
+        assert_eq!(within(1, 9), 80);
+        // One that is not counted any more has its even part again.
+        quotas.set_caller(&key(1), None);
+        assert!(quotas.watched().iter().all(|(caller, ..)| *caller != key(1)));
+        assert_eq!(within(1, 15), 25);
+        // One that came to its limit elsewhere is counted here.
+        let count = quotas.watched().len();
+        (100..110).for_each(|n| quotas.watch(&key(n)));
+        assert!(quotas.watched().len() > count);
+    }
+
+    #[test]
+    fn however_many_come_to_their_limits_few_are_counted() {
+        let config = QuotaConfig { caller: requests(1), ..QuotaConfig::default() };
+        let quotas = Quotas::new(&config, true);
+        quotas.set_parts(2, [None; 3]);
+        for n in 0..2_000 {
+            assert!((0..3).any(|_| quotas.take(&key(n), one(0, 0), SECOND).is_some()));
+        }
+        assert!((32..=64).contains(&quotas.watched().len()));
     }
 }

@@ -1,5 +1,6 @@
 //! How records are named, kinded and encoded in the store. Every record is sealed, bound to its path, kind and sequence number.
 
+use keymill_core::access::Caller;
 use keymill_core::certificate::IssuedSerial;
 use keymill_core::error::{Error, Result};
 use keymill_core::id::{
@@ -94,6 +95,38 @@ pub struct NodeRecord {
     /// What it was asked for of late of the requests, items and bytes that the instance may have: thousandths of a unit a second.
     #[serde(default)]
     pub asked: [u64; 3],
+    /// The same of callers that came to their limits, of what each may have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub callers: Vec<CallerAsked>,
+}
+
+/// What a caller asks a node for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallerAsked {
+    /// The caller, where it is an access key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    access_key: Option<AccessKeyId>,
+    /// The caller, where it is an application access point.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    aap: Option<AapName>,
+    /// Requests, items and bytes of late: thousandths of a unit a second.
+    pub asked: [u64; 3],
+}
+
+impl CallerAsked {
+    /// Says what a caller asks for.
+    pub fn new(caller: &Caller, asked: [u64; 3]) -> Self {
+        match caller {
+            Caller::AccessKey(id) => Self { access_key: Some(id.as_ref().clone()), aap: None, asked },
+            Caller::Aap(name) => Self { access_key: None, aap: Some(name.clone()), asked },
+        }
+    }
+
+    /// Returns the caller, where it is of a kind that is known here.
+    pub fn caller(&self) -> Option<Caller> {
+        let access_key = self.access_key.clone().map(Caller::from);
+        access_key.or_else(|| self.aap.clone().map(Caller::Aap))
+    }
 }
 
 /// A range of record formats.

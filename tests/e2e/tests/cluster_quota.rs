@@ -20,16 +20,22 @@ const CALLERS: usize = 3;
 /// How long is counted.
 const WINDOW: Duration = Duration::from_secs(4);
 
-fn node(name: &str) -> Setup {
+/// What of everything that callers ask for is limited: `true`, that of all together.
+fn node_of(name: &str, is_of_instance: bool) -> Setup {
     let rate = |per_second| NonZeroU64::new(per_second).unwrap();
     let requests = Some(Rate::new(rate(LIMIT), rate(LIMIT / 4)));
-    let quota = QuotaConfig {
-        instance: Quota { requests, ..Quota::default() },
-        idle_jobs: 0,
-        ..QuotaConfig::default()
+    let limited = Quota { requests, ..Quota::default() };
+    let (instance, caller) = match is_of_instance {
+        true => (limited, Quota::default()),
+        false => (Quota::default(), limited),
     };
+    let quota = QuotaConfig { instance, caller, idle_jobs: 0, ..QuotaConfig::default() };
     let cluster = ClusterConfig { lease: LEASE, ..ClusterConfig::default() };
     Setup::new(EngineConfig { quota, ..EngineConfig::default() }).as_node(name, cluster)
+}
+
+fn node(name: &str) -> Setup {
+    node_of(name, true)
 }
 
 fn share(live: &Live) -> f64 {
@@ -137,6 +143,34 @@ fn a_quota_of_the_instance_holds_over_all_nodes_whoever_asks_for_how_much() {
     // One that ends leaves all at once.
     drop((there, second.halt()));
     eventually("it is alone", || (nodes(&first) == 1.0 && share(&first) == 1.0).then_some(()));
+}
+
+#[test]
+fn a_quota_of_a_caller_holds_over_all_nodes_that_it_asks() {
+    let Started { live: first, credentials: root } = Live::start_with(node_of("a", false));
+    let second = first.beside(node_of("b", false)).unwrap();
+    eventually("they know of each other", || (nodes(&first) == 2.0 && nodes(&second) == 2.0).then_some(()));
+    let key = Caller::new(&first, &root).create_key();
+    let mut there = Caller::new(&second, &root);
+    eventually("the key is there", || there.describe(key).ok());
+    let loads = <[Load; 2]>::default();
+    std::thread::scope(|scope| {
+        let _ends = Ends(&loads);
+        for (live, load) in [&first, &second].into_iter().zip(&loads) {
+            for _ in 0..CALLERS {
+                let caller = Caller::new(live, &root);
+                scope.spawn(move || load.run(caller, key));
+            }
+        }
+        for (is_asked, settled) in [([true, true], 3), ([true, false], 8), ([true, true], 4)] {
+            loads.iter().zip(is_asked).for_each(|(load, asks)| load.ask(asks));
+            std::thread::sleep(Duration::from_secs(settled));
+            let [a, b] = count(&loads);
+            println!("{is_asked:?} are asked: {a:.3} and {b:.3}");
+            assert!((0.9..=1.1).contains(&(a + b)), "{is_asked:?}: {a} and {b}");
+            assert_eq!(b > 0.3, is_asked[1], "{a} and {b}");
+        }
+    });
 }
 
 #[test]

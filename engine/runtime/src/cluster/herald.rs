@@ -10,6 +10,7 @@ use keymill_core::seam::store::{Path, Revision, StoreError, Write};
 use keymill_core::time::Timestamp;
 use keymill_crypto::record::sequence_of;
 
+use super::callers::Callers;
 use super::{Cluster, shares};
 use crate::records::{self, Formats, Kind, NodeRecord};
 use crate::shared::Shared;
@@ -67,6 +68,7 @@ struct Word<'a> {
     told: Option<(Instant, NodeRecord)>,
     counted: (Instant, [u64; 3]),
     asked: shares::Asked,
+    callers: Callers,
     is_failing: bool,
 }
 
@@ -81,6 +83,7 @@ impl<'a> Word<'a> {
             told: None,
             counted: (Instant::now(), shared.quotas.asked()),
             asked: [0; 3],
+            callers: Callers::default(),
             is_failing: false,
         }
     }
@@ -88,13 +91,15 @@ impl<'a> Word<'a> {
     /// Looks at what this node is asked for, says what is news, and has all know their parts.
     fn go(&mut self) {
         self.count();
+        let drains = self.cluster.drains();
         let record = NodeRecord {
             process: self.cluster.process.as_str().into(),
             software: env!("CARGO_PKG_VERSION").into(),
             formats: Formats::OURS,
             started_at: self.started_at,
-            drains: self.cluster.drains(),
-            asked: if self.cluster.drains() { [0; 3] } else { self.asked },
+            drains,
+            asked: if drains { [0; 3] } else { self.asked },
+            callers: if drains { Vec::new() } else { self.callers.said() },
         };
         if self.is_due(&record) && !self.cluster.view.is_displaced() {
             match self.say(record) {
@@ -107,6 +112,8 @@ impl<'a> Word<'a> {
             }
         }
         shares::settle(self.shared, self.cluster);
+        let told = self.told.as_ref().map(|(_, told)| told.callers.as_slice());
+        self.callers.settle(&self.shared.quotas, told.unwrap_or_default(), &self.cluster.members);
         self.bury();
     }
 
@@ -121,6 +128,7 @@ impl<'a> Word<'a> {
             return;
         }
         self.asked = shares::asked(self.asked, more, time, self.shared.quotas.limits());
+        self.callers.count(self.shared.quotas.watched(), time);
     }
 
     fn is_due(&self, record: &NodeRecord) -> bool {
@@ -128,6 +136,7 @@ impl<'a> Word<'a> {
             told.drains != record.drains
                 || at.elapsed() >= self.cluster.config.lease / SIGNS
                 || shares::is_news(told.asked, record.asked, self.shared.quotas.limits())
+                || self.callers.are_news(&told.callers, &record.callers)
         })
     }
 

@@ -15,8 +15,8 @@ use crate::shared::Shared;
 const RENEWALS: u32 = 3;
 /// How long it is asked again for a name that another has, beyond the time of a lease.
 const BEYOND: Duration = Duration::from_secs(3);
-/// How long between two tries to have a name.
-const AGAIN: Duration = Duration::from_millis(250);
+/// How long between two tries to have a name, or two looks for what others say.
+pub(super) const AGAIN: Duration = Duration::from_millis(250);
 
 fn timers_path() -> Path {
     records::prefix("timers")

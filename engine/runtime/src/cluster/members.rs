@@ -97,6 +97,13 @@ impl Members {
         known.said.values().filter(is_there).map(|said| each(&said.record)).collect()
     }
 
+    /// Lists those of which something holds, whether they are there or not, with the commit that wrote what they said last.
+    pub(crate) fn list(&self, holds: impl Fn(&NodeRecord) -> bool) -> Vec<(NodeName, Revision, NodeRecord)> {
+        let known = self.known.lock();
+        let listed = known.said.iter().filter(|(_, said)| holds(&said.record));
+        listed.map(|(node, said)| (node.clone(), said.revision, said.record.clone())).collect()
+    }
+
     /// Lists those that went without a word, with the commit that wrote what they said last.
     pub(crate) fn gone(&self) -> Vec<(NodeName, Revision)> {
         let known = self.known.lock();
@@ -132,6 +139,7 @@ mod tests {
             started_at: Timestamp::from_ms(0),
             drains: false,
             asked: [asked, 0, 0],
+            callers: Vec::new(),
         }
     }
 

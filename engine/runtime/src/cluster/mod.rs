@@ -7,13 +7,19 @@
 //!   one changes nothing that has changed meanwhile, since its writes name older revisions.
 //!
 //! Each node says of itself what it is in a record of its own (`node/NAME`): which process and software, since when, which record formats it reads,
-//! whether it drains, and what it is asked for of the instance's quota. It is written anew three times within a lease, and when that changes. The
+//! whether it drains, and what it is asked for of the instance's quota, and by the few callers that came to limits of their own. It is written anew three times within a lease, and when that changes. The
 //! others follow it as they follow all records. A node that said nothing within two leases, or drains, is not there. From what those say that are
-//! there each computes its own part of the quota, so that all together give no more than one alone would.
+//! there each computes its own part of the quotas, so that all together give no more than one alone would. A caller of whom nobody speaks has an
+//! even part of its quota on each.
+//!
+//! A node whose software reads no record format in common with one that is there does not start. What is written is the newest format that all
+//! read; today there is one.
 //!
 //! A node that was not told of late that its view is the newest refuses to use keys: one may have been disabled elsewhere.
 
+mod callers;
 mod follow;
+mod formats;
 mod herald;
 mod member;
 mod members;
@@ -29,6 +35,7 @@ use keymill_core::id::NodeName;
 use parking_lot::Mutex;
 
 pub(crate) use follow::{CatchUp, Follower, Line, Owner, Told, Written};
+pub(crate) use formats::check as check_formats;
 pub(crate) use herald::Herald;
 pub(crate) use member::{Founding, Member, take_name};
 pub(crate) use members::Members;
@@ -36,6 +43,7 @@ pub(crate) use shares::{Asked, parts_of_all};
 pub(crate) use view::{AsOf, Tenure, View};
 
 use crate::audit::AuditMessage;
+use crate::records::Formats;
 
 /// How a node is one of several.
 #[derive(Clone, Debug)]
@@ -105,6 +113,21 @@ impl Cluster {
 
     pub(crate) fn line(&self, owner: Owner) -> &Line {
         &self.lines[owner as usize]
+    }
+
+    /// Returns how many nodes are there, this one among them.
+    pub(crate) fn nodes(&self) -> usize {
+        self.members.there(|_| ()).len() + 1
+    }
+
+    /// Returns the record format to write: the newest that all nodes read that are there. So a new one is written once the last node reads it.
+    pub(crate) fn writable_format(&self) -> u16 {
+        formats::writable(Formats::OURS, self.members.there(|record| record.formats))
+    }
+
+    /// Returns how long a node may say nothing before it counts as gone.
+    fn patience(&self) -> Duration {
+        self.config.lease * PATIENCE
     }
 
     /// Has the others know that this node takes nothing new: they give its part of the quota, too.

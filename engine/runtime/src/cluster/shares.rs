@@ -5,6 +5,7 @@ use std::time::Duration;
 use keymill_core::share;
 
 use super::Cluster;
+use crate::quota::Rates;
 use crate::shared::Shared;
 
 /// A change of what is asked for by more than this part of the limit is told to the others at once.
@@ -12,8 +13,6 @@ const NEWS: u64 = 20;
 
 /// What is asked for, of requests, items and bytes, in thousandths of a unit a second.
 pub(crate) type Asked = [u64; 3];
-/// Rates of the instance, of those that are limited, in the same unit.
-pub(crate) type Rates = [Option<u64>; 3];
 
 /// Returns the part of each rate for a node that is asked for `own`, beside others.
 pub(crate) fn parts(limits: Rates, own: Asked, others: &[Asked]) -> Rates {
@@ -39,7 +38,7 @@ pub(crate) fn is_news(told: Asked, asked: Asked, limits: Rates) -> bool {
     (0..told.len()).any(is_news)
 }
 
-/// Returns the part of each rate that this node gives as of now.
+/// Returns the part of each rate of the instance that this node gives as of now.
 fn parts_here(shared: &Shared, cluster: &Cluster) -> Rates {
     let others = cluster.members.there(|record| record.asked);
     parts(shared.quotas.limits(), *cluster.asked.lock(), &others)
@@ -53,7 +52,7 @@ pub(crate) fn parts_of_all(shared: &Shared, cluster: &Cluster) -> [Option<f64>; 
 
 /// Puts these parts in force.
 pub(super) fn settle(shared: &Shared, cluster: &Cluster) {
-    shared.quotas.set_parts(parts_here(shared, cluster));
+    shared.quotas.set_parts(cluster.nodes(), parts_here(shared, cluster));
 }
 
 #[cfg(test)]

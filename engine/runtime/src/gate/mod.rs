@@ -431,7 +431,8 @@ impl Gate {
             cluster: shared.cluster.as_ref().map(|cluster| ClusterSample {
                 view_age: cluster.view.age(AsOf::now(&shared.clock)),
                 keeps_time: shared.keeps_time(),
-                nodes: cluster.members.there(|_| ()).len() + 1,
+                nodes: cluster.nodes(),
+                format: cluster.writable_format(),
                 parts: parts_of_all(shared, cluster),
                 records: [&cluster.followed, &cluster.rejected].map(|count| count.load(Ordering::Relaxed)),
             }),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use prometheus::{Gauge, GaugeVec, IntCounter, IntGauge, Opts};
 
 use super::Maker;
+use crate::records::Formats;
 
 /// What a quota limits.
 const LIMITS: [&str; 3] = ["requests", "items", "bytes"];
@@ -18,6 +19,8 @@ pub struct ClusterSample {
     pub keeps_time: bool,
     /// Nodes that are there, itself among them.
     pub nodes: usize,
+    /// The record format that is written.
+    pub format: u16,
     /// Its part of the requests, items and bytes that the instance may have, of those that are limited.
     pub parts: [Option<f64>; LIMITS.len()],
     /// Records of others that it took over, and that it refused.
@@ -29,6 +32,7 @@ pub(super) struct ClusterSeries {
     view_age: Gauge,
     timers: IntGauge,
     nodes: IntGauge,
+    format: IntGauge,
     parts: [Gauge; LIMITS.len()],
     followed: IntCounter,
     rejected: IntCounter,
@@ -44,6 +48,10 @@ impl ClusterSeries {
             nodes: make.gauge(
                 "keymill_cluster_nodes",
                 "Nodes that are there and do not drain, by what this one has heard, itself included.",
+            ),
+            format: make.gauge(
+                "keymill_cluster_record_format",
+                "The newest record format that all nodes read which are there.",
             ),
             parts: LIMITS.map(|limit| parts.with_label_values(&[limit])),
             view_age: make.keep(Gauge::new("keymill_cluster_view_age_seconds", age).expect("the name is valid")),
@@ -66,9 +74,11 @@ impl ClusterSeries {
         let Some(sample) = sample else {
             self.parts.iter().for_each(|part| part.set(1.0));
             self.nodes.set(1);
+            self.format.set(Formats::OURS.newest.into());
             return self.timers.set(1);
         };
         self.nodes.set(sample.nodes as i64);
+        self.format.set(sample.format.into());
         // What is not limited is no node's part.
         for (gauge, part) in self.parts.iter().zip(&sample.parts) {
             gauge.set(part.unwrap_or(1.0));
