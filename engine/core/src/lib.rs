@@ -16,6 +16,7 @@ pub mod quota;
 pub mod seam;
 pub mod secret;
 pub mod sensitive;
+pub mod share;
 mod status;
 pub mod time;
 

@@ -20,6 +20,8 @@ pub struct Rate {
     each: u64,
     /// Ticks that may stand to be paid back.
     room: u64,
+    /// Units that a request may be of at most.
+    burst: u64,
 }
 
 /// What a rule says of work.
@@ -51,7 +53,33 @@ impl Rate {
     /// Makes a rate of `per_second` units, of which `burst` may come at once. A unit takes a whole number of ticks, rounded up.
     pub fn new(per_second: NonZeroU64, burst: NonZeroU64) -> Self {
         let each = TICKS_PER_S.div_ceil(per_second.get()).max(1);
-        Self { each, room: each.saturating_mul(burst.get()) }
+        Self { each, room: each.saturating_mul(burst.get()), burst: burst.get() }
+    }
+
+    /// Returns the thousandths of a unit that it gives a second.
+    pub fn milli_per_second(self) -> u64 {
+        TICKS_PER_S * 1_000 / self.each
+    }
+
+    /// Returns the ticks that a unit takes where so many thousandths of one come a second: never fewer than it takes of the whole rate.
+    pub fn each_at(self, milli_per_second: u64) -> u64 {
+        match milli_per_second {
+            0 => u64::MAX,
+            milli => (TICKS_PER_S * 1_000).div_ceil(milli).max(self.each),
+        }
+    }
+
+    /// Returns the part of the rate of which a unit takes `each` ticks. Of it comes at once what the same time gives. A request that is within
+    /// the burst of the whole rate, but not of the part, is within it where nothing else is owed: a part makes no request impossible.
+    #[must_use]
+    pub fn part(self, each: u64) -> Self {
+        Self { each: each.max(self.each), ..self }
+    }
+
+    /// Returns an even part of the rate, for each of so many.
+    #[must_use]
+    pub fn nth(self, of: u64) -> Self {
+        self.part(self.each.saturating_mul(of))
     }
 
     /// Returns the ticks that so many units take to be paid back.
@@ -63,12 +91,12 @@ impl Rate {
     /// it is from now on. Of units that are over nothing is taken. For a clock that went back everything that may be owed is owed, and no more.
     pub fn judge(self, owed: u64, now: u64, units: u64) -> (Verdict, u64) {
         let cost = self.cost(units);
-        let most = now.saturating_add(self.room);
-        let owed = owed.clamp(now, most);
+        let owed = owed.clamp(now, now.saturating_add(self.room.max(self.cost(self.burst))));
         let over = |wait_ns| (Verdict::Over { wait_ns }, owed);
-        if cost > self.room {
+        if units > self.burst {
             return over(None);
         }
+        let most = now.saturating_add(self.room.max(cost));
         match owed.checked_add(cost) {
             Some(next) if next <= most => (Verdict::Within, next),
             Some(next) => over(Some((next - most).div_ceil(TICKS_PER_NS))),
@@ -230,6 +258,43 @@ mod tests {
                 }
                 Verdict::Over { wait_ns: Some(wait) } => prop_assert!(within(next, now + ticks(wait), units)),
                 Verdict::Over { wait_ns: None } => prop_assert!(rate.cost(units) > rate.room),
+            }
+        }
+
+        /// A part gives no more than its rate, and one request that is larger than its burst; it refuses none for ever that the whole would let in.
+        #[test]
+        fn a_part_gives_its_rate_and_makes_no_request_impossible(
+            per_second in 1u64..1_000_000, burst in 1u64..10_000, milli in 1u64..1_000_000_000,
+            steps in proptest::collection::vec((0u64..4_000_000_000, 0u64..12_000), 1..200),
+        ) {
+            let whole = rate(per_second, burst);
+            let milli = milli.min(whole.milli_per_second());
+            let part = whole.part(whole.each_at(milli));
+            let (mut bucket, mut now, began) = (Bucket::new(part), 1u64 << 40, 1u64 << 40);
+            for (step, units) in steps {
+                now += step;
+                match bucket.ask(now, units) {
+                    Verdict::Over { wait_ns: None } => prop_assert!(units > burst),
+                    Verdict::Over { wait_ns: Some(wait) } => {
+                        prop_assert_eq!(part.judge(bucket.owed, now + ticks(wait), units).0, Verdict::Within);
+                    }
+                    Verdict::Within => {}
+                }
+            }
+            let passed = u128::from(now - began) + u128::from(whole.room);
+            let allowed = passed * u128::from(milli) / (u128::from(SECOND) * 1_000) + u128::from(burst);
+            prop_assert!(u128::from(bucket.within) <= allowed, "{} within of {allowed}", bucket.within);
+        }
+
+        /// The whole is a part of itself.
+        #[test]
+        fn a_part_that_is_all_of_it_judges_as_the_whole(
+            per_second in 1u64..2_000_000_000, burst in 1u64..1_000_000,
+            owed in 0u64..1 << 50, now in 0u64..1 << 50, units in 0u64..2_000_000,
+        ) {
+            let whole = rate(per_second, burst);
+            for each in [0, whole.each_at(whole.milli_per_second()).min(whole.each)] {
+                prop_assert_eq!(whole.part(each).judge(owed, now, units), whole.judge(owed, now, units));
             }
         }
 

@@ -35,7 +35,7 @@ use crate::actor::{Actors, AuditActor, CustodyActor, PrivateActor, TokenActor};
 use crate::audit::{AuditHub, AuditMessage, DeskChain, MANAGEMENT, ManagementChain, ManagementRecord};
 use crate::authorities::AuthorityTimer;
 use crate::clock::Clock;
-use crate::cluster::{AsOf, Cluster, Follower, Founding, Member, take_name};
+use crate::cluster::{AsOf, Cluster, Follower, Founding, Herald, Member, check_formats, take_name};
 use crate::config::EngineConfig;
 use crate::gate::Gate;
 use crate::keyring::Keyring;
@@ -47,6 +47,7 @@ use crate::nonces::KeptNonces;
 use crate::pool::token::Token;
 use crate::pool::{MAX_CHUNK, Pool, TokenPart};
 use crate::quota::Quotas;
+use crate::records::Formats;
 use crate::remember;
 use crate::retention::Retention;
 use crate::rotation::{RotationQueue, RotationThreads};
@@ -153,6 +154,7 @@ pub struct Engine {
 struct Following {
     follower: Follower,
     member: Member,
+    herald: Herald,
 }
 
 impl Following {
@@ -167,7 +169,8 @@ impl Following {
         let failed = EngineError::because("threads of the cluster");
         let follower = Follower::start(shared, owners, from).map_err(|e| failed(&e))?;
         let member = Member::start(shared).map_err(|e| failed(&e))?;
-        Ok(Some(Self { follower, member }))
+        let herald = Herald::start(shared).map_err(|e| failed(&e))?;
+        Ok(Some(Self { follower, member, herald }))
     }
 }
 
@@ -207,6 +210,10 @@ impl Engine {
             Ok(Cluster::new(node, process.clone(), cluster, AsOf::now(&clock)))
         });
         let cluster = cluster.transpose()?;
+        if let Some(cluster) = &cluster {
+            cluster.members.read(&*store, &sealer, &cluster.node).map_err(|e| store_failed(&e))?;
+            check_formats(cluster, &*store, &sealer, Formats::OURS).map_err(EngineError)?;
+        }
         let founding = cluster.as_ref().map(|_| Founding::begin(&*store, &process)).transpose();
         let founding = founding.map_err(EngineError)?.flatten();
         let shared_by_others = cluster.is_some();
@@ -257,7 +264,7 @@ impl Engine {
             epoch_limits: EpochLimits::default(),
             audit: hub.clone(),
             metrics: Metrics::of(&config.instance),
-            quotas: Quotas::new(&config.quota),
+            quotas: Quotas::new(&config.quota, cluster.is_some()),
             logins: Logins::new(&config.login),
             acme: AcmeBook::of(loaded.acme.accounts, loaded.acme.orders),
             validations: ValidationQueue::new(config.acme.as_ref().map_or(1, |acme| acme.queue)),
@@ -430,7 +437,8 @@ impl Engine {
             tracing::error!(%error, "audit log");
         }
         // Until here others must not take what is ours.
-        if let Some(Following { follower, member }) = self.following {
+        if let Some(Following { follower, member, herald }) = self.following {
+            herald.stop();
             follower.stop();
             member.stop();
         }

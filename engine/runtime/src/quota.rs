@@ -1,5 +1,8 @@
 //! Quotas in force: for each caller a few numbers that cores change without a lock, in a table of a fixed size; and what becomes of work
-//! that is over its quota. Without a quota there is no table, and nothing is looked up.
+//! that is over its quota. Without a quota there is no table, and nothing is looked up. Of the instance's quota a node that is one of several has
+//! a part, which changes with what all of them are asked for.
+
+mod part;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -8,6 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use keymill_core::access::Caller;
 use keymill_core::error::{Error, ErrorKind};
 use keymill_core::quota::{Quota, Taken, Verdict, ticks};
+
+pub(crate) use part::Rates;
+use part::{CallerParts, NodePart};
 
 /// Callers whose numbers may stand in the place of one.
 const WAYS: usize = 8;
@@ -71,6 +77,14 @@ impl OverQuota {
 /// Until when what was taken of each rate is paid back, in ticks.
 type Owed = [AtomicU64; 3];
 
+/// The instance's own.
+struct Instance {
+    quota: Quota,
+    owed: Owed,
+    /// Where this node is one of several.
+    part: Option<Box<NodePart>>,
+}
+
 /// The numbers of one caller, or of one that was there before.
 #[derive(Default)]
 struct Row {
@@ -81,25 +95,33 @@ struct Row {
 
 /// The quotas in force.
 pub(crate) struct Quotas {
-    instance: Option<(Quota, Owed)>,
+    instance: Option<Instance>,
     caller: Quota,
     named: HashMap<Caller, Quota>,
     /// Sets of [`WAYS`] rows; none where no caller has a quota.
     rows: Box<[[Row; WAYS]]>,
     hasher: RandomState,
+    /// Where this node is one of several, and callers have quotas.
+    parts: Option<CallerParts>,
 }
 
 impl Quotas {
-    pub(crate) fn new(config: &QuotaConfig) -> Self {
+    /// Makes those of a node: of one that is one of several, where that is said.
+    pub(crate) fn new(config: &QuotaConfig, is_one_of_several: bool) -> Self {
         let named: HashMap<_, _> = config.named.iter().cloned().collect();
         let is_any = !config.caller.is_unlimited() || named.values().any(|quota| !quota.is_unlimited());
         let sets = if is_any { config.callers.div_ceil(WAYS).max(1) } else { 0 };
         Self {
-            instance: (!config.instance.is_unlimited()).then(|| (config.instance, Owed::default())),
+            instance: (!config.instance.is_unlimited()).then(|| Instance {
+                quota: config.instance,
+                owed: Owed::default(),
+                part: is_one_of_several.then(Box::default),
+            }),
             caller: config.caller,
             named,
             rows: (0..sets).map(|_| Default::default()).collect(),
             hasher: RandomState::new(),
+            parts: (is_one_of_several && is_any).then(CallerParts::default),
         }
     }
 
@@ -108,23 +130,39 @@ impl Quotas {
         self.instance.is_some() || !self.rows.is_empty()
     }
 
+    /// Returns the quota of a caller, where it has one.
+    fn quota_of(&self, caller: &Caller) -> Option<&Quota> {
+        let quota = || self.named.get(caller).unwrap_or(&self.caller);
+        (!self.rows.is_empty()).then(quota).filter(|quota| !quota.is_unlimited())
+    }
+
     /// Takes a caller's work of its quota and of the instance's; of what is over one of them nothing is taken. `now` is steady time.
     pub(crate) fn take(&self, caller: &Caller, taken: Taken, now_ns: u64) -> Option<OverQuota> {
         let now = ticks(now_ns);
-        let quota = match self.rows.is_empty() {
-            true => None,
-            false => {
-                Some(self.named.get(caller).unwrap_or(&self.caller)).filter(|quota| !quota.is_unlimited())
-            }
-        };
-        let own = quota.map(|quota| (quota, &self.row(self.hasher.hash_one(caller), now).owed));
-        let mut verdict = own.map_or(Verdict::Within, |(quota, owed)| take(owed, quota, taken, now));
-        if verdict == Verdict::Within
-            && let Some((quota, owed)) = &self.instance
+        let own = self.quota_of(caller).map(|quota| {
+            let hash = self.hasher.hash_one(caller);
+            let in_force = self.parts.as_ref().map(|parts| parts.of(tag(hash), quota, taken));
+            (hash, quota, in_force, &self.row(hash, now).owed)
+        });
+        let own = own
+            .as_ref()
+            .map(|(hash, quota, in_force, owed)| (*hash, *quota, in_force.as_ref().unwrap_or(quota), *owed));
+        let mut verdict = own.map_or(Verdict::Within, |(.., quota, owed)| take(owed, quota, taken, now));
+        if verdict != Verdict::Within
+            && let Some((hash, quota, ..)) = own
+            && let Some(parts) = &self.parts
         {
-            verdict = take(owed, quota, taken, now);
+            parts.watch(tag(hash), caller, quota);
+        }
+        if verdict == Verdict::Within
+            && let Some(Instance { quota, owed, part }) = &self.instance
+        {
+            verdict = match part {
+                None => take(owed, quota, taken, now),
+                Some(part) => take(owed, &part.of(quota, taken), taken, now),
+            };
             if verdict != Verdict::Within
-                && let Some((quota, owed)) = own
+                && let Some((.., quota, owed)) = own
             {
                 give_back(owed, quota, taken, 3);
             }
@@ -135,9 +173,55 @@ impl Quotas {
         }
     }
 
+    /// Returns the rates of the instance that all nodes have together.
+    pub(crate) fn limits(&self) -> Rates {
+        self.instance.as_ref().map_or([None; 3], |instance| part::limits(&instance.quota))
+    }
+
+    /// Returns the units that this node was asked for so far, where it is one of several.
+    pub(crate) fn asked(&self) -> [u64; 3] {
+        let part = self.instance.as_ref().and_then(|instance| instance.part.as_ref());
+        part.map_or([0; 3], |part| part.asked())
+    }
+
+    /// Has this node, of so many, give so much of each rate of the instance from now on.
+    pub(crate) fn set_parts(&self, nodes: usize, parts: Rates) {
+        if let Some(Instance { quota, part: Some(part), .. }) = &self.instance {
+            part.set(quota, parts);
+        }
+        if let Some(parts) = &self.parts {
+            parts.set_nodes(nodes);
+        }
+    }
+
+    /// Lists the callers that came to their limits, where this node is one of several: what all nodes have for each, and the units that each asked
+    /// for here since it is counted.
+    pub(crate) fn watched(&self) -> Vec<(Caller, Rates, [u64; 3])> {
+        let watched = self.parts.as_ref().map(CallerParts::watched).unwrap_or_default();
+        let of = |(caller, asked): (Caller, _)| {
+            let limits = part::limits(self.quota_of(&caller)?);
+            Some((caller, limits, asked))
+        };
+        watched.into_iter().filter_map(of).collect()
+    }
+
+    /// Counts what a caller asks for from now on, which came to its limit on another node.
+    pub(crate) fn watch(&self, caller: &Caller) {
+        if let Some((quota, parts)) = self.quota_of(caller).zip(self.parts.as_ref()) {
+            parts.watch(tag(self.hasher.hash_one(caller)), caller, quota);
+        }
+    }
+
+    /// Has this node give so much of each rate of a caller that is counted; without parts it is counted no more.
+    pub(crate) fn set_caller(&self, caller: &Caller, rates: Option<Rates>) {
+        if let Some((quota, parts)) = self.quota_of(caller).zip(self.parts.as_ref()) {
+            parts.set(tag(self.hasher.hash_one(caller)), quota, rates);
+        }
+    }
+
     /// Finds a caller's row, or gives it that of whoever owes least: of one that owes nothing, nothing is forgotten.
     fn row(&self, hash: u64, now: u64) -> &Row {
-        let tag = hash.max(1);
+        let tag = tag(hash);
         let set = &self.rows[(hash >> 32) as usize % self.rows.len()];
         if let Some(row) = set.iter().find(|row| row.of.load(Ordering::Relaxed) == tag) {
             return row;
@@ -151,6 +235,11 @@ impl Quotas {
         row.of.store(tag, Ordering::Relaxed);
         row
     }
+}
+
+/// Returns what says whose a row is: never 0, which is nobody's.
+fn tag(hash: u64) -> u64 {
+    hash.max(1)
 }
 
 /// Takes work of each rate of a quota, or of none.
@@ -218,7 +307,7 @@ mod tests {
 
     #[test]
     fn without_a_quota_there_is_no_table_and_nothing_is_over() {
-        let quotas = Quotas::new(&QuotaConfig::default());
+        let quotas = Quotas::new(&QuotaConfig::default(), false);
         assert!(!quotas.are_any() && quotas.rows.is_empty());
         assert_eq!(quotas.take(&key(1), one(u64::MAX, u64::MAX), 0), None);
     }
@@ -226,7 +315,8 @@ mod tests {
     #[test]
     fn callers_have_shares_of_their_own_and_those_that_are_named_their_own_quota() {
         let named = vec![(key(7), requests(5)), (key(8), Quota::default())];
-        let quotas = Quotas::new(&QuotaConfig { caller: requests(2), named, ..QuotaConfig::default() });
+        let quotas =
+            Quotas::new(&QuotaConfig { caller: requests(2), named, ..QuotaConfig::default() }, false);
         let within = |n| (0..10).filter(|_| quotas.take(&key(n), one(0, 0), 0).is_none()).count();
         assert_eq!([within(1), within(2), within(7), within(8)], [2, 2, 5, 10]);
         let over = quotas.take(&key(1), one(0, 0), 0).unwrap();
@@ -238,7 +328,7 @@ mod tests {
     fn what_is_over_one_rate_or_over_the_instances_takes_nothing_of_the_others() {
         let caller = Quota { requests: rate(10, 10), items: rate(100, 100), bytes: rate(1_000, 1_000) };
         let instance = Quota { bytes: rate(1_500, 1_500), ..Quota::default() };
-        let quotas = Quotas::new(&QuotaConfig { caller, instance, ..QuotaConfig::default() });
+        let quotas = Quotas::new(&QuotaConfig { caller, instance, ..QuotaConfig::default() }, false);
         for _ in 0..50 {
             let never = quotas.take(&key(1), one(101, 1), 0).unwrap();
             assert!(never.error().message().contains("split it"));
@@ -255,7 +345,7 @@ mod tests {
     #[test]
     fn a_table_that_is_full_forgets_those_who_owe_nothing_and_gives_nobody_a_second_burst() {
         let quotas =
-            Quotas::new(&QuotaConfig { caller: requests(2), callers: WAYS, ..QuotaConfig::default() });
+            Quotas::new(&QuotaConfig { caller: requests(2), callers: WAYS, ..QuotaConfig::default() }, false);
         assert_eq!(quotas.rows.len(), 1);
         // One who owes much, among many who come and go: its row is no idle one.
         assert!(quotas.take(&key(0), one(0, 0), 0).is_none() && quotas.take(&key(0), one(0, 0), 0).is_none());
@@ -272,12 +362,78 @@ mod tests {
 
     #[test]
     fn cores_that_take_at_the_same_time_get_no_more_than_one_alone() {
-        let quotas = Quotas::new(&QuotaConfig { caller: requests(1_000), ..QuotaConfig::default() });
+        let quotas = Quotas::new(&QuotaConfig { caller: requests(1_000), ..QuotaConfig::default() }, false);
         let taking = || (0..10_000).filter(|_| quotas.take(&key(1), one(0, 0), 0).is_none()).count();
         let within: usize = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(taking)).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).sum()
         });
         assert_eq!(within, 1_000);
+    }
+
+    #[test]
+    fn a_node_that_is_one_of_several_gives_its_part_and_counts_what_it_is_asked_for() {
+        let config = QuotaConfig { instance: requests(100), ..QuotaConfig::default() };
+        let quotas = Quotas::new(&config, true);
+        let within = |quotas: &Quotas, now| {
+            (0..200).filter(|_| quotas.take(&key(1), one(3, 0), now).is_none()).count()
+        };
+        assert_eq!(
+            quotas.limits().map(|limit| limit.map(|milli| milli.div_ceil(1_000))),
+            [Some(100), None, None]
+        );
+        assert_eq!(within(&quotas, SECOND), 100, "until it knows of others it gives the whole");
+        assert_eq!(quotas.asked(), [200, 0, 0], "also what was over, and nothing that has no limit");
+        quotas.set_parts(2, [Some(25_000), None, None]);
+        assert_eq!(within(&quotas, 5 * SECOND), 25);
+        assert_eq!(within(&quotas, 6 * SECOND), 25);
+        quotas.set_parts(2, [Some(100_000), None, None]);
+        assert_eq!(within(&quotas, 9 * SECOND), 100);
+        quotas.set_parts(2, [Some(0), None, None]);
+        assert_eq!(within(&quotas, 9 * SECOND), 0);
+        // One that is alone counts nothing, and has no parts.
+        let alone = Quotas::new(&config, false);
+        alone.set_parts(2, [Some(1_000), None, None]);
+        assert_eq!((within(&alone, SECOND), alone.asked()), (100, [0; 3]));
+    }
+
+    #[test]
+    fn a_caller_has_an_even_part_until_it_comes_to_its_limit_and_then_what_the_nodes_agree_on() {
+        let config = QuotaConfig { caller: requests(100), ..QuotaConfig::default() };
+        let quotas = Quotas::new(&config, true);
+        let within =
+            |n, now| (0..200).filter(|_| quotas.take(&key(n), one(0, 0), now * SECOND).is_none()).count();
+        assert_eq!((within(1, 1), quotas.watched().len()), (100, 0), "it knows of nobody else");
+        quotas.set_parts(4, [None; 3]);
+        assert_eq!((within(1, 5), within(2, 5)), (25, 25));
+        let mut watched = quotas.watched();
+        watched.sort_by_key(|(caller, ..)| *caller != key(1));
+        assert_eq!(watched[0].0, key(1));
+        assert!(
+            watched
+                .iter()
+                .all(|(_, limits, asked)| *limits == [Some(100_000), None, None] && *asked < [200; 3])
+        );
+        quotas.set_caller(&key(1), Some([Some(80_000), None, None]));
+        assert_eq!(within(1, 9), 80);
+        // One that is not counted any more has its even part again.
+        quotas.set_caller(&key(1), None);
+        assert!(quotas.watched().iter().all(|(caller, ..)| *caller != key(1)));
+        assert_eq!(within(1, 15), 25);
+        // One that came to its limit elsewhere is counted here.
+        let count = quotas.watched().len();
+        (100..110).for_each(|n| quotas.watch(&key(n)));
+        assert!(quotas.watched().len() > count);
+    }
+
+    #[test]
+    fn however_many_come_to_their_limits_few_are_counted() {
+        let config = QuotaConfig { caller: requests(1), ..QuotaConfig::default() };
+        let quotas = Quotas::new(&config, true);
+        quotas.set_parts(2, [None; 3]);
+        for n in 0..2_000 {
+            assert!((0..3).any(|_| quotas.take(&key(n), one(0, 0), SECOND).is_some()));
+        }
+        assert!((32..=64).contains(&quotas.watched().len()));
     }
 }

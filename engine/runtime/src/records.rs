@@ -1,5 +1,6 @@
 //! How records are named, kinded and encoded in the store. Every record is sealed, bound to its path, kind and sequence number.
 
+use keymill_core::access::Caller;
 use keymill_core::certificate::IssuedSerial;
 use keymill_core::error::{Error, Result};
 use keymill_core::id::{
@@ -75,6 +76,73 @@ pub enum Kind {
     Ended = 40,
     /// What every change of who may do what writes, in a store that several nodes use.
     AccessEpoch = 42,
+    /// What a node says of itself to the others of its cluster.
+    Node = 41,
+}
+
+/// What a node says of itself to the others of its cluster, for as long as it runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// The process that has the name.
+    pub process: Box<str>,
+    /// The version of the software.
+    pub software: Box<str>,
+    /// The record formats that it reads.
+    pub formats: Formats,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// It takes nothing new, and will end.
+    #[serde(default)]
+    pub drains: bool,
+    /// What it was asked for of late of the requests, items and bytes that the instance may have: thousandths of a unit a second.
+    #[serde(default)]
+    pub asked: [u64; 3],
+    /// The same of callers that came to their limits, of what each may have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub callers: Vec<CallerAsked>,
+}
+
+/// What a caller asks a node for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallerAsked {
+    /// The caller, where it is an access key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    access_key: Option<AccessKeyId>,
+    /// The caller, where it is an application access point.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    aap: Option<AapName>,
+    /// Requests, items and bytes of late: thousandths of a unit a second.
+    pub asked: [u64; 3],
+}
+
+impl CallerAsked {
+    /// Says what a caller asks for.
+    pub fn new(caller: &Caller, asked: [u64; 3]) -> Self {
+        match caller {
+            Caller::AccessKey(id) => Self { access_key: Some(id.as_ref().clone()), aap: None, asked },
+            Caller::Aap(name) => Self { access_key: None, aap: Some(name.clone()), asked },
+        }
+    }
+
+    /// Returns the caller, where it is of a kind that is known here.
+    pub fn caller(&self) -> Option<Caller> {
+        let access_key = self.access_key.clone().map(Caller::from);
+        access_key.or_else(|| self.aap.clone().map(Caller::Aap))
+    }
+}
+
+/// A range of record formats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Formats {
+    /// The oldest.
+    pub oldest: u16,
+    /// The newest.
+    pub newest: u16,
+}
+
+impl Formats {
+    /// Those that this software reads; it writes the newest, where all nodes read that.
+    pub const OURS: Self = Self { oldest: 1, newest: 1 };
 }
 
 /// What stands in the place of a record that ended, for the other nodes of a cluster to know that one of them ended it, and nobody else. It
@@ -415,6 +483,16 @@ pub fn nonce_at(path: &Path) -> Option<(u64, AccessKeyId)> {
     let (bucket, rest) = path.as_str().strip_prefix("nonce/")?.split_once('/')?;
     let (key, _) = rest.strip_prefix('k')?.split_once('/')?;
     Some((bucket.parse().ok()?, key.parse().ok()?))
+}
+
+/// Returns where it stands what a node says of itself.
+pub fn node_path(node: &NodeName) -> Path {
+    path(format!("node/{node}"))
+}
+
+/// Returns the node that says of itself what stands at a path, where it is one's.
+pub fn node_at(path: &str) -> Option<NodeName> {
+    path.strip_prefix("node/")?.parse().ok()
 }
 
 /// Returns where the installation's own record stands.

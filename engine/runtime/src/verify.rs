@@ -33,6 +33,8 @@ const KINDS: [(&str, Kind, bool); 26] = [
     ("invocations/", Kind::Invocations, true),
     ("material/", Kind::Material, true),
     ("network-rule/", Kind::NetworkRule, true),
+    // Written anew all the time, and of use to those alone who are there.
+    ("node/", Kind::Node, false),
     // Gone within hours: the lines that remembered them would outlive them for ever.
     ("nonce/", Kind::Nonce, false),
     ("policy/", Kind::Policy, true),

@@ -141,6 +141,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<()> {
     let outcome = served.and_then(|ready| {
         let outcome = wait(&happened);
         ready.set(false);
+        instance.gate().drain();
         outcome
     });
     // Before the listeners close: who reads the file should not find an address where nobody answers.

@@ -7,12 +7,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use actix::{Message, Recipient};
+use keymill_core::id::NodeName;
 use keymill_core::seam::store::{Change, Path, Revision, Row, StoreError, Wrote};
 use keymill_crypto::record::{sequence_of, tag_of};
 
-use super::AsOf;
+use super::{AsOf, shares};
 use crate::assembly::Tag;
-use crate::records;
+use crate::records::{self, Kind, NodeRecord};
 use crate::scan::{self, What};
 use crate::shared::Shared;
 
@@ -34,10 +35,10 @@ pub(crate) enum Owner {
 impl Owner {
     pub(crate) const ALL: [Owner; 3] = [Owner::Keyring, Owner::Policy, Owner::Acme];
 
-    /// Tells who owns the record at a path; nobody follows what each node has for itself.
+    /// Tells who owns the record at a path; nobody does of what each node has for itself, or says of itself.
     fn of(path: &str) -> Option<Self> {
         match path.split('/').next().unwrap_or_default() {
-            "nonce" | "audit-head" => None,
+            "nonce" | "audit-head" | "node" => None,
             kind if kind.starts_with("acme-") => Some(Self::Acme),
             _ if records::is_of_access(path) => Some(Self::Policy),
             _ => Some(Self::Keyring),
@@ -186,6 +187,10 @@ impl Follow {
     fn commit<'a>(&self, revision: Revision, rows: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>) {
         let mut written = Owner::ALL.map(|_| Vec::new());
         for (path, value) in rows {
+            if let Some(node) = records::node_at(path) {
+                self.node(node, Row { path, value: value.unwrap_or_default(), revision });
+                continue;
+            }
             let Some(owner) = Owner::of(path) else { continue };
             let (mark, what) = match value {
                 Some(value) => {
@@ -204,7 +209,27 @@ impl Follow {
         }
     }
 
+    /// Takes what a node says of itself, or that it has ended.
+    fn node(&self, node: NodeName, row: Row<'_>) {
+        let Some(cluster) = self.shared.cluster.as_ref().filter(|cluster| cluster.node != node) else {
+            return;
+        };
+        match row.value {
+            [] => cluster.members.ended(&node),
+            value => match records::open_at::<NodeRecord>(&self.shared.sealer, row.path, Kind::Node, value) {
+                Ok((record, sequence, _)) => {
+                    cluster.members.said(node, record, sequence, row.revision, self.shared.clock.instant());
+                }
+                Err(error) => cluster.reject(row.path, &error.to_string()),
+            },
+        }
+        shares::settle(&self.shared, cluster);
+    }
+
     fn current(&self, as_of: AsOf) {
+        if let Some(cluster) = &self.shared.cluster {
+            cluster.members.heard(as_of.at());
+        }
         for owner in Owner::ALL {
             self.tell(owner, Told::Current(as_of));
         }

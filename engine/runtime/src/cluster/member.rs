@@ -15,12 +15,8 @@ use crate::shared::Shared;
 const RENEWALS: u32 = 3;
 /// How long it is asked again for a name that another has, beyond the time of a lease.
 const BEYOND: Duration = Duration::from_secs(3);
-/// How long between two tries to have a name.
-const AGAIN: Duration = Duration::from_millis(250);
-
-fn name_path(node: &NodeName) -> Path {
-    records::prefix(&format!("node/{node}"))
-}
+/// How long between two tries to have a name, or two looks for what others say.
+pub(super) const AGAIN: Duration = Duration::from_millis(250);
 
 fn timers_path() -> Path {
     records::prefix("timers")
@@ -43,7 +39,7 @@ pub(crate) fn take_name(
     let began = Instant::now();
     let mut is_told = false;
     loop {
-        match store.lease(&name_path(node), process, lease) {
+        match store.lease(&records::node_path(node), process, lease) {
             Ok(Some(_)) => return Ok(()),
             Ok(None) if began.elapsed() > lease + BEYOND => {
                 return Err(format!(
@@ -162,7 +158,7 @@ impl Renewal<'_> {
     }
 
     fn name(&self) -> Result<(), StoreError> {
-        let is_ours = self.ask(&name_path(&self.cluster.node))?;
+        let is_ours = self.ask(&records::node_path(&self.cluster.node))?;
         if self.cluster.view.displace(!is_ours) {
             let node = &self.cluster.node;
             match is_ours {
@@ -191,7 +187,7 @@ impl Renewal<'_> {
     /// Lets others have at once what they had to wait for.
     fn give_back(&self) {
         let had = self.cluster.tenure.set(None);
-        for name in had.then(timers_path).into_iter().chain([name_path(&self.cluster.node)]) {
+        for name in had.then(timers_path).into_iter().chain([records::node_path(&self.cluster.node)]) {
             if let Err(error) = self.shared.store.lease(&name, &self.cluster.process, Duration::ZERO) {
                 tracing::debug!(%error, "a lease was not given back: it ends by itself");
             }

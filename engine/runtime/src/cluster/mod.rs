@@ -6,24 +6,44 @@
 //! - One node at a time has the lease of the timers: what happens by the clock is done there. A node that was paused and still takes itself for that
 //!   one changes nothing that has changed meanwhile, since its writes name older revisions.
 //!
+//! Each node says of itself what it is in a record of its own (`node/NAME`): which process and software, since when, which record formats it reads,
+//! whether it drains, and what it is asked for of the instance's quota, and by the few callers that came to limits of their own. It is written anew three times within a lease, and when that changes. The
+//! others follow it as they follow all records. A node that said nothing within two leases, or drains, is not there. From what those say that are
+//! there each computes its own part of the quotas, so that all together give no more than one alone would. A caller of whom nobody speaks has an
+//! even part of its quota on each.
+//!
+//! A node whose software reads no record format in common with one that is there does not start. What is written is the newest format that all
+//! read; today there is one.
+//!
 //! A node that was not told of late that its view is the newest refuses to use keys: one may have been disabled elsewhere.
 
+mod callers;
 mod follow;
+mod formats;
+mod herald;
 mod member;
+mod members;
+mod shares;
 mod view;
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use keymill_core::audit::RecordStamp;
 use keymill_core::id::NodeName;
+use parking_lot::Mutex;
 
 pub(crate) use follow::{CatchUp, Follower, Line, Owner, Told, Written};
+pub(crate) use formats::check as check_formats;
+pub(crate) use herald::Herald;
 pub(crate) use member::{Founding, Member, take_name};
+pub(crate) use members::Members;
+pub(crate) use shares::{Asked, parts_of_all};
 pub(crate) use view::{AsOf, Tenure, View};
 
 use crate::audit::AuditMessage;
+use crate::records::Formats;
 
 /// How a node is one of several.
 #[derive(Clone, Debug)]
@@ -47,6 +67,9 @@ impl Default for ClusterConfig {
     }
 }
 
+/// Leases within which a node says something, or is not there.
+const PATIENCE: u32 = 2;
+
 /// What an engine has of its cluster.
 pub(crate) struct Cluster {
     pub(crate) node: NodeName,
@@ -55,6 +78,13 @@ pub(crate) struct Cluster {
     pub(crate) config: ClusterConfig,
     pub(crate) view: View,
     pub(crate) tenure: Tenure,
+    /// The other nodes.
+    pub(crate) members: Members,
+    /// What the others were told that this node is asked for.
+    pub(crate) asked: Mutex<Asked>,
+    drains: AtomicBool,
+    /// Wakes the thread that tells the others.
+    waker: (flume::Sender<()>, flume::Receiver<()>),
     lines: [Line; Owner::ALL.len()],
     audit: OnceLock<flume::Sender<AuditMessage>>,
     /// Records of other nodes that were taken over, and those that were not, since they failed their check.
@@ -69,6 +99,10 @@ impl Cluster {
             process,
             view: View::new(config.view, as_of),
             tenure: Tenure::default(),
+            members: Members::new(config.lease * PATIENCE, as_of.at()),
+            asked: Mutex::default(),
+            drains: AtomicBool::new(false),
+            waker: flume::bounded(1),
             config,
             lines: Owner::ALL.map(|_| Line::default()),
             audit: OnceLock::new(),
@@ -79,6 +113,40 @@ impl Cluster {
 
     pub(crate) fn line(&self, owner: Owner) -> &Line {
         &self.lines[owner as usize]
+    }
+
+    /// Returns how many nodes are there, this one among them.
+    pub(crate) fn nodes(&self) -> usize {
+        self.members.there(|_| ()).len() + 1
+    }
+
+    /// Returns the record format to write: the newest that all nodes read that are there. So a new one is written once the last node reads it.
+    pub(crate) fn writable_format(&self) -> u16 {
+        formats::writable(Formats::OURS, self.members.there(|record| record.formats))
+    }
+
+    /// Returns how long a node may say nothing before it counts as gone.
+    fn patience(&self) -> Duration {
+        self.config.lease * PATIENCE
+    }
+
+    /// Has the others know that this node takes nothing new: they give its part of the quota, too.
+    pub(crate) fn drain(&self) {
+        self.drains.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    fn drains(&self) -> bool {
+        self.drains.load(Ordering::Acquire)
+    }
+
+    fn wake(&self) {
+        let _is_woken = self.waker.0.try_send(());
+    }
+
+    /// Waits so long, or until it is woken.
+    fn wait(&self, time: Duration) {
+        let _in_time = self.waker.1.recv_timeout(time);
     }
 
     /// Says where it is written down what the node has seen of others.

@@ -31,6 +31,11 @@ impl AsOf {
         Self { at, wall: from_now.min(from_last) }
     }
 
+    /// Returns it by monotonic time.
+    pub(crate) fn at(&self) -> Instant {
+        self.at
+    }
+
     /// Returns how long before this moment another was, by whichever clock that is longer.
     fn since(&self, before: &Self) -> Duration {
         self.at.saturating_duration_since(before.at).max(self.wall.since(before.wall))
@@ -78,9 +83,14 @@ impl View {
         self.is_displaced.swap(is_displaced, Ordering::AcqRel) != is_displaced
     }
 
+    /// Tells whether another process has the name of this node.
+    pub(crate) fn is_displaced(&self) -> bool {
+        self.is_displaced.load(Ordering::Acquire)
+    }
+
     /// Returns why keys are not to be used now, if they are not.
     pub(crate) fn trouble(&self, now: AsOf) -> Option<String> {
-        if self.is_displaced.load(Ordering::Acquire) {
+        if self.is_displaced() {
             return Some("another server has taken the name of this node (engine.node)".to_owned());
         }
         let age = self.age(now);

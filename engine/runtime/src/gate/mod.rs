@@ -48,7 +48,7 @@ use keymill_core::seam::auth::{AuthError, Credential};
 use parking_lot::Mutex;
 
 use crate::actor::{Actors, ArbiterHandle, SoftwareActor};
-use crate::cluster::AsOf;
+use crate::cluster::{AsOf, parts_of_all};
 use crate::keyring::CmkEntry;
 use crate::metrics::{ClusterSample, Metrics, Sample};
 use crate::nonces::SignedNonce;
@@ -431,6 +431,9 @@ impl Gate {
             cluster: shared.cluster.as_ref().map(|cluster| ClusterSample {
                 view_age: cluster.view.age(AsOf::now(&shared.clock)),
                 keeps_time: shared.keeps_time(),
+                nodes: cluster.nodes(),
+                format: cluster.writable_format(),
+                parts: parts_of_all(shared, cluster),
                 records: [&cluster.followed, &cluster.rejected].map(|count| count.load(Ordering::Relaxed)),
             }),
             audit_healthy: shared.audit.is_healthy(),
@@ -441,6 +444,13 @@ impl Gate {
         };
         drop(arbiters);
         shared.metrics.expose(sample)
+    }
+
+    /// Has the other nodes of a cluster know that this one takes nothing new from now on, and will end.
+    pub fn drain(&self) {
+        if let Some(cluster) = &self.0.shared.cluster {
+            cluster.drain();
+        }
     }
 
     /// Tells what keeps the engine from serving everything, in a sentence each; empty where all is well.

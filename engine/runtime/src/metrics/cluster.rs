@@ -2,17 +2,27 @@
 
 use std::time::Duration;
 
-use prometheus::{Gauge, IntCounter, IntGauge};
+use prometheus::{Gauge, GaugeVec, IntCounter, IntGauge, Opts};
 
 use super::Maker;
+use crate::records::Formats;
+
+/// What a quota limits.
+const LIMITS: [&str; 3] = ["requests", "items", "bytes"];
 
 /// How a node stands to the others.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ClusterSample {
     /// How long ago the store confirmed its view.
     pub view_age: Duration,
     /// Whether it does what is done by the clock.
     pub keeps_time: bool,
+    /// Nodes that are there, itself among them.
+    pub nodes: usize,
+    /// The record format that is written.
+    pub format: u16,
+    /// Its part of the requests, items and bytes that the instance may have, of those that are limited.
+    pub parts: [Option<f64>; LIMITS.len()],
     /// Records of others that it took over, and that it refused.
     pub records: [u64; 2],
 }
@@ -21,6 +31,9 @@ pub struct ClusterSample {
 pub(super) struct ClusterSeries {
     view_age: Gauge,
     timers: IntGauge,
+    nodes: IntGauge,
+    format: IntGauge,
+    parts: [Gauge; LIMITS.len()],
     followed: IntCounter,
     rejected: IntCounter,
 }
@@ -28,7 +41,19 @@ pub(super) struct ClusterSeries {
 impl ClusterSeries {
     pub(super) fn make(make: &Maker<'_>) -> Self {
         let age = "Seconds since the store confirmed the view of this node; zero for one that is alone.";
+        let part = "The part of a limit of the instance that this node gives, by what all nodes are asked for; 1 for one that is alone.";
+        let part = GaugeVec::new(Opts::new("keymill_cluster_share", part), &["limit"]);
+        let parts = make.keep(part.expect("the name is valid"));
         Self {
+            nodes: make.gauge(
+                "keymill_cluster_nodes",
+                "Nodes that are there and do not drain, by what this one has heard, itself included.",
+            ),
+            format: make.gauge(
+                "keymill_cluster_record_format",
+                "The newest record format that all nodes read which are there.",
+            ),
+            parts: LIMITS.map(|limit| parts.with_label_values(&[limit])),
             view_age: make.keep(Gauge::new("keymill_cluster_view_age_seconds", age).expect("the name is valid")),
             timers: make.gauge(
                 "keymill_cluster_timers",
@@ -46,7 +71,18 @@ impl ClusterSeries {
     }
 
     pub(super) fn set(&self, sample: Option<&ClusterSample>) {
-        let Some(sample) = sample else { return self.timers.set(1) };
+        let Some(sample) = sample else {
+            self.parts.iter().for_each(|part| part.set(1.0));
+            self.nodes.set(1);
+            self.format.set(Formats::OURS.newest.into());
+            return self.timers.set(1);
+        };
+        self.nodes.set(sample.nodes as i64);
+        self.format.set(sample.format.into());
+        // What is not limited is no node's part.
+        for (gauge, part) in self.parts.iter().zip(&sample.parts) {
+            gauge.set(part.unwrap_or(1.0));
+        }
         let raise = |counter: &IntCounter, to: u64| counter.inc_by(to.saturating_sub(counter.get()));
         self.view_age.set(sample.view_age.as_secs_f64());
         self.timers.set(i64::from(sample.keeps_time));
