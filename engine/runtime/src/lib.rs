@@ -28,6 +28,7 @@ mod remember;
 mod retention;
 pub mod rotation;
 mod scan;
+pub mod scoped;
 pub mod secrets;
 mod shared;
 pub mod snapshot;

@@ -195,6 +195,9 @@ pub struct NonceRecord {
     pub good_until: Timestamp,
 }
 
+/// Below here lie the records of instances, each below its own id; they are of no kind of the installation's.
+pub(crate) const INSTANCE_DATA: &str = "instance-data/";
+
 fn path(text: String) -> Path {
     Path::new(text).expect("ids and encoded names are valid segments")
 }
