@@ -1,11 +1,14 @@
 //! The engine's own options, with their defaults.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use keymill_core::id::InstanceId;
+use keymill_core::instance::InstanceTerms;
 use keymill_core::key::{BulkMode, ProtectionLevel};
 use keymill_core::limit::MaxRecords;
 use keymill_core::operation::Operation;
+use keymill_core::quota::{Quota, Rate};
 
 use crate::acme::AcmeConfig;
 use crate::logins::LoginConfig;
@@ -18,6 +21,8 @@ use crate::rotation::{RotationConfig, Rotators};
 pub struct EngineConfig {
     /// The instance that this engine serves.
     pub instance: InstanceId,
+    /// Whether that is an instance of Dedicated KMS, whose id requests name and are told.
+    pub is_dedicated: bool,
     /// Region and account in ARNs; they carry no meaning here.
     pub region: String,
     /// The account in ARNs.
@@ -123,6 +128,7 @@ impl Default for EngineConfig {
     fn default() -> Self {
         Self {
             instance: "default".parse().expect("the name is valid"),
+            is_dedicated: false,
             region: "local".into(),
             account: "0".into(),
             slice: Duration::from_micros(100),
@@ -155,7 +161,60 @@ impl Default for EngineConfig {
     }
 }
 
+/// What an instance may do and hold, and can be changed as it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ceilings {
+    /// Of everything that it does.
+    pub quota: Quota,
+    /// How much its callers may make.
+    pub max_records: MaxRecords,
+}
+
+impl Ceilings {
+    /// Returns the ceilings of an instance: rates are as its terms say, and what it may hold is at most what its installation may.
+    pub fn of(terms: &InstanceTerms, installation: &EngineConfig) -> Self {
+        // A second of each rate may come at once.
+        let rate = |own: Option<NonZeroU64>| own.map(|per_second| Rate::new(per_second, per_second));
+        let records = installation.max_records;
+        let most = |own: Option<u64>, of_installation: usize| {
+            own.map_or(of_installation, |own| usize::try_from(own).unwrap_or(usize::MAX).min(of_installation))
+        };
+        Self {
+            quota: Quota {
+                requests: rate(terms.requests_per_s),
+                items: rate(terms.items_per_s),
+                bytes: rate(terms.bytes_per_s),
+            },
+            max_records: MaxRecords {
+                keys: most(terms.keys, records.keys),
+                secrets: most(terms.secrets, records.secrets),
+                certificates: most(terms.certificates, records.certificates),
+                ..records
+            },
+        }
+    }
+}
+
 impl EngineConfig {
+    /// Returns the options of an instance of this installation. What the installation reaches for its own secrets, and offers to its own clients,
+    /// is none of an instance's: it has no rotators and no ACME, and its keys live in software.
+    #[must_use]
+    pub fn of_instance(&self, id: InstanceId, terms: &InstanceTerms) -> Self {
+        let Ceilings { quota, max_records } = Ceilings::of(terms, self);
+        Self {
+            instance: id,
+            is_dedicated: true,
+            software_workers: terms.software_workers.unwrap_or(1) as usize,
+            key_workers: 1,
+            protection: ProtectionLevel::Software,
+            quota: QuotaConfig { instance: quota, named: Vec::new(), ..self.quota.clone() },
+            max_records,
+            rotators: Rotators::default(),
+            acme: None,
+            ..self.clone()
+        }
+    }
+
     /// Returns the number of threads that use software keys.
     pub fn software_workers(&self) -> usize {
         match self.software_workers {

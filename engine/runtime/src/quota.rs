@@ -3,8 +3,10 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use arc_swap::ArcSwapOption;
 use keymill_core::access::Caller;
 use keymill_core::error::{Error, ErrorKind};
 use keymill_core::quota::{Quota, Taken, Verdict, ticks};
@@ -79,9 +81,13 @@ struct Row {
     owed: Owed,
 }
 
+fn of_instance(quota: Quota) -> Option<Arc<(Quota, Owed)>> {
+    (!quota.is_unlimited()).then(|| Arc::new((quota, Owed::default())))
+}
+
 /// The quotas in force.
 pub(crate) struct Quotas {
-    instance: Option<(Quota, Owed)>,
+    instance: ArcSwapOption<(Quota, Owed)>,
     caller: Quota,
     named: HashMap<Caller, Quota>,
     /// Sets of [`WAYS`] rows; none where no caller has a quota.
@@ -95,7 +101,7 @@ impl Quotas {
         let is_any = !config.caller.is_unlimited() || named.values().any(|quota| !quota.is_unlimited());
         let sets = if is_any { config.callers.div_ceil(WAYS).max(1) } else { 0 };
         Self {
-            instance: (!config.instance.is_unlimited()).then(|| (config.instance, Owed::default())),
+            instance: ArcSwapOption::new(of_instance(config.instance)),
             caller: config.caller,
             named,
             rows: (0..sets).map(|_| Default::default()).collect(),
@@ -103,9 +109,14 @@ impl Quotas {
         }
     }
 
+    /// Has the instance keep to another quota from now on; what it owed is forgotten.
+    pub(crate) fn set_instance(&self, quota: Quota) {
+        self.instance.store(of_instance(quota));
+    }
+
     /// Tells whether anything is limited.
     pub(crate) fn are_any(&self) -> bool {
-        self.instance.is_some() || !self.rows.is_empty()
+        self.instance.load().is_some() || !self.rows.is_empty()
     }
 
     /// Takes a caller's work of its quota and of the instance's; of what is over one of them nothing is taken. `now` is steady time.
@@ -120,8 +131,9 @@ impl Quotas {
         let own = quota.map(|quota| (quota, &self.row(self.hasher.hash_one(caller), now).owed));
         let mut verdict = own.map_or(Verdict::Within, |(quota, owed)| take(owed, quota, taken, now));
         if verdict == Verdict::Within
-            && let Some((quota, owed)) = &self.instance
+            && let Some(instance) = &*self.instance.load()
         {
+            let (quota, owed) = &**instance;
             verdict = take(owed, quota, taken, now);
             if verdict != Verdict::Within
                 && let Some((quota, owed)) = own

@@ -4,7 +4,8 @@ use keymill_core::certificate::IssuedSerial;
 use keymill_core::error::{Error, Result};
 use keymill_core::id::{
     AapName, AccessKeyId, AcmeAccountId, AcmeOrderId, AliasName, ApprovalId, AuthorityName, CertificateId,
-    ClientKeyId, CmkId, DataKeyName, NetworkRuleName, PolicyName, RoleName, SecretName, SecretVersionId,
+    ClientKeyId, CmkId, DataKeyName, InstanceId, NetworkRuleName, PolicyName, RoleName, SecretName,
+    SecretVersionId,
 };
 use keymill_core::key::{KeyVersionMaterial, WrappingAlgorithm};
 use keymill_core::operation::Bin;
@@ -70,6 +71,8 @@ pub enum Kind {
     AcmeAccount = 30,
     /// An order of ACME, with its authorizations and challenges.
     AcmeOrder = 31,
+    /// An instance, as the installation knows it.
+    Instance = 40,
 }
 
 /// What material of a CMK is wrapped by on its way here, and what is known of the token that goes with it.
@@ -296,6 +299,11 @@ pub fn role_path(name: &RoleName) -> Path {
 /// Returns where a request stands that waits for a second caller.
 pub fn approval_path(id: &ApprovalId) -> Path {
     path(format!("approval/{id}"))
+}
+
+/// Returns where the record of an instance stands.
+pub fn instance_path(id: &InstanceId) -> Path {
+    path(format!("instance/{id}"))
 }
 
 /// Returns where a certificate stands.

@@ -11,7 +11,7 @@ use crate::load::{Judgement, all, judge};
 use crate::records::{self, Kind};
 
 /// The kinds of records by the prefix of their paths, and whether the audit remembers each write of them.
-const KINDS: [(&str, Kind, bool); 19] = [
+const KINDS: [(&str, Kind, bool); 20] = [
     ("aap/", Kind::Aap, true),
     ("access-key/", Kind::AccessKey, true),
     ("alias/", Kind::Alias, true),
@@ -21,6 +21,7 @@ const KINDS: [(&str, Kind, bool); 19] = [
     ("cmk/", Kind::Cmk, true),
     ("data-key/", Kind::DataKey, true),
     ("import/", Kind::Import, true),
+    ("instance/", Kind::Instance, true),
     ("installation", Kind::Installation, false),
     ("invocations/", Kind::Invocations, true),
     ("material/", Kind::Material, true),

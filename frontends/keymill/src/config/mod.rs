@@ -6,6 +6,7 @@ mod authority;
 mod database;
 mod dual_control;
 mod etcd;
+mod networks;
 mod options;
 mod places;
 mod pool;
@@ -30,6 +31,7 @@ pub(crate) use acme::{AcmeSection, ValidationSection};
 pub(crate) use authority::AuthoritySection;
 pub(crate) use dual_control::DualControlSection;
 pub(crate) use etcd::EtcdConfig;
+pub(crate) use networks::NetworkSection;
 pub(crate) use options::*;
 pub(crate) use places::Places;
 pub(crate) use pool::{Isolation, KeysConfig, PoolSection, TokenSection};
@@ -87,6 +89,8 @@ pub(crate) struct Config {
     pub(crate) authorities: AuthoritySection,
     /// By what, by name.
     pub(crate) rotators: BTreeMap<String, RotatorSection>,
+    /// The networks that instances are bound to, by name.
+    pub(crate) networks: BTreeMap<String, NetworkSection>,
     /// How ACME is offered, where it is.
     pub(crate) acme: Option<AcmeSection>,
 }
@@ -112,6 +116,7 @@ impl Config {
         }
         Ok(EngineConfig {
             instance: ours.instance.parse().map_err(Failure::because("engine.instance"))?,
+            is_dedicated: false,
             region: ours.region.clone(),
             account: ours.account.clone(),
             slice: Duration::from_micros(ours.slice_us),
@@ -147,6 +152,21 @@ impl Config {
             rotators: plugins::rotators(&self.rotators)?,
             acme: self.acme.as_ref().map(AcmeSection::read).transpose()?,
         })
+    }
+
+    /// Returns the networks that instances are bound to.
+    pub(crate) fn networks(&self) -> Result<keymill_core::instance::Networks> {
+        networks::read(&self.networks)
+    }
+
+    /// Returns what clients of the HTTP listener trust as the issuer of its certificate: the last one of its chain, in PEM.
+    pub(crate) fn issuer(&self) -> Result<Option<String>> {
+        let Some(path) = self.http.tls.as_ref().and_then(|tls| tls.certificate.as_deref()) else {
+            return Ok(None);
+        };
+        let text = std::fs::read_to_string(path).map_err(Failure::because(path.display()))?;
+        const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+        Ok(text.rfind(BEGIN).map(|at| text[at..].trim_end().to_owned() + "\n"))
     }
 
     /// Returns the options of the HTTP frontend, which tells `readiness` to whoever asks. The files of its TLS are read.
@@ -258,6 +278,7 @@ mod tests {
         config.msgpack.workers = Some(1);
         config.authorities = AuthoritySection::all_set();
         config.rotators = rotator::all_set();
+        config.networks = [("shop".to_owned(), NetworkSection::all_set())].into();
         config.acme = Some(acme::all_set());
         config
     }
