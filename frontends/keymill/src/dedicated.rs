@@ -2,7 +2,7 @@
 //! keys that are derived for it, audit chains in a directory of its own, and nothing else of the installation's.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use keymill_core::Sensitive;
@@ -36,6 +36,11 @@ pub(crate) struct Dedicated {
     /// The ways in, for those who only look.
     gates: RwLock<HashMap<InstanceId, Gate>>,
     engines: Mutex<HashMap<InstanceId, Engine>>,
+}
+
+/// Returns the directory of an instance's audit, beside that of the installation.
+pub(crate) fn audit_of(audit: &Path, id: &InstanceId) -> PathBuf {
+    audit.join("instances").join(id.as_str())
 }
 
 /// Whether the engine of an instance has to be the first of it.
@@ -73,14 +78,9 @@ impl Dedicated {
         engines.into_values().for_each(Engine::stop);
     }
 
-    /// Returns the directory of an instance's audit.
-    fn audit_of(&self, id: &InstanceId) -> PathBuf {
-        self.audit.join("instances").join(id.as_str())
-    }
-
     fn parts(&self, instance: &Instance) -> std::result::Result<Parts, Failure> {
         let derive = self.derive.clone();
-        let audit = plugins::audit(&self.config.audit, &self.audit_of(&instance.id))?;
+        let audit = plugins::audit(&self.config.audit, &audit_of(&self.audit, &instance.id))?;
         Ok(Parts {
             config: self.engine.of_instance(instance.id.clone(), &instance.terms),
             clock: keymill_runtime::clock::Clock::default(),
@@ -152,7 +152,7 @@ impl InstanceHost for Dedicated {
             engine.end();
         }
         Scoped::of(self.store.clone(), id).clear()?;
-        tracing::info!(instance = %id, audit = %self.audit_of(id).display(), "released; its audit stays");
+        tracing::info!(instance = %id, audit = %audit_of(&self.audit, id).display(), "released; its audit stays");
         Ok(())
     }
 }
