@@ -63,10 +63,12 @@ def test_an_instance_is_connected_bound_shown_and_listed(dedicated, instance, ki
     listed = sdk("ListKmsInstances", PageNumber=1, PageSize=100)
     rows = {row["KmsInstanceId"]: row["KmsInstanceArn"] for row in listed["KmsInstances"]["KmsInstance"]}
     assert listed["TotalCount"] == len(rows) and rows[instance].endswith(f":keystore/{instance}")
-    for vpc, found in [("vpc-b", True), ("vpc-c", False)]:
+    # The older SDK has no filters.
+    for vpc, found in [("vpc-b", True), ("vpc-c", False)] if kind != "core" else []:
         filters = f'[{{"Key":"VpcId","Values":["{vpc}"]}},{{"Key":"InstanceId","Values":["{instance}"]}}]'
         assert sdk("ListKmsInstances", Filters=filters)["TotalCount"] == int(found)
-    assert sdk.refused("ListKmsInstances", Filters='[{"Key":"Colour","Values":["red"]}]') == ("InvalidParameter", 400)
+    if kind != "core":
+        assert sdk.refused("ListKmsInstances", Filters='[{"Key":"Colour","Values":["red"]}]') == ("InvalidParameter", 400)
     assert sdk.refused("UpdateKmsInstanceBindVpc", KmsInstanceId=instance, BindVpcs='[{"VpcId":"vpc-z"}]') == NOT_FOUND
     sdk("UpdateKmsInstanceBindVpc", KmsInstanceId=instance, BindVpcs="[]")
     assert sdk("GetKmsInstance", KmsInstanceId=instance)["KmsInstance"]["BindVpcs"]["BindVpc"] == []
