@@ -148,6 +148,8 @@ pub const AUTHORITIES: usize = 1_000;
 pub const INSTANCES: usize = 64;
 /// Networks that an instance can be bound to.
 pub const INSTANCE_VPCS: u32 = 16;
+/// Sessions that an instance has of one token.
+pub const INSTANCE_SESSIONS: u32 = 1_024;
 /// Threads of an instance that use software keys where that takes long.
 pub const INSTANCE_WORKERS: u32 = 256;
 /// Nonces of management requests that the store keeps of one access key.

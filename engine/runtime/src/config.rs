@@ -197,7 +197,7 @@ impl Ceilings {
 
 impl EngineConfig {
     /// Returns the options of an instance of this installation. What the installation reaches for its own secrets, and offers to its own clients,
-    /// is none of an instance's: it has no rotators and no ACME, and its keys live in software.
+    /// is none of an instance's: it has no rotators and no ACME. Without tokens its keys live in software.
     #[must_use]
     pub fn of_instance(&self, id: InstanceId, terms: &InstanceTerms) -> Self {
         let Ceilings { quota, max_records } = Ceilings::of(terms, self);
@@ -206,7 +206,10 @@ impl EngineConfig {
             is_dedicated: true,
             software_workers: terms.software_workers.unwrap_or(1) as usize,
             key_workers: 1,
-            protection: ProtectionLevel::Software,
+            protection: match terms.tokens.is_empty() {
+                true => ProtectionLevel::Software,
+                false => self.protection,
+            },
             quota: QuotaConfig { instance: quota, named: Vec::new(), ..self.quota.clone() },
             max_records,
             rotators: Rotators::default(),

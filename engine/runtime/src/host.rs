@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::InstanceId;
-use keymill_core::instance::{Instance, Networks};
+use keymill_core::instance::{Instance, Networks, TokenShare};
 use tokio::sync::{Mutex, MutexGuard, oneshot};
 
 use crate::engine::Bootstrap;
@@ -18,6 +18,11 @@ pub trait InstanceHost: Send + Sync {
     fn networks(&self) -> &Networks;
     /// Finds the way into an instance that runs.
     fn gate(&self, id: &InstanceId) -> Option<Gate>;
+    /// Checks that an instance may have these tokens.
+    ///
+    /// # Errors
+    /// `ResourceNotFound` for one that the configuration does not name, `Unsupported` for one that two engines cannot share safely.
+    fn check_tokens(&self, tokens: &[TokenShare]) -> Result<()>;
     /// Returns what clients trust as the issuer of the server's certificate, in PEM.
     fn issuer(&self) -> Option<&str>;
     /// Starts the engine of a new instance, and returns its first access key.

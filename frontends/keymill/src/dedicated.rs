@@ -8,16 +8,17 @@ use std::sync::Arc;
 use keymill_core::Sensitive;
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::InstanceId;
-use keymill_core::instance::{Instance, Networks};
+use keymill_core::instance::{Instance, InstanceTerms, Networks, TokenShare};
 use keymill_core::seam::store::Store;
 use keymill_runtime::engine::{Bootstrap, Root};
 use keymill_runtime::scoped::Scoped;
-use keymill_runtime::{Ceilings, Engine, EngineConfig, EngineError, Gate, InstanceHost, Parts};
+use keymill_runtime::{Ceilings, Engine, EngineConfig, EngineError, Gate, InstanceHost, Parts, TokenPart};
 use parking_lot::{Mutex, RwLock};
 
-use crate::config::Config;
+use crate::config::{Config, Isolation};
 use crate::failure::Failure;
 use crate::plugins;
+use crate::tokens::Tokens;
 
 /// Computes two CMACs by the root MAC key of the installation.
 pub(crate) type Derive = Arc<dyn Fn([[u8; 16]; 2]) -> std::result::Result<Sensitive, String> + Send + Sync>;
@@ -88,10 +89,21 @@ impl Dedicated {
             provider: plugins::provider(&self.config.provider)?,
             authenticators: plugins::authenticators()?,
             audit: plugins::audit_beside(&self.config, audit)?,
-            tokens: Vec::new(),
+            tokens: self.tokens(&instance.terms)?,
             root: Root::Token(Box::new(move |messages| derive(messages))),
             node: self.config.engine.node.clone(),
         })
+    }
+
+    /// Returns the tokens that the terms of an instance name, each with sessions of its own in a process of its own.
+    fn tokens(&self, terms: &InstanceTerms) -> std::result::Result<Vec<TokenPart>, Failure> {
+        let mut config = self.config.clone();
+        config.pool.token.retain_mut(|section| {
+            let share = terms.tokens.iter().find(|share| share.name == section.name);
+            section.sessions = share.map(|share| share.sessions as usize);
+            share.is_some() && section.isolation == Isolation::Process
+        });
+        Ok(Tokens::of(&config)?.parts())
     }
 
     fn run(&self, instance: &Instance, first: First) -> Result<Option<Bootstrap>> {
@@ -124,6 +136,23 @@ impl InstanceHost for Dedicated {
 
     fn gate(&self, id: &InstanceId) -> Option<Gate> {
         self.gates.read().get(id).cloned()
+    }
+
+    fn check_tokens(&self, tokens: &[TokenShare]) -> Result<()> {
+        for TokenShare { name, .. } in tokens {
+            let section = self.config.pool.token.iter().find(|section| section.name == *name);
+            let isolation = section.map(|section| section.isolation).ok_or_else(|| {
+                Error::new(ErrorKind::ResourceNotFound, "Tokens: the configuration names no such token")
+            })?;
+            // Whoever is logged in to a token is so for a whole process, and its module is finalised for all who use it there.
+            if isolation != Isolation::Process {
+                let why = format!(
+                    "Tokens: {name} is not shared with instances unless it has isolation = \"process\""
+                );
+                return Err(Error::new(ErrorKind::Unsupported, why));
+            }
+        }
+        Ok(())
     }
 
     fn issuer(&self) -> Option<&str> {

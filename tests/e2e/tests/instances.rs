@@ -456,10 +456,7 @@ fn ceilings_hold_are_told_and_change_as_the_instance_runs() {
     pool(json!({ "MaxKeys": 3 })).unwrap();
     inside.create_key();
     assert_eq!(scene.shown(&made.id)["KeyNum"], json!(3));
-    assert_eq!(
-        pool(json!({ "Tokens": [{ "TokenName": "a", "Sessions": 1 }] })).unwrap_err(),
-        "UnsupportedOperation"
-    );
+    assert_eq!(pool(json!({ "Tokens": [{ "TokenName": "a", "Sessions": 1 }] })).unwrap_err(), NOT_FOUND);
     assert_eq!(pool(json!({ "SoftwareWorkers": 0 })).unwrap_err(), "InvalidParameter");
 }
 

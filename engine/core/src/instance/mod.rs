@@ -79,6 +79,8 @@ pub struct BoundVpc {
 pub struct InstanceTerms {
     /// Threads that use software keys where that takes long; one if absent.
     pub software_workers: Option<u32>,
+    /// Tokens of the pool that its keys may live in, each with sessions of its own; in software alone if there are none.
+    pub tokens: Vec<TokenShare>,
     /// Requests a second.
     pub requests_per_s: Option<NonZeroU64>,
     /// Items of data requests a second.
@@ -93,6 +95,15 @@ pub struct InstanceTerms {
     pub certificates: Option<u64>,
     /// Networks that it can be bound to.
     pub vpcs: Option<u32>,
+}
+
+/// What an instance may have of a token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenShare {
+    /// The name that the configuration gives the token.
+    pub name: String,
+    /// Sessions.
+    pub sessions: u32,
 }
 
 /// How an instance is, in the cloud's words.
@@ -175,9 +186,17 @@ impl InstanceTerms {
     /// Checks them.
     ///
     /// # Errors
-    /// `InvalidParameter` for more threads or networks than there may be.
+    /// `InvalidParameter` for more threads, sessions or networks than there may be, and for a token that is named twice.
     pub fn check(&self) -> Result<()> {
         let wrong = |why: String| Err(Error::new(ErrorKind::InvalidParameter, why));
+        for (at, TokenShare { name, sessions }) in self.tokens.iter().enumerate() {
+            if self.tokens[..at].iter().any(|other| other.name == *name) {
+                return wrong("Tokens names a token twice".into());
+            }
+            if !(1..=limit::INSTANCE_SESSIONS).contains(sessions) {
+                return wrong(format!("Sessions of {sessions} is not in 1 to {}", limit::INSTANCE_SESSIONS));
+            }
+        }
         match self {
             Self { software_workers: Some(workers), .. }
                 if !(1..=limit::INSTANCE_WORKERS).contains(workers) =>
@@ -265,7 +284,11 @@ mod tests {
     #[test]
     fn terms_and_labels_are_bounded() {
         InstanceTerms::default().check().unwrap();
+        let share = |sessions| TokenShare { name: "a".into(), sessions };
+        InstanceTerms { tokens: vec![share(1)], ..InstanceTerms::default() }.check().unwrap();
         for terms in [
+            InstanceTerms { tokens: vec![share(0)], ..InstanceTerms::default() },
+            InstanceTerms { tokens: vec![share(1), share(1)], ..InstanceTerms::default() },
             InstanceTerms { software_workers: Some(0), ..InstanceTerms::default() },
             InstanceTerms { software_workers: Some(limit::INSTANCE_WORKERS + 1), ..InstanceTerms::default() },
             InstanceTerms { vpcs: Some(limit::INSTANCE_VPCS + 1), ..InstanceTerms::default() },

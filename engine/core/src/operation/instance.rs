@@ -132,7 +132,7 @@ pub struct BindVpc {
 }
 
 /// Changes what an instance may take (beyond the cloud); what is absent stays. Ceilings are in force with the next request, and of what there
-/// is above one nothing goes; threads are as many from the next start of the instance on.
+/// is above one nothing goes; threads and tokens are as they say from the next start of the server on.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct UpdateKmsInstancePoolRequest {
@@ -270,6 +270,9 @@ pub struct KmsInstanceShown {
     pub deletion_protection_description: Option<String>,
     /// Threads that use its software keys where that takes long.
     pub software_workers: u64,
+    /// Tokens of the pool that its keys may live in.
+    #[serde(default)]
+    pub tokens: Vec<InstanceToken>,
     /// Items of data requests a second; 0: unlimited.
     pub items_per_second: u64,
     /// Bytes of these items a second; 0: unlimited.

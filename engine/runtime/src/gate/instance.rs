@@ -12,7 +12,8 @@ use keymill_core::audit::{Outcome, RecordStamp};
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::{InstanceId, VpcId};
 use keymill_core::instance::{
-    Arrival, BoundVpc, Connection, Instance, InstanceChange, InstanceTerms, Networks, Stage, check_label,
+    Arrival, BoundVpc, Connection, Instance, InstanceChange, InstanceTerms, Networks, Stage, TokenShare,
+    check_label,
 };
 use keymill_core::operation::*;
 use keymill_crypto::random;
@@ -117,8 +118,9 @@ impl Gate {
         let change = |change, reply| Ok(InstancePlan::Change(change, reply));
         let plan: Result<InstancePlan> = match request {
             Request::CreateKmsInstance(r) => {
-                no_tokens(r.tokens.as_deref())?;
+                let tokens = shares(&**host, r.tokens)?.unwrap_or_default();
                 let terms = InstanceTerms {
+                    tokens,
                     software_workers: r.software_workers,
                     requests_per_s: r.requests_per_second,
                     items_per_s: r.items_per_second,
@@ -170,9 +172,10 @@ impl Gate {
                 })
             }
             Request::UpdateKmsInstancePool(r) => {
-                no_tokens(r.tokens.as_deref())?;
                 let instance = book.named(&r.kms_instance_id)?;
-                let terms = changed(&instance.terms, &r);
+                let mut r = r;
+                let tokens = shares(&**host, r.tokens.take())?;
+                let terms = changed(&instance.terms, tokens, &r);
                 change(InstanceChange::Terms(instance.id.clone(), terms), |request_id| {
                     Reply::UpdateKmsInstancePool(UpdateKmsInstancePoolReply { request_id })
                 })
@@ -465,6 +468,7 @@ impl Gate {
             deletion_protection: instance.protection.is_some(),
             deletion_protection_description: instance.protection.clone(),
             software_workers: terms.software_workers.unwrap_or(1).into(),
+            tokens: terms.tokens.iter().map(row_of_token).collect(),
             items_per_second: unlimited(terms.items_per_s),
             bytes_per_second: unlimited(terms.bytes_per_s),
             certificate_num: records.certificates as u64,
@@ -515,14 +519,16 @@ impl Gate {
     }
 }
 
-/// Refuses what is not done yet.
-fn no_tokens(tokens: Option<&[InstanceToken]>) -> Result<()> {
-    match tokens {
-        None | Some([]) => Ok(()),
-        Some(_) => {
-            Err(Error::new(ErrorKind::Unsupported, "Tokens: keys of instances live in software alone here"))
-        }
-    }
+/// Reads which tokens an instance is to have.
+fn shares(host: &dyn InstanceHost, asked: Option<Vec<InstanceToken>>) -> Result<Option<Vec<TokenShare>>> {
+    let Some(asked) = asked else { return Ok(None) };
+    let share = |InstanceToken { token_name: name, sessions }| TokenShare { name, sessions };
+    let shares: Vec<_> = asked.into_iter().map(share).collect();
+    host.check_tokens(&shares).map(|()| Some(shares))
+}
+
+fn row_of_token(share: &TokenShare) -> InstanceToken {
+    InstanceToken { token_name: share.name.clone(), sessions: share.sessions }
 }
 
 /// Finds a network of the configuration.
@@ -558,10 +564,15 @@ fn labels(text: Option<&str>, what: &'static str) -> Result<Vec<String>> {
 }
 
 /// Returns terms as a request changes them.
-fn changed(before: &InstanceTerms, r: &UpdateKmsInstancePoolRequest) -> InstanceTerms {
+fn changed(
+    before: &InstanceTerms,
+    tokens: Option<Vec<TokenShare>>,
+    r: &UpdateKmsInstancePoolRequest,
+) -> InstanceTerms {
     let rate = |before, asked: Option<u64>| asked.map_or(before, NonZeroU64::new);
     InstanceTerms {
         software_workers: r.software_workers.or(before.software_workers),
+        tokens: tokens.unwrap_or_else(|| before.tokens.clone()),
         requests_per_s: rate(before.requests_per_s, r.requests_per_second),
         items_per_s: rate(before.items_per_s, r.items_per_second),
         bytes_per_s: rate(before.bytes_per_s, r.bytes_per_second),

@@ -88,6 +88,9 @@ struct Terms {
     /// Threads that use its software keys where that takes long; a change is in force from the next start on [default: 1]
     #[arg(long, value_name = "N")]
     software_workers: Option<u32>,
+    /// A token of the server's pool that its keys may live in (isolation = "process"), with sessions of its own; a change is in force from the next start on
+    #[arg(long = "token", value_name = "NAME:SESSIONS", value_parser = parse_token)]
+    tokens: Vec<InstanceToken>,
     /// Requests a second
     #[arg(long, value_name = "N")]
     requests_per_s: Option<u64>,
@@ -111,6 +114,18 @@ struct Terms {
     max_vpcs: Option<u32>,
 }
 
+impl Terms {
+    fn tokens(&self) -> Option<Vec<InstanceToken>> {
+        (!self.tokens.is_empty()).then(|| self.tokens.clone())
+    }
+}
+
+fn parse_token(text: &str) -> Result<InstanceToken, String> {
+    let parts = text.rsplit_once(':').and_then(|(name, sessions)| Some((name, sessions.parse().ok()?)));
+    let (name, sessions) = parts.ok_or("a token is NAME:SESSIONS, as of hsm-1:4")?;
+    Ok(InstanceToken { token_name: name.to_owned(), sessions })
+}
+
 /// Does what the command says.
 pub(crate) fn run(args: InstanceArgs) -> Result<()> {
     let api = Api::connect(&args.client)?;
@@ -124,7 +139,7 @@ pub(crate) fn run(args: InstanceArgs) -> Result<()> {
             let request = UpdateKmsInstancePoolRequest {
                 kms_instance_id: id.clone(),
                 software_workers: terms.software_workers,
-                tokens: None,
+                tokens: terms.tokens(),
                 requests_per_second: terms.requests_per_s,
                 items_per_second: terms.items_per_s,
                 bytes_per_second: terms.bytes_per_s,
@@ -176,6 +191,8 @@ fn show(api: &Api, kms_instance_id: String) -> Result<()> {
         return output::json(&reply);
     }
     let shown = reply.kms_instance;
+    let tokens: Vec<_> =
+        shown.tokens.iter().map(|token| format!("{}:{}", token.token_name, token.sessions)).collect();
     let further: Vec<_> = shown.bind_vpcs.bind_vpc.iter().map(|bound| bound.vpc_id.as_str()).collect();
     let rate = |rate: u64| if rate == 0 { "unlimited".to_owned() } else { output::grouped(rate) };
     let protected = match shown.deletion_protection {
@@ -197,6 +214,7 @@ fn show(api: &Api, kms_instance_id: String) -> Result<()> {
         ("items a second", &rate(shown.items_per_second)),
         ("bytes a second", &rate(shown.bytes_per_second)),
         ("software workers", &shown.software_workers),
+        ("tokens", &output::or_dash(Some(tokens.join(", ")).filter(|all| !all.is_empty()))),
         ("protected", &protected.trim_end()),
     ])
 }
@@ -209,7 +227,7 @@ fn create(api: &Api, instance_name: Option<String>, out: Option<PathBuf>, terms:
     let request = CreateKmsInstanceRequest {
         instance_name,
         software_workers: terms.software_workers,
-        tokens: None,
+        tokens: terms.tokens(),
         requests_per_second: rate(terms.requests_per_s),
         items_per_second: rate(terms.items_per_s),
         bytes_per_second: rate(terms.bytes_per_s),
