@@ -197,7 +197,7 @@ impl Ceilings {
 
 impl EngineConfig {
     /// Returns the options of an instance of this installation. What the installation reaches for its own secrets, and offers to its own clients,
-    /// is none of an instance's: it has no rotators and no ACME. Without tokens its keys live in software.
+    /// is none of an instance's: it has no rotators and no ACME, and its certificates do not say where lists are. Without tokens its keys live in software.
     #[must_use]
     pub fn of_instance(&self, id: InstanceId, terms: &InstanceTerms) -> Self {
         let Ceilings { quota, max_records } = Ceilings::of(terms, self);
@@ -213,6 +213,8 @@ impl EngineConfig {
             quota: QuotaConfig { instance: quota, named: Vec::new(), ..self.quota.clone() },
             max_records,
             rotators: Rotators::default(),
+            // At one address there are the authorities of one engine, and others' may be called the same.
+            authorities: AuthorityConfig { public_url: None, ..self.authorities.clone() },
             acme: None,
             ..self.clone()
         }
@@ -224,5 +226,33 @@ impl EngineConfig {
             0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             workers => workers,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instance_keeps_to_its_terms_and_has_nothing_of_what_its_installation_reaches() {
+        let installation = EngineConfig {
+            max_records: MaxRecords { keys: 10, ..MaxRecords::default() },
+            authorities: AuthorityConfig {
+                public_url: Some("http://pki.example.com".into()),
+                ..AuthorityConfig::default()
+            },
+            protection: ProtectionLevel::Hsm,
+            ..EngineConfig::default()
+        };
+        let rate = NonZeroU64::new(7);
+        let terms = InstanceTerms { keys: Some(11), secrets: Some(3), bytes_per_s: rate, ..Default::default() };
+        let own = installation.of_instance("kst-1".parse().unwrap(), &terms);
+        assert!(own.is_dedicated && own.authorities.public_url.is_none() && own.acme.is_none());
+        // More than the installation there is not.
+        assert_eq!((own.max_records.keys, own.max_records.secrets), (10, 3));
+        assert_eq!(own.protection, ProtectionLevel::Software, "it has no token");
+        let quota = own.quota.instance;
+        assert!(quota.bytes.is_some() && quota.requests.is_none() && quota.items.is_none());
+        assert_eq!(Ceilings::of(&terms, &installation).quota, quota);
     }
 }

@@ -195,6 +195,16 @@ fn an_instance_is_made_connected_used_and_kept_over_a_restart() {
     assert_eq!(listed["TotalCount"], json!(1));
     assert_eq!(listed["KmsInstances"]["KmsInstance"][0]["KmsInstanceId"], json!(made.id));
     assert!(scene.audit_of(&made.id).is_dir());
+    // Its series are told where it is reached, and name it; nowhere else is there a word of it.
+    let metrics = |source: &str| {
+        let way = From::address(source, scene.server().http);
+        let client = HttpClient::new(&format!("http://{}", way.address), Duration::from_secs(20)).unwrap();
+        client.get("/metrics").unwrap().1
+    };
+    let label = format!("instance=\"{}\"", made.id);
+    let own = metrics(source_of("one"));
+    assert!(own.lines().filter(|line| !line.starts_with('#')).all(|line| line.contains(&label)), "{own}");
+    assert!(!metrics(ELSEWHERE).contains(&made.id));
     let told = scene.server.take().unwrap().stop_and_read();
     assert!(!told.contains("panicked"), "{told}");
     // Each has an audit of its own, which is checked against its own records.
@@ -324,6 +334,55 @@ fn nothing_of_one_instance_reaches_anything_of_another() {
     b.ask(create_secret("db", "v1", "another"), |_| ()).unwrap();
     assert_eq!(b.value("db").unwrap().1, "another");
     assert_eq!(callers[0].value("db").unwrap().1, "marked");
+}
+
+#[test]
+fn the_command_line_makes_binds_shows_and_releases_instances() {
+    let scene = Scene::start();
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(program::program());
+        command.arg("instance").args(arguments).args([
+            "--tcp",
+            &scene.server().msgpack.to_string(),
+            "--credentials",
+        ]);
+        let output = command.arg(scene.place.path().join("credentials.json")).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        match output.status.code() {
+            Some(0) => Ok(text(&output.stdout)),
+            code => Err((code, text(&output.stderr))),
+        }
+    };
+    assert!(run(&["list"]).unwrap().contains("keymill instance create"));
+    let file = scene.place.path().join("first.json");
+    let made =
+        run(&["create", "--name", "shop", "--max-keys", "5", "--out", file.to_str().unwrap(), "--json"])
+            .unwrap();
+    let made: Value = serde_json::from_str(&made).unwrap();
+    let id = made["KmsInstanceId"].as_str().unwrap();
+    assert!(made.get("AccessKeySecret").is_none() && file.is_file());
+    let (code, told) = run(&["bind", id]).unwrap_err();
+    assert!(code == Some(2) && told.contains("--vpc"), "{told}");
+    run(&["bind", id, "--vpc", "one", "--vpc", "two"]).unwrap();
+    run(&["pool", id, "--requests-per-s", "1000000", "--max-secrets", "7"]).unwrap();
+    let shown = run(&["show", id]).unwrap();
+    for word in [id, "shop", "Connected", "one", "two", "1,000,000", "keys at most"] {
+        assert!(shown.contains(word), "{word}: {shown}");
+    }
+    assert!(run(&["list"]).unwrap().contains("Connected"));
+    let quota = run(&["quota", id]).unwrap();
+    assert!(quota.contains("secret") && quota.contains('7'), "{quota}");
+    // Whoever has the file administers it, from its networks.
+    let way = From::address(source_of("two"), scene.server().msgpack);
+    let mut inside = Command::new(program::program());
+    inside.args(["key", "create", "--tcp", &way.address.to_string(), "--credentials"]).arg(&file);
+    assert!(inside.output().unwrap().status.success());
+    run(&["protect", id, "--reason", "production"]).unwrap();
+    assert!(run(&["release", id, "--force"]).unwrap_err().1.contains("protected"));
+    run(&["unprotect", id]).unwrap();
+    assert!(run(&["release", id]).unwrap_err().1.contains("holds 1 keys"));
+    run(&["release", id, "--force"]).unwrap();
+    assert!(run(&["show", id]).unwrap_err().1.contains("not found"));
 }
 
 /// Under TLS, the name that a client asks for says which instance is meant; it is a matter of the configuration alone what names there are.
