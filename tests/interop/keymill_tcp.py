@@ -272,10 +272,11 @@ def check_error(status, body):
     """Returns the `ServerError` of an error map."""
     require(status != 0, "a result stands where an error is due")
     fields = {"Code", "Message", "RequestId", "Retryable"}
-    require(fields <= set(body) <= fields | {"RetryAfterMs"}, f"error holds {sorted(body)}")
+    require(fields <= set(body) <= fields | {"RetryAfterMs", "NothingDone"}, f"error holds {sorted(body)}")
     require(all(isinstance(body[name], str) for name in ("Code", "Message", "RequestId")), "error without text")
     require(body["Code"] and body["Message"] and body["RequestId"], "error with an empty field")
     require(isinstance(body["Retryable"], bool), "Retryable is not a boolean")
+    require("NothingDone" not in body or body["NothingDone"] is True, "NothingDone is not true")
     require("RetryAfterMs" not in body or is_uint(body["RetryAfterMs"]), "RetryAfterMs is not a number")
     return ServerError(
         status, body["Code"], body["Message"], body["RequestId"], body["Retryable"], body.get("RetryAfterMs")

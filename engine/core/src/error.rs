@@ -429,13 +429,14 @@ pub struct Error {
     kind: ErrorKind,
     message: Cow<'static, str>,
     retry_after_ms: Option<u32>,
+    nothing_done: bool,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
 impl Error {
     /// Makes an error of `kind` with a message for the caller.
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, message: message.into(), retry_after_ms: None, source: None }
+        Self { kind, message: message.into(), retry_after_ms: None, nothing_done: false, source: None }
     }
 
     /// Makes a fault of ours; `source` goes to the log, never to the caller.
@@ -497,6 +498,17 @@ impl Error {
     pub fn retry_after_ms(mut self, ms: u32) -> Self {
         self.retry_after_ms = Some(ms);
         self
+    }
+
+    /// Says that nothing of the request was done, nor will be, so that it may be sent to another node whatever it asks for.
+    pub fn nothing_done(mut self) -> Self {
+        self.nothing_done = true;
+        self
+    }
+
+    /// Tells whether it is certain that nothing of the request was done.
+    pub fn is_nothing_done(&self) -> bool {
+        self.nothing_done
     }
 
     /// Returns the kind.

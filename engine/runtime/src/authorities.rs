@@ -17,7 +17,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::answers::Answers;
 use crate::gate::Gate;
 use crate::keyring::Stamp;
-use crate::records;
+use crate::records::{self, CrlRecord};
 
 /// An authority as it was published.
 #[derive(Debug)]
@@ -41,6 +41,16 @@ pub struct CrlEntry {
     pub stamp: Stamp,
     /// How many changes of what is revoked it has seen.
     pub seen: u64,
+}
+
+impl CrlEntry {
+    /// Takes a list as it was read. How much of what was revoked it names is not known: the next one is made soon.
+    pub(crate) fn of(record: CrlRecord, stamp: Stamp) -> (AuthorityName, Self) {
+        let CrlRecord { authority, number, this_update, next_update, named, der } = record;
+        let listed = Listed { number, this_update, next_update };
+        let named = named.into_iter().map(|issued| (issued.serial, issued)).collect();
+        (authority, Self { listed, named, der: der.0.into_vec().into(), stamp, seen: 0 })
+    }
 }
 
 /// What an authority signs by, as its certificate says.

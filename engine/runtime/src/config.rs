@@ -11,6 +11,7 @@ use keymill_core::operation::Operation;
 use keymill_core::quota::{Quota, Rate};
 
 use crate::acme::AcmeConfig;
+use crate::cluster::ClusterConfig;
 use crate::logins::LoginConfig;
 use crate::pool::PoolConfig;
 use crate::quota::QuotaConfig;
@@ -80,6 +81,8 @@ pub struct EngineConfig {
     pub rotators: Rotators,
     /// How ACME is offered, where it is.
     pub acme: Option<AcmeConfig>,
+    /// How this node is one of several, where its store may be that of others, too.
+    pub cluster: Option<ClusterConfig>,
 }
 
 /// What certificate authorities do by themselves, and where they are known.
@@ -156,6 +159,7 @@ impl Default for EngineConfig {
             rotation: RotationConfig::default(),
             authorities: AuthorityConfig::default(),
             acme: None,
+            cluster: None,
             rotators: Rotators::default(),
         }
     }
@@ -245,7 +249,8 @@ mod tests {
             ..EngineConfig::default()
         };
         let rate = NonZeroU64::new(7);
-        let terms = InstanceTerms { keys: Some(11), secrets: Some(3), bytes_per_s: rate, ..Default::default() };
+        let terms =
+            InstanceTerms { keys: Some(11), secrets: Some(3), bytes_per_s: rate, ..Default::default() };
         let own = installation.of_instance("kst-1".parse().unwrap(), &terms);
         assert!(own.is_dedicated && own.authorities.public_url.is_none() && own.acme.is_none());
         // More than the installation there is not.

@@ -11,12 +11,12 @@ use keymill_core::Sensitive;
 use keymill_core::access::{Caller, Effect, Grant, ResourcePattern, Role};
 use keymill_core::audit::Outcome;
 use keymill_core::error::{Error, ErrorKind, Result};
-use keymill_core::id::AccessKeyId;
+use keymill_core::id::{AccessKeyId, NodeName};
 use keymill_core::instance::{InstanceBook, Stage};
 use keymill_core::seam::audit::AuditLog;
 use keymill_core::seam::auth::Authenticator;
 use keymill_core::seam::provider::CryptoProvider;
-use keymill_core::seam::store::Store;
+use keymill_core::seam::store::{Revision, Store};
 use keymill_crypto::audit::ChainKeys;
 use keymill_crypto::derived::{DerivedKeys, cmac_pair};
 use keymill_crypto::epoch::EpochLimits;
@@ -37,6 +37,7 @@ use crate::actor::{Actors, AuditActor, CustodyActor, PrivateActor, TokenActor};
 use crate::audit::{AuditHub, AuditMessage, DeskChain, MANAGEMENT, ManagementChain, ManagementRecord};
 use crate::authorities::AuthorityTimer;
 use crate::clock::Clock;
+use crate::cluster::{AsOf, Cluster, Follower, Founding, Member, take_name};
 use crate::config::EngineConfig;
 use crate::gate::Gate;
 use crate::host::{Hosting, InstanceHost};
@@ -147,6 +148,31 @@ pub struct Engine {
     validations: Option<ValidationThreads>,
     /// Makes what certificate authorities owe.
     authorities: Option<AuthorityTimer>,
+    /// Knows of other nodes, where there may be any.
+    following: Option<Following>,
+}
+
+/// What makes a node one of several.
+struct Following {
+    follower: Follower,
+    member: Member,
+}
+
+impl Following {
+    fn start(shared: &Arc<Shared>, actors: &Actors, from: Revision) -> Result<Option<Self>, EngineError> {
+        let Some(cluster) = &shared.cluster else { return Ok(None) };
+        cluster.set_audit(actors.audit.clone());
+        let owners = [
+            actors.keyring.clone().recipient(),
+            actors.policy.clone().recipient(),
+            actors.acme.clone().recipient(),
+            actors.instances.clone().recipient(),
+        ];
+        let failed = EngineError::because("threads of the cluster");
+        let follower = Follower::start(shared, owners, from).map_err(|e| failed(&e))?;
+        let member = Member::start(shared).map_err(|e| failed(&e))?;
+        Ok(Some(Self { follower, member }))
+    }
 }
 
 impl Engine {
@@ -175,7 +201,22 @@ impl Engine {
             .map_err(|e| EngineError::because("audit keys")(&e))?;
         let store_failed = EngineError::because("store");
 
-        let (heads, unopened) = remember::stored_heads(&*store, &sealer).map_err(|e| store_failed(&e))?;
+        let random = |what| move |e: random::RandomFailed| EngineError(format!("{what}: {e}"));
+        let tag: [u8; 4] = random::array().map_err(random("audit chain name"))?;
+        let process = format!("{}-{}", compact(clock.now()), digest::hex(&tag));
+        let cluster = config.cluster.clone().map(|cluster| {
+            let node: NodeName = node.parse().map_err(|e| EngineError::because("engine.node")(&e))?;
+            take_name(&*store, &node, &process, cluster.lease).map_err(EngineError)?;
+            // All that is read from here on is at least as new as this.
+            Ok(Cluster::new(node, process.clone(), cluster, AsOf::now(&clock)))
+        });
+        let cluster = cluster.transpose()?;
+        let founding = cluster.as_ref().map(|_| Founding::begin(&*store, &process)).transpose();
+        let founding = founding.map_err(EngineError)?.flatten();
+        let followed_from = store.revision().map_err(|e| store_failed(&e))?;
+        let node_name = cluster.as_ref().map(|cluster| cluster.node.clone());
+        let (heads, unopened) =
+            remember::stored_heads(&*store, &sealer, node_name.as_ref()).map_err(|e| store_failed(&e))?;
         let keyring = Keyring::default();
         // Both may be long, and neither needs the other.
         let (remembered, read) = std::thread::scope(|scope| {
@@ -185,7 +226,7 @@ impl Engine {
         });
         let remembered = remembered.map_err(|e| EngineError::because("reading the audit log")(&e))?;
         let read = read.map_err(|e| store_failed(&e))?;
-        let loaded = load::judge_all(&*store, &sealer, read, remembered.stamps, &keyring)
+        let loaded = load::judge_all(&*store, &sealer, read, remembered.stamps, &keyring, node_name.as_ref())
             .map_err(|e| store_failed(&e))?;
         let nonces = KeptNonces::load(&*store).map_err(|e| store_failed(&e))?;
         for trouble in unopened.iter().chain(&remembered.troubles) {
@@ -195,13 +236,10 @@ impl Engine {
             tracing::error!(path, why, "a stored record is quarantined");
         }
 
-        let random = |what| move |e: random::RandomFailed| EngineError(format!("{what}: {e}"));
-        let tag: [u8; 4] = random::array().map_err(random("audit chain name"))?;
-        let process = format!("{}-{}", compact(clock.now()), digest::hex(&tag));
         let hub = Arc::new(AuditHub::new(
             audit,
             keys,
-            process,
+            process.clone(),
             node,
             clock.clone(),
             remembered.to_name,
@@ -239,7 +277,8 @@ impl Engine {
             pool: Pool::new(config.pool.clone(), tokens),
             software: Lane::new(config.max_queued_jobs, MAX_CHUNK),
             reserver: OnceLock::new(),
-            store,
+            store: store.clone(),
+            cluster,
             provider,
             clock,
             config,
@@ -250,7 +289,11 @@ impl Engine {
         let chain = ManagementChain { chain };
         let audit_actor = AuditActor::new(shared.clone(), audit_receiver, chain, remembered.to_forget);
         if !loaded.unrecorded.is_empty() {
-            tracing::warn!(records = loaded.unrecorded.len(), "records without an audit record are noted");
+            let records = loaded.unrecorded.len();
+            match shared.cluster {
+                Some(_) => tracing::info!(records, "records that other nodes wrote meanwhile are noted"),
+                None => tracing::warn!(records, "records without an audit record are noted"),
+            }
             let _closed = audit_sender.send(AuditMessage::Recovered(loaded.unrecorded));
         }
 
@@ -273,6 +316,7 @@ impl Engine {
         let _set_once = shared.reserver.set(actors.keyring.clone().recipient());
         threads.push(thread);
         let retired_by = actors.audit.clone();
+        let following = Following::start(&shared, &actors, followed_from)?;
         let gate = Gate::new(shared, actors);
         let audit_thread = audit_actor.start(gate.clone());
         threads.push(audit_thread.map_err(|e| EngineError::because("audit thread")(&e))?);
@@ -284,6 +328,7 @@ impl Engine {
             rotations: None,
             authorities: None,
             validations: None,
+            following,
         };
         engine.rotations =
             RotationThreads::start(&engine.gate).map_err(|e| EngineError::because("rotation threads")(&e))?;
@@ -296,7 +341,10 @@ impl Engine {
             return Ok((engine, None));
         }
         match engine.bootstrap(tell) {
-            Ok(bootstrap) => Ok((engine, Some(bootstrap))),
+            Ok(bootstrap) => {
+                drop(founding);
+                Ok((engine, Some(bootstrap)))
+            }
             Err(why) => {
                 engine.stop();
                 Err(EngineError(format!("bootstrap access key: {why}")))
@@ -422,6 +470,11 @@ impl Engine {
         }
         if let Err(error) = self.gate.inner().shared.audit.log().close() {
             tracing::error!(%error, "audit log");
+        }
+        // Until here others must not take what is ours.
+        if let Some(Following { follower, member }) = self.following {
+            follower.stop();
+            member.stop();
         }
         self.gate.inner().actors.lane.close();
         self.gate.inner().shared.software.close();

@@ -103,7 +103,7 @@ mod tests {
     }
 
     fn stored(chain: &str, sequence: u64) -> StoredHead {
-        let path = records::audit_head_path(chain);
+        let path = records::audit_head_path(None, chain);
         StoredHead { path, revision: Revision(sequence), head: head(chain, sequence) }
     }
 

@@ -6,11 +6,12 @@ use std::sync::{Arc, OnceLock};
 
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::InstanceId;
-use keymill_core::instance::{Instance, Networks, TokenShare};
+use keymill_core::instance::{Instance, Networks, Stage, TokenShare};
 use tokio::sync::{Mutex, MutexGuard, oneshot};
 
 use crate::engine::Bootstrap;
 use crate::gate::Gate;
+use crate::shared::Shared;
 
 /// Runs the engines of instances. Its methods may take long, but for those that only look.
 pub trait InstanceHost: Send + Sync {
@@ -30,13 +31,17 @@ pub trait InstanceHost: Send + Sync {
     /// # Errors
     /// `Unavailable` where it does not start; nothing of it runs then.
     fn create(&self, instance: &Instance) -> Result<Bootstrap>;
-    /// Starts the engine of an instance that was made before.
+    /// Starts the engine of an instance that was made before, unless it runs.
     ///
     /// # Errors
     /// As of [`create`](Self::create).
     fn start(&self, instance: &Instance) -> Result<()>;
     /// Has a running instance keep to other terms.
     fn change(&self, instance: &Instance);
+    /// Stops the engine of an instance that another node releases, where it runs.
+    fn leave(&self, id: &InstanceId);
+    /// Lists the instances that run.
+    fn running(&self) -> Vec<InstanceId>;
     /// Stops the engine of an instance, where it runs, and removes every record of it; its audit stays.
     ///
     /// # Errors
@@ -106,4 +111,30 @@ pub(crate) async fn aside<T: Send + 'static>(work: impl FnOnce() -> Result<T> + 
         })
         .map_err(|error| unavailable().caused_by(error))?;
     done.await.map_err(|_| Error::internal("the work on an instance ended without an outcome"))?
+}
+
+/// Has what runs be what is published, after another node has changed that: on a thread of its own, and as it is published then, so that of several
+/// the order does not matter.
+pub(crate) fn reconcile(shared: &Arc<Shared>) {
+    let shared = shared.clone();
+    let run = move || {
+        let Some(host) = shared.hosting.host() else { return };
+        let book = shared.instances.read().clone();
+        for instance in book.instances().filter(|instance| instance.stage == Stage::Made) {
+            match host.gate(&instance.id) {
+                Some(_) => host.change(instance),
+                None => {
+                    if let Err(error) = host.start(instance) {
+                        tracing::error!(instance = %instance.id, ?error, "an instance of another node does not run here");
+                    }
+                }
+            }
+        }
+        let is_over = |id: &InstanceId| book.instance(id).is_none_or(|known| known.stage == Stage::Ending);
+        host.running().iter().filter(|id| is_over(id)).for_each(|id| host.leave(id));
+        shared.hosting.bump();
+    };
+    if let Err(error) = std::thread::Builder::new().name("km-instance".into()).spawn(run) {
+        tracing::error!(%error, "there is no thread for the instances of other nodes");
+    }
 }

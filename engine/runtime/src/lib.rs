@@ -8,6 +8,7 @@ pub mod audit;
 pub mod authorities;
 pub mod certificates;
 pub mod clock;
+mod cluster;
 pub mod config;
 mod doors;
 pub mod engine;
@@ -39,6 +40,7 @@ pub mod verify;
 pub mod work;
 
 pub use acme::AcmeConfig;
+pub use cluster::ClusterConfig;
 pub use config::{AuditFiles, Ceilings, EngineConfig};
 pub use doors::{Door, Doors};
 pub use engine::{Engine, EngineError, Parts};

@@ -9,8 +9,8 @@ use keymill_core::access::{
 };
 use keymill_core::acme::{Account, Order};
 use keymill_core::audit::RecordStamp;
-use keymill_core::certificate::{Authority, Listed, ManagedCertificate};
-use keymill_core::id::{AccessKeyId, CmkId, NameMap};
+use keymill_core::certificate::{Authority, ManagedCertificate};
+use keymill_core::id::{AccessKeyId, CmkId, NameMap, NodeName};
 use keymill_core::instance::Instance;
 use keymill_core::key::ManagedDataKey;
 use keymill_core::seam::store::{Entry, Page, Revision, Store, StoreError};
@@ -23,9 +23,10 @@ use crate::actor::keyring::{Inherited, Parameters};
 use crate::assembly::{Assembly, Tag};
 use crate::authorities::{AuthorityEntry, CrlEntry};
 use crate::certificates::CertificateEntry;
-use crate::keyring::{AliasEntry, DataKeyEntry, Keyring, Stamp, Uses};
+use crate::keyring::{AliasEntry, DataKeyEntry, Ended, Keyring, Stamp, Uses};
 use crate::records::{
-    self, AliasRecord, CrlRecord, ImportRecord, InstallationRecord, InvocationsRecord, Kind, UsageRecord,
+    self, AliasRecord, CrlRecord, EndedRecord, ImportRecord, InstallationRecord, InvocationsRecord, Kind,
+    UsageRecord,
 };
 use crate::scan::{self, Found, Opened, What};
 use crate::secrets::SecretEntry;
@@ -57,11 +58,25 @@ pub(crate) fn judge(remembered: Option<Remembered>, sequence: u64, tag: &Tag) ->
     }
 }
 
+/// Judges the mark of a record that ended, in the same way.
+pub(crate) fn judge_end(remembered: Option<Remembered>, sequence: u64) -> Judgement {
+    match remembered {
+        Some(known) if sequence < known.sequence => {
+            Judgement::Rejected("the end of the record is older than the audit log says")
+        }
+        Some(known) if sequence == known.sequence && known.tag == RememberedTag::Removed => Judgement::Fine,
+        Some(known) if sequence == known.sequence => {
+            Judgement::Rejected("the record has not ended, as the audit log says")
+        }
+        _ => Judgement::Unrecorded,
+    }
+}
+
 /// What was loaded, beside the keyring itself.
 pub(crate) struct Loaded {
     pub(crate) access: AccessSnapshot,
     pub(crate) access_stamps: HashMap<String, Stamp>,
-    pub(crate) access_ended: HashMap<String, u64>,
+    pub(crate) access_ended: HashMap<String, Ended>,
     pub(crate) acme: AcmeRecords,
     pub(crate) instances: InstanceRecords,
     pub(crate) inherited: Inherited,
@@ -78,7 +93,7 @@ pub(crate) struct AcmeRecords {
     pub(crate) accounts: Vec<Account>,
     pub(crate) orders: Vec<Order>,
     pub(crate) stamps: HashMap<String, Stamp>,
-    pub(crate) ended: HashMap<String, u64>,
+    pub(crate) ended: HashMap<String, Ended>,
 }
 
 /// Instances, and where their records stand.
@@ -86,7 +101,7 @@ pub(crate) struct AcmeRecords {
 pub(crate) struct InstanceRecords {
     pub(crate) instances: Vec<Instance>,
     pub(crate) stamps: HashMap<String, Stamp>,
-    pub(crate) ended: HashMap<String, u64>,
+    pub(crate) ended: HashMap<String, Ended>,
 }
 
 /// What was read of the store, and published where that can be; nothing of it is judged yet, and nobody uses the keyring.
@@ -135,10 +150,11 @@ pub(crate) fn judge_all(
     read: Read,
     stamps: Stamps,
     keyring: &Keyring,
+    node: Option<&NodeName>,
 ) -> Result<Loaded, StoreError> {
     let remembered = stamps.len();
     let mut needs_bootstrap = !stamps.has_under("access-key");
-    let mut loader = Loader::new(keyring, stamps);
+    let mut loader = Loader::new(keyring, stamps, node.map(NodeName::as_str));
     let Read { cmks, materials, others, is_empty } = read;
     for (id, sequence, tag) in cmks {
         loader.cmk(&id, sequence, tag);
@@ -161,11 +177,11 @@ pub(crate) fn judge_all(
              log away to begin anew"
         )));
     }
-    let mut ended = loader.surpassed;
+    let mut ended = loader.ended;
     for stamp in loader.stamps.iter() {
         let RecordStamp { path, sequence, tag } = stamp;
         if tag.is_empty() {
-            ended.insert(path, sequence);
+            ended.entry(path).or_insert(Ended::gone(sequence));
         } else {
             if let Some(id) = path.strip_prefix("cmk/").and_then(CmkId::parse) {
                 keyring.quarantine(id, "the stored record of the key is missing");
@@ -174,7 +190,7 @@ pub(crate) fn judge_all(
                 forget_invocations(keyring, &id);
             }
             // What takes its place is newer than what the audit log remembers.
-            ended.insert(path.clone(), sequence);
+            ended.insert(path.clone(), Ended::gone(sequence));
             let why = "the record is missing, though the audit log says that it was written";
             loader.quarantined.push((path, why.to_owned()));
         }
@@ -241,12 +257,14 @@ fn forget_invocations(keyring: &Keyring, id: &CmkId) {
 /// Judges records as they come, in any order.
 struct Loader<'a> {
     keyring: &'a Keyring,
+    /// This node, where it is one of several.
+    node: Option<&'a str>,
     /// What is remembered of records that were not come upon yet, and of those that ended.
     stamps: Stamps,
     unrecorded: Vec<RecordStamp>,
     quarantined: Vec<(String, String)>,
-    /// What is remembered of records that were refused: what takes their place is newer.
-    surpassed: HashMap<String, u64>,
+    /// What is remembered of records that were refused, and what stands where records ended: what takes their place is newer.
+    ended: HashMap<String, Ended>,
     usages: Vec<(CmkId, UsageRecord)>,
     usage_stamps: HashMap<CmkId, Stamp>,
     /// Without a record where it failed its check.
@@ -280,13 +298,14 @@ impl Access {
 }
 
 impl<'a> Loader<'a> {
-    fn new(keyring: &'a Keyring, stamps: Stamps) -> Self {
+    fn new(keyring: &'a Keyring, stamps: Stamps, node: Option<&'a str>) -> Self {
         Self {
             keyring,
+            node,
             stamps,
             unrecorded: Vec::new(),
             quarantined: Vec::new(),
-            surpassed: HashMap::new(),
+            ended: HashMap::new(),
             usages: Vec::new(),
             usage_stamps: HashMap::new(),
             invocations: Vec::new(),
@@ -339,11 +358,20 @@ impl<'a> Loader<'a> {
                 self.quarantine(id);
             }
             What::Material(_) => drop(self.judged(place)),
-            What::Usage(id, Ok((usage, sequence))) => {
+            // Each node goes on with its own counts.
+            What::Usage(id, node, opened) if node.as_deref() != self.node => match opened {
+                Ok((counts, _)) => {
+                    self.keyring.elsewhere.put(id, node.as_deref().unwrap_or_default(), counts)
+                }
+                Err(why) => self.reject(path, &why),
+            },
+            What::Usage(id, _, Ok((usage, sequence))) => {
                 self.usages.push((id, usage));
                 self.usage_stamps.insert(id, stamp(sequence));
             }
-            What::Usage(_, Err(why)) => self.reject(path, &why),
+            What::Usage(_, _, Err(why)) => self.reject(path, &why),
+            What::Installation(_) => {}
+            What::Ended(opened) => self.ended(place, opened, revision),
             What::Invocations(id, opened) => {
                 let trusted = self.trusted(place, opened);
                 self.invocation_stamps.extend(trusted.as_ref().map(|(_, sequence)| (id, stamp(*sequence))));
@@ -384,12 +412,7 @@ impl<'a> Loader<'a> {
             }
             What::Crl(opened) => {
                 if let Some((record, sequence)) = self.trusted::<CrlRecord>(place, opened) {
-                    let CrlRecord { authority, number, this_update, next_update, named, der } = record;
-                    let listed = Listed { number, this_update, next_update };
-                    // How much of what was revoked it names is not known: the next one is made soon.
-                    let named = named.into_iter().map(|issued| (issued.serial, issued)).collect();
-                    let (der, stamp) = (der.0.into_vec().into(), stamp(sequence));
-                    let entry = CrlEntry { listed, named, der, stamp, seen: 0 };
+                    let (authority, entry) = CrlEntry::of(record, stamp(sequence));
                     self.keyring.certificates.authorities.put_crl(authority, entry);
                 }
             }
@@ -475,7 +498,30 @@ impl<'a> Loader<'a> {
 
     /// Sees that what takes the place of a refused record is newer than what is remembered of it.
     fn surpass(&mut self, path: &str, remembered: Option<Remembered>) {
-        self.surpassed.extend(remembered.map(|known| (path.to_string(), known.sequence)));
+        self.ended.extend(remembered.map(|known| (path.to_string(), Ended::gone(known.sequence))));
+    }
+
+    /// Takes note that a record ended.
+    fn ended(&mut self, Place { path, .. }: Place<'_>, opened: Opened<EndedRecord>, revision: Revision) {
+        let known = self.stamps.recall(path);
+        let (record, sequence) = match opened {
+            Ok(opened) => opened,
+            Err(why) => {
+                self.surpass(path, known);
+                return self.reject(path, &why);
+            }
+        };
+        match judge_end(known, sequence) {
+            Judgement::Fine => {}
+            Judgement::Unrecorded => {
+                self.unrecorded.push(RecordStamp { path: path.to_owned(), sequence, tag: String::new() });
+            }
+            Judgement::Rejected(why) => {
+                self.surpass(path, known);
+                return self.reject(path, why);
+            }
+        }
+        self.ended.insert(path.to_owned(), Ended::marked(Stamp { revision, sequence }, record.at));
     }
 
     /// Judges a record without opening it; returns its sequence number and tag where it is trusted.

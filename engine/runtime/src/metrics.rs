@@ -4,6 +4,7 @@
 mod acme;
 mod beside;
 mod certificates;
+mod cluster;
 mod desk;
 mod tls;
 mod token;
@@ -28,6 +29,8 @@ pub(crate) use acme::AcmeSeries;
 use beside::BesideSeries;
 pub use certificates::CertificateSample;
 pub(crate) use certificates::{CertificateSeries, WITHIN_DAYS};
+pub use cluster::ClusterSample;
+use cluster::ClusterSeries;
 pub(crate) use desk::DeskMetrics;
 pub use tls::{Handshake, TlsSeries};
 use token::TokenSeries;
@@ -151,6 +154,7 @@ struct Sampled {
     audit_bytes: IntCounter,
     audit_failures: IntCounter,
     audit_beside: BesideSeries,
+    cluster: ClusterSeries,
     audit_rotated: IntCounter,
     audit_retired: IntCounter,
     audit_healthy: IntGauge,
@@ -191,6 +195,8 @@ pub struct Sample {
     pub subkey_counts: [u64; 3],
     /// Audit records, bytes and failures; files that were followed by others, and that were removed.
     pub audit_counts: [u64; 5],
+    /// How this node stands to others, where it is one of several.
+    pub cluster: Option<ClusterSample>,
     /// The place that audit lines are sent to beside the log, where there is one.
     pub audit_beside: Option<Beside>,
     /// Whether the audit log can be written.
@@ -308,6 +314,7 @@ impl Metrics {
             audit_failures: make
                 .counter("keymill_audit_failures_total", "Writes that the audit log refused."),
             audit_beside: BesideSeries::make(&make),
+            cluster: ClusterSeries::make(&make),
             audit_rotated: make.counter(
                 "keymill_audit_files_rotated_total",
                 "Audit files that were followed by another, by size or age.",
@@ -477,6 +484,7 @@ impl Metrics {
         raise(&s.audit_failures, sample.audit_counts[2]);
         raise(&s.audit_rotated, sample.audit_counts[3]);
         s.audit_beside.set(sample.audit_beside.as_ref());
+        s.cluster.set(sample.cluster.as_ref());
         raise(&s.audit_retired, sample.audit_counts[4]);
         s.audit_healthy.set(i64::from(sample.audit_healthy));
         s.store_healthy.set(i64::from(sample.store_healthy));

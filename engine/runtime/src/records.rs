@@ -4,7 +4,7 @@ use keymill_core::certificate::IssuedSerial;
 use keymill_core::error::{Error, Result};
 use keymill_core::id::{
     AapName, AccessKeyId, AcmeAccountId, AcmeOrderId, AliasName, ApprovalId, AuthorityName, CertificateId,
-    ClientKeyId, CmkId, DataKeyName, InstanceId, NetworkRuleName, PolicyName, RoleName, SecretName,
+    ClientKeyId, CmkId, DataKeyName, InstanceId, NetworkRuleName, NodeName, PolicyName, RoleName, SecretName,
     SecretVersionId,
 };
 use keymill_core::key::{KeyVersionMaterial, WrappingAlgorithm};
@@ -71,8 +71,26 @@ pub enum Kind {
     AcmeAccount = 30,
     /// An order of ACME, with its authorizations and challenges.
     AcmeOrder = 31,
+    /// What stands in the place of a record that ended, in a store that several nodes use.
+    Ended = 40,
     /// An instance, as the installation knows it.
-    Instance = 40,
+    Instance = 41,
+}
+
+/// What stands in the place of a record that ended, for the other nodes of a cluster to know that one of them ended it, and nobody else. It
+/// follows the record with the next sequence number, and goes once no node can have missed it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndedRecord {
+    /// When it ended.
+    pub at: Timestamp,
+    /// The name of what ended, where the path has only a hash of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<Box<str>>,
+}
+
+/// Tells whether stored bytes say of themselves that a record ended; whether it is so is told by opening them.
+pub fn says_ended(bytes: &[u8]) -> bool {
+    bytes.get(1) == Some(&(Kind::Ended as u8))
 }
 
 /// What material of a CMK is wrapped by on its way here, and what is known of the token that goes with it.
@@ -220,9 +238,21 @@ pub fn material_path(id: &CmkId, version: u32) -> Path {
     path(format!("material/{id}/{version}"))
 }
 
-/// Returns where the use counts of a CMK stand.
-pub fn usage_path(id: &CmkId) -> Path {
-    path(format!("usage/{id}"))
+/// Returns where the use counts of a CMK stand: those of a node, in a cluster.
+pub fn usage_path(id: &CmkId, node: Option<&NodeName>) -> Path {
+    match node {
+        Some(node) => path(format!("usage/{id}/{node}")),
+        None => path(format!("usage/{id}")),
+    }
+}
+
+/// Returns the key whose use counts stand at a path, and the node that counted them, where it is one's.
+pub fn usage_at(path: &str) -> Option<(CmkId, Option<&str>)> {
+    let rest = path.strip_prefix("usage/")?;
+    match rest.split_once('/') {
+        Some((id, node)) => Some((CmkId::parse(id)?, Some(node))),
+        None => Some((CmkId::parse(rest)?, None)),
+    }
 }
 
 /// Returns where the reserved invocations of a CMK stand.
@@ -355,9 +385,17 @@ pub fn is_of_access(path: &str) -> bool {
     ["access-key", "aap", "client-key", "policy", "network-rule", "role", "approval"].contains(&kind)
 }
 
+/// Returns below what the heads of audit chains stand: those of a node, in a cluster.
+pub fn audit_heads(node: Option<&NodeName>) -> Path {
+    match node {
+        Some(node) => path(format!("audit-head/{node}/")),
+        None => path("audit-head/".to_owned()),
+    }
+}
+
 /// Returns where the head of an audit chain stands.
-pub fn audit_head_path(chain: &str) -> Path {
-    path(format!("audit-head/{chain}"))
+pub fn audit_head_path(node: Option<&NodeName>, chain: &str) -> Path {
+    path(format!("{}{chain}", audit_heads(node)))
 }
 
 /// Returns where the nonce of an access key stands that runs out with that bucket: the soonest forgotten first, and of its characters a

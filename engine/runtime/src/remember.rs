@@ -2,6 +2,7 @@
 //! others write no records and may be long; that they are there is looked at, and `audit verify` reads them. Those that no head tells of
 //! are read once, and bound from then on.
 
+use keymill_core::id::NodeName;
 use keymill_core::seam::audit::{AuditError, AuditLog};
 use keymill_core::seam::store::{Entry, Path, Revision, Store, StoreError};
 use keymill_crypto::audit::{ChainHead, ChainKeys, ChainVerifier, Heads, Stamps};
@@ -26,9 +27,10 @@ pub(crate) struct Remembered {
 pub(crate) fn stored_heads(
     store: &dyn Store,
     sealer: &RecordSealer,
+    node: Option<&NodeName>,
 ) -> Result<(Vec<StoredHead>, Vec<String>), StoreError> {
     let (mut heads, mut troubles) = (Vec::new(), Vec::new());
-    for Entry { path, value, revision } in all(store, "audit-head/")? {
+    for Entry { path, value, revision } in all(store, records::audit_heads(node).as_str())? {
         match records::open(sealer, &path, Kind::AuditHead, &value) {
             Ok((head, ..)) => heads.push(StoredHead { path, revision, head }),
             Err(error) => troubles.push(format!("record {path}: {error}")),
@@ -166,7 +168,7 @@ mod tests {
 
     fn rows(heads: &[&ChainHead]) -> Vec<StoredHead> {
         let row = |head: &&ChainHead| StoredHead {
-            path: records::audit_head_path(&head.chain),
+            path: records::audit_head_path(None, &head.chain),
             revision: Revision(1),
             head: (*head).clone(),
         };

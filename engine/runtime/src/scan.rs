@@ -18,7 +18,10 @@ use serde::de::DeserializeOwned;
 
 use crate::assembly::Tag;
 use crate::keyring::{CmkEntry, Stamp, VersionEntry};
-use crate::records::{self, AliasRecord, CrlRecord, ImportRecord, InvocationsRecord, Kind, UsageRecord};
+use crate::records::{
+    self, AliasRecord, CrlRecord, EndedRecord, ImportRecord, InstallationRecord, InvocationsRecord, Kind,
+    UsageRecord,
+};
 
 /// Records that go from thread to thread at once, and about as many bytes.
 const CHUNK: usize = 256;
@@ -87,7 +90,8 @@ pub(crate) enum What {
     Cmk(CmkId, Opened<Arc<CmkEntry>>),
     /// The material of that version; it is opened when it is used.
     Material(Option<(CmkId, u32)>),
-    Usage(CmkId, Opened<UsageRecord>),
+    /// As a node counted it, where that is one of several.
+    Usage(CmkId, Option<Box<str>>, Opened<UsageRecord>),
     Invocations(CmkId, Opened<InvocationsRecord>),
     Import(CmkId, Opened<ImportRecord>),
     Alias(Opened<AliasRecord>),
@@ -110,6 +114,10 @@ pub(crate) enum What {
     AcmeAccount(Opened<Account>),
     AcmeOrder(Opened<Order>),
     Instance(Opened<Instance>),
+    /// What the installation knows of itself.
+    Installation(Opened<InstallationRecord>),
+    /// That what stood there has ended.
+    Ended(Opened<EndedRecord>),
 }
 
 /// Has `take` take every record, and returns whether there was one.
@@ -168,14 +176,23 @@ pub(crate) fn all(
     })
 }
 
-/// Opens a record, unless it is one that the start reads by itself, or nobody's.
-fn open(sealer: &RecordSealer, row: Row<'_>) -> Option<What> {
+/// Opens a record, unless it is one that is read apart, or nobody's.
+pub(crate) fn open(sealer: &RecordSealer, row: Row<'_>) -> Option<What> {
+    if row.path == records::installation_path().as_str() {
+        return Some(What::Installation(opened(sealer, row, Kind::Installation)));
+    }
     let (kind, rest) = row.path.split_once('/')?;
+    if records::says_ended(row.value) {
+        return Some(What::Ended(opened(sealer, row, Kind::Ended)));
+    }
     let id = || CmkId::parse(rest.rsplit('/').next()?);
     Some(match kind {
         "cmk" => What::Cmk(id()?, opened(sealer, row, Kind::Cmk).map(|cmk| entry(cmk, row.revision))),
         "material" => What::Material(version(rest)),
-        "usage" => What::Usage(id()?, opened(sealer, row, Kind::Usage)),
+        "usage" => {
+            let (id, node) = records::usage_at(row.path)?;
+            What::Usage(id, node.map(Box::from), opened(sealer, row, Kind::Usage))
+        }
         "invocations" => What::Invocations(id()?, opened(sealer, row, Kind::Invocations)),
         "import" => What::Import(id()?, opened(sealer, row, Kind::Import)),
         "alias" => What::Alias(opened(sealer, row, Kind::Alias)),

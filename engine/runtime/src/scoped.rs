@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use keymill_core::id::InstanceId;
 use keymill_core::seam::store::{
-    Change, Entry, Lease, Page, Path, Revision, Row, Store, StoreError, Write, check_distinct,
+    Change, Entry, Lease, Page, Path, Revision, Row, Store, StoreError, Write, Wrote, check_distinct,
 };
 
 use crate::records::INSTANCE_DATA;
@@ -116,14 +116,21 @@ impl Store for Scoped {
     ) -> Result<(), StoreError> {
         let mut odd = None;
         let watched = self.beneath.watch(&self.down(prefix)?, from, &mut |change| match change {
-            Change::Wrote { path, value, revision } => match self.up(path) {
-                Ok(path) => each(Change::Wrote { path: &path, value, revision }),
-                Err(error) => {
-                    odd = Some(error);
-                    false
+            Change::Commit { revision, writes } => {
+                let paths: Result<Vec<Path>, _> = writes.iter().map(|wrote| self.up(wrote.path)).collect();
+                match paths {
+                    Ok(paths) => {
+                        let zipped = paths.iter().zip(writes.iter().map(|wrote| wrote.value));
+                        let writes: Vec<_> = zipped.map(|(path, value)| Wrote { path, value }).collect();
+                        each(Change::Commit { revision, writes: &writes })
+                    }
+                    Err(error) => {
+                        odd = Some(error);
+                        false
+                    }
                 }
-            },
-            Change::Idle => each(Change::Idle),
+            }
+            Change::Current { as_of } => each(Change::Current { as_of }),
         });
         watched.and(odd.map_or(Ok(()), Err))
     }

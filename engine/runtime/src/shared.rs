@@ -11,14 +11,14 @@ use keymill_core::access::{
 };
 use keymill_core::context::EncryptionContext;
 use keymill_core::error::{Error, ErrorKind, Limit};
-use keymill_core::id::{CmkId, RequestId};
+use keymill_core::id::{CmkId, NodeName, RequestId};
 use keymill_core::instance::InstanceBook;
 use keymill_core::key::{Cmk, KeySpec, KeyState, KeyVersionMaterial, ProtectionLevel};
 use keymill_core::limit::{self, MaxRecords};
 use keymill_core::operation::Operation;
 use keymill_core::seam::auth::Authenticator;
 use keymill_core::seam::provider::{CryptoProvider, KeyCustody, KeyHandle, PublicHalf, StoredKey};
-use keymill_core::seam::store::Store;
+use keymill_core::seam::store::{Entry, Path, Store, StoreError};
 use keymill_crypto::epoch::EpochLimits;
 use keymill_crypto::import::Fingerprints;
 use keymill_crypto::login_token::LoginTokens;
@@ -30,6 +30,7 @@ use crate::acme::AcmeBook;
 use crate::actor::keyring::Reserve;
 use crate::audit::AuditHub;
 use crate::clock::Clock;
+use crate::cluster::Cluster;
 use crate::config::EngineConfig;
 use crate::host::Hosting;
 use crate::keyring::{CmkEntry, Keyring, VersionEntry};
@@ -40,7 +41,7 @@ use crate::nonces::KeptNonces;
 use crate::pool::chunk::Chunk;
 use crate::pool::{MAX_CHUNK, Pool};
 use crate::quota::Quotas;
-use crate::records;
+use crate::records::{self, EndedRecord, Kind};
 use crate::rotation::RotationQueue;
 use crate::snapshot::Published;
 use crate::validation::ValidationQueue;
@@ -52,6 +53,8 @@ pub(crate) struct Shared {
     pub(crate) config: EngineConfig,
     pub(crate) clock: Clock,
     pub(crate) store: Arc<dyn Store>,
+    /// Where this node is one of several on the store.
+    pub(crate) cluster: Option<Cluster>,
     pub(crate) keyring: Keyring,
     pub(crate) nonces: KeptNonces,
     pub(crate) access: Published<AccessSnapshot>,
@@ -286,16 +289,13 @@ impl Shared {
 
     fn material(&self, entry: &CmkEntry, version: &VersionEntry) -> Result<KeyVersionMaterial, Fault> {
         let path = records::material_path(&entry.cmk.id, version.number);
-        let stored = self.store.get(&path).map_err(Error::from)?;
-        // It went with its key, which whoever has just found that may still use.
-        if stored.is_none()
-            && self.store.get(&records::cmk_path(&entry.cmk.id)).map_err(Error::from)?.is_none()
-        {
-            return Err(Error::key_not_found().into());
-        }
+        let stored = self.stored(&path).map_err(Error::from)?;
         // The store is not trusted: what the audit remembers was compared with the record that was there at the start, or was written since.
         let known =
             stored.filter(|stored| version.material.is_some() && tag_of(&stored.value) == version.material);
+        if known.is_none() {
+            self.check_in_place(entry)?;
+        }
         let damaged = |why: &str| {
             tracing::error!(key = %entry.cmk.id, version = version.number, why, "key material is damaged");
             Fault::from(Error::new(ErrorKind::Quarantined, "the stored key material failed its check"))
@@ -309,6 +309,52 @@ impl Shared {
             );
         }
         Ok(material)
+    }
+
+    /// Checks that what was published of a key is what stands in the store, so that material that is not there is missing.
+    fn check_in_place(&self, entry: &CmkEntry) -> Result<(), Error> {
+        match self.stored(&records::cmk_path(&entry.cmk.id))? {
+            // It went with its key, which whoever has just found that may still use.
+            None => Err(Error::key_not_found()),
+            Some(stored) if self.cluster.is_some() && stored.revision > entry.stamp.revision => {
+                let why = "another node is changing the key: ask again";
+                Err(Error::new(ErrorKind::Conflict, why).retry_after_ms(100))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Reads a record; `None` where there is none, or what was there has ended.
+    ///
+    /// # Errors
+    /// As of [`Store::get`].
+    pub(crate) fn stored(&self, path: &Path) -> Result<Option<Entry>, StoreError> {
+        let has_ended = |stored: &Entry| {
+            let opened =
+                || records::open::<EndedRecord>(&self.sealer, path, Kind::Ended, &stored.value).is_ok();
+            records::says_ended(&stored.value) && opened()
+        };
+        Ok(self.store.get(path)?.filter(|stored| !has_ended(stored)))
+    }
+
+    /// Returns the name of this node, where it is one of several.
+    pub(crate) fn node(&self) -> Option<&NodeName> {
+        self.cluster.as_ref().map(|cluster| &cluster.node)
+    }
+
+    /// Checks that keys may be used, and rights relied on: what other nodes have changed is known here.
+    ///
+    /// # Errors
+    /// `Unavailable` where it may not be.
+    pub(crate) fn check_view(&self) -> Result<(), Error> {
+        self.cluster.as_ref().map_or(Ok(()), |cluster| cluster.view.check(&self.clock))
+    }
+
+    /// Tells whether this node does what is done by the clock.
+    pub(crate) fn keeps_time(&self) -> bool {
+        self.cluster.as_ref().is_none_or(|cluster| {
+            cluster.tenure.is_held(&self.clock) && cluster.view.check(&self.clock).is_ok()
+        })
     }
 
     /// Returns the limits of the sealing epochs of a key.

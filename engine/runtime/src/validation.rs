@@ -94,12 +94,14 @@ impl ValidationThreads {
         let (looking, every) = (gate.clone(), config.check);
         gate.inner().actors.control.spawn(async move {
             let _alive = alive;
-            looking.resume_acme().await;
+            // Whatever was being issued when this process began was cut short, unless another node is at it.
+            let is_alone = looking.inner().shared.cluster.is_none();
+            let mut seen = if is_alone { looking.inner().shared.acme.unfinished().1 } else { Vec::new() };
             let mut times = tokio::time::interval(every);
             times.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
                 tokio::select! {
-                    _ = times.tick() => looking.look_after_acme().await,
+                    _ = times.tick() => looking.look_after_acme(&mut seen).await,
                     _ = &mut stopped => break,
                 }
             }

@@ -3,22 +3,29 @@
 
 use std::collections::BTreeSet;
 
+use keymill_core::id::NodeName;
 use keymill_core::seam::store::{Entry, Store, StoreError};
 use keymill_crypto::audit::{ChainHead, Stamps};
 use keymill_crypto::record::RecordSealer;
 
-use crate::load::{Judgement, all, judge};
+use crate::load::{Judgement, all, judge, judge_end};
 use crate::records::{self, Kind};
 
 /// The kinds of records by the prefix of their paths, and whether the audit remembers each write of them.
-const KINDS: [(&str, Kind, bool); 20] = [
+const KINDS: [(&str, Kind, bool); 26] = [
     ("aap/", Kind::Aap, true),
     ("access-key/", Kind::AccessKey, true),
+    ("acme-account/", Kind::AcmeAccount, true),
+    ("acme-order/", Kind::AcmeOrder, true),
     ("alias/", Kind::Alias, true),
     ("approval/", Kind::Approval, true),
     ("audit-head/", Kind::AuditHead, false),
+    ("authority/", Kind::Authority, true),
+    ("certificate/", Kind::Certificate, true),
+    ("certificate-body/", Kind::CertificateBody, true),
     ("client-key/", Kind::ClientKey, true),
     ("cmk/", Kind::Cmk, true),
+    ("crl/", Kind::Crl, true),
     ("data-key/", Kind::DataKey, true),
     ("import/", Kind::Import, true),
     ("instance/", Kind::Instance, true),
@@ -46,12 +53,16 @@ pub struct Finding {
     pub is_wrong: bool,
 }
 
-/// Reads the heads of audit chains that the store remembers. One that does not open is left out: [`compare`] names it.
+/// Reads the heads of audit chains that the store remembers: of one node's, in a cluster. One that does not open is left out: [`compare`] names it.
 ///
 /// # Errors
 /// [`StoreError`] where the store cannot be read.
-pub fn heads(store: &dyn Store, sealer: &RecordSealer) -> Result<Vec<ChainHead>, StoreError> {
-    let entries = all(store, "audit-head/")?;
+pub fn heads(
+    store: &dyn Store,
+    sealer: &RecordSealer,
+    node: Option<&NodeName>,
+) -> Result<Vec<ChainHead>, StoreError> {
+    let entries = all(store, records::audit_heads(node).as_str())?;
     let open = |entry: &Entry| records::open(sealer, &entry.path, Kind::AuditHead, &entry.value).ok();
     Ok(entries.iter().filter_map(open).map(|(head, ..)| head).collect())
 }
@@ -73,6 +84,8 @@ pub fn compare(
         for entry in all(store, prefix)? {
             records += 1;
             missing.remove(entry.path.as_str());
+            let has_ended = records::says_ended(&entry.value);
+            let kind = if has_ended { Kind::Ended } else { kind };
             let opened = match sealer.open(entry.path.as_str(), kind as u8, &entry.value) {
                 Ok(opened) => opened,
                 Err(error) => {
@@ -84,11 +97,16 @@ pub fn compare(
                 continue;
             }
             let stamp = remembered.get(entry.path.as_str());
-            match judge(stamp, opened.sequence, &opened.tag) {
+            let judged = match has_ended {
+                true => judge_end(stamp, opened.sequence),
+                false => judge(stamp, opened.sequence, &opened.tag),
+            };
+            match judged {
                 Judgement::Fine => {}
                 Judgement::Unrecorded => findings.push(Finding {
                     path: entry.path.to_string(),
-                    why: "newer than the audit log says: a crash came between the two, and nobody was told that it was done"
+                    why: "newer than the audit log says: a crash came between the two, and nobody was told that it was done; \
+                          or another node wrote it"
                         .to_owned(),
                     is_wrong: false,
                 }),

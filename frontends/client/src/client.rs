@@ -1,40 +1,50 @@
-//! A client for callers that want one reply to one request: it keeps connections, makes new ones where they break, and
-//! repeats what may be repeated.
+//! A client for callers that want one reply to one request: it keeps connections to each node, makes new ones where they break, spreads requests
+//! over the nodes that answer, and repeats what may be repeated, at another node where there is one.
 
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use keymill_core::limit;
-use keymill_core::operation::{Class, Reply, Request};
+use keymill_core::operation::{Reply, Request};
 
+use crate::addresses::Addresses;
+use crate::backoff::{Backoff, random};
+use crate::board::Tried;
 use crate::connection::{Connection, Options};
 use crate::credentials::Credentials;
 use crate::error::{ClientError, Result};
+use crate::moves::{Failure, Next, patience};
+use crate::nodes::{Nodes, remaining, timed_out};
+use crate::pool::{Health, Slot};
 use crate::receiver::Answer;
 
-/// How a client reaches its server.
+/// How a client reaches its server, or the nodes of a cluster.
 #[derive(Debug)]
 pub struct Config {
-    /// Host and port.
-    pub address: String,
+    /// Host and port of each node.
+    pub addresses: Addresses,
     /// The access key.
     pub credentials: Credentials,
-    /// Connections, at most; each carries one request at a time.
+    /// Connections to each node, at most; each carries one request at a time.
     pub connections: usize,
     /// How each connection is made.
     pub options: Options,
-    /// The wait before the first retry; each further one may take twice as long, up to `last_backoff`.
+    /// The wait before the first retry, and the first rest of a node that failed; each further one may take twice as long, up to `last_backoff`.
     pub first_backoff: Duration,
     /// The longest wait before a retry, unless the server asks for more.
     pub last_backoff: Duration,
 }
 
 impl Config {
-    /// Makes a configuration with two connections and the usual waits.
+    /// Makes a configuration of one server, with two connections and the usual waits.
     pub fn new(address: impl Into<String>, credentials: Credentials) -> Self {
+        Self::of_cluster(Addresses::one(address), credentials)
+    }
+
+    /// Makes a configuration of the nodes of a cluster, with two connections to each and the usual waits.
+    pub fn of_cluster(addresses: Addresses, credentials: Credentials) -> Self {
         Self {
-            address: address.into(),
+            addresses,
             credentials,
             connections: 2,
             options: Options::default(),
@@ -50,15 +60,7 @@ const SLACK: Duration = Duration::from_secs(2);
 /// A client that many threads may share; clones share its connections.
 #[derive(Clone, Debug)]
 pub struct Client {
-    shared: Arc<Shared>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    config: Config,
-    /// As many slots as connections; an empty one stands for a connection that is yet to be made.
-    give: flume::Sender<Option<Connection>>,
-    take: flume::Receiver<Option<Connection>>,
+    nodes: Arc<Nodes>,
 }
 
 /// A reply in the frame that it came in.
@@ -76,180 +78,121 @@ impl OwnedReply {
 }
 
 impl Client {
-    /// Makes a client and its first connection, so that a wrong address or access key shows at once.
+    /// Makes a client and its first connection, so that a wrong address or access key shows at once. Of several nodes one has to answer.
     ///
     /// # Errors
     /// As [`Connection::open`].
     pub fn connect(config: Config) -> Result<Self> {
-        let slots = config.connections.max(1);
-        let (give, take) = flume::bounded(slots);
-        let shared = Shared { config, give, take };
-        let first = shared.open(Instant::now() + shared.config.options.connect_timeout)?;
-        for slot in std::iter::once(Some(first)).chain(std::iter::repeat_with(|| None)).take(slots) {
-            shared.put_back(slot);
-        }
-        Ok(Self { shared: Arc::new(shared) })
+        let connections = config.connections;
+        let nodes = Nodes::with_capacity(config, connections);
+        nodes.connect()?.keep();
+        Ok(Self { nodes: Arc::new(nodes) })
     }
 
     /// Sends a request and waits for its reply, up to the request's `TimeoutMs` and two seconds for the way.
     ///
-    /// Operations that use or read keys are repeated where a connection is lost or the server says that the same request
-    /// may pass later; others only where the server cannot have had the whole request.
+    /// What is idempotent ([`Operation::is_idempotent`](keymill_core::operation::Operation::is_idempotent)) is repeated where a connection is lost or the server says that the same
+    /// request may pass later; other requests only where the server cannot have had the whole of them, or says that it did nothing. The next
+    /// try goes at once to a node that was not asked yet, and to any after a wait.
     ///
     /// # Errors
-    /// `Refused` with the server's reason; `Io` and `Protocol` where there is none; `Unsendable` for a request that is
-    /// too long.
+    /// `Refused` with the server's reason; `Io` and `Protocol` where there is none; `OutcomeUnknown` where the request may have been carried out
+    /// and may not be repeated; `Unsendable` for one that is too long.
     pub fn call<'a>(&self, request: impl Into<Request<'a>>) -> Result<OwnedReply> {
         let request = request.into();
+        let is_idempotent = request.operation().is_idempotent();
         let allowed = Duration::from_millis(request.timeout_ms().unwrap_or(limit::DEFAULT_TIMEOUT_MS));
         let deadline = Instant::now() + allowed + SLACK;
-        let mut attempt = 0;
+        let config = &self.nodes.config;
+        let backoff = Backoff { first: config.first_backoff, last: config.last_backoff };
+        let (mut tried, mut waits) = (Tried::default(), 0);
         loop {
-            let failure = match self.shared.attempt(&request, deadline) {
+            let failure = match self.nodes.attempt(&request, is_idempotent, deadline, &mut tried) {
                 Ok(answer) => return Ok(OwnedReply(answer)),
                 Err(failure) => failure,
             };
-            let Some(asked) = failure.retry_after(request.operation().class()) else {
-                return Err(failure.error);
+            let asked = match failure.next(is_idempotent) {
+                Next::Elsewhere | Next::Again(_) if self.nodes.pool.has_fresh(tried) => continue,
+                Next::Tell | Next::Elsewhere => return Err(failure.error),
+                Next::TellUnknown => return Err(failure.error.with_unknown_outcome()),
+                Next::Again(asked) | Next::Later(asked) => asked,
             };
-            let config = &self.shared.config;
-            let wait = backoff(attempt, config.first_backoff, config.last_backoff, random()).max(asked);
+            let wait = backoff.wait(waits, random()).max(asked);
             if Instant::now() + wait >= deadline {
                 return Err(failure.error);
             }
             std::thread::sleep(wait);
-            attempt += 1;
+            waits += 1;
         }
     }
 }
 
-/// A failed attempt, and how far it came.
-struct Failure {
-    error: ClientError,
-    reached: Reached,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Reached {
-    /// The server cannot have had the whole request.
-    Nothing,
-    /// The server may have carried it out.
-    Server,
-}
-
-impl Failure {
-    /// Returns the least wait before a retry, `None` where there must not be one.
-    fn retry_after(&self, class: Class) -> Option<Duration> {
-        let repeatable = self.reached == Reached::Nothing
-            || match class {
-                Class::Data | Class::Read => true,
-                Class::Management => false,
-            };
-        let (passing, asked_ms) = match &self.error {
-            ClientError::Io(_) => (true, 0),
-            ClientError::Refused(error) => (error.retryable, error.retry_after_ms.unwrap_or(0)),
-            ClientError::Tls(_) | ClientError::Protocol(_) | ClientError::Unsendable(_) => (false, 0),
-        };
-        (repeatable && passing).then(|| Duration::from_millis(asked_ms.into()))
+impl Nodes {
+    /// Has a node answer the request; one that was tried before only where no other does.
+    fn attempt(
+        &self,
+        request: &Request<'_>,
+        is_idempotent: bool,
+        deadline: Instant,
+        tried: &mut Tried,
+    ) -> Result<Answer, Failure> {
+        let slot = self.pool.take(tried, deadline);
+        let mut slot = slot.ok_or_else(|| Failure::unsent(timed_out("every connection is in use")))?;
+        let may_move = is_idempotent && self.pool.has_fresh(*tried);
+        let patience = patience(remaining(deadline).map_err(Failure::unsent)?, may_move);
+        let answered = self.exchange(&mut slot, request, Instant::now() + patience);
+        let answered = answered.and_then(|answer| match answer.refusal() {
+            None => Ok(answer),
+            Some(error) => Err(Failure::sent(error)),
+        });
+        match &answered {
+            Ok(_) => slot.report(Health::Well),
+            Err(failure) => slot.report(failure.health()),
+        }
+        answered
     }
-}
 
-impl Shared {
-    fn attempt(&self, request: &Request<'_>, deadline: Instant) -> Result<Answer, Failure> {
-        let unsent = |error| Failure { error, reached: Reached::Nothing };
-        let mut slot = self.slot(deadline).map_err(unsent)?;
+    fn exchange(
+        &self,
+        slot: &mut Slot<Connection>,
+        request: &Request<'_>,
+        deadline: Instant,
+    ) -> Result<Answer, Failure> {
+        let node = slot.node();
+        let named = |error| self.named(node, error);
         let mut connection = match slot.connection.take().filter(Connection::is_alive) {
             Some(connection) => connection,
-            None => self.open(deadline).map_err(unsent)?,
+            None => self.open(node, deadline).map_err(Failure::unsent)?,
         };
-        connection
-            .set_read_timeout(remaining(deadline).map_err(unsent)?)
+        let id = remaining(deadline)
+            .and_then(|left| self.set_patience(&connection, left))
             .and_then(|()| connection.send(request))
             .and_then(|id| connection.flush().map(|()| id))
-            .map_err(unsent)
-            .and_then(|id| self.answer(&mut connection, id))
-            .inspect(|_| slot.connection = Some(connection))
-            .and_then(|answer| match answer.refusal() {
-                None => Ok(answer),
-                Some(error) => Err(Failure { error, reached: Reached::Server }),
-            })
-    }
-
-    fn answer(&self, connection: &mut Connection, id: u64) -> Result<Answer, Failure> {
-        let sent = |error| Failure { error, reached: Reached::Server };
-        let answer = connection.receive().map_err(sent)?;
+            .map_err(|error| Failure::unsent(named(error)))?;
+        let answer = connection.receive().map_err(|error| Failure::sent(named(error)))?;
         if answer.id() != id {
-            return Err(sent(ClientError::protocol(format!("answer {} to request {id}", answer.id()))));
+            let message = format!("answer {} to request {id}", answer.id());
+            return Err(Failure::sent(named(ClientError::protocol(message))));
         }
+        slot.connection = Some(connection);
         Ok(answer)
     }
 
-    fn open(&self, deadline: Instant) -> Result<Connection> {
-        let mut options = self.config.options.clone();
-        options.connect_timeout = options.connect_timeout.min(remaining(deadline)?);
-        options.read_timeout = options.read_timeout.min(remaining(deadline)?);
-        let addresses: Vec<SocketAddr> = self.config.address.to_socket_addrs()?.collect();
-        let mut failed = ClientError::Io(std::io::Error::other("the host has no address"));
-        for address in addresses {
-            match Connection::open(address, &self.config.credentials, &options) {
-                Err(ClientError::Io(error)) => failed = error.into(),
-                answered => return answered,
-            }
+    fn set_patience(&self, connection: &Connection, left: Duration) -> Result<()> {
+        if self.config.addresses.len() > 1 {
+            connection.set_write_timeout(left.min(self.config.options.write_timeout))?;
         }
-        Err(failed)
+        connection.set_read_timeout(left)
     }
-
-    fn slot(&self, deadline: Instant) -> Result<Slot<'_>> {
-        match self.take.recv_deadline(deadline) {
-            Ok(connection) => Ok(Slot { shared: self, connection }),
-            Err(_) => Err(timed_out("every connection is in use")),
-        }
-    }
-
-    fn put_back(&self, connection: Option<Connection>) {
-        self.give.try_send(connection).expect("there are as many places as slots");
-    }
-}
-
-/// A slot that is in use; it goes back whatever happens.
-struct Slot<'s> {
-    shared: &'s Shared,
-    connection: Option<Connection>,
-}
-
-impl Drop for Slot<'_> {
-    fn drop(&mut self) {
-        self.shared.put_back(self.connection.take());
-    }
-}
-
-fn remaining(deadline: Instant) -> Result<Duration> {
-    match deadline.checked_duration_since(Instant::now()) {
-        Some(remaining) if !remaining.is_zero() => Ok(remaining),
-        _ => Err(timed_out("the time of the request is over")),
-    }
-}
-
-fn timed_out(message: &str) -> ClientError {
-    std::io::Error::new(std::io::ErrorKind::TimedOut, message).into()
-}
-
-/// Returns the wait before retry `attempt`: somewhere in the upper half of twice the wait before, so that clients that were
-/// cut off together do not come back together.
-fn backoff(attempt: u32, first: Duration, last: Duration, random: u32) -> Duration {
-    let whole = first.saturating_mul(1 << attempt.min(16)).min(last);
-    whole / 2 + whole.mul_f64(f64::from(random) / f64::from(u32::MAX)) / 2
-}
-
-fn random() -> u32 {
-    let mut bytes = [0; 4];
-    // Without randomness the wait is merely not spread.
-    let _ = aws_lc_rs::rand::fill(&mut bytes);
-    u32::from_be_bytes(bytes)
 }
 
 #[cfg(test)]
+mod cluster;
+
+#[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
     use crate::fake::{self, SECRET, Session};
     use keymill_core::id::RequestId;
@@ -317,7 +260,7 @@ mod tests {
             assert_eq!(second.request(), None);
         });
         let client = client(address);
-        assert!(matches!(client.call(rotate()), Err(ClientError::Io(_))));
+        assert!(matches!(client.call(rotate()), Err(ClientError::OutcomeUnknown(_))));
         client.call(DescribeLimitsRequest::default()).unwrap();
         assert!(client.call(rotate()).unwrap_err().refusal().unwrap().retryable);
         drop(client);
@@ -388,15 +331,5 @@ mod tests {
             Client::connect(Config::new(address.to_string(), fake::credentials("wrong"))).unwrap_err();
         assert_eq!(error.refusal().unwrap().code, "SignatureDoesNotMatch");
         server.join().unwrap();
-    }
-
-    #[test]
-    fn waits_grow_are_spread_and_end() {
-        let (first, last) = (Duration::from_millis(50), Duration::from_secs(2));
-        assert_eq!(backoff(0, first, last, 0), Duration::from_millis(25));
-        assert_eq!(backoff(0, first, last, u32::MAX), first);
-        assert_eq!(backoff(3, first, last, u32::MAX), 8 * first);
-        assert_eq!(backoff(6, first, last, u32::MAX), last);
-        assert_eq!(backoff(u32::MAX, first, last, 0), last / 2);
     }
 }

@@ -41,8 +41,8 @@ pub struct Options {
 pub struct Tls {
     /// Whom we trust, and who we are.
     pub tls: ClientTls,
-    /// The name, or address, that the server's certificate has to hold.
-    pub host: String,
+    /// The name, or address, that the server's certificate has to hold; the host of each node's address, if absent.
+    pub host: Option<String>,
 }
 
 impl Default for Options {
@@ -85,7 +85,8 @@ impl Connection {
             None => (Incoming::Plain(stream.try_clone()?), Outgoing::Plain(stream), None),
             Some(Tls { tls, host }) => {
                 stream.set_read_timeout(Some(options.connect_timeout))?;
-                let (read, write, exporter) = tls.connect(stream, host, hello::EXPORTER_LABEL)?;
+                let host = host.clone().unwrap_or_else(|| address.ip().to_string());
+                let (read, write, exporter) = tls.connect(stream, &host, hello::EXPORTER_LABEL)?;
                 (Incoming::Tls(read), Outgoing::Tls(write), Some(exporter))
             }
         };
@@ -183,6 +184,11 @@ impl Connection {
     /// `Io` for a time of zero.
     pub fn set_read_timeout(&self, timeout: Duration) -> Result<()> {
         Ok(self.receiver.socket().set_read_timeout(Some(timeout))?)
+    }
+
+    /// Sets the time in which the server takes no byte.
+    pub(crate) fn set_write_timeout(&self, timeout: Duration) -> Result<()> {
+        Ok(self.sender.socket().set_write_timeout(Some(timeout))?)
     }
 
     /// Tells whether an idle connection is still good: nothing to read, and not closed by the server meanwhile.

@@ -22,6 +22,8 @@ pub enum ClientError {
     Unsendable(String),
     /// The server refused.
     Refused(ServerError),
+    /// The connection broke after the request was sent, which may have been carried out and must not be twice.
+    OutcomeUnknown(io::Error),
 }
 
 /// A refusal, as the server told it.
@@ -39,12 +41,14 @@ pub struct ServerError {
     pub retryable: bool,
     /// After how many milliseconds, where known.
     pub retry_after_ms: Option<u32>,
+    /// Whether it is certain that nothing was done.
+    pub nothing_done: bool,
 }
 
 impl ServerError {
     pub(crate) fn new(status: u16, body: ErrorBody) -> Self {
-        let ErrorBody { code, message, request_id, retryable, retry_after_ms } = body;
-        Self { status, code, message, request_id, retryable, retry_after_ms }
+        let ErrorBody { code, message, request_id, retryable, retry_after_ms, nothing_done } = body;
+        Self { status, code, message, request_id, retryable, retry_after_ms, nothing_done }
     }
 }
 
@@ -62,6 +66,27 @@ impl ClientError {
         Self::Protocol(message.into())
     }
 
+    /// Says at which of several nodes it went wrong; a refusal has the id of its request.
+    pub(crate) fn at(self, address: &str) -> Self {
+        let told = |message| format!("{address}: {message}");
+        match self {
+            ClientError::Io(error) => ClientError::Io(io::Error::new(error.kind(), told(error.to_string()))),
+            ClientError::Tls(message) => ClientError::Tls(told(message)),
+            ClientError::Protocol(message) => ClientError::Protocol(told(message)),
+            error @ (ClientError::Unsendable(_)
+            | ClientError::Refused(_)
+            | ClientError::OutcomeUnknown(_)) => error,
+        }
+    }
+
+    /// Says that what was sent may have been carried out.
+    pub(crate) fn with_unknown_outcome(self) -> Self {
+        match self {
+            ClientError::Io(error) => ClientError::OutcomeUnknown(error),
+            error => error,
+        }
+    }
+
     /// Returns the refusal, where it is one.
     pub fn refusal(&self) -> Option<&ServerError> {
         match self {
@@ -69,7 +94,8 @@ impl ClientError {
             ClientError::Io(_)
             | ClientError::Tls(_)
             | ClientError::Protocol(_)
-            | ClientError::Unsendable(_) => None,
+            | ClientError::Unsendable(_)
+            | ClientError::OutcomeUnknown(_) => None,
         }
     }
 }
@@ -82,6 +108,12 @@ impl fmt::Display for ClientError {
             ClientError::Protocol(message) => write!(f, "the server breaks the protocol: {message}"),
             ClientError::Unsendable(message) => write!(f, "the request cannot be sent: {message}"),
             ClientError::Refused(error) => error.fmt(f),
+            ClientError::OutcomeUnknown(error) => {
+                write!(
+                    f,
+                    "no answer from the server, and whether it did what it was asked is not known: {error}"
+                )
+            }
         }
     }
 }
@@ -89,7 +121,7 @@ impl fmt::Display for ClientError {
 impl std::error::Error for ClientError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            ClientError::Io(error) => Some(error),
+            ClientError::Io(error) | ClientError::OutcomeUnknown(error) => Some(error),
             ClientError::Refused(error) => Some(error),
             ClientError::Tls(_) | ClientError::Protocol(_) | ClientError::Unsendable(_) => None,
         }

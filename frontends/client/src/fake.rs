@@ -44,12 +44,17 @@ impl Session {
 
     /// Accepts a connection and checks its login; a bad one is refused and closed.
     pub(crate) fn login(listener: &TcpListener) -> Option<Self> {
-        let mut session = Self { stream: listener.accept().unwrap().0 };
+        Self::on(listener.accept().unwrap().0)
+    }
+
+    /// Checks the login of a connection; `None` also where the client went away.
+    pub(crate) fn on(stream: TcpStream) -> Option<Self> {
+        let mut session = Self { stream };
         let nonce = [3; 32];
         let server = "fake".into();
         let challenge = Challenge { nonce, server, max_frame: MAX_FRAME as u64, max_in_flight: 1024 };
         session.write(|out| encode_challenge(&challenge, out));
-        let frame = session.frame().unwrap();
+        let frame = session.frame()?;
         let Auth::AccessKey { id, signature } = decode_hello(&frame).unwrap().auth else { panic!() };
         if Some(signature) != credentials(SECRET).mac(&signed_bytes(&nonce, &id, &[])) {
             session.refuse(0, Error::new(ErrorKind::SignatureMismatch, "the signature differs"));
@@ -85,13 +90,14 @@ impl Session {
         let mut prefix = [0; 4];
         self.stream.read_exact(&mut prefix).ok()?;
         let mut frame = vec![0; frame::length(prefix, MAX_FRAME).unwrap()];
-        self.stream.read_exact(&mut frame).unwrap();
+        self.stream.read_exact(&mut frame).ok()?;
         Some(frame)
     }
 
     fn write(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
         let mut out = Vec::new();
         encode(&mut out);
-        self.stream.write_all(&out).unwrap();
+        // The client may be gone.
+        let _gone = self.stream.write_all(&out);
     }
 }

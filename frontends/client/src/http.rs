@@ -1,7 +1,9 @@
 //! A minimal blocking HTTP client for `/v1/<Operation>` in JSON, signed by ACS3-HMAC-SHA256 or sent over a channel whose certificate says who calls, and for the pages that need no
-//! signature. It repeats nothing.
+//! signature. Of one server it asks once; of several nodes each at most once, by the same rule as over MessagePack TCP.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest;
 use keymill_core::Timestamp;
@@ -13,16 +15,36 @@ use keymill_wire::request::encode_json;
 
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 
+use crate::addresses::Addresses;
+use crate::backoff::Backoff;
+use crate::board::Tried;
 use crate::credentials::Credentials;
 use crate::error::{ClientError, Result, ServerError, undecodable};
+use crate::moves::{Failure, Next, Reached, patience};
+use crate::nodes::{remaining, timed_out};
+use crate::pool::{Health, Pool};
 
 /// Bytes of an answer, at most.
 const MAX_ANSWER_BYTES: u64 = 64 * 1024 * 1024;
 
-/// An HTTP client of one server.
+/// Requests under way at one node, at most.
+const PER_NODE: usize = 1024;
+/// How long a node rests that failed.
+const REST: Backoff = Backoff { first: Duration::from_millis(50), last: Duration::from_secs(2) };
+
+/// An HTTP client of one server, or of the nodes of a cluster.
 #[derive(Debug)]
 pub struct HttpClient {
     agent: ureq::Agent,
+    nodes: Vec<Node>,
+    pool: Arc<Pool<()>>,
+    /// Time for a call, at however many nodes.
+    timeout: Duration,
+}
+
+/// Where a node is.
+#[derive(Debug)]
+struct Node {
     base: String,
     host: String,
 }
@@ -55,7 +77,7 @@ impl HttpClient {
     /// # Errors
     /// `Unsendable` for any other form.
     pub fn new(url: &str, timeout: Duration) -> Result<Self> {
-        Self::at(url, timeout, "http://", TlsConfig::builder().build())
+        Self::of_cluster(&Addresses::one(url), timeout, None)
     }
 
     /// Makes a client of the server at `url`, which is `https://host:port`.
@@ -63,70 +85,142 @@ impl HttpClient {
     /// # Errors
     /// `Unsendable` for any other form.
     pub fn over_tls(url: &str, timeout: Duration, tls: &ClientTls) -> Result<Self> {
-        Self::at(url, timeout, "https://", tls_config(tls))
+        Self::of_cluster(&Addresses::one(url), timeout, Some(tls))
     }
 
-    fn at(url: &str, timeout: Duration, scheme: &str, tls: TlsConfig) -> Result<Self> {
-        let base = url.strip_suffix('/').unwrap_or(url);
-        let host = base
-            .strip_prefix(scheme)
-            .filter(|host| !host.is_empty() && !host.contains(['/', '?', '#', '@']))
-            .ok_or_else(|| ClientError::Unsendable(format!("a URL is {scheme}host:port here")))?;
+    /// Makes a client of the nodes at `urls`, each `http://host:port`, or with TLS `https://host:port`.
+    ///
+    /// # Errors
+    /// `Unsendable` for any other form.
+    pub fn of_cluster(urls: &Addresses, timeout: Duration, tls: Option<&ClientTls>) -> Result<Self> {
+        let (scheme, tls) = match tls {
+            Some(tls) => ("https://", tls_config(tls)),
+            None => ("http://", TlsConfig::builder().build()),
+        };
+        let nodes: Vec<Node> = urls.iter().map(|url| Node::new(url, scheme)).collect::<Result<_>>()?;
         let agent = ureq::Agent::config_builder()
             .tls_config(tls)
-            .timeout_global(Some(timeout))
             // A refusal has a body that says why.
             .http_status_as_error(false)
             .max_redirects(0)
             .proxy(None)
             .build()
             .new_agent();
-        Ok(Self { agent, base: base.to_owned(), host: host.to_owned() })
+        let pool = Pool::new(nodes.len(), PER_NODE, REST);
+        Ok(Self { agent, nodes, pool, timeout })
     }
 
-    /// Sends a signed request and waits for its reply.
+    /// Sends a signed request and waits for its reply. Where there are several nodes, what may be repeated goes to the next one that was not
+    /// asked, as long as there is time.
     ///
     /// # Errors
-    /// `Refused` with the server's reason, `Io` and `Protocol` where there is none.
+    /// `Refused` with the server's reason, `Io` and `Protocol` where there is none, `OutcomeUnknown` for a change that may have been made.
     pub fn call<'a>(&self, request: impl Into<Request<'a>>, credentials: &Credentials) -> Result<HttpReply> {
         let request = request.into();
         let operation = request.operation();
         let body =
             encode_json(&request).map_err(|error| ClientError::Unsendable(error.message().to_owned()))?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let mut nonce = [0; 16];
-        aws_lc_rs::rand::fill(&mut nonce)
-            .map_err(|_| ClientError::Unsendable("the system gives no random bytes".to_owned()))?;
-        let signed = Signed {
-            operation,
-            host: &self.host,
-            body: &body,
-            date: Timestamp::from_ms(now.as_millis() as u64),
-            nonce: acs3::hex(&nonce),
-        };
-        let mut post = self.agent.post(format!("{}{}", self.base, signed.path()));
-        for (name, value) in signed.headers(credentials)? {
-            post = post.header(name, value);
-        }
-        let (status, body) = answer(post.send(&body[..]))?;
-        if status == 200 {
-            return Ok(HttpReply { operation, body });
-        }
-        match decode_json_error(&body) {
-            Ok(error) => Err(ServerError::new(status, error).into()),
-            Err(_) => Err(ClientError::protocol(format!("status {status} without an error in JSON"))),
-        }
+        self.at_any_node(operation.is_idempotent(), |node, patience| {
+            let (status, body) = self.post(node, operation, &body, credentials, patience)?;
+            if status == 200 {
+                return Ok(HttpReply { operation, body });
+            }
+            Err(Failure::sent(match decode_json_error(&body) {
+                Ok(error) => ServerError::new(status, error).into(),
+                Err(_) => ClientError::protocol(format!("status {status} without an error in JSON")),
+            }))
+        })
     }
 
-    /// Fetches a page without a signature, such as `/readyz` or `/metrics`, and returns status and text.
+    /// Fetches a page without a signature, such as `/readyz` or `/metrics`, and returns status and text; of several nodes, of one that
+    /// answers.
     ///
     /// # Errors
     /// `Io` where there is no answer, `Protocol` for one that is not text.
     pub fn get(&self, path: &str) -> Result<(u16, String)> {
-        let (status, body) = answer(self.agent.get(format!("{}{path}", self.base)).call())?;
-        let text =
-            String::from_utf8(body).map_err(|_| ClientError::protocol(format!("{path} is not UTF-8")))?;
-        Ok((status, text))
+        self.at_any_node(true, |node, patience| {
+            let get = self.agent.get(format!("{}{path}", node.base));
+            let (status, body) = answer(get.config().timeout_global(Some(patience)).build().call())?;
+            let text = String::from_utf8(body)
+                .map_err(|_| Failure::sent(ClientError::protocol(format!("{path} is not UTF-8"))))?;
+            Ok((status, text))
+        })
+    }
+
+    /// Asks one node after another, for as long as another may do.
+    fn at_any_node<T>(
+        &self,
+        is_idempotent: bool,
+        ask: impl Fn(&Node, Duration) -> Result<T, Failure>,
+    ) -> Result<T> {
+        let deadline = Instant::now() + self.timeout;
+        let mut tried = Tried::default();
+        loop {
+            let slot = self.pool.take(&mut tried, deadline);
+            let mut slot = slot.ok_or_else(|| timed_out("too many requests are under way"))?;
+            let may_move = is_idempotent && self.pool.has_fresh(tried);
+            let node = &self.nodes[slot.node()];
+            let failure = match ask(node, patience(remaining(deadline)?, may_move)) {
+                Ok(answer) => {
+                    slot.report(Health::Well);
+                    return Ok(answer);
+                }
+                Err(failure) => failure,
+            };
+            slot.report(failure.health());
+            match failure.next(is_idempotent) {
+                Next::Elsewhere | Next::Again(_) if self.pool.has_fresh(tried) => {}
+                Next::TellUnknown => return Err(self.named(node, failure.error).with_unknown_outcome()),
+                Next::Tell | Next::Elsewhere | Next::Again(_) | Next::Later(_) => {
+                    return Err(self.named(node, failure.error));
+                }
+            }
+        }
+    }
+
+    fn named(&self, node: &Node, error: ClientError) -> ClientError {
+        match self.nodes.len() {
+            1 => error,
+            _ => error.at(&node.base),
+        }
+    }
+
+    fn post(
+        &self,
+        node: &Node,
+        operation: Operation,
+        body: &[u8],
+        credentials: &Credentials,
+        patience: Duration,
+    ) -> Result<(u16, Vec<u8>), Failure> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut nonce = [0; 16];
+        aws_lc_rs::rand::fill(&mut nonce).map_err(|_| {
+            Failure::unsent(ClientError::Unsendable("the system gives no random bytes".to_owned()))
+        })?;
+        let signed = Signed {
+            operation,
+            host: &node.host,
+            body,
+            date: Timestamp::from_ms(now.as_millis() as u64),
+            nonce: acs3::hex(&nonce),
+        };
+        let mut post = self.agent.post(format!("{}{}", node.base, signed.path()));
+        for (name, value) in signed.headers(credentials).map_err(Failure::unsent)? {
+            post = post.header(name, value);
+        }
+        answer(post.config().timeout_global(Some(patience)).build().send(body))
+    }
+}
+
+impl Node {
+    fn new(url: &str, scheme: &str) -> Result<Self> {
+        let base = url.strip_suffix('/').unwrap_or(url);
+        let host = base
+            .strip_prefix(scheme)
+            .filter(|host| !host.is_empty() && !host.contains(['/', '?', '#', '@']))
+            .ok_or_else(|| ClientError::Unsendable(format!("a URL is {scheme}host:port here")))?;
+        Ok(Self { base: base.to_owned(), host: host.to_owned() })
     }
 }
 
@@ -201,24 +295,38 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
     digest::digest(&digest::SHA256, bytes).as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
-fn answer(sent: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<(u16, Vec<u8>)> {
-    let mut response = sent.map_err(unanswered)?;
-    let body = response.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_vec().map_err(unanswered)?;
+fn answer(sent: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<(u16, Vec<u8>), Failure> {
+    let mut response =
+        sent.map_err(|error| Failure { reached: reached(&error), error: unanswered(error) })?;
+    let body = response.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_vec();
+    let body = body.map_err(|error| Failure::sent(unanswered(error)))?;
     Ok((response.status().as_u16(), body))
+}
+
+/// Tells what came of a request before there was an answer: nothing, where there was no connection.
+fn reached(error: &ureq::Error) -> Reached {
+    use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
+    let is_before = match error {
+        ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => true,
+        ureq::Error::Timeout(when) => matches!(when, ureq::Timeout::Resolve | ureq::Timeout::Connect),
+        ureq::Error::Io(error) => {
+            matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable)
+        }
+        _ => false,
+    };
+    if is_before { Reached::Nothing } else { Reached::Server }
 }
 
 fn unanswered(error: ureq::Error) -> ClientError {
     match error {
         ureq::Error::Io(error) => error.into(),
-        ureq::Error::Timeout(_) => {
-            std::io::Error::new(std::io::ErrorKind::TimedOut, error.to_string()).into()
-        }
+        ureq::Error::Timeout(_) => io::Error::new(io::ErrorKind::TimedOut, error.to_string()).into(),
         ureq::Error::Rustls(error) => ClientError::Tls(error.to_string()),
         ureq::Error::Tls(what) => ClientError::Tls(what.to_owned()),
         ureq::Error::Protocol(_) | ureq::Error::BodyExceedsLimit(_) => {
             ClientError::Protocol(error.to_string())
         }
-        error => std::io::Error::other(error.to_string()).into(),
+        error => io::Error::other(error.to_string()).into(),
     }
 }
 
@@ -228,7 +336,9 @@ mod tests {
     use crate::fake::{self, SECRET};
     use keymill_core::id::{KeyRef, RequestId};
     use keymill_core::limit::MaxRecords;
-    use keymill_core::operation::{DescribeLimitsReply, DescribeLimitsRequest, EncryptRequest};
+    use keymill_core::operation::{
+        DescribeLimitsReply, DescribeLimitsRequest, EncryptRequest, RotateKeyRequest,
+    };
     use keymill_core::{Error, ErrorKind};
     use keymill_wire::request::decode_json;
     use keymill_wire::response::{json_error, json_reply};
@@ -336,6 +446,56 @@ mod tests {
         let error = client.call(DescribeLimitsRequest::default(), &fake::credentials(SECRET)).unwrap_err();
         assert!(matches!(error, ClientError::Protocol(_)), "{error}");
         server.join().unwrap();
+    }
+
+    /// Takes one connection, reads a request, and closes without an answer.
+    fn dies(listener: TcpListener) {
+        read_request(&listener.accept().unwrap().0);
+    }
+
+    /// Answers requests with the limits, `count` of them.
+    fn answers(listener: TcpListener, count: usize) {
+        for _ in 0..count {
+            let stream = listener.accept().unwrap().0;
+            read_request(&stream);
+            let limits = DescribeLimitsReply::gather(fake::REQUEST, 1 << 24, 1024, MaxRecords::default());
+            respond(&stream, "200 OK", &json_reply(&Reply::DescribeLimits(limits)));
+        }
+    }
+
+    fn cluster(addresses: [std::net::SocketAddr; 2]) -> HttpClient {
+        let urls = Addresses::new(addresses.map(|address| format!("http://{address}"))).unwrap();
+        HttpClient::of_cluster(&urls, Duration::from_secs(10), None).unwrap()
+    }
+
+    fn absent() -> std::net::SocketAddr {
+        TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    }
+
+    #[test]
+    fn what_is_idempotent_goes_to_the_other_node() {
+        let (good, server) = fake::serve(|listener| answers(listener, 20));
+        let (bad, dead) = fake::serve(dies);
+        let client = cluster([bad, good]);
+        for _ in 0..20 {
+            client.call(DescribeLimitsRequest::default(), &fake::credentials(SECRET)).unwrap();
+        }
+        server.join().unwrap();
+        drop(dead);
+    }
+
+    #[test]
+    fn a_change_moves_only_from_a_node_that_had_nothing_of_it() {
+        let rotate = || RotateKeyRequest { key_id: KeyRef::parse("alias/a"), timeout_ms: None };
+        let (bad, dead) = fake::serve(dies);
+        let client = cluster([absent(), bad]);
+        let error = client.call(rotate(), &fake::credentials(SECRET)).unwrap_err();
+        assert!(matches!(error, ClientError::OutcomeUnknown(_)), "{error}");
+        assert!(error.to_string().contains(&bad.to_string()), "{error}");
+        dead.join().unwrap();
+        let client = cluster([absent(), absent()]);
+        let error = client.call(rotate(), &fake::credentials(SECRET)).unwrap_err();
+        assert!(matches!(error, ClientError::Io(_)), "{error}");
     }
 
     #[test]

@@ -1,5 +1,8 @@
 #![doc = include_str!("../README.md")]
 
+pub mod addresses;
+mod backoff;
+mod board;
 pub mod cache;
 pub mod client;
 pub mod connection;
@@ -9,6 +12,9 @@ pub mod error;
 mod flight;
 pub mod http;
 pub mod keys;
+mod moves;
+pub mod nodes;
+mod pool;
 mod receiver;
 pub mod secret_cache;
 pub mod secrets;
@@ -21,8 +27,11 @@ mod fake;
 #[cfg(test)]
 mod fake_keys;
 #[cfg(test)]
+mod fake_node;
+#[cfg(test)]
 mod fake_secrets;
 
+pub use addresses::{Addresses, NotAddresses};
 pub use client::{Client, Config, OwnedReply};
 pub use connection::{Connection, Options, Tls};
 pub use credentials::Credentials;
@@ -32,6 +41,7 @@ pub use http::{HttpClient, HttpReply};
 pub use keymill_tls::{ClientOptions, ClientTls};
 pub use keymill_wire::hello::ALPN;
 pub use keys::{DataKey, DataKeys, KeysError};
+pub use nodes::{Member, Nodes};
 pub use receiver::{Answer, Receiver};
 pub use secret_cache::SecretCache;
 pub use secrets::{Asked, SecretValue, Secrets, SecretsError};

@@ -99,7 +99,7 @@ impl Error for SecretsError {
 impl From<ClientError> for SecretsError {
     fn from(error: ClientError) -> Self {
         let is_away = match &error {
-            ClientError::Io(_) => true,
+            ClientError::Io(_) | ClientError::OutcomeUnknown(_) => true,
             ClientError::Refused(refusal) => is_of_a_server_in_trouble(refusal),
             // A server that cannot show who it is, or speaks otherwise, is not the one whose word counted before.
             ClientError::Tls(_) | ClientError::Protocol(_) | ClientError::Unsendable(_) => false,
@@ -170,6 +170,7 @@ mod tests {
                 request_id,
                 retryable: true,
                 retry_after_ms: None,
+                nothing_done: false,
             })
         };
         let is_away = |error: ClientError| matches!(SecretsError::from(error), SecretsError::Unavailable(_));

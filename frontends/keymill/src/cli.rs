@@ -10,7 +10,7 @@ use crate::admin::{
 use crate::batch::{self, BatchArgs, Direction};
 use crate::credentials::{ServerArgs, Target};
 use crate::failure::{Failure, Result};
-use crate::{audit, demo, envelope, hsm, output, serve, tokens};
+use crate::{audit, demo, envelope, hsm, migrate, output, serve, tokens};
 
 /// A self-hosted key management service and crypto engine
 ///
@@ -46,6 +46,7 @@ enum Command {
     Envelope(envelope::EnvelopeArgs),
     /// Work with the audit log
     Audit(AuditCommand),
+    Migrate(migrate::MigrateArgs),
     Hsm(hsm::HsmArgs),
     /// Measure every path beside its ceiling in one run, and print the ratios
     ///
@@ -126,6 +127,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
             AuditAction::Search(args) => audit::search(&args),
             AuditAction::Export(args) => audit::export(&args),
         },
+        Command::Migrate(args) => migrate::run(&args),
         Command::HsmWorker => tokens::run_worker(),
         Command::Exec { command } => secret::child::become_program(&command),
         Command::Hsm(args) => hsm::run(args),
@@ -146,7 +148,7 @@ fn run_bench(args: &keymill_bench::BenchArgs) -> Result<()> {
 fn run_batch(direction: Direction, server: &ServerArgs, args: &BatchArgs) -> Result<()> {
     let target = Target::find(server)?;
     let tcp = target.tcp_only()?.clone();
-    let summary = batch::run(direction, args, &batch::Target { tcp, credentials: target.credentials })
+    let summary = batch::run(direction, args, batch::Target { tcp, credentials: target.credentials })
         .map_err(Failure::of_batch)?;
     match (args.output == batch::Place::Standard, args.json) {
         // Standard output has the rows.
@@ -181,7 +183,12 @@ mod tests {
 
     #[test]
     fn server_flags_may_stand_before_and_behind_the_subcommand() {
-        for line in ["keymill key --tcp h:1 list --json", "keymill key list --json --tcp h:1"] {
+        for line in [
+            "keymill key --tcp h:1 list --json",
+            "keymill key list --json --tcp h:1",
+            "keymill key list --tcp h:1,i:1 --tcp j:1",
+            "keymill batch --url http://h:1,http://i:1 encrypt --in a --out b",
+        ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }
         assert!(Cli::try_parse_from(["keymill", "serve", "--tcp", "h:1"]).is_err());
@@ -212,6 +219,7 @@ mod tests {
             "keymill secret export --stdout",
             "keymill secret delete db --now --days 7",
             "keymill audit export",
+            "keymill migrate --from old.toml",
             "keymill audit export --format xml --out -",
             "keymill envelope open --in a --out b --stdout",
         ] {

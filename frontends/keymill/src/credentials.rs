@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use keymill_client::{ALPN, ClientOptions, ClientTls, Credentials, Options, Tls};
+use keymill_client::{ALPN, Addresses, ClientOptions, ClientTls, Config, Credentials, Options, Tls};
 use keymill_core::Sensitive;
 use keymill_core::time::Timestamp;
 use serde::de::IgnoredAny;
@@ -21,17 +21,23 @@ const DEFAULT_TCP: &str = "127.0.0.1:8471";
 pub(crate) const PASSWORD: &str = "KEYMILL_CLIENT_KEY_PASSWORD";
 /// What a MessagePack TCP address under TLS begins with.
 const TLS: &str = "tls://";
+/// What an HTTP address under TLS begins with.
+const HTTPS: &str = "https://";
 
 /// The flags of every command that talks to a server.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Server")]
 pub(crate) struct ServerArgs {
-    /// MessagePack TCP address of the server, tls://HOST:PORT where it speaks TLS [env: KEYMILL_TCP] [default: 127.0.0.1:8471]
-    #[arg(long, global = true, value_name = "HOST:PORT")]
-    tcp: Option<String>,
-    /// HTTP address of the server, http://HOST:PORT or https://HOST:PORT [env: KEYMILL_URL]
-    #[arg(long, global = true, value_name = "URL")]
-    url: Option<String>,
+    /// MessagePack TCP address of the server, tls://HOST:PORT where it speaks TLS; of several nodes of a cluster, one after another with
+    /// commas, or the flag for each [env: KEYMILL_TCP] [default: 127.0.0.1:8471]
+    #[arg(long, global = true, value_name = "HOST:PORT,...", value_delimiter = ',')]
+    tcp: Vec<String>,
+    /// HTTP address of the server, http://HOST:PORT or https://HOST:PORT, or several likewise [env: KEYMILL_URL]
+    #[arg(long, global = true, value_name = "URL,...", value_delimiter = ',')]
+    url: Vec<String>,
+    /// The name that the certificate of each server has to hold, over MessagePack TCP; the host of its address, if absent [env: KEYMILL_SERVER_NAME]
+    #[arg(long, global = true, value_name = "NAME")]
+    server_name: Option<String>,
     /// The CAs that vouch for a server under TLS, in PEM; no others are trusted [env: KEYMILL_CA]
     #[arg(long, global = true, value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -56,22 +62,22 @@ pub(crate) const SECRET_VARIABLES: [&str; 3] =
 
 /// A server, and the access key to call it with.
 pub(crate) struct Target {
-    /// MessagePack TCP address, where one is known.
+    /// MessagePack TCP addresses, where they are known.
     pub(crate) tcp: Option<Tcp>,
-    /// HTTP address, where one is known.
-    pub(crate) url: Option<String>,
+    /// HTTP addresses, where they are known.
+    pub(crate) url: Option<Addresses>,
     /// TLS, where one of them needs it.
     pub(crate) tls: Option<ClientTls>,
     /// Who calls.
     pub(crate) credentials: Credentials,
 }
 
-/// A MessagePack TCP address.
+/// The MessagePack TCP address of a server, or those of the nodes of a cluster.
 #[derive(Clone, Debug)]
 pub(crate) struct Tcp {
-    /// Host and port.
-    pub(crate) address: String,
-    /// TLS, where the server speaks it.
+    /// Host and port of each.
+    pub(crate) addresses: Addresses,
+    /// TLS, where they speak it.
     pub(crate) tls: Option<Tls>,
 }
 
@@ -83,12 +89,15 @@ pub(crate) struct CredentialsFile {
     pub(crate) access_key_id: String,
     /// The secret.
     pub(crate) access_key_secret: String,
-    /// HTTP address.
+    /// HTTP address, or several with commas between them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) url: Option<String>,
-    /// MessagePack TCP address.
+    /// MessagePack TCP address, or several likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) tcp: Option<String>,
+    /// The name that the certificate of each server has to hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) server_name: Option<String>,
     /// The CAs that vouch for the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ca: Option<PathBuf>,
@@ -166,6 +175,7 @@ impl CredentialsFile {
             login,
             url: None,
             tcp: None,
+            server_name: None,
             ca: None,
             client_certificate: None,
             client_key: None,
@@ -259,12 +269,18 @@ fn resolve_in(args: &ServerArgs, around: &Surroundings<'_>) -> Result<Credential
     let mut found = found.ok_or_else(no_access_key)?;
     let named =
         |tcp: Option<String>, url: Option<String>| (tcp.is_some() || url.is_some()).then_some((tcp, url));
-    (found.tcp, found.url) = named(args.tcp.clone(), args.url.clone())
+    let joined = |addresses: &[String]| (!addresses.is_empty()).then(|| addresses.join(","));
+    (found.tcp, found.url) = named(joined(&args.tcp), joined(&args.url))
         .or_else(|| named(variable("KEYMILL_TCP"), variable("KEYMILL_URL")))
         .or_else(|| named(found.tcp.take(), found.url.take()))
         .unwrap_or_else(|| (Some(DEFAULT_TCP.to_owned()), None));
     let path = |name: &str| variable(name).map(PathBuf::from);
     found.ca = args.ca.clone().or_else(|| path("KEYMILL_CA")).or_else(|| found.ca.take());
+    found.server_name = args
+        .server_name
+        .clone()
+        .or_else(|| variable("KEYMILL_SERVER_NAME"))
+        .or_else(|| found.server_name.take());
     // A certificate and its key come from one place.
     let pair = |certificate: Option<PathBuf>, key: Option<PathBuf>| {
         (certificate.is_some() || key.is_some()).then_some((certificate, key))
@@ -274,10 +290,13 @@ fn resolve_in(args: &ServerArgs, around: &Surroundings<'_>) -> Result<Credential
             .or_else(|| pair(path("KEYMILL_CLIENT_CERTIFICATE"), path("KEYMILL_CLIENT_KEY")))
             .or_else(|| pair(found.client_certificate.take(), found.client_key.take()))
             .unwrap_or_default();
-    let has_tls = [&found.tcp, &found.url].into_iter().flatten().any(|address| is_tls(address));
-    if !has_tls && (args.ca.is_some() || args.client_certificate.is_some()) {
-        return Err(Failure::wrong_use("a CA or certificate is named, and the address is one without TLS")
-            .next("write tls://HOST:PORT behind --tcp, or https://HOST:PORT behind --url"));
+    let has_tls = [&found.tcp, &found.url].into_iter().flatten().any(|addresses| is_tls(addresses));
+    let is_for_tls = args.ca.is_some() || args.client_certificate.is_some() || args.server_name.is_some();
+    if !has_tls && is_for_tls {
+        return Err(Failure::wrong_use(
+            "a CA, a certificate or a name of the server's is given, and the address is one without TLS",
+        )
+        .next("write tls://HOST:PORT behind --tcp, or https://HOST:PORT behind --url"));
     }
     Ok(found)
 }
@@ -309,16 +328,18 @@ impl Target {
                 Credentials::new(id, file.access_key_secret.clone())
             }
         };
-        let has_tls = [&file.tcp, &file.url].into_iter().flatten().any(|address| is_tls(address));
+        let has_tls = [&file.tcp, &file.url].into_iter().flatten().any(|addresses| is_tls(addresses));
         let tls = has_tls.then(|| open_tls(file)).transpose()?;
-        let tcp = file.tcp.as_ref().map(|address| match (address.strip_prefix(TLS), &tls) {
-            (Some(address), Some(tls)) => {
-                let host = address.rsplit_once(':').map_or(address, |(host, _)| host).to_owned();
-                Tcp { address: address.to_owned(), tls: Some(Tls { tls: tls.clone(), host }) }
+        let tcp = match &file.tcp {
+            None => None,
+            Some(text) => {
+                let addresses = bare(&alike(text, TLS)?)?;
+                let tls = tls.clone().filter(|_| is_tls(text));
+                Some(Tcp { addresses, tls: tls.map(|tls| Tls { tls, host: file.server_name.clone() }) })
             }
-            _ => Tcp::plain(address),
-        });
-        Ok(Self { tcp, url: file.url.clone(), tls, credentials })
+        };
+        let url = file.url.as_ref().map(|text| alike(text, HTTPS)).transpose()?;
+        Ok(Self { tcp, url, tls, credentials })
     }
 
     /// Makes the target of a server in this process.
@@ -338,17 +359,40 @@ impl Target {
 impl Tcp {
     /// Names a listener without TLS.
     pub(crate) fn plain(address: &str) -> Self {
-        Self { address: address.to_owned(), tls: None }
+        Self { addresses: Addresses::one(address), tls: None }
     }
 
-    /// Returns the options of a connection there.
-    pub(crate) fn options(&self) -> Options {
-        Options { tls: self.tls.clone(), ..Options::default() }
+    /// Makes the configuration of a client there.
+    pub(crate) fn config(&self, credentials: Credentials, connections: usize) -> Config {
+        let options = Options { tls: self.tls.clone(), ..Options::default() };
+        Config { connections, options, ..Config::of_cluster(self.addresses.clone(), credentials) }
     }
 }
 
-fn is_tls(address: &str) -> bool {
-    address.starts_with(TLS) || address.starts_with("https://")
+/// Tells whether addresses that are [`alike`] are with TLS.
+fn is_tls(addresses: &str) -> bool {
+    addresses.starts_with(TLS) || addresses.starts_with(HTTPS)
+}
+
+/// Reads a list of addresses: all begin with `tls`, or none does.
+fn alike(text: &str, tls: &str) -> Result<Addresses> {
+    let addresses: Addresses =
+        text.parse().map_err(|why| Failure::wrong_use(format!("the addresses {text}: {why}")))?;
+    let with_tls = addresses.iter().filter(|address| address.starts_with(tls)).count();
+    match with_tls == 0 || with_tls == addresses.len() {
+        true => Ok(addresses),
+        // What goes in clear to one node would be no secret of the others.
+        false => {
+            Err(Failure::wrong_use(format!("of the addresses {text} some are with TLS and some without"))
+                .next(format!("write {tls} before each of them")))
+        }
+    }
+}
+
+/// Returns host and port of each address.
+fn bare(addresses: &Addresses) -> Result<Addresses> {
+    let bare = addresses.iter().map(|address| address.strip_prefix(TLS).unwrap_or(address));
+    Addresses::new(bare).map_err(|why| Failure::wrong_use(format!("the addresses {addresses}: {why}")))
 }
 
 fn open_tls(file: &CredentialsFile) -> Result<ClientTls> {
@@ -400,8 +444,12 @@ mod tests {
         )?)
     }
 
-    fn tcp(target: &Target) -> Option<&str> {
-        target.tcp.as_ref().map(|tcp| tcp.address.as_str())
+    fn tcp(target: &Target) -> Option<String> {
+        target.tcp.as_ref().map(|tcp| tcp.addresses.to_string())
+    }
+
+    fn url(target: &Target) -> Option<String> {
+        target.url.as_ref().map(Addresses::to_string)
     }
 
     fn file() -> (tempfile::TempDir, PathBuf) {
@@ -418,27 +466,30 @@ mod tests {
     fn flags_come_before_the_environment_and_that_before_the_file() {
         let (_directory, path) = file();
         let target = find(ServerArgs::default(), &[], Some(&path)).unwrap();
-        assert_eq!((tcp(&target), target.url.as_deref()), (Some("file:1"), Some("http://file:2")));
+        assert_eq!(
+            (tcp(&target).as_deref(), url(&target).as_deref()),
+            (Some("file:1"), Some("http://file:2"))
+        );
         assert_eq!(target.credentials.access_key_id().as_str(), "KMfile00001");
 
         let target = find(ServerArgs::default(), &[("KEYMILL_URL", "http://env:3")], Some(&path)).unwrap();
         assert_eq!(
-            (tcp(&target), target.url.as_deref()),
+            (tcp(&target).as_deref(), url(&target).as_deref()),
             (None, Some("http://env:3")),
             "addresses are not mixed"
         );
 
-        let args = ServerArgs { tcp: Some("flag:4".into()), ..ServerArgs::default() };
+        let args = ServerArgs { tcp: vec!["flag:4".into()], ..ServerArgs::default() };
         let variables = [KEY[0], KEY[1], ("KEYMILL_TCP", "env:5")];
         let target = find(args, &variables, Some(&path)).unwrap();
-        assert_eq!((tcp(&target), target.url.as_deref()), (Some("flag:4"), None));
+        assert_eq!((tcp(&target).as_deref(), url(&target).as_deref()), (Some("flag:4"), None));
         assert_eq!(target.credentials.access_key_id().as_str(), "KMenv000001");
     }
 
     #[test]
     fn a_server_on_this_machine_is_the_default() {
         let target = find(ServerArgs::default(), &KEY, None).unwrap();
-        assert_eq!(target.tcp_only().unwrap().address, DEFAULT_TCP);
+        assert_eq!(target.tcp_only().unwrap().addresses.to_string(), DEFAULT_TCP);
     }
 
     #[test]
@@ -481,8 +532,8 @@ mod tests {
     fn an_address_with_tls_needs_a_ca_and_a_ca_needs_such_an_address() {
         let told = |args| find(args, &KEY, None).err().unwrap().to_string();
         for (tcp, url) in [(Some("tls://h:1"), None), (None, Some("https://h:1"))] {
-            let args =
-                ServerArgs { tcp: tcp.map(Into::into), url: url.map(Into::into), ..ServerArgs::default() };
+            let list = |address: Option<&str>| address.map(str::to_owned).into_iter().collect();
+            let args = ServerArgs { tcp: list(tcp), url: list(url), ..ServerArgs::default() };
             assert!(told(args.clone()).contains("--ca FILE"));
             let directory = tempfile::tempdir().unwrap();
             let (ca, key) = (directory.path().join("ca.pem"), directory.path().join("key.pem"));
@@ -492,15 +543,15 @@ mod tests {
             let args = ServerArgs { ca: Some(ca.clone()), ..args };
             let target = find(args.clone(), &KEY, None).unwrap();
             assert!(target.tls.is_some());
-            if let Ok(Tcp { address, tls }) = target.tcp_only() {
-                assert_eq!((address.as_str(), tls.as_ref().unwrap().host.as_str()), ("h:1", "h"));
+            if let Ok(Tcp { addresses, tls }) = target.tcp_only() {
+                assert_eq!((addresses.to_string().as_str(), &tls.as_ref().unwrap().host), ("h:1", &None));
             }
             let shown = ServerArgs { client_certificate: Some(ca), client_key: Some(key.clone()), ..args };
             assert!(find(shown.clone(), &KEY, None).is_ok());
             std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
             assert!(told(shown).contains("open to others"));
         }
-        let args = ServerArgs { tcp: Some("h:1".into()), ca: Some("ca.pem".into()), ..ServerArgs::default() };
+        let args = ServerArgs { tcp: vec!["h:1".into()], ca: Some("ca.pem".into()), ..ServerArgs::default() };
         assert!(told(args).contains("without TLS"));
         // One that comes from elsewhere is not needed, and not in the way.
         let variables = [KEY[0], KEY[1], ("KEYMILL_CA", "/absent/ca.pem")];
@@ -527,7 +578,7 @@ mod tests {
     #[test]
     fn a_login_by_certificate_needs_one_and_no_access_key() {
         let args =
-            ServerArgs { by_certificate: true, tcp: Some("tls://h:1".into()), ..ServerArgs::default() };
+            ServerArgs { by_certificate: true, tcp: vec!["tls://h:1".into()], ..ServerArgs::default() };
         let told = find(args.clone(), &[], None).err().unwrap().to_string();
         assert!(told.contains("--client-certificate"), "{told}");
         let directory = tempfile::tempdir().unwrap();
@@ -548,8 +599,49 @@ mod tests {
 
     #[test]
     fn a_command_that_needs_tcp_says_so() {
-        let args = ServerArgs { url: Some("http://flag:1".into()), ..ServerArgs::default() };
+        let args = ServerArgs { url: vec!["http://flag:1".into()], ..ServerArgs::default() };
         let told = find(args, &KEY, None).unwrap().tcp_only().unwrap_err().to_string();
         assert!(told.contains("KEYMILL_TCP"), "{told}");
+    }
+
+    #[test]
+    fn several_addresses_come_from_each_place_and_are_with_tls_all_or_none() {
+        let args = ServerArgs { tcp: vec!["a:1".into(), "b:2".into()], ..ServerArgs::default() };
+        let target = find(args, &KEY, None).unwrap();
+        assert_eq!(tcp(&target).unwrap(), "a:1,b:2");
+        let variables = [KEY[0], KEY[1], ("KEYMILL_URL", "http://a:1, http://b:2")];
+        assert_eq!(
+            url(&find(ServerArgs::default(), &variables, None).unwrap()).unwrap(),
+            "http://a:1,http://b:2"
+        );
+        for (list, why) in
+            [("a:1,,b:2", "is empty"), ("a:1,a:1", "twice"), ("a:1,tls://b:2", "some are with TLS")]
+        {
+            let variables = [KEY[0], KEY[1], ("KEYMILL_TCP", list)];
+            let told = find(ServerArgs::default(), &variables, None).err().unwrap().to_string();
+            assert!(told.contains(why), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_name_for_all_nodes_is_taken_in_the_place_of_their_hosts() {
+        let directory = tempfile::tempdir().unwrap();
+        let ca = directory.path().join("ca.pem");
+        std::fs::write(&ca, rcgen::generate_simple_self_signed(["h".to_owned()]).unwrap().cert.pem())
+            .unwrap();
+        let args = ServerArgs {
+            tcp: vec!["tls://a:1".into(), "tls://b:2".into()],
+            ca: Some(ca),
+            server_name: Some("cluster".into()),
+            ..ServerArgs::default()
+        };
+        let Tcp { addresses, tls } = find(args, &KEY, None).unwrap().tcp_only().unwrap().clone();
+        assert_eq!(
+            (addresses.to_string().as_str(), tls.unwrap().host.as_deref()),
+            ("a:1,b:2", Some("cluster"))
+        );
+        let args =
+            ServerArgs { tcp: vec!["a:1".into()], server_name: Some("n".into()), ..ServerArgs::default() };
+        assert!(find(args, &KEY, None).err().unwrap().to_string().contains("without TLS"));
     }
 }

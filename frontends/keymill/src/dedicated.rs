@@ -113,7 +113,7 @@ impl Dedicated {
         };
         let mut engines = self.engines.lock();
         if engines.contains_key(&instance.id) {
-            return Err(Error::internal("the instance runs already"));
+            return Ok(None);
         }
         let parts = self.parts(instance).map_err(|failure| unavailable(failure.to_string()))?;
         // One that was made before has an access key that somebody knows: another would be a way in for nobody.
@@ -174,12 +174,20 @@ impl InstanceHost for Dedicated {
         }
     }
 
-    fn release(&self, id: &InstanceId) -> Result<()> {
+    fn leave(&self, id: &InstanceId) {
         self.gates.write().remove(id);
         let engine = self.engines.lock().remove(id);
         if let Some(engine) = engine {
             engine.end();
         }
+    }
+
+    fn running(&self) -> Vec<InstanceId> {
+        self.gates.read().keys().cloned().collect()
+    }
+
+    fn release(&self, id: &InstanceId) -> Result<()> {
+        self.leave(id);
         Scoped::of(self.store.clone(), id).clear()?;
         tracing::info!(instance = %id, audit = %audit_of(&self.audit, id).display(), "released; its audit stays");
         Ok(())

@@ -111,6 +111,9 @@ impl Failure {
             ClientError::Protocol(_) => {
                 failure.next("check that the address is that of a keymill server, of this version")
             }
+            ClientError::OutcomeUnknown(_) => {
+                failure.next("look whether it was done (`list`, `describe`) before you run this again")
+            }
             ClientError::Unsendable(_) => failure,
         }
     }

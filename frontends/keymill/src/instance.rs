@@ -14,9 +14,9 @@ use keymill_runtime::{Engine, Frontend, FrontendError, Gate, StopSignal};
 use crate::config::{Config, Places, RootKind};
 use crate::dedicated::{Dedicated, Derive};
 use crate::failure::{Failure, Result};
-use crate::plugins;
 use crate::root::{self, Existing, Root};
 use crate::tokens::Tokens;
+use crate::{migrate, plugins};
 
 /// A running engine and the threads of its frontends.
 pub(crate) struct Instance {
@@ -60,6 +60,7 @@ impl Taken {
             root::check_apart(&places.root, &places.data)?;
         }
         let store = plugins::store(&config.store, &places.data)?;
+        migrate::refuse_unfinished(&*store)?;
         let audit = plugins::audit(&config.audit, &places.audit)?;
         let is_unused = store.revision().map_err(Failure::because("store"))?.0 == 0
             && audit.chains().map_err(Failure::because("audit"))?.is_empty();

@@ -14,6 +14,7 @@ mod failure;
 mod hsm;
 mod instance;
 mod log;
+mod migrate;
 mod output;
 mod own_certificate;
 mod plugins;

@@ -30,31 +30,65 @@ use crate::config::{
 use crate::failure::{Failure, Result};
 use crate::private;
 
-/// Opens the store.
+/// Opens the store, for the one process that has the data directory.
 pub(crate) fn store(config: &StoreConfig, data: &Path) -> Result<Arc<dyn Store>> {
-    match config.kind {
-        StoreKind::Sqlite => {
-            let mut options = keymill_store_sqlite::Config::new(data);
-            options.kept_removals = config.sqlite.kept_removals;
-            options.max_pages = config.sqlite.max_pages;
-            let store = keymill_store_sqlite::open(options).map_err(Failure::because("store"))?;
-            Ok(Arc::new(store))
-        }
+    Ok(match config.kind {
+        StoreKind::Sqlite => Arc::new(sqlite(config, data)?),
         StoreKind::Etcd => {
             // What else lies there is one process's alone: the audit, the addresses.
             let lock = private::take_directory(data)?;
-            let store =
-                keymill_store_etcd::open(config.etcd.options()?).map_err(Failure::because("store.etcd"))?;
-            Ok(Arc::new(store.keeping(lock)))
+            Arc::new(etcd(config)?.keeping(lock))
         }
         StoreKind::Postgres => {
             // What else lies there is one process's alone: the audit, the addresses.
             let lock = private::take_directory(data)?;
-            let options = config.postgres.options()?;
-            let store = keymill_store_postgres::open(options).map_err(Failure::because("store.postgres"))?;
-            Ok(Arc::new(store.keeping(lock)))
+            Arc::new(postgres(config)?.keeping(lock))
+        }
+    })
+}
+
+/// Opens the store and nothing beside it: servers on other machines, or on this one, may have it open as well where its kind allows that.
+pub(crate) fn store_beside_servers(config: &StoreConfig, data: &Path) -> Result<Arc<dyn Store>> {
+    Ok(match config.kind {
+        StoreKind::Sqlite => Arc::new(sqlite(config, data)?),
+        StoreKind::Etcd => Arc::new(etcd(config)?),
+        StoreKind::Postgres => Arc::new(postgres(config)?),
+    })
+}
+
+/// Says which store a configuration means, alike for each that means the same.
+pub(crate) fn name_of_store(config: &StoreConfig, data: &Path) -> String {
+    let sorted = |places: &[String]| {
+        let mut places = places.to_vec();
+        places.sort();
+        places.join(", ")
+    };
+    match config.kind {
+        StoreKind::Sqlite => format!("the SQLite store in {}", data.display()),
+        StoreKind::Etcd => {
+            let endpoints = sorted(config.etcd.endpoints.as_deref().unwrap_or_default());
+            format!("the etcd store under {} of {endpoints}", config.etcd.prefix)
+        }
+        StoreKind::Postgres => {
+            let ours = &config.postgres;
+            format!("the PostgreSQL store in {} of {} on {}", ours.schema, ours.database, sorted(&ours.hosts))
         }
     }
+}
+
+fn sqlite(config: &StoreConfig, data: &Path) -> Result<keymill_store_sqlite::SqliteStore> {
+    let mut options = keymill_store_sqlite::Config::new(data);
+    options.kept_removals = config.sqlite.kept_removals;
+    options.max_pages = config.sqlite.max_pages;
+    keymill_store_sqlite::open(options).map_err(Failure::because("store"))
+}
+
+fn etcd(config: &StoreConfig) -> Result<keymill_store_etcd::EtcdStore> {
+    keymill_store_etcd::open(config.etcd.options()?).map_err(Failure::because("store.etcd"))
+}
+
+fn postgres(config: &StoreConfig) -> Result<keymill_store_postgres::PostgresStore> {
+    keymill_store_postgres::open(config.postgres.options()?).map_err(Failure::because("store.postgres"))
 }
 
 /// Opens the audit log.

@@ -248,7 +248,7 @@ impl Reader {
             let room = self.buffer.capacity() - self.buffer.len();
             let outcome = tokio::select! {
                 outcome = read.read_buf(&mut self.buffer) => outcome,
-                () = stop.given() => Ok(0),
+                () = stop.given() => return self.part().await,
             };
             match outcome {
                 Ok(0) => {
@@ -268,6 +268,18 @@ impl Reader {
                 }
             }
         }
+    }
+
+    /// Answers what was read, and says that nothing else was: whatever the client asked beyond that, it may ask another node.
+    async fn part(&self) {
+        self.wait_until(|outbox| outbox.flow(|flow| flow.uncomputed() == 0)).await;
+        let stopping = Error::new(
+            ErrorKind::Unavailable,
+            "the server is stopping: what it did not answer it did not do",
+        );
+        let mut words = Vec::new();
+        response::encode_error(0, &stopping.nothing_done(), self.gate.request_id(), &mut words);
+        self.outbox.last_words(words);
     }
 
     async fn wait_until(&self, ready: impl Fn(&Outbox) -> bool) {

@@ -81,6 +81,33 @@ fn what_was_sealed_in_batches_opens_again_also_after_a_restart() {
 }
 
 #[test]
+fn a_server_that_stops_answers_what_it_read_and_says_that_it_did_nothing_else() {
+    let Started { mut live, credentials } = Live::start(EngineConfig::default());
+    let mut connection = live.connect(&credentials);
+    let key = create_key(&mut connection);
+    let items = vec![b"x".to_vec(); 100];
+    let sent: Vec<u64> = (0..200).map(|_| connection.send(&encrypt(key, &items).into()).unwrap()).collect();
+    connection.flush().unwrap();
+    let first = connection.receive().unwrap().id();
+    let stopping = std::thread::spawn(move || live.stop());
+    let mut answered = vec![first];
+    let last = loop {
+        match connection.receive() {
+            Ok(answer) => {
+                answer.result().unwrap();
+                answered.push(answer.id());
+            }
+            Err(error) => break error,
+        }
+    };
+    let last = last.refusal().expect("last words").clone();
+    assert!((last.status, last.retryable, last.nothing_done) == (503, true, true), "{last:?}");
+    assert!(answered.iter().all(|id| sent.contains(id)));
+    drop(connection);
+    stopping.join().unwrap();
+}
+
+#[test]
 fn one_bad_item_is_an_error_of_its_own_and_its_neighbours_open() {
     let Started { live, credentials } = Live::start(EngineConfig::default());
     let mut connection = live.connect(&credentials);

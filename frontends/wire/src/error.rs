@@ -24,6 +24,9 @@ pub struct ErrorBody {
     /// After how many milliseconds, where known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u32>,
+    /// Whether it is certain that nothing was done, so that another node may be asked whatever the request is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub nothing_done: bool,
 }
 
 impl ErrorBody {
@@ -35,6 +38,7 @@ impl ErrorBody {
             request_id: request_id.to_string(),
             retryable: error.kind().retryable(),
             retry_after_ms: error.retry_after(),
+            nothing_done: error.is_nothing_done(),
         }
     }
 }
@@ -84,5 +88,16 @@ mod tests {
             body,
             r#"{"Code":"Rejected.Throttling","Message":"the lane is full","RequestId":"00000000-0000-0000-0000-000000000000","Retryable":true,"RetryAfterMs":20}"#
         );
+    }
+
+    #[test]
+    fn that_nothing_was_done_is_said_where_it_is_certain_and_read_back() {
+        let told = |error: &Error| {
+            let text = serde_json::to_string(&ErrorBody::new(error, RequestId::from_bytes([0; 16]))).unwrap();
+            (text.contains("NothingDone"), serde_json::from_str::<ErrorBody>(&text).unwrap().nothing_done)
+        };
+        let stopping = Error::new(ErrorKind::Unavailable, "the server is stopping");
+        assert_eq!(told(&stopping), (false, false));
+        assert_eq!(told(&stopping.nothing_done()), (true, true));
     }
 }

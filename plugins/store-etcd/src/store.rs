@@ -19,10 +19,10 @@ use crate::messages::{Compare, Empty, Op, PutRequest, StatusResponse, TxnRequest
 use crate::reads::{self, Pages, revision};
 use crate::slots::Slots;
 use crate::threads::Threads;
-use crate::watches::{self, Told};
+use crate::watches::{self, Changed, Told};
 
-/// Answers of a stream that wait for whoever watches.
-const TOLD: usize = 4;
+/// Commits of a stream that wait for whoever watches.
+const TOLD: usize = 64;
 /// How soon a watch sees that the store is closed.
 const LOOK: Duration = Duration::from_millis(100);
 /// How long the drop of a store waits for etcd.
@@ -195,16 +195,14 @@ impl Store for EtcdStore {
         let _until_then = self.threads.begin(following);
         while !self.is_closed.load(Ordering::Relaxed) {
             match told.recv_timeout(LOOK) {
-                Ok(Told::Changes(changes)) => {
-                    for changed in &changes {
-                        let (path, value) = (&changed.path, changed.value.as_deref());
-                        if !each(Change::Wrote { path, value, revision: revision(changed.revision) }) {
-                            return Ok(());
-                        }
+                Ok(Told::Commit(commit)) => {
+                    let writes: Vec<_> = commit.writes.iter().map(Changed::wrote).collect();
+                    if !each(Change::Commit { revision: revision(commit.revision), writes: &writes }) {
+                        return Ok(());
                     }
                 }
-                Ok(Told::Current) if each(Change::Idle) => {}
-                Ok(Told::Current) => return Ok(()),
+                Ok(Told::Current(as_of)) if each(Change::Current { as_of }) => {}
+                Ok(Told::Current(_)) => return Ok(()),
                 Ok(Told::Ended(error)) => return Err(error),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {

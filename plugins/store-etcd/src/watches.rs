@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use flume::Sender;
-use keymill_core::seam::store::{Path, StoreError};
+use keymill_core::seam::store::{Path, StoreError, Wrote};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::cluster::{Cluster, Followed, method};
 use crate::error::Fault;
 use crate::keys::Keys;
-use crate::messages::{Event, WatchCreateRequest, WatchRequest, WatchResponse};
+use crate::messages::{Event, KeyValue, WatchCreateRequest, WatchRequest, WatchResponse};
 use crate::reads::{Newest, check_known, newest};
 
 /// How often a watch proves that it is current; the seam asks for at least once a second.
@@ -26,62 +26,89 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// What a watch tells.
 pub(crate) enum Told {
-    Changes(Vec<Changed>),
-    /// Everything was told that was committed before.
-    Current,
+    Commit(Commit),
+    /// Everything was told that was committed before this moment.
+    Current(std::time::Instant),
     Ended(StoreError),
 }
 
+/// A commit, whole.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Commit {
+    pub(crate) revision: i64,
+    pub(crate) writes: Vec<Changed>,
+}
+
 /// One change.
+#[derive(Debug, PartialEq)]
 pub(crate) struct Changed {
     pub(crate) path: Path,
     /// `None`: the record was removed.
     pub(crate) value: Option<Bytes>,
-    pub(crate) revision: i64,
+}
+
+impl Changed {
+    /// Shows it as a watch tells it.
+    pub(crate) fn wrote(&self) -> Wrote<'_> {
+        Wrote { path: &self.path, value: self.value.as_deref() }
+    }
 }
 
 /// Nobody listens any more.
 struct Unheard;
 
-/// How far a watch has come.
-#[derive(Debug, PartialEq)]
-struct Cursor {
-    /// Everything up to this revision was told.
+/// Puts commits together from the events of a stream, which has them in order, but may split one over several answers.
+#[derive(Debug)]
+struct Assembly {
+    /// Everything up to this revision was given out.
     whole: i64,
-    /// Of this revision some was told, so many changes.
+    /// The revision of which the rest is still to come.
     part: i64,
-    told: usize,
-    /// Of those, so many come once more: the stream was opened anew.
-    again: usize,
+    writes: Vec<Changed>,
 }
 
-impl Cursor {
+impl Assembly {
     fn behind(revision: i64) -> Self {
-        Self { whole: revision, part: 0, told: 0, again: 0 }
+        Self { whole: revision, part: 0, writes: Vec::new() }
     }
 
-    /// Goes back to where the next stream begins.
+    /// Goes back to where the next stream begins: it has the rest of a commit with all that came of it.
     fn rewind(&mut self) {
-        self.again = if self.part > self.whole { self.told } else { 0 };
+        self.part = 0;
+        self.writes.clear();
     }
 
-    /// Tells whether a change is new, and takes note of it; `is_last`: of its revision.
-    fn is_new(&mut self, revision: i64, is_last: bool) -> bool {
+    /// Takes an event, and gives out what is whole by it. `is_mark`: it is of the key that every commit writes last. What somebody else
+    /// wrote in our place has no mark, and is whole once something later comes.
+    fn take(&mut self, revision: i64, change: Option<Changed>, is_mark: bool, out: &mut Vec<Commit>) {
         if revision <= self.whole {
-            return false;
-        }
-        if revision == self.part && self.again > 0 {
-            self.again -= 1;
-            return false;
+            return;
         }
         if revision != self.part {
-            (self.part, self.told, self.again) = (revision, 0, 0);
+            self.end(out);
+            self.part = revision;
         }
-        self.told += 1;
-        if is_last {
-            self.whole = revision;
+        self.writes.extend(change);
+        if is_mark {
+            self.end(out);
         }
-        true
+    }
+
+    fn end(&mut self, out: &mut Vec<Commit>) {
+        if self.part <= self.whole {
+            return;
+        }
+        self.whole = self.part;
+        let writes = std::mem::take(&mut self.writes);
+        if !writes.is_empty() {
+            out.push(Commit { revision: self.whole, writes });
+        }
+    }
+
+    /// Takes note that none of our commits is up to `revision` but those that were given out, so that a later stream need not begin before.
+    fn skip_to(&mut self, revision: i64) {
+        let known = if self.part > self.whole { revision.min(self.part - 1) } else { revision };
+        self.whole = self.whole.max(known);
     }
 }
 
@@ -94,7 +121,7 @@ pub(crate) async fn follow(
     tell: Sender<Told>,
 ) {
     let mut watch =
-        Watch { cluster, keys, prefix, cursor: Cursor::behind(from), proved: Instant::now(), tell };
+        Watch { cluster, keys, prefix, commits: Assembly::behind(from), proved: Instant::now(), tell };
     loop {
         let fault = match watch.run().await {
             Ok(Unheard) => return,
@@ -111,11 +138,18 @@ pub(crate) async fn follow(
     }
 }
 
+/// What a linearizable read found.
+struct Proof {
+    /// A moment before it was asked.
+    asked: Instant,
+    newest: Newest,
+}
+
 struct Watch {
     cluster: Arc<Cluster>,
     keys: Arc<Keys>,
     prefix: Path,
-    cursor: Cursor,
+    commits: Assembly,
     /// When it was current last.
     proved: Instant,
     tell: Sender<Told>,
@@ -124,10 +158,10 @@ struct Watch {
 impl Watch {
     /// Opens a stream and tells what comes, until it breaks.
     async fn run(&mut self) -> Result<Unheard, Fault> {
-        check_known(&self.cluster, &self.keys, self.cursor.whole).await?;
-        self.cursor.rewind();
+        check_known(&self.cluster, &self.keys, self.commits.whole).await?;
+        self.commits.rewind();
         let span = self.keys.watched();
-        let start_revision = self.cursor.whole.saturating_add(1);
+        let start_revision = self.commits.whole.saturating_add(1);
         let create =
             WatchCreateRequest { key: span.from, range_end: span.end, start_revision, fragment: true };
         let request = WatchRequest { create: Some(create) };
@@ -148,11 +182,15 @@ impl Watch {
         // Not begun anew with each change: changes may come faster than it ends.
         let mut proof = pin!(self.proof(Instant::now()));
         // What a read found, and until when the stream may take to come there.
-        let mut goal: Option<(Newest, Instant)> = None;
+        let mut goal: Option<(Proof, Instant)> = None;
         loop {
             let late = goal.as_ref().map_or_else(Instant::now, |(_, late)| *late);
             tokio::select! {
                 biased;
+                // Before the stream, which may always have something to tell.
+                found = &mut proof, if goal.is_none() => {
+                    goal = Some((found?, Instant::now() + self.cluster.try_time()));
+                }
                 answer = stream.answers.message() => {
                     let answer = answer.map_err(|status| Fault::of(&status))?;
                     let answer = answer.ok_or_else(|| Fault::Lost("the watch ended".into()))?;
@@ -164,37 +202,35 @@ impl Watch {
                         *late = Instant::now() + self.cluster.try_time();
                     }
                 }
-                found = &mut proof, if goal.is_none() => {
-                    goal = Some((found?, Instant::now() + self.cluster.try_time()));
-                }
                 () = sleep_until(late), if goal.is_some() => {
                     return Err(Fault::Lost("the watch is behind".into()));
                 }
             }
-            if let Some((found, _)) = goal.take_if(|(found, _)| found.commit <= self.cursor.whole) {
-                // Nothing of ours was committed in between, so that a later stream need not begin before.
-                self.cursor.whole = self.cursor.whole.max(found.as_of);
+            if let Some((found, _)) = goal.take_if(|(found, _)| found.newest.commit <= self.commits.whole) {
+                self.commits.skip_to(found.newest.as_of);
                 if is_first {
                     // What was compacted before the stream came to it may have lacked removals: etcd keeps those of the very revision
                     // that it compacts to only in newer versions.
                     check_known(&self.cluster, &self.keys, start_revision - 1).await?;
                     is_first = false;
                 }
-                if self.tell.send_async(Told::Current).await.is_err() {
+                if self.tell.send_async(Told::Current(found.asked.into_std())).await.is_err() {
                     return Ok(Unheard);
                 }
                 self.proved = Instant::now();
-                proof.set(self.proof(self.proved + PROOF));
+                proof.set(self.proof(found.asked + PROOF));
             }
         }
     }
 
     /// Reads which commit is the newest, once it is due.
-    fn proof(&self, due: Instant) -> impl Future<Output = Result<Newest, Fault>> + use<> {
+    fn proof(&self, due: Instant) -> impl Future<Output = Result<Proof, Fault>> + use<> {
         let (cluster, keys) = (self.cluster.clone(), self.keys.clone());
         async move {
             sleep_until(due).await;
-            newest(&cluster, &keys).await
+            // Before any member is asked, however often: an answer that comes late is as old as the question.
+            let asked = Instant::now();
+            Ok(Proof { asked, newest: newest(&cluster, &keys).await? })
         }
     }
 
@@ -207,22 +243,25 @@ impl Watch {
             // A token that is good no longer is among the reasons; leaving the member makes a new one.
             return Err(Fault::Lost(format!("the watch was cancelled: {}", answer.cancel_reason)));
         }
-        let changes: Vec<_> = answer.events.iter().filter_map(|event| self.changed(event)).collect();
-        if changes.is_empty() {
-            return Ok(Ok(()));
+        let mut commits = Vec::new();
+        for event in &answer.events {
+            let Some(kv) = &event.kv else { continue };
+            let is_mark = kv.key == self.keys.newest();
+            self.commits.take(kv.mod_revision, self.changed(event, kv), is_mark, &mut commits);
         }
-        Ok(self.tell.send_async(Told::Changes(changes)).await.map_err(|_| Unheard))
+        for commit in commits {
+            if self.tell.send_async(Told::Commit(commit)).await.is_err() {
+                return Ok(Err(Unheard));
+            }
+        }
+        Ok(Ok(()))
     }
 
-    fn changed(&mut self, event: &Event) -> Option<Changed> {
-        let kv = event.kv.as_ref()?;
-        let is_last = kv.key == self.keys.newest();
-        let is_new = self.cursor.is_new(kv.mod_revision, is_last);
+    /// Returns the change of a record under the prefix; where somebody else wrote it, its key may be no path.
+    fn changed(&self, event: &Event, kv: &KeyValue) -> Option<Changed> {
         let path = self.keys.path_of(&kv.key).filter(|path| path.starts_with(self.prefix.as_str()))?;
-        // Where somebody else wrote it, its key may be no path.
-        let path = Path::new(path).ok().filter(|_| is_new)?;
         let value = (event.kind != Event::DELETED).then(|| kv.value.clone());
-        Some(Changed { path, value, revision: kv.mod_revision })
+        Some(Changed { path: Path::new(path).ok()?, value })
     }
 }
 
@@ -230,17 +269,79 @@ impl Watch {
 mod tests {
     use super::*;
 
+    fn changed(at: &str) -> Option<Changed> {
+        Some(Changed { path: Path::new(at).expect("a path"), value: None })
+    }
+
+    /// Takes events (revision, path, or none for the mark), and returns what was given out: revisions and paths.
+    fn taken(assembly: &mut Assembly, events: &[(i64, Option<&str>)]) -> Vec<(i64, Vec<String>)> {
+        let mut out = Vec::new();
+        for (revision, at) in events {
+            assembly.take(*revision, at.and_then(changed), at.is_none(), &mut out);
+        }
+        let paths = |commit: Commit| commit.writes.iter().map(|write| write.path.to_string()).collect();
+        out.into_iter().map(|commit| (commit.revision, paths(commit))).collect()
+    }
+
     #[test]
-    fn what_was_told_of_a_revision_is_not_told_again_by_the_next_stream() {
-        let mut cursor = Cursor::behind(4);
-        assert!(!cursor.is_new(4, true), "it was asked for what follows");
-        assert!(cursor.is_new(5, false) && cursor.is_new(5, true));
-        assert_eq!(cursor.whole, 5);
-        assert!(cursor.is_new(7, false) && cursor.is_new(7, false));
-        cursor.rewind();
-        assert!(!cursor.is_new(7, false) && !cursor.is_new(7, false));
-        assert!(cursor.is_new(7, false) && cursor.is_new(7, true));
-        cursor.rewind();
-        assert!(cursor.is_new(8, false), "a whole revision does not come again");
+    fn a_commit_is_given_out_whole_however_it_is_split() {
+        let events = [
+            (5, Some("a")),
+            (5, Some("b")),
+            (5, None),
+            (7, Some("a")),
+            (7, Some("c")),
+            (7, Some("d")),
+            (7, None),
+        ];
+        let all = [(5, vec!["a".into(), "b".into()]), (7, vec!["a".into(), "c".into(), "d".into()])];
+        for first in 0..=events.len() {
+            for second in first..=events.len() {
+                let mut assembly = Assembly::behind(4);
+                let mut told = Vec::new();
+                for answer in [&events[..first], &events[first..second], &events[second..]] {
+                    told.extend(taken(&mut assembly, answer));
+                }
+                assert_eq!(told, all, "split at {first} and {second}");
+                assert_eq!(assembly.whole, 7);
+            }
+        }
+    }
+
+    #[test]
+    fn the_next_stream_tells_the_rest_and_nothing_twice() {
+        let mut assembly = Assembly::behind(4);
+        assert!(
+            taken(&mut assembly, &[(4, Some("x")), (4, None)]).is_empty(),
+            "it was asked for what follows"
+        );
+        assert_eq!(taken(&mut assembly, &[(5, Some("a")), (5, None), (7, Some("b"))]).len(), 1);
+        assembly.rewind();
+        assert_eq!(assembly.whole, 5);
+        let told = taken(&mut assembly, &[(7, Some("b")), (7, Some("c")), (7, None)]);
+        assert_eq!(told, [(7, vec!["b".into(), "c".into()])]);
+    }
+
+    #[test]
+    fn what_has_no_mark_is_whole_once_something_later_comes() {
+        let mut assembly = Assembly::behind(4);
+        assert!(taken(&mut assembly, &[(5, Some("a"))]).is_empty());
+        // A proof as of later does not pass over it.
+        assembly.skip_to(9);
+        assert_eq!(assembly.whole, 4);
+        let told = taken(&mut assembly, &[(8, Some("b")), (8, None)]);
+        assert_eq!(told, [(5, vec!["a".into()]), (8, vec!["b".into()])]);
+        assembly.skip_to(20);
+        assert_eq!(assembly.whole, 20);
+    }
+
+    #[test]
+    fn a_commit_of_other_prefixes_is_passed_over_and_nothing_is_given_out() {
+        let mut assembly = Assembly::behind(4);
+        let mut out = Vec::new();
+        assembly.take(5, None, false, &mut out);
+        assembly.take(5, None, true, &mut out);
+        assert!(out.is_empty());
+        assert_eq!(assembly.whole, 5);
     }
 }

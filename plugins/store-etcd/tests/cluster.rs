@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::*;
-use keymill_core::seam::store::{Page, Revision, Store, StoreError};
+use keymill_core::seam::store::{Change, Page, Revision, Store, StoreError};
 use keymill_databases::{Etcd, EtcdOptions};
 use keymill_store_etcd::{Config, EtcdStore};
 
@@ -119,7 +119,7 @@ fn no_acknowledged_commit_is_lost_or_made_twice_when_leaders_are_killed() {
         let left = until.saturating_duration_since(Instant::now());
         match told.recv_timeout(left).expect("the watch goes on") {
             Heard::Wrote(path, _, revision) => heard.push((path, revision)),
-            Heard::Idle => {}
+            Heard::Current => {}
         }
     }
     assert!(heard.is_sorted_by_key(|(_, revision)| *revision));
@@ -166,7 +166,7 @@ fn without_most_of_its_members_everything_is_unavailable_in_time_and_comes_back(
     let store = Arc::new(opened(Config { timeout, ..config(&etcd) }));
     let first = store.commit(&[put("key/a", None, b"1")]).expect("it commits");
     let (told, watching) = watched(store.clone(), "key/", first);
-    assert_eq!(told.recv_timeout(PATIENCE).expect("it is current"), Heard::Idle);
+    assert_eq!(told.recv_timeout(PATIENCE).expect("it is current"), Heard::Current);
     etcd.kill(0);
     etcd.kill(1);
     let within = |what: &str, call: &dyn Fn() -> Result<(), StoreError>| {
@@ -197,4 +197,35 @@ fn without_most_of_its_members_everything_is_unavailable_in_time_and_comes_back(
     // What was of unknown outcome then stays as it was found after a commit.
     assert_eq!(value_at(&*store, "key/b"), made);
     etcd.start_again(1);
+}
+
+#[test]
+fn a_member_that_is_cut_off_makes_no_view_current() {
+    let etcd = three();
+    let store = Arc::new(opened(config(&etcd)));
+    let last = store.commit(&[put("key/a", None, b"1")]).expect("it commits");
+    let (tell, told) = std::sync::mpsc::channel();
+    let watcher = store.clone();
+    let watching = std::thread::spawn(move || {
+        watcher.watch(&path("key/"), last, &mut |change| match change {
+            Change::Current { as_of } => tell.send(as_of).is_ok(),
+            Change::Commit { .. } => true,
+        })
+    });
+    told.recv_timeout(PATIENCE).expect("it is current");
+    // The watch hangs on the first one, which hears nothing from the others.
+    etcd.pause(1, true);
+    etcd.pause(2, true);
+    let cut_off = Instant::now();
+    while let Some(left) = Duration::from_secs(2).checked_sub(cut_off.elapsed()) {
+        if let Ok(as_of) = told.recv_timeout(left) {
+            assert!(as_of < cut_off, "nobody can know that");
+        }
+    }
+    let over = Instant::now();
+    etcd.pause(1, false);
+    etcd.pause(2, false);
+    while told.recv_timeout(PATIENCE).expect("it is current again") < over {}
+    drop(told);
+    watching.join().expect("the watch ends").expect("without an error");
 }

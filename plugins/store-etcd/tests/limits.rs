@@ -149,7 +149,7 @@ fn a_watcher_that_slept_over_a_compaction_is_told_to_list_again() {
     let fifth = store.commit(&[put("key/d", None, b"1")]).expect("it commits");
     let heard = loop {
         match told.recv_timeout(PATIENCE).expect("it is told") {
-            Heard::Idle => {}
+            Heard::Current => {}
             heard => break heard,
         }
     };

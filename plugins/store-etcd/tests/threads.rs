@@ -24,11 +24,11 @@ fn threads_of_other_runtimes_may_call_and_drop_it() {
             assert_eq!(value_at(&store, "key/a").as_deref(), Some(&b"1"[..]));
             let mut told = 0;
             let watched = store.watch(&path("key/"), Revision(0), &mut |change| match change {
-                Change::Wrote { .. } => {
+                Change::Commit { .. } => {
                     told += 1;
                     true
                 }
-                Change::Idle => false,
+                Change::Current { .. } => false,
             });
             watched.expect("the watch ends");
             assert_eq!((told, store.revision().expect("it reads")), (1, revision));
@@ -103,7 +103,7 @@ fn closing_ends_watches_and_writes_but_not_reads() {
     let store = Arc::new(opened(config(&etcd)));
     let first = store.commit(&[put("key/a", None, b"1")]).expect("it commits");
     let (told, watching) = watched(store.clone(), "key/", first);
-    assert_eq!(told.recv_timeout(PATIENCE).expect("it is current"), Heard::Idle);
+    assert_eq!(told.recv_timeout(PATIENCE).expect("it is current"), Heard::Current);
     store.close();
     watching.join().expect("the watch ends").expect("without an error");
     assert!(matches!(store.commit(&[put("key/b", None, b"2")]), Err(StoreError::Unavailable(_))));

@@ -4,15 +4,15 @@
 use std::time::Instant;
 
 use futures_util::TryStreamExt;
-use keymill_core::seam::store::{Entry, Page, Path, Revision, Row as StoreRow, StoreError};
+use keymill_core::seam::store::{Entry, Page, Path, Revision, Row as StoreRow, StoreError, Wrote};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Error, Row};
 
 use crate::error::{is_transient, late, store_error};
 use crate::pool::{Lent, Pool};
 
-/// Changes that are read in one go, at most.
-const CHUNK_ROWS: usize = 64;
+/// Changes that are read in one go; the last commit is read to its end, however large it is.
+const CHUNK_ROWS: i64 = 64;
 /// Rows of a scan that are fetched in one go.
 const FETCH_ROWS: usize = 256;
 
@@ -28,47 +28,56 @@ const SCAN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
     SET LOCAL statement_timeout = 600000; \
     DECLARE scan NO SCROLL CURSOR FOR SELECT path, value, revision FROM records";
 
-/// The state and the changes in one statement, which is one snapshot. `$1` and `$2` say how far the watch has come, `$3` and `$4` bound the
-/// paths. The upper bound keeps out rows whose revision was altered to one that is yet to come. The ids tell one history from another: the
+/// The state and the changes in one statement, which is one snapshot. `$1` says how far the watch has come, `$2` and `$3` bound the paths;
+/// `upto` is the commit of the row behind `$4` others, or the newest. The upper bound keeps out rows whose revision was altered to one that is yet to come. The ids tell one history from another: the
 /// one of the revision that the watch has come to, and that of the newest. A server that takes no writes may be behind another that does.
 const CHANGES: &str = "
     SELECT s.revision, s.compacted, seen.id, newest.id, current_setting('transaction_read_only'),
-           c.path, c.value, c.revision, c.position, c.is_removal
+           upto.revision, c.path, c.value, c.revision, c.is_removal
     FROM state s
     LEFT JOIN commits seen ON seen.revision = $1
     LEFT JOIN commits newest ON newest.revision = s.revision
+    CROSS JOIN LATERAL (
+        SELECT coalesce((
+            SELECT revision FROM (
+                SELECT revision FROM records
+                WHERE revision > $1 AND revision <= s.revision AND path >= $2 AND path < $3
+                UNION ALL
+                SELECT revision FROM removals
+                WHERE revision > $1 AND revision <= s.revision AND path >= $2 AND path < $3
+            ) every ORDER BY revision LIMIT 1 OFFSET $4
+        ), s.revision) AS revision
+    ) upto
     LEFT JOIN LATERAL (
         SELECT path, value, revision, position, false AS is_removal FROM records
-        WHERE (revision, position) > ($1, $2) AND revision <= s.revision AND path >= $3 AND path < $4
+        WHERE revision > $1 AND revision <= upto.revision AND path >= $2 AND path < $3
         UNION ALL
         SELECT path, ''::bytea, revision, position, true FROM removals
-        WHERE (revision, position) > ($1, $2) AND revision <= s.revision AND path >= $3 AND path < $4
-        ORDER BY 3, 4 LIMIT $5
+        WHERE revision > $1 AND revision <= upto.revision AND path >= $2 AND path < $3
     ) c ON true
     ORDER BY c.revision, c.position";
 
-/// How far a watch has come: everything up to this place in this revision was told.
+/// How far a watch has come: everything up to this commit was told.
 pub(crate) struct Cursor {
-    revision: Revision,
-    position: i32,
-    /// The id of the commit that it has come to, where it was told.
+    pub(crate) revision: Revision,
+    /// The id of that commit, where it was told.
     id: Option<Vec<u8>>,
 }
 
 impl Cursor {
-    /// Stands behind the whole commit `revision`.
+    /// Stands behind the commit `revision`.
     pub(crate) fn behind(revision: Revision) -> Self {
-        Self { revision, position: i32::MAX, id: None }
+        Self { revision, id: None }
     }
 }
 
-/// Some changes in order.
+/// The changes of some whole commits, in order.
 pub(crate) struct Changes {
     pub(crate) rows: Vec<Changed>,
     /// Where to go on.
     pub(crate) cursor: Cursor,
-    /// Whether there were no more.
-    pub(crate) is_current: bool,
+    /// The newest commit that there was.
+    pub(crate) newest: Revision,
 }
 
 /// One change.
@@ -77,6 +86,13 @@ pub(crate) struct Changed {
     /// `None`: the record was removed.
     pub(crate) value: Option<Vec<u8>>,
     pub(crate) revision: Revision,
+}
+
+impl Changed {
+    /// Shows it as a watch tells it.
+    pub(crate) fn wrote(&self) -> Wrote<'_> {
+        Wrote { path: &self.path, value: self.value.as_deref() }
+    }
 }
 
 /// Reads one record.
@@ -165,20 +181,15 @@ fn begin_scan(pool: &Pool) -> Result<Lent<'_>, StoreError> {
 pub(crate) fn changes(pool: &Pool, prefix: &Path, after: &Cursor) -> Result<Changes, StoreError> {
     // No history of ours comes that far.
     let Ok(seen) = i64::try_from(after.revision.0) else { return Err(StoreError::Compacted) };
-    let (prefix, end, limit) = (prefix.as_str(), prefix.end(), CHUNK_ROWS as i64);
-    let given: [(&(dyn ToSql + Sync), Type); 5] = [
-        (&seen, Type::INT8),
-        (&after.position, Type::INT4),
-        (&prefix, Type::TEXT),
-        (&end, Type::TEXT),
-        (&limit, Type::INT8),
-    ];
+    let (prefix, end, others) = (prefix.as_str(), prefix.end(), CHUNK_ROWS - 1);
+    let given: [(&(dyn ToSql + Sync), Type); 4] =
+        [(&seen, Type::INT8), (&prefix, Type::TEXT), (&end, Type::TEXT), (&others, Type::INT8)];
     let rows = pool.ask(async |client| read_changes(client, &given).await)?;
     let failed = |error: Error| store_error(&error);
     let head = rows.first().ok_or_else(|| StoreError::Corrupt("the table state has no row".into()))?;
     let newest = revision_of(head.try_get(0).map_err(failed)?);
     let compacted = revision_of(head.try_get(1).map_err(failed)?);
-    let (seen, id): (Option<Vec<u8>>, _) =
+    let (seen, id): (Option<Vec<u8>>, Option<Vec<u8>>) =
         (head.try_get(2).map_err(failed)?, head.try_get(3).map_err(failed)?);
     if head.try_get(4).unwrap_or("off") == "on" {
         pool.forget();
@@ -190,33 +201,26 @@ pub(crate) fn changes(pool: &Pool, prefix: &Path, after: &Cursor) -> Result<Chan
     if after.revision < compacted || after.revision > newest || is_other {
         return Err(StoreError::Compacted);
     }
-    Ok(told(&rows, Cursor { id, ..Cursor::behind(newest) }))
+    let upto = revision_of(head.try_get(5).map_err(failed)?);
+    let id = id.filter(|_| upto == newest);
+    Ok(Changes {
+        rows: rows.iter().filter_map(changed).collect(),
+        cursor: Cursor { revision: upto, id },
+        newest,
+    })
 }
 
 async fn read_changes(client: &Client, given: &[(&(dyn ToSql + Sync), Type)]) -> Result<Vec<Row>, Error> {
     client.query_typed(CHANGES, given).await
 }
 
-fn told(rows: &[Row], newest: Cursor) -> Changes {
-    let mut changes = Changes { rows: Vec::new(), cursor: newest, is_current: true };
-    for row in rows {
-        // Where there is no change there is a row of the state alone.
-        let Ok(Some(revision)) = row.try_get::<_, Option<i64>>(7) else { break };
-        let revision = revision_of(revision);
-        if let Some(path) = row.try_get(5).ok().and_then(|text: &str| Path::new(text).ok()) {
-            let is_removal = row.try_get(9).unwrap_or(false);
-            let value = (!is_removal).then(|| bytes_of(row, 6).to_vec());
-            changes.rows.push(Changed { path, value, revision });
-        }
-    }
-    if rows.len() >= CHUNK_ROWS
-        && let Some(last) = rows.last()
-    {
-        let revision = revision_of(last.try_get(7).unwrap_or(0));
-        changes.cursor = Cursor { revision, position: last.try_get(8).unwrap_or(i32::MAX), id: None };
-        changes.is_current = false;
-    }
-    changes
+/// Reads a change; `None` where the row is of the state alone, or the path was altered to something that is no path.
+fn changed(row: &Row) -> Option<Changed> {
+    let revision = row.try_get::<_, Option<i64>>(8).ok()?.map(revision_of)?;
+    let path = row.try_get(6).ok().and_then(|text: &str| Path::new(text).ok())?;
+    let is_removal = row.try_get(9).unwrap_or(false);
+    let value = (!is_removal).then(|| bytes_of(row, 7).to_vec());
+    Some(Changed { path, value, revision })
 }
 
 /// Reads a row of path, value and revision; `None` where the path was altered to something that is no path.

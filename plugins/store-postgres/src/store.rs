@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::Once;
 use std::time::{Duration, Instant};
 
-use keymill_core::seam::store::{Change, Entry, Lease, Page, Path, Revision, Row, Store, StoreError, Write};
+use keymill_core::seam::store::{
+    Change, Entry, Goal, Lease, Page, Path, Revision, Row, Store, StoreError, Write,
+};
 use tokio_postgres::Error;
 
 use crate::bridge::Bridge;
@@ -14,7 +16,7 @@ use crate::config::Config;
 use crate::connect::{Connector, Refusal};
 use crate::error::OpenError;
 use crate::pool::Pool;
-use crate::records::{self, Cursor};
+use crate::records::{self, Changed, Cursor};
 use crate::signal::Signal;
 use crate::writer::Writer;
 use crate::{leases, schema};
@@ -156,23 +158,25 @@ impl Store for PostgresStore {
         each: &mut dyn FnMut(Change<'_>) -> bool,
     ) -> Result<(), StoreError> {
         self.listen();
-        let mut cursor = Cursor::behind(from);
+        let (mut cursor, mut goal) = (Cursor::behind(from), Goal::default());
         while !self.signal.is_closed() {
             // Counted before the server is asked: what happens meanwhile is not slept over.
-            let (seen, until) = (self.signal.count(), Instant::now() + self.poll);
+            let (seen, asked) = (self.signal.count(), Instant::now());
             let changes = records::changes(&self.pool, prefix, &cursor)?;
-            for changed in &changes.rows {
-                let (path, value, revision) = (&changed.path, changed.value.as_deref(), changed.revision);
-                if !each(Change::Wrote { path, value, revision }) {
+            for commit in changes.rows.chunk_by(|one, next| one.revision == next.revision) {
+                let writes: Vec<_> = commit.iter().map(Changed::wrote).collect();
+                if !each(Change::Commit { revision: commit[0].revision, writes: &writes }) {
                     return Ok(());
                 }
             }
             cursor = changes.cursor;
-            if changes.is_current {
-                if !each(Change::Idle) {
-                    return Ok(());
-                }
-                self.signal.wait_beyond(seen, until);
+            if let Some(as_of) = goal.reached(asked, changes.newest, cursor.revision)
+                && !each(Change::Current { as_of })
+            {
+                return Ok(());
+            }
+            if cursor.revision == changes.newest {
+                self.signal.wait_beyond(seen, asked + self.poll);
             }
         }
         Ok(())

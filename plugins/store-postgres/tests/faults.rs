@@ -110,12 +110,12 @@ fn no_acknowledged_commit_is_lost_or_doubled_when_the_server_is_killed() {
             let (mut seen, mut last, mut is_done) = (Vec::new(), Revision(0), false);
             while !is_done {
                 let watched = watcher.watch(&path("log/"), last, &mut |change| match change {
-                    Change::Wrote { path, revision, .. } => {
-                        seen.push(path.to_string());
+                    Change::Commit { revision, writes } => {
+                        seen.extend(writes.iter().map(|write| write.path.to_string()));
                         last = revision;
                         true
                     }
-                    Change::Idle => {
+                    Change::Current { .. } => {
                         is_done = is_over.load(Ordering::SeqCst) && counting_is_over(&watcher, &seen);
                         !is_done
                     }

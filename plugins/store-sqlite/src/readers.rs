@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use keymill_core::seam::store::{Entry, Page, Path, Revision, Row as StoreRow, StoreError};
+use keymill_core::seam::store::{Entry, Page, Path, Revision, Row as StoreRow, StoreError, Wrote};
 use parking_lot::{Condvar, Mutex};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
@@ -14,8 +14,8 @@ use crate::writer::stored_revision;
 
 /// Connections that read at the same time, at most; further readers wait for one to come back.
 const MAX_READERS: usize = 8;
-/// Changes that are read in one go, at most, in rows and (beyond the last row) in bytes of values.
-const CHUNK_ROWS: i64 = 64;
+/// Changes that are read in one go, in rows and bytes of values; the last commit is read to its end, however large it is.
+const CHUNK_ROWS: usize = 64;
 const CHUNK_BYTES: usize = 1 << 20;
 
 const GET: &str = "SELECT path, value, revision FROM records WHERE path = ?1";
@@ -26,11 +26,11 @@ const SCAN: &str = "SELECT path, value, revision FROM records ORDER BY rowid";
 /// The upper bound keeps out rows whose revision was altered to one that is yet to come.
 const CHANGES: &str = "
     SELECT path, value, revision, position, 0 FROM records
-    WHERE (revision, position) > (?1, ?2) AND revision <= ?3 AND path >= ?4 AND path < ?5
+    WHERE revision > ?1 AND revision <= ?2 AND path >= ?3 AND path < ?4
     UNION ALL
     SELECT path, x'', revision, position, 1 FROM removals
-    WHERE (revision, position) > (?1, ?2) AND revision <= ?3 AND path >= ?4 AND path < ?5
-    ORDER BY 3, 4 LIMIT ?6";
+    WHERE revision > ?1 AND revision <= ?2 AND path >= ?3 AND path < ?4
+    ORDER BY 3, 4";
 
 /// The connections that read.
 pub(crate) struct Readers {
@@ -45,27 +45,13 @@ struct Pool {
     lent: usize,
 }
 
-/// How far a watch has come: everything up to this place in this revision was told.
-#[derive(Clone, Copy)]
-pub(crate) struct Cursor {
-    pub(crate) revision: Revision,
-    position: i64,
-}
-
-impl Cursor {
-    /// Stands behind the whole commit `revision`.
-    pub(crate) fn behind(revision: Revision) -> Self {
-        Self { revision, position: i64::MAX }
-    }
-}
-
-/// Some changes in order.
+/// The changes of some whole commits, in order.
 pub(crate) struct Changes {
     pub(crate) rows: Vec<Changed>,
-    /// Where to go on.
-    pub(crate) cursor: Cursor,
-    /// Whether there were no more.
-    pub(crate) is_current: bool,
+    /// The last commit that was read: where to go on.
+    pub(crate) upto: Revision,
+    /// The newest that there was.
+    pub(crate) newest: Revision,
 }
 
 /// One change.
@@ -74,6 +60,13 @@ pub(crate) struct Changed {
     /// `None`: the record was removed.
     pub(crate) value: Option<Vec<u8>>,
     pub(crate) revision: Revision,
+}
+
+impl Changed {
+    /// Shows it as a watch tells it.
+    pub(crate) fn wrote(&self) -> Wrote<'_> {
+        Wrote { path: &self.path, value: self.value.as_deref() }
+    }
 }
 
 impl Readers {
@@ -117,15 +110,15 @@ impl Readers {
         })
     }
 
-    /// Reads the changes under `prefix` that follow `after`, as one snapshot of the store.
-    pub(crate) fn changes(&self, prefix: &Path, after: Cursor) -> Result<Changes, StoreError> {
+    /// Reads the changes under `prefix` that follow the commit `after`, as one snapshot of the store.
+    pub(crate) fn changes(&self, prefix: &Path, after: Revision) -> Result<Changes, StoreError> {
         self.with(|connection| {
             let snapshot = connection.transaction()?;
             let newest = stored_revision(&snapshot)?;
             let compacted: i64 =
                 snapshot.prepare_cached("SELECT compacted FROM state")?.query_row([], |row| row.get(0))?;
             // A revision that is yet to come was read from another history of this store.
-            if after.revision.0 < compacted.cast_unsigned() || after.revision > newest {
+            if after.0 < compacted.cast_unsigned() || after > newest {
                 return Ok(None);
             }
             read_changes(&snapshot, prefix, after, newest).map(Some)
@@ -172,29 +165,27 @@ impl Drop for Lent<'_> {
 fn read_changes(
     snapshot: &Transaction<'_>,
     prefix: &Path,
-    after: Cursor,
+    after: Revision,
     newest: Revision,
 ) -> rusqlite::Result<Changes> {
-    let (from, to) = (after.revision.0.cast_signed(), newest.0.cast_signed());
-    let mut changes = Changes { rows: Vec::new(), cursor: Cursor::behind(newest), is_current: false };
+    let (from, to) = (after.0.cast_signed(), newest.0.cast_signed());
+    let mut changes = Changes { rows: Vec::new(), upto: newest, newest };
     let mut statement = snapshot.prepare_cached(CHANGES)?;
-    let mut found =
-        statement.query(params![from, after.position, to, prefix.as_str(), prefix.end(), CHUNK_ROWS])?;
-    let (mut rows, mut bytes) = (0, 0);
+    let mut found = statement.query(params![from, to, prefix.as_str(), prefix.end()])?;
+    let (mut rows, mut bytes, mut last) = (0, 0, after);
     while let Some(row) = found.next()? {
+        let revision = revision_of(row.get_ref(2)?);
+        if revision != last && (rows >= CHUNK_ROWS || bytes > CHUNK_BYTES) {
+            changes.upto = last;
+            break;
+        }
+        (rows, last) = (rows + 1, revision);
         let is_removal: bool = row.get(4)?;
-        rows += 1;
         if let Some(Entry { path, value, revision }) = entry(row)? {
             bytes += value.len();
             changes.rows.push(Changed { path, value: (!is_removal).then_some(value), revision });
         }
-        if rows == CHUNK_ROWS || bytes > CHUNK_BYTES {
-            let revision = Revision(row.get::<_, i64>(2)?.cast_unsigned());
-            changes.cursor = Cursor { revision, position: row.get(3)? };
-            return Ok(changes);
-        }
     }
-    changes.is_current = true;
     Ok(changes)
 }
 
@@ -253,7 +244,7 @@ mod tests {
         let (_directory, writer, _readers) = fresh();
         let list = plan(&writer, LIST, &[&"a", &"b", &1]);
         assert!(list.iter().all(|step| step.starts_with("SEARCH records USING INDEX")), "{list:?}");
-        let watch = plan(&writer, CHANGES, &[&0, &0, &1, &"a", &"b", &1]);
+        let watch = plan(&writer, CHANGES, &[&0, &1, &"a", &"b"]);
         assert!(watch.iter().any(|step| step.contains("USING INDEX records_by_change")), "{watch:?}");
         assert!(watch.iter().any(|step| step.contains("removals USING PRIMARY KEY")), "{watch:?}");
         assert!(!watch.iter().any(|step| step.contains("SCAN") || step.contains("TEMP B-TREE")), "{watch:?}");
@@ -289,10 +280,10 @@ mod tests {
         let of = |path: &str, value, revision| (path.to_owned(), vec![value], Revision(revision));
         let altered = of("key/../b", 2, 2);
         assert_eq!(scanned, [of("key/a", 1, 1), altered, of("key/c", 3, 9000), of("key/d", 4, 3)]);
-        let changes = readers.changes(&prefix, Cursor::behind(Revision(0))).expect("it reads");
+        let changes = readers.changes(&prefix, Revision(0)).expect("it reads");
         let paths: Vec<_> = changes.rows.iter().map(|changed| changed.path.as_str()).collect();
         assert_eq!(paths, ["key/a", "key/d"]);
-        assert!(changes.is_current);
+        assert_eq!((changes.upto, changes.newest), (Revision(3), Revision(3)));
     }
 
     #[test]

@@ -3,18 +3,20 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use keymill_core::seam::store::{Change, Entry, Lease, Page, Path, Revision, Row, Store, StoreError, Write};
+use keymill_core::seam::store::{
+    Change, Entry, Goal, Lease, Page, Path, Revision, Row, Store, StoreError, Write,
+};
 use parking_lot::{Condvar, Mutex};
 
 use crate::config::Config;
 use crate::directory::Directory;
 use crate::error::OpenError;
 use crate::leases::{Answer, Leases};
-use crate::readers::{Cursor, Readers};
+use crate::readers::{Changed, Readers};
 use crate::schema::{COMPANIONS, FILE};
 use crate::writer::Writer;
 
-/// How often a watch reports that nothing happened; the seam asks for at least once a second.
+/// How often a watch looks, and says that it is current; the seam asks for at least once a second.
 const IDLE: Duration = Duration::from_millis(500);
 
 /// A store in one directory, which this process alone has until the store is dropped.
@@ -119,22 +121,25 @@ impl Store for SqliteStore {
         from: Revision,
         each: &mut dyn FnMut(Change<'_>) -> bool,
     ) -> Result<(), StoreError> {
-        let mut cursor = Cursor::behind(from);
+        let (mut told, mut goal) = (from, Goal::default());
         while !self.progress.lock().is_closed {
-            let changes = self.readers.changes(prefix, cursor)?;
-            for changed in &changes.rows {
-                let (path, value, revision) = (&changed.path, changed.value.as_deref(), changed.revision);
-                if !each(Change::Wrote { path, value, revision }) {
+            let asked = Instant::now();
+            let changes = self.readers.changes(prefix, told)?;
+            for commit in changes.rows.chunk_by(|one, next| one.revision == next.revision) {
+                let writes: Vec<_> = commit.iter().map(Changed::wrote).collect();
+                if !each(Change::Commit { revision: commit[0].revision, writes: &writes }) {
                     return Ok(());
                 }
             }
-            cursor = changes.cursor;
-            if changes.is_current {
-                if !each(Change::Idle) {
-                    return Ok(());
-                }
+            told = changes.upto;
+            if let Some(as_of) = goal.reached(asked, changes.newest, told)
+                && !each(Change::Current { as_of })
+            {
+                return Ok(());
+            }
+            if told == changes.newest {
                 self.tidy();
-                self.wait_beyond(cursor.revision);
+                self.wait_beyond(told);
             }
         }
         Ok(())

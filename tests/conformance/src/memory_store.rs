@@ -6,11 +6,11 @@ use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use keymill_core::seam::store::{
-    Change, Entry, Lease, Page, Path, Revision, Row, Store, StoreError, Write, check_distinct,
+    Change, Entry, Lease, Page, Path, Revision, Row, Store, StoreError, Write, Wrote, check_distinct,
 };
 use parking_lot::{Condvar, Mutex};
 
-/// How often a watch reports that nothing happened.
+/// How often a watch says that it is current.
 const IDLE: Duration = Duration::from_millis(500);
 /// Changes that a watch can be told of, at most.
 const KEPT_CHANGES: usize = 4096;
@@ -25,19 +25,19 @@ pub struct MemoryStore {
 #[derive(Default)]
 struct State {
     records: BTreeMap<Path, (Vec<u8>, Revision)>,
-    changes: VecDeque<Changed>,
-    /// Changes up to here are no longer all known.
+    commits: VecDeque<Committed>,
+    /// Writes of those commits.
+    kept: usize,
+    /// Commits up to here are no longer all known.
     compacted: Revision,
     revision: Revision,
     leases: HashMap<Path, Held>,
     is_full: bool,
 }
 
-#[derive(Clone)]
-struct Changed {
-    path: Path,
-    value: Option<Vec<u8>>,
+struct Committed {
     revision: Revision,
+    writes: Vec<(Path, Option<Vec<u8>>)>,
 }
 
 struct Held {
@@ -83,33 +83,43 @@ impl State {
         }
     }
 
-    fn apply(&mut self, write: &Write) {
-        let was_there = match &write.value {
-            Some(value) => {
-                self.records.insert(write.path.clone(), (value.clone(), self.revision));
-                true
+    fn apply(&mut self, writes: &[Write]) {
+        let mut done = Vec::new();
+        for write in writes {
+            let was_there = match &write.value {
+                Some(value) => {
+                    self.records.insert(write.path.clone(), (value.clone(), self.revision));
+                    true
+                }
+                None => self.records.remove(&write.path).is_some(),
+            };
+            if was_there {
+                done.push((write.path.clone(), write.value.clone()));
             }
-            None => self.records.remove(&write.path).is_some(),
-        };
-        if was_there {
-            let (path, value) = (write.path.clone(), write.value.clone());
-            // Room is made first: a commit may be larger than what is kept.
-            if self.changes.len() >= KEPT_CHANGES
-                && let Some(oldest) = self.changes.pop_front()
-            {
-                self.compacted = oldest.revision;
-            }
-            self.changes.push_back(Changed { path, value, revision: self.revision });
+        }
+        self.kept += done.len();
+        self.commits.push_back(Committed { revision: self.revision, writes: done });
+        // The commit itself goes, too, where it is larger than what is kept.
+        while self.kept > KEPT_CHANGES
+            && let Some(oldest) = self.commits.pop_front()
+        {
+            self.kept -= oldest.writes.len();
+            self.compacted = oldest.revision;
         }
     }
 
-    fn changes_under(&self, prefix: &Path, after: Revision) -> Result<Vec<Changed>, StoreError> {
+    /// Returns what was committed under a prefix behind a revision.
+    fn commits_under(&self, prefix: &Path, after: Revision) -> Result<Vec<Committed>, StoreError> {
         if after < self.compacted || after > self.revision {
             return Err(StoreError::Compacted);
         }
-        let first = self.changes.partition_point(|changed| changed.revision <= after);
-        let under = |changed: &&Changed| changed.path.as_str().starts_with(prefix.as_str());
-        Ok(self.changes.range(first..).filter(under).cloned().collect())
+        let first = self.commits.partition_point(|commit| commit.revision <= after);
+        let under = |commit: &Committed| {
+            let is_under = |write: &&(Path, _)| write.0.as_str().starts_with(prefix.as_str());
+            let writes: Vec<_> = commit.writes.iter().filter(is_under).cloned().collect();
+            (!writes.is_empty()).then_some(Committed { revision: commit.revision, writes })
+        };
+        Ok(self.commits.range(first..).filter_map(under).collect())
     }
 }
 
@@ -145,9 +155,7 @@ impl Store for MemoryStore {
         }
         state.check(writes)?;
         state.revision.0 += 1;
-        for write in writes {
-            state.apply(write);
-        }
+        state.apply(writes);
         self.changed.notify_all();
         Ok(state.revision)
     }
@@ -160,17 +168,20 @@ impl Store for MemoryStore {
     ) -> Result<(), StoreError> {
         let mut seen = from;
         loop {
+            let as_of = Instant::now();
             let state = self.state.lock();
-            let changes = state.changes_under(prefix, seen)?;
+            let commits = state.commits_under(prefix, seen)?;
             seen = state.revision;
             // `each` may use the store.
             drop(state);
-            for Changed { path, value, revision } in &changes {
-                if !each(Change::Wrote { path, value: value.as_deref(), revision: *revision }) {
+            for Committed { revision, writes } in &commits {
+                let writes: Vec<_> =
+                    writes.iter().map(|(path, value)| Wrote { path, value: value.as_deref() }).collect();
+                if !each(Change::Commit { revision: *revision, writes: &writes }) {
                     return Ok(());
                 }
             }
-            if !each(Change::Idle) {
+            if !each(Change::Current { as_of }) {
                 return Ok(());
             }
             let mut state = self.state.lock();

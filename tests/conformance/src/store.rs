@@ -4,7 +4,7 @@
 use std::any::Any;
 use std::ops::Deref;
 
-use keymill_core::seam::store::{Change, Page, Path, Revision, Store, StoreError, Write};
+use keymill_core::seam::store::{Change, Page, Path, Revision, Store, StoreError, Write, Wrote};
 
 mod leases;
 mod lists;
@@ -42,6 +42,7 @@ macro_rules! store_suite {
             a_list_comes_in_pages_without_gap_or_repeat
             a_list_shows_whole_commits
             a_page_begins_behind_a_path_that_is_not_there
+            the_prefix_of_everything_lists_every_record_and_is_no_place_for_one
             a_scan_tells_of_every_record_once
             a_scan_ends_where_it_is_told_to
             a_scan_is_of_one_moment_and_may_use_the_store
@@ -49,8 +50,12 @@ macro_rules! store_suite {
             a_watch_tells_nothing_of_other_prefixes_or_refused_commits
             a_watch_arrives_at_the_newest_value_of_each_record
             a_watch_tells_of_a_commit_while_it_waits
-            a_watch_is_idle_at_least_once_a_second
-            a_watch_that_is_idle_has_told_all_that_was_committed
+            a_watch_tells_a_commit_whole_in_one_call
+            a_watch_tells_of_a_commit_at_once
+            a_watch_of_everything_tells_of_every_record
+            a_watch_is_current_at_least_once_a_second
+            a_watch_that_is_current_has_told_all_that_was_committed
+            a_watch_is_current_as_of_a_moment_before_it_asked
             a_watch_goes_on_where_another_ended
             a_watch_may_use_the_store_while_it_is_told
             a_watch_from_long_ago_is_told_all_or_to_list_again
@@ -153,14 +158,18 @@ pub(crate) fn told(store: &dyn Store, prefix: &str, from: Revision) -> Result<Ve
     Ok(told)
 }
 
-/// Keeps a change; false where there was none.
+/// Keeps what a commit wrote; false where there was none.
 pub(crate) fn keep(told: &mut Vec<Told>, change: &Change<'_>) -> bool {
     match change {
-        Change::Wrote { path, value, revision } => {
-            let value = value.map(<[u8]>::to_vec);
-            told.push(Told { path: path.to_string(), value, revision: *revision });
+        Change::Commit { revision, writes } => {
+            assert!(!writes.is_empty(), "a commit that wrote nothing here is not told of");
+            let kept = |write: &Wrote<'_>| {
+                let value = write.value.map(<[u8]>::to_vec);
+                Told { path: write.path.to_string(), value, revision: *revision }
+            };
+            told.extend(writes.iter().map(kept));
             true
         }
-        Change::Idle => false,
+        Change::Current { .. } => false,
     }
 }

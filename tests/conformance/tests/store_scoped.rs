@@ -73,11 +73,11 @@ fn a_watch_and_a_conflict_tell_paths_as_the_instance_has_them() {
     put(&one, "cmk/b", "own");
     let mut seen = Vec::new();
     one.watch(&path("cmk/"), from, &mut |change| match change {
-        Change::Wrote { path, .. } => {
-            seen.push(path.to_string());
+        Change::Commit { writes, .. } => {
+            seen.extend(writes.iter().map(|wrote| wrote.path.to_string()));
             true
         }
-        Change::Idle => false,
+        Change::Current { .. } => false,
     })
     .unwrap();
     assert_eq!(seen, ["cmk/b"]);

@@ -1,6 +1,7 @@
 //! etcd: one member, or a cluster of several.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::keeper::Keeper;
+use crate::network::Seat;
 use crate::place::{Place, free_port};
 
 /// What a member says once it serves.
@@ -24,11 +26,13 @@ pub struct EtcdOptions {
     pub is_tls: bool,
     /// Further flags of each member.
     pub flags: Vec<String>,
+    /// Where its members are in a network; on 127.0.0.1 where there is none.
+    pub seats: Vec<Seat>,
 }
 
 impl Default for EtcdOptions {
     fn default() -> Self {
-        Self { members: 1, is_tls: false, flags: Vec::new() }
+        Self { members: 1, is_tls: false, flags: Vec::new(), seats: Vec::new() }
     }
 }
 
@@ -69,7 +73,12 @@ impl Etcd {
     /// Returns where its members are.
     pub fn endpoints(&self) -> Vec<String> {
         let scheme = if self.options.is_tls { "https" } else { "http" };
-        self.clients.iter().map(|port| format!("{scheme}://127.0.0.1:{port}")).collect()
+        let at = |(member, port): (usize, &u16)| format!("{scheme}://{}:{port}", self.host(member));
+        self.clients.iter().enumerate().map(at).collect()
+    }
+
+    fn host(&self, member: usize) -> Ipv4Addr {
+        self.options.seats.get(member).map_or(Ipv4Addr::LOCALHOST, |seat| seat.address)
     }
 
     /// Returns the port at which a member takes clients.
@@ -161,11 +170,10 @@ impl Etcd {
     }
 
     fn run(&self, member: usize) -> Keeper {
-        let url = |port: u16| format!("http://127.0.0.1:{port}");
+        let url = |at: usize| format!("http://{}:{}", self.host(at), self.peers[at]);
         let client = &self.endpoints()[member];
-        let peer = url(self.peers[member]);
-        let all: Vec<_> =
-            self.peers.iter().enumerate().map(|(at, port)| format!("m{at}={}", url(*port))).collect();
+        let peer = url(member);
+        let all: Vec<_> = (0..self.peers.len()).map(|at| format!("m{at}={}", url(at))).collect();
         let data = self.place.at(&format!("m{member}"));
         let state = if data.join("member").exists() { "existing" } else { "new" };
         let mut command = self.place.command("etcd");
@@ -181,6 +189,9 @@ impl Etcd {
             command.arg("--client-cert-auth").arg("--trusted-ca-file").arg(file("ca.pem"));
         }
         command.args(&self.options.flags);
+        if let Some(seat) = self.options.seats.get(member) {
+            command = seat.wrap(&command);
+        }
         let log = self.place.at(&format!("m{member}.log"));
         let _of_the_last_start = fs::remove_file(&log);
         Keeper::start_logged(command, log, READY)

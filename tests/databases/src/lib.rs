@@ -3,12 +3,14 @@
 mod etcd;
 mod keeper;
 mod mariadb;
+mod network;
 mod place;
 mod postgres;
 mod turns;
 
 pub use etcd::{Etcd, EtcdOptions};
 pub use mariadb::MariaDb;
+pub use network::{Network, Seat};
 pub use postgres::Postgres;
 pub use turns::{Pair, Rotation};
 

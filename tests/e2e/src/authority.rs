@@ -155,7 +155,7 @@ impl Place {
 
     /// Makes the options of a client that trusts `authority` and wants to reach 127.0.0.1.
     pub fn to_here(&self, authority: &Authority, identity: Option<&Issued>) -> keymill_client::Options {
-        let tls = Tls { tls: self.client(authority, identity), host: "127.0.0.1".to_owned() };
+        let tls = Tls { tls: self.client(authority, identity), host: Some("127.0.0.1".to_owned()) };
         keymill_client::Options { tls: Some(tls), ..keymill_client::Options::default() }
     }
 }

@@ -26,6 +26,11 @@ impl Rows {
         })
     }
 
+    /// Opens the database of a server that is stopped, by its data directory.
+    pub fn at(data: &std::path::Path) -> Self {
+        Self(Place::Database(Connection::open(data.join("keymill.db")).expect("the database opens")))
+    }
+
     /// Returns the bytes at a path.
     pub fn get(&self, path: &str) -> Option<Vec<u8>> {
         match &self.0 {

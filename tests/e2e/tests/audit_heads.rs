@@ -191,7 +191,7 @@ fn more_heads_than_a_line_takes_are_named_over_several_starts() {
     let many = move |store: Arc<dyn Store>| {
         let write = |n| {
             let head = ChainHead { chain: format!("lost-{n:04}-data"), sequence: n + 1, mac: [0; 16] };
-            let path = records::audit_head_path(&head.chain);
+            let path = records::audit_head_path(None, &head.chain);
             let sealed = records::seal(&sealer, &path, Kind::AuditHead, head.sequence, &head).unwrap();
             Write { path, expected: None, value: Some(sealed.bytes) }
         };

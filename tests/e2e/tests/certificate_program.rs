@@ -156,3 +156,29 @@ fn a_certificate_is_followed_from_its_request_to_its_end() {
     let told = scene.refused(&["show", &id]);
     assert!(told.contains("Certificate.NotFound") && told.contains("cert list"), "{told}");
 }
+
+#[test]
+fn what_the_audit_remembers_of_certificates_is_compared_with_the_store() {
+    let scene = Scene::start();
+    let elsewhere = Elsewhere::new("elsewhere", now());
+    let id = scene.active("EC_P256", &elsewhere);
+    let data = scene.path("data");
+    let Scene { place, server } = scene;
+    assert!(server.stop().success());
+    let verify = || {
+        let mut command = Command::new(program());
+        command.args(["audit", "verify", "--store", "--json", "--data-dir"]).arg(&data);
+        command.output().unwrap()
+    };
+    let found = verify();
+    assert!(found.status.success(), "{}", String::from_utf8_lossy(&found.stdout));
+    // One that somebody takes away is missed.
+    keymill_e2e::Rows::at(&data).delete(&format!("certificate-body/{id}"));
+    let found = verify();
+    let told = String::from_utf8_lossy(&found.stdout).into_owned();
+    assert!(
+        !found.status.success() && told.contains("certificate-body/") && !told.contains("\"cmk/"),
+        "{told}"
+    );
+    drop(place);
+}

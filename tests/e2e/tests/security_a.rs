@@ -18,7 +18,9 @@ fn begin() -> (Live, Caller) {
 
 /// All of an error that a caller can see, but for the id of its request, which has one length.
 fn face(error: &ServerError) -> (u16, &str, &str, bool, Option<u32>, usize) {
-    let ServerError { status, code, message, request_id, retryable, retry_after_ms } = error;
+    let ServerError { status, code, message, request_id, retryable, retry_after_ms, nothing_done } = error;
+    // It says where a request came to, which a refusal of these kinds must not.
+    assert!(!nothing_done);
     (*status, code, message, *retryable, *retry_after_ms, request_id.len())
 }
 

@@ -8,6 +8,7 @@ mod plain;
 pub mod program;
 mod setup;
 mod site;
+mod wire;
 
 pub use disk::Disk;
 pub use farm::{Farm, Simulated};
@@ -16,3 +17,4 @@ pub use live::{Live, Started, overhead};
 pub use plain::{Plain, next, resident};
 pub use setup::Setup;
 pub use site::Site;
+pub use wire::Wire;

@@ -25,6 +25,7 @@ pub struct Live {
     pub address: SocketAddr,
     /// The clock of the engine, to be set off by tests.
     pub clock: Clock,
+    store: Arc<dyn Store>,
     site: Option<Site>,
     bootstrap: Option<(keymill_core::id::AccessKeyId, String)>,
 }
@@ -94,6 +95,7 @@ impl Live {
         let audit = keymill_audit_file::open(keymill_audit_file::Config::at(site.audit()))
             .map_err(|error| EngineError(error.to_string()))?;
         let store: Arc<dyn Store> = (setup.store)(store);
+        let shared = store.clone();
         let audit: Arc<dyn AuditLog> = (setup.audit)(Arc::new(audit));
         let provider = keymill_provider_software::open(keymill_provider_software::Config {})
             .expect("the software provider opens");
@@ -109,7 +111,7 @@ impl Live {
             audit,
             tokens: setup.tokens,
             root: site.root().into(),
-            node: "test".into(),
+            node: setup.node,
         };
         let (engine, bootstrap) = Engine::start(parts)?;
         let listen = keymill_msgpack::Config {
@@ -134,6 +136,7 @@ impl Live {
             frontend: Some(frontend),
             address,
             clock,
+            store: shared,
             site: Some(site),
             bootstrap,
         })
@@ -157,6 +160,18 @@ impl Live {
     /// Returns the way in.
     pub fn gate(&self) -> Gate {
         self.engine.as_ref().expect("it runs").gate()
+    }
+
+    /// Starts another node beside this one: on the same store and root, with an audit of its own.
+    pub fn beside(&self, setup: Setup) -> Result<Self, EngineError> {
+        let (store, wrap) = (self.store.clone(), setup.store);
+        let setup = Setup { store: Box::new(move |_| wrap(store)), ..setup };
+        self.site().beside().try_start(setup)
+    }
+
+    /// Returns the store, which others use as well.
+    pub fn store(&self) -> Arc<dyn Store> {
+        self.store.clone()
     }
 
     /// Returns where the engine keeps its things.

@@ -124,10 +124,15 @@ pub fn serve(place: &Path) -> Command {
 
 /// Returns the command that serves on `place`, with both listeners at `address`.
 pub fn serve_at(place: &Path, address: &str) -> Command {
+    serve_on(place, address, address)
+}
+
+/// Returns the command that serves on `place`, with a listener at each address.
+pub fn serve_on(place: &Path, http: &str, msgpack: &str) -> Command {
     let mut command = Command::new(program());
     command
         .arg("serve")
-        .args(["--http", address, "--msgpack", address])
+        .args(["--http", http, "--msgpack", msgpack])
         .arg("--data-dir")
         .arg(place.join("data"))
         .arg("--credentials")

@@ -6,7 +6,7 @@ use std::time::Duration;
 use keymill_core::seam::audit::AuditLog;
 use keymill_core::seam::store::Store;
 use keymill_runtime::clock::Clock;
-use keymill_runtime::{EngineConfig, TokenPart};
+use keymill_runtime::{ClusterConfig, EngineConfig, TokenPart};
 use keymill_tls::ServerTls;
 
 type Wrap<T> = Box<dyn FnOnce(Arc<T>) -> Arc<T>>;
@@ -17,6 +17,8 @@ pub struct Setup {
     pub config: EngineConfig,
     /// The engine's clock.
     pub clock: Clock,
+    /// The name of the node.
+    pub(crate) node: String,
     pub(crate) workers: usize,
     pub(crate) hello_timeout: Duration,
     pub(crate) tls: Option<ServerTls>,
@@ -31,6 +33,7 @@ impl Setup {
         Self {
             config,
             clock: Clock::default(),
+            node: "test".into(),
             workers: 2,
             hello_timeout: Duration::from_secs(10),
             tls: None,
@@ -49,6 +52,12 @@ impl Setup {
     /// Gives the engine tokens.
     pub fn with_tokens(self, tokens: Vec<TokenPart>) -> Self {
         Self { tokens, ..self }
+    }
+
+    /// Makes the engine one of several nodes, with this name.
+    pub fn as_node(mut self, name: &str, cluster: ClusterConfig) -> Self {
+        self.config.cluster = Some(cluster);
+        Self { node: name.to_owned(), ..self }
     }
 
     /// Gives the listener so many arbiters; one makes it certain that connections share theirs.

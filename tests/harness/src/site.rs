@@ -49,6 +49,11 @@ impl Site {
         Self { directory, root: RootKeys::generate().expect("random numbers"), etcd }
     }
 
+    /// Makes a place of its own for another node of the same root, which is given the same store.
+    pub(crate) fn beside(&self) -> Self {
+        Self { root: self.root(), ..Self::fresh() }
+    }
+
     /// Tells whether the store is in an etcd, which others can open beside an engine.
     pub fn is_in_etcd(&self) -> bool {
         self.etcd.is_some()

@@ -207,6 +207,14 @@ text_id! {
     },
     "an instance id is 1 to 64 lower-case letters, digits or -"
 }
+text_id! {
+    /// The name of a node, one of the servers on a store: 1 to 64 letters, digits, `_`, `.`, `-`, of which one is a letter or digit.
+    NodeName,
+    |text| {
+        text.len() <= 64 && is_plain_name(text) && text.bytes().any(|c| c.is_ascii_alphanumeric())
+    },
+    "the name of a node is 1 to 64 letters, digits, _, . or -, of which one is a letter or digit"
+}
 
 text_id! {
     /// The name of a network that instances are bound to: 1 to 64 letters, digits, `_`, `.`, `-`.

@@ -14,6 +14,7 @@ mod crypto;
 mod data_key;
 mod data_key_pair;
 mod explain;
+mod idempotent;
 mod import;
 mod instance;
 mod key;

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind};
 
@@ -29,11 +29,17 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// `Conflict` where a path is at another revision than named, `Full` where there is no space.
     fn commit(&self, writes: &[Write]) -> Result<Revision, StoreError>;
-    /// Calls `each` for every change under `prefix` after revision `from`, in order, until it returns false or the store closes.
-    /// Blocks; between changes it calls `each` with [`Change::Idle`] at least once a second, so that the caller can stop.
+    /// Calls `each` for every commit behind revision `from` that wrote something under `prefix`, in order, until it returns false or the
+    /// store closes. Blocks. A write that a later commit replaced before it was told of may be left out: the later one is told before
+    /// the next [`Change::Current`].
+    ///
+    /// [`Change::Current`] comes at least once a second, under load too. A caller that sees none for longer is behind, or cut off. It is told
+    /// only where the store itself was asked after `as_of`: an answer that was held up on its way, or by a pause of this process, makes
+    /// nothing fresh.
     ///
     /// # Errors
-    /// `Compacted` where changes after `from` are no longer known: list again.
+    /// `Compacted` where changes after `from` are no longer known: list again. `Unavailable` where the store was away for too long: watch
+    /// again from the revision that was told last.
     fn watch(
         &self,
         prefix: &Path,
@@ -57,7 +63,7 @@ pub trait Store: Send + Sync {
 pub struct Revision(pub u64);
 
 /// Where a record stands: segments of `a-z`, `0-9`, `.`, `_`, `-` and upper-case letters, joined by `/`; at most 512 bytes.
-/// As a prefix it may end in `/`.
+/// As a prefix it may end in `/`, or be that [of everything](Path::all).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Path(Box<str>);
 
@@ -74,6 +80,11 @@ impl Path {
             && text.split('/').all(|segment| segment != "." && segment != "..")
             && text.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-' | b'/'));
         if fine { Ok(Self(text)) } else { Err(InvalidPath) }
+    }
+
+    /// Returns the prefix of everything, for lists and watches: the empty path. No record can stand there.
+    pub fn all() -> Self {
+        Self(Box::default())
     }
 
     /// Returns the path as text.
@@ -156,13 +167,14 @@ pub struct Write {
     pub value: Option<Vec<u8>>,
 }
 
-/// Refuses a commit that writes a path twice: the second write cannot name a revision that anyone has read.
+/// Refuses a commit that writes a path twice, since the second write cannot name a revision that anyone has read, and one that writes to
+/// the prefix of everything, where no record stands.
 ///
 /// # Errors
 /// `Conflict` with the first such path.
 pub fn check_distinct(writes: &[Write]) -> Result<(), StoreError> {
     let mut seen = HashSet::with_capacity(writes.len());
-    match writes.iter().find(|write| !seen.insert(&write.path)) {
+    match writes.iter().find(|write| write.path.as_str().is_empty() || !seen.insert(&write.path)) {
         Some(write) => Err(StoreError::Conflict(write.path.clone())),
         None => Ok(()),
     }
@@ -171,17 +183,47 @@ pub fn check_distinct(writes: &[Write]) -> Result<(), StoreError> {
 /// What a watch reports.
 #[derive(Debug)]
 pub enum Change<'a> {
-    /// A record was written, or removed where `value` is `None`.
-    Wrote {
-        /// Where.
-        path: &'a Path,
-        /// The new bytes.
-        value: Option<&'a [u8]>,
-        /// The commit that did it.
+    /// One commit: all that it wrote under the prefix, whole, in one call.
+    Commit {
+        /// Its number.
         revision: Revision,
+        /// What it wrote, in its order; never nothing.
+        writes: &'a [Wrote<'a>],
     },
-    /// Nothing happened; the view is current as of now.
-    Idle,
+    /// The view holds every commit that was acknowledged before this moment.
+    Current {
+        /// A moment from before the store was asked.
+        as_of: Instant,
+    },
+}
+
+/// A record that a commit wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wrote<'a> {
+    /// Where.
+    pub path: &'a Path,
+    /// The new bytes; `None`: removed.
+    pub value: Option<&'a [u8]>,
+}
+
+/// When a watch that reads commits piece by piece is current: once it has told what was the newest when it first looked, so that commits
+/// which come faster than it tells do not keep it from ever saying so.
+#[derive(Debug, Default)]
+pub struct Goal(Option<(Revision, Instant)>);
+
+impl Goal {
+    /// Takes note that the store was asked at `asked`, that its newest commit was `newest` then, and that everything up to `told` was told;
+    /// returns as of when the watch is current, where it is.
+    pub fn reached(&mut self, asked: Instant, newest: Revision, told: Revision) -> Option<Instant> {
+        let (revision, as_of) = match told >= newest {
+            true => (newest, asked),
+            false => *self.0.get_or_insert((newest, asked)),
+        };
+        (told >= revision).then(|| {
+            self.0 = None;
+            as_of
+        })
+    }
 }
 
 /// A lease that was given; writes made under it are fenced by its revision.
@@ -272,6 +314,31 @@ mod tests {
     }
 
     #[test]
+    fn everything_begins_with_the_prefix_of_everything() {
+        let (all, least, greatest) = (Path::all(), Path::new("-").expect("a path"), "z".repeat(512));
+        let greatest = Path::new(greatest).expect("a path");
+        for one in [&least, &greatest] {
+            assert!(*all.start_behind(None) <= *one.as_str() && *one.as_str() < *all.end(), "{one}");
+        }
+        assert!(*least.as_str() < *all.start_behind(Some(&least)));
+        assert!(*greatest.as_str() >= *all.start_behind(Some(&least)));
+    }
+
+    #[test]
+    fn a_watch_under_load_is_current_as_of_when_it_began_to_catch_up() {
+        let (start, mut goal) = (Instant::now(), Goal::default());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut reached = |asked, newest, told| goal.reached(at(asked), Revision(newest), Revision(told));
+        assert_eq!(reached(0, 5, 5), Some(at(0)));
+        assert_eq!(reached(1, 100, 60), None);
+        assert_eq!(reached(2, 150, 99), None);
+        assert_eq!(reached(3, 200, 130), Some(at(1)));
+        assert_eq!(reached(4, 250, 190), None);
+        assert_eq!(reached(5, 250, 250), Some(at(5)), "the newest of all is the freshest");
+        assert_eq!(reached(6, 300, 270), None);
+    }
+
+    #[test]
     fn a_path_is_written_once_in_a_commit() {
         let write =
             |text: &str| Write { path: Path::new(text).expect("a path"), expected: None, value: None };
@@ -280,5 +347,7 @@ mod tests {
             Err(StoreError::Conflict(path)) => assert_eq!(path.as_str(), "a"),
             other => panic!("a conflict was due, not {other:?}"),
         }
+        let nowhere = Write { path: Path::all(), expected: None, value: Some(Vec::new()) };
+        assert!(matches!(check_distinct(&[nowhere]), Err(StoreError::Conflict(_))));
     }
 }

@@ -20,6 +20,11 @@ pub enum Note<'a> {
         /// The records as they stand.
         writes: &'a [RecordStamp],
     },
+    /// Records that other nodes of a cluster wrote, as this one has seen them.
+    Followed {
+        /// The records; without a tag, those that ended.
+        writes: &'a [RecordStamp],
+    },
     /// Callers who never logged in were refused.
     Strangers {
         /// The prefix that they came from.
@@ -70,6 +75,7 @@ impl Note<'_> {
         match self {
             Note::ClockJump { .. } => "clock-jump",
             Note::Recovered { .. } => "recovered",
+            Note::Followed { .. } => "followed",
             Note::Strangers { .. } => "strangers",
             Note::Gap { .. } => "gap",
             Note::Retired { .. } => "retired",
@@ -85,7 +91,7 @@ impl Note<'_> {
                 time(out, b",\"from\":", *from);
                 time(out, b",\"to\":", *to);
             }
-            Note::Recovered { writes } => record::write_stamps(out, writes),
+            Note::Recovered { writes } | Note::Followed { writes } => record::write_stamps(out, writes),
             Note::Strangers { source, reason, count } => {
                 out.extend_from_slice(b",\"source\":");
                 json::text(out, source);

@@ -317,6 +317,7 @@ mod tests {
         for (note, field, expected) in [
             (Note::ClockJump { from: NOON, to: Timestamp::from_ms(0) }, "from", json!(noon)),
             (Note::Recovered { writes: &writes }, "writes", json!(writes)),
+            (Note::Followed { writes: &writes }, "writes", json!(writes)),
             (
                 Note::Strangers { source: "10.0.0.0/24", reason: "no\nkey", count: 3 },
                 "reason",

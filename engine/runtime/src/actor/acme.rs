@@ -4,19 +4,23 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use actix::{Actor, Context, Handler, Message};
+use actix::{Actor, AsyncContext, Context, Handler, Message};
 use keymill_core::acme::{
     Account, AccountKey, AccountStatus, Begun, ChallengeKind, Issued, Order, Outcome, Problem, ProblemKind,
 };
+use keymill_core::audit::RecordStamp;
 use keymill_core::error::Result;
 use keymill_core::id::{AcmeAccountId, AcmeOrderId};
 use keymill_core::limit;
 use keymill_core::time::Timestamp;
 
+use super::follow::{Follows, catches_up};
 use super::ledger::Ledger;
 use super::{Changed, MAILBOX};
-use crate::keyring::Stamp;
+use crate::cluster::{Owner, Written};
+use crate::keyring::{Ended, Stamp};
 use crate::records::{self, Kind};
+use crate::scan::What;
 use crate::shared::Shared;
 
 /// Owns accounts and orders.
@@ -97,7 +101,7 @@ impl AcmeActor {
     pub(crate) fn new(
         shared: Arc<Shared>,
         stamps: HashMap<String, Stamp>,
-        ended: HashMap<String, u64>,
+        ended: HashMap<String, Ended>,
     ) -> Self {
         Self { ledger: Ledger::new(shared.clone(), stamps, ended), shared }
     }
@@ -245,10 +249,54 @@ impl Handler<Forget> for AcmeActor {
     }
 }
 
+catches_up!(AcmeActor);
+
+/// What other nodes did to an account or an order.
+enum Followed {
+    Account(Account),
+    Order(Order),
+    EndOfAccount(AcmeAccountId),
+    EndOfOrder(AcmeOrderId),
+}
+
+/// Returns what a record comes to, with its sequence number; why it cannot be used, else.
+fn followed(path: &str, what: What) -> std::result::Result<(Followed, u64), String> {
+    match what {
+        What::AcmeAccount(opened) => opened.map(|(account, at)| (Followed::Account(account), at)),
+        What::AcmeOrder(opened) => opened.map(|(order, at)| (Followed::Order(order), at)),
+        What::Ended(opened) => {
+            let (_, at) = opened?;
+            let account = || path.strip_prefix("acme-account/").and_then(AcmeAccountId::parse);
+            let order = || path.strip_prefix("acme-order/").and_then(AcmeOrderId::parse);
+            let ended = order().map(Followed::EndOfOrder).or_else(|| account().map(Followed::EndOfAccount));
+            ended.map(|ended| (ended, at)).ok_or_else(|| "nobody's record".to_owned())
+        }
+        _ => Err("it is of no kind that stands there".to_owned()),
+    }
+}
+
+impl Follows for AcmeActor {
+    const OWNER: Owner = Owner::Acme;
+
+    fn follow(&mut self, commit: Vec<Written>) -> Vec<RecordStamp> {
+        let (taken, changes) = self.ledger.follow(commit, followed);
+        for change in changes {
+            match change {
+                Followed::Account(account) => drop(self.shared.acme.put_account(account)),
+                Followed::Order(order) => drop(self.shared.acme.put_order(order)),
+                Followed::EndOfAccount(id) => self.shared.acme.remove_account(&id),
+                Followed::EndOfOrder(id) => self.shared.acme.remove_order(&id),
+            }
+        }
+        taken
+    }
+}
+
 impl Actor for AcmeActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX);
+        ctx.run_interval(self.shared.config.deletion_check, |actor, _| actor.ledger.purge());
     }
 }

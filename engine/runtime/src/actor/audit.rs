@@ -109,6 +109,11 @@ impl AuditActor {
                             self.chain.chain.note(&Note::Recovered { writes });
                         }
                     }
+                    AuditMessage::Followed(writes) => {
+                        for writes in writes.chunks(RECOVERED) {
+                            self.chain.chain.note(&Note::Followed { writes });
+                        }
+                    }
                     AuditMessage::Retire(chain, reply) => {
                         let _gone = reply.send(self.chain.retire(&chain));
                     }
@@ -236,7 +241,7 @@ impl AuditActor {
         let mut writes = heads
             .iter()
             .map(|head| {
-                let path = records::audit_head_path(&head.chain);
+                let path = records::audit_head_path(self.shared.node(), &head.chain);
                 let sealed = records::seal(&self.shared.sealer, &path, Kind::AuditHead, head.sequence, head)
                     .map_err(|error| StoreError::Unavailable(error.to_string()))?;
                 let expected = self.head_revisions.get(&head.chain).copied();

@@ -8,6 +8,7 @@ pub mod policy;
 mod audit;
 mod control;
 mod custody;
+mod follow;
 mod ledger;
 mod private;
 mod regulator;

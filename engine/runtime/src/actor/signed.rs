@@ -29,6 +29,9 @@ impl<A: Actor, T: 'static> Message for Signed<A, T> {
 /// An actor whose commits keep the claim of the message that it handles.
 pub(crate) trait Claims: Actor {
     fn claim(&mut self) -> &mut Option<Arc<Claim>>;
+
+    /// Takes over what other nodes wrote.
+    fn catch_up(&mut self);
 }
 
 impl<A: Claims, T> Signed<A, T> {
@@ -41,6 +44,7 @@ impl<A: Claims, T> Signed<A, T> {
     }
 
     pub(super) fn handle(self, actor: &mut A, ctx: &mut A::Context) -> Result<T> {
+        actor.catch_up();
         *actor.claim() = self.claim;
         let outcome = (self.handle)(actor, ctx);
         *actor.claim() = None;

@@ -56,6 +56,8 @@ pub(crate) enum AuditMessage {
     ClockJump { from: Timestamp, to: Timestamp },
     /// Keep a note of records that a crash had kept out of the audit.
     Recovered(Vec<RecordStamp>),
+    /// Keep a note of records that other nodes wrote and this one took over.
+    Followed(Vec<RecordStamp>),
     /// Keep the record of what a timer did to a key, or to a secret.
     Timer(Box<TimerRecord>),
     /// Keep a note, durably, of a chain that is to be removed, then answer.

@@ -63,7 +63,7 @@ impl Gate {
         let (mut tag, mut sequence) = (entry.certificate.body_tag, entry.stamp.sequence);
         // Whoever changes it does not do so for ever.
         for _ in 0..TRIES {
-            let stored = shared.store.get(&body_path)?;
+            let stored = shared.stored(&body_path)?;
             if let Some(stored) = stored.filter(|stored| tag_of(&stored.value) == Some(tag)) {
                 let kind = Kind::CertificateBody;
                 let opened =
@@ -74,7 +74,7 @@ impl Gate {
                     Err(error) => Err(damaged(&error.to_string())),
                 };
             }
-            let now = shared.store.get(&path)?.ok_or_else(Error::certificate_not_found)?;
+            let now = shared.stored(&path)?.ok_or_else(Error::certificate_not_found)?;
             let opened =
                 records::open::<ManagedCertificate>(&shared.sealer, &path, Kind::Certificate, &now.value);
             match opened {

@@ -17,7 +17,7 @@ use keymill_core::seam::provider::{ProviderError, WrappedImport};
 
 use super::approval::approval_needed;
 use super::plan::Plan;
-use super::read::{used, version_row};
+use super::read::used;
 use super::{Call, Gate};
 use crate::actor::keyring::{
     BeginImport, Begun, ChangeDescription, ChangeSecret, ChangeState, CheckNonce, CreateCmk,
@@ -90,7 +90,7 @@ impl Gate {
             let _gone = sender.send(answer);
         });
         if !spawned {
-            return Err(Error::new(ErrorKind::Unavailable, "the engine is shutting down"));
+            return Err(Error::new(ErrorKind::Unavailable, "the engine is shutting down").nothing_done());
         }
         match tokio::time::timeout_at(deadline.into(), answer).await {
             Ok(Ok(answer)) => answer,
@@ -351,7 +351,7 @@ impl Gate {
                         Reply::RotateKey(RotateKeyReply { key_version_id, request_id })
                     }
                     true => {
-                        let key_version = version_row(&changed.value, changed.value.versions.len() - 1);
+                        let key_version = self.version_row(&changed.value, changed.value.versions.len() - 1);
                         Reply::CreateKeyVersion(CreateKeyVersionReply { key_version, request_id })
                     }
                 };

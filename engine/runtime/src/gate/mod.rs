@@ -49,8 +49,9 @@ use keymill_core::seam::auth::{AuthError, Credential};
 use parking_lot::Mutex;
 
 use crate::actor::{Actors, ArbiterHandle, SoftwareActor};
+use crate::cluster::AsOf;
 use crate::keyring::CmkEntry;
-use crate::metrics::{Metrics, Sample};
+use crate::metrics::{ClusterSample, Metrics, Sample};
 use crate::nonces::SignedNonce;
 use crate::shared::Shared;
 use crate::work::{Cancel, Contexts, Desk, DeskKind, Finished, Job, ReplyTo, Sheet, Task};
@@ -330,7 +331,12 @@ impl Gate {
         frame: Option<&Bytes>,
         is_text: bool,
     ) -> Result<Option<plan::Plan>> {
-        match request.operation().class() {
+        let class = request.operation().class();
+        // What is published may be read of an older view as well.
+        if class != Class::Read {
+            self.0.shared.check_view().map_err(Error::nothing_done)?;
+        }
+        match class {
             Class::Data => self.admit_data(job, request, frame, is_text).map(|()| None),
             Class::Read => {
                 let reply = self.read(job, request)?;
@@ -427,6 +433,11 @@ impl Gate {
                 shared.audit.retired.load(Ordering::Relaxed),
             ],
             audit_beside: shared.audit.beside(),
+            cluster: shared.cluster.as_ref().map(|cluster| ClusterSample {
+                view_age: cluster.view.age(AsOf::now(&shared.clock)),
+                keeps_time: shared.keeps_time(),
+                records: [&cluster.followed, &cluster.rejected].map(|count| count.load(Ordering::Relaxed)),
+            }),
             audit_healthy: shared.audit.is_healthy(),
             store_healthy: shared.store_trouble.lock().is_none(),
             hsm_lane_depth: shared.pool.lane.len(),
@@ -446,6 +457,9 @@ impl Gate {
         }
         if let Some(trouble) = &*shared.store_trouble.lock() {
             troubles.push(format!("the store refuses writes: {trouble}"));
+        }
+        if let Some(cluster) = &shared.cluster {
+            troubles.extend(cluster.view.trouble(AsOf::now(&shared.clock)));
         }
         if !shared.pool.is_empty() && shared.pool.lane.is_down() {
             troubles

@@ -10,7 +10,7 @@ use keymill_core::time::Timestamp;
 
 use super::parameters::{bounded, is_symmetric, keys_only};
 use super::{Gate, filter};
-use crate::keyring::{CmkEntry, Keyring, VersionEntry};
+use crate::keyring::{CmkEntry, Keyring, Uses, VersionEntry};
 use crate::pool::TokenReport;
 use crate::work::Job;
 
@@ -66,7 +66,7 @@ impl Gate {
                 let entry = self.find_key(job, &r.key_id, Operation::DescribeKeyVersion)?;
                 let at = entry.versions.iter().position(|v| v.id == r.key_version_id);
                 let at = at.ok_or_else(version_not_found)?;
-                let key_version = version_row(&entry, at);
+                let key_version = self.version_row(&entry, at);
                 Ok(Reply::DescribeKeyVersion(DescribeKeyVersionReply { key_version, request_id }))
             }
             Request::GetPublicKey(r) => {
@@ -96,7 +96,7 @@ impl Gate {
                 let page = PageRequest::new(r.page_number, r.page_size)?;
                 let entry = self.find_key(job, &r.key_id, Operation::ListKeyVersions)?;
                 let (rows, total_count) = cut((0..entry.versions.len()).collect(), page);
-                let key_version = rows.into_iter().map(|at| version_row(&entry, at)).collect();
+                let key_version = rows.into_iter().map(|at| self.version_row(&entry, at)).collect();
                 Ok(Reply::ListKeyVersions(ListKeyVersionsReply {
                     key_versions: KeyVersionList { key_version },
                     page_number: page.number,
@@ -375,7 +375,9 @@ impl Gate {
     pub(super) fn metadata(&self, entry: &CmkEntry) -> KeyMetadata {
         let cmk = &entry.cmk;
         let expires_at = cmk.external.as_ref().and_then(|external| external.expires_at);
-        let last_ms = entry.versions.iter().map(|v| v.uses().last_ms).max().unwrap_or(0);
+        let keyring = &self.0.shared.keyring;
+        let used_of = entry.versions.iter().map(|version| keyring.uses(&cmk.id, version));
+        let uses = used_of.fold(Uses::default(), Uses::with);
         KeyMetadata {
             key_id: cmk.id,
             arn: self.arn("key", &cmk.id),
@@ -404,8 +406,8 @@ impl Gate {
             delete_date: cmk.delete_at.map(|at| at.to_string()).unwrap_or_default(),
             material_expire_time: expires_at.map(|at| at.to_string()).unwrap_or_default(),
             dkms_instance_id: self.own_instance().cloned(),
-            last_used_date: used(last_ms),
-            use_count: entry.versions.iter().map(|v| v.uses().total()).sum(),
+            last_used_date: used(uses.last_ms),
+            use_count: uses.total(),
         }
     }
 }
@@ -473,17 +475,19 @@ pub(super) fn id_only(key: &KeyRef) -> Result<&KeyRef> {
     }
 }
 
-pub(super) fn version_row(entry: &CmkEntry, at: usize) -> KeyVersionRow {
-    let version: &VersionEntry = &entry.versions[at];
-    let uses = version.uses();
-    KeyVersionRow {
-        key_id: entry.cmk.id,
-        key_version_id: version.id,
-        creation_date: entry.cmk.versions[at].created_at,
-        version_number: version.number,
-        last_used_date: used(uses.last_ms),
-        encrypt_count: uses.encrypted,
-        decrypt_count: uses.decrypted,
+impl Gate {
+    pub(super) fn version_row(&self, entry: &CmkEntry, at: usize) -> KeyVersionRow {
+        let version: &VersionEntry = &entry.versions[at];
+        let uses = self.0.shared.keyring.uses(&entry.cmk.id, version);
+        KeyVersionRow {
+            key_id: entry.cmk.id,
+            key_version_id: version.id,
+            creation_date: entry.cmk.versions[at].created_at,
+            version_number: version.number,
+            last_used_date: used(uses.last_ms),
+            encrypt_count: uses.encrypted,
+            decrypt_count: uses.decrypted,
+        }
     }
 }
 

@@ -139,10 +139,10 @@ impl Gate {
             Error::new(ErrorKind::Quarantined, "the stored value of the secret failed its check")
         };
         let path = records::secret_value_path(name, version.number);
-        let stored = shared.store.get(&path)?;
+        let stored = shared.stored(&path)?;
         let Some(stored) = stored.filter(|stored| tag_of(&stored.value) == Some(version.tag)) else {
             // What goes together with its value is the record of the secret: where that is another by now, the version was deleted meanwhile.
-            let now = shared.store.get(&records::secret_path(name))?;
+            let now = shared.stored(&records::secret_path(name))?;
             return match now.is_some_and(|stored| stored.revision == entry.stamp.revision) {
                 true => Err(damaged("the record is missing, or another")),
                 false => Err(Error::secret_not_found()),

@@ -8,6 +8,7 @@ use keymill_core::id::KeyVersionId;
 use keymill_core::key::Cmk;
 use keymill_core::seam::provider::{KeyHandle, PublicHalf};
 use keymill_core::seam::store::Revision;
+use keymill_core::time::Timestamp;
 use keymill_crypto::epoch::EpochSlot;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
@@ -21,6 +22,32 @@ pub struct Stamp {
     pub revision: Revision,
     /// Its own sequence number.
     pub sequence: u64,
+}
+
+/// How a record ended: one that comes again at its path goes on from there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// The sequence number of its end.
+    pub sequence: u64,
+    /// What stands in its place until no node can have missed that: at which revision, and since when.
+    pub mark: Option<(Revision, Timestamp)>,
+}
+
+impl Ended {
+    /// Says that nothing stands in its place.
+    pub(crate) fn gone(sequence: u64) -> Self {
+        Self { sequence, mark: None }
+    }
+
+    /// Says that a mark stands in its place.
+    pub(crate) fn marked(stamp: Stamp, since: Timestamp) -> Self {
+        Self { sequence: stamp.sequence, mark: Some((stamp.revision, since)) }
+    }
+
+    /// Returns the revision of what stands in its place.
+    pub(crate) fn revision(&self) -> Option<Revision> {
+        self.mark.map(|(revision, _)| revision)
+    }
 }
 
 /// The versions of a published CMK; most have one.

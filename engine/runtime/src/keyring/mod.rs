@@ -6,6 +6,7 @@
 //! A million CMKs fit, since few of them are in use at a time: what is made of a key when it is used is made then, its material stays in the
 //! store until then, and what looks after keys by the clock, or writes how much they were used, walks those alone that it is about.
 
+mod elsewhere;
 mod entry;
 #[cfg(test)]
 mod tests;
@@ -22,7 +23,8 @@ use keymill_core::key::{Cmk, KeyState, ManagedDataKey};
 use keymill_core::time::Timestamp;
 use parking_lot::{Mutex, RwLock};
 
-pub use entry::{CmkEntry, InUse, Stamp, VersionEntries, VersionEntry};
+pub use elsewhere::Elsewhere;
+pub use entry::{CmkEntry, Ended, InUse, Stamp, VersionEntries, VersionEntry};
 pub use usage::{Invocations, Usage, Use, Uses};
 
 use crate::certificates::Certificates;
@@ -106,6 +108,8 @@ pub struct Keyring {
     timed: RwLock<HashSet<CmkId>>,
     /// Keys that were used, and their counts not written since.
     used: Mutex<Vec<CmkId>>,
+    /// How much keys were used on other nodes.
+    pub(crate) elsewhere: Elsewhere,
     /// Keys whose record failed its check.
     quarantined: RwLock<HashMap<CmkId, &'static str>>,
 }
@@ -122,6 +126,7 @@ impl Default for Keyring {
             order: RwLock::default(),
             timed: RwLock::default(),
             used: Mutex::default(),
+            elsewhere: Elsewhere::default(),
             quarantined: RwLock::default(),
         }
     }
@@ -216,6 +221,11 @@ impl Keyring {
         let usage = &version.in_use().usage;
         usage.add(what, items, at);
         self.note(id, usage);
+    }
+
+    /// Returns how much a version of a key was used, on whichever node.
+    pub fn uses(&self, id: &CmkId, version: &VersionEntry) -> Uses {
+        version.uses().with(self.elsewhere.of(id, version.number))
     }
 
     /// Has the counts of a key looked at.
@@ -346,6 +356,7 @@ impl Keyring {
             self.certificates.remove_key(id);
             self.timed.write().remove(id);
             self.policies.write().remove(id);
+            self.elsewhere.remove(id);
         }
     }
 

@@ -39,9 +39,14 @@ impl Invocations {
         self.reserved.load(Ordering::Relaxed)
     }
 
+    /// Takes note that so many were reserved in all, by whichever node: of what others reserved none is left here.
+    pub fn raise(&self, total: u64) {
+        self.reserved.fetch_max(total, Ordering::Relaxed);
+    }
+
     /// Gives out what was reserved: `total` in all, `count` of it just now.
     pub fn grant(&self, total: u64, count: u64) {
-        self.reserved.store(total, Ordering::Relaxed);
+        self.raise(total);
         self.left.fetch_add(count, Ordering::Relaxed);
     }
 }
@@ -70,6 +75,16 @@ pub struct Uses {
 }
 
 impl Uses {
+    /// Returns these and others together.
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        Self {
+            encrypted: self.encrypted + other.encrypted,
+            decrypted: self.decrypted + other.decrypted,
+            last_ms: self.last_ms.max(other.last_ms),
+        }
+    }
+
     /// Returns all uses.
     pub fn total(&self) -> u64 {
         self.encrypted + self.decrypted

@@ -13,10 +13,10 @@ use crate::credentials::{CredentialsFile, Login, ServerArgs, Target, default_fil
 use crate::failure::{Failure, Result};
 use crate::{output, private};
 
-/// Check an access key and keep it, with the server's address, for later commands
+/// Check an access key and keep it, with the server's addresses, for later commands
 ///
 /// Server and access key are found as every command finds them: by --tcp, --url and --credentials, then by KEYMILL_TCP,
-/// KEYMILL_URL, KEYMILL_CA, KEYMILL_CLIENT_CERTIFICATE, KEYMILL_CLIENT_KEY, KEYMILL_ACCESS_KEY_ID and KEYMILL_ACCESS_KEY_SECRET, then in $XDG_CONFIG_HOME/keymill/credentials.json (else
+/// KEYMILL_URL, KEYMILL_SERVER_NAME, KEYMILL_CA, KEYMILL_CLIENT_CERTIFICATE, KEYMILL_CLIENT_KEY, KEYMILL_ACCESS_KEY_ID and KEYMILL_ACCESS_KEY_SECRET, then in $XDG_CONFIG_HOME/keymill/credentials.json (else
 /// ~/.config/keymill/credentials.json), which is the file that this command writes. A secret is never taken from the command line,
 /// where other users could see it.
 #[derive(Args, Clone, Debug)]

@@ -21,7 +21,7 @@ use std::fmt;
 use std::time::Duration;
 
 use clap::Args;
-use keymill_client::{Client, Config, Credentials, HttpClient, HttpReply, OwnedReply};
+use keymill_client::{Client, Credentials, HttpClient, HttpReply, OwnedReply};
 use keymill_core::id::{CmkId, KeyRef};
 use keymill_core::limit;
 use keymill_core::operation::{DescribeKeyRequest, Operation, Reply, Request};
@@ -116,18 +116,10 @@ impl Api {
     pub(crate) fn to(target: Target, json: bool) -> Result<Self> {
         let Target { tcp, url, tls, credentials } = target;
         let way = match (tcp, url) {
-            (Some(tcp), _) => {
-                let options = tcp.options();
-                let config = Config { connections: 1, options, ..Config::new(tcp.address, credentials) };
-                Way::Tcp(Client::connect(config)?)
-            }
-            (None, Some(url)) => {
+            (Some(tcp), _) => Way::Tcp(Client::connect(tcp.config(credentials, 1))?),
+            (None, Some(urls)) => {
                 let timeout = Duration::from_millis(limit::DEFAULT_TIMEOUT_MS) + Duration::from_secs(2);
-                let client = match tls {
-                    Some(tls) if url.starts_with("https://") => HttpClient::over_tls(&url, timeout, &tls)?,
-                    _ => HttpClient::new(&url, timeout)?,
-                };
-                Way::Http(client, credentials)
+                Way::Http(HttpClient::of_cluster(&urls, timeout, tls.as_ref())?, credentials)
             }
             (None, None) => return Err(Failure::wrong_use("no address of a server")),
         };

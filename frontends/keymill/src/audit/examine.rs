@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use keymill_core::id::InstanceId;
+use keymill_core::id::{InstanceId, NodeName};
 use keymill_core::seam::audit::AuditLog;
 use keymill_core::seam::store::Store;
 use keymill_crypto::audit::{ChainHead, ChainKeys, ChainReport, ChainVerifier, Heads, Shed, Stamps};
@@ -95,6 +95,8 @@ impl Trust {
 pub(super) struct Storage {
     store: Arc<dyn Store>,
     sealer: RecordSealer,
+    /// Whose heads are compared, where several servers use the store.
+    node: Option<NodeName>,
 }
 
 impl Storage {
@@ -117,7 +119,7 @@ impl Storage {
             None => store,
         };
         let sealer = RecordSealer::new(&derived.storage).map_err(Failure::because("storage key"))?;
-        Ok(Self { store, sealer })
+        Ok(Self { store, sealer, node: config.node()? })
     }
 }
 
@@ -125,8 +127,8 @@ impl Storage {
 pub(super) fn examine(log: &dyn AuditLog, trust: &Trust, storage: Option<&Storage>) -> Result<Findings> {
     let mut remembered = Heads::default();
     let mut findings: Vec<Finding> = Vec::new();
-    if let Some(Storage { store, sealer }) = storage {
-        remembered.learn(verify::heads(&**store, sealer).map_err(Failure::because("store"))?);
+    if let Some(Storage { store, sealer, node }) = storage {
+        remembered.learn(verify::heads(&**store, sealer, node.as_ref()).map_err(Failure::because("store"))?);
     }
     let names = log.chains().map_err(Failure::because("audit"))?;
     let named = heads::named(log, &names, |chain| trust.verifier(chain));
@@ -149,7 +151,7 @@ pub(super) fn examine(log: &dyn AuditLog, trust: &Trust, storage: Option<&Storag
     }
     let missing: Vec<String> = heads::gone(&remembered, &names, &retired).into_iter().collect();
     let mut records = None;
-    if let Some(Storage { store, sealer }) = storage {
+    if let Some(Storage { store, sealer, .. }) = storage {
         let (count, found) = verify::compare(&**store, sealer, &stamps).map_err(Failure::because("store"))?;
         records = Some(count);
         findings.extend(found);

@@ -48,7 +48,7 @@ pub(crate) struct BatchArgs {
     /// Overwrite the output and its checkpoint
     #[arg(long)]
     pub(crate) force: bool,
-    /// Connections to the server
+    /// Connections to the server; of several nodes each gets one at least
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) connections: u16,
     /// Cells in one request

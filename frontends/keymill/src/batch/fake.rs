@@ -37,6 +37,8 @@ pub(super) struct Fake<'f> {
     common: Option<EncryptionContext>,
     per_row: bool,
     script: Box<dyn Fn(usize) -> Trouble + Sync + 'f>,
+    /// Requests of one connection, after which it had better be left.
+    pub(super) leaves_after: u64,
     requests: AtomicUsize,
     pub(super) connections: AtomicUsize,
 }
@@ -48,9 +50,15 @@ impl<'f> Fake<'f> {
             common: plan.context.common(),
             per_row: plan.context.is_per_row(),
             script: Box::new(script),
+            leaves_after: u64::MAX,
             requests: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
         }
+    }
+
+    /// Returns how many requests came.
+    pub(super) fn requests(&self) -> usize {
+        self.requests.load(Ordering::Relaxed)
     }
 }
 
@@ -73,6 +81,11 @@ impl<'f> Connector for &'f Fake<'f> {
         self.connections.fetch_add(1, Ordering::Relaxed);
         Ok(FakeSealer { fake: self, sent: 0, answers: VecDeque::new() })
     }
+
+    fn move_from(&self, sealer: &FakeSealer<'f>) -> Option<FakeSealer<'f>> {
+        assert!(sealer.answers.is_empty(), "something would be lost");
+        self.connect().ok()
+    }
 }
 
 impl Sealer for FakeSealer<'_> {
@@ -91,6 +104,10 @@ impl Sealer for FakeSealer<'_> {
         self.sent += 1;
         self.answers.push_back(Answer { ticket: self.sent, trouble, items });
         Ok(self.sent)
+    }
+
+    fn should_leave(&self) -> bool {
+        self.sent >= self.fake.leaves_after
     }
 
     fn receive(&mut self, results: &mut Results) -> Result<(u64, Result<(), Refusal>), SealError> {

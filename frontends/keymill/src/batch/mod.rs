@@ -57,7 +57,7 @@ pub(crate) enum Direction {
 /// The server, and who we are to it.
 #[derive(Debug)]
 pub(crate) struct Target {
-    /// The MessagePack TCP listener.
+    /// The MessagePack TCP listener, or those of several nodes.
     pub(crate) tcp: Tcp,
     /// The access key.
     pub(crate) credentials: Credentials,
@@ -98,8 +98,10 @@ impl fmt::Display for Summary {
 ///
 /// # Errors
 /// Every failure says what to do next; [`BatchError::exit_code`] is 2 where the command line is at fault, else 1.
-pub(crate) fn run(direction: Direction, args: &BatchArgs, target: &Target) -> Result<Summary, BatchError> {
-    let plan = Plan::new(direction, args)?;
+pub(crate) fn run(direction: Direction, args: &BatchArgs, target: Target) -> Result<Summary, BatchError> {
+    let mut plan = Plan::new(direction, args)?;
+    // No node is left without work.
+    plan.connections = plan.connections.max(target.tcp.addresses.len());
     let interrupt = Interrupt::watch()?;
     let server = Server::new(&plan, target);
     let settings = Settings::new(&plan, interrupt);
@@ -142,6 +144,8 @@ fn summary(start: &Checkpoint, end: &Checkpoint, seconds: f64, resumed: bool) ->
     }
 }
 
+#[cfg(test)]
+mod cluster;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]

@@ -2,18 +2,15 @@
 //! here, which answers late, out of order, or not at all.
 
 use std::fmt;
-use std::net::ToSocketAddrs;
 use std::time::Duration;
 
-use keymill_client::{ClientError, Connection, Credentials, Options, ServerError};
+use keymill_client::{ClientError, Member, Nodes, ServerError};
 use keymill_core::ErrorKind;
 use keymill_core::context::EncryptionContext;
 use keymill_core::id::KeyRef;
 use keymill_core::operation::{
     BatchDecryptRequest, BatchEncryptRequest, BatchReEncryptRequest, Bin, ItemError, Reply, Request,
 };
-
-use crate::credentials::Tcp;
 
 use super::plan::Plan;
 use super::rows::Rows;
@@ -30,6 +27,8 @@ pub(super) trait Connector: Sync {
     type Sealer: Sealer;
     /// Connects and logs in.
     fn connect(&self) -> Result<Self::Sealer, SealError>;
+    /// Makes a connection to take the place of one that had better be left; nothing where there is no better place after all.
+    fn move_from(&self, sealer: &Self::Sealer) -> Option<Self::Sealer>;
 }
 
 /// A connection that seals or opens the cells of rows.
@@ -38,6 +37,8 @@ pub(super) trait Sealer: Send {
     fn send(&mut self, rows: &Rows) -> Result<u64, SealError>;
     /// Waits for an answer, in whatever order they come. A refusal is of that request alone.
     fn receive(&mut self, results: &mut Results) -> Result<(u64, Result<(), Refusal>), SealError>;
+    /// Tells whether another connection had better take its place, once everything is answered.
+    fn should_leave(&self) -> bool;
 }
 
 /// Why a connection is of no use, or was never made.
@@ -77,7 +78,7 @@ impl From<ClientError> for SealError {
     fn from(error: ClientError) -> Self {
         let message = error.to_string();
         match error {
-            ClientError::Io(_) => SealError::Lost(message),
+            ClientError::Io(_) | ClientError::OutcomeUnknown(_) => SealError::Lost(message),
             ClientError::Tls(_) | ClientError::Protocol(_) => SealError::Broken(message),
             ClientError::Unsendable(_) => SealError::Unsendable(message),
             ClientError::Refused(error) => SealError::Refused(error.into()),
@@ -156,11 +157,10 @@ impl Results {
     }
 }
 
-/// The real server.
+/// The real server, or the nodes of a cluster.
 #[derive(Debug)]
-pub(super) struct Server<'t> {
-    tcp: &'t Tcp,
-    credentials: &'t Credentials,
+pub(super) struct Server {
+    nodes: Nodes,
     what: What,
 }
 
@@ -173,43 +173,44 @@ struct What {
     per_row: bool,
 }
 
-impl<'t> Server<'t> {
+impl Server {
     /// Names the server.
-    pub(super) fn new(plan: &Plan, target: &'t Target) -> Self {
+    pub(super) fn new(plan: &Plan, target: Target) -> Self {
         let what = What {
             direction: plan.direction,
             key: plan.key.clone(),
             common: plan.context.common(),
             per_row: plan.context.is_per_row(),
         };
-        Self { tcp: &target.tcp, credentials: &target.credentials, what }
+        let mut config = target.tcp.config(target.credentials, plan.connections);
+        config.options.read_timeout = SILENCE;
+        Self { nodes: Nodes::new(config), what }
     }
 }
 
-impl Connector for Server<'_> {
+impl Connector for Server {
     type Sealer = ServerSealer;
 
     fn connect(&self) -> Result<ServerSealer, SealError> {
-        let unreachable =
-            |reason: String| SealError::Lost(format!("cannot reach {}: {reason}", self.tcp.address));
-        let addresses = self.tcp.address.to_socket_addrs().map_err(|error| unreachable(error.to_string()))?;
-        let options = Options { read_timeout: SILENCE, ..self.tcp.options() };
-        let mut failed = unreachable("the host has no address".to_owned());
-        for address in addresses {
-            match Connection::open(address, self.credentials, &options) {
-                Ok(connection) => return Ok(ServerSealer { connection, what: self.what.clone() }),
-                Err(ClientError::Io(error)) => failed = unreachable(error.to_string()),
-                Err(error) => return Err(error.into()),
+        match self.nodes.connect() {
+            Ok(member) => Ok(ServerSealer { member, what: self.what.clone() }),
+            Err(ClientError::Io(error)) => {
+                Err(SealError::Lost(format!("cannot reach {}: {error}", self.nodes.addresses())))
             }
+            Err(error) => Err(error.into()),
         }
-        Err(failed)
+    }
+
+    fn move_from(&self, sealer: &ServerSealer) -> Option<ServerSealer> {
+        let member = self.nodes.move_from(&sealer.member)?;
+        Some(ServerSealer { member, what: self.what.clone() })
     }
 }
 
 /// A connection to the real server.
 #[derive(Debug)]
 pub(super) struct ServerSealer {
-    connection: Connection,
+    member: Member,
     what: What,
 }
 
@@ -247,21 +248,41 @@ impl Sealer for ServerSealer {
             }
             .into(),
         };
-        Ok(self.connection.send(&request)?)
+        self.member.connection().send(&request).map_err(|error| self.lost(error))
     }
 
     fn receive(&mut self, results: &mut Results) -> Result<(u64, Result<(), Refusal>), SealError> {
         results.clear();
-        let answer = self.connection.receive()?;
+        let answer = self.member.connection().receive().map_err(|error| self.lost(error))?;
         match answer.result() {
             Ok(Reply::BatchEncrypt(reply)) => results.take(&reply.items, reply.errors),
             Ok(Reply::BatchDecrypt(reply)) => results.take(&reply.items, reply.errors),
             Ok(Reply::BatchReEncrypt(reply)) => results.take(&reply.items, reply.errors),
             Ok(_) => return Err(SealError::Broken("the answer is of another operation".to_owned())),
-            Err(ClientError::Refused(error)) => return Ok((answer.id(), Err(error.into()))),
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                self.member.failed(&error);
+                return match error {
+                    ClientError::Refused(error) => Ok((answer.id(), Err(error.into()))),
+                    error => Err(error.into()),
+                };
+            }
+        }
+        match results.failures.iter().find(|(_, code, _)| may_pass(code)) {
+            Some((_, code, _)) => self.member.refused_item(code),
+            None => self.member.answered(),
         }
         Ok((answer.id(), Ok(())))
+    }
+
+    fn should_leave(&self) -> bool {
+        self.member.should_leave()
+    }
+}
+
+impl ServerSealer {
+    fn lost(&mut self, error: ClientError) -> SealError {
+        self.member.failed(&error);
+        error.into()
     }
 }
 

@@ -362,6 +362,21 @@ fn a_server_that_stays_away_is_given_up() {
 }
 
 #[test]
+fn a_connection_is_left_once_all_of_it_is_answered() {
+    let bench = Bench::new("csv", &people(100));
+    let plan =
+        bench.plan(Direction::Encrypt, "plain", "sealed", "--columns email --batch-items 1 --connections 2");
+    let mut fake = Fake::new(&plan, |_| Trouble::None);
+    fake.leaves_after = 10;
+    run_on(&plan, &&fake, &settings(&plan)).unwrap();
+    assert_eq!(fake.requests(), 100);
+    let connections = fake.connections.load(Ordering::Relaxed);
+    assert!((6..=11).contains(&connections), "{connections}");
+    bench.decrypt("--columns email").unwrap();
+    assert_eq!(bench.read("opened"), bench.read("plain"));
+}
+
+#[test]
 fn an_interrupt_keeps_a_checkpoint_and_says_how_to_go_on() {
     let bench = Bench::new("csv", &people(5000));
     let plan =

@@ -1,5 +1,6 @@
 //! One connection at work: several runs of rows are underway at once, what is lost with a connection is sent again on the
-//! next, and the outage that lasts too long ends the run. Sealing and opening may be repeated without harm.
+//! next, and the outage that lasts too long ends the run. Sealing and opening may be repeated without harm. A connection that had better be at
+//! another node is first answered, then left.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -130,11 +131,21 @@ impl<C: Connector> Worker<'_, C> {
     /// Sends what waits and handles one answer; a refusal that may pass is returned.
     fn step(&mut self) -> Result<Option<Refusal>, SealError> {
         let hand = &mut self.hand;
+        let mut is_leaving = hand.sealer.as_ref().is_some_and(Sealer::should_leave);
+        if is_leaving
+            && hand.underway.is_empty()
+            && let Some(sealer) = &mut hand.sealer
+        {
+            if let Some(moved) = self.connector.move_from(sealer) {
+                *sealer = moved;
+            }
+            is_leaving = false;
+        }
         let sealer = match &mut hand.sealer {
             Some(sealer) => sealer,
             none => none.insert(self.connector.connect()?),
         };
-        while let Some(rows) = hand.waiting.pop_front() {
+        while !is_leaving && let Some(rows) = hand.waiting.pop_front() {
             match sealer.send(&rows) {
                 Ok(ticket) => hand.underway.push((ticket, rows)),
                 Err(error @ SealError::Unsendable(_)) => {

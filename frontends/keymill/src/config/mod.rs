@@ -3,6 +3,7 @@
 
 mod acme;
 mod authority;
+mod cluster;
 mod database;
 mod dual_control;
 mod etcd;
@@ -20,6 +21,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use keymill_core::id::NodeName;
 use keymill_http::Readiness;
 use keymill_runtime::{AuditFiles, EngineConfig};
 use serde::{Deserialize, Serialize};
@@ -29,6 +31,7 @@ use crate::plugins;
 
 pub(crate) use acme::{AcmeSection, ValidationSection};
 pub(crate) use authority::AuthoritySection;
+pub(crate) use cluster::ClusterSection;
 pub(crate) use dual_control::DualControlSection;
 pub(crate) use etcd::EtcdConfig;
 pub(crate) use networks::NetworkSection;
@@ -91,6 +94,8 @@ pub(crate) struct Config {
     pub(crate) rotators: BTreeMap<String, RotatorSection>,
     /// The networks that instances are bound to, by name.
     pub(crate) networks: BTreeMap<String, NetworkSection>,
+    /// How this server is one of several on its store.
+    pub(crate) cluster: ClusterSection,
     /// How ACME is offered, where it is.
     pub(crate) acme: Option<AcmeSection>,
 }
@@ -151,6 +156,7 @@ impl Config {
             authorities: self.authorities.read()?,
             rotators: plugins::rotators(&self.rotators)?,
             acme: self.acme.as_ref().map(AcmeSection::read).transpose()?,
+            cluster: self.cluster.of_store(self.store.kind)?,
         })
     }
 
@@ -167,6 +173,16 @@ impl Config {
         let text = std::fs::read_to_string(path).map_err(Failure::because(path.display()))?;
         const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
         Ok(text.rfind(BEGIN).map(|at| text[at..].trim_end().to_owned() + "\n"))
+    }
+
+    /// Returns the name of this server, where it is one of several on its store.
+    ///
+    /// # Errors
+    /// A failure that names the option.
+    pub(crate) fn node(&self) -> Result<Option<NodeName>> {
+        let cluster = self.cluster.of_store(self.store.kind)?;
+        let name = || self.engine.node.parse().map_err(Failure::because("engine.node"));
+        cluster.map(|_| name()).transpose()
     }
 
     /// Returns the options of the HTTP frontend, which tells `readiness` to whoever asks. The files of its TLS are read.

@@ -26,7 +26,7 @@ pub(super) fn measure(
         let key = (direction == Direction::Encrypt).then(|| server.key_id.to_string());
         let args = arguments(from, to, columns, key, is_quiet);
         let target = batch::Target { tcp: Tcp::plain(address), credentials: server.credentials() };
-        batch::run(direction, &args, &target).map_err(Failure::of_batch)
+        batch::run(direction, &args, target).map_err(Failure::of_batch)
     };
     let encrypted = run(&server.address, Direction::Encrypt, input, &sealed)?;
     let decrypted = run(&server.address, Direction::Decrypt, &sealed, &opened)?;

@@ -14,7 +14,7 @@ use std::time::Instant;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use keymill_client::envelope::{Header, Output, Totals};
-use keymill_client::{Client, ClientError, Config, Envelope, EnvelopeError, wait};
+use keymill_client::{Client, ClientError, Envelope, EnvelopeError, wait};
 use keymill_core::id::KeyRef;
 use serde::Serialize;
 
@@ -136,9 +136,7 @@ impl fmt::Display for Summary {
 /// Seals or opens.
 pub(crate) fn run(args: &EnvelopeArgs) -> Result<()> {
     let target = Target::find(&args.server)?;
-    let tcp = target.tcp_only()?.clone();
-    let options = tcp.options();
-    let config = Config { connections: 1, options, ..Config::new(tcp.address, target.credentials) };
+    let config = target.tcp_only()?.clone().config(target.credentials, 1);
     let connect = || Ok(Client::connect(config)?);
     // Before there is a file beside the output, which a signal must not leave behind.
     let interrupt = Interrupt::watch().map_err(Failure::of_batch)?;

@@ -47,7 +47,7 @@ pub(crate) fn opened(config: Config) -> EtcdStore {
 #[derive(Debug, PartialEq)]
 pub(crate) enum Heard {
     Wrote(String, Option<Vec<u8>>, Revision),
-    Idle,
+    Current,
 }
 
 /// Watches on a thread of its own until nobody listens.
@@ -61,12 +61,16 @@ pub(crate) fn watched(
     let watching = std::thread::spawn(move || {
         store.watch(&prefix, from, &mut |change| {
             let heard = match change {
-                Change::Wrote { path, value, revision } => {
-                    Heard::Wrote(path.to_string(), value.map(<[u8]>::to_vec), revision)
-                }
-                Change::Idle => Heard::Idle,
+                Change::Commit { revision, writes } => writes
+                    .iter()
+                    .map(|write| {
+                        let value = write.value.map(<[u8]>::to_vec);
+                        Heard::Wrote(write.path.to_string(), value, revision)
+                    })
+                    .collect(),
+                Change::Current { .. } => vec![Heard::Current],
             };
-            tell.send(heard).is_ok()
+            heard.into_iter().all(|heard| tell.send(heard).is_ok())
         })
     });
     (told, watching)

@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use keymill_core::seam::store::{Page, Store};
+use keymill_core::seam::store::{Page, Path, Store, Write};
 
-use super::{create, path, paths, put, removal};
+use super::{conflict, create, path, paths, put, removal};
 
 /// Orders by bytes: no case folding, no numbers, `/` where it stands in ASCII.
 pub fn a_list_is_ordered_by_the_bytes_of_the_paths(store: &dyn Store) {
@@ -93,4 +93,28 @@ pub fn a_list_shows_whole_commits(store: &dyn Store) {
         is_over.store(true, Ordering::Relaxed);
         reading.join().expect("each list is whole");
     });
+}
+
+/// Takes the prefix of everything, page by page; nothing can be written or read there.
+pub fn the_prefix_of_everything_lists_every_record_and_is_no_place_for_one(store: &dyn Store) {
+    let all = ["-", "A/b", "a", "key/a", "key/b", "zzz/9"];
+    for at in all {
+        create(store, at, b"");
+    }
+    for limit in 1..=all.len() + 1 {
+        let mut seen: Vec<String> = Vec::new();
+        loop {
+            let last = seen.last().map(|at| path(at));
+            let page = Page { after: last.as_ref(), limit };
+            let some = store.list(&Path::all(), page).expect("the store reads");
+            if some.is_empty() {
+                break;
+            }
+            seen.extend(some.into_iter().map(|entry| entry.path.to_string()));
+        }
+        assert_eq!(seen, all, "in pages of {limit}");
+    }
+    assert!(store.get(&Path::all()).expect("the store reads").is_none());
+    let nowhere = Write { path: Path::all(), expected: None, value: Some(b"1".to_vec()) };
+    assert_eq!(conflict(store.commit(&[nowhere])), "");
 }

@@ -1,12 +1,13 @@
 //! What a watch tells. A store may leave out a value that was replaced or removed meanwhile (the newest is told later), and may
-//! have forgotten the distant past (then it says so); it may not leave out anything else, nor tell it out of order.
+//! have forgotten the distant past (then it says so); it may not leave out anything else, nor tell it out of order or a commit by halves.
 
 use std::collections::BTreeMap;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use keymill_core::seam::store::{Change, Page, Revision, Store, StoreError};
+use keymill_core::seam::store::{Change, Page, Path, Revision, Store, StoreError, Write};
 
 use super::{Told, conflict, create, keep, path, put, removal, told};
 
@@ -101,7 +102,7 @@ pub fn a_watch_tells_of_a_commit_while_it_waits(store: &dyn Store) {
             });
             result.map(|()| seen)
         });
-        is_ready.recv().expect("the watch is idle first");
+        is_ready.recv().expect("the watch is current first");
         for i in 0..COMMITS {
             create(store, &format!("key/{i:03}"), b"");
         }
@@ -111,48 +112,164 @@ pub fn a_watch_tells_of_a_commit_while_it_waits(store: &dyn Store) {
     assert!(seen.is_sorted_by(|a, b| a.revision < b.revision), "{seen:?}");
 }
 
-/// Lets its caller stop within about a second, on a store where nothing happens.
-pub fn a_watch_is_idle_at_least_once_a_second(store: &dyn Store) {
+/// Lets its caller stop, and know that it misses nothing, within about a second, on a store where nothing happens.
+pub fn a_watch_is_current_at_least_once_a_second(store: &dyn Store) {
     // A second, and time for a busy machine.
     let bound = Duration::from_secs(3);
-    let (mut last, mut idle) = (Instant::now(), 0);
+    let (mut last, mut current) = (Instant::now(), 0);
     let watched = store.watch(&path("key/"), Revision(0), &mut |change| {
-        assert!(matches!(change, Change::Idle), "nothing was written");
+        assert!(matches!(change, Change::Current { .. }), "nothing was written");
         assert!(last.elapsed() < bound, "the watch was silent for {:?}", last.elapsed());
         last = Instant::now();
-        idle += 1;
-        idle < 3
+        current += 1;
+        current < 3
     });
     watched.expect("the watch ends");
-    assert_eq!(idle, 3);
+    assert_eq!(current, 3);
 }
 
 /// Says that it is current only where it is: whatever was committed before it began to say so was told.
-pub fn a_watch_that_is_idle_has_told_all_that_was_committed(store: &dyn Store) {
-    let (mut committed, mut told, mut idle) = (0, 0, 0);
+pub fn a_watch_that_is_current_has_told_all_that_was_committed(store: &dyn Store) {
+    let (mut committed, mut told, mut looks) = (0, 0, 0);
     let watched = store.watch(&path("key/"), Revision(0), &mut |change| match change {
-        Change::Wrote { .. } => {
-            told += 1;
+        Change::Commit { writes, .. } => {
+            told += writes.len();
             true
         }
-        Change::Idle => {
+        Change::Current { .. } => {
             // What was committed during the last look is told before the next.
-            assert_eq!(told, committed, "after {idle} looks");
-            idle += 1;
-            for _ in 0..idle {
+            assert_eq!(told, committed, "after {looks} looks");
+            looks += 1;
+            for _ in 0..looks {
                 create(store, &format!("key/{committed:02}"), b"");
                 committed += 1;
             }
             // One of another prefix, last: that nothing of this one is behind it does not hide what is before.
             create(store, &format!("beside/{committed:02}"), b"");
-            idle < 6
+            looks < 6
         }
     });
     watched.expect("the watch ends");
-    assert_eq!(idle, 6);
+    assert_eq!(looks, 6);
 }
 
-/// Takes up at any revision that another watch came to, within a commit as behind it.
+/// Counts its view as fresh by the moment before it asked the store: whatever was acknowledged before `as_of` was told, however fast
+/// others commit, and `as_of` is neither of the future nor old.
+pub fn a_watch_is_current_as_of_a_moment_before_it_asked(store: &dyn Store) {
+    const COMMITS: usize = 200;
+    // A second, and time for a busy machine.
+    let bound = Duration::from_secs(3);
+    let acknowledged = Mutex::new(Vec::new());
+    let writer_is_done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for i in 0..COMMITS {
+                create(store, &format!("key/{i:03}"), b"");
+                acknowledged.lock().expect("nobody panicked").push(Instant::now());
+            }
+            writer_is_done.store(true, Ordering::Release);
+        });
+        let (mut told, mut last) = (0, None);
+        let watched = store.watch(&path("key/"), Revision(0), &mut |change| match change {
+            Change::Commit { writes, .. } => {
+                told += writes.len();
+                true
+            }
+            Change::Current { as_of } => {
+                let is_done = writer_is_done.load(Ordering::Acquire);
+                assert!(as_of.elapsed() < bound, "it is {:?} old", as_of.elapsed());
+                assert!(last <= Some(as_of), "the view grows no older");
+                let before = acknowledged.lock().expect("nobody panicked");
+                let due = before.iter().filter(|moment| **moment < as_of).count();
+                assert!(told >= due, "{told} were told, {due} were acknowledged before");
+                last = Some(as_of);
+                !is_done || told < COMMITS
+            }
+        });
+        watched.expect("the watch ends");
+        assert_eq!(told, COMMITS);
+    });
+}
+
+/// Never tells a commit by halves, be it large, or one of many that were made before the watch began.
+pub fn a_watch_tells_a_commit_whole_in_one_call(store: &dyn Store) {
+    let commit = |name: &str, count: usize, bytes: usize| -> (Revision, Vec<String>) {
+        let at: Vec<_> = (0..count).map(|i| format!("key/{name}-{i:04}")).collect();
+        let writes: Vec<_> = at.iter().map(|at| put(at, None, &vec![7; bytes])).collect();
+        (store.commit(&writes).expect("the paths are free"), at)
+    };
+    // Of many records; of a few that make 5 MB together, so that they do not come in one message; and one of most of what is allowed.
+    let mut all: Vec<_> = [1, 63, 64, 65, 700].map(|count| commit(&format!("many{count}"), count, 10)).into();
+    all.extend((0..25).map(|i| commit(&format!("large{i:02}"), 7, 30_000)));
+    all.push(commit("most", 40, 30_000));
+    let (gone_of, gone): (_, Vec<Write>) =
+        (all[4].0, all[4].1.iter().map(|at| removal(at, Some(all[4].0))).collect());
+    let last = store.commit(&gone).expect("nobody wrote them meanwhile");
+    let mut calls: Vec<(Revision, Vec<String>)> = Vec::new();
+    let watched = store.watch(&path("key/"), Revision(0), &mut |change| match change {
+        Change::Commit { revision, writes } => {
+            calls.push((revision, writes.iter().map(|write| write.path.to_string()).collect()));
+            true
+        }
+        Change::Current { .. } => false,
+    });
+    watched.expect("the past is short");
+    // What was removed meanwhile may be left out where it was made.
+    calls.retain(|(revision, _)| *revision != gone_of);
+    let removed = (last, all.remove(4).1);
+    all.push(removed);
+    let counts = |calls: &[(Revision, Vec<String>)]| -> Vec<_> {
+        calls.iter().map(|(revision, at)| (revision.0, at.len())).collect()
+    };
+    assert!(calls == all, "{:?} are not {:?}", counts(&calls), counts(&all));
+}
+
+/// Does not wait for its next look.
+pub fn a_watch_tells_of_a_commit_at_once(store: &dyn Store) {
+    const COMMITS: usize = 10;
+    let (current, is_current) = mpsc::channel();
+    let (seen, is_seen) = mpsc::channel();
+    let fastest = thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut left = COMMITS;
+            let watched = store.watch(&path("key/"), Revision(0), &mut |change| {
+                match change {
+                    // The writer may be done and gone.
+                    Change::Current { .. } => drop(current.send(())),
+                    Change::Commit { .. } => {
+                        left -= 1;
+                        seen.send(Instant::now()).expect("the writer waits for it");
+                    }
+                }
+                left > 0
+            });
+            watched.expect("the watch ends");
+        });
+        let delays = (0..COMMITS).map(|i| {
+            // Right behind a look: the next one is far.
+            while is_current.try_recv().is_ok() {}
+            is_current.recv().expect("the watch goes on");
+            create(store, &format!("key/{i}"), b"");
+            let acknowledged = Instant::now();
+            is_seen.recv().expect("it is told").saturating_duration_since(acknowledged)
+        });
+        delays.min()
+    });
+    // The fastest of some, since the machine may be busy.
+    assert!(fastest < Some(Duration::from_millis(100)), "{fastest:?}");
+}
+
+/// Takes the prefix of everything.
+pub fn a_watch_of_everything_tells_of_every_record(store: &dyn Store) {
+    let places = ["a", "key/a", "zzz/9", "-", "A/b"];
+    let revision = store.commit(&places.map(|at| put(at, None, at.as_bytes()))).expect("the paths are free");
+    let mut seen = Vec::new();
+    let watched = store.watch(&Path::all(), Revision(0), &mut |change| keep(&mut seen, &change));
+    watched.expect("the past is short");
+    assert_eq!(seen, places.map(|at| wrote(at, at.as_bytes(), revision)));
+}
+
+/// Takes up at any revision that another watch came to.
 pub fn a_watch_goes_on_where_another_ended(store: &dyn Store) {
     for i in 0..10 {
         let writes = ["b", "a", "c"].map(|name| put(&format!("key/{i}{name}"), None, b""));
@@ -162,14 +279,12 @@ pub fn a_watch_goes_on_where_another_ended(store: &dyn Store) {
     assert_eq!(all.len(), 30);
     let mut seen: Vec<Told> = Vec::new();
     while seen.len() < all.len() {
-        // Ended within a commit: what it knows whole is the commit before.
         let from = seen.last().map_or(Revision(0), |told| told.revision);
         let mut some = Vec::new();
         let watched =
-            store.watch(&path("key/"), from, &mut |change| keep(&mut some, &change) && some.len() < 4);
+            store.watch(&path("key/"), from, &mut |change| keep(&mut some, &change) && some.len() < 6);
         watched.expect("the past is short");
-        some.truncate(3);
-        assert!(!some.is_empty());
+        assert_eq!(some.len(), 6, "two whole commits");
         seen.extend(some);
     }
     assert_eq!(seen, all);
@@ -180,14 +295,14 @@ pub fn a_watch_may_use_the_store_while_it_is_told(store: &dyn Store) {
     create(store, "key/0", b"");
     let mut told = 0;
     let watched = store.watch(&path("key/"), Revision(0), &mut |change| match change {
-        Change::Wrote { path, revision, .. } => {
-            let entry = store.get(path).expect("the store reads").expect("it was written");
+        Change::Commit { writes, revision } => {
+            let entry = store.get(writes[0].path).expect("the store reads").expect("it was written");
             assert_eq!(entry.revision, revision);
             told += 1;
             create(store, &format!("key/{told}"), b"");
             told < 5
         }
-        Change::Idle => true,
+        Change::Current { .. } => true,
     });
     watched.expect("the watch ends");
     assert_eq!(told, 5);

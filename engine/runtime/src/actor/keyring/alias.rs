@@ -70,7 +70,9 @@ impl Handler<DeleteAlias> for KeyringActor {
             .alias(&name)
             .ok_or_else(|| Error::new(ErrorKind::AliasNotFound, "the specified alias is not found"))?;
         let keys = self.entry(&alias.cmk).map(|entry| touched(&entry)).unwrap_or_default();
-        let (_, writes) = self.commit(vec![Draft::removal(records::alias_path(&name), alias.stamp)])?;
+        let path = records::alias_path(&name);
+        let removal = Draft::removal_named(&self.shared, path, alias.stamp, Some(name.as_str()))?;
+        let (_, writes) = self.commit(vec![removal])?;
         self.shared.keyring.remove_alias(&name);
         Ok(Changed { value: (), keys, writes })
     }

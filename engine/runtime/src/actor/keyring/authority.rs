@@ -258,9 +258,9 @@ impl Handler<EndAuthority> for KeyringActor {
             let why = "what it revoked has not ended, and nobody would say so any more: wait for the ends, or have its own certificate revoked";
             return Err(Error::new(ErrorKind::ResourceInUse, why));
         }
-        let mut drafts = vec![Draft::removal(records::authority_path(&name), before.stamp)];
+        let mut drafts = vec![Draft::removal(&self.shared, records::authority_path(&name), before.stamp)?];
         if let Some(crl) = authorities.crl(&name) {
-            drafts.push(Draft::removal(records::crl_path(&name), crl.stamp));
+            drafts.push(Draft::removal(&self.shared, records::crl_path(&name), crl.stamp)?);
         }
         let ended = match &own {
             // Its parent still answers for it: the certificate stays until then, without its key.

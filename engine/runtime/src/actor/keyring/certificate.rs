@@ -12,8 +12,11 @@ use keymill_core::time::Timestamp;
 
 use super::{CreateCmk, Draft, KeyringActor, touched};
 use crate::actor::Changed;
+use keymill_crypto::record::sequence_of;
+
 use crate::certificates::CertificateEntry;
 use crate::keyring::{CmkEntry, Stamp};
+use crate::load;
 use crate::records::{self, CertificateBodyRecord, Kind};
 
 /// Makes the CMK that is the key of a certificate that is yet to be put.
@@ -58,6 +61,9 @@ pub(crate) struct EndCertificate(pub(crate) CertificateId);
 /// How long before a process was last seen a key may have been made whose certificate never came.
 const STRAY: std::time::Duration = std::time::Duration::from_secs(3_600);
 
+/// How long the making of a certificate may take, from its key on.
+const IN_THE_MAKING: std::time::Duration = std::time::Duration::from_secs(600);
+
 macro_rules! messages {
     ($($message:ty => $result:ty;)*) => {
         $(impl Message for $message { type Result = Result<$result>; })*
@@ -98,29 +104,38 @@ impl KeyringActor {
     /// Drafts the end of a certificate with its bytes.
     pub(super) fn drafts_of_certificate_end(&self, entry: &CertificateEntry) -> Result<Vec<Draft>> {
         let id = entry.certificate.id;
-        let mut drafts = vec![Draft::removal(records::certificate_path(&id), entry.stamp)];
-        let body = records::certificate_body_path(&id);
-        if let Some(stamp) = self.standing(&body)? {
-            drafts.push(Draft::removal(body, stamp));
-        }
+        let mut drafts = vec![Draft::removal(&self.shared, records::certificate_path(&id), entry.stamp)?];
+        drafts.extend(self.removal_of(records::certificate_body_path(&id))?);
         Ok(drafts)
     }
 
     /// Drafts the end of a key of a certificate, with its material and its counts.
     pub(super) fn drafts_of_key_end(&self, entry: &CmkEntry) -> Result<Vec<Draft>> {
         let id = entry.cmk.id;
-        let mut drafts = vec![Draft::removal(records::cmk_path(&id), entry.stamp)];
+        let mut drafts = vec![Draft::removal(&self.shared, records::cmk_path(&id), entry.stamp)?];
         for version in &entry.versions {
-            let path = records::material_path(&id, version.number);
-            if let Some(stamp) = self.standing(&path)? {
-                drafts.push(Draft::removal(path, stamp));
-            }
+            drafts.extend(self.removal_of(records::material_path(&id, version.number))?);
         }
-        let usage = self.usage_stamps.get(&id).map(|stamp| (records::usage_path(&id), *stamp));
-        let invocations =
-            self.invocation_stamps.get(&id).map(|stamp| (records::invocations_path(&id), *stamp));
-        drafts.extend(usage.into_iter().chain(invocations).map(|(path, stamp)| Draft::removal(path, stamp)));
+        drafts.extend(self.drafts_of_counts_end(&id)?);
         Ok(drafts)
+    }
+
+    /// Drafts the end of what is counted of a key, by whichever node.
+    pub(super) fn drafts_of_counts_end(&self, id: &CmkId) -> Result<Vec<Draft>> {
+        let invocations = self.invocation_stamps.get(id).map(|stamp| (records::invocations_path(id), *stamp));
+        let usage =
+            self.usage_stamps.get(id).map(|stamp| (records::usage_path(id, self.shared.node()), *stamp));
+        let mut counted: Vec<_> = invocations.into_iter().chain(usage).collect();
+        if self.shared.cluster.is_some() {
+            let own = counted.iter().map(|(path, _)| path.clone()).collect::<Vec<_>>();
+            load::each(&*self.shared.store, &format!("usage/{id}/"), |entry| {
+                let sequence = sequence_of(&entry.value).unwrap_or(0);
+                if !own.contains(&entry.path) && !records::says_ended(&entry.value) {
+                    counted.push((entry.path, Stamp { revision: entry.revision, sequence }));
+                }
+            })?;
+        }
+        counted.into_iter().map(|(path, stamp)| Draft::removal(&self.shared, path, stamp)).collect()
     }
 
     pub(super) fn forget_key(&mut self, entry: &CmkEntry) {
@@ -146,6 +161,11 @@ impl KeyringActor {
             let Some(id) = entry.cmk.certificate.as_deref() else { continue };
             let certificates = &self.shared.keyring.certificates;
             if certificates.certificate(id).is_some() || certificates.is_quarantined(id) {
+                continue;
+            }
+            // Another node may be about to make it.
+            let is_young = entry.cmk.created_at.plus(IN_THE_MAKING) > self.shared.clock.now();
+            if is_young && self.shared.cluster.is_some() {
                 continue;
             }
             // One that was left over was made just before the process ended. An older one has lost its certificate, and may be all that is left of an

@@ -83,7 +83,9 @@ impl Handler<RemoveDataKey> for KeyringActor {
         let RemoveDataKey { name } = message;
         let entry = self.shared.keyring.data_key(&name).ok_or_else(data_key_not_found)?;
         let keys = self.entry(&entry.key.cmk).map(|of| touched(&of)).unwrap_or_default();
-        let (_, writes) = self.commit(vec![Draft::removal(records::data_key_path(&name), entry.stamp)])?;
+        let path = records::data_key_path(&name);
+        let removal = Draft::removal_named(&self.shared, path, entry.stamp, Some(name.as_str()))?;
+        let (_, writes) = self.commit(vec![removal])?;
         self.shared.keyring.remove_data_key(&name);
         Ok(Changed { value: (), keys, writes })
     }

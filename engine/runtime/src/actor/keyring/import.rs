@@ -16,7 +16,7 @@ use keymill_core::seam::provider::{KeyMaterial, StoredKey};
 use keymill_core::time::Timestamp;
 use keymill_crypto::{digest, random};
 
-use super::{Draft, KeyringActor, touched};
+use super::{KeyringActor, touched};
 use crate::actor::{Changed, Made};
 use crate::keyring::{CmkEntry, Stamp};
 use crate::records::{self, ImportRecord, Kind};
@@ -177,10 +177,7 @@ impl KeyringActor {
         let id = cmk.id;
         let mut drafts = vec![self.draft(records::cmk_path(&id), Kind::Cmk, Some(before.stamp), &cmk)?];
         for version in &before.versions {
-            let path = records::material_path(&id, version.number);
-            if let Some(stamp) = self.standing(&path)? {
-                drafts.push(Draft::removal(path, stamp));
-            }
+            drafts.extend(self.removal_of(records::material_path(&id, version.number))?);
         }
         let (revision, writes) = self.commit(drafts)?;
         let versions = before.versions.iter().map(|v| Arc::new(v.resealed(None))).collect();

@@ -144,8 +144,22 @@ impl KeyringActor {
         Ok(())
     }
 
-    /// Reserves invocations of a key version: durable before the first of them is used, so that no crash makes one be used twice.
+    /// Reserves invocations of a key version; where other nodes reserve of the same key, what is behind theirs.
     fn reserve(&mut self, id: &CmkId, version: &KeyVersionId) -> Result<()> {
+        const TRIES: usize = 8;
+        for _ in 1..TRIES {
+            match self.try_reserve(id, version) {
+                Err(error) if error.kind() == ErrorKind::Conflict && self.shared.cluster.is_some() => {
+                    self.refresh(records::invocations_path(id).as_str())?;
+                }
+                outcome => return outcome,
+            }
+        }
+        self.try_reserve(id, version)
+    }
+
+    /// Reserves invocations of a key version: durable before the first of them is used, so that no crash makes one be used twice.
+    fn try_reserve(&mut self, id: &CmkId, version: &KeyVersionId) -> Result<()> {
         let entry = self.entry(id)?;
         let reserved = entry.versions.iter().find(|v| v.id == *version).ok_or_else(Error::key_not_found)?;
         let reserved = reserved.in_use();

@@ -6,6 +6,7 @@ mod authority;
 mod certificate;
 mod create;
 mod data_key;
+mod followed;
 mod import;
 mod invocations;
 mod keeping;
@@ -50,10 +51,10 @@ use keymill_crypto::random;
 use serde::Serialize;
 
 use self::create::Owner;
-use super::ledger::{Draft, is_removal};
+use super::ledger::{Draft, ended_by, is_removal};
 use super::{Changed, MAILBOX, Made};
 use crate::audit::{AuditMessage, TimerRecord, TimerTouch};
-use crate::keyring::{CmkEntry, Stamp, VersionEntry};
+use crate::keyring::{CmkEntry, Ended, Stamp, VersionEntry};
 use crate::nonces::Claim;
 use crate::records::{self, InstallationRecord, Kind};
 use crate::shared::Shared;
@@ -62,8 +63,8 @@ use crate::shared::Shared;
 pub struct KeyringActor {
     shared: Arc<Shared>,
     audit: flume::Sender<AuditMessage>,
-    /// Last sequence numbers of records that were removed: a record that comes again goes on from there.
-    ended: HashMap<String, u64>,
+    /// How records ended: one that comes again goes on from there.
+    ended: HashMap<String, Ended>,
     usage_stamps: HashMap<CmkId, Stamp>,
     invocation_stamps: HashMap<CmkId, Stamp>,
     /// What imports of material are waited for.
@@ -88,13 +89,15 @@ pub struct KeyringActor {
     installation_stamp: Option<Stamp>,
     /// Wall and monotonic time of the last look at the clock.
     last_look: (Timestamp, Instant),
+    /// Whether it was looked for keys whose certificates were never made, since this node keeps the time.
+    looked_for_strays: bool,
     /// What the signed request claims whose message is handled.
     claim: Option<Arc<Claim>>,
 }
 
 /// What the actor takes over from the start.
 pub(crate) struct Inherited {
-    pub(crate) ended: HashMap<String, u64>,
+    pub(crate) ended: HashMap<String, Ended>,
     pub(crate) usage_stamps: HashMap<CmkId, Stamp>,
     pub(crate) invocation_stamps: HashMap<CmkId, Stamp>,
     pub(crate) imports: HashMap<CmkId, Parameters>,
@@ -160,6 +163,7 @@ impl KeyringActor {
             installation,
             installation_stamp,
             last_look,
+            looked_for_strays: false,
             claim: None,
         }
     }
@@ -178,7 +182,7 @@ impl KeyringActor {
     fn commit(&mut self, drafts: Vec<Draft>) -> Result<(Revision, Vec<RecordStamp>)> {
         let (revision, stamps) = Draft::commit(&self.shared, self.claim.as_deref(), drafts)?;
         for stamp in stamps.iter().filter(|stamp| is_removal(stamp)) {
-            self.ended.insert(stamp.path.clone(), stamp.sequence);
+            self.ended.insert(stamp.path.clone(), ended_by(&self.shared, stamp, revision));
         }
         Ok((revision, stamps))
     }
@@ -186,11 +190,18 @@ impl KeyringActor {
     /// Returns where a record stands that is to be replaced or removed whatever it is; what comes is newer than it, and than what the audit
     /// log remembers of it.
     fn standing(&self, path: &Path) -> Result<Option<Stamp>> {
-        let remembered = self.ended.get(path.as_str()).copied().unwrap_or(0);
+        let remembered = self.ended.get(path.as_str()).map_or(0, |ended| ended.sequence);
         Ok(self.shared.store.get(path)?.map(|stored| {
             let sequence = keymill_crypto::record::sequence_of(&stored.value).unwrap_or(0).max(remembered);
             Stamp { revision: stored.revision, sequence }
         }))
+    }
+
+    /// Drafts the end of whatever stands at a path, where something does.
+    fn removal_of(&self, path: Path) -> Result<Option<Draft>> {
+        let Some(stamp) = self.standing(&path)? else { return Ok(None) };
+        let is_over = self.ended.get(path.as_str()).and_then(Ended::revision) == Some(stamp.revision);
+        (!is_over).then(|| Draft::removal(&self.shared, path, stamp)).transpose()
     }
 
     fn entry(&self, id: &CmkId) -> Result<Arc<CmkEntry>> {
@@ -326,19 +337,35 @@ impl Actor for KeyringActor {
         };
         ctx.run_interval(self.shared.config.usage_flush, move |actor, ctx| {
             report("writing use counts", actor.flush_usage());
-            report("making new versions", actor.rotate_due(ctx));
+            if actor.keeps_time() {
+                report("making new versions", actor.rotate_due(ctx));
+            }
         });
         ctx.run_interval(self.shared.config.deletion_check, move |actor, ctx| {
-            report("deleting keys whose time has come", actor.delete_due(ctx));
+            let keeps_time = actor.keeps_time();
+            actor.look_at_clock();
+            if keeps_time {
+                actor.look_for_strays(report);
+                report("deleting keys whose time has come", actor.delete_due(ctx));
+            }
         });
         ctx.run_interval(self.shared.config.rotation.check, move |actor, _| {
-            report("rotating secrets", actor.rotate_secrets_due());
+            if actor.keeps_time() {
+                report("rotating secrets", actor.rotate_secrets_due());
+            }
         });
         self.look_at_last_seen();
-        report("deleting keys of certificates that were never made", self.end_stray_keys());
         self.forget_nonces(ctx);
-        report("deleting keys whose time has come", self.delete_due(ctx));
-        report("rotating secrets", self.rotate_secrets_due());
+        // Whoever comes with another root finds out by it.
+        if self.installation_stamp.is_none() {
+            report("founding the installation", self.keep_installation(self.last_look.0));
+        }
+        // One of several nodes is given the timers, or not, after its start.
+        if self.keeps_time() {
+            self.look_for_strays(report);
+            report("deleting keys whose time has come", self.delete_due(ctx));
+            report("rotating secrets", self.rotate_secrets_due());
+        }
     }
 }
 
@@ -399,6 +426,9 @@ impl Handler<FlushUsage> for KeyringActor {
     fn handle(&mut self, FlushUsage: FlushUsage, _: &mut Self::Context) -> Self::Result {
         self.flush_usage()?;
         let now = self.look_at_clock();
-        self.keep_installation(now)
+        match self.shared.keeps_time() {
+            true => self.keep_installation(now),
+            false => Ok(()),
+        }
     }
 }

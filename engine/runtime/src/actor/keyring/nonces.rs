@@ -9,6 +9,7 @@ use keymill_core::error::Result;
 use keymill_core::seam::store::{Page, Path, StoreError, Write};
 
 use super::KeyringActor;
+use crate::actor::follow;
 use crate::actor::signed::{Claims, Signed};
 use crate::nonces::{Claim, bucket};
 use crate::records;
@@ -47,6 +48,10 @@ impl KeyringActor {
     /// within what it may be wrong by without being noticed: once it is right again, a request could pass that had run out.
     fn forget_some(&mut self) -> Result<bool, StoreError> {
         let now = bucket(self.trusted_time().minus(self.shared.config.clock_jump));
+        if !self.shared.keeps_time() {
+            self.shared.nonces.forget(now);
+            return Ok(false);
+        }
         let page = Page { after: None, limit: FORGOTTEN };
         let first = self.shared.store.list(&records::prefix("nonce/"), page)?;
         // A path that is none of ours would stand before the others for ever.
@@ -88,6 +93,11 @@ impl Handler<KeepNonce> for KeyringActor {
 impl Claims for KeyringActor {
     fn claim(&mut self) -> &mut Option<Arc<Claim>> {
         &mut self.claim
+    }
+
+    fn catch_up(&mut self) {
+        let shared = self.shared.clone();
+        follow::catch_up(self, &shared);
     }
 }
 

@@ -10,7 +10,7 @@ use keymill_core::id::{CmkId, SecretName, SecretVersionId};
 use keymill_core::operation::Bin;
 use keymill_core::secret::SecretVersion;
 
-use super::{Draft, KeyringActor, touched};
+use super::{KeyringActor, touched};
 use crate::actor::Changed;
 use crate::audit::TimerTouch;
 use crate::keyring::Stamp;
@@ -94,10 +94,7 @@ impl KeyringActor {
             let mut secret = entry.secret.clone();
             let mut removals = Vec::with_capacity(secret.left.len());
             for number in std::mem::take(&mut secret.left) {
-                let path = records::secret_value_path(&name, number);
-                if let Some(stamp) = self.standing(&path)? {
-                    removals.push(Draft::removal(path, stamp));
-                }
+                removals.extend(self.removal_of(records::secret_value_path(&name, number))?);
             }
             let path = records::secret_path(&name);
             let mut drafts = vec![self.draft(path, Kind::Secret, Some(entry.stamp), &secret)?];

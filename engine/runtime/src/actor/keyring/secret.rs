@@ -193,13 +193,12 @@ impl KeyringActor {
     /// Ends a secret: with it go the values of all its versions.
     fn end_secret(&mut self, entry: &SecretEntry) -> Result<Changed<()>> {
         let secret = &entry.secret;
-        let mut drafts = vec![Draft::removal(records::secret_path(&secret.name), entry.stamp)];
+        let path = records::secret_path(&secret.name);
+        let mut drafts =
+            vec![Draft::removal_named(&self.shared, path, entry.stamp, Some(secret.name.as_str()))?];
         let numbers = secret.versions.iter().map(|version| version.number);
         for number in numbers.chain(secret.left.iter().copied()) {
-            let path = records::secret_value_path(&secret.name, number);
-            if let Some(stamp) = self.standing(&path)? {
-                drafts.push(Draft::removal(path, stamp));
-            }
+            drafts.extend(self.removal_of(records::secret_value_path(&secret.name, number))?);
         }
         let (_, writes) = self.commit(drafts)?;
         self.shared.keyring.secrets.remove(&secret.name);
@@ -242,10 +241,7 @@ impl KeyringActor {
             put.tag = tag;
             drafts.push(value);
             for number in gone {
-                let path = records::secret_value_path(&name, number);
-                if let Some(stamp) = self.standing(&path)? {
-                    drafts.push(Draft::removal(path, stamp));
-                }
+                drafts.extend(self.removal_of(records::secret_value_path(&name, number))?);
             }
         }
         // What is to be published with its tags is drafted last, and stands first.

@@ -46,7 +46,7 @@ impl KeyringActor {
         let path = records::import_path(id);
         let draft = match &record {
             Some(record) => self.draft(path, Kind::Import, Some(known.stamp), record)?,
-            None => Draft::removal(path, known.stamp),
+            None => Draft::removal(&self.shared, path, known.stamp)?,
         };
         Ok((draft, record))
     }

@@ -6,13 +6,15 @@ use std::time::{Duration, Instant};
 
 use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
 use keymill_core::access::Caller;
-use keymill_core::error::Result;
+use keymill_core::error::{ErrorKind, Result};
 use keymill_core::key::KeyState;
 use keymill_core::time::Timestamp;
 
 use super::invocations::is_exhausted;
 use super::{Draft, KeyringActor};
 use crate::actor::CustodyJob;
+use crate::actor::ledger;
+use crate::actor::signed::Claims;
 use crate::audit::AuditMessage;
 use crate::keyring::{CmkEntry, Stamp};
 use crate::records::{self, Kind, UsageRecord};
@@ -21,21 +23,31 @@ use crate::records::{self, Kind, UsageRecord};
 pub(super) const DESTRUCTION: Duration = Duration::from_secs(60);
 
 impl KeyringActor {
+    /// Tells whether this node does what is done by the clock, as things stand now.
+    pub(super) fn keeps_time(&mut self) -> bool {
+        let keeps_time = self.shared.keeps_time();
+        self.looked_for_strays &= keeps_time;
+        if keeps_time {
+            self.catch_up();
+        }
+        keeps_time
+    }
+
+    /// Looks once for keys whose certificates were never made.
+    pub(super) fn look_for_strays(&mut self, report: impl Fn(&'static str, Result<()>)) {
+        if !std::mem::replace(&mut self.looked_for_strays, true) {
+            report("deleting keys of certificates that were never made", self.end_stray_keys());
+        }
+    }
+
     fn delete(&mut self, entry: &CmkEntry) -> Result<()> {
         let id = entry.cmk.id;
-        let mut drafts = vec![Draft::removal(records::cmk_path(&id), entry.stamp)];
+        let shared = self.shared.clone();
+        let mut drafts = vec![Draft::removal(&shared, records::cmk_path(&id), entry.stamp)?];
         for version in &entry.versions {
-            let path = records::material_path(&id, version.number);
-            if let Some(stamp) = self.standing(&path)? {
-                drafts.push(Draft::removal(path, stamp));
-            }
+            drafts.extend(self.removal_of(records::material_path(&id, version.number))?);
         }
-        if let Some(stamp) = self.usage_stamps.get(&id) {
-            drafts.push(Draft::removal(records::usage_path(&id), *stamp));
-        }
-        if let Some(stamp) = self.invocation_stamps.get(&id) {
-            drafts.push(Draft::removal(records::invocations_path(&id), *stamp));
-        }
+        drafts.extend(self.drafts_of_counts_end(&id)?);
         // A wrapping key in a token outlives it until it is destroyed there.
         let ended = self.imports.get(&id).map(|known| self.used_up(&id, known)).transpose()?;
         let at = drafts.len();
@@ -46,12 +58,15 @@ impl KeyringActor {
         let aliases = self.shared.keyring.aliases(|cmk| *cmk == id);
         for (name, _) in &aliases {
             if let Some(alias) = self.shared.keyring.alias(name) {
-                drafts.push(Draft::removal(records::alias_path(name), alias.stamp));
+                let path = records::alias_path(name);
+                drafts.push(Draft::removal_named(&shared, path, alias.stamp, Some(name.as_str()))?);
             }
         }
         let data_keys = self.shared.keyring.data_keys(|cmk| *cmk == id);
         for entry in &data_keys {
-            drafts.push(Draft::removal(records::data_key_path(&entry.key.name), entry.stamp));
+            let name = &entry.key.name;
+            let path = records::data_key_path(name);
+            drafts.push(Draft::removal_named(&shared, path, entry.stamp, Some(name.as_str()))?);
         }
         let (revision, writes) = self.commit(drafts)?;
         self.usage_stamps.remove(&id);
@@ -103,7 +118,13 @@ impl KeyringActor {
             self.installation_stamp,
             &self.installation,
         )?;
-        let (revision, stamps) = self.commit(vec![draft])?;
+        let (revision, stamps) = match self.commit(vec![draft]) {
+            // Another node has just written it: what it says comes by itself.
+            Err(error) if error.kind() == ErrorKind::Conflict && self.shared.cluster.is_some() => {
+                return Ok(());
+            }
+            committed => committed?,
+        };
         self.installation_stamp = Some(Stamp { revision, sequence: stamps[0].sequence });
         Ok(())
     }
@@ -122,6 +143,8 @@ impl KeyringActor {
         self.destroy_spent(ctx);
         self.end_secrets_due(now)?;
         self.remove_left()?;
+        let shared = self.shared.clone();
+        ledger::purge(&shared, &mut self.ended)?;
         let mut due = self.shared.keyring.timed();
         due.retain(|e| {
             e.cmk.state == KeyState::PendingDeletion && e.cmk.delete_at.is_some_and(|at| at <= now)
@@ -208,7 +231,8 @@ impl KeyringActor {
                 .collect();
             let id = entry.cmk.id;
             let before = self.usage_stamps.get(&id).copied();
-            drafts.push(self.draft(records::usage_path(&id), Kind::Usage, before, &UsageRecord(rows))?);
+            let path = records::usage_path(&id, self.shared.node());
+            drafts.push(self.draft(path, Kind::Usage, before, &UsageRecord(rows))?);
             flushed.push((id, counted));
         }
         if drafts.is_empty() {

@@ -3,11 +3,12 @@
 
 mod aap;
 mod access_key;
+mod followed;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use actix::{Actor, Context, Handler};
+use actix::{Actor, AsyncContext, Context, Handler};
 use keymill_core::access::AccessSnapshot;
 use keymill_core::error::Result;
 
@@ -16,8 +17,8 @@ pub(crate) use access_key::{AddAccessKey, ChangeAccessKey, RemoveAccessKey, fres
 
 use super::ledger::{Draft, Ledger};
 use super::signed::{Claims, Signed};
-use super::{Changed, MAILBOX};
-use crate::keyring::Stamp;
+use super::{Changed, MAILBOX, follow};
+use crate::keyring::{Ended, Stamp};
 use crate::nonces::Claim;
 use crate::shared::Shared;
 
@@ -33,7 +34,7 @@ impl PolicyActor {
     pub(crate) fn new(
         shared: Arc<Shared>,
         stamps: HashMap<String, Stamp>,
-        ended: HashMap<String, u64>,
+        ended: HashMap<String, Ended>,
     ) -> Self {
         Self { ledger: Ledger::new(shared.clone(), stamps, ended), shared, claim: None }
     }
@@ -45,11 +46,15 @@ impl PolicyActor {
         change: impl FnOnce(&mut AccessSnapshot),
     ) -> Result<Changed<()>> {
         let writes = self.ledger.commit(self.claim.as_deref(), drafts)?;
+        self.publish(change);
+        Ok(Changed { value: (), keys: Vec::new(), writes })
+    }
+
+    fn publish(&self, change: impl FnOnce(&mut AccessSnapshot)) {
         let mut next = AccessSnapshot::clone(&self.shared.access.read());
         change(&mut next);
         self.shared.access.publish(next);
         self.shared.access_version.fetch_add(1, std::sync::atomic::Ordering::Release);
-        Ok(Changed { value: (), keys: Vec::new(), writes })
     }
 }
 
@@ -58,12 +63,18 @@ impl Actor for PolicyActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX);
+        ctx.run_interval(self.shared.config.deletion_check, |actor, _| actor.ledger.purge());
     }
 }
 
 impl Claims for PolicyActor {
     fn claim(&mut self) -> &mut Option<Arc<Claim>> {
         &mut self.claim
+    }
+
+    fn catch_up(&mut self) {
+        let shared = self.shared.clone();
+        follow::catch_up(self, &shared);
     }
 }
 

@@ -183,8 +183,7 @@ impl Gate {
     }
 
     /// Takes up what a start found unfinished.
-    pub(crate) async fn resume_acme(&self) {
-        let (_, cut) = self.0.shared.acme.unfinished();
+    async fn resume_acme(&self, cut: Vec<AcmeOrderId>) {
         for id in cut {
             let Ok(call) = self.call_by_itself() else { return };
             let came = self.0.actors.acme(ChangeOrder { id, change: OrderChange::Resume }).await;
@@ -196,10 +195,17 @@ impl Gate {
     }
 
     /// Has looked for what is left to be looked for, and removes what is over.
-    pub(crate) async fn look_after_acme(&self) {
+    pub(crate) async fn look_after_acme(&self, seen: &mut Vec<AcmeOrderId>) {
         let shared = &self.0.shared;
-        let (looks, _) = shared.acme.unfinished();
+        if !shared.keeps_time() {
+            return;
+        }
+        let (looks, processing) = shared.acme.unfinished();
         looks.into_iter().for_each(|look| shared.validations.submit(look));
+        // One that another node is at is not cut short: it is done with by the next look.
+        let cut = processing.iter().filter(|id| seen.contains(id)).copied().collect::<Vec<_>>();
+        *seen = processing;
+        self.resume_acme(cut).await;
         let (orders, accounts) = shared.acme.over(self.now());
         if orders.is_empty() && accounts.is_empty() {
             return;

@@ -233,6 +233,7 @@ impl Gate {
         };
         let cmk = own.certificate.cmk.ok_or_else(gone)?;
         let key = self.0.shared.keyring.cmk(&cmk).ok_or_else(gone)?;
+        self.0.shared.check_view()?;
         self.0.shared.check_usable(&key.cmk)?;
         Ok(key)
     }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use keymill_core::audit::{Alike, AuditRecord, Outcome, SecretTouch};
 use keymill_core::error::{Error, ErrorKind};
 use keymill_core::id::CmkId;
-use keymill_core::operation::Operation;
+use keymill_core::operation::{Class, Operation};
 use keymill_core::time::Timestamp;
 
 use super::Desk;
@@ -94,6 +94,15 @@ impl Desk {
             if let Err(error) = chain.flush() {
                 for job in &mut done {
                     job.refuse(Error::new(error.kind(), error.message().to_owned()));
+                }
+            }
+        }
+        // This node may have been cut off from what others do meanwhile.
+        if self.shared.check_view().is_err() {
+            let is_use = |job: &&mut Box<Job>| job.operation.is_some_and(|of| of.class() == Class::Data);
+            for job in done.iter_mut().filter(is_use) {
+                if let Err(error) = self.shared.check_view() {
+                    job.refuse(error);
                 }
             }
         }
