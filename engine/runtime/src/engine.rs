@@ -455,7 +455,10 @@ impl Engine {
             authorities.stop();
         }
         let flushed = self.block_on(async move { gate.inner().actors.keyring(FlushUsage).await });
-        if let Err(error) = flushed {
+        // Of an instance that is released nothing is kept.
+        if let Err(error) = flushed
+            && !self.gate.is_closed()
+        {
             tracing::error!(?error, "use counts could not be written");
         }
         if let Some(retention) = self.retention {
