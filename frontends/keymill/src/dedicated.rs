@@ -188,6 +188,11 @@ impl InstanceHost for Dedicated {
 
     fn release(&self, id: &InstanceId) -> Result<()> {
         self.leave(id);
+        if let Some(cluster) = &self.engine.cluster {
+            // Other nodes follow within moments: what is removed while one still serves it, it takes for lost. One that has not seen this by then
+            // uses no key any more.
+            std::thread::sleep(cluster.view);
+        }
         Scoped::of(self.store.clone(), id).clear()?;
         tracing::info!(instance = %id, audit = %audit_of(&self.audit, id).display(), "released; its audit stays");
         Ok(())
