@@ -55,6 +55,7 @@ fn create(client: &Client, n: usize) -> Result<()> {
         extended_config: None,
         enable_automatic_rotation: None,
         rotation_interval: None,
+        dkms_instance_id: None,
         timeout_ms: Some(60_000),
     };
     client.call(request).map(drop).map_err(|error: ClientError| BenchError::new(error.to_string()))

@@ -117,8 +117,9 @@ def test_what_is_wrong_with_a_new_secret_is_told(sdk, name):
     assert sdk.refused("CreateSecret", **good, EncryptionKeyId=UNKNOWN) == ("Forbidden.KeyNotFound", 404)
     pair = sdk("CreateKey", KeySpec="EC_P256", KeyUsage="SIGN/VERIFY")["KeyMetadata"]["KeyId"]
     assert sdk.refused("CreateSecret", **good, EncryptionKeyId=pair) == WRONG
-    for later in ({"SecretType": "Redis"}, {"DKMSInstanceId": "kst-1"}, {"EnableAutomaticRotation": "true", "RotationInterval": "7d"}):
+    for later in ({"SecretType": "Redis"}, {"EnableAutomaticRotation": "true", "RotationInterval": "7d"}):
         assert sdk.refused("CreateSecret", **good, **later) == ("UnsupportedOperation", 400), later
+    assert sdk.refused("CreateSecret", **good, DKMSInstanceId="kst-1") == ("Forbidden.ResourceNotFound", 404)
     assert sdk.refused("CreateSecret", **good, SecretType="Rds") == ("MissingParameter", 400)
     for odd in ("{}", '{"SecretSubType":"SingleUser","DBInstanceId":"absent"}', '{"SecretSubType":"Both","DBInstanceId":"d"}'):
         assert sdk.refused("CreateSecret", **good, SecretType="Rds", ExtendedConfig=odd) == WRONG, odd

@@ -88,6 +88,8 @@ pub enum ErrorKind {
     KeyPendingDeletion,
     /// The key is waiting for its material.
     KeyPendingImport,
+    /// The instance is not in the state for it.
+    InstanceState,
     /// The state of the resource does not allow the change.
     StateConflict,
     /// Someone else changed the resource meanwhile.
@@ -169,11 +171,15 @@ pub enum Limit {
     SecretVersions,
     /// Certificates.
     Certificates,
+    /// Instances.
+    Instances,
+    /// Networks of an instance.
+    InstanceVpcs,
 }
 
 impl Limit {
     /// Every limit.
-    pub const ALL: [Limit; 26] = [
+    pub const ALL: [Limit; 28] = [
         Limit::BatchItems,
         Limit::ItemBytes,
         Limit::PlaintextBytes,
@@ -200,6 +206,8 @@ impl Limit {
         Limit::Secrets,
         Limit::SecretVersions,
         Limit::Certificates,
+        Limit::Instances,
+        Limit::InstanceVpcs,
     ];
 }
 
@@ -232,7 +240,7 @@ pub enum ErrorClass {
 
 impl ErrorKind {
     /// Every kind but the limits, for tables that must be complete.
-    pub const ALL: [ErrorKind; 50] = {
+    pub const ALL: [ErrorKind; 51] = {
         use ErrorKind::*;
         [
             InvalidParameter,
@@ -273,6 +281,7 @@ impl ErrorKind {
             KeyDisabled,
             KeyPendingDeletion,
             KeyPendingImport,
+            InstanceState,
             StateConflict,
             Conflict,
             Busy,
@@ -324,6 +333,8 @@ impl ErrorKind {
                 Limit::Secrets => "Rejected.LimitExceeded.Secrets",
                 Limit::SecretVersions => "Rejected.LimitExceeded.SecretVersions",
                 Limit::Certificates => "Rejected.LimitExceeded.Certificates",
+                Limit::Instances => "Rejected.LimitExceeded.Instances",
+                Limit::InstanceVpcs => "Rejected.LimitExceeded.InstanceVpcs",
             },
             BodyTooLarge => "Rejected.BodyTooLarge",
             UnsupportedVersion => "InvalidVersion",
@@ -358,6 +369,7 @@ impl ErrorKind {
             KeyDisabled => "Rejected.Disabled",
             KeyPendingDeletion => "Rejected.PendingDeletion",
             KeyPendingImport => "Rejected.PendingImport",
+            InstanceState => "Forbidden.DKMSInstanceStateInvalid",
             StateConflict => "Rejected.StateModifiedFailed",
             Conflict => "Rejected.ConcurrentModification",
             Busy => "Rejected.Throttling",
@@ -393,6 +405,7 @@ impl ErrorKind {
             KeyDisabled
             | KeyPendingDeletion
             | KeyPendingImport
+            | InstanceState
             | StateConflict
             | Conflict
             | ResourceInUse

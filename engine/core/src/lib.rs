@@ -8,6 +8,7 @@ pub mod certificate;
 pub mod context;
 pub mod error;
 pub mod id;
+pub mod instance;
 pub mod key;
 pub mod limit;
 pub mod login;

@@ -144,6 +144,14 @@ pub const PASSWORD_CHARACTERS: std::ops::RangeInclusive<u32> = 8..=128;
 pub const CERTIFICATES_A_BATCH: usize = 1_024;
 /// Certificate authorities of an installation.
 pub const AUTHORITIES: usize = 1_000;
+/// Instances of an installation: each has threads of its own.
+pub const INSTANCES: usize = 64;
+/// Networks that an instance can be bound to.
+pub const INSTANCE_VPCS: u32 = 16;
+/// Sessions that an instance has of one token.
+pub const INSTANCE_SESSIONS: u32 = 1_024;
+/// Threads of an instance that use software keys where that takes long.
+pub const INSTANCE_WORKERS: u32 = 256;
 /// Nonces of management requests that the store keeps of one access key.
 pub const KEPT_NONCES: usize = 1 << 18;
 /// Rows of a page, at most.
@@ -172,11 +180,22 @@ pub struct MaxRecords {
     pub data_keys: usize,
     /// Access keys.
     pub access_keys: usize,
+    /// Secrets.
+    pub secrets: usize,
+    /// Certificates.
+    pub certificates: usize,
 }
 
 impl Default for MaxRecords {
     fn default() -> Self {
-        Self { keys: 2_000_000, aliases: 2_000_000, data_keys: 100_000, access_keys: 100_000 }
+        Self {
+            keys: 2_000_000,
+            aliases: 2_000_000,
+            data_keys: 100_000,
+            access_keys: 100_000,
+            secrets: SECRETS,
+            certificates: CERTIFICATES,
+        }
     }
 }
 
@@ -193,6 +212,8 @@ pub fn check_room(count: usize, max: usize, limit: Limit) -> Result<()> {
         Limit::Aliases => "aliases",
         Limit::DataKeys => "managed data keys",
         Limit::AccessRecords => "access keys",
+        Limit::Secrets => "secrets",
+        Limit::Certificates => "certificates",
         Limit::KeyVersions => "versions of the key",
         _ => "of this kind",
     };

@@ -30,7 +30,7 @@ impl ErrorKind {
             // The cloud answers 400 for a taken alias, not 409.
             | AliasExists
             | AlreadyOpen => 400,
-            Denied | UnsupportedMethod => 403,
+            Denied | UnsupportedMethod | InstanceState => 403,
             AccessKeyUnknown | OperationNotFound | KeyNotFound | KeyVersionNotFound | AliasNotFound
             | ResourceNotFound | CertificateNotFound => 404,
             // The time that ran out is the caller's own `TimeoutMs`; 504 would blame a server behind us.

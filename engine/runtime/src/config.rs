@@ -1,11 +1,14 @@
 //! The engine's own options, with their defaults.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use keymill_core::id::InstanceId;
+use keymill_core::instance::InstanceTerms;
 use keymill_core::key::{BulkMode, ProtectionLevel};
 use keymill_core::limit::MaxRecords;
 use keymill_core::operation::Operation;
+use keymill_core::quota::{Quota, Rate};
 
 use crate::acme::AcmeConfig;
 use crate::cluster::ClusterConfig;
@@ -19,6 +22,8 @@ use crate::rotation::{RotationConfig, Rotators};
 pub struct EngineConfig {
     /// The instance that this engine serves.
     pub instance: InstanceId,
+    /// Whether that is an instance of Dedicated KMS, whose id requests name and are told.
+    pub is_dedicated: bool,
     /// Region and account in ARNs; they carry no meaning here.
     pub region: String,
     /// The account in ARNs.
@@ -126,6 +131,7 @@ impl Default for EngineConfig {
     fn default() -> Self {
         Self {
             instance: "default".parse().expect("the name is valid"),
+            is_dedicated: false,
             region: "local".into(),
             account: "0".into(),
             slice: Duration::from_micros(100),
@@ -159,12 +165,99 @@ impl Default for EngineConfig {
     }
 }
 
+/// What an instance may do and hold, and can be changed as it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ceilings {
+    /// Of everything that it does.
+    pub quota: Quota,
+    /// How much its callers may make.
+    pub max_records: MaxRecords,
+}
+
+impl Ceilings {
+    /// Returns the ceilings of an instance: rates are as its terms say, and what it may hold is at most what its installation may.
+    pub fn of(terms: &InstanceTerms, installation: &EngineConfig) -> Self {
+        // A second of each rate may come at once.
+        let rate = |own: Option<NonZeroU64>| own.map(|per_second| Rate::new(per_second, per_second));
+        let records = installation.max_records;
+        let most = |own: Option<u64>, of_installation: usize| {
+            own.map_or(of_installation, |own| usize::try_from(own).unwrap_or(usize::MAX).min(of_installation))
+        };
+        Self {
+            quota: Quota {
+                requests: rate(terms.requests_per_s),
+                items: rate(terms.items_per_s),
+                bytes: rate(terms.bytes_per_s),
+            },
+            max_records: MaxRecords {
+                keys: most(terms.keys, records.keys),
+                secrets: most(terms.secrets, records.secrets),
+                certificates: most(terms.certificates, records.certificates),
+                ..records
+            },
+        }
+    }
+}
+
 impl EngineConfig {
+    /// Returns the options of an instance of this installation. What the installation reaches for its own secrets, and offers to its own clients,
+    /// is none of an instance's: it has no rotators and no ACME, and its certificates do not say where lists are. Without tokens its keys live in software.
+    #[must_use]
+    pub fn of_instance(&self, id: InstanceId, terms: &InstanceTerms) -> Self {
+        let Ceilings { quota, max_records } = Ceilings::of(terms, self);
+        Self {
+            instance: id,
+            is_dedicated: true,
+            software_workers: terms.software_workers.unwrap_or(1) as usize,
+            key_workers: 1,
+            protection: match terms.tokens.is_empty() {
+                true => ProtectionLevel::Software,
+                false => self.protection,
+            },
+            quota: QuotaConfig { instance: quota, named: Vec::new(), ..self.quota.clone() },
+            max_records,
+            rotators: Rotators::default(),
+            // At one address there are the authorities of one engine, and others' may be called the same.
+            authorities: AuthorityConfig { public_url: None, ..self.authorities.clone() },
+            acme: None,
+            ..self.clone()
+        }
+    }
+
     /// Returns the number of threads that use software keys.
     pub fn software_workers(&self) -> usize {
         match self.software_workers {
             0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             workers => workers,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instance_keeps_to_its_terms_and_has_nothing_of_what_its_installation_reaches() {
+        let installation = EngineConfig {
+            max_records: MaxRecords { keys: 10, ..MaxRecords::default() },
+            authorities: AuthorityConfig {
+                public_url: Some("http://pki.example.com".into()),
+                ..AuthorityConfig::default()
+            },
+            protection: ProtectionLevel::Hsm,
+            ..EngineConfig::default()
+        };
+        let rate = NonZeroU64::new(7);
+        let terms =
+            InstanceTerms { keys: Some(11), secrets: Some(3), bytes_per_s: rate, ..Default::default() };
+        let own = installation.of_instance("kst-1".parse().unwrap(), &terms);
+        assert!(own.is_dedicated && own.authorities.public_url.is_none() && own.acme.is_none());
+        // More than the installation there is not.
+        assert_eq!((own.max_records.keys, own.max_records.secrets), (10, 3));
+        assert_eq!(own.protection, ProtectionLevel::Software, "it has no token");
+        let quota = own.quota.instance;
+        assert!(quota.bytes.is_some() && quota.requests.is_none() && quota.items.is_none());
+        assert_eq!(Ceilings::of(&terms, &installation).quota, quota);
     }
 }

@@ -10,8 +10,9 @@ use actix::Actor;
 use keymill_core::Sensitive;
 use keymill_core::access::{Caller, Effect, Grant, ResourcePattern, Role};
 use keymill_core::audit::Outcome;
-use keymill_core::error::{Error, Result};
+use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::{AccessKeyId, NodeName};
+use keymill_core::instance::{InstanceBook, Stage};
 use keymill_core::seam::audit::AuditLog;
 use keymill_core::seam::auth::Authenticator;
 use keymill_core::seam::provider::CryptoProvider;
@@ -29,6 +30,7 @@ use tokio::sync::oneshot;
 
 use crate::acme::AcmeBook;
 use crate::actor::acme::AcmeActor;
+use crate::actor::instances::InstancesActor;
 use crate::actor::keyring::{FlushUsage, Found, KeyringActor};
 use crate::actor::policy::{AddAccessKey, PolicyActor, fresh_access_key};
 use crate::actor::{Actors, AuditActor, CustodyActor, PrivateActor, TokenActor};
@@ -38,6 +40,7 @@ use crate::clock::Clock;
 use crate::cluster::{AsOf, Cluster, Follower, Founding, Herald, Member, check_formats, take_name};
 use crate::config::EngineConfig;
 use crate::gate::Gate;
+use crate::host::{Hosting, InstanceHost};
 use crate::keyring::Keyring;
 use crate::lane::Lane;
 use crate::load;
@@ -165,6 +168,7 @@ impl Following {
             actors.keyring.clone().recipient(),
             actors.policy.clone().recipient(),
             actors.acme.clone().recipient(),
+            actors.instances.clone().recipient(),
         ];
         let failed = EngineError::because("threads of the cluster");
         let follower = Follower::start(shared, owners, from).map_err(|e| failed(&e))?;
@@ -263,10 +267,14 @@ impl Engine {
             subkeys: SubkeyCache::new(NonZeroUsize::new(config.subkey_cache).unwrap_or(NonZeroUsize::MIN)),
             epoch_limits: EpochLimits::default(),
             audit: hub.clone(),
-            metrics: Metrics::of(&config.instance),
+            metrics: Metrics::of(&config.instance, config.is_dedicated),
             quotas: Quotas::new(&config.quota, cluster.is_some()),
             logins: Logins::new(&config.login),
             acme: AcmeBook::of(loaded.acme.accounts, loaded.acme.orders),
+            instances: Published::new(InstanceBook::of(loaded.instances.instances)),
+            hosting: Hosting::default(),
+            max_records: Published::new(config.max_records),
+            is_closed: Default::default(),
             validations: ValidationQueue::new(config.acme.as_ref().map_or(1, |acme| acme.queue)),
             rotations: RotationQueue::new(config.rotation.queue, config.rotation.threads),
             buffered: Arc::default(),
@@ -308,9 +316,11 @@ impl Engine {
         let keyring_actor = KeyringActor::new(shared.clone(), audit_sender.clone(), loaded.inherited);
         let policy_actor = PolicyActor::new(shared.clone(), loaded.access_stamps, loaded.access_ended);
         let acme_actor = AcmeActor::new(shared.clone(), loaded.acme.stamps, loaded.acme.ended);
+        let instances_actor =
+            InstancesActor::new(shared.clone(), loaded.instances.stamps, loaded.instances.ended);
+        let owners = (keyring_actor, policy_actor, acme_actor, instances_actor);
         let (system, actors, thread) =
-            start_system(&shared, keyring_actor, policy_actor, acme_actor, lane, audit_sender)
-                .map_err(EngineError)?;
+            start_system(&shared, owners, lane, audit_sender).map_err(EngineError)?;
         let _set_once = shared.reserver.set(actors.keyring.clone().recipient());
         threads.push(thread);
         let retired_by = actors.audit.clone();
@@ -406,6 +416,45 @@ impl Engine {
         receiver.recv().unwrap_or_else(|_| Err(Error::internal("the engine is shutting down")))
     }
 
+    /// Has instances run by `host`, and starts those that there are; one that does not start is told of and left. One whose release was cut short
+    /// is released.
+    pub fn host(&self, host: Arc<dyn InstanceHost>) {
+        let shared = &self.gate.inner().shared;
+        shared.hosting.set(host.clone());
+        let book = shared.instances.read().clone();
+        for instance in book.instances() {
+            let outcome = match instance.stage {
+                Stage::Made => host.start(instance),
+                Stage::Begun => {
+                    Err(Error::new(ErrorKind::InstanceState, "it was never made whole: release it"))
+                }
+                Stage::Ending => {
+                    let (gate, id) = (self.gate.clone(), instance.id.clone());
+                    self.block_on(async move { gate.end_released(id).await })
+                }
+            };
+            if let Err(error) = outcome {
+                tracing::error!(instance = %instance.id, ?error, "an instance does not run");
+            }
+        }
+        shared.hosting.bump();
+    }
+
+    /// Ends the engine of an instance whose frontends go on: from now on everything is refused, what was taken is finished first.
+    pub fn end(self) {
+        self.gate.inner().shared.close();
+        for arbiter in self.gate.take_arbiters() {
+            let stopped = self.block_on(async move {
+                arbiter.stop().await;
+                Ok(())
+            });
+            if let Err(error) = stopped {
+                tracing::error!(?error, "a desk of a released instance was not closed");
+            }
+        }
+        self.stop();
+    }
+
     /// Writes what is to be kept, closes the audit chains, and stops. Frontends are stopped before.
     pub fn stop(mut self) {
         let gate = self.gate.clone();
@@ -420,7 +469,10 @@ impl Engine {
             authorities.stop();
         }
         let flushed = self.block_on(async move { gate.inner().actors.keyring(FlushUsage).await });
-        if let Err(error) = flushed {
+        // Of an instance that is released nothing is kept.
+        if let Err(error) = flushed
+            && !self.gate.is_closed()
+        {
             tracing::error!(?error, "use counts could not be written");
         }
         if let Some(retention) = self.retention {
@@ -457,9 +509,7 @@ impl Engine {
 /// Starts the system that the management actors run in, each on an arbiter of its own, since a store blocks.
 fn start_system(
     shared: &Arc<Shared>,
-    keyring: KeyringActor,
-    policy: PolicyActor,
-    acme: AcmeActor,
+    (keyring, policy, acme, instances): (KeyringActor, PolicyActor, AcmeActor, InstancesActor),
     lane: Arc<Lane<Caller, crate::actor::CustodyJob>>,
     audit: flume::Sender<AuditMessage>,
 ) -> Result<(actix::System, Actors, JoinHandle<()>), String> {
@@ -478,6 +528,8 @@ fn start_system(
             keyring: KeyringActor::start_in_arbiter(&keys.handle(), move |_| keyring),
             policy: PolicyActor::start_in_arbiter(&access.handle(), move |_| policy),
             acme: AcmeActor::start_in_arbiter(&orders.handle(), move |_| acme),
+            // As seldom asked as whoever owns access, and by the same people.
+            instances: InstancesActor::start_in_arbiter(&access.handle(), move |_| instances),
             lane,
             audit,
             control: control.handle(),

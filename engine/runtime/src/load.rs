@@ -11,6 +11,7 @@ use keymill_core::acme::{Account, Order};
 use keymill_core::audit::RecordStamp;
 use keymill_core::certificate::{Authority, ManagedCertificate};
 use keymill_core::id::{AccessKeyId, CmkId, NameMap, NodeName};
+use keymill_core::instance::Instance;
 use keymill_core::key::ManagedDataKey;
 use keymill_core::seam::store::{Entry, Page, Revision, Store, StoreError};
 use keymill_core::secret::Secret;
@@ -77,6 +78,7 @@ pub(crate) struct Loaded {
     pub(crate) access_stamps: HashMap<String, Stamp>,
     pub(crate) access_ended: HashMap<String, Ended>,
     pub(crate) acme: AcmeRecords,
+    pub(crate) instances: InstanceRecords,
     pub(crate) inherited: Inherited,
     /// Records that no audit record speaks of.
     pub(crate) unrecorded: Vec<RecordStamp>,
@@ -90,6 +92,14 @@ pub(crate) struct Loaded {
 pub(crate) struct AcmeRecords {
     pub(crate) accounts: Vec<Account>,
     pub(crate) orders: Vec<Order>,
+    pub(crate) stamps: HashMap<String, Stamp>,
+    pub(crate) ended: HashMap<String, Ended>,
+}
+
+/// Instances, and where their records stand.
+#[derive(Default)]
+pub(crate) struct InstanceRecords {
+    pub(crate) instances: Vec<Instance>,
     pub(crate) stamps: HashMap<String, Stamp>,
     pub(crate) ended: HashMap<String, Ended>,
 }
@@ -199,12 +209,14 @@ pub(crate) fn judge_all(
         keyring.secrets.quarantine(path);
     }
     loader.acme.ended = ended.extract_if(|path, _| path.starts_with("acme-")).collect();
+    loader.instances.ended = ended.extract_if(|path, _| path.starts_with("instance/")).collect();
     let access_ended = ended.extract_if(|path, _| records::is_of_access(path)).collect();
     Ok(Loaded {
         access: loader.access.published(),
         access_stamps: loader.access_stamps,
         access_ended,
         acme: loader.acme,
+        instances: loader.instances,
         inherited: Inherited {
             ended,
             usage_stamps: loader.usage_stamps,
@@ -263,6 +275,7 @@ struct Loader<'a> {
     access_stamps: HashMap<String, Stamp>,
     has_access_keys: bool,
     acme: AcmeRecords,
+    instances: InstanceRecords,
 }
 
 /// Who may do what, as it was read: what names something else may come before it.
@@ -302,6 +315,7 @@ impl<'a> Loader<'a> {
             access_stamps: HashMap::new(),
             has_access_keys: false,
             acme: AcmeRecords::default(),
+            instances: InstanceRecords::default(),
         }
     }
 
@@ -442,6 +456,12 @@ impl<'a> Loader<'a> {
                 if let Some((order, sequence)) = self.trusted(place, opened) {
                     self.acme.stamps.insert(path.to_owned(), stamp(sequence));
                     self.acme.orders.push(order);
+                }
+            }
+            What::Instance(opened) => {
+                if let Some((instance, sequence)) = self.trusted(place, opened) {
+                    self.instances.stamps.insert(path.to_owned(), stamp(sequence));
+                    self.instances.instances.push(instance);
                 }
             }
             What::Approval(opened) => {

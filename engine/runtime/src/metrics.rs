@@ -18,6 +18,7 @@ use keymill_core::id::InstanceId;
 use keymill_core::key::Fallback;
 use keymill_core::operation::Operation;
 use keymill_core::seam::audit::Beside;
+use parking_lot::Mutex;
 use prometheus::core::Collector;
 use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
@@ -110,6 +111,15 @@ pub struct Metrics {
     /// Bytes of requests and answers that were moved in memory, beside what the kernel copies and the cipher writes.
     pub moved_bytes: IntCounter,
     sampled: Sampled,
+    rate: Mutex<RateSample>,
+}
+
+/// Requests as they were counted when the rate of them was last asked for.
+#[derive(Clone, Copy, Default)]
+struct RateSample {
+    at_ms: u64,
+    requests: u64,
+    per_second: u64,
 }
 
 /// What became of work that was over its quota, of the instance.
@@ -225,14 +235,15 @@ impl Maker<'_> {
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self::of(&EngineConfig::default().instance)
+        Self::of(&EngineConfig::default().instance, false)
     }
 }
 
 impl Metrics {
-    /// Makes the series of an instance.
-    pub(crate) fn of(instance: &InstanceId) -> Self {
-        let registry = Registry::new();
+    /// Makes the series of an engine; each of an instance of Dedicated KMS names it.
+    pub(crate) fn of(instance: &InstanceId, is_dedicated: bool) -> Self {
+        let labels = is_dedicated.then(|| [("instance".to_owned(), instance.to_string())].into());
+        let registry = Registry::new_custom(None, labels).expect("no prefix is a good one");
         let make = Maker(&registry);
         let names = || Operation::ALL.iter().map(|operation| operation.name()).chain(["unknown"]);
         let requests = make.counters(
@@ -366,9 +377,13 @@ impl Metrics {
                 let work = make.counters(
                     "keymill_over_quota_total",
                     "Work over its quota: requests admitted since nothing waited, requests refused, and requests or chunks of them shed from a full queue.",
-                    &["instance", "outcome"],
+                    // Of an instance of Dedicated KMS, every series names it.
+                    if is_dedicated { &["outcome"][..] } else { &["instance", "outcome"] },
                 );
-                let of = |outcome| work.with_label_values(&[instance.as_str(), outcome]);
+                let of = |outcome| match is_dedicated {
+                    true => work.with_label_values(&[outcome]),
+                    false => work.with_label_values(&[instance.as_str(), outcome]),
+                };
                 OverQuotaSeries { admitted: of("admitted"), refused: of("refused"), shed: of("shed") }
             },
             rotations: make.counters(
@@ -395,6 +410,7 @@ impl Metrics {
             ),
             in_flight: make.gauge("keymill_requests_in_flight", "Requests taken and not yet answered."),
             sampled,
+            rate: Mutex::default(),
             registry,
         }
     }
@@ -405,6 +421,18 @@ impl Metrics {
     pub(crate) fn answered(&self, operation: Option<Operation>, kind: Option<ErrorKind>, received: Instant) {
         self.requests[row(operation)][outcome(kind)].inc();
         self.durations[row(operation)].observe(received.elapsed().as_secs_f64());
+    }
+
+    /// Returns requests a second, since that was last asked for; within a second of that, the same is told. `now_ms` is steady time.
+    pub(crate) fn requests_a_second(&self, now_ms: u64) -> u64 {
+        let requests = self.requests.iter().flatten().map(IntCounter::get).sum::<u64>();
+        let mut sample = self.rate.lock();
+        let passed = now_ms.saturating_sub(sample.at_ms);
+        if passed >= 1_000 {
+            let per_second = requests.saturating_sub(sample.requests) * 1_000 / passed;
+            *sample = RateSample { at_ms: now_ms, requests, per_second };
+        }
+        sample.per_second
     }
 
     /// Counts items that software did for an HSM.

@@ -85,6 +85,7 @@ impl Shared {
     /// # Errors
     /// `NonceUsed` if the request was carried out before; what the store says.
     pub(crate) fn commit(&self, claim: Option<&Claim>, mut writes: Vec<Write>) -> Result<Revision> {
+        self.check_open()?;
         // A request of several commits has its nonce in the first.
         let Some(claim) = claim.filter(|claim| !claim.is_kept()) else {
             return Ok(self.store.commit(&writes)?);

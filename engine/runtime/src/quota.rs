@@ -6,8 +6,10 @@ mod part;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use arc_swap::ArcSwapOption;
 use keymill_core::access::Caller;
 use keymill_core::error::{Error, ErrorKind};
 use keymill_core::quota::{Quota, Taken, Verdict, ticks};
@@ -93,9 +95,15 @@ struct Row {
     owed: Owed,
 }
 
+fn of_instance(quota: Quota, is_one_of_several: bool) -> Option<Arc<Instance>> {
+    let part = || is_one_of_several.then(Box::default);
+    (!quota.is_unlimited()).then(|| Arc::new(Instance { quota, owed: Owed::default(), part: part() }))
+}
+
 /// The quotas in force.
 pub(crate) struct Quotas {
-    instance: Option<Instance>,
+    instance: ArcSwapOption<Instance>,
+    is_one_of_several: bool,
     caller: Quota,
     named: HashMap<Caller, Quota>,
     /// Sets of [`WAYS`] rows; none where no caller has a quota.
@@ -112,11 +120,8 @@ impl Quotas {
         let is_any = !config.caller.is_unlimited() || named.values().any(|quota| !quota.is_unlimited());
         let sets = if is_any { config.callers.div_ceil(WAYS).max(1) } else { 0 };
         Self {
-            instance: (!config.instance.is_unlimited()).then(|| Instance {
-                quota: config.instance,
-                owed: Owed::default(),
-                part: is_one_of_several.then(Box::default),
-            }),
+            instance: ArcSwapOption::new(of_instance(config.instance, is_one_of_several)),
+            is_one_of_several,
             caller: config.caller,
             named,
             rows: (0..sets).map(|_| Default::default()).collect(),
@@ -125,9 +130,14 @@ impl Quotas {
         }
     }
 
+    /// Has the instance keep to another quota from now on; what it owed is forgotten.
+    pub(crate) fn set_instance(&self, quota: Quota) {
+        self.instance.store(of_instance(quota, self.is_one_of_several));
+    }
+
     /// Tells whether anything is limited.
     pub(crate) fn are_any(&self) -> bool {
-        self.instance.is_some() || !self.rows.is_empty()
+        self.instance.load().is_some() || !self.rows.is_empty()
     }
 
     /// Returns the quota of a caller, where it has one.
@@ -155,8 +165,9 @@ impl Quotas {
             parts.watch(tag(hash), caller, quota);
         }
         if verdict == Verdict::Within
-            && let Some(Instance { quota, owed, part }) = &self.instance
+            && let Some(instance) = &*self.instance.load()
         {
+            let Instance { quota, owed, part } = &**instance;
             verdict = match part {
                 None => take(owed, quota, taken, now),
                 Some(part) => take(owed, &part.of(quota, taken), taken, now),
@@ -175,19 +186,22 @@ impl Quotas {
 
     /// Returns the rates of the instance that all nodes have together.
     pub(crate) fn limits(&self) -> Rates {
-        self.instance.as_ref().map_or([None; 3], |instance| part::limits(&instance.quota))
+        self.instance.load().as_ref().map_or([None; 3], |instance| part::limits(&instance.quota))
     }
 
     /// Returns the units that this node was asked for so far, where it is one of several.
     pub(crate) fn asked(&self) -> [u64; 3] {
-        let part = self.instance.as_ref().and_then(|instance| instance.part.as_ref());
+        let instance = self.instance.load();
+        let part = instance.as_ref().and_then(|instance| instance.part.as_ref());
         part.map_or([0; 3], |part| part.asked())
     }
 
     /// Has this node, of so many, give so much of each rate of the instance from now on.
     pub(crate) fn set_parts(&self, nodes: usize, parts: Rates) {
-        if let Some(Instance { quota, part: Some(part), .. }) = &self.instance {
-            part.set(quota, parts);
+        if let Some(instance) = &*self.instance.load()
+            && let Some(part) = &instance.part
+        {
+            part.set(&instance.quota, parts);
         }
         if let Some(parts) = &self.parts {
             parts.set_nodes(nodes);

@@ -5,7 +5,7 @@ use keymill_core::certificate::IssuedSerial;
 use keymill_core::error::{Error, Result};
 use keymill_core::id::{
     AapName, AccessKeyId, AcmeAccountId, AcmeOrderId, AliasName, ApprovalId, AuthorityName, CertificateId,
-    ClientKeyId, CmkId, DataKeyName, NetworkRuleName, NodeName, PolicyName, RoleName, SecretName,
+    ClientKeyId, CmkId, DataKeyName, InstanceId, NetworkRuleName, NodeName, PolicyName, RoleName, SecretName,
     SecretVersionId,
 };
 use keymill_core::key::{KeyVersionMaterial, WrappingAlgorithm};
@@ -78,6 +78,8 @@ pub enum Kind {
     AccessEpoch = 42,
     /// What a node says of itself to the others of its cluster.
     Node = 41,
+    /// An instance, as the installation knows it.
+    Instance = 43,
 }
 
 /// What a node says of itself to the others of its cluster, for as long as it runs.
@@ -292,6 +294,9 @@ pub struct NonceRecord {
     pub good_until: Timestamp,
 }
 
+/// Below here lie the records of instances, each below its own id; they are of no kind of the installation's.
+pub(crate) const INSTANCE_DATA: &str = "instance-data/";
+
 fn path(text: String) -> Path {
     Path::new(text).expect("ids and encoded names are valid segments")
 }
@@ -407,6 +412,11 @@ pub fn role_path(name: &RoleName) -> Path {
 /// Returns where a request stands that waits for a second caller.
 pub fn approval_path(id: &ApprovalId) -> Path {
     path(format!("approval/{id}"))
+}
+
+/// Returns where the record of an instance stands.
+pub fn instance_path(id: &InstanceId) -> Path {
+    path(format!("instance/{id}"))
 }
 
 /// Returns where a certificate stands.

@@ -9,6 +9,7 @@ use keymill_core::access::{Aap, AccessKey, Approval, ClientKey, CustomRole, Netw
 use keymill_core::acme::{Account, Order};
 use keymill_core::certificate::{Authority, ManagedCertificate};
 use keymill_core::id::{CertificateId, CmkId};
+use keymill_core::instance::Instance;
 use keymill_core::key::{Cmk, KeyVersion, ManagedDataKey};
 use keymill_core::seam::store::{Revision, Row, Store, StoreError};
 use keymill_core::secret::Secret;
@@ -113,6 +114,7 @@ pub(crate) enum What {
     Approval(Opened<Approval>),
     AcmeAccount(Opened<Account>),
     AcmeOrder(Opened<Order>),
+    Instance(Opened<Instance>),
     /// What the installation knows of itself.
     Installation(Opened<InstallationRecord>),
     /// That what stood there has ended.
@@ -213,6 +215,7 @@ pub(crate) fn open(sealer: &RecordSealer, row: Row<'_>) -> Option<What> {
         "approval" => What::Approval(opened(sealer, row, Kind::Approval)),
         "acme-account" => What::AcmeAccount(opened(sealer, row, Kind::AcmeAccount)),
         "acme-order" => What::AcmeOrder(opened(sealer, row, Kind::AcmeOrder)),
+        "instance" => What::Instance(opened(sealer, row, Kind::Instance)),
         "role" => What::Role(opened(sealer, row, Kind::Role)),
         _ => return None,
     })

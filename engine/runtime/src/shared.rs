@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use actix::Recipient;
@@ -12,8 +12,9 @@ use keymill_core::access::{
 use keymill_core::context::EncryptionContext;
 use keymill_core::error::{Error, ErrorKind, Limit};
 use keymill_core::id::{CmkId, NodeName, RequestId};
+use keymill_core::instance::InstanceBook;
 use keymill_core::key::{Cmk, KeySpec, KeyState, KeyVersionMaterial, ProtectionLevel};
-use keymill_core::limit;
+use keymill_core::limit::{self, MaxRecords};
 use keymill_core::operation::Operation;
 use keymill_core::seam::auth::Authenticator;
 use keymill_core::seam::provider::{CryptoProvider, KeyCustody, KeyHandle, PublicHalf, StoredKey};
@@ -31,6 +32,7 @@ use crate::audit::AuditHub;
 use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::config::EngineConfig;
+use crate::host::Hosting;
 use crate::keyring::{CmkEntry, Keyring, VersionEntry};
 use crate::lane::Lane;
 use crate::logins::Logins;
@@ -81,6 +83,14 @@ pub(crate) struct Shared {
     pub(crate) logins: Logins,
     /// Accounts and orders of ACME.
     pub(crate) acme: AcmeBook,
+    /// The instances of the installation; an instance has none.
+    pub(crate) instances: Published<InstanceBook>,
+    /// Runs them, where the program has any.
+    pub(crate) hosting: Hosting,
+    /// How much callers may make; of an instance it changes as it runs.
+    pub(crate) max_records: Published<MaxRecords>,
+    /// Whether nothing is taken any more: the instance is being released.
+    pub(crate) is_closed: AtomicBool,
     /// Proofs that are to be looked for.
     pub(crate) validations: ValidationQueue,
     /// Rotations that wait for a thread.
@@ -97,16 +107,42 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Checks that requests are taken.
+    ///
+    /// # Errors
+    /// `Unavailable` where the instance is being released.
+    pub(crate) fn check_open(&self) -> Result<(), Error> {
+        match self.is_closed() {
+            true => Err(Error::new(ErrorKind::Unavailable, "the instance is being released")),
+            false => Ok(()),
+        }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Acquire)
+    }
+
+    /// Has nothing taken and nothing kept any more.
+    pub(crate) fn close(&self) {
+        self.is_closed.store(true, Ordering::Release);
+    }
+
+    /// Takes it back.
+    pub(crate) fn reopen(&self) {
+        self.is_closed.store(false, Ordering::Release);
+    }
+
     /// Checks that one more of a kind may be made.
     ///
     /// # Errors
     /// `LimitExceeded` where there are as many as there may be.
     pub(crate) fn check_room(&self, limit: Limit) -> Result<(), Error> {
-        let max = &self.config.max_records;
+        let max = self.max_records.read();
         let (count, max) = match limit {
             Limit::Keys => (self.keyring.len(), max.keys),
             Limit::Aliases => (self.keyring.alias_count(), max.aliases),
             Limit::DataKeys => (self.keyring.data_key_count(), max.data_keys),
+            Limit::Secrets => (self.keyring.secrets.len(), max.secrets),
             Limit::AccessRecords => (self.access.read().access_keys.len(), max.access_keys),
             _ => return Ok(()),
         };

@@ -12,7 +12,7 @@ use crate::load::{Judgement, all, judge, judge_end};
 use crate::records::{self, Kind};
 
 /// The kinds of records by the prefix of their paths, and whether the audit remembers each write of them.
-const KINDS: [(&str, Kind, bool); 26] = [
+const KINDS: [(&str, Kind, bool); 28] = [
     ("aap/", Kind::Aap, true),
     ("access-epoch/", Kind::AccessEpoch, true),
     ("access-key/", Kind::AccessKey, true),
@@ -29,6 +29,7 @@ const KINDS: [(&str, Kind, bool); 26] = [
     ("crl/", Kind::Crl, true),
     ("data-key/", Kind::DataKey, true),
     ("import/", Kind::Import, true),
+    ("instance/", Kind::Instance, true),
     ("installation", Kind::Installation, false),
     ("invocations/", Kind::Invocations, true),
     ("material/", Kind::Material, true),

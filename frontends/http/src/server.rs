@@ -1,6 +1,7 @@
 //! The listener: takes connections, spreads them over arbiters, and on shutdown lets each finish what it accepted before the
 //! arbiter's software actor closes its audit chain.
 
+use std::cell::RefCell;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,11 +15,11 @@ use actix_web::dev::AppConfig;
 use actix_web::http::Method;
 use actix_web::web::{self, Payload};
 use actix_web::{App, HttpRequest, HttpResponse};
-use keymill_core::error::{Error, ErrorKind};
+use keymill_core::error::{Error, ErrorKind, Result as CoreResult};
 use keymill_core::seam::auth::PeerCertificate;
-use keymill_listen::{Line, Secured, secure};
+use keymill_listen::{Came, Line, Secured, secure};
 use keymill_runtime::actor::ArbiterHandle;
-use keymill_runtime::{Frontend, FrontendError, Gate, StopSignal};
+use keymill_runtime::{Door, Doors, Frontend, FrontendError, Gate, StopSignal};
 use keymill_tls::ServerTls;
 use tokio::sync::{mpsc, oneshot};
 
@@ -128,6 +129,39 @@ pub(crate) struct Worker {
     stop: StopSignal,
 }
 
+/// What one arbiter serves: the installation, and the instances that requests reached on it so far.
+struct Site {
+    doors: Doors,
+    installation: Rc<Worker>,
+    instances: RefCell<Vec<Rc<Worker>>>,
+}
+
+impl Site {
+    /// Returns who handles a request: it is decided for each, since instances are bound to networks and unbound while connections stay.
+    fn worker(&self, request: &HttpRequest) -> CoreResult<Rc<Worker>> {
+        let Some(came) = request.conn_data::<Arc<Came>>() else { return Ok(self.installation.clone()) };
+        let Some(Door { gate, arbiter }) = self.doors.instance(&came.arrival())? else {
+            return Ok(self.installation.clone());
+        };
+        let mut workers = self.instances.borrow_mut();
+        if let Some(worker) = workers.iter().find(|worker| worker.gate.is(&gate)) {
+            return Ok(worker.clone());
+        }
+        workers.retain(|worker| !worker.gate.is_closed());
+        let Worker { nonces, strangers, config, stop, .. } = &*self.installation;
+        let (nonces, strangers) = (nonces.clone(), strangers.clone());
+        let (config, stop) = (config.clone(), stop.clone());
+        let worker = Rc::new(Worker { gate, arbiter, nonces, strangers, acme: None, config, stop });
+        workers.push(worker.clone());
+        Ok(worker)
+    }
+
+    /// Answers a request whose instance cannot be reached on this arbiter.
+    fn unreached(&self, error: &Error) -> HttpResponse {
+        refusal(error, self.installation.gate.request_id())
+    }
+}
+
 /// An arbiter as the accept loop sees it.
 struct Running {
     arbiter: actix_rt::Arbiter,
@@ -204,12 +238,14 @@ async fn start_worker(
     // What runs on the arbiter stays there: it is spawned from within, so that it need not be `Send`.
     let spawned = arbiter.spawn_fn(move || {
         let _detached = actix_rt::spawn(async move {
-            match gate.arbiter() {
-                Ok(handle) => {
+            match Doors::open(gate.clone()) {
+                Ok(doors) => {
                     let _gone = ready.send(Ok(()));
-                    let worker =
-                        Rc::new(Worker { gate, arbiter: handle, nonces, strangers, acme, config, stop });
-                    take_connections(worker, incoming, open).await;
+                    let arbiter = doors.installation().arbiter.clone();
+                    let installation =
+                        Rc::new(Worker { gate, arbiter, nonces, strangers, acme, config, stop });
+                    let site = Rc::new(Site { doors, installation, instances: RefCell::default() });
+                    take_connections(site, incoming, open).await;
                 }
                 Err(error) => {
                     let _gone = ready.send(Err(error));
@@ -230,10 +266,11 @@ async fn start_worker(
 
 /// Serves connections until no more can come, lets them finish, and then has the software actor close its desk.
 async fn take_connections(
-    worker: Rc<Worker>,
+    site: Rc<Site>,
     mut incoming: mpsc::UnboundedReceiver<std::net::TcpStream>,
     open: Arc<AtomicUsize>,
 ) {
+    let worker = &site.installation;
     let config = &worker.config;
     let stop = worker.stop.clone();
     let http = HttpService::build()
@@ -246,16 +283,17 @@ async fn take_connections(
         })
         // Whoever handles a request finds there who is at the other end.
         .on_connect_ext(|stream: &Stream<Line>, extensions| {
+            extensions.insert::<Arc<Came>>(stream.came().clone());
             if let Some(peer) = stream.peer() {
                 extensions.insert::<Arc<PeerCertificate>>(peer.clone());
             }
         })
-        .h1(app(worker.clone()))
+        .h1(app(site.clone()))
         .new_service(())
         .await;
     let Ok(http) = http else {
         tracing::error!("the routes of the HTTP frontend cannot be built");
-        return worker.arbiter.stop().await;
+        return site.doors.stop().await;
     };
     let http = Rc::new(http);
     let mut tasks = tokio::task::JoinSet::new();
@@ -284,7 +322,7 @@ async fn take_connections(
         tracing::warn!("connections were closed with answers unread: the time to drain was over");
         tasks.abort_all();
     }
-    worker.arbiter.stop().await;
+    site.doors.stop().await;
 }
 
 /// Shakes hands, where there is TLS, and watches what comes out of it; `None` where that fails, or the server stops first.
@@ -299,13 +337,13 @@ async fn open_stream(
         secured = secure(stream, tls.as_ref(), v1::NAME, &worker.gate, address.map(|peer| peer.ip())) => secured,
         () = stop.given() => None,
     };
-    let Secured { line, peer } = secured?;
-    Some(Stream::new(line, head_timeout, write_timeout, LONG_LINE_BYTES).with_peer(peer))
+    let Secured { line, peer, came } = secured?;
+    Some(Stream::new(line, head_timeout, write_timeout, LONG_LINE_BYTES).with_peer(peer).with_came(came))
 }
 
 /// Makes the routes; a dialect adds its own here.
 fn app(
-    worker: Rc<Worker>,
+    site: Rc<Site>,
 ) -> impl ServiceFactory<
     actix_http::Request,
     Config = (),
@@ -319,12 +357,17 @@ fn app(
     >,
 > {
     let probe = |path: &'static str, answer: fn(&Worker) -> HttpResponse| {
-        let (get, head, other) = (worker.clone(), worker.clone(), worker.clone());
+        let (get, head, other) = (site.clone(), site.clone(), site.clone());
+        let told = move |site: &Site, request: &HttpRequest| {
+            std::future::ready(
+                site.worker(request).map_or_else(|error| site.unreached(&error), |worker| answer(&worker)),
+            )
+        };
         web::resource(path)
-            .route(web::get().to(move || std::future::ready(answer(&get))))
-            .route(web::head().to(move || std::future::ready(answer(&head))))
+            .route(web::get().to(move |request: HttpRequest| told(&get, &request)))
+            .route(web::head().to(move |request: HttpRequest| told(&head, &request)))
             .default_service(web::to(move |request: HttpRequest, payload: Payload| {
-                std::future::ready(not_found(&other, &request, payload))
+                std::future::ready(not_found(&other.installation, &request, payload))
             }))
     };
     let app = App::new()
@@ -334,8 +377,12 @@ fn app(
             probes::readyz(&worker.gate, &worker.config.readiness, worker.stop.is_given())
         }))
         .default_service(web::to(move |request: HttpRequest, payload: Payload| {
-            let worker = worker.clone();
+            let site = site.clone();
             async move {
+                let worker = match site.worker(&request) {
+                    Ok(worker) => worker,
+                    Err(error) => return settle(&request, Some(payload), None, site.unreached(&error)),
+                };
                 // Told apart here: a pattern with a name in it would be matched as a regular expression.
                 let (path, method) = (request.uri().path(), request.method());
                 if method == Method::POST && v1::is_at(path) {

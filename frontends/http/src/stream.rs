@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use keymill_core::seam::auth::PeerCertificate;
+use keymill_listen::Came;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
@@ -28,6 +29,7 @@ const POISON: &[u8] = b"\0";
 pub(crate) struct Stream<S> {
     inner: S,
     peer: Option<Arc<PeerCertificate>>,
+    came: Arc<Came>,
     framing: Framing,
     /// What the parser is to be given before more is read.
     given: VecDeque<u8>,
@@ -44,6 +46,7 @@ impl<S> Stream<S> {
         Self {
             inner,
             peer: None,
+            came: Arc::default(),
             framing: Framing { long_line, ..Framing::default() },
             given: VecDeque::new(),
             head_timeout,
@@ -57,6 +60,16 @@ impl<S> Stream<S> {
     /// Notes who is at the other end.
     pub(crate) fn with_peer(self, peer: Option<Arc<PeerCertificate>>) -> Self {
         Self { peer, ..self }
+    }
+
+    /// Notes how it came in.
+    pub(crate) fn with_came(self, came: Came) -> Self {
+        Self { came: came.into(), ..self }
+    }
+
+    /// Returns how it came in.
+    pub(crate) fn came(&self) -> &Arc<Came> {
+        &self.came
     }
 
     /// Returns who is at the other end, where a certificate was shown and verified.

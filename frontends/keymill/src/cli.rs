@@ -4,7 +4,9 @@ use std::ffi::OsString;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::admin::{aap, access_key, alias, approval, ca, cert, data_key, key, login, policy, role, secret};
+use crate::admin::{
+    aap, access_key, alias, approval, ca, cert, data_key, instance, key, login, policy, role, secret,
+};
 use crate::batch::{self, BatchArgs, Direction};
 use crate::credentials::{ServerArgs, Target};
 use crate::failure::{Failure, Result};
@@ -39,6 +41,7 @@ enum Command {
     Policy(policy::PolicyArgs),
     Role(role::RoleArgs),
     Approval(approval::ApprovalArgs),
+    Instance(instance::InstanceArgs),
     Batch(BatchCommand),
     Envelope(envelope::EnvelopeArgs),
     /// Work with the audit log
@@ -112,6 +115,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Policy(args) => policy::run(args),
         Command::Role(args) => role::run(args),
         Command::Approval(args) => approval::run(args),
+        Command::Instance(args) => instance::run(args),
         Command::Batch(BatchCommand { server, direction }) => match direction {
             BatchDirection::Encrypt(args) => run_batch(Direction::Encrypt, &server, &args),
             BatchDirection::Decrypt(args) => run_batch(Direction::Decrypt, &server, &args),

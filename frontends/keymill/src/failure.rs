@@ -132,7 +132,7 @@ fn next_after(refusal: &ServerError) -> Option<&'static str> {
             Some("`keymill alias list` shows the aliases that this access key may see")
         }
         "Forbidden.ResourceNotFound" => Some(
-            "`keymill access-key list`, `keymill data-key list`, `keymill aap list` and `keymill ca list` show what is there",
+            "`keymill access-key list`, `keymill data-key list`, `keymill aap list`, `keymill ca list` and `keymill instance list` show what is there",
         ),
         "AliasAlreadyExists" => Some("`keymill alias update` lets an alias name another key"),
         "Rejected.Disabled" => Some(

@@ -6,13 +6,15 @@ use std::thread::JoinHandle;
 
 use keymill_core::seam::audit::AuditLog;
 use keymill_core::seam::store::Store;
+use keymill_crypto::derived::cmac_pair;
 use keymill_runtime::engine::Bootstrap;
 use keymill_runtime::frontend::Stopper;
 use keymill_runtime::{Engine, Frontend, FrontendError, Gate, StopSignal};
 
 use crate::config::{Config, Places, RootKind};
+use crate::dedicated::{Dedicated, Derive};
 use crate::failure::{Failure, Result};
-use crate::root::{self, Existing};
+use crate::root::{self, Existing, Root};
 use crate::tokens::Tokens;
 use crate::{migrate, plugins};
 
@@ -22,6 +24,7 @@ pub(crate) struct Instance {
     stopper: Stopper,
     signal: StopSignal,
     frontends: Vec<(&'static str, JoinHandle<()>)>,
+    dedicated: Arc<Dedicated>,
 }
 
 /// A frontend ended before it was told to.
@@ -77,11 +80,13 @@ impl Instance {
         let mut tokens = Tokens::of(config)?;
         let (root, is_new_root) = match config.root.kind {
             RootKind::File => {
-                let root = root::open_or_make(&places.root, taken.existing)?;
-                (root.keys.into(), root.is_new)
+                let Root { keys, is_new } = root::open_or_make(&places.root, taken.existing)?;
+                let derive: Derive = Arc::new(move |messages| Ok(cmac_pair(&keys.mac, messages)));
+                (derive, is_new)
             }
             RootKind::Pkcs11 => (tokens.root()?, false),
         };
+        let dedicated = Dedicated::of(config, taken.store.clone(), root.clone(), places.audit.clone())?;
         let parts = keymill_runtime::Parts {
             config: config.engine()?,
             clock: keymill_runtime::clock::Clock::default(),
@@ -90,7 +95,7 @@ impl Instance {
             authenticators: plugins::authenticators()?,
             audit: plugins::audit_beside(config, taken.audit)?,
             tokens: tokens.parts(),
-            root,
+            root: keymill_runtime::engine::Root::Token(Box::new(move |messages| root(messages))),
             node: config.engine.node.clone(),
         };
         let mut untold = None;
@@ -105,7 +110,9 @@ impl Instance {
             (started, _) => started.map_err(Failure::because("the engine does not start"))?,
         };
         let (stopper, signal) = Stopper::new();
-        let instance = Self { engine, stopper, signal, frontends: Vec::new() };
+        let dedicated = Arc::new(dedicated);
+        engine.host(dedicated.clone());
+        let instance = Self { engine, stopper, signal, frontends: Vec::new(), dedicated };
         Ok(Started { instance, bootstrap, is_new_root })
     }
 
@@ -140,6 +147,7 @@ impl Instance {
                 tracing::error!(frontend = name, "the frontend panicked");
             }
         }
+        self.dedicated.stop();
         self.engine.stop();
     }
 }

@@ -7,6 +7,7 @@ mod cli;
 mod config;
 mod context;
 mod credentials;
+mod dedicated;
 mod demo;
 mod envelope;
 mod failure;

@@ -13,6 +13,7 @@ use keymill_runtime::{ConnectError, TokenPart};
 use parking_lot::Mutex;
 
 use crate::config::{Config, Isolation, TokenSection};
+use crate::dedicated::Derive;
 use crate::failure::{Failure, Result};
 use crate::hsm::pin;
 use crate::plugins::pkcs11::{self, OpenError, OpenErrorKind, PinSource, Pkcs11Provider};
@@ -90,11 +91,9 @@ impl Tokens {
     }
 
     /// Connects the first token that can be had, and returns what derives by its root MAC key.
-    pub(crate) fn root(&mut self) -> Result<keymill_runtime::engine::Root> {
+    pub(crate) fn root(&mut self) -> Result<Derive> {
         let token = self.first()?;
-        Ok(keymill_runtime::engine::Root::Token(Box::new(move |messages| {
-            token.derive(messages).map_err(|error| error.to_string())
-        })))
+        Ok(Arc::new(move |messages| token.derive(messages).map_err(|error| error.to_string())))
     }
 
     /// Connects the first token that can be had.

@@ -14,6 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
+use crate::came::Came;
 use crate::line::Line;
 
 /// How long an alert may wait to be read: unread bytes would make the system reset the connection, and the alert be lost.
@@ -26,6 +27,8 @@ pub struct Secured {
     pub line: Line,
     /// Who is at its other end, where a certificate was shown and verified.
     pub peer: Option<Arc<PeerCertificate>>,
+    /// How it came in.
+    pub came: Came,
 }
 
 impl Secured {
@@ -52,7 +55,8 @@ pub async fn secure(
     gate: &Gate,
     source: Option<IpAddr>,
 ) -> Option<Secured> {
-    let Some(tls) = tls else { return Some(Secured { line: Line::Plain(stream), peer: None }) };
+    let came = Came { local: stream.local_addr().ok(), server_name: None, source };
+    let Some(tls) = tls else { return Some(Secured { line: Line::Plain(stream), peer: None, came }) };
     let counted = |outcome| gate.metrics().tls.shaken(frontend, outcome);
     let Some(config) = tls.config() else {
         counted(Handshake::Gone);
@@ -67,7 +71,9 @@ pub async fn secure(
         Ok(Ok(stream)) => match peer_of(&stream) {
             Ok(peer) => {
                 counted(Handshake::Ok);
-                return Some(Secured { line: Line::Tls(Box::new(stream)), peer });
+                let server_name = stream.get_ref().1.server_name().map(Into::into);
+                let came = Came { server_name, ..came };
+                return Some(Secured { line: Line::Tls(Box::new(stream)), peer, came });
             }
             Err(why) => {
                 tracing::warn!(frontend, %why, "a client certificate was refused");

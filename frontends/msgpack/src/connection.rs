@@ -1,6 +1,7 @@
 //! One connection: logs in, reads frames, takes their requests to the gate, and lets the outbox answer.
 
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,11 +9,11 @@ use bytes::{Buf, Bytes, BytesMut};
 use keymill_core::access::Principal;
 use keymill_core::error::{Error, ErrorKind};
 use keymill_core::operation::{Operation, Request};
-use keymill_listen::{Line, secure};
+use keymill_listen::{Came, Line, secure};
 use keymill_runtime::actor::ArbiterHandle;
 use keymill_runtime::gate::{Ask, Buffered};
 use keymill_runtime::work::Cancel;
-use keymill_runtime::{Call, Framing, Gate, Job, Opened, ReplyTo, Sheet, StopSignal};
+use keymill_runtime::{Call, Door, Doors, Framing, Gate, Job, Opened, ReplyTo, Sheet, StopSignal};
 use keymill_wire::frame::{self, Fault, LENGTH_BYTES, Shape};
 use keymill_wire::hello::EXPORTER_LABEL;
 use keymill_wire::{batch, response};
@@ -43,11 +44,11 @@ static FRAMING: Framing = Framing { item: batch::bin_header, absent: batch::NIL,
 /// Serves one connection until it ends.
 pub(crate) async fn serve(
     stream: std::net::TcpStream,
-    gate: Gate,
-    arbiter: ArbiterHandle,
+    doors: Rc<Doors>,
     config: Config,
     mut stop: StopSignal,
 ) {
+    let gate = doors.installation().gate.clone();
     let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { return };
     let login_until = tokio::time::Instant::now() + config.hello_timeout;
     let source = stream.peer_addr().ok().map(|peer| peer.ip());
@@ -61,7 +62,22 @@ pub(crate) async fn serve(
         match secured.exporter(EXPORTER_LABEL) {
             Ok(exporter) => {
                 let channel = Channel { source, exporter, peer: secured.peer };
-                let visit = Visit { gate, arbiter, config, stop, channel, login_until };
+                let reach = Reach {
+                    version: gate.reach_version(),
+                    is_same: true,
+                    installation: gate,
+                    came: secured.came,
+                };
+                let door = match doors.instance(&reach.came.arrival()) {
+                    Ok(Some(door)) => door,
+                    Ok(None) => doors.installation().clone(),
+                    Err(error) => {
+                        tracing::warn!(?error, "an instance cannot be reached");
+                        gauge.dec();
+                        return;
+                    }
+                };
+                let visit = Visit { door, reach, config, stop, channel, login_until };
                 // Each kind of line has code of its own: the plain one pays nothing for the other.
                 match secured.line {
                     Line::Plain(stream) => {
@@ -80,10 +96,32 @@ pub(crate) async fn serve(
     gauge.dec();
 }
 
+/// Whether a connection still reaches what it reached when it was opened.
+struct Reach {
+    installation: Gate,
+    came: Came,
+    /// As of which that was looked at.
+    version: u64,
+    is_same: bool,
+}
+
+impl Reach {
+    /// Finds out anew, where requests may reach another instance than before; a connection that once reached another stays so.
+    fn is_still(&mut self, gate: &Gate) -> bool {
+        let version = self.installation.reach_version();
+        if self.is_same && version != self.version {
+            self.version = version;
+            let reached = self.installation.reached(&self.came.arrival());
+            self.is_same = reached.as_ref().unwrap_or(&self.installation).is(gate);
+        }
+        self.is_same
+    }
+}
+
 /// A connection that may be spoken on, before its login.
 struct Visit {
-    gate: Gate,
-    arbiter: ArbiterHandle,
+    door: Door,
+    reach: Reach,
     config: Config,
     stop: StopSignal,
     channel: Channel,
@@ -93,7 +131,7 @@ struct Visit {
 impl Visit {
     /// Has the client log in, and serves it.
     async fn receive<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(self, mut read: R, mut write: W) {
-        let Self { gate, arbiter, config, mut stop, channel, login_until } = self;
+        let Self { door: Door { gate, arbiter }, reach, config, mut stop, channel, login_until } = self;
         let mut buffer = BytesMut::new();
         let login = tokio::time::timeout_at(
             login_until,
@@ -115,6 +153,7 @@ impl Visit {
             let cancel = Cancel::default();
             let mut reader = Reader {
                 gate,
+                reach,
                 arbiter,
                 outbox: outbox.clone(),
                 cancel: cancel.clone(),
@@ -162,6 +201,7 @@ async fn linger<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(read: &mut R, mut w
 
 struct Reader {
     gate: Gate,
+    reach: Reach,
     arbiter: ArbiterHandle,
     outbox: Arc<Outbox>,
     cancel: Cancel,
@@ -363,8 +403,11 @@ impl Reader {
         Sheet::framed(self.outbox.buffer(), &self.head, &FRAMING, max)
     }
 
-    /// Finds out anew whether the principal is let in, where access keys have changed.
+    /// Finds out anew whether the principal is let in, where access keys have changed, or the networks of instances.
     fn look_up(&mut self) -> bool {
+        if !self.reach.is_still(&self.gate) {
+            return false;
+        }
         let version = self.gate.access_version();
         if self.admitted.0 != version || !self.admitted.1 {
             self.admitted = (version, self.gate.is_admitted(&self.principal));

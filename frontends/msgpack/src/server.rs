@@ -1,11 +1,12 @@
 //! The listener: takes connections, spreads them over arbiters, and on shutdown lets each finish what it accepted.
 
 use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use keymill_runtime::{Frontend, FrontendError, Gate, StopSignal};
+use keymill_runtime::{Doors, Frontend, FrontendError, Gate, StopSignal};
 use keymill_tls::ServerTls;
 use tokio::sync::mpsc;
 
@@ -148,49 +149,61 @@ async fn start_worker(
     stop: &StopSignal,
     open: &Arc<AtomicUsize>,
 ) -> Result<Worker, FrontendError> {
-    let (connections, mut incoming) = mpsc::unbounded_channel::<std::net::TcpStream>();
+    let (connections, incoming) = mpsc::unbounded_channel::<std::net::TcpStream>();
     let (ready, is_ready) = tokio::sync::oneshot::channel();
     let (stopped_sender, stopped) = tokio::sync::oneshot::channel();
     let (gate, config, stop, open) = (gate.clone(), config.clone(), stop.clone(), open.clone());
     let load = Arc::new(AtomicUsize::new(0));
     let served_here = load.clone();
     let arbiter = actix_rt::Arbiter::new();
-    arbiter.spawn(async move {
-        let handle = match gate.arbiter() {
-            Ok(handle) => {
-                let _gone = ready.send(Ok(()));
-                handle
+    // What runs on the arbiter stays there: it is spawned from within, so that it need not be `Send`.
+    arbiter.spawn_fn(move || {
+        let _detached = actix_rt::spawn(async move {
+            match Doors::open(gate) {
+                Ok(doors) => {
+                    let _gone = ready.send(Ok(()));
+                    take_connections(doors, incoming, config, stop, (open, served_here)).await;
+                }
+                Err(error) => {
+                    let _gone = ready.send(Err(error));
+                }
             }
-            Err(error) => {
-                let _gone = ready.send(Err(error));
-                return;
-            }
-        };
-        let mut tasks = tokio::task::JoinSet::new();
-        while let Some(stream) = incoming.recv().await {
-            // Finished connections leave the set as others come.
-            while tasks.try_join_next().is_some() {}
-            let served =
-                connection::serve(stream, gate.clone(), handle.clone(), config.clone(), stop.clone());
-            let (open, load) = (open.clone(), served_here.clone());
-            tasks.spawn_local(async move {
-                served.await;
-                open.fetch_sub(1, Ordering::Relaxed);
-                load.fetch_sub(1, Ordering::Relaxed);
-            });
-        }
-        let drained =
-            tokio::time::timeout(config.drain_timeout, async { while tasks.join_next().await.is_some() {} });
-        if drained.await.is_err() {
-            tracing::warn!("connections were closed with answers unread: the time to drain was over");
-            tasks.abort_all();
-        }
-        handle.stop().await;
-        let _gone = stopped_sender.send(());
+            let _gone = stopped_sender.send(());
+        });
     });
     match is_ready.await {
         Ok(Ok(())) => Ok(Worker { arbiter, connections, stopped, load }),
         Ok(Err(error)) => Err(FrontendError(error.to_string())),
         Err(_gone) => Err(FrontendError("an arbiter of the frontend did not start".into())),
     }
+}
+
+/// Serves connections until no more can come, lets them finish, and then has the software actors close their desks.
+async fn take_connections(
+    doors: Doors,
+    mut incoming: mpsc::UnboundedReceiver<std::net::TcpStream>,
+    config: Config,
+    stop: StopSignal,
+    (open, load): (Arc<AtomicUsize>, Arc<AtomicUsize>),
+) {
+    let doors = Rc::new(doors);
+    let mut tasks = tokio::task::JoinSet::new();
+    while let Some(stream) = incoming.recv().await {
+        // Finished connections leave the set as others come.
+        while tasks.try_join_next().is_some() {}
+        let served = connection::serve(stream, doors.clone(), config.clone(), stop.clone());
+        let (open, load) = (open.clone(), load.clone());
+        tasks.spawn_local(async move {
+            served.await;
+            open.fetch_sub(1, Ordering::Relaxed);
+            load.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+    let drained =
+        tokio::time::timeout(config.drain_timeout, async { while tasks.join_next().await.is_some() {} });
+    if drained.await.is_err() {
+        tracing::warn!("connections were closed with answers unread: the time to drain was over");
+        tasks.abort_all();
+    }
+    doors.stop().await;
 }

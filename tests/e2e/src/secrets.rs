@@ -31,6 +31,7 @@ pub fn create_secret<'a>(secret: &str, version: &str, value: &'a str) -> CreateS
         description: None,
         tags: None,
         policy: None,
+        dkms_instance_id: None,
         timeout_ms: Some(50_000),
     }
 }

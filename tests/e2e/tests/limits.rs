@@ -8,7 +8,8 @@ use keymill_harness::{Live, Started};
 use keymill_runtime::EngineConfig;
 
 fn begin() -> (Live, Caller) {
-    let max_records = MaxRecords { keys: 2, aliases: 2, data_keys: 1, access_keys: 3 };
+    let max_records =
+        MaxRecords { keys: 2, aliases: 2, data_keys: 1, access_keys: 3, ..MaxRecords::default() };
     let Started { live, credentials } = Live::start(EngineConfig { max_records, ..EngineConfig::default() });
     let caller = Caller::new(&live, &credentials);
     (live, caller)

@@ -75,6 +75,13 @@ pub(crate) fn seeds() -> Vec<Seed> {
             "json",
             seed(Operation::CreateAccessKey, "Grants=%5B%7B%22Effect%22%3A%22Allow%22%7D%5D&Description=d"),
         ),
+        (
+            "instance",
+            seed(
+                Operation::UpdateKmsInstanceBindVpc,
+                "KmsInstanceId=kst-1&BindVpcs=%5B%7B%22VpcId%22%3A%22a%22%2C%22VSwitchId%22%3A%22b%22%7D%5D",
+            ),
+        ),
         ("xml", seed(Operation::CreateKey, r#"{"Keys":{"Key":[{"KeyId":"a<&"},null,1,true]}}"#)),
     ]
 }

@@ -136,6 +136,11 @@ impl Operation {
                 | SetSecretPolicy
                 | DrainToken
                 | AdoptKey
+                | CreateKmsInstance
+                | ConnectKmsInstance
+                | UpdateKmsInstanceBindVpc
+                | UpdateKmsInstancePool
+                | ReleaseKmsInstance
         )
     }
 }

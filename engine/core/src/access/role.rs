@@ -15,6 +15,8 @@ pub enum Role {
     CertificateAdministrator,
     /// Access keys and what they grant, access points and theirs, and the policies of keys and secrets, but not keys.
     PolicyAdministrator,
+    /// The life of instances, their networks and what they may take, but nothing that is in them.
+    InstanceAdministrator,
     /// Reads everything that is not secret.
     Auditor,
     /// The use of keys, but not their life.
@@ -30,12 +32,13 @@ pub enum Role {
 
 impl Role {
     /// Every role.
-    pub const ALL: [Role; 10] = [
+    pub const ALL: [Role; 11] = [
         Role::Root,
         Role::KeyAdministrator,
         Role::SecretAdministrator,
         Role::CertificateAdministrator,
         Role::PolicyAdministrator,
+        Role::InstanceAdministrator,
         Role::Auditor,
         Role::CryptoServiceKeyUser,
         Role::CryptoServiceSecretUser,
@@ -57,6 +60,7 @@ impl Role {
             Role::SecretAdministrator => "SecretAdministrator",
             Role::CertificateAdministrator => "CertificateAdministrator",
             Role::PolicyAdministrator => "PolicyAdministrator",
+            Role::InstanceAdministrator => "InstanceAdministrator",
             Role::Auditor => "Auditor",
             Role::CryptoServiceKeyUser => "RbacPermission/Template/CryptoServiceKeyUser",
             Role::CryptoServiceSecretUser => "RbacPermission/Template/CryptoServiceSecretUser",
@@ -131,6 +135,10 @@ impl Role {
                 | DescribeCertificateAuthority
                 | ListCertificateAuthorities
         );
+        let reads_instances = matches!(
+            operation,
+            GetKmsInstance | ListKmsInstances | GetDefaultKmsInstance | GetKmsInstanceQuotaInfos
+        );
         let approves = matches!(operation, ListApprovals | ApproveRequest | RejectRequest);
         match self {
             Role::Root => true,
@@ -138,6 +146,7 @@ impl Role {
             | Role::SecretAdministrator
             | Role::CertificateAdministrator
             | Role::PolicyAdministrator
+            | Role::InstanceAdministrator
                 if approves =>
             {
                 true
@@ -243,8 +252,25 @@ impl Role {
                             | DeleteRole
                     )
             }
+            Role::InstanceAdministrator => {
+                reads_instances
+                    || matches!(
+                        operation,
+                        CreateKmsInstance
+                            | ConnectKmsInstance
+                            | UpdateKmsInstanceBindVpc
+                            | UpdateKmsInstancePool
+                            | ReleaseKmsInstance
+                            | ListTokens
+                    )
+            }
             Role::Auditor => {
-                reads_keys || reads_secrets || reads_certificates || reads_access || operation == ListTokens
+                reads_keys
+                    || reads_secrets
+                    || reads_certificates
+                    || reads_access
+                    || reads_instances
+                    || operation == ListTokens
             }
             Role::CryptoServiceKeyUser => matches!(
                 operation,

@@ -216,6 +216,13 @@ text_id! {
     "the name of a node is 1 to 64 letters, digits, _, . or -, of which one is a letter or digit"
 }
 
+text_id! {
+    /// The name of a network that instances are bound to: 1 to 64 letters, digits, `_`, `.`, `-`.
+    VpcId,
+    |text| text.len() <= 64 && is_plain_name(text),
+    "a VpcId is 1 to 64 letters, digits, _, . or -"
+}
+
 fn is_in_secret_names(c: u8) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, b'_' | b'/' | b'+' | b'=' | b'.' | b'@' | b'-')
 }
@@ -229,6 +236,15 @@ impl ClientKeyId {
     /// Makes an id from random bytes.
     pub fn from_random(bytes: [u8; 16]) -> Self {
         Self(format!("KAAP.{}", RequestId::from_random(bytes)).into())
+    }
+}
+
+impl InstanceId {
+    /// Makes the id of an instance of Dedicated KMS from random bytes: `kst-` and 20 letters or digits, 100 bits.
+    pub fn from_random(bytes: [u8; 20]) -> Self {
+        const ALPHABET: &[u8; 32] = b"abcdefghijkmnopqrstuvwxyz2345678";
+        let text = bytes.map(|byte| ALPHABET[usize::from(byte) % ALPHABET.len()]);
+        Self(format!("kst-{}", String::from_utf8_lossy(&text)).into())
     }
 }
 

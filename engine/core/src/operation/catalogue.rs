@@ -275,6 +275,15 @@ catalogue! { <'a>
     ListApprovals: Read(ListApprovalsRequest) -> ListApprovalsReply;
     ApproveRequest: Management(ApproveRequestRequest) -> ApproveRequestReply;
     RejectRequest: Management(RejectRequestRequest) -> RejectRequestReply;
+    CreateKmsInstance: Management(CreateKmsInstanceRequest) -> CreateKmsInstanceReply;
+    ConnectKmsInstance: Management(ConnectKmsInstanceRequest) -> ConnectKmsInstanceReply;
+    GetKmsInstance: Read(GetKmsInstanceRequest) -> GetKmsInstanceReply;
+    ListKmsInstances: Read(ListKmsInstancesRequest) -> ListKmsInstancesReply;
+    UpdateKmsInstanceBindVpc: Management(UpdateKmsInstanceBindVpcRequest) -> UpdateKmsInstanceBindVpcReply;
+    UpdateKmsInstancePool: Management(UpdateKmsInstancePoolRequest) -> UpdateKmsInstancePoolReply;
+    ReleaseKmsInstance: Management(ReleaseKmsInstanceRequest) -> ReleaseKmsInstanceReply;
+    GetDefaultKmsInstance: Read(GetDefaultKmsInstanceRequest) -> GetDefaultKmsInstanceReply;
+    GetKmsInstanceQuotaInfos: Read(GetKmsInstanceQuotaInfosRequest) -> GetKmsInstanceQuotaInfosReply;
     CreateLoginToken: Data(CreateLoginTokenRequest) -> CreateLoginTokenReply;
     ExplainAccess: Read(ExplainAccessRequest) -> ExplainAccessReply;
     DescribeLimits: Read(DescribeLimitsRequest) -> DescribeLimitsReply;

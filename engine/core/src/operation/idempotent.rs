@@ -105,6 +105,10 @@ impl Operation {
             | DescribeService
             | DescribeAccountKmsStatus
             | OpenKmsService
+            | GetKmsInstance
+            | ListKmsInstances
+            | GetDefaultKmsInstance
+            | GetKmsInstanceQuotaInfos
             | ListTokens => true,
             CreateKey
             | AdoptKey
@@ -177,6 +181,11 @@ impl Operation {
             | ApproveRequest
             | RejectRequest
             | DrainToken
+            | CreateKmsInstance
+            | ConnectKmsInstance
+            | UpdateKmsInstanceBindVpc
+            | UpdateKmsInstancePool
+            | ReleaseKmsInstance
             | EnableToken => false,
         }
     }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::TagPair;
-use crate::id::{AccessKeyId, CmkId, KeyRef, KeyVersionId, RequestId};
+use crate::id::{AccessKeyId, CmkId, InstanceId, KeyRef, KeyVersionId, RequestId};
 use crate::key::{
     AutomaticRotation, BulkMode, DeletionProtection, Fallback, KeySpec, KeyState, KeyStorageMechanism,
     KeyUsage, Origin, ProtectionLevel, RotationInterval,
@@ -50,6 +50,9 @@ pub struct CreateKeyRequest {
     /// Its own policy, as of `SetKeyPolicy`, which the caller needs the right to; its resources are `*`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
+    /// The instance that it is of: the one that is asked, or absent.
+    #[serde(rename = "DKMSInstanceId", default, skip_serializing_if = "Option::is_none")]
+    pub dkms_instance_id: Option<String>,
     /// Milliseconds that the request may take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
@@ -174,6 +177,9 @@ pub struct KeyMetadata {
     pub delete_date: String,
     /// When its imported material expires; empty where it never does.
     pub material_expire_time: String,
+    /// The instance that it is of; absent where it is of none.
+    #[serde(rename = "DKMSInstanceId", default, skip_serializing_if = "Option::is_none")]
+    pub dkms_instance_id: Option<InstanceId>,
     /// The last use of any version; absent for a key that was never used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_used_date: Option<Timestamp>,

@@ -84,6 +84,15 @@ impl Operation {
             | ListApprovals
             | ApproveRequest
             | RejectRequest
+            | CreateKmsInstance
+            | ConnectKmsInstance
+            | GetKmsInstance
+            | ListKmsInstances
+            | UpdateKmsInstanceBindVpc
+            | UpdateKmsInstancePool
+            | ReleaseKmsInstance
+            | GetDefaultKmsInstance
+            | GetKmsInstanceQuotaInfos
             | CreateLoginToken
             | GetRandomPassword => Resource::Nothing,
             _ => Resource::Keys,

@@ -1,6 +1,7 @@
 //! The actors, one a file, and the addresses by which the gate reaches them. An actor awaits only those below it.
 
 pub mod acme;
+pub mod instances;
 pub mod keyring;
 pub mod policy;
 
@@ -30,6 +31,7 @@ pub use software::{ArbiterHandle, SoftwareActor};
 use acme::AcmeActor;
 pub(crate) use audit::AuditActor;
 pub(crate) use custody::{CustodyActor, CustodyJob, Made, Wanted};
+use instances::InstancesActor;
 use keyring::KeyringActor;
 use policy::PolicyActor;
 pub(crate) use private::PrivateActor;
@@ -59,6 +61,7 @@ pub(crate) struct Actors {
     pub(crate) keyring: Addr<KeyringActor>,
     pub(crate) policy: Addr<PolicyActor>,
     pub(crate) acme: Addr<AcmeActor>,
+    pub(crate) instances: Addr<InstancesActor>,
     /// In the order of the pool's tokens.
     pub(crate) tokens: Vec<Addr<TokenActor>>,
     pub(crate) lane: Arc<Lane<Caller, CustodyJob>>,
@@ -88,6 +91,15 @@ impl Actors {
         PolicyActor: Handler<M>,
     {
         ask(&self.policy, message).await
+    }
+
+    pub(crate) async fn instances<M, T>(&self, message: M) -> Result<T>
+    where
+        M: Message<Result = Result<T>> + Send + 'static,
+        T: Send + 'static,
+        InstancesActor: Handler<M>,
+    {
+        ask(&self.instances, message).await
     }
 }
 

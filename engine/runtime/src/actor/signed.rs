@@ -7,6 +7,7 @@ use actix::{Actor, Handler, Message};
 use keymill_core::error::Result;
 
 use super::Actors;
+use super::instances::InstancesActor;
 use super::keyring::{KeepNonce, KeyringActor};
 use super::policy::PolicyActor;
 use crate::nonces::Claim;
@@ -78,6 +79,16 @@ impl Owners<'_> {
     {
         let signed = Signed::<_, T>::new(self.claim.cloned(), message);
         self.actors.policy::<Signed<_, T>, T>(signed).await
+    }
+
+    pub(crate) async fn instances<M, T>(&self, message: M) -> Result<T>
+    where
+        M: Message<Result = Result<T>> + Send + 'static,
+        T: Send + 'static,
+        InstancesActor: Handler<M, Result = Result<T>>,
+    {
+        let signed = Signed::<_, T>::new(self.claim.cloned(), message);
+        self.actors.instances::<Signed<_, T>, T>(signed).await
     }
 
     /// Remembers who made what is to be kept.

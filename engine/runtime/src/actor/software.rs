@@ -219,6 +219,12 @@ impl Handler<Submit> for SoftwareActor {
     type Result = ();
 
     fn handle(&mut self, Submit { jobs, fit }: Submit, ctx: &mut Self::Context) {
+        if self.desk.is_none() {
+            // The instance was released, and its chain is closed: nothing is done, and there is nowhere to write that down.
+            self.queued.fetch_sub(jobs.len(), Ordering::Relaxed);
+            jobs.into_iter().for_each(|job| job.turn_away());
+            return;
+        }
         for (at, mut job) in jobs.into_iter().enumerate() {
             if at >= fit && !job.is_refused() && !self.make_room() {
                 let message =

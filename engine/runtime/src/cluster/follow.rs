@@ -30,15 +30,18 @@ pub(crate) enum Owner {
     Keyring = 0,
     Policy = 1,
     Acme = 2,
+    Instances = 3,
 }
 
 impl Owner {
-    pub(crate) const ALL: [Owner; 3] = [Owner::Keyring, Owner::Policy, Owner::Acme];
+    pub(crate) const ALL: [Owner; 4] = [Owner::Keyring, Owner::Policy, Owner::Acme, Owner::Instances];
 
     /// Tells who owns the record at a path; nobody does of what each node has for itself, or says of itself.
     fn of(path: &str) -> Option<Self> {
         match path.split('/').next().unwrap_or_default() {
-            "nonce" | "audit-head" | "node" => None,
+            // What is in an instance is followed by the engine of that.
+            "nonce" | "audit-head" | "node" | "instance-data" => None,
+            "instance" => Some(Self::Instances),
             kind if kind.starts_with("acme-") => Some(Self::Acme),
             _ if records::is_of_access(path) => Some(Self::Policy),
             _ => Some(Self::Keyring),

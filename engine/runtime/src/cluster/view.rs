@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn a_view_is_as_old_as_that_of_the_owner_who_lags_most() {
         let (began, view) = begin();
-        for (owner, seen) in Owner::ALL.into_iter().zip([2_000, 1_000, 2_500]) {
+        for (owner, seen) in Owner::ALL.into_iter().zip([2_000, 1_000, 2_500, 1_500]) {
             view.applied(owner, at(began, seen, seen));
         }
         assert_eq!(view.age(at(began, 3_500, 3_500)), MS(2_500));

@@ -73,7 +73,7 @@ impl Gate {
                 let policy = PermissionPolicy {
                     name: r.name,
                     description: describe(r.description.unwrap_or_default())?,
-                    instance: instance(r.kms_instance)?,
+                    instance: self.instance_of_policy(r.kms_instance)?,
                     permissions: r.permissions,
                     resources: self.named(job, r.resources)?,
                     access_control: r.access_control_rules.unwrap_or_default(),
@@ -288,6 +288,17 @@ impl Gate {
         }
     }
 
+    /// Reads which instance a policy is for: that which it is made in.
+    fn instance_of_policy(&self, asked: Option<String>) -> Result<String> {
+        let own = self.own_instance().map_or(SHARED, |own| own.as_str());
+        match asked.as_deref() {
+            None | Some("") => {}
+            Some(asked) if asked == own => {}
+            Some(_) => return Err(keymill_core::instance::instance_not_found()),
+        }
+        Ok(own.to_owned())
+    }
+
     pub(super) fn name_arn(&self, kind: &str, name: &str) -> String {
         let config = &self.0.shared.config;
         format!("acs:kms:{}:{}:{kind}/{name}", config.region, config.account)
@@ -321,12 +332,4 @@ fn texts(rule: &NetworkRule) -> TextList<String> {
 
 fn not_found(what: &str) -> Error {
     Error::new(ErrorKind::ResourceNotFound, format!("the specified {what} is not found"))
-}
-
-/// Reads which instance a policy is for.
-fn instance(asked: Option<String>) -> Result<String> {
-    match asked.as_deref() {
-        None | Some(SHARED) => Ok(SHARED.to_owned()),
-        Some(_) => Err(Error::new(ErrorKind::Unsupported, "KmsInstance: this server has no instances yet")),
-    }
 }

@@ -2,7 +2,7 @@
 
 use keymill_core::certificate::{AltName, ManagedCertificate, Serial};
 use keymill_core::error::{Error, ErrorKind, Result};
-use keymill_core::id::{AliasName, CmkId};
+use keymill_core::id::{AliasName, CmkId, InstanceId};
 use keymill_core::key::{Cmk, ProtectionLevel};
 use keymill_core::operation::KeyFilter;
 use keymill_core::secret::Secret;
@@ -60,8 +60,8 @@ pub(super) fn check_of_secrets(filters: &[KeyFilter]) -> Result<()> {
     }
 }
 
-/// Tells whether a secret is asked for.
-pub(super) fn asks_for_secret(filters: &[KeyFilter], secret: &Secret) -> bool {
+/// Tells whether a secret is asked for; `own` is the instance that all of them are of.
+pub(super) fn asks_for_secret(filters: &[KeyFilter], secret: &Secret, own: Option<&InstanceId>) -> bool {
     let has = |key: &str, value: &str| match key {
         "SecretName" => secret.name.as_str().starts_with(value),
         "Description" => secret.description.starts_with(value),
@@ -69,7 +69,7 @@ pub(super) fn asks_for_secret(filters: &[KeyFilter], secret: &Secret) -> bool {
         "TagValue" => secret.tags.values().any(|of_tag| of_tag == value),
         "SecretType" => secret.secret_type.name() == value,
         "Creator" => secret.creator.as_str() == value,
-        // None is of an instance.
+        "DKMSInstanceId" => own.is_some_and(|own| own.as_str() == value),
         _ => false,
     };
     asks(filters, has)
@@ -155,11 +155,12 @@ pub(super) fn prefix_of_secrets(filters: &[KeyFilter]) -> &str {
     }
 }
 
-/// Tells whether a key is asked for. `names` tells what an alias names.
+/// Tells whether a key is asked for. `names` tells what an alias names; `own` is the instance that all of them are of.
 pub(super) fn asks_for(
     filters: &[KeyFilter],
     cmk: &Cmk,
     names: impl Fn(&AliasName) -> Option<CmkId>,
+    own: Option<&InstanceId>,
 ) -> bool {
     let has = |key: &str, value: &str| match key {
         "KeyState" => format!("{:?}", cmk.state) == value,
@@ -169,9 +170,10 @@ pub(super) fn asks_for(
             ProtectionLevel::Software => value == "SOFTWARE",
             ProtectionLevel::Hsm => value == "HSM",
         },
-        // Every key is a user's own, and none is of an instance.
+        // Every key is a user's own.
         "CreatorType" => value == "User",
         "Creator" => cmk.creator.as_str() == value,
+        "DKMSInstanceId" => own.is_some_and(|own| own.as_str() == value),
         "keyId" => cmk.id.to_string() == value,
         "AliasName" => value.parse().is_ok_and(|name| names(&name) == Some(cmk.id)),
         "TagKey" => cmk.tags.contains_key(value),

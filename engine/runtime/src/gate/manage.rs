@@ -439,6 +439,7 @@ impl Gate {
                 let changed = actors.policy(ChangeAccess(change)).await?;
                 Ok(done(reply(request_id), changed))
             }
+            Plan::Instance(plan) => self.carry_out_instance(call, actors, *plan, deadline).await,
             Plan::MakeClientKey(wanted) => self.make_client_key(call, actors, wanted, deadline).await,
             Plan::RemoveAccessKey(id) => {
                 let changed = actors.policy(RemoveAccessKey { id }).await?;

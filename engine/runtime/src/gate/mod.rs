@@ -14,6 +14,7 @@ mod data_compute;
 mod explain;
 mod filter;
 mod grant;
+mod instance;
 mod key_policy;
 mod login_token;
 mod manage;
@@ -311,6 +312,7 @@ impl Gate {
             }
             job.deadline = job.call.received + Duration::from_millis(ms);
         }
+        self.0.shared.check_open()?;
         self.0.shared.audit.check()?;
         match self.held(job, &request)? {
             None => self.authorise(job, request, frame, is_text),
@@ -386,8 +388,11 @@ impl Gate {
     /// # Errors
     /// `Unavailable` or `AuditUnavailable` where no desk can be opened.
     pub fn arbiter(&self) -> Result<ArbiterHandle> {
+        let mut arbiters = self.0.arbiters.lock();
+        // Asked under the lock: whoever closes the gate takes the arbiters behind that.
+        self.0.shared.check_open()?;
         let handle = SoftwareActor::start_here(&self.0.shared)?;
-        self.0.arbiters.lock().push(handle.clone());
+        arbiters.push(handle.clone());
         Ok(handle)
     }
 
@@ -475,6 +480,10 @@ impl Gate {
 
     pub(crate) fn inner(&self) -> &Inner {
         &self.0
+    }
+
+    pub(crate) fn take_arbiters(&self) -> Vec<ArbiterHandle> {
+        std::mem::take(&mut *self.0.arbiters.lock())
     }
 
     pub(crate) fn take_desks(&self) -> Vec<Desk> {

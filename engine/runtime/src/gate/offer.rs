@@ -9,6 +9,11 @@ use super::parameters::{check_modes, is_symmetric};
 impl Gate {
     /// Returns the place of the token that a key is taken over from.
     pub(super) fn token_of_adoption(&self, name: Option<&str>) -> Result<usize> {
+        // A token holds keys of the installation and of others beside: by a label, each could be had.
+        if self.own_instance().is_some() {
+            let why = "an instance takes no keys over that a token holds";
+            return Err(Error::new(ErrorKind::Unsupported, why));
+        }
         match (name, self.0.shared.pool.tokens.len()) {
             (_, 0) => {
                 let why = "no crypto pool of this installation has a hardware security module";

@@ -20,6 +20,7 @@ use super::authority::AuthorityPlan;
 use super::certificate::CertificateReply;
 use super::certificate_make::{WantedCertificate, WantedImport};
 use super::client_key::WantedClientKey;
+use super::instance::InstancePlan;
 use super::managed_data_key::WantedDataKey;
 use super::parameters::{
     bounded, check_external, check_modes, check_wrapping, describe, expiry, is_symmetric, keys_only, name,
@@ -149,6 +150,7 @@ pub(super) enum Plan {
         id: ApprovalId,
         plan: Box<Plan>,
     },
+    Instance(Box<InstancePlan>),
     /// By its place in the pool.
     DrainToken(usize),
     EnableToken(usize),
@@ -160,6 +162,7 @@ impl Gate {
         match request {
             Request::CreateKey(r) => {
                 self.require(job, Operation::CreateKey, Resource::Keys)?;
+                self.check_placed(r.dkms_instance_id.as_deref())?;
                 self.0.shared.check_room(Limit::Keys)?;
                 let spec = r.key_spec.unwrap_or(KeySpec::Aes256);
                 let usage = r.key_usage.unwrap_or(spec.usages()[0]);
@@ -303,8 +306,9 @@ impl Gate {
             Request::SetDeletionProtection(r) => {
                 let key = match (r.protected_resource_arn, r.key_id, r.kms_instance_id) {
                     (Some(key), None, None) | (None, Some(key), None) => key,
-                    (None, None, Some(_)) => {
-                        return Err(Error::new(ErrorKind::Unsupported, "this server has no instances yet"));
+                    (None, None, Some(id)) => {
+                        let why = r.deletion_protection_description.unwrap_or_default();
+                        return self.plan_protection(job, &id, r.enable_deletion_protection.then_some(why));
                     }
                     (None, None, None) => {
                         let why = "ProtectedResourceArn: the parameter is missing";
@@ -464,6 +468,11 @@ impl Gate {
             approval @ (Request::ApproveRequest(_) | Request::RejectRequest(_)) => {
                 self.plan_approval(job, approval)
             }
+            instance @ (Request::CreateKmsInstance(_)
+            | Request::ConnectKmsInstance(_)
+            | Request::UpdateKmsInstanceBindVpc(_)
+            | Request::UpdateKmsInstancePool(_)
+            | Request::ReleaseKmsInstance(_)) => self.plan_instance(job, instance),
             role @ (Request::CreateRole(_) | Request::UpdateRole(_) | Request::DeleteRole(_)) => {
                 self.plan_role(job, role)
             }

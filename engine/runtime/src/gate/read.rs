@@ -35,7 +35,9 @@ impl Gate {
                         let names = |name: &AliasName| keyring.alias(name).map(|alias| alias.cmk);
                         let mut ids = visible.all(keyring);
                         ids.retain(|id| {
-                            keyring.cmk(id).is_some_and(|entry| filter::asks_for(&filters, &entry.cmk, names))
+                            keyring.cmk(id).is_some_and(|entry| {
+                                filter::asks_for(&filters, &entry.cmk, names, self.own_instance())
+                            })
                         });
                         cut(ids, page)
                     }
@@ -174,7 +176,7 @@ impl Gate {
             Request::DescribeLimits(_) => {
                 self.require(job, Operation::DescribeLimits, Resource::Nothing)?;
                 let (frame, in_flight) = (self.max_frame_bytes(), self.max_in_flight());
-                let records = self.0.shared.config.max_records;
+                let records = **self.0.shared.max_records.read();
                 Ok(Reply::DescribeLimits(DescribeLimitsReply::gather(request_id, frame, in_flight, records)))
             }
             Request::DescribeCertificateAuthority(r) => self.describe_authority(job, &r),
@@ -224,6 +226,10 @@ impl Gate {
                 Err(Error::new(ErrorKind::AlreadyOpen, "the service is open"))
             }
             Request::ListApprovals(r) => self.list_approvals(job, r),
+            instance @ (Request::GetKmsInstance(_)
+            | Request::ListKmsInstances(_)
+            | Request::GetDefaultKmsInstance(_)
+            | Request::GetKmsInstanceQuotaInfos(_)) => self.read_instance(job, instance),
             role @ (Request::DescribeRole(_) | Request::ListRoles(_)) => self.read_role(job, role),
             other => self.read_access(job, other),
         }
@@ -399,6 +405,7 @@ impl Gate {
             deletion_protection_description: cmk.deletion_protection.as_deref().map(str::to_owned),
             delete_date: cmk.delete_at.map(|at| at.to_string()).unwrap_or_default(),
             material_expire_time: expires_at.map(|at| at.to_string()).unwrap_or_default(),
+            dkms_instance_id: self.own_instance().cloned(),
             last_used_date: used(uses.last_ms),
             use_count: uses.total(),
         }

@@ -36,6 +36,7 @@ impl Gate {
             update_time: secret.updated_at,
             planned_delete_time: secret.delete_at,
             tags: r.fetch_tags.unwrap_or(false).then(|| tag_list(&secret.tags)),
+            dkms_instance_id: self.own_instance().cloned(),
             request_id: job.call.request_id,
         }))
     }
@@ -94,7 +95,7 @@ impl Gate {
             let (rows, total) = secrets.page_without(&named, page.skip(), page.size as usize);
             return (rows, total as u64);
         }
-        let is_asked = |secret: &Secret| super::filter::asks_for_secret(filters, secret);
+        let is_asked = |secret: &Secret| super::filter::asks_for_secret(filters, secret, self.own_instance());
         let rows = match others {
             true => {
                 let prefix = super::filter::prefix_of_secrets(filters);

@@ -39,6 +39,7 @@ impl Gate {
     pub(super) fn plan_new_secret(&self, job: &mut Job, r: CreateSecretRequest<'_>) -> Result<Plan> {
         let name = r.secret_name;
         self.require(job, Operation::CreateSecret, Resource::Secret(&name))?;
+        self.check_placed(r.dkms_instance_id.as_deref())?;
         note(job, &name, Some(&r.version_id));
         if name.as_str().starts_with("acs/") {
             let why = "SecretName: names from acs/ on are for the secrets of other services";
@@ -180,6 +181,7 @@ impl Gate {
                     rotation_interval: told.and_then(|told| told.interval),
                     next_rotation_date: told.and_then(|told| told.next_at),
                     extended_config: told.map(|told| told.extended.clone()),
+                    dkms_instance_id: self.own_instance().cloned(),
                     request_id,
                 })
             }

@@ -510,6 +510,16 @@ impl Job {
         )
     }
 
+    /// Answers a job that came behind the end of its desk.
+    #[allow(clippy::boxed_local, reason = "it is taken apart in its box, not moved out first")]
+    pub(crate) fn turn_away(mut self: Box<Self>) {
+        self.refuse(Error::new(ErrorKind::Unavailable, "the instance is released"));
+        let Job { call, operation, task, sheet, reply_to, ticket, .. } = *self;
+        if let (Task::Refused(error), Some(reply_to)) = (task, reply_to) {
+            reply_to.finished(Finished { ticket, call, operation, result: Err(error), sheet });
+        }
+    }
+
     /// Turns the job into a refusal, and wipes what it had written.
     pub(crate) fn refuse(&mut self, error: Error) {
         self.sheet.wipe();

@@ -192,7 +192,7 @@ fn refusals_have_the_codes_of_the_cloud() {
         ("DescribeKey", vec![("KeyId", "k"), ("Action", absent)], code(400, "MissingParameter")),
         ("CreateKey", vec![("KeySpec", "DES")], code(400, "InvalidParameter")),
         ("CreateKey", vec![("Policy", "{}")], code(400, "InvalidParameter")),
-        ("CreateKey", vec![("DKMSInstanceId", "kst-1")], code(400, "UnsupportedOperation")),
+        ("CreateKey", vec![("DKMSInstanceId", "kst-1")], code(404, "Forbidden.ResourceNotFound")),
         ("ListKeys", vec![("PageSize", "many")], code(400, "InvalidParameter")),
         ("Decrypt", vec![("CiphertextBlob", "AAAA")], code(400, "InvalidParameter")),
         ("ListKeys", vec![("SignatureMethod", "HMAC-SHA256")], code(400, "UnsupportedAuthentication")),

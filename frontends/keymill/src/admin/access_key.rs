@@ -64,7 +64,7 @@ struct Named {
 
 #[derive(Args, Clone, Debug)]
 struct GrantArgs {
-    /// A role, on all resources or on those named: Root, KeyAdministrator, SecretAdministrator, CertificateAdministrator, PolicyAdministrator,
+    /// A role, on all resources or on those named: Root, KeyAdministrator, SecretAdministrator, CertificateAdministrator, PolicyAdministrator, InstanceAdministrator,
     /// Auditor, CryptoServiceKeyUser, CryptoServiceSecretUser, CryptoServiceCertificateUser, CertificateRequester, or role/NAME of your own
     /// (`keymill role`); *, key/*, key/ID, alias/NAME (the key that it names now), secret/*, secret/NAME, certificate/*, certificate/ID, authority/NAME,
     /// aap/* or access-key/*

@@ -9,6 +9,7 @@ pub(crate) mod ca;
 pub(crate) mod cert;
 pub(crate) mod data_key;
 pub(crate) mod import;
+pub(crate) mod instance;
 pub(crate) mod keeping;
 pub(crate) mod key;
 pub(crate) mod login;

@@ -373,6 +373,7 @@ fn create(api: &Api, args: CreateArgs) -> Result<()> {
         description: args.description,
         tags: None,
         policy: None,
+        dkms_instance_id: None,
         timeout_ms: None,
     };
     let reply = ask!(api, CreateSecret, request);

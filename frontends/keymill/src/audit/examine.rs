@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use keymill_core::id::NodeName;
+use keymill_core::id::{InstanceId, NodeName};
 use keymill_core::seam::audit::AuditLog;
 use keymill_core::seam::store::Store;
 use keymill_crypto::audit::{ChainHead, ChainKeys, ChainReport, ChainVerifier, Heads, Shed, Stamps};
@@ -11,6 +11,7 @@ use keymill_crypto::derived::DerivedKeys;
 use keymill_crypto::digest;
 use keymill_crypto::record::RecordSealer;
 use keymill_runtime::heads;
+use keymill_runtime::scoped::Scoped;
 use keymill_runtime::verify::{self, Finding};
 use serde::Serialize;
 
@@ -99,8 +100,13 @@ pub(super) struct Storage {
 }
 
 impl Storage {
-    /// Opens it; the server must be stopped.
-    pub(super) fn open(config: &Config, data: &Path, derived: &DerivedKeys) -> Result<Self> {
+    /// Opens it, or the part of it that is an instance's; the server must be stopped.
+    pub(super) fn open(
+        config: &Config,
+        data: &Path,
+        derived: &DerivedKeys,
+        instance: Option<&InstanceId>,
+    ) -> Result<Self> {
         if !data.is_dir() {
             return Err(Failure::new(format!("there is no data directory {}", data.display()))
                 .next("name it with --data-dir DIR"));
@@ -108,6 +114,10 @@ impl Storage {
         let store = plugins::store(&config.store, data).map_err(|failure| {
             failure.next("--store needs the server stopped; without it the audit log alone is verified")
         })?;
+        let store = match instance {
+            Some(id) => Arc::new(Scoped::of(store, id)) as Arc<dyn Store>,
+            None => store,
+        };
         let sealer = RecordSealer::new(&derived.storage).map_err(Failure::because("storage key"))?;
         Ok(Self { store, sealer, node: config.node()? })
     }

@@ -13,6 +13,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use clap::Args;
+use keymill_core::id::InstanceId;
 use keymill_core::seam::audit::AuditLog;
 use keymill_crypto::audit::ChainKeys;
 use keymill_crypto::derived::{DerivedKeys, cmac_pair};
@@ -22,7 +23,7 @@ use crate::failure::{Failure, Result};
 use crate::output::{self, Rows, grouped};
 use crate::serve::PlaceArgs;
 use crate::tokens::Tokens;
-use crate::{plugins, process, root};
+use crate::{dedicated, plugins, process, root};
 
 pub(crate) use export::{ExportArgs, run as export};
 pub(crate) use search::{SearchArgs, run as search};
@@ -47,7 +48,28 @@ pub(crate) struct VerifyArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    whose: Whose,
+    #[command(flatten)]
     places: PlaceArgs,
+}
+
+/// Whose audit it is.
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct Whose {
+    /// The audit of an instance (Dedicated KMS), released ones among them, rather than that of the installation
+    #[arg(long, value_name = "ID")]
+    instance: Option<InstanceId>,
+}
+
+impl Whose {
+    /// Returns the configuration as it is for that audit: another directory, and other keys.
+    pub(super) fn of(&self, mut config: Config) -> Result<Config> {
+        let Some(id) = &self.instance else { return Ok(config) };
+        let directory = dedicated::audit_of(&config.places()?.audit, id);
+        config.audit.file.directory = Some(directory);
+        config.engine.instance = id.to_string();
+        Ok(config)
+    }
 }
 
 /// The Ed25519 key that verifies checkpoints.
@@ -72,7 +94,7 @@ impl FromStr for PublicKey {
 /// Verifies, and prints what was found.
 pub(crate) fn run(args: &VerifyArgs) -> Result<()> {
     process::harden()?;
-    let config = args.places.config()?;
+    let config = args.whose.of(args.places.config()?)?;
     let places = config.places()?;
     let log = existing_audit(&config, &places.audit)?;
     let (trust, derived) = match args.public_key {
@@ -83,7 +105,7 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<()> {
         }
     };
     let storage = match derived.filter(|_| args.store) {
-        Some(derived) => Some(Storage::open(&config, &places.data, &derived)?),
+        Some(derived) => Some(Storage::open(&config, &places.data, &derived, args.whose.instance.as_ref())?),
         None => None,
     };
     let findings = examine(&*log, &trust, storage.as_ref())?;

@@ -11,7 +11,7 @@ use keymill_crypto::audit::ChainKeys;
 use super::entry::{Line, Place, Row, write_json};
 use super::filter::Filter;
 use super::merge::{Verdict, merged};
-use super::{chain_keys, derive, existing_audit};
+use super::{Whose, chain_keys, derive, existing_audit};
 use crate::failure::{Failure, Result};
 use crate::output::{self, Rows, grouped, or_dash};
 use crate::process;
@@ -43,6 +43,8 @@ pub(super) struct TrustArgs {
     /// Check nothing, which needs no root keys: each line is shown as not verified
     #[arg(long)]
     pub(super) unverified: bool,
+    #[command(flatten)]
+    pub(super) whose: Whose,
 }
 
 impl TrustArgs {
@@ -51,7 +53,7 @@ impl TrustArgs {
         &self,
         places: &PlaceArgs,
     ) -> Result<(std::sync::Arc<dyn AuditLog>, Option<ChainKeys>)> {
-        let config = places.config()?;
+        let config = self.whose.of(places.config()?)?;
         let places = config.places()?;
         let log = existing_audit(&config, Path::new(&places.audit))?;
         let keys = match self.unverified {

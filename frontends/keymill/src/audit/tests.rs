@@ -53,7 +53,7 @@ fn ask_id(api: &Api, request: CreateKeyRequest) -> Result<CmkId> {
 fn examined(config: &Config, places: &Places) -> Findings {
     let derived = derive(config, &places.root).unwrap();
     let trust = Trust::Keys(Box::new(ChainKeys::new(&derived.audit, &derived.audit_signing).unwrap()));
-    let storage = Storage::open(config, &places.data, &derived).unwrap();
+    let storage = Storage::open(config, &places.data, &derived, None).unwrap();
     examine(&*existing_audit(config, &places.audit).unwrap(), &trust, Some(&storage)).unwrap()
 }
 

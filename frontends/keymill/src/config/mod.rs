@@ -7,6 +7,7 @@ mod cluster;
 mod database;
 mod dual_control;
 mod etcd;
+mod networks;
 mod options;
 mod places;
 mod pool;
@@ -33,6 +34,7 @@ pub(crate) use authority::AuthoritySection;
 pub(crate) use cluster::ClusterSection;
 pub(crate) use dual_control::DualControlSection;
 pub(crate) use etcd::EtcdConfig;
+pub(crate) use networks::NetworkSection;
 pub(crate) use options::*;
 pub(crate) use places::Places;
 pub(crate) use pool::{Isolation, KeysConfig, PoolSection, TokenSection};
@@ -90,6 +92,8 @@ pub(crate) struct Config {
     pub(crate) authorities: AuthoritySection,
     /// By what, by name.
     pub(crate) rotators: BTreeMap<String, RotatorSection>,
+    /// The networks that instances are bound to, by name.
+    pub(crate) networks: BTreeMap<String, NetworkSection>,
     /// How this server is one of several on its store.
     pub(crate) cluster: ClusterSection,
     /// How ACME is offered, where it is.
@@ -117,6 +121,7 @@ impl Config {
         }
         Ok(EngineConfig {
             instance: ours.instance.parse().map_err(Failure::because("engine.instance"))?,
+            is_dedicated: false,
             region: ours.region.clone(),
             account: ours.account.clone(),
             slice: Duration::from_micros(ours.slice_us),
@@ -153,6 +158,21 @@ impl Config {
             acme: self.acme.as_ref().map(AcmeSection::read).transpose()?,
             cluster: self.cluster.of_store(self.store.kind)?,
         })
+    }
+
+    /// Returns the networks that instances are bound to.
+    pub(crate) fn networks(&self) -> Result<keymill_core::instance::Networks> {
+        networks::read(&self.networks)
+    }
+
+    /// Returns what clients of the HTTP listener trust as the issuer of its certificate: the last one of its chain, in PEM.
+    pub(crate) fn issuer(&self) -> Result<Option<String>> {
+        let Some(path) = self.http.tls.as_ref().and_then(|tls| tls.certificate.as_deref()) else {
+            return Ok(None);
+        };
+        let text = std::fs::read_to_string(path).map_err(Failure::because(path.display()))?;
+        const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+        Ok(text.rfind(BEGIN).map(|at| text[at..].trim_end().to_owned() + "\n"))
     }
 
     /// Returns the name of this server, where it is one of several on its store.
@@ -274,6 +294,7 @@ mod tests {
         config.msgpack.workers = Some(1);
         config.authorities = AuthoritySection::all_set();
         config.rotators = rotator::all_set();
+        config.networks = [("shop".to_owned(), NetworkSection::all_set())].into();
         config.acme = Some(acme::all_set());
         config
     }

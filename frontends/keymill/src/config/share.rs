@@ -89,6 +89,10 @@ pub(crate) struct LimitsSection {
     pub(crate) data_keys: usize,
     /// Access keys.
     pub(crate) access_keys: usize,
+    /// Secrets.
+    pub(crate) secrets: usize,
+    /// Certificates.
+    pub(crate) certificates: usize,
 }
 
 const BURST_MS: u64 = 1_000;
@@ -117,8 +121,9 @@ impl Default for LoginSection {
 
 impl Default for LimitsSection {
     fn default() -> Self {
-        let MaxRecords { keys, aliases, data_keys, access_keys } = MaxRecords::default();
-        Self { keys, aliases, data_keys, access_keys }
+        let MaxRecords { keys, aliases, data_keys, access_keys, secrets, certificates } =
+            MaxRecords::default();
+        Self { keys, aliases, data_keys, access_keys, secrets, certificates }
     }
 }
 
@@ -206,8 +211,8 @@ impl LoginSection {
 impl LimitsSection {
     /// Returns the engine's options.
     pub(crate) fn read(&self) -> MaxRecords {
-        let Self { keys, aliases, data_keys, access_keys } = *self;
-        MaxRecords { keys, aliases, data_keys, access_keys }
+        let Self { keys, aliases, data_keys, access_keys, secrets, certificates } = *self;
+        MaxRecords { keys, aliases, data_keys, access_keys, secrets, certificates }
     }
 }
 

@@ -36,11 +36,8 @@ pub struct Decoded<'p> {
 
 /// Parameters that the cloud documents and this server has no meaning for yet: a caller who sets one counts on it. A value that asks for
 /// nothing is let pass.
-const UNSUPPORTED: &[(Operation, &[&str])] = &[
-    (Operation::CreateKey, &["DKMSInstanceId"]),
-    (Operation::CreateSecret, &["DKMSInstanceId"]),
-    (Operation::ReEncrypt, &["SourceEncryptionAlgorithm", "SourceKeyId", "SourceKeyVersionId"]),
-];
+const UNSUPPORTED: &[(Operation, &[&str])] =
+    &[(Operation::ReEncrypt, &["SourceEncryptionAlgorithm", "SourceKeyId", "SourceKeyVersionId"])];
 
 impl<'p> Parameters<'p> {
     /// Gathers decoded parameters.
@@ -555,8 +552,8 @@ mod tests {
         );
         let shown = format!("{:?}", Parameters::gather([("Plaintext", "SECRET")]).unwrap());
         assert!(shown.contains("Plaintext") && !shown.contains("SECRET"), "{shown}");
-        let (kind, message) = refused(Operation::CreateKey, &[("DKMSInstanceId", "kst-1")]);
-        assert!(kind == ErrorKind::Unsupported && message.starts_with("DKMSInstanceId: "), "{message}");
+        let (kind, message) = refused(Operation::ReEncrypt, &[("SourceKeyId", "k")]);
+        assert!(kind == ErrorKind::Unsupported && message.starts_with("SourceKeyId: "), "{message}");
         for recipient in ["Recipient", "Recipient.KeyEncryptionAlgorithm"] {
             let pairs = [("CiphertextBlob", "AA=="), (recipient, "x")];
             assert_eq!(refused(Operation::Decrypt, &pairs).0, ErrorKind::InvalidParameter, "{recipient}");

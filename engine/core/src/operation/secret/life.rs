@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{SecretDataType, SecretTagList, SecretText, SecretType};
-use crate::id::{CmkId, KeyRef, RequestId, SecretName, SecretRef, SecretVersionId};
+use crate::id::{CmkId, InstanceId, KeyRef, RequestId, SecretName, SecretRef, SecretVersionId};
 use crate::key::AutomaticRotation;
 use crate::operation::{ExtendedConfigUpdate, TagPair};
 use crate::secret::SecretInterval;
@@ -49,6 +49,9 @@ pub struct CreateSecretRequest<'a> {
     /// Its own policy, as of `SetSecretPolicy`, which the caller needs the right to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
+    /// The instance that it is of: the one that is asked, or absent.
+    #[serde(rename = "DKMSInstanceId", default, skip_serializing_if = "Option::is_none")]
+    pub dkms_instance_id: Option<String>,
     /// Milliseconds that the request may take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
@@ -77,6 +80,9 @@ pub struct CreateSecretReply {
     /// How it is rotated, where it has a rotator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extended_config: Option<String>,
+    /// The instance that it is of; absent where it is of none.
+    #[serde(rename = "DKMSInstanceId", default, skip_serializing_if = "Option::is_none")]
+    pub dkms_instance_id: Option<InstanceId>,
     /// The id of the request.
     pub request_id: RequestId,
 }
@@ -133,6 +139,9 @@ pub struct DescribeSecretReply {
     /// Its tags, where they were asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tags: Option<SecretTagList>,
+    /// The instance that it is of; absent where it is of none.
+    #[serde(rename = "DKMSInstanceId", default, skip_serializing_if = "Option::is_none")]
+    pub dkms_instance_id: Option<InstanceId>,
     /// The id of the request.
     pub request_id: RequestId,
 }

@@ -8,7 +8,6 @@ use keymill_core::certificate::{CertificateFacts, CertificateStatus, ManagedCert
 use keymill_core::error::{Error, ErrorKind, Limit, Result};
 use keymill_core::id::{CertificateId, CmkId};
 use keymill_core::key::check_tags;
-use keymill_core::limit;
 use keymill_core::time::Timestamp;
 
 use super::{CreateCmk, Draft, KeyringActor, touched};
@@ -257,8 +256,9 @@ impl KeyringActor {
         &mut self,
         new: Vec<(ManagedCertificate, CertificateBodyRecord)>,
     ) -> Result<Changed<Vec<Arc<CertificateEntry>>>> {
-        if self.shared.keyring.certificates.len() + new.len() > limit::CERTIFICATES {
-            let why = format!("there are {} certificates, which is the limit", limit::CERTIFICATES);
+        let max = self.shared.max_records.read().certificates;
+        if self.shared.keyring.certificates.len() + new.len() > max {
+            let why = format!("there are to be no more than {max} certificates, which is the limit");
             return Err(Error::new(ErrorKind::LimitExceeded(Limit::Certificates), why));
         }
         let (mut drafts, mut made, mut keys) = (Vec::new(), Vec::with_capacity(new.len()), Vec::new());

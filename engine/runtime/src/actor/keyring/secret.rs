@@ -11,7 +11,6 @@ use keymill_core::audit::{RecordStamp, SecretTouch};
 use keymill_core::error::{Error, ErrorKind, Limit, Result};
 use keymill_core::id::{AccessKeyId, CmkId, SecretName, SecretVersionId, VersionStage};
 use keymill_core::key::{Tags, check_tags};
-use keymill_core::limit;
 use keymill_core::operation::{Bin, SecretType};
 use keymill_core::secret::{NewVersion, Put, Rotation, Secret, SecretInterval, extended, no_rotator};
 use keymill_core::time::Timestamp;
@@ -170,11 +169,8 @@ impl KeyringActor {
             // It was ended and made anew while the value was sealed.
             (Some(_), None) => Err(Error::new(ErrorKind::Conflict, "the secret was changed meanwhile")),
             (None, None) => self.shared.keyring.secrets.find(name).map(|entry| entry.secret.clone()),
-            (None, Some(_)) if self.shared.keyring.secrets.len() >= limit::SECRETS => {
-                let why = format!("there are {} secrets, which is the limit", limit::SECRETS);
-                Err(Error::new(ErrorKind::LimitExceeded(Limit::Secrets), why))
-            }
             (None, Some(NewSecret { secret_type, rotation, description, tags, policy, creator })) => {
+                self.shared.check_room(Limit::Secrets)?;
                 Ok(Secret {
                     name: name.clone(),
                     secret_type,

@@ -241,6 +241,7 @@ fn create(
         extended_config: None,
         enable_automatic_rotation: None,
         rotation_interval: None,
+        dkms_instance_id: None,
         timeout_ms: None,
     };
     api.call(request).map(drop)

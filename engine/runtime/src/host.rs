@@ -1,0 +1,140 @@
+//! The seam to whoever runs the engines of instances: the program that put the installation's engine together makes others like it. The engine
+//! of the installation keeps the records of its instances, and asks here for what they come to.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use keymill_core::error::{Error, ErrorKind, Result};
+use keymill_core::id::InstanceId;
+use keymill_core::instance::{Instance, Networks, Stage, TokenShare};
+use tokio::sync::{Mutex, MutexGuard, oneshot};
+
+use crate::engine::Bootstrap;
+use crate::gate::Gate;
+use crate::shared::Shared;
+
+/// Runs the engines of instances. Its methods may take long, but for those that only look.
+pub trait InstanceHost: Send + Sync {
+    /// Returns the networks that the configuration names.
+    fn networks(&self) -> &Networks;
+    /// Finds the way into an instance that runs.
+    fn gate(&self, id: &InstanceId) -> Option<Gate>;
+    /// Checks that an instance may have these tokens.
+    ///
+    /// # Errors
+    /// `ResourceNotFound` for one that the configuration does not name, `Unsupported` for one that two engines cannot share safely.
+    fn check_tokens(&self, tokens: &[TokenShare]) -> Result<()>;
+    /// Returns what clients trust as the issuer of the server's certificate, in PEM.
+    fn issuer(&self) -> Option<&str>;
+    /// Starts the engine of a new instance, and returns its first access key.
+    ///
+    /// # Errors
+    /// `Unavailable` where it does not start; nothing of it runs then.
+    fn create(&self, instance: &Instance) -> Result<Bootstrap>;
+    /// Starts the engine of an instance that was made before, unless it runs.
+    ///
+    /// # Errors
+    /// As of [`create`](Self::create).
+    fn start(&self, instance: &Instance) -> Result<()>;
+    /// Has a running instance keep to other terms.
+    fn change(&self, instance: &Instance);
+    /// Stops the engine of an instance that another node releases, where it runs.
+    fn leave(&self, id: &InstanceId);
+    /// Lists the instances that run.
+    fn running(&self) -> Vec<InstanceId>;
+    /// Stops the engine of an instance, where it runs, and removes every record of it; its audit stays.
+    ///
+    /// # Errors
+    /// `StoreUnavailable` where records are left; the same may be done again.
+    fn release(&self, id: &InstanceId) -> Result<()>;
+}
+
+/// The host of an installation, where it has one, and whose turn it is.
+#[derive(Default)]
+pub(crate) struct Hosting {
+    host: OnceLock<Arc<dyn InstanceHost>>,
+    /// One instance is made or released at a time.
+    turn: Mutex<()>,
+    /// Bumped whenever other requests than before reach an instance.
+    version: AtomicU64,
+}
+
+impl Hosting {
+    /// Takes the host; the first one stays.
+    pub(crate) fn set(&self, host: Arc<dyn InstanceHost>) {
+        let _set_once = self.host.set(host);
+    }
+
+    /// Returns the host, where there is one.
+    pub(crate) fn host(&self) -> Option<&Arc<dyn InstanceHost>> {
+        self.host.get()
+    }
+
+    /// Returns the host.
+    ///
+    /// # Errors
+    /// `Unsupported` where this engine has no instances.
+    pub(crate) fn need(&self) -> Result<&Arc<dyn InstanceHost>> {
+        self.host().ok_or_else(|| Error::new(ErrorKind::Unsupported, "there are no instances here"))
+    }
+
+    /// Takes the turn to make or release an instance.
+    ///
+    /// # Errors
+    /// `Busy` while another is made or released.
+    pub(crate) fn turn(&self) -> Result<MutexGuard<'_, ()>> {
+        self.turn.try_lock().map_err(|_| {
+            Error::new(ErrorKind::Busy, "another instance is made or released just now").retry_after_ms(1_000)
+        })
+    }
+
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn bump(&self) {
+        self.version.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// Does what takes long on a thread of its own. Who calls has the turn, so that there is one.
+///
+/// # Errors
+/// Those of `work`, and `Unavailable` where there is no thread to be had.
+pub(crate) async fn aside<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let (sender, done) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("km-instance".into());
+    let unavailable = || Error::new(ErrorKind::Unavailable, "there is no thread for the instance");
+    thread
+        .spawn(move || {
+            let _gone = sender.send(work());
+        })
+        .map_err(|error| unavailable().caused_by(error))?;
+    done.await.map_err(|_| Error::internal("the work on an instance ended without an outcome"))?
+}
+
+/// Has what runs be what is published, after another node has changed that: on a thread of its own, and as it is published then, so that of several
+/// the order does not matter.
+pub(crate) fn reconcile(shared: &Arc<Shared>) {
+    let shared = shared.clone();
+    let run = move || {
+        let Some(host) = shared.hosting.host() else { return };
+        let book = shared.instances.read().clone();
+        for instance in book.instances().filter(|instance| instance.stage == Stage::Made) {
+            match host.gate(&instance.id) {
+                Some(_) => host.change(instance),
+                None => {
+                    if let Err(error) = host.start(instance) {
+                        tracing::error!(instance = %instance.id, ?error, "an instance of another node does not run here");
+                    }
+                }
+            }
+        }
+        let is_over = |id: &InstanceId| book.instance(id).is_none_or(|known| known.stage == Stage::Ending);
+        host.running().iter().filter(|id| is_over(id)).for_each(|id| host.leave(id));
+        shared.hosting.bump();
+    };
+    if let Err(error) = std::thread::Builder::new().name("km-instance".into()).spawn(run) {
+        tracing::error!(%error, "there is no thread for the instances of other nodes");
+    }
+}
