@@ -63,8 +63,10 @@ struct Word<'a> {
     cluster: &'a Cluster,
     path: Path,
     started_at: Timestamp,
-    /// Where that stands, once it was looked for.
-    stands: Option<(Option<Revision>, u64)>,
+    /// The commit that it stands by, once that was looked for.
+    stands: Option<Option<Revision>>,
+    /// The sequence number that was used last: whatever somebody puts there, the next is greater.
+    sequence: u64,
     told: Option<(Instant, NodeRecord)>,
     counted: (Instant, [u64; 3]),
     asked: shares::Asked,
@@ -80,6 +82,7 @@ impl<'a> Word<'a> {
             path: records::node_path(&cluster.node),
             started_at: shared.clock.now(),
             stands: None,
+            sequence: 0,
             told: None,
             counted: (Instant::now(), shared.quotas.asked()),
             asked: [0; 3],
@@ -141,16 +144,16 @@ impl<'a> Word<'a> {
     }
 
     fn say(&mut self, record: NodeRecord) -> Result<(), Error> {
-        let (expected, sequence) = match self.stands {
+        let expected = match self.stands {
             Some(stands) => stands,
             None => self.look()?,
         };
-        let sequence = sequence + 1;
-        let sealed = records::seal(&self.shared.sealer, &self.path, Kind::Node, sequence, &record)?;
+        self.sequence += 1;
+        let sealed = records::seal(&self.shared.sealer, &self.path, Kind::Node, self.sequence, &record)?;
         let write = Write { path: self.path.clone(), expected, value: Some(sealed.bytes) };
         // Where it is not known whether that was done, it is looked for the next time.
         self.stands = None;
-        self.stands = Some((Some(self.shared.store.commit(&[write])?), sequence));
+        self.stands = Some(Some(self.shared.store.commit(&[write])?));
         // By what the others know of it, so that all parts are of one sum.
         *self.cluster.asked.lock() = record.asked;
         self.told = Some((Instant::now(), record));
@@ -158,10 +161,10 @@ impl<'a> Word<'a> {
     }
 
     /// Looks for what stands there, of a process that was killed or of this one.
-    fn look(&self) -> Result<(Option<Revision>, u64), StoreError> {
-        let stored = self.shared.store.get(&self.path)?;
-        let sequence = stored.as_ref().and_then(|stored| sequence_of(&stored.value)).unwrap_or(0);
-        Ok((stored.map(|stored| stored.revision), sequence))
+    fn look(&mut self) -> Result<Option<Revision>, StoreError> {
+        let Some(stored) = self.shared.store.get(&self.path)? else { return Ok(None) };
+        self.sequence = self.sequence.max(sequence_of(&stored.value).unwrap_or(0));
+        Ok(Some(stored.revision))
     }
 
     /// Removes what nodes have left that went without a word: one node does that for all.
@@ -184,7 +187,8 @@ impl<'a> Word<'a> {
 
     /// Has the others know at once that this node has ended.
     fn end(self) {
-        let Some((Some(revision), _)) = self.stands else { return };
+        // A store that is away keeps nobody from stopping.
+        let Some(revision) = self.stands.flatten().filter(|_| !self.is_failing) else { return };
         let write = Write { path: self.path, expected: Some(revision), value: None };
         if let Err(error) = self.shared.store.commit(&[write]) {
             tracing::debug!(%error, "the others will find out by themselves that this node has ended");
