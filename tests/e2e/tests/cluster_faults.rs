@@ -2,6 +2,7 @@
 //! was answered is there, no request that may be repeated fails through the client, and no key is used later than is stated after it was disabled.
 //! Where this process may, all six are in network namespaces of their own, between any two of which nothing passes once they are cut.
 #![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::print_stdout, reason = "what befalls it, and what that came to")]
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

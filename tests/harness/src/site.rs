@@ -5,31 +5,53 @@ use std::convert::Infallible;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
+use keymill_core::Sensitive;
 use keymill_core::seam::audit::AuditLog;
 use keymill_core::seam::store::Store;
 use keymill_crypto::audit::{ChainKeys, ChainReport, ChainVerifier};
 use keymill_crypto::derived::{DerivedKeys, cmac_pair};
 use keymill_crypto::record::RecordSealer;
 use keymill_crypto::root::RootKeys;
-use keymill_databases::{Etcd, shared};
+use keymill_databases::{Database as _, Etcd, Postgres, shared};
 use keymill_runtime::{EngineConfig, EngineError};
+use keymill_store_postgres::Place;
 use tempfile::TempDir;
 
 use crate::{Live, Setup};
 
-/// Names the store that engines are started on: `sqlite`, as by default, or `etcd`, of which each test program starts one.
+/// Names the store that engines are started on: `sqlite`, as by default, or `etcd` or `postgres`, of which each test program starts one.
 const STORE: &str = "KEYMILL_TEST_STORE";
 
 static ETCD: Mutex<Weak<Etcd>> = Mutex::new(Weak::new());
+static POSTGRES: Mutex<Weak<Postgres>> = Mutex::new(Weak::new());
+static SCHEMAS: AtomicUsize = AtomicUsize::new(0);
+
+/// A server that others reach beside an engine, and what is a site's own there.
+#[derive(Clone)]
+enum Server {
+    /// A prefix.
+    Etcd(Arc<Etcd>, String),
+    /// A schema.
+    Postgres(Arc<Postgres>, String),
+}
+
+/// Starts a PostgreSQL with a role for the stores.
+fn postgres() -> Postgres {
+    let postgres = Postgres::start_with(&["log_statement=none"]);
+    postgres.sql("CREATE ROLE keymill LOGIN PASSWORD 'a password'");
+    postgres.sql("GRANT CREATE ON DATABASE postgres TO keymill");
+    postgres
+}
 
 /// A scratch directory and its root.
 pub struct Site {
     directory: TempDir,
     root: RootKeys,
-    /// Where the store is, if not in the directory: an etcd, and the prefix there.
-    etcd: Option<(Arc<Etcd>, String)>,
+    /// Where the store is, if not in the directory.
+    server: Option<Server>,
 }
 
 impl Site {
@@ -37,16 +59,20 @@ impl Site {
         // Ours alone, whatever the umask: the plugins refuse a looser place.
         let private = Permissions::from_mode(0o700);
         let directory = tempfile::Builder::new().permissions(private).tempdir().expect("a scratch directory");
-        let etcd = match std::env::var(STORE).as_deref() {
+        let server = match std::env::var(STORE).as_deref() {
             Ok("etcd") => {
                 let etcd = shared(&ETCD, Etcd::start);
                 let prefix = etcd.fresh_prefix();
-                Some((etcd, prefix))
+                Some(Server::Etcd(etcd, prefix))
+            }
+            Ok("postgres") => {
+                let schema = format!("site_{}", SCHEMAS.fetch_add(1, Ordering::Relaxed));
+                Some(Server::Postgres(shared(&POSTGRES, postgres), schema))
             }
             Ok("sqlite") | Err(_) => None,
-            Ok(other) => panic!("{STORE} is sqlite or etcd, not {other}"),
+            Ok(other) => panic!("{STORE} is sqlite, etcd or postgres, not {other}"),
         };
-        Self { directory, root: RootKeys::generate().expect("random numbers"), etcd }
+        Self { directory, root: RootKeys::generate().expect("random numbers"), server }
     }
 
     /// Makes a place of its own for another node of the same root, which is given the same store.
@@ -56,7 +82,7 @@ impl Site {
 
     /// Tells whether the store is in an etcd, which others can open beside an engine.
     pub fn is_in_etcd(&self) -> bool {
-        self.etcd.is_some()
+        matches!(self.server, Some(Server::Etcd(..)))
     }
 
     /// Opens the store.
@@ -65,17 +91,27 @@ impl Site {
     /// What the plugin says.
     pub fn store(&self) -> Result<Arc<dyn Store>, EngineError> {
         let failed = |error: &dyn std::fmt::Display| EngineError(error.to_string());
-        match &self.etcd {
+        match &self.server {
             None => {
                 let config = keymill_store_sqlite::Config::new(self.data());
                 Ok(Arc::new(keymill_store_sqlite::open(config).map_err(|error| failed(&error))?))
             }
-            Some((etcd, prefix)) => {
+            Some(Server::Etcd(etcd, prefix)) => {
                 let config = keymill_store_etcd::Config {
                     prefix: prefix.clone(),
                     ..keymill_store_etcd::Config::new(etcd.endpoints())
                 };
                 Ok(Arc::new(keymill_store_etcd::open(config).map_err(|error| failed(&error))?))
+            }
+            Some(Server::Postgres(postgres, schema)) => {
+                let place = Place::Tcp { host: "127.0.0.1".into(), port: postgres.port() };
+                let config = keymill_store_postgres::Config {
+                    password: Some(Sensitive::copied(b"a password")),
+                    database: "postgres".into(),
+                    schema: schema.clone(),
+                    ..keymill_store_postgres::Config::new([place])
+                };
+                Ok(Arc::new(keymill_store_postgres::open(config).map_err(|error| failed(&error))?))
             }
         }
     }
