@@ -24,6 +24,8 @@ const NODES: usize = 3;
 const VIEW: Duration = Duration::from_secs(3);
 /// What one server has answered all know within this time, or refuse: what comes between is the way there and back.
 const KNOWN: Duration = Duration::from_millis(3_500);
+/// How long after its failure a change may yet be made whose outcome is not known: a server may be paused with it, and its store away.
+const UNKNOWN: Duration = Duration::from_secs(20);
 /// What a request may take with all its tries: longer than any one fault.
 const PATIENCE_MS: u64 = 30_000;
 
@@ -347,6 +349,7 @@ impl Seen {
 
     /// Disables and enables a key, again and again.
     fn toggle(&self, client: &Client, key: CmkId, is_over: &AtomicBool) {
+        let mut sure = Instant::now();
         while !is_over.load(Ordering::Relaxed) {
             let disable = DisableKeyRequest { key_id: KeyRef::Id(key), timeout_ms: Some(PATIENCE_MS) };
             // Whether it was done is known only where that is answered.
@@ -357,10 +360,14 @@ impl Seen {
             let from = Instant::now();
             std::thread::sleep(VIEW + Duration::from_millis(1_500));
             let until = Instant::now();
-            self.history.disabled(Disabled { key, from, until });
+            if from > sure {
+                self.history.disabled(Disabled { key, from, until });
+            }
             let enable = || EnableKeyRequest { key_id: KeyRef::Id(key), timeout_ms: Some(PATIENCE_MS) };
             while let Err(error) = client.call(enable()) {
                 self.refuse(&error);
+                // It may yet be done, by a server that was paused with it in hand.
+                sure = Instant::now() + UNKNOWN;
             }
             std::thread::sleep(Duration::from_millis(700));
         }

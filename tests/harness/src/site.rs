@@ -40,7 +40,7 @@ enum Server {
 
 /// Starts a PostgreSQL with a role for the stores.
 fn postgres() -> Postgres {
-    let postgres = Postgres::start_with(&["log_statement=none"]);
+    let postgres = Postgres::start_with(&["fsync=on", "log_statement=none"]);
     postgres.sql("CREATE ROLE keymill LOGIN PASSWORD 'a password'");
     postgres.sql("GRANT CREATE ON DATABASE postgres TO keymill");
     postgres

@@ -311,6 +311,13 @@ impl Handler<MakeSecretCmk> for KeyringActor {
     type Result = Result<CmkId>;
 
     fn handle(&mut self, MakeSecretCmk(create): MakeSecretCmk, _: &mut Context<Self>) -> Self::Result {
+        if self.shared.cluster.is_some() {
+            // Another node may have made it just now.
+            self.refresh(records::installation_path().as_str())?;
+            if let Some(id) = self.shared.keyring.secrets.cmk() {
+                self.refresh(records::cmk_path(&id).as_str())?;
+            }
+        }
         let there = self.shared.keyring.secrets.cmk().and_then(|id| self.shared.keyring.cmk(&id));
         match there {
             // Somebody else's came first; what was made for this one is kept nowhere.
