@@ -336,6 +336,7 @@ fn a_node_that_was_away_comes_back_to_what_others_did_and_takes_nothing_for_lost
     soon("both are there", || b.describe(gone).ok());
     b.create_alias("alias/goes", kept).unwrap();
     b.create_secret("goes", "v1", "value").unwrap();
+    soon("both are known", || (a.describe("alias/goes").is_ok() && a.value("goes").is_ok()).then_some(()));
     drop((a, b));
     let Pair { nodes: [first, second], root } = pair;
     let away = second.halt();

@@ -190,7 +190,16 @@ impl KeyringActor {
     }
 
     fn commit(&mut self, drafts: Vec<Draft>) -> Result<(Revision, Vec<RecordStamp>)> {
-        let (revision, stamps) = Draft::commit(&self.shared, self.claim.as_deref(), drafts)?;
+        let is_alone = self.shared.cluster.is_none();
+        let paths: Vec<String> = drafts.iter().filter(|_| !is_alone).map(Draft::path).collect();
+        let committed = Draft::commit(&self.shared, self.claim.as_deref(), drafts);
+        if committed.as_ref().is_err_and(|error| error.kind() == ErrorKind::Conflict) {
+            // Whoever asks again finds what came first.
+            for path in &paths {
+                self.refresh(path)?;
+            }
+        }
+        let (revision, stamps) = committed?;
         for stamp in stamps.iter().filter(|stamp| is_removal(stamp)) {
             self.ended.insert(stamp.path.clone(), ended_by(&self.shared, stamp, revision));
         }
