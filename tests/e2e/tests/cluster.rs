@@ -227,6 +227,24 @@ fn a_node_that_is_cut_off_uses_no_key_and_says_why_and_comes_back() {
 }
 
 #[test]
+fn what_changes_nothing_by_an_older_view_is_not_said_to_be_done() {
+    let wire = Wire::default();
+    let Started { live: first, credentials: root } = Live::start_with(node("a"));
+    let behind = wire.clone();
+    let second = first.beside(node("b").with_store(move |store| behind.to(store))).unwrap();
+    let (mut a, mut b) = (Caller::new(&first, &root), Caller::new(&second, &root));
+    let key = a.create_key();
+    a.disable(key).unwrap();
+    soon("it is disabled", || (b.describe(key).ok()?.key_state == KeyState::Disabled).then_some(()));
+    wire.deafen();
+    a.enable(key).unwrap();
+    // For all that it knows there is nothing to do.
+    assert_eq!(b.disable(key).unwrap_err().code.to_string(), "Rejected.ConcurrentModification");
+    b.disable(key).unwrap();
+    soon("it is disabled", || (code(a.encrypt(key, b"text", &[]))? == "Rejected.Disabled").then_some(()));
+}
+
+#[test]
 fn two_nodes_of_one_name_are_not_and_one_that_ended_at_once_is_waited_for() {
     let Started { live: first, credentials: root } = Live::start_with(node("a"));
     let why = first.beside(node("a")).err().unwrap().to_string();

@@ -8,17 +8,29 @@ use keymill_core::seam::store::{Change, Entry, Lease, Page, Path, Revision, Row,
 
 /// A wire, shared by a test and the store at its end.
 #[derive(Clone, Default)]
-pub struct Wire(Arc<AtomicBool>);
+pub struct Wire(Arc<State>);
+
+#[derive(Default)]
+struct State {
+    is_cut: AtomicBool,
+    is_deaf: AtomicBool,
+}
 
 impl Wire {
     /// Cuts it.
     pub fn cut(&self) {
-        self.0.store(true, Ordering::SeqCst);
+        self.0.is_cut.store(true, Ordering::SeqCst);
+    }
+
+    /// Has nothing of what others do come through, and all else.
+    pub fn deafen(&self) {
+        self.0.is_deaf.store(true, Ordering::SeqCst);
     }
 
     /// Mends it.
     pub fn mend(&self) {
-        self.0.store(false, Ordering::SeqCst);
+        self.0.is_cut.store(false, Ordering::SeqCst);
+        self.0.is_deaf.store(false, Ordering::SeqCst);
     }
 
     /// Puts it before a store.
@@ -27,7 +39,7 @@ impl Wire {
     }
 
     fn check(&self) -> Result<(), StoreError> {
-        match self.0.load(Ordering::SeqCst) {
+        match self.0.is_cut.load(Ordering::SeqCst) {
             true => Err(StoreError::Unavailable("the wire is cut".into())),
             false => Ok(()),
         }
@@ -70,7 +82,7 @@ impl Store for Behind {
         let mut is_cut = false;
         self.store.watch(prefix, from, &mut |change| {
             // What comes while it is cut is lost: the watch begins anew behind what was told last.
-            is_cut |= self.wire.check().is_err();
+            is_cut |= self.wire.check().is_err() || self.wire.0.is_deaf.load(Ordering::SeqCst);
             !is_cut && each(change)
         })?;
         if is_cut {

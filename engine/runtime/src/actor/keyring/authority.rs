@@ -325,6 +325,7 @@ impl Handler<ChangeIssued> for KeyringActor {
                     None => issuance.revocation(),
                 };
                 if is_revoked.is_some() {
+                    self.confirm(records::certificate_path(&before.certificate.id), before.stamp)?;
                     return Ok(Changed { value: before, keys: Vec::new(), writes: Vec::new() });
                 }
                 match serial {

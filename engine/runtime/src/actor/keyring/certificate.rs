@@ -289,6 +289,7 @@ impl Handler<ChangeCertificate> for KeyringActor {
         if let CertificateChange::Status(to) = &change
             && before.certificate.status == *to
         {
+            self.confirm(records::certificate_path(&id), before.stamp)?;
             return Ok(Changed { value: before, keys: Vec::new(), writes: Vec::new() });
         }
         let (certificate, body) = change.apply(before.certificate.clone(), self.shared.clock.now())?;

@@ -408,6 +408,7 @@ impl Handler<DeleteMaterial> for KeyringActor {
         let before = self.entry(&id)?;
         let cmk = before.cmk.without_material()?;
         if before.cmk.external.as_ref().is_some_and(|external| !external.is_present) {
+            self.confirm(records::cmk_path(&id), before.stamp)?;
             return Ok(Changed { value: (), keys: touched(&before), writes: Vec::new() });
         }
         let (entry, writes) = self.drop_material(&before, cmk)?;

@@ -216,6 +216,20 @@ impl KeyringActor {
         }))
     }
 
+    /// Checks that a record is as this node knows it: what is answered without a commit would else be true of an older one. Whoever asks again finds
+    /// the newest.
+    fn confirm(&mut self, path: Path, known: Stamp) -> Result<()> {
+        if self.shared.cluster.is_none() {
+            return Ok(());
+        }
+        let stands = self.shared.store.get(&path)?.map(|stored| stored.revision);
+        if stands == Some(known.revision) {
+            return Ok(());
+        }
+        self.refresh(path.as_str())?;
+        Err(Error::new(ErrorKind::Conflict, "the resource was changed meanwhile"))
+    }
+
     /// Drafts the end of whatever stands at a path, where something does.
     fn removal_of(&self, path: Path) -> Result<Option<Draft>> {
         let Some(stamp) = self.standing(&path)? else { return Ok(None) };
@@ -408,6 +422,7 @@ impl Handler<ChangeState> for KeyringActor {
             return Err(Error::new(ErrorKind::StateConflict, why));
         }
         if state == before.cmk.state {
+            self.confirm(records::cmk_path(&message.id), before.stamp)?;
             return Ok(Changed { keys: touched(&before), value: before, writes: Vec::new() });
         }
         let delete_at = message

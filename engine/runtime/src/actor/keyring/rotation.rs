@@ -324,6 +324,7 @@ impl Handler<HastenRotation> for KeyringActor {
         let before = self.secret(&name)?;
         let mut secret = before.secret.clone();
         if !secret.hasten_rotation(&version, self.shared.clock.now())? {
+            self.confirm(records::secret_path(&before.secret.name), before.stamp)?;
             let (sender, rotated) = oneshot::channel();
             let _kept = sender.send(Ok(()));
             return Ok(Changed { value: (before, rotated), keys: Vec::new(), writes: Vec::new() });

@@ -276,6 +276,7 @@ impl Handler<PutSecret> for KeyringActor {
         }
         if sealed.iter().all(|sealed| sealed.put == Put::Same) {
             let before = before.ok_or_else(|| Error::internal("a new secret has a version already"))?;
+            self.confirm(records::secret_path(&name), before.stamp)?;
             return Ok(Changed { value: before, keys: touched(&of), writes: Vec::new() });
         }
         let (value, writes) = self.keep_versions(before.map(|entry| entry.stamp), secret, sealed)?;
