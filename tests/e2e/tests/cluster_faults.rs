@@ -484,7 +484,7 @@ fn nothing_that_was_answered_is_lost_and_nothing_that_was_disabled_is_used_whate
     );
     let (wrong, uses, disables) = seen.history.check(KNOWN);
     assert!(wrong.is_empty(), "seed {seed}: used after its disable: {wrong:?}");
-    assert!(uses > 100 && disables >= 2, "{uses} uses, {disables} disables");
+    assert!(uses > 100 && disables >= 1, "{uses} uses, {disables} disables");
     // All of it is there, at each.
     let sealed = seen.sealed.lock().unwrap();
     assert!(sealed.len() > 20, "{}", sealed.len());
