@@ -1,20 +1,21 @@
 //! How records are named, kinded and encoded in the store. Every record is sealed, bound to its path, kind and sequence number.
 
-use keymill_core::access::Caller;
+mod cluster;
+mod paths;
+
+pub use cluster::*;
+pub use paths::*;
+
 use keymill_core::certificate::IssuedSerial;
 use keymill_core::error::{Error, Result};
-use keymill_core::id::{
-    AapName, AccessKeyId, AcmeAccountId, AcmeOrderId, AliasName, ApprovalId, AuthorityName, CertificateId,
-    ClientKeyId, CmkId, DataKeyName, InstanceId, NetworkRuleName, NodeName, PolicyName, RoleName, SecretName,
-    SecretVersionId,
-};
+use keymill_core::id::{AliasName, AuthorityName, CertificateId, CmkId, SecretName, SecretVersionId};
 use keymill_core::key::{KeyVersionMaterial, WrappingAlgorithm};
 use keymill_core::operation::Bin;
 use keymill_core::seam::provider::StoredKey;
 use keymill_core::seam::store::Path;
 use keymill_core::time::Timestamp;
+use keymill_crypto::payload;
 use keymill_crypto::record::{RecordError, RecordSealer};
-use keymill_crypto::{digest, payload};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -80,95 +81,6 @@ pub enum Kind {
     Node = 41,
     /// An instance, as the installation knows it.
     Instance = 43,
-}
-
-/// What a node says of itself to the others of its cluster, for as long as it runs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NodeRecord {
-    /// The process that has the name.
-    pub process: Box<str>,
-    /// The version of the software.
-    pub software: Box<str>,
-    /// The record formats that it reads.
-    pub formats: Formats,
-    /// When it started.
-    pub started_at: Timestamp,
-    /// It takes nothing new, and will end.
-    #[serde(default)]
-    pub drains: bool,
-    /// What it was asked for of late of the requests, items and bytes that the instance may have: thousandths of a unit a second.
-    #[serde(default)]
-    pub asked: [u64; 3],
-    /// The same of callers that came to their limits, of what each may have.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub callers: Vec<CallerAsked>,
-}
-
-/// What a caller asks a node for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CallerAsked {
-    /// The caller, where it is an access key.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    access_key: Option<AccessKeyId>,
-    /// The caller, where it is an application access point.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    aap: Option<AapName>,
-    /// Requests, items and bytes of late: thousandths of a unit a second.
-    pub asked: [u64; 3],
-}
-
-impl CallerAsked {
-    /// Says what a caller asks for.
-    pub fn new(caller: &Caller, asked: [u64; 3]) -> Self {
-        match caller {
-            Caller::AccessKey(id) => Self { access_key: Some(id.as_ref().clone()), aap: None, asked },
-            Caller::Aap(name) => Self { access_key: None, aap: Some(name.clone()), asked },
-        }
-    }
-
-    /// Returns the caller, where it is of a kind that is known here.
-    pub fn caller(&self) -> Option<Caller> {
-        let access_key = self.access_key.clone().map(Caller::from);
-        access_key.or_else(|| self.aap.clone().map(Caller::Aap))
-    }
-}
-
-/// A range of record formats.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Formats {
-    /// The oldest.
-    pub oldest: u16,
-    /// The newest.
-    pub newest: u16,
-}
-
-impl Formats {
-    /// Those that this software reads; it writes the newest, where all nodes read that.
-    pub const OURS: Self = Self { oldest: 1, newest: 1 };
-}
-
-/// What stands in the place of a record that ended, for the other nodes of a cluster to know that one of them ended it, and nobody else. It
-/// follows the record with the next sequence number, and goes once no node can have missed it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EndedRecord {
-    /// When it ended.
-    pub at: Timestamp,
-    /// The name of what ended, where the path has only a hash of it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<Box<str>>,
-}
-
-/// What every change of who may do what writes, on whichever node: so of two at once one is told that it came second, and rules that look at more
-/// than one record hold.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct AccessEpochRecord {
-    /// When.
-    pub at: Timestamp,
-}
-
-/// Tells whether stored bytes say of themselves that a record ended; whether it is so is told by opening them.
-pub fn says_ended(bytes: &[u8]) -> bool {
-    bytes.get(1) == Some(&(Kind::Ended as u8))
 }
 
 /// What material of a CMK is wrapped by on its way here, and what is known of the token that goes with it.
@@ -297,133 +209,6 @@ pub struct NonceRecord {
 /// Below here lie the records of instances, each below its own id; they are of no kind of the installation's.
 pub(crate) const INSTANCE_DATA: &str = "instance-data/";
 
-fn path(text: String) -> Path {
-    Path::new(text).expect("ids and encoded names are valid segments")
-}
-
-/// Returns the path of a prefix.
-pub fn prefix(text: &str) -> Path {
-    path(text.to_owned())
-}
-
-/// Returns where a CMK stands.
-pub fn cmk_path(id: &CmkId) -> Path {
-    path(format!("cmk/{id}"))
-}
-
-/// Returns where the material of a version stands.
-pub fn material_path(id: &CmkId, version: u32) -> Path {
-    path(format!("material/{id}/{version}"))
-}
-
-/// Returns where the use counts of a CMK stand: those of a node, in a cluster.
-pub fn usage_path(id: &CmkId, node: Option<&NodeName>) -> Path {
-    match node {
-        Some(node) => path(format!("usage/{id}/{node}")),
-        None => path(format!("usage/{id}")),
-    }
-}
-
-/// Returns the key whose use counts stand at a path, and the node that counted them, where it is one's.
-pub fn usage_at(path: &str) -> Option<(CmkId, Option<&str>)> {
-    let rest = path.strip_prefix("usage/")?;
-    match rest.split_once('/') {
-        Some((id, node)) => Some((CmkId::parse(id)?, Some(node))),
-        None => Some((CmkId::parse(rest)?, None)),
-    }
-}
-
-/// Returns where the reserved invocations of a CMK stand.
-pub fn invocations_path(id: &CmkId) -> Path {
-    path(format!("invocations/{id}"))
-}
-
-/// Returns where the parameters of an import to a CMK stand.
-pub fn import_path(id: &CmkId) -> Path {
-    path(format!("import/{id}"))
-}
-
-/// Returns where an account of ACME stands.
-pub fn acme_account_path(id: &AcmeAccountId) -> Path {
-    path(format!("acme-account/{id}"))
-}
-
-/// Returns where an order of ACME stands.
-pub fn acme_order_path(id: &AcmeOrderId) -> Path {
-    path(format!("acme-order/{id}"))
-}
-
-/// Returns where an alias stands: `n` and its characters, but for `/`, which becomes `.` (no alias holds one).
-pub fn alias_path(name: &AliasName) -> Path {
-    let name = name.as_str().strip_prefix("alias/").expect("every alias begins so");
-    path(format!("alias/n{}", name.replace('/', ".")))
-}
-
-/// Returns where a managed data key stands: by the SHA-256 of its name, which may hold what a path may not.
-pub fn data_key_path(name: &DataKeyName) -> Path {
-    path(format!("data-key/{}", digest::hex(&digest::sha256(name.as_str().as_bytes()))))
-}
-
-/// Returns where a secret stands: by the SHA-256 of its name, which may hold what a path may not.
-pub fn secret_path(name: &SecretName) -> Path {
-    path(format!("secret/{}", digest::hex(&digest::sha256(name.as_str().as_bytes()))))
-}
-
-/// Returns where the value of that version of a secret stands.
-pub fn secret_value_path(name: &SecretName, number: u32) -> Path {
-    path(format!("secret-value/{}/{number}", digest::hex(&digest::sha256(name.as_str().as_bytes()))))
-}
-
-/// Returns where an access key stands.
-pub fn access_key_path(id: &AccessKeyId) -> Path {
-    path(format!("access-key/k{id}"))
-}
-
-/// Returns where the record stands that every change of who may do what writes.
-pub fn access_epoch_path() -> Path {
-    prefix("access-epoch/all")
-}
-
-/// Returns where an application access point stands.
-pub fn aap_path(name: &AapName) -> Path {
-    path(format!("aap/n{name}"))
-}
-
-/// Returns where a client key stands.
-pub fn client_key_path(id: &ClientKeyId) -> Path {
-    path(format!("client-key/{id}"))
-}
-
-/// Returns where a permission policy stands.
-pub fn policy_path(name: &PolicyName) -> Path {
-    path(format!("policy/n{name}"))
-}
-
-/// Returns where a network rule stands.
-pub fn network_rule_path(name: &NetworkRuleName) -> Path {
-    path(format!("network-rule/n{name}"))
-}
-
-/// Returns where a role of the installation's own stands.
-pub fn role_path(name: &RoleName) -> Path {
-    path(format!("role/n{name}"))
-}
-
-/// Returns where a request stands that waits for a second caller.
-pub fn approval_path(id: &ApprovalId) -> Path {
-    path(format!("approval/{id}"))
-}
-
-/// Returns where the record of an instance stands.
-pub fn instance_path(id: &InstanceId) -> Path {
-    path(format!("instance/{id}"))
-}
-
-/// Returns where a certificate stands.
-pub fn certificate_path(id: &CertificateId) -> Path {
-    path(format!("certificate/{id}"))
-}
-
 /// The newest list of what an authority revoked, as it is kept.
 #[derive(Serialize, Deserialize)]
 pub struct CrlRecord {
@@ -440,74 +225,6 @@ pub struct CrlRecord {
     pub named: Vec<IssuedSerial>,
     /// The whole in DER.
     pub der: Bytes,
-}
-
-/// Returns where an authority stands.
-pub fn authority_path(name: &AuthorityName) -> Path {
-    path(format!("authority/n{name}"))
-}
-
-/// Returns where the newest list of what an authority revoked stands.
-pub fn crl_path(name: &AuthorityName) -> Path {
-    path(format!("crl/n{name}"))
-}
-
-/// Returns where the bytes of a certificate stand.
-pub fn certificate_body_path(id: &CertificateId) -> Path {
-    path(format!("certificate-body/{id}"))
-}
-
-/// Returns the certificate whose record stands at a path, where it is one's.
-pub fn certificate_at(path: &str) -> Option<CertificateId> {
-    path.strip_prefix("certificate/").and_then(CertificateId::parse)
-}
-
-/// Tells whether the record at a path is the policy actor's.
-pub fn is_of_access(path: &str) -> bool {
-    let kind = path.split('/').next().unwrap_or_default();
-    ["access-key", "access-epoch", "aap", "client-key", "policy", "network-rule", "role", "approval"]
-        .contains(&kind)
-}
-
-/// Returns below what the heads of audit chains stand: those of a node, in a cluster.
-pub fn audit_heads(node: Option<&NodeName>) -> Path {
-    match node {
-        Some(node) => path(format!("audit-head/{node}/")),
-        None => path("audit-head/".to_owned()),
-    }
-}
-
-/// Returns where the head of an audit chain stands.
-pub fn audit_head_path(node: Option<&NodeName>, chain: &str) -> Path {
-    path(format!("{}{chain}", audit_heads(node)))
-}
-
-/// Returns where the nonce of an access key stands that runs out with that bucket: the soonest forgotten first, and of its characters a
-/// hash, which a path holds.
-pub fn nonce_path(bucket: u64, key: &AccessKeyId, hash: &[u8; 32]) -> Path {
-    path(format!("nonce/{bucket:010}/k{key}/{}", digest::hex(&hash[..16])))
-}
-
-/// Returns whose nonce stands at a path, and with which bucket it runs out; `None` for a path that is none of ours.
-pub fn nonce_at(path: &Path) -> Option<(u64, AccessKeyId)> {
-    let (bucket, rest) = path.as_str().strip_prefix("nonce/")?.split_once('/')?;
-    let (key, _) = rest.strip_prefix('k')?.split_once('/')?;
-    Some((bucket.parse().ok()?, key.parse().ok()?))
-}
-
-/// Returns where it stands what a node says of itself.
-pub fn node_path(node: &NodeName) -> Path {
-    path(format!("node/{node}"))
-}
-
-/// Returns the node that says of itself what stands at a path, where it is one's.
-pub fn node_at(path: &str) -> Option<NodeName> {
-    path.strip_prefix("node/")?.parse().ok()
-}
-
-/// Returns where the installation's own record stands.
-pub fn installation_path() -> Path {
-    prefix("installation")
 }
 
 /// A sealed record, and what the audit remembers of it.

@@ -68,11 +68,6 @@ impl Draft {
         Ok(Self { write: Write { path, expected: Some(before.revision), value }, stamp })
     }
 
-    /// Returns where it stands.
-    pub(super) fn path(&self) -> String {
-        self.stamp.path.clone()
-    }
-
     /// Returns the tag that the record is sealed with, by which another record names it.
     pub(super) fn tag(&self) -> Option<[u8; TAG_BYTES]> {
         self.write.value.as_deref().and_then(tag_of)

@@ -45,7 +45,7 @@ use keymill_core::audit::{KeyTouch, Outcome, RecordStamp};
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::{CmkId, KeyVersionId, SecretName};
 use keymill_core::key::{Cmk, KeyChange, KeyState, KeyVersion, KeyVersionMaterial};
-use keymill_core::seam::store::{Path, Revision};
+use keymill_core::seam::store::{Path, Revision, StoreError};
 use keymill_core::time::Timestamp;
 use keymill_crypto::random;
 use serde::Serialize;
@@ -190,14 +190,12 @@ impl KeyringActor {
     }
 
     fn commit(&mut self, drafts: Vec<Draft>) -> Result<(Revision, Vec<RecordStamp>)> {
-        let is_alone = self.shared.cluster.is_none();
-        let paths: Vec<String> = drafts.iter().filter(|_| !is_alone).map(Draft::path).collect();
         let committed = Draft::commit(&self.shared, self.claim.as_deref(), drafts);
-        if committed.as_ref().is_err_and(|error| error.kind() == ErrorKind::Conflict) {
+        if self.shared.cluster.is_some()
+            && let Some(path) = committed.as_ref().err().and_then(conflicting)
+        {
             // Whoever asks again finds what came first.
-            for path in &paths {
-                self.refresh(path)?;
-            }
+            self.refresh(path.as_str())?;
         }
         let (revision, stamps) = committed?;
         for stamp in stamps.iter().filter(|stamp| is_removal(stamp)) {
@@ -346,6 +344,15 @@ impl KeyringActor {
         let draft = self.draft(path, Kind::Material, None, &record)?;
         let material = draft.tag();
         Ok((draft, Arc::new(VersionEntry::new(version.number, version.id, material))))
+    }
+}
+
+/// Returns where a commit came second, if that is why it failed.
+fn conflicting(error: &Error) -> Option<&Path> {
+    let source = std::error::Error::source(error)?;
+    match source.downcast_ref()? {
+        StoreError::Conflict(path) => Some(path),
+        _ => None,
     }
 }
 

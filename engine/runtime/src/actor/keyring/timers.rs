@@ -10,7 +10,7 @@ use keymill_core::error::{ErrorKind, Result};
 use keymill_core::key::KeyState;
 use keymill_core::time::Timestamp;
 
-use super::{Draft, KeyringActor};
+use super::{Draft, KeyringActor, conflicting};
 use crate::actor::CustodyJob;
 use crate::actor::ledger;
 use crate::actor::signed::Claims;
@@ -267,11 +267,15 @@ impl KeyringActor {
             return Ok(());
         }
         let committed = self.commit(drafts);
-        if committed.as_ref().is_err_and(|error| error.kind() == ErrorKind::Conflict) {
-            // One whose answer was lost was kept all the same: the next goes on from it.
-            for (id, _) in &flushed {
+        if let Some(path) = committed.as_ref().err().and_then(conflicting) {
+            // A commit whose answer was lost was kept all the same: the next goes on from it. There may be many rows: some at a time.
+            let (began, first) = (Instant::now(), records::usage_at(path.as_str()).map(|(id, _)| id));
+            for (id, _) in flushed.iter().skip_while(|(id, _)| first != Some(*id)) {
                 let standing = self.standing(&records::usage_path(id, self.shared.node()))?;
                 self.usage_stamps.extend(standing.map(|stamp| (*id, stamp)));
+                if began.elapsed() > AT_A_TIME {
+                    break;
+                }
             }
         }
         let (revision, stamps) = committed?;

@@ -1,0 +1,191 @@
+//! What changes instances is carried out by the owner of their records and by whoever runs them, in an order that an end of the process in between
+//! does no harm to.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Instant;
+
+use keymill_core::audit::{Outcome, RecordStamp};
+use keymill_core::error::{Error, ErrorKind, Result};
+use keymill_core::id::InstanceId;
+use keymill_core::instance::{Instance, InstanceChange, Stage};
+use keymill_core::operation::*;
+
+use super::InstancePlan;
+use crate::actor::Owners;
+use crate::actor::instances::ChangeInstance;
+use crate::actor::keyring::FlushUsage;
+use crate::audit::ManagementRecord;
+use crate::gate::Gate;
+use crate::gate::manage::Done;
+use crate::host::{InstanceHost, aside};
+use crate::work::Served;
+
+impl Gate {
+    /// Carries out what is to become of an instance.
+    pub(in crate::gate) async fn carry_out_instance(
+        &self,
+        call: &crate::gate::Call,
+        actors: &Owners<'_>,
+        plan: InstancePlan,
+        deadline: Instant,
+    ) -> Result<Done> {
+        let hosting = &self.0.shared.hosting;
+        let host = hosting.need()?.clone();
+        let request_id = call.request_id;
+        match plan {
+            InstancePlan::Create(instance) => {
+                let _turn = hosting.turn()?;
+                let (first, writes) = self.create_instance(actors, host, *instance.clone(), deadline).await?;
+                let reply = CreateKmsInstanceReply {
+                    kms_instance_id: instance.id,
+                    access_key_id: first.id,
+                    access_key_secret: String::from_utf8_lossy(first.secret.expose()).into_owned(),
+                    request_id,
+                };
+                Ok((Reply::CreateKmsInstance(reply), Vec::new(), writes))
+            }
+            InstancePlan::Change(change, reply) => {
+                let changed = actors.instances(ChangeInstance(change)).await?;
+                if let Some(instance) = &changed.value {
+                    host.change(instance);
+                }
+                Ok((reply(request_id), Vec::new(), changed.writes))
+            }
+            InstancePlan::Release { id, is_forced } => {
+                let _turn = hosting.turn()?;
+                let writes = self.release_instance(actors, host, id, is_forced).await?;
+                let reply = Reply::ReleaseKmsInstance(ReleaseKmsInstanceReply { request_id });
+                Ok((reply, Vec::new(), writes))
+            }
+        }
+    }
+
+    /// Makes an instance: its record, its engine with the first access key, and then the record once more. One whose key reaches nobody is taken
+    /// back.
+    async fn create_instance(
+        &self,
+        actors: &Owners<'_>,
+        host: Arc<dyn InstanceHost>,
+        instance: Instance,
+        deadline: Instant,
+    ) -> Result<(crate::engine::Bootstrap, Vec<RecordStamp>)> {
+        let id = instance.id.clone();
+        let begun =
+            actors.instances(ChangeInstance(InstanceChange::Create(Box::new(instance.clone())))).await?;
+        let mut writes = begun.writes;
+        let started = {
+            let host = host.clone();
+            aside(move || host.create(&instance)).await
+        };
+        let made = match started {
+            Ok(_) if Instant::now() >= deadline => {
+                Err(Error::new(ErrorKind::Deadline, "the instance was not made within the time allowed"))
+            }
+            Ok(first) => match actors.instances(ChangeInstance(InstanceChange::Make(id.clone()))).await {
+                Ok(changed) => {
+                    writes.extend(changed.writes);
+                    Ok(first)
+                }
+                Err(error) => Err(error),
+            },
+            Err(error) => Err(error),
+        };
+        match made {
+            Ok(first) => Ok((first, writes)),
+            Err(error) => {
+                if let Err(left) = self.remove_instance(actors, host, id.clone()).await {
+                    tracing::error!(instance = %id, ?left, "an instance that was not made is left: release it");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Releases an instance: from the first write on nobody reaches it, its engine ends, its records go, and then its own.
+    async fn release_instance(
+        &self,
+        actors: &Owners<'_>,
+        host: Arc<dyn InstanceHost>,
+        id: InstanceId,
+        is_forced: bool,
+    ) -> Result<Vec<RecordStamp>> {
+        let is_ending = match self.0.shared.instances.read().named(id.as_str())?.stage {
+            Stage::Ending | Stage::Begun => true,
+            Stage::Made => false,
+        };
+        if !is_forced && !is_ending {
+            let why = "the instance does not run, so that nobody knows what it holds: force its release";
+            let gate = host.gate(&id).ok_or_else(|| Error::new(ErrorKind::InstanceState, why))?;
+            let keys = gate.close_empty().await;
+            if keys > 0 {
+                let why = format!(
+                    "the instance holds {keys} keys, which would be lost: ForceDeleteWithoutBackup true releases it all the same"
+                );
+                return Err(Error::new(ErrorKind::InstanceState, why));
+            }
+        }
+        let gate = host.gate(&id);
+        let removed = self.remove_instance(actors, host, id).await;
+        // Refused before anything was done: it goes on.
+        if let (Err(_), Some(gate)) = (&removed, gate)
+            && !is_ending
+        {
+            gate.0.shared.reopen();
+        }
+        removed
+    }
+
+    async fn remove_instance(
+        &self,
+        actors: &Owners<'_>,
+        host: Arc<dyn InstanceHost>,
+        id: InstanceId,
+    ) -> Result<Vec<RecordStamp>> {
+        let ended = actors.instances(ChangeInstance(InstanceChange::End(id.clone()))).await?;
+        let mut writes = ended.writes;
+        let of_host = id.clone();
+        aside(move || host.release(&of_host)).await?;
+        let removed = actors.instances(ChangeInstance(InstanceChange::Remove(id))).await?;
+        writes.extend(removed.writes);
+        Ok(writes)
+    }
+
+    /// Ends the release of an instance that was cut short by the end of the process.
+    pub(crate) async fn end_released(&self, id: InstanceId) -> Result<()> {
+        let host = self.0.shared.hosting.need()?.clone();
+        let served = AtomicU64::new(0);
+        let owners = Owners { actors: &self.0.actors, claim: None, served: &served };
+        let writes = self.remove_instance(&owners, host, id).await?;
+        let record = ManagementRecord {
+            request: self.request_id(),
+            principal: None,
+            source: None,
+            frontend: "engine",
+            operation: Operation::ReleaseKmsInstance.name(),
+            outcome: Outcome::Done,
+            rule: "its release was cut short".into(),
+            keys: Vec::new(),
+            secrets: Vec::new(),
+            certificates: Vec::new(),
+            approved_by: None,
+            served: Served::default(),
+            micros: 0,
+            writes,
+        };
+        self.record(record).await
+    }
+
+    /// Closes the gate of an instance where it holds no key, and returns how many it does.
+    async fn close_empty(&self) -> usize {
+        let shared = &self.0.shared;
+        shared.close();
+        // What its owner of keys was at is done behind this, and nothing more is kept.
+        let _refused = self.0.actors.keyring(FlushUsage).await;
+        let keys = shared.keyring.len();
+        if keys > 0 {
+            shared.reopen();
+        }
+        keys
+    }
+}

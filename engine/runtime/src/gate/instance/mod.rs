@@ -1,0 +1,79 @@
+//! Instances at the gate of their installation: which one a request reaches, and what becomes of them.
+
+mod carry;
+mod plan;
+mod read;
+
+use std::sync::Arc;
+
+use keymill_core::error::Result;
+use keymill_core::id::InstanceId;
+use keymill_core::instance::{Arrival, Instance, InstanceChange};
+use keymill_core::operation::*;
+
+use crate::gate::Gate;
+
+/// What is to become of an instance.
+pub(in crate::gate) enum InstancePlan {
+    Create(Box<Instance>),
+    /// The reply is made once it is done.
+    Change(InstanceChange, fn(keymill_core::id::RequestId) -> Reply<'static>),
+    Release {
+        id: InstanceId,
+        /// Also where it holds keys.
+        is_forced: bool,
+    },
+}
+impl Gate {
+    /// Finds the way into the instance that a request reaches; `None` for one that reaches the installation itself.
+    pub fn reached(&self, arrival: &Arrival<'_>) -> Option<Gate> {
+        let shared = &self.0.shared;
+        let host = shared.hosting.host()?;
+        let book = shared.instances.read();
+        if book.instances().len() == 0 {
+            return None;
+        }
+        host.gate(&host.networks().reached(&book, arrival)?)
+    }
+
+    /// Returns a number that changes whenever requests may reach another instance than before.
+    pub fn reach_version(&self) -> u64 {
+        self.0.shared.hosting.version()
+    }
+
+    /// Tells whether both lead into the same engine.
+    pub fn is(&self, other: &Gate) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Tells whether nothing is taken here any more.
+    pub fn is_closed(&self) -> bool {
+        self.0.shared.is_closed()
+    }
+
+    /// Has an instance keep to other ceilings from now on.
+    pub fn keep_to(&self, terms: &crate::config::Ceilings) {
+        let shared = &self.0.shared;
+        shared.quotas.set_instance(terms.quota);
+        shared.max_records.publish(terms.max_records);
+    }
+
+    /// Checks that an instance that a request names, to place something in it, is the one that it has reached.
+    ///
+    /// # Errors
+    /// `ResourceNotFound` for any other, and for each at the gate of an installation: whoever is here is in none.
+    pub(in crate::gate) fn check_placed(&self, asked: Option<&str>) -> Result<()> {
+        let own = self.own_instance();
+        match asked {
+            None | Some("") => Ok(()),
+            Some(asked) if own.is_some_and(|own| own.as_str() == asked) => Ok(()),
+            Some(_) => Err(keymill_core::instance::instance_not_found()),
+        }
+    }
+
+    /// Returns the instance that this is the gate of; an installation has none.
+    pub(in crate::gate) fn own_instance(&self) -> Option<&InstanceId> {
+        let config = &self.0.shared.config;
+        config.is_dedicated.then_some(&config.instance)
+    }
+}
