@@ -76,6 +76,27 @@ fn a_key_is_rotated_when_its_time_comes_and_not_while_it_may_not_be_used() {
 }
 
 #[test]
+fn many_that_are_due_at_once_are_ended_and_rotated_in_one_go_that_others_come_between() {
+    const MANY: usize = 400;
+    let Started { live, credentials } = Live::start_with(setup());
+    let mut caller = Caller::new(&live, &credentials);
+    let doomed: Vec<CmkId> = (0..MANY).map(|_| caller.create_key()).collect();
+    doomed.iter().for_each(|key| caller.schedule_deletion(*key).unwrap());
+    let weekly: Vec<CmkId> = (0..MANY / 4).map(|_| rotated(&mut caller, "7d")).collect();
+    drop(caller);
+    // It is looked once, and not again within the test.
+    let once = Duration::from_secs(3_600);
+    let config =
+        EngineConfig { usage_flush: Duration::from_secs(2), deletion_check: once, ..EngineConfig::default() };
+    let live = live.halt().start(Setup::new(config).at_offset_ms(8 * DAY_MS));
+    let mut caller = Caller::new(&live, &credentials);
+    eventually("all are deleted", || doomed.iter().all(|key| caller.describe(*key).is_err()).then_some(()));
+    eventually("all are rotated", || {
+        weekly.iter().all(|key| caller.versions(*key).unwrap().len() == 2).then_some(())
+    });
+}
+
+#[test]
 fn a_clock_that_jumps_rotates_nothing_at_once() {
     let Started { live, credentials } = Live::start_with(setup());
     let mut caller = Caller::new(&live, &credentials);

@@ -16,6 +16,7 @@ use keymill_core::seam::store::Path;
 use keymill_core::time::Timestamp;
 
 use super::KeyringActor;
+use super::timers::SOON;
 use crate::actor::{CustodyJob, Made, Wanted};
 use crate::keyring::{CmkEntry, Keyring, Stamp};
 use crate::pool::chunk::{Home, Return};
@@ -55,22 +56,41 @@ impl KeyringActor {
             keyring.timed().into_iter().map(|entry| (entry.cmk.id, entry)).collect();
         due.extend(self.worn.iter().filter_map(|id| Some((*id, keyring.cmk(id)?))));
         due.retain(|_, entry| entry.cmk.state == KeyState::Enabled && reason(keyring, entry, now).is_some());
+        let mut made = 0;
         for entry in due.into_values() {
-            // The others have their turn at the next look.
             if began.elapsed() > ROTATIONS {
+                // Where nothing came of it the next look is in time.
+                if made > 0 {
+                    self.go_on_rotating(ctx);
+                }
                 break;
             }
             match entry.cmk.protection {
-                ProtectionLevel::Software => {
-                    if let Err(error) = self.renew_in_software(&entry, now) {
+                ProtectionLevel::Software => match self.renew_in_software(&entry, now) {
+                    Ok(()) => made += 1,
+                    Err(error) => {
                         tracing::error!(key = %entry.cmk.id, ?error, "a new version that is due could not be made");
                     }
-                }
+                },
                 ProtectionLevel::Hsm if self.renewing.len() >= RENEWING => {}
                 ProtectionLevel::Hsm => self.renew_in_token(&entry, ctx),
             }
         }
         Ok(())
+    }
+
+    /// Makes the other versions that are due once those who wait have had their turn.
+    fn go_on_rotating(&mut self, ctx: &mut Context<Self>) {
+        if !std::mem::replace(&mut self.goes_on_rotating, true) {
+            ctx.run_later(SOON, |actor, ctx| {
+                actor.goes_on_rotating = false;
+                if actor.keeps_time()
+                    && let Err(error) = actor.rotate_due(ctx)
+                {
+                    tracing::error!(?error, "making new versions failed");
+                }
+            });
+        }
     }
 
     fn renew_in_software(&mut self, entry: &CmkEntry, now: Timestamp) -> Result<()> {

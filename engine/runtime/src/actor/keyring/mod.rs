@@ -89,6 +89,9 @@ pub struct KeyringActor {
     installation_stamp: Option<Stamp>,
     /// Wall and monotonic time of the last look at the clock.
     last_look: (Timestamp, Instant),
+    /// Whether more is to be deleted, or rotated, than was at once.
+    goes_on_deleting: bool,
+    goes_on_rotating: bool,
     /// Keys taken over from other nodes whose material could not be read yet.
     unread: BTreeSet<CmkId>,
     /// Rotations that another node may be at: as they were seen first, and when.
@@ -171,6 +174,8 @@ impl KeyringActor {
             installation,
             installation_stamp,
             last_look,
+            goes_on_deleting: false,
+            goes_on_rotating: false,
             unread: BTreeSet::new(),
             elsewhere: HashMap::new(),
             looked_for_strays: false,

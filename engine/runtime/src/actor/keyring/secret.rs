@@ -206,21 +206,22 @@ impl KeyringActor {
         Ok(Changed { value: (), keys: Vec::new(), writes })
     }
 
-    /// Ends the secrets whose time has come.
-    pub(super) fn end_secrets_due(&mut self, now: Timestamp) -> Result<()> {
-        let began = Instant::now();
+    /// Ends secrets whose time has come, for a while; returns how many, and whether there are more.
+    pub(super) fn end_secrets_due(&mut self, now: Timestamp) -> Result<(usize, bool)> {
+        let (began, mut ended) = (Instant::now(), 0);
         for entry in self.shared.keyring.secrets.due(now) {
             // Others have their turn.
             if began.elapsed() > AT_A_TIME {
-                break;
+                return Ok((ended, true));
             }
+            ended += 1;
             let writes = self.end_secret(&entry)?.writes;
             let name = entry.secret.name.clone();
             tracing::warn!(secret = %name, "the secret was deleted: its window is over");
             let touch = TimerTouch::Secret(SecretTouch { name, version: None });
             self.record_touch("DeleteSecret", "deletion window over", touch, writes)?;
         }
-        Ok(())
+        Ok((ended, false))
     }
 }
 

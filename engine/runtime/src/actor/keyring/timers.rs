@@ -22,6 +22,8 @@ use crate::records::{self, Kind, UsageRecord};
 pub(super) const DESTRUCTION: Duration = Duration::from_secs(60);
 /// How long keys and secrets are ended in one go; it keeps whoever changes keys waiting.
 pub(super) const AT_A_TIME: Duration = Duration::from_millis(100);
+/// How long others have their turn where more is to be done.
+pub(super) const SOON: Duration = Duration::from_millis(50);
 /// How long after the last time a node of several writes that the store was seen.
 const SEEN_ANEW: Duration = Duration::from_secs(10);
 /// How far the clocks of nodes may differ for one not to take back what another is ending in a token.
@@ -153,7 +155,7 @@ impl KeyringActor {
         }
         self.expire_due(now);
         self.destroy_spent(ctx);
-        self.end_secrets_due(now)?;
+        let (ended, mut are_more) = self.end_secrets_due(now)?;
         self.remove_left()?;
         let shared = self.shared.clone();
         ledger::purge(&shared, &mut self.ended)?;
@@ -161,21 +163,34 @@ impl KeyringActor {
         due.retain(|e| {
             e.cmk.state == KeyState::PendingDeletion && e.cmk.delete_at.is_some_and(|at| at <= now)
         });
-        let began = Instant::now();
+        let (began, mut deleted) = (Instant::now(), 0);
         for entry in &due {
             // Others have their turn, and this node still keeps the time then.
             if began.elapsed() > AT_A_TIME {
+                are_more = true;
                 break;
             }
             match entry.cmk.token_serial {
-                None => {
-                    if let Err(error) = self.delete(entry) {
+                None => match self.delete(entry) {
+                    Ok(()) => deleted += 1,
+                    Err(error) => {
                         tracing::warn!(key = %entry.cmk.id, ?error, "a key whose time has come was not deleted: it is tried again");
                     }
-                }
+                },
                 Some(_) if self.is_out_of_reach(entry, now) => self.destroy_in_token(entry, ctx),
                 Some(_) => {}
             }
+        }
+        // Where nothing came of it the next look is in time.
+        if are_more && (deleted > 0 || ended > 0) && !std::mem::replace(&mut self.goes_on_deleting, true) {
+            ctx.run_later(SOON, |actor, ctx| {
+                actor.goes_on_deleting = false;
+                if actor.keeps_time()
+                    && let Err(error) = actor.delete_due(ctx)
+                {
+                    tracing::error!(?error, "deleting keys whose time has come failed");
+                }
+            });
         }
         Ok(())
     }
