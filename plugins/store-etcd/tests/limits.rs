@@ -35,8 +35,8 @@ fn a_full_etcd_refuses_writes_reads_on_and_takes_them_again() {
     // What an operator does: history away, the file made smaller, the alarm off. Without `--physical` etcd answers before the history is gone.
     etcd.ctl(&["compact", "--physical", &etcd.revision().to_string()]).expect("etcdctl does it");
     etcd.ctl(&["defrag"]).expect("etcdctl does it");
-    let quota_is_too_small = etcd.ctl(&["del", "--prefix", "test-0/record/key/00"]);
-    quota_is_too_small.expect("a removal needs no space");
+    // All of them: etcd looks at its size between batches, and lets a fast writer go far over the quota before it says so.
+    etcd.ctl(&["del", "--prefix", "test-0/record/key/"]).expect("a removal needs no space");
     etcd.ctl(&["compact", "--physical", &etcd.revision().to_string()]).expect("etcdctl does it");
     etcd.ctl(&["defrag"]).expect("etcdctl does it");
     etcd.ctl(&["alarm", "disarm"]).expect("etcdctl does it");
