@@ -150,6 +150,8 @@ pub const INSTANCES: usize = 64;
 pub const INSTANCE_VPCS: u32 = 16;
 /// Sessions that an instance has of one token.
 pub const INSTANCE_SESSIONS: u32 = 1_024;
+/// What an instance weighs beside others, at most.
+pub const INSTANCE_WEIGHT: u32 = 1_000;
 /// Threads of an instance that use software keys where that takes long.
 pub const INSTANCE_WORKERS: u32 = 256;
 /// Nonces of management requests that the store keeps of one access key.

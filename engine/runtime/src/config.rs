@@ -71,6 +71,8 @@ pub struct EngineConfig {
     pub login: LoginConfig,
     /// How much callers may make.
     pub max_records: MaxRecords,
+    /// What it weighs beside other engines of the process where they share processors or tokens.
+    pub weight: u32,
     /// What waits for a second caller.
     pub dual_control: Vec<Operation>,
     /// How secrets are rotated.
@@ -155,6 +157,7 @@ impl Default for EngineConfig {
             quota: QuotaConfig::default(),
             login: LoginConfig::default(),
             max_records: MaxRecords::default(),
+            weight: 1,
             dual_control: Vec::new(),
             rotation: RotationConfig::default(),
             authorities: AuthorityConfig::default(),
@@ -172,6 +175,8 @@ pub struct Ceilings {
     pub quota: Quota,
     /// How much its callers may make.
     pub max_records: MaxRecords,
+    /// What it weighs beside others.
+    pub weight: u32,
 }
 
 impl Ceilings {
@@ -195,6 +200,7 @@ impl Ceilings {
                 certificates: most(terms.certificates, records.certificates),
                 ..records
             },
+            weight: terms.weight.unwrap_or(1),
         }
     }
 }
@@ -204,7 +210,7 @@ impl EngineConfig {
     /// is none of an instance's: it has no rotators and no ACME, and its certificates do not say where lists are. Without tokens its keys live in software.
     #[must_use]
     pub fn of_instance(&self, id: InstanceId, terms: &InstanceTerms) -> Self {
-        let Ceilings { quota, max_records } = Ceilings::of(terms, self);
+        let Ceilings { quota, max_records, weight } = Ceilings::of(terms, self);
         Self {
             instance: id,
             is_dedicated: true,
@@ -216,6 +222,7 @@ impl EngineConfig {
             },
             quota: QuotaConfig { instance: quota, named: Vec::new(), ..self.quota.clone() },
             max_records,
+            weight,
             rotators: Rotators::default(),
             // At one address there are the authorities of one engine, and others' may be called the same.
             authorities: AuthorityConfig { public_url: None, ..self.authorities.clone() },

@@ -274,6 +274,7 @@ impl Engine {
             instances: Published::new(InstanceBook::of(loaded.instances.instances)),
             hosting: Hosting::default(),
             max_records: Published::new(config.max_records),
+            weight: Arc::new(AtomicU32::new(config.weight)),
             is_closed: Default::default(),
             validations: ValidationQueue::new(config.acme.as_ref().map_or(1, |acme| acme.queue)),
             rotations: RotationQueue::new(config.rotation.queue, config.rotation.threads),

@@ -80,6 +80,11 @@ impl<K: Clone + Eq + Hash, T: Divisible> State<K, T> {
         }
     }
 
+    /// Tells whether a session at `berth` has something to take.
+    fn has_jobs(&self, berth: usize) -> bool {
+        !self.shared.jobs.is_empty() || self.bound.get(berth).is_some_and(|queue| !queue.jobs.is_empty())
+    }
+
     /// Tells which queue a session at `berth` takes of next; `None` where neither has a job.
     fn next(&mut self, berth: usize) -> Option<Option<usize>> {
         let bound = self.bound.get(berth).is_some_and(|queue| !queue.jobs.is_empty());
@@ -204,6 +209,28 @@ impl<K: Clone + Eq + Hash, T: Divisible> Lane<K, T> {
             self.ready.notify_one();
         }
         Taken::Batch
+    }
+
+    /// Waits so long for jobs that a session at `berth` may do, and leaves them where they are: [`Taken::Batch`] says that there are.
+    pub fn await_within(&self, berth: usize, wait: Duration) -> Taken {
+        let until = Instant::now() + wait;
+        let mut state = self.state.lock();
+        let (mut late, wakes) = (false, state.wakes);
+        loop {
+            match () {
+                () if state.has_jobs(berth) => return Taken::Batch,
+                () if state.closed => return Taken::Closed,
+                () if late || state.wakes != wakes => return Taken::Idle,
+                () => late = self.ready.wait_until(&mut state, until).timed_out(),
+            }
+        }
+    }
+
+    /// Wakes a session, where there are jobs: one that was woken has not taken them.
+    pub fn nudge(&self) {
+        if !self.is_empty() {
+            self.ready.notify_all();
+        }
     }
 
     /// Returns the number of jobs that wait.

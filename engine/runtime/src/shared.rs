@@ -89,6 +89,8 @@ pub(crate) struct Shared {
     pub(crate) hosting: Hosting,
     /// How much callers may make; of an instance it changes as it runs.
     pub(crate) max_records: Published<MaxRecords>,
+    /// What the engine weighs beside others on an arbiter; of an instance it changes as it runs.
+    pub(crate) weight: Arc<AtomicU32>,
     /// Whether nothing is taken any more: the instance is being released.
     pub(crate) is_closed: AtomicBool,
     /// Proofs that are to be looked for.

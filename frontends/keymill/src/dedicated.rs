@@ -18,7 +18,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::config::{Config, Isolation};
 use crate::failure::Failure;
 use crate::plugins;
-use crate::tokens::Tokens;
+use crate::tokens::{TokenTurns, Tokens};
 
 /// Computes two CMACs by the root MAC key of the installation.
 pub(crate) type Derive = Arc<dyn Fn([[u8; 16]; 2]) -> std::result::Result<Sensitive, String> + Send + Sync>;
@@ -30,6 +30,8 @@ pub(crate) struct Dedicated {
     engine: EngineConfig,
     store: Arc<dyn Store>,
     derive: Derive,
+    /// The turns at the tokens, which the engines take beside the installation's.
+    turns: TokenTurns,
     /// The directory of the installation's audit.
     audit: PathBuf,
     networks: Networks,
@@ -57,6 +59,7 @@ impl Dedicated {
         config: &Config,
         store: Arc<dyn Store>,
         derive: Derive,
+        turns: TokenTurns,
         audit: PathBuf,
     ) -> std::result::Result<Self, Failure> {
         Ok(Self {
@@ -66,6 +69,7 @@ impl Dedicated {
             config: config.clone(),
             store,
             derive,
+            turns,
             audit,
             gates: RwLock::default(),
             engines: Mutex::default(),
@@ -103,7 +107,7 @@ impl Dedicated {
             section.sessions = share.map(|share| share.sessions as usize);
             share.is_some() && section.isolation == Isolation::Process
         });
-        Ok(Tokens::of(&config)?.parts())
+        Ok(Tokens::of(&config)?.parts(&self.turns, terms.weight.unwrap_or(1)))
     }
 
     fn run(&self, instance: &Instance, first: First) -> Result<Option<Bootstrap>> {

@@ -15,7 +15,7 @@ use crate::config::{Config, Places, RootKind};
 use crate::dedicated::{Dedicated, Derive};
 use crate::failure::{Failure, Result};
 use crate::root::{self, Existing, Root};
-use crate::tokens::Tokens;
+use crate::tokens::{TokenTurns, Tokens};
 use crate::{migrate, plugins};
 
 /// A running engine and the threads of its frontends.
@@ -86,7 +86,9 @@ impl Instance {
             }
             RootKind::Pkcs11 => (tokens.root()?, false),
         };
-        let dedicated = Dedicated::of(config, taken.store.clone(), root.clone(), places.audit.clone())?;
+        let turns = TokenTurns::of(config);
+        let dedicated =
+            Dedicated::of(config, taken.store.clone(), root.clone(), turns.clone(), places.audit.clone())?;
         let parts = keymill_runtime::Parts {
             config: config.engine()?,
             clock: keymill_runtime::clock::Clock::default(),
@@ -94,7 +96,7 @@ impl Instance {
             provider: plugins::provider(&config.provider)?,
             authenticators: plugins::authenticators()?,
             audit: plugins::audit_beside(config, taken.audit)?,
-            tokens: tokens.parts(),
+            tokens: tokens.parts(&turns, 1),
             root: keymill_runtime::engine::Root::Token(Box::new(move |messages| root(messages))),
             node: config.engine.node.clone(),
         };

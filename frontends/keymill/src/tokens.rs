@@ -1,6 +1,7 @@
 //! From the tokens of a configuration to the parts of an engine: how each is connected, and the root MAC key in them, by which the keys
 //! of the store and the audit are derived.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use keymill_core::Sensitive;
 use keymill_core::seam::provider::{CryptoProvider, ProviderError};
 use keymill_crypto::digest;
-use keymill_runtime::pool::Connect;
+use keymill_runtime::pool::{Connect, Turns};
 use keymill_runtime::{ConnectError, TokenPart};
 use parking_lot::Mutex;
 
@@ -31,6 +32,18 @@ pub(crate) struct Tokens {
     /// What came of those that were tried already, each by its place: the engine goes on from there, so that a PIN which was refused is
     /// not tried again.
     tried: Vec<(usize, Tried)>,
+}
+
+/// The turns at each token of a configuration, by its name: for all engines of the process.
+#[derive(Clone)]
+pub(crate) struct TokenTurns(BTreeMap<String, Arc<Turns>>);
+
+impl TokenTurns {
+    /// Makes them.
+    pub(crate) fn of(config: &Config) -> Self {
+        let tokens = config.pool.token.iter();
+        Self(tokens.map(|section| (section.name.clone(), Turns::new(section.engine().in_flight))).collect())
+    }
 }
 
 /// What came of connecting a token: the token, or why an operator has to act first.
@@ -130,12 +143,17 @@ impl Tokens {
             .next("`keymill hsm slots` and `keymill hsm doctor` look at a module by hand"))
     }
 
-    /// Returns the parts for the engine.
-    pub(crate) fn parts(self) -> Vec<TokenPart> {
+    /// Returns the parts for an engine of such a weight, which takes its turns at each token beside others.
+    pub(crate) fn parts(self, turns: &TokenTurns, weight: u32) -> Vec<TokenPart> {
         let Self { sections, domain, mut tried } = self;
         let parts = sections.into_iter().enumerate().map(|(at, section)| {
             let first = tried.iter().position(|(of, _)| *of == at).map(|i| tried.swap_remove(i).1);
-            TokenPart { config: section.engine(), connect: reconnect(section, domain.clone(), first) }
+            let (config, of) = (section.engine(), turns.0.get(&section.name));
+            let connect = reconnect(section, domain.clone(), first);
+            match of.map(|turns| turns.sit(weight, config.sessions)) {
+                Some(seat) => TokenPart { config, connect, seat },
+                None => TokenPart::new(config, connect),
+            }
         });
         parts.collect()
     }
@@ -314,7 +332,7 @@ mod tests {
             domain: Arc::default(),
             tried: vec![(0, Err("its PIN was refused".into()))],
         };
-        let part = tokens.parts().remove(0);
+        let part = tokens.parts(&TokenTurns(BTreeMap::new()), 1).remove(0);
         assert!(matches!((part.connect)(), Err(ConnectError::Refused(why)) if why == "its PIN was refused"));
         // An operator who enables the token has it tried.
         assert!(matches!((part.connect)(), Err(ConnectError::Unavailable(_))));

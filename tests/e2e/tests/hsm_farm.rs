@@ -259,13 +259,11 @@ fn a_wrong_pin_is_tried_once_until_an_operator_enables_the_token() {
     let counted = tries.clone();
     let config = TokenConfig { sessions: 8, ..TokenConfig::new(hsm.name.clone()) };
     let options = config.clone();
-    let part = TokenPart {
-        config,
-        connect: Box::new(move || -> Result<_, ConnectError> {
-            counted.fetch_add(1, Ordering::Relaxed);
-            hsm.connect(&options, if told.load(Ordering::Relaxed) { b"wrong" } else { b"user-pin" })
-        }),
+    let connect = move || -> Result<_, ConnectError> {
+        counted.fetch_add(1, Ordering::Relaxed);
+        hsm.connect(&options, if told.load(Ordering::Relaxed) { b"wrong" } else { b"user-pin" })
     };
+    let part = TokenPart::new(config, Box::new(connect));
     let setup = Setup::new(EngineConfig::default()).with_tokens(vec![part]);
     let Started { live, credentials } = Live::start_with(setup);
     let mut caller = Caller::new(&live, &credentials);

@@ -257,12 +257,12 @@ fn a_driver_that_panics_costs_a_session_each_time_and_none_for_ever() {
         config.call_timeout = Duration::from_secs(30);
     });
     let wrap = |part: TokenPart| {
-        let (connect, left) = (part.connect, left.clone());
+        let (inner, left) = (part.connect, left.clone());
         let connect = Box::new(move || {
-            let inner = connect()?;
+            let inner = inner()?;
             Ok(Arc::new(Panicking { inner, left: left.clone() }) as Arc<dyn CryptoProvider>)
         });
-        TokenPart { config: part.config, connect }
+        TokenPart { connect, ..part }
     };
     let (_live, _, mut caller) = begin_with(PoolConfig::default(), parts.into_iter().map(wrap).collect());
     let key = caller.create_in_hsm(BulkMode::InHsm).unwrap();

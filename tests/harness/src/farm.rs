@@ -134,7 +134,7 @@ impl Farm {
             let (hsm, options) = (Arc::clone(hsm), config.clone());
             // The worker ends calls that hang by itself; the thread that asked is given up only where it does not.
             config.call_timeout += Duration::from_secs(1);
-            TokenPart { config, connect: Box::new(move || hsm.connect_isolated(&options)) }
+            TokenPart::new(config, Box::new(move || hsm.connect_isolated(&options)))
         };
         self.hsms.iter().map(part).collect()
     }
@@ -145,7 +145,7 @@ impl Farm {
             let mut config = TokenConfig::new(hsm.name.clone());
             set(&mut config);
             let (hsm, options) = (Arc::clone(hsm), config.clone());
-            TokenPart { config, connect: Box::new(move || hsm.connect(&options, PIN)) }
+            TokenPart::new(config, Box::new(move || hsm.connect(&options, PIN)))
         };
         self.hsms.iter().map(part).collect()
     }

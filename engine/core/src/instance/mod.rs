@@ -81,6 +81,8 @@ pub struct InstanceTerms {
     pub software_workers: Option<u32>,
     /// Tokens of the pool that its keys may live in, each with sessions of its own; in software alone if there are none.
     pub tokens: Vec<TokenShare>,
+    /// What it weighs beside others where they share tokens or processors: each that has all it can do gets time by its weight; 1 if absent.
+    pub weight: Option<u32>,
     /// Requests a second.
     pub requests_per_s: Option<NonZeroU64>,
     /// Items of data requests a second.
@@ -203,6 +205,9 @@ impl InstanceTerms {
             {
                 wrong(format!("SoftwareWorkers of {workers} is not in 1 to {}", limit::INSTANCE_WORKERS))
             }
+            Self { weight: Some(weight), .. } if !(1..=limit::INSTANCE_WEIGHT).contains(weight) => {
+                wrong(format!("Weight of {weight} is not in 1 to {}", limit::INSTANCE_WEIGHT))
+            }
             Self { vpcs: Some(vpcs), .. } if !(1..=limit::INSTANCE_VPCS).contains(vpcs) => {
                 wrong(format!("MaxVpcs of {vpcs} is not in 1 to {}", limit::INSTANCE_VPCS))
             }
@@ -291,6 +296,8 @@ mod tests {
             InstanceTerms { tokens: vec![share(1), share(1)], ..InstanceTerms::default() },
             InstanceTerms { software_workers: Some(0), ..InstanceTerms::default() },
             InstanceTerms { software_workers: Some(limit::INSTANCE_WORKERS + 1), ..InstanceTerms::default() },
+            InstanceTerms { weight: Some(0), ..InstanceTerms::default() },
+            InstanceTerms { weight: Some(limit::INSTANCE_WEIGHT + 1), ..InstanceTerms::default() },
             InstanceTerms { vpcs: Some(limit::INSTANCE_VPCS + 1), ..InstanceTerms::default() },
         ] {
             assert_eq!(terms.check().unwrap_err().kind(), ErrorKind::InvalidParameter);

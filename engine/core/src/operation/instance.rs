@@ -23,6 +23,9 @@ pub struct CreateKmsInstanceRequest {
     /// Tokens of the pool that its keys may live in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens: Option<Vec<InstanceToken>>,
+    /// What it weighs beside others where they share tokens or processors, of 1 to 1,000; 1 if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
     /// Requests a second; unlimited if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests_per_second: Option<NonZeroU64>,
@@ -144,6 +147,9 @@ pub struct UpdateKmsInstancePoolRequest {
     /// Tokens of the pool that its keys may live in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens: Option<Vec<InstanceToken>>,
+    /// What it weighs beside others where they share tokens or processors, of 1 to 1,000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
     /// Requests a second; 0: unlimited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests_per_second: Option<u64>,
@@ -273,6 +279,8 @@ pub struct KmsInstanceShown {
     /// Tokens of the pool that its keys may live in.
     #[serde(default)]
     pub tokens: Vec<InstanceToken>,
+    /// What it weighs beside others where they share tokens or processors.
+    pub weight: u64,
     /// Items of data requests a second; 0: unlimited.
     pub items_per_second: u64,
     /// Bytes of these items a second; 0: unlimited.

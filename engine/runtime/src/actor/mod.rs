@@ -5,6 +5,7 @@ pub mod instances;
 pub mod keyring;
 pub mod policy;
 
+mod arbiter;
 mod audit;
 mod control;
 mod custody;

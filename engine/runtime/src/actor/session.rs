@@ -20,6 +20,8 @@ use crate::work::Served;
 const IDLE: Duration = Duration::from_secs(1);
 /// Idle rounds after which it does.
 const IDLE_ROUNDS: u32 = 30;
+/// How long a session waits for its turn before it looks whether it is still wanted.
+const TURN: Duration = Duration::from_millis(100);
 /// Sessions that may be lost over one chunk: one that brings down whatever touches it shall not bring down a farm.
 const ATTEMPTS: u32 = 8;
 /// How often a key is loaded anew for one chunk.
@@ -154,11 +156,10 @@ impl SessionActor {
             }
             at_work = self.is_at_work(at_work);
             let taken = match at_work {
-                true => {
-                    self.pool().lane.take_within(self.token.at, IDLE, self.token.batch_items(), &mut batch)
-                }
-                false => Taken::Idle,
+                true => self.take(&mut batch),
+                false => Some(Taken::Idle),
             };
+            let Some(taken) = taken else { continue };
             match taken {
                 Taken::Closed => {
                     self.slot.retire();
@@ -181,6 +182,27 @@ impl SessionActor {
                 }
             }
         }
+    }
+
+    /// Takes a batch from the lane once there is one, and a turn at the token to do it in; `None` where there is only one of them.
+    fn take(&self, batch: &mut Vec<Box<Chunk>>) -> Option<Taken> {
+        let (lane, at) = (&self.pool().lane, self.token.at);
+        match lane.await_within(at, IDLE) {
+            Taken::Batch => {}
+            none => return Some(none),
+        }
+        let Some(turn) = self.token.seat.take(TURN) else {
+            // It was woken for a job, and maybe is not wanted any more: another may be.
+            lane.nudge();
+            return None;
+        };
+        self.slot.hold(turn);
+        let taken = lane.take_within(at, Duration::ZERO, self.token.batch_items(), batch);
+        if taken != Taken::Batch {
+            self.slot.let_go();
+        }
+        // Another session has it already: to find nothing then is not to have waited.
+        (taken != Taken::Idle).then_some(taken)
     }
 
     fn keep_alive(&self, session: &mut dyn CryptoSession) -> Option<End> {
@@ -229,6 +251,10 @@ impl SessionActor {
                 Ok(()) => {
                     items += chunk.len();
                     operations += chunk.operations();
+                    // Another engine is next at the token. What is left goes back to the lane, and is first there.
+                    if self.token.seat.gives_way() {
+                        break;
+                    }
                 }
                 Err(why) => {
                     // All sessions of a token may have died long ago, and each is found dead by a chunk: not the chunk's doing.
@@ -238,7 +264,9 @@ impl SessionActor {
                 }
             }
         }
-        if !self.slot.end() {
+        let is_kept = self.slot.end();
+        self.slot.let_go();
+        if !is_kept {
             // Given up: the desks know, and have it done elsewhere.
             batch.clear();
             return Some(End::NotWanted);
@@ -249,7 +277,8 @@ impl SessionActor {
             self.token.timed(items, operations, is_symmetric.then(|| now.elapsed()));
         }
         let mut home = Vec::with_capacity(batch.len());
-        for mut chunk in batch.drain(..) {
+        // Last first: each that goes back is put before its principal's others.
+        for mut chunk in batch.drain(..).rev() {
             if chunk.fault.is_none() && chunk.is_unfinished() {
                 if chunk.attempts < ATTEMPTS {
                     let principal = chunk.principal.clone();

@@ -1,15 +1,16 @@
 //! The software actor, one an arbiter: does the symmetric work of that arbiter's connections, in slices, fairly between
 //! principals. Waking another thread would cost more than the work.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, WrapFuture};
 use keymill_core::access::Caller;
 use keymill_core::error::{Error, ErrorKind, Result};
 use prometheus::IntGauge;
 
+use super::arbiter::Place;
 use crate::metrics::OverQuotaSeries;
 use crate::pool::chunk::{Home, Return};
 use crate::ready::ReadyQueue;
@@ -29,6 +30,9 @@ pub struct SoftwareActor {
     max_queued: usize,
     over_quota: OverQuotaSeries,
     budget: u64,
+    /// Its engine's place among those that work on the arbiter.
+    place: Place,
+    weight: Arc<AtomicU32>,
     queued: Arc<AtomicUsize>,
     slicing: bool,
     /// Whether the jobs that wait for tokens are being looked at.
@@ -93,6 +97,8 @@ impl SoftwareActor {
             max_queued: shared.config.max_queued_jobs,
             over_quota: shared.metrics.over_quota.clone(),
             budget: shared.config.slice.as_nanos() as u64,
+            place: Place::take(),
+            weight: shared.weight.clone(),
             queued: queued.clone(),
             slicing: false,
             looking: false,
@@ -110,9 +116,12 @@ impl SoftwareActor {
 
     /// Works for one slice, then lets the arbiter look at its connections before the next.
     fn slice(&mut self, ctx: &mut Context<Self>) {
-        self.work_once();
-        self.look_after_waiting(ctx);
+        if self.place.is_next() {
+            self.work_once();
+            self.look_after_waiting(ctx);
+        }
         if self.is_idle() {
+            self.place.rest();
             self.slicing = false;
             return;
         }
@@ -127,6 +136,7 @@ impl SoftwareActor {
 
     fn work_once(&mut self) {
         let Some(desk) = &mut self.desk else { return };
+        let began = Instant::now();
         self.ready.take(self.budget, &mut self.parts);
         let taken = self.parts.len();
         desk.work(&mut self.parts, &mut self.unfinished);
@@ -139,6 +149,7 @@ impl SoftwareActor {
             self.queued.fetch_add(self.unfinished.len(), Ordering::Relaxed);
             self.put_back();
         }
+        self.place.had(began.elapsed(), self.weight.load(Ordering::Relaxed));
     }
 
     /// Refuses the newest of what waits over its quota, so that the queue has room for work that is within; false where there is none.

@@ -44,8 +44,7 @@ impl Message for Enable {
 
 impl TokenActor {
     pub(crate) fn new(shared: Arc<Shared>, token: Arc<Token>) -> Self {
-        let in_flight = Regulator::new(&token.config);
-        Self { shared, token, in_flight }
+        Self { shared, token, in_flight: Regulator::default() }
     }
 
     /// Looks at every thread: those in calls that hang are given up, those that ended are started again.
@@ -145,7 +144,9 @@ pub(super) fn watch_over(
 
 /// Counts a thread out that is in a call which does not return, and has its chunks done elsewhere.
 fn give_up(shared: &Arc<Shared>, token: &Arc<Token>, abandoned: Abandoned, lane: Lane, why: &str) {
-    let Abandoned { held, joined, open, since } = abandoned;
+    let Abandoned { held, joined, open, since, turn } = abandoned;
+    // Others may have it: the call may never return.
+    drop(turn);
     token.abandoned.fetch_add(1, Ordering::Relaxed);
     token.failed(None);
     let hung = token.hung();

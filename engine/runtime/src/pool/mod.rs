@@ -5,6 +5,7 @@ pub(crate) mod chunk;
 pub(crate) mod part;
 pub(crate) mod slot;
 pub(crate) mod token;
+pub(crate) mod turns;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,6 +26,7 @@ use chunk::Chunk;
 use token::Token;
 
 pub use part::{Connect, ConnectError, InFlight, TokenConfig, TokenPart, TokenReport, TokenState};
+pub use turns::{Seat, Turns};
 
 /// Options of a pool of tokens.
 #[derive(Clone, Debug)]

@@ -7,6 +7,8 @@ use std::time::Duration;
 use keymill_core::seam::provider::CryptoProvider;
 use serde::{Deserialize, Serialize};
 
+use super::turns::{Seat, Turns};
+
 /// Options of one token.
 #[derive(Clone, Debug)]
 pub struct TokenConfig {
@@ -84,6 +86,16 @@ pub struct TokenPart {
     pub config: TokenConfig,
     /// What connects it.
     pub connect: Connect,
+    /// The engine's place among those that use the token.
+    pub seat: Seat,
+}
+
+impl TokenPart {
+    /// Makes the part of an engine that has the token for itself.
+    pub fn new(config: TokenConfig, connect: Connect) -> Self {
+        let seat = Turns::new(config.in_flight).sit(1, config.sessions);
+        Self { config, connect, seat }
+    }
 }
 
 /// Whether a token serves.

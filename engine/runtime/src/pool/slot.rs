@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::chunk::{Home, Tag};
+use super::turns::Turn;
 
 /// The part of its time after which a call is taken for one that may hang: an eighth.
 const LINGERS: u32 = 8;
@@ -19,6 +20,8 @@ pub(crate) struct Slot {
 
 struct State {
     busy: Option<Busy>,
+    /// Its turn at a token that engines share.
+    turn: Option<Turn>,
     /// Whether the thread counts as a session of the lane.
     joined: bool,
     /// Since when its session is open.
@@ -45,7 +48,7 @@ impl State {
             Some(busy) => (now.saturating_duration_since(busy.since), busy.held),
             None => (Duration::ZERO, Vec::new()),
         };
-        Some(Abandoned { held, joined, open, since })
+        Some(Abandoned { held, joined, open, since, turn: self.turn.take() })
     }
 }
 
@@ -59,6 +62,8 @@ pub(crate) struct Abandoned {
     pub(crate) open: bool,
     /// How long its call has taken.
     pub(crate) since: Duration,
+    /// Its turn at a token that engines share, for others.
+    pub(crate) turn: Option<Turn>,
 }
 
 /// What a thread is doing, at a glance.
@@ -76,6 +81,7 @@ impl Slot {
     pub(crate) fn new() -> Self {
         let state = State {
             busy: None,
+            turn: None,
             joined: false,
             open_since: None,
             retired: false,
@@ -94,6 +100,19 @@ impl Slot {
             busy: state.busy.is_some(),
             lingers: state.busy.as_ref().is_some_and(lingers),
         }
+    }
+
+    /// Keeps the turn in which the thread works; one that was given up has none.
+    pub(crate) fn hold(&self, turn: Turn) {
+        let mut state = self.state.lock();
+        if !state.abandoned {
+            state.turn = Some(turn);
+        }
+    }
+
+    /// Gives the turn back.
+    pub(crate) fn let_go(&self) {
+        self.state.lock().turn = None;
     }
 
     /// Says that a call begins which may take so long, and what chunks depend on it. False: the thread was given up.

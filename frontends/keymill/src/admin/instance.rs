@@ -91,6 +91,9 @@ struct Terms {
     /// A token of the server's pool that its keys may live in (isolation = "process"), with sessions of its own; a change is in force from the next start on
     #[arg(long = "token", value_name = "NAME:SESSIONS", value_parser = parse_token)]
     tokens: Vec<InstanceToken>,
+    /// What it weighs beside others where they share tokens or processors, of 1 to 1000 [default: 1]
+    #[arg(long, value_name = "N")]
+    weight: Option<u32>,
     /// Requests a second
     #[arg(long, value_name = "N")]
     requests_per_s: Option<u64>,
@@ -140,6 +143,7 @@ pub(crate) fn run(args: InstanceArgs) -> Result<()> {
                 kms_instance_id: id.clone(),
                 software_workers: terms.software_workers,
                 tokens: terms.tokens(),
+                weight: terms.weight,
                 requests_per_second: terms.requests_per_s,
                 items_per_second: terms.items_per_s,
                 bytes_per_second: terms.bytes_per_s,
@@ -214,6 +218,7 @@ fn show(api: &Api, kms_instance_id: String) -> Result<()> {
         ("items a second", &rate(shown.items_per_second)),
         ("bytes a second", &rate(shown.bytes_per_second)),
         ("software workers", &shown.software_workers),
+        ("weight", &shown.weight),
         ("tokens", &output::or_dash(Some(tokens.join(", ")).filter(|all| !all.is_empty()))),
         ("protected", &protected.trim_end()),
     ])
@@ -228,6 +233,7 @@ fn create(api: &Api, instance_name: Option<String>, out: Option<PathBuf>, terms:
         instance_name,
         software_workers: terms.software_workers,
         tokens: terms.tokens(),
+        weight: terms.weight,
         requests_per_second: rate(terms.requests_per_s),
         items_per_second: rate(terms.items_per_s),
         bytes_per_second: rate(terms.bytes_per_s),

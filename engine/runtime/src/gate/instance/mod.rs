@@ -56,6 +56,8 @@ impl Gate {
         let shared = &self.0.shared;
         shared.quotas.set_instance(terms.quota);
         shared.max_records.publish(terms.max_records);
+        shared.weight.store(terms.weight, Ordering::Relaxed);
+        shared.pool.tokens.iter().for_each(|token| token.seat.set_weight(terms.weight));
     }
 
     /// Checks that an instance that a request names, to place something in it, is the one that it has reached.

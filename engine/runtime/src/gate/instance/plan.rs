@@ -34,6 +34,7 @@ impl Gate {
                 let terms = InstanceTerms {
                     tokens,
                     software_workers: r.software_workers,
+                    weight: r.weight,
                     requests_per_s: r.requests_per_second,
                     items_per_s: r.items_per_second,
                     bytes_per_s: r.bytes_per_second,
@@ -174,6 +175,7 @@ fn changed(
     InstanceTerms {
         software_workers: r.software_workers.or(before.software_workers),
         tokens: tokens.unwrap_or_else(|| before.tokens.clone()),
+        weight: r.weight.or(before.weight),
         requests_per_s: rate(before.requests_per_s, r.requests_per_second),
         items_per_s: rate(before.items_per_s, r.items_per_second),
         bytes_per_s: rate(before.bytes_per_s, r.bytes_per_second),

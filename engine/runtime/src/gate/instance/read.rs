@@ -118,6 +118,7 @@ impl Gate {
             deletion_protection_description: instance.protection.clone(),
             software_workers: terms.software_workers.unwrap_or(1).into(),
             tokens: terms.tokens.iter().map(row_of_token).collect(),
+            weight: terms.weight.unwrap_or(1).into(),
             items_per_second: unlimited(terms.items_per_s),
             bytes_per_second: unlimited(terms.bytes_per_s),
             certificate_num: records.certificates as u64,

@@ -23,6 +23,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::part::{Connect, ConnectError, TokenConfig, TokenPart, TokenReport, TokenState};
 use super::slot::Slot;
+use super::turns::Seat;
 use crate::work::Fault;
 
 struct State {
@@ -52,6 +53,8 @@ pub(crate) struct Token {
     /// The serial number that it had when it was connected last.
     serial: Mutex<Option<String>>,
     connect: Connect,
+    /// Its engine's place among those that use it.
+    pub(crate) seat: Seat,
     state: Mutex<State>,
     changed: Condvar,
     /// Loads keys; whoever finds one missing takes it, so that each is unwrapped once.
@@ -67,8 +70,6 @@ pub(crate) struct Token {
     pub(crate) abandoned: AtomicI64,
     pub(crate) sessions_lost: AtomicU64,
     pub(crate) items: AtomicU64,
-    /// Calls' worth of work done, for which items may take several.
-    operations: AtomicU64,
     hits: AtomicU64,
     misses: AtomicU64,
     item_ns: AtomicU64,
@@ -92,7 +93,7 @@ fn no_handles(config: &TokenConfig) -> LruCache<KeyVersionId, KeyHandle> {
 
 impl Token {
     pub(crate) fn new(at: usize, part: TokenPart) -> Self {
-        let TokenPart { config, connect } = part;
+        let TokenPart { config, connect, seat } = part;
         let now = Instant::now();
         Self {
             at,
@@ -101,6 +102,7 @@ impl Token {
             shift: Shift::new(config.sessions),
             config,
             connect,
+            seat,
             state: Mutex::new(State {
                 provider: None,
                 refused: None,
@@ -120,7 +122,6 @@ impl Token {
             abandoned: AtomicI64::new(0),
             sessions_lost: AtomicU64::new(0),
             items: AtomicU64::new(0),
-            operations: AtomicU64::new(0),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
             // A guess until items were timed: slow, so that the first chunks are small.
@@ -329,7 +330,7 @@ impl Token {
     /// Notes that so many items were done, of so many operations, and how long they took where they were sealed, opened or derived.
     pub(crate) fn timed(&self, items: usize, operations: usize, took: Option<Duration>) {
         self.items.fetch_add(items as u64, Ordering::Relaxed);
-        self.operations.fetch_add(operations as u64, Ordering::Relaxed);
+        self.seat.did(operations);
         let Some(took) = took else { return };
         let each = took.as_nanos() as u64 / operations.max(1) as u64;
         // An exponential mean over some eight batches; that two threads lose one another's is no harm.
@@ -364,11 +365,6 @@ impl Token {
         let names = (0..FailureCode::COUNT).filter_map(FailureCode::from_index).map(FailureCode::name);
         let counts = self.failures.iter().map(|count| count.load(Ordering::Relaxed));
         names.chain([NO_CODE]).zip(counts).filter(|(_, count)| *count > 0).collect()
-    }
-
-    /// Returns the operations done since the start.
-    pub(crate) fn operations(&self) -> u64 {
-        self.operations.load(Ordering::Relaxed)
     }
 
     /// Notes that a call was given up: it may be slow rather than dead, and is to have more time then.
@@ -443,10 +439,10 @@ mod tests {
     fn token() -> Token {
         Token::new(
             0,
-            TokenPart {
-                config: TokenConfig::new("t"),
-                connect: Box::new(|| Err(ConnectError::Refused("wrong PIN".into()))),
-            },
+            TokenPart::new(
+                TokenConfig::new("t"),
+                Box::new(|| Err(ConnectError::Refused("wrong PIN".into()))),
+            ),
         )
     }
 
@@ -457,13 +453,13 @@ mod tests {
         let counted = tries.clone();
         let token = Token::new(
             0,
-            TokenPart {
-                config: TokenConfig::new("t"),
-                connect: Box::new(move || {
+            TokenPart::new(
+                TokenConfig::new("t"),
+                Box::new(move || {
                     counted.fetch_add(1, Ordering::Relaxed);
                     Err(ConnectError::Refused("wrong PIN".into()))
                 }),
-            },
+            ),
         );
         assert!((0..100).all(|_| !token.connect()));
         assert_eq!(tries.load(Ordering::Relaxed), 1);
