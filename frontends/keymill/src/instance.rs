@@ -96,7 +96,7 @@ impl Instance {
             provider: plugins::provider(&config.provider)?,
             authenticators: plugins::authenticators()?,
             audit: plugins::audit_beside(config, taken.audit)?,
-            tokens: tokens.parts(&turns, 1),
+            tokens: tokens.parts(&turns, config.engine.weight),
             root: keymill_runtime::engine::Root::Token(Box::new(move |messages| root(messages))),
             node: config.engine.node.clone(),
         };

@@ -517,6 +517,10 @@ fn ceilings_hold_are_told_and_change_as_the_instance_runs() {
     assert_eq!(scene.shown(&made.id)["KeyNum"], json!(3));
     assert_eq!(pool(json!({ "Tokens": [{ "TokenName": "a", "Sessions": 1 }] })).unwrap_err(), NOT_FOUND);
     assert_eq!(pool(json!({ "SoftwareWorkers": 0 })).unwrap_err(), "InvalidParameter");
+    assert_eq!(scene.shown(&made.id)["Weight"], json!(1));
+    assert_eq!(pool(json!({ "Weight": 0 })).unwrap_err(), "InvalidParameter");
+    pool(json!({ "Weight": 30 })).unwrap();
+    assert_eq!(scene.shown(&made.id)["Weight"], json!(30));
 }
 
 #[test]

@@ -74,10 +74,15 @@ pub(crate) struct Turn {
 }
 
 impl State {
-    /// Returns how many turns there are: what is held by calls that linger does not count.
+    /// Returns how many turns there are: what is held by calls that linger does not count, and there are no more than those of whom all who have
+    /// something to do can hold their share. Where there were more, whoever has too few sessions for his would lose to those who hold the rest.
     fn places(&self) -> usize {
         let lingering: usize = self.seats.values().map(|member| member.lingering).sum();
-        self.wanted() + lingering
+        let active = || self.seats.values().filter(|member| member.waiting + member.held > 0);
+        let all: u64 = active().map(|member| u64::from(member.weight)).sum();
+        let held = active().map(|member| member.sessions as u64 * all / u64::from(member.weight.max(1)));
+        let most = held.min().map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
+        self.wanted().min(most).max(1) + lingering
     }
 
     fn wanted(&self) -> usize {
@@ -182,16 +187,6 @@ impl Seat {
     pub(crate) fn set_weight(&self, weight: u32) {
         if let Some(member) = self.turns.state.lock().seats.get_mut(&self.at) {
             member.weight = weight;
-        }
-    }
-
-    /// Sets how many sessions the engine has at the device.
-    pub(crate) fn set_sessions(&self, sessions: usize) {
-        let mut state = self.turns.state.lock();
-        let Some(member) = state.seats.get_mut(&self.at) else { return };
-        if std::mem::replace(&mut member.sessions, sessions) != sessions {
-            state.begin_anew(Instant::now());
-            state.give();
         }
     }
 
@@ -367,6 +362,22 @@ mod tests {
             let ratio = scene.served[1] as f64 / scene.served[0] as f64;
             assert!((1.9..2.1).contains(&ratio), "{places} turns: {ratio}");
         }
+    }
+
+    #[test]
+    fn time_goes_by_weight_also_while_there_is_a_turn_for_each_session() {
+        let mut scene = Scene::new(16, &[4, 1]);
+        (0..2).for_each(|of| scene.wait(of, 8));
+        for _ in 0..8_000 {
+            scene.step(&|_, _| CALL);
+            // Each session that is not at work waits, and there are eight of them each.
+            for of in 0..2 {
+                let held = scene.held.iter().filter(|(_, by, ..)| *by == of).count();
+                scene.wait(of, 8 - held);
+            }
+        }
+        let ratio = scene.served[0] as f64 / scene.served[1] as f64;
+        assert!((3.9..4.1).contains(&ratio), "{ratio}");
     }
 
     #[test]

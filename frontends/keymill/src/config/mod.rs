@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use keymill_core::id::NodeName;
+use keymill_core::limit::INSTANCE_WEIGHT;
 use keymill_http::Readiness;
 use keymill_runtime::{AuditFiles, EngineConfig};
 use serde::{Deserialize, Serialize};
@@ -119,7 +120,11 @@ impl Config {
                 "audit.rotate_bytes is at least {MIN_ROTATE_BYTES}, and audit.rotate_age_s at least {MIN_ROTATE_AGE_S}"
             )));
         }
+        if !(1..=INSTANCE_WEIGHT).contains(&ours.weight) {
+            return Err(Failure::wrong_use(format!("engine.weight is not in 1 to {INSTANCE_WEIGHT}")));
+        }
         Ok(EngineConfig {
+            weight: ours.weight,
             instance: ours.instance.parse().map_err(Failure::because("engine.instance"))?,
             is_dedicated: false,
             region: ours.region.clone(),

@@ -220,6 +220,8 @@ pub(crate) struct EngineOptions {
     pub(crate) subkey_cache: usize,
     /// Threads that use private keys held in software, and symmetric ones but of AES-256; 0: as many as there are processors.
     pub(crate) software_workers: usize,
+    /// What the installation weighs beside its instances.
+    pub(crate) weight: u32,
     /// Threads that generate keys in software.
     pub(crate) key_workers: usize,
     /// Keys that wait to be generated, at most.
@@ -324,6 +326,7 @@ impl Default for EngineOptions {
             max_in_flight: theirs.max_in_flight,
             subkey_cache: theirs.subkey_cache,
             software_workers: theirs.software_workers,
+            weight: theirs.weight,
             key_workers: theirs.key_workers,
             key_queue: theirs.key_queue,
             usage_flush_ms: ms(theirs.usage_flush),

@@ -5,6 +5,7 @@ mod plan;
 mod read;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use keymill_core::error::Result;
 use keymill_core::id::InstanceId;
