@@ -15,6 +15,8 @@ use super::token::feedback::{Feedback, Sample};
 
 /// How long an interval of the feedback is: a hundred turns, so that one more or less is nothing.
 const INTERVAL: Duration = Duration::from_millis(250);
+/// Turns that a seat makes up for, at most, where it has had more than its share: for a while there was nobody else, or more turns than now.
+const DEBT: u64 = 32;
 /// What a turn is taken to last before one was seen to end.
 const FIRST: u64 = 1_000_000;
 
@@ -74,15 +76,24 @@ pub(crate) struct Turn {
 }
 
 impl State {
-    /// Returns how many turns there are: what is held by calls that linger does not count, and there are no more than those of whom all who have
-    /// something to do can hold their share. Where there were more, whoever has too few sessions for his would lose to those who hold the rest.
+    /// Returns how many turns there are: what is held by calls that linger does not count.
     fn places(&self) -> usize {
         let lingering: usize = self.seats.values().map(|member| member.lingering).sum();
+        let wanted = match self.feedback.as_ref().map(Feedback::settled) {
+            // A try of more: no more than weights allow, since for so long they would mean nothing.
+            Some(settled) if self.wanted() > settled => self.wanted().min(self.shared_out().max(settled)),
+            _ => self.wanted(),
+        };
+        wanted.max(1) + lingering
+    }
+
+    /// Returns up to how many turns all who have something to do can hold their share of them. Where there were more, whoever has too few sessions for
+    /// his would lose to those who hold the rest.
+    fn shared_out(&self) -> usize {
         let active = || self.seats.values().filter(|member| member.waiting + member.held > 0);
         let all: u64 = active().map(|member| u64::from(member.weight)).sum();
         let held = active().map(|member| member.sessions as u64 * all / u64::from(member.weight.max(1)));
-        let most = held.min().map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
-        self.wanted().min(most).max(1) + lingering
+        held.min().map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX))
     }
 
     fn wanted(&self) -> usize {
@@ -204,11 +215,12 @@ impl Seat {
     pub(crate) fn take(&self, wait: Duration) -> Option<Turn> {
         let until = Instant::now() + wait;
         let mut state = self.turns.state.lock();
-        let served = state.served;
+        let (served, usual) = (state.served, state.usual);
         let member = state.seats.get_mut(&self.at)?;
         if member.waiting == 0 && member.held == 0 {
             member.tag = member.tag.max(served);
         }
+        member.tag = member.tag.min(served + share(DEBT * usual, member.weight));
         member.waiting += 1;
         state.give();
         loop {
@@ -365,19 +377,23 @@ mod tests {
     }
 
     #[test]
-    fn time_goes_by_weight_also_while_there_is_a_turn_for_each_session() {
-        let mut scene = Scene::new(16, &[4, 1]);
-        (0..2).for_each(|of| scene.wait(of, 8));
-        for _ in 0..8_000 {
-            scene.step(&|_, _| CALL);
-            // Each session that is not at work waits, and there are eight of them each.
-            for of in 0..2 {
-                let held = scene.held.iter().filter(|(_, by, ..)| *by == of).count();
-                scene.wait(of, 8 - held);
-            }
-        }
-        let ratio = scene.served[0] as f64 / scene.served[1] as f64;
-        assert!((3.9..4.1).contains(&ratio), "{ratio}");
+    fn more_turns_are_not_tried_than_those_of_whom_all_can_hold_their_share() {
+        let scene = Scene::new(4, &[4, 1]);
+        scene.wait(0, 8);
+        assert_eq!(scene.turns.state.lock().shared_out(), 8, "alone, all of its sessions");
+        scene.wait(1, 8);
+        assert_eq!(scene.turns.state.lock().shared_out(), 10, "eight and two");
+    }
+
+    #[test]
+    fn who_has_had_more_than_its_share_makes_up_for_a_few_turns_of_it_at_most() {
+        let mut scene = Scene::new(2, &[1, 1]);
+        scene.wait(0, 8);
+        scene.turns.state.lock().seats.get_mut(&scene.seats[1].at).unwrap().tag = u128::from(u64::MAX);
+        assert!(scene.seats[1].take(Duration::ZERO).is_none(), "both turns are taken");
+        scene.wait(1, 8);
+        (0..200).for_each(|_| scene.step(&|_, _| CALL));
+        assert!(scene.served[1] > 70, "{:?}", scene.served);
     }
 
     #[test]

@@ -114,6 +114,11 @@ impl Feedback {
         }
     }
 
+    /// Returns how many were at work before the try under way, if there is one.
+    pub(crate) fn settled(&self) -> usize {
+        self.number
+    }
+
     /// Takes what an interval with [`Self::wanted`] sessions has shown.
     pub(crate) fn observe(&mut self, sample: Sample) {
         if self.most == 1 || std::mem::take(&mut self.mixed) {
