@@ -1,15 +1,32 @@
 """One server for the whole run, two CMKs in it, and connections that are closed after their test."""
 
+import os
+from pathlib import Path
+
+import instances
 import pytest
 
 from http_front import Front
-from server_process import ServerProcess
+from server_process import Attached, ServerProcess
+
+# Names the file of an instance on a server that another process started: it is the server of the run.
+ATTACHED = os.environ.get("KEYMILL_INTEROP_INSTANCE")
+
+
+def pytest_collection_modifyitems(items):
+    """Skips what is not for an instance, where the server of the run is one."""
+    for item in items if instances.WANTED else []:
+        if reason := instances.alone(item.module.__name__, item.name):
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     """The server; that it drains and exits 0 at the end is part of the run."""
-    process = ServerProcess(tmp_path_factory.mktemp("keymill"))
+    if ATTACHED:
+        process = Attached(instances.Instance.decode(Path(ATTACHED).read_text()))
+    else:
+        process = ServerProcess(tmp_path_factory.mktemp("keymill"))
     yield process
     code = process.stop()
     assert code == 0, f"the server exited with {code}:\n{process.log_tail()}"

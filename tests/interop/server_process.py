@@ -9,6 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import instances
 import xaes
 from acs3 import Credentials
 from hsm_token import Token
@@ -27,9 +28,45 @@ READY_S = 60
 STOP_S = 60
 
 
-class ServerProcess:
-    """A running server, its two addresses and the credentials that it wrote at first start; `config` is a file of more options, `ca` the one that
-    vouches for its HTTP listener where that speaks TLS, `http` where that listens if it must be known before."""
+class Server:
+    """A server that runs: its two addresses, the credentials of who may do everything there, what policies there call its instance, and where the
+    tests come from as it sees them."""
+
+    instance, source = "shared", "127.0.0.1"
+
+    def connect(self):
+        """Returns a connection that has read its challenge and said nothing."""
+        return Connection(self.msgpack)
+
+    def login(self):
+        """Returns a connection that is logged in with the first access key."""
+        connection = self.connect()
+        connection.login(self.credentials.access_key_id, self.credentials.access_key_secret)
+        return connection
+
+    def reach(self, instance):
+        """Has all this be of an instance from here on."""
+        self.instance, self.source, self.credentials = instance.id, instance.source, instance.credentials
+        self.http, self.msgpack = instance.http, instance.msgpack
+
+
+class Attached(Server):
+    """An instance of a server that another process started."""
+
+    def __init__(self, instance):
+        self.reach(instance)
+
+    def stop(self):
+        return 0
+
+    def log_tail(self):
+        return "whoever started the server has its log"
+
+
+class ServerProcess(Server):
+    """A running server and the credentials that it wrote at first start; `config` is a file of more options, `ca` the one that
+    vouches for its HTTP listener where that speaks TLS, `http` where that listens if it must be known before. With instances, it is the first of
+    two on it."""
 
     def __init__(self, directory, config=None, ca=None, http="127.0.0.1:0"):
         if not BINARY.is_file():
@@ -39,33 +76,28 @@ class ServerProcess:
         home = directory / "home"
         home.mkdir(exist_ok=True)
         environment, text = _environment(home), config.read_text() if config else ""
+        if instances.WANTED:
+            text = f"{text}\n{instances.CONFIG}"
         if BULK_MODE:
             token = Token(BINARY, os.environ["KEYMILL_INTEROP_MODULE"], BULK_MODE, directory / "token", environment)
             environment, text = token.environment, f"{text}\n{token.config.read_text()}"
-        file = directory / "keymill.toml"
-        file.write_text(f"{text}\n{ROTATORS}")
+        self.config, self.environment = directory / "serve.toml", environment
+        self.config.write_text(f"{text}\n{ROTATORS}")
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [BINARY, "serve", "--config", file, "--data-dir", self.data, "--http", http, "--msgpack",
+                [BINARY, "serve", "--config", self.config, "--data-dir", self.data, "--http", http, "--msgpack",
                  "127.0.0.1:0", "--credentials", credentials],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment,
             )
         try:
             self._await_ready(credentials)
+            self.instances = instances.make(self) if instances.WANTED else []
+            if self.instances:
+                self.reach(self.instances[0])
         except BaseException:
             self.process.kill()
             self.process.wait()
             raise
-
-    def connect(self):
-        """Returns a connection that has read its challenge and said nothing."""
-        return Connection(self.msgpack)
-
-    def login(self):
-        """Returns a connection that is logged in with the bootstrap access key."""
-        connection = self.connect()
-        connection.login(self.credentials.access_key_id, self.credentials.access_key_secret)
-        return connection
 
     def memory(self, field):
         """Returns a field of the process's status in bytes, such as `VmRSS`."""

@@ -37,7 +37,7 @@ def make(sdk, name, key="*"):
     """A network rule, a policy and an access point, all of that name."""
     sdk("CreateNetworkRule", Name=name, Type="Private", SourcePrivateIp=HERE)
     rules = json.dumps({"NetworkRules": [name]})
-    sdk("CreatePolicy", Name=name, KmsInstance="shared", Permissions=json.dumps([KEY_USER]), Resources=json.dumps([f"key/{key}"]),
+    sdk("CreatePolicy", Name=name, KmsInstance=sdk.instance, Permissions=json.dumps([KEY_USER]), Resources=json.dumps([f"key/{key}"]),
         AccessControlRules=rules)
     sdk("CreateApplicationAccessPoint", Name=name, AuthenticationMethod="ClientKey", Policies=json.dumps([name]))
 
@@ -79,12 +79,12 @@ def test_access_points_live_and_end(sdk, name):
 
     rules = json.dumps({"NetworkRules": [name]})
     permissions, resources = json.dumps([KEY_USER, SECRET_USER]), json.dumps(["key/*", "secret/a/b"])
-    made = sdk("CreatePolicy", Name=name, KmsInstance="shared", Permissions=permissions, Resources=resources, AccessControlRules=rules)
+    made = sdk("CreatePolicy", Name=name, KmsInstance=sdk.instance, Permissions=permissions, Resources=resources, AccessControlRules=rules)
     assert json.loads(made["Permissions"]) == [KEY_USER, SECRET_USER] and json.loads(made["Resources"]) == ["key/*", "secret/a/b"]
     sdk("UpdatePolicy", Name=name, Description="of the shop", Resources=json.dumps(["key/*"]))
     told = sdk("DescribePolicy", Name=name)
     assert (told["Permissions"], told["Resources"]) == ([KEY_USER, SECRET_USER], ["key/*"])
-    assert (told["AccessControlRules"], told["Description"], told["KmsInstance"]) == (rules, "of the shop", "shared")
+    assert (told["AccessControlRules"], told["Description"], told["KmsInstance"]) == (rules, "of the shop", sdk.instance)
     assert name in [row["Name"] for row in sdk("ListPolicies", PageSize=100)["Policies"]["Policy"]]
 
     made = sdk("CreateApplicationAccessPoint", Name=name, AuthenticationMethod="ClientKey", Policies=json.dumps([name]))

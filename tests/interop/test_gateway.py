@@ -28,7 +28,7 @@ class Cloud:
     """The other SDK, as the bootstrap access key."""
 
     def __init__(self, server):
-        credentials = server.credentials
+        credentials, self.instance = server.credentials, server.instance
         self.client = Management(ManagementConfig(
             access_key_id=credentials.access_key_id, access_key_secret=credentials.access_key_secret,
             endpoint=server.http, protocol="http", region_id="cn-hangzhou",
@@ -46,7 +46,7 @@ class Cloud:
         """Makes an access point with one client key; returns the content of its file."""
         self("create_network_rule", "CreateNetworkRuleRequest", Name=name, Type="Private",
              SourcePrivateIp=json.dumps([network]))
-        self("create_policy", "CreatePolicyRequest", Name=name, KmsInstance="shared",
+        self("create_policy", "CreatePolicyRequest", Name=name, KmsInstance=self.instance,
              Permissions=json.dumps(["RbacPermission/Template/CryptoServiceKeyUser"]), Resources=json.dumps(resources),
              AccessControlRules=json.dumps({"NetworkRules": [name]}))
         self("create_application_access_point", "CreateApplicationAccessPointRequest", Name=name,
@@ -192,7 +192,7 @@ def test_what_is_taken_away_is_refused_on_the_connection_that_is_open(server, cl
     calls("encrypt", key_id=other, plaintext=b"x")
     cloud("update_network_rule", "UpdateNetworkRuleRequest", Name="gateway-one", SourcePrivateIp=json.dumps(["192.0.2.0/24"]))
     assert calls.refused("encrypt", key_id=other, plaintext=b"x") == ("Forbidden.KeyNotFound", 404)
-    cloud("update_network_rule", "UpdateNetworkRuleRequest", Name="gateway-one", SourcePrivateIp=json.dumps(["127.0.0.1"]))
+    cloud("update_network_rule", "UpdateNetworkRuleRequest", Name="gateway-one", SourcePrivateIp=json.dumps([server.source]))
     cloud("update_policy", "UpdatePolicyRequest", Name="gateway-one",
           Permissions=json.dumps(["RbacPermission/Template/CryptoServiceSecretUser"]))
     assert calls.refused("encrypt", key_id=other, plaintext=b"x") == ("Forbidden.KeyNotFound", 404)

@@ -36,7 +36,7 @@ class Tea:
     """Calls by the newest SDK; parameters and answers have the API's own names."""
 
     def __init__(self, server, **options):
-        credentials = server.credentials
+        credentials, self.instance = server.credentials, server.instance
         self.client = Client(Config(
             access_key_id=credentials.access_key_id, access_key_secret=credentials.access_key_secret,
             endpoint=server.http, protocol="http", region_id="cn-hangzhou", **options,
@@ -58,7 +58,7 @@ class Core:
     """The same by the older SDK."""
 
     def __init__(self, server):
-        credentials = server.credentials
+        credentials, self.instance = server.credentials, server.instance
         self.endpoint = f"http://{server.http}"
         self.client = AcsClient(credentials.access_key_id, credentials.access_key_secret, "cn-hangzhou")
 
@@ -646,7 +646,7 @@ def test_the_service_is_open_in_one_region(sdk):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_wrong_secret_is_refused(server, kind):
     class Wrong:
-        http = server.http
+        http, instance = server.http, server.instance
         credentials = type(server.credentials)(server.credentials.access_key_id, "wrong")
 
     code, status = KINDS[kind](Wrong).refused("ListKeys")

@@ -95,15 +95,25 @@ struct Row {
     owed: Owed,
 }
 
-fn of_instance(quota: Quota, is_one_of_several: bool) -> Option<Arc<Instance>> {
-    let part = || is_one_of_several.then(Box::default);
-    (!quota.is_unlimited()).then(|| Arc::new(Instance { quota, owed: Owed::default(), part: part() }))
+impl Instance {
+    fn new(quota: Quota, is_one_of_several: bool) -> Self {
+        Self { quota, owed: Owed::default(), part: is_one_of_several.then(Box::default) }
+    }
+
+    /// Returns the same under another quota: what was taken is owed as before, and of each rate this node has the share that it had of the one before.
+    fn under(&self, quota: Quota, nodes: u64) -> Self {
+        let owed = self.owed.each_ref().map(|owed| AtomicU64::new(owed.load(Ordering::Relaxed)));
+        let part = self.part.as_ref().map(|part| Box::new(part.under(&self.quota, &quota, nodes)));
+        Self { quota, owed, part }
+    }
 }
 
 /// The quotas in force.
 pub(crate) struct Quotas {
     instance: ArcSwapOption<Instance>,
     is_one_of_several: bool,
+    /// Nodes that are there.
+    nodes: AtomicU64,
     caller: Quota,
     named: HashMap<Caller, Quota>,
     /// Sets of [`WAYS`] rows; none where no caller has a quota.
@@ -120,8 +130,12 @@ impl Quotas {
         let is_any = !config.caller.is_unlimited() || named.values().any(|quota| !quota.is_unlimited());
         let sets = if is_any { config.callers.div_ceil(WAYS).max(1) } else { 0 };
         Self {
-            instance: ArcSwapOption::new(of_instance(config.instance, is_one_of_several)),
+            instance: ArcSwapOption::new(
+                (!config.instance.is_unlimited())
+                    .then(|| Arc::new(Instance::new(config.instance, is_one_of_several))),
+            ),
             is_one_of_several,
+            nodes: AtomicU64::new(1),
             caller: config.caller,
             named,
             rows: (0..sets).map(|_| Default::default()).collect(),
@@ -130,9 +144,19 @@ impl Quotas {
         }
     }
 
-    /// Has the instance keep to another quota from now on; what it owed is forgotten.
+    /// Has the instance keep to another quota from now on. To say it once more gives nobody a burst: what it owed it owes, and a node that is one of
+    /// several has no more than its share before all have agreed on the parts.
     pub(crate) fn set_instance(&self, quota: Quota) {
-        self.instance.store(of_instance(quota, self.is_one_of_several));
+        let before = self.instance.load_full();
+        if before.as_ref().is_some_and(|before| before.quota == quota) {
+            return;
+        }
+        let nodes = self.nodes.load(Ordering::Relaxed);
+        let under = |quota| match before {
+            Some(before) => before.under(quota, nodes),
+            None => Instance::new(Quota::default(), self.is_one_of_several).under(quota, nodes),
+        };
+        self.instance.store((!quota.is_unlimited()).then(|| Arc::new(under(quota))));
     }
 
     /// Tells whether anything is limited.
@@ -198,6 +222,7 @@ impl Quotas {
 
     /// Has this node, of so many, give so much of each rate of the instance from now on.
     pub(crate) fn set_parts(&self, nodes: usize, parts: Rates) {
+        self.nodes.store(nodes as u64, Ordering::Relaxed);
         if let Some(instance) = &*self.instance.load()
             && let Some(part) = &instance.part
         {
@@ -409,6 +434,38 @@ mod tests {
         let alone = Quotas::new(&config, false);
         alone.set_parts(2, [Some(1_000), None, None]);
         assert_eq!((within(&alone, SECOND), alone.asked()), (100, [0; 3]));
+    }
+
+    #[test]
+    fn a_quota_that_changes_gives_no_second_burst_and_no_node_more_than_its_share() {
+        let limited = |per_second| QuotaConfig { instance: requests(per_second), ..QuotaConfig::default() };
+        let within = |quotas: &Quotas, now| {
+            (0..900).filter(|_| quotas.take(&key(1), one(0, 0), now).is_none()).count()
+        };
+        // One that is alone.
+        let quotas = Quotas::new(&limited(100), false);
+        assert_eq!(within(&quotas, SECOND), 100);
+        quotas.set_instance(requests(100));
+        assert_eq!(within(&quotas, SECOND), 0, "it was said once more");
+        quotas.set_instance(requests(200));
+        assert_eq!(within(&quotas, SECOND), 0, "what it took it owes");
+        assert_eq!(within(&quotas, 3 * SECOND), 200);
+        quotas.set_instance(Quota::default());
+        assert_eq!(within(&quotas, 3 * SECOND), 900);
+        // One of two, which is asked for a quarter.
+        let quotas = Quotas::new(&limited(100), true);
+        quotas.set_parts(2, [Some(25_000), None, None]);
+        assert_eq!(within(&quotas, SECOND), 25);
+        let asked = quotas.asked();
+        quotas.set_instance(requests(200));
+        assert_eq!(quotas.asked(), asked, "what it was asked for is not counted anew");
+        assert_eq!(within(&quotas, 5 * SECOND), 50, "a quarter, before they agree on anything");
+        let items = Quota { items: rate(300, 300), ..requests(200) };
+        quotas.set_instance(items);
+        assert_eq!(within(&quotas, 9 * SECOND), 50);
+        quotas.set_instance(Quota::default());
+        quotas.set_instance(requests(100));
+        assert_eq!(within(&quotas, 20 * SECOND), 50, "of what is new an even part");
     }
 
     #[test]

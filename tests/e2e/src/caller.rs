@@ -11,6 +11,8 @@ use keymill_core::key::{BulkMode, Fallback, KeySpec, KeyStorageMechanism, Protec
 use keymill_core::operation::*;
 use keymill_harness::Live;
 
+use crate::twin::Twin;
+
 /// How long an answer may take before a test gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -24,6 +26,8 @@ pub type Items = Vec<Option<Vec<u8>>>;
 pub struct Caller {
     /// The connection, for what has no method here.
     pub connection: Connection,
+    /// Who asks the same of the instance beside, where there is one.
+    twin: Option<Twin>,
 }
 
 /// What names a key.
@@ -82,19 +86,19 @@ macro_rules! of_key {
 impl Caller {
     /// Logs in.
     pub fn new(live: &Live, credentials: &Credentials) -> Self {
-        Self::of(live.connect(credentials))
+        Self { twin: Twin::of(live), ..Self::of(live.connect(credentials)) }
     }
 
     /// Asks over a connection that is open.
     pub fn of(connection: Connection) -> Self {
         connection.set_read_timeout(PATIENCE).expect("a time-out can be set");
-        Self { connection }
+        Self { connection, twin: None }
     }
 
     /// Logs in, if the server lets it.
     pub fn try_new(live: &Live, credentials: &Credentials) -> Answered<Self> {
         match Connection::open(live.address, credentials, &Options::default()) {
-            Ok(connection) => Ok(Self { connection }),
+            Ok(connection) => Ok(Self { twin: Twin::of(live), ..Self::of(connection) }),
             Err(ClientError::Refused(error)) => Err(error),
             Err(other) => panic!("{other}"),
         }
@@ -106,8 +110,19 @@ impl Caller {
         request: impl Into<Request<'a>>,
         take: impl FnOnce(Reply<'_>) -> T,
     ) -> Answered<T> {
-        let id = self.connection.send(&request.into()).expect("the request can be sent");
+        let mut request = request.into();
+        if let Some(twin) = &self.twin {
+            twin.place(&mut request);
+        }
+        let id = self.connection.send(&request).expect("the request can be sent");
+        if let Some(twin) = &mut self.twin {
+            self.connection.flush().expect("the request can be sent");
+            twin.ask(&mut request);
+        }
         let answer = self.connection.receive().expect("there is an answer");
+        if let Some(twin) = &mut self.twin {
+            twin.answer();
+        }
         assert_eq!(answer.id(), id, "one at a time");
         match answer.result() {
             Ok(reply) => Ok(take(reply)),

@@ -32,6 +32,7 @@ mod raw;
 mod rotated;
 mod rows;
 mod secrets;
+mod twin;
 
 pub use authorities::{Scene, code, get, message, post, put_chain, text};
 pub use authority::{Authority, Issued, Place};
@@ -45,7 +46,7 @@ pub use from::From;
 pub use history::{Disabled, History, Used};
 pub use imports::{Parameters, external, key_wrap};
 pub use logs::Logs;
-pub use look::{audit_lines, eventually, files, find_in_files, metric, requests_of, verified};
+pub use look::{audit_lines, eventually, files, find_in_files, metric, metrics, requests_of, verified};
 pub use managed::Given;
 pub use openssl::OpenSsl;
 pub use pairs::Pair;

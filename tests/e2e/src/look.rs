@@ -24,9 +24,26 @@ pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// What some series of an installation have for its name.
+const INSTALLATION: &str = "instance=\"default\",";
+
+/// Returns the metrics; those of an instance without its name, which stands at each series.
+pub fn metrics(live: &Live) -> String {
+    let text = live.gate().expose_metrics();
+    match live.instance().map(|id| format!("instance=\"{id}\"")) {
+        Some(label) => {
+            let forms = [format!("{{{label}}}"), format!("{label},"), format!(",{label}")];
+            forms.iter().fold(text, |text, form| text.replace(form, ""))
+        }
+        None => text,
+    }
+}
+
 /// Reads a series of the metrics, by its name with labels.
 pub fn metric(live: &Live, series: &str) -> f64 {
-    let text = live.gate().expose_metrics();
+    let text = metrics(live);
+    let named = live.instance().map(|_| series.replace(INSTALLATION, ""));
+    let series = named.as_deref().unwrap_or(series);
     let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
     value.unwrap_or_else(|| panic!("{series} in {text}")).parse().expect("a number")
 }

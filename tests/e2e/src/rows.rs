@@ -10,7 +10,11 @@ use rusqlite::{Connection, OptionalExtension, params};
 const CHUNK: usize = 5_000;
 
 /// The store's rows.
-pub struct Rows(Place);
+pub struct Rows {
+    place: Place,
+    /// What stands before the paths of the scene, where that is a part of the store (`KEYMILL_TEST_INSTANCES`).
+    prefix: String,
+}
 
 enum Place {
     Database(Connection),
@@ -20,22 +24,37 @@ enum Place {
 impl Rows {
     /// Opens the store of a stopped engine.
     pub fn of(site: &Site) -> Self {
-        Self(match site.is_in_etcd() {
-            false => Place::Database(Connection::open(site.database()).expect("the database opens")),
-            true => Place::Etcd(site.store().expect("the store opens")),
-        })
+        match site.is_in_etcd() {
+            false => {
+                let database = Connection::open(site.database()).expect("the database opens");
+                Self { place: Place::Database(database), prefix: site.prefix() }
+            }
+            // Which is that of the scene alone.
+            true => {
+                let store = site.store().expect("the store opens");
+                Self { place: Place::Etcd(store), prefix: String::new() }
+            }
+        }
     }
 
     /// Opens the database of a server that is stopped, by its data directory.
     pub fn at(data: &std::path::Path) -> Self {
-        Self(Place::Database(Connection::open(data.join("keymill.db")).expect("the database opens")))
+        let database = Connection::open(data.join("keymill.db")).expect("the database opens");
+        Self { place: Place::Database(database), prefix: String::new() }
+    }
+
+    /// Returns where a path of the scene stands.
+    fn at_path(&self, path: &str) -> String {
+        format!("{}{path}", self.prefix)
     }
 
     /// Returns the bytes at a path.
     pub fn get(&self, path: &str) -> Option<Vec<u8>> {
-        match &self.0 {
+        match &self.place {
             Place::Database(database) => database
-                .query_row("SELECT value FROM records WHERE path = ?1", [path], |row| row.get(0))
+                .query_row("SELECT value FROM records WHERE path = ?1", [self.at_path(path)], |row| {
+                    row.get(0)
+                })
                 .optional()
                 .expect("the row can be read"),
             Place::Etcd(store) => {
@@ -46,13 +65,16 @@ impl Rows {
 
     /// Returns all paths that begin so.
     pub fn paths(&self, prefix: &str) -> Vec<String> {
-        match &self.0 {
+        match &self.place {
             Place::Database(database) => {
                 let mut select = database
                     .prepare("SELECT path FROM records WHERE path GLOB ?1 || '*' ORDER BY path")
                     .expect("SQL");
-                let rows = select.query_map([prefix], |row| row.get(0)).expect("the rows can be read");
-                rows.collect::<Result<_, _>>().expect("the rows can be read")
+                let rows = select
+                    .query_map([self.at_path(prefix)], |row| row.get::<_, String>(0))
+                    .expect("the rows can be read");
+                let own = |path: String| path[self.prefix.len()..].to_owned();
+                rows.map(|path| path.map(own)).collect::<Result<_, _>>().expect("the rows can be read")
             }
             Place::Etcd(store) => {
                 let mut paths = Vec::new();
@@ -69,10 +91,12 @@ impl Rows {
 
     /// Replaces the bytes at a path.
     pub fn put(&self, path: &str, value: &[u8]) {
-        match &self.0 {
+        match &self.place {
             Place::Database(database) => {
-                let changed =
-                    database.execute("UPDATE records SET value = ?2 WHERE path = ?1", params![path, value]);
+                let changed = database.execute(
+                    "UPDATE records SET value = ?2 WHERE path = ?1",
+                    params![self.at_path(path), value],
+                );
                 assert_eq!(changed.expect("the row can be changed"), 1, "{path}");
             }
             Place::Etcd(store) => replace(&**store, path, Some(value)),
@@ -96,9 +120,9 @@ impl Rows {
 
     /// Removes a row.
     pub fn delete(&self, path: &str) {
-        match &self.0 {
+        match &self.place {
             Place::Database(database) => {
-                let changed = database.execute("DELETE FROM records WHERE path = ?1", [path]);
+                let changed = database.execute("DELETE FROM records WHERE path = ?1", [self.at_path(path)]);
                 assert_eq!(changed.expect("the row can be removed"), 1, "{path}");
             }
             Place::Etcd(store) => replace(&**store, path, None),
@@ -107,14 +131,15 @@ impl Rows {
 
     /// Puts so many rows of no meaning where none are, in one go.
     pub fn fill(&mut self, paths: impl Iterator<Item = String>) {
-        match &mut self.0 {
+        let prefix = &self.prefix;
+        match &mut self.place {
             Place::Database(database) => {
                 let transaction = database.transaction().expect("the database is ours");
                 {
                     let mut insert =
                         transaction.prepare("INSERT INTO records VALUES (?1, x'00', 1, 0)").expect("SQL");
                     for path in paths {
-                        insert.execute([path]).expect("the row can be added");
+                        insert.execute([format!("{prefix}{path}")]).expect("the row can be added");
                     }
                 }
                 transaction.commit().expect("the rows can be added");
@@ -130,10 +155,10 @@ impl Rows {
 
     /// Puts a row where none is.
     pub fn insert(&self, path: &str, value: &[u8]) {
-        match &self.0 {
+        match &self.place {
             Place::Database(database) => {
                 database
-                    .execute("INSERT INTO records VALUES (?1, ?2, 1, 0)", params![path, value])
+                    .execute("INSERT INTO records VALUES (?1, ?2, 1, 0)", params![self.at_path(path), value])
                     .expect("the row can be added");
             }
             Place::Etcd(store) => {

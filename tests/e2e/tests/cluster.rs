@@ -309,8 +309,7 @@ fn what_is_due_is_done_once_and_by_another_when_the_one_that_kept_the_time_is_go
     let days = 8 * 86_400_000;
     let [one, other] = sites;
     let first = one.start(node("a").at_offset_ms(days));
-    let store = first.store();
-    let second = other.start(node("b").at_offset_ms(days).with_store(move |_| store));
+    let second = first.join(other, node("b").at_offset_ms(days)).unwrap();
     let (mut a, mut b) = (Caller::new(&first, &root), Caller::new(&second, &root));
     eventually("all are rotated", || {
         keys.iter().all(|key| a.versions(*key).unwrap().len() == 2).then_some(())
@@ -362,8 +361,7 @@ fn a_node_that_was_away_comes_back_to_what_others_did_and_takes_nothing_for_lost
     a.delete_alias("alias/goes").unwrap();
     a.delete_secret("goes", None).unwrap();
     a.create_alias("alias/new", gone).unwrap();
-    let store = first.store();
-    let back = away.start(node("b").with_store(move |_| store));
+    let back = first.join(away, node("b")).unwrap();
     assert_eq!(metric(&back, "keymill_quarantined_records"), 0.0);
     let mut b = Caller::new(&back, &root);
     assert!(b.describe("alias/goes").is_err() && b.value("goes").is_err());

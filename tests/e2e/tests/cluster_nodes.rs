@@ -38,6 +38,7 @@ fn say(store: &dyn Store, sealer: &RecordSealer, name: &str, sequence: u64) {
         started_at: Timestamp::from_ms(0),
         drains: false,
         asked: [0; 3],
+        requests_per_s: 0,
         callers: Vec::new(),
     };
     let sealed = records::seal(sealer, &path(name), Kind::Node, sequence, &record).unwrap();

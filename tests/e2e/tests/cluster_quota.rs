@@ -111,7 +111,8 @@ fn a_quota_of_the_instance_holds_over_all_nodes_whoever_asks_for_how_much() {
         let ends = Ends(&loads);
         for (live, load) in [&first, &second].into_iter().zip(&loads) {
             for _ in 0..CALLERS {
-                let caller = Caller::new(live, &root);
+                // Its own load alone, as much of it as there can be.
+                let caller = Caller::of(live.connect(&root));
                 scope.spawn(move || load.run(caller, key));
             }
         }
@@ -158,7 +159,8 @@ fn a_quota_of_a_caller_holds_over_all_nodes_that_it_asks() {
         let _ends = Ends(&loads);
         for (live, load) in [&first, &second].into_iter().zip(&loads) {
             for _ in 0..CALLERS {
-                let caller = Caller::new(live, &root);
+                // Its own load alone, as much of it as there can be.
+                let caller = Caller::of(live.connect(&root));
                 scope.spawn(move || load.run(caller, key));
             }
         }

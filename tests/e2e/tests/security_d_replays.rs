@@ -498,8 +498,8 @@ fn d3_a_damaged_nonce_counts_as_used_and_shows_when_the_store_is_verified() {
     let rows = Rows::of(&site);
     let path = rows.paths("nonce/").remove(0);
     let wrong = |site: &Site| -> Vec<String> {
-        let store = keymill_store_sqlite::open(keymill_store_sqlite::Config::new(site.data())).unwrap();
-        let (_, findings) = verify::compare(&store, &site.sealer(), &Stamps::default()).unwrap();
+        let (_, findings) =
+            verify::compare(&*site.store().unwrap(), &site.sealer(), &Stamps::default()).unwrap();
         findings.into_iter().filter(|finding| finding.is_wrong).map(|finding| finding.path).collect()
     };
     assert_eq!(wrong(&site), Vec::<String>::new());

@@ -438,7 +438,7 @@ fn large_batches_come_back_whole_under_tls() {
     let place = Place::with(&authority.server(HERE));
     let (live, credentials) = begin(place.open());
     let connection = log_in(&live, &credentials, &place.to_here(&authority, None)).unwrap();
-    let mut caller = keymill_e2e::Caller { connection };
+    let mut caller = keymill_e2e::Caller::of(connection);
     let key = caller.create_key();
     let items: Vec<Vec<u8>> = (0..150u8).map(|byte| vec![byte; 60_000]).collect();
     let sealed = caller.batch_encrypt(key, &items).unwrap();

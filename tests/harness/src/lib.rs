@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod alone;
 mod disk;
 mod farm;
 mod fuse;
@@ -8,6 +9,7 @@ mod plain;
 pub mod program;
 mod setup;
 mod site;
+mod tenancy;
 mod wire;
 
 pub use disk::Disk;

@@ -10,17 +10,25 @@ use keymill_client::{Connection, Credentials, Options};
 use keymill_core::key::{BulkMode, ProtectionLevel};
 use keymill_core::seam::audit::AuditLog;
 use keymill_core::seam::store::Store;
+use keymill_msgpack::Msgpack;
 use keymill_runtime::clock::Clock;
 use keymill_runtime::frontend::Stopper;
-use keymill_runtime::{Engine, EngineConfig, EngineError, Frontend, Gate, Parts};
+use keymill_runtime::{Engine, EngineConfig, EngineError, Frontend, Gate, Parts, StopSignal};
+use keymill_tls::ServerTls;
 
+use crate::site::Whose;
+use crate::tenancy::{self, Ground, Own, Tenancy};
 use crate::{Farm, Setup, Site};
 
 /// A running engine with a MessagePack listener.
 pub struct Live {
     engine: Option<Engine>,
+    /// Where the engine is an instance: what runs it, and the one beside it.
+    tenancy: Option<Arc<Tenancy>>,
+    /// Where the other one listens, and what logs in there as its root.
+    neighbour: Option<(SocketAddr, Credentials)>,
     stopper: Stopper,
-    frontend: Option<JoinHandle<()>>,
+    frontends: Vec<JoinHandle<()>>,
     /// Where the listener is.
     pub address: SocketAddr,
     /// The clock of the engine, to be set off by tests.
@@ -91,7 +99,15 @@ impl Live {
 
     pub(crate) fn over(site: Site, mut setup: Setup) -> Result<Self, EngineError> {
         in_tokens(&mut setup);
-        let store = site.store()?;
+        match site.whose {
+            Whose::Tenants(_) => Self::over_tenancy(site, setup),
+            Whose::Nobody if setup.is_instance || tenancy::is_asked() => Self::over_tenancy(site, setup),
+            Whose::Nobody | Whose::Engine => Self::over_engine(site, setup),
+        }
+    }
+
+    fn over_engine(mut site: Site, setup: Setup) -> Result<Self, EngineError> {
+        let store = setup.shared.map_or_else(|| site.store(), Ok)?;
         let audit = keymill_audit_file::open(keymill_audit_file::Config::at(site.audit()))
             .map_err(|error| EngineError(error.to_string()))?;
         let store: Arc<dyn Store> = (setup.store)(store);
@@ -114,32 +130,72 @@ impl Live {
             node: setup.node,
         };
         let (engine, bootstrap) = Engine::start(parts)?;
-        let listen = keymill_msgpack::Config {
-            workers: setup.workers,
-            hello_timeout: setup.hello_timeout,
-            tls: setup.tls,
-            ..keymill_msgpack::Config::new("127.0.0.1:0".parse().expect("an address"))
-        };
-        let msgpack = keymill_msgpack::bind(listen).expect("the listener binds");
-        let address = msgpack.local_addr().expect("a bound listener has an address");
+        let front = bind(setup.workers, setup.hello_timeout, setup.tls);
+        let address = front.local_addr().expect("a bound listener has an address");
         let (stopper, stop) = Stopper::new();
-        let gate = engine.gate();
-        let frontend = std::thread::spawn(move || {
-            Box::new(msgpack).run(gate, stop).expect("the frontend serves");
-        });
+        let frontends = vec![serve(front, &engine.gate(), &stop)];
         let bootstrap = bootstrap.map(|made| {
             (made.id, String::from_utf8(made.secret.expose().to_vec()).expect("a secret is text"))
         });
+        site.whose = Whose::Engine;
         Ok(Self {
             engine: Some(engine),
+            tenancy: None,
+            neighbour: None,
             stopper,
-            frontend: Some(frontend),
+            frontends,
             address,
             clock,
             store: shared,
             site: Some(site),
             bootstrap,
         })
+    }
+
+    /// Has the engine be that of an instance, with another one beside it.
+    fn over_tenancy(mut site: Site, setup: Setup) -> Result<Self, EngineError> {
+        let known = match &site.whose {
+            Whose::Tenants(tenants) => Some(tenants.clone()),
+            Whose::Nobody | Whose::Engine => None,
+        };
+        let is_first = known.is_none();
+        let ground = Ground {
+            config: setup.config,
+            clock: setup.clock.clone(),
+            store: setup.shared.map_or_else(|| site.whole_store(), Ok)?,
+            root: site.root().encode(),
+            audit: site.whole_audit(),
+            node: setup.node,
+        };
+        let own = Own { store: setup.store, audit: setup.audit, tokens: setup.tokens };
+        let front = bind(setup.workers, setup.hello_timeout, setup.tls);
+        let side = bind(1, setup.hello_timeout, None);
+        let addresses =
+            [&front, &side].map(|listener| listener.local_addr().expect("a bound listener has an address"));
+        let (tenancy, engine, bootstrap) = Tenancy::start(ground, own, addresses, known.as_ref())?;
+        let (stopper, stop) = Stopper::new();
+        let gate = engine.gate();
+        let mut live = Self {
+            engine: Some(engine),
+            tenancy: Some(tenancy.clone()),
+            neighbour: None,
+            stopper,
+            frontends: vec![serve(front, &gate, &stop), serve(side, &gate, &stop)],
+            address: addresses[0],
+            clock: setup.clock,
+            store: tenancy.whole_store(),
+            site: None,
+            bootstrap: None,
+        };
+        // Where that fails, all is stopped as it goes.
+        let tenants = tenancy.tenants(known, bootstrap.as_ref(), addresses[1])?;
+        live.store = tenancy.store();
+        live.bootstrap = is_first.then(|| tenants.scene.key.clone());
+        let (id, secret) = tenants.other.key.clone();
+        live.neighbour = Some((addresses[1], Credentials::new(id, secret)));
+        site.whose = Whose::Tenants(tenants);
+        live.site = Some(site);
+        Ok(live)
     }
 
     /// Returns the access key that a first start made.
@@ -159,14 +215,32 @@ impl Live {
 
     /// Returns the way in.
     pub fn gate(&self) -> Gate {
-        self.engine.as_ref().expect("it runs").gate()
+        match &self.tenancy {
+            Some(tenancy) => tenancy.of_scene(),
+            None => self.engine.as_ref().expect("it runs").gate(),
+        }
+    }
+
+    /// Returns the id of the instance that this is the engine of, where it is one (`KEYMILL_TEST_INSTANCES`).
+    pub fn instance(&self) -> Option<&str> {
+        self.site().tenants().map(|tenants| tenants.scene.id.as_str())
+    }
+
+    /// Returns the id of the instance beside this one, where there is one, with its address and what may do everything there.
+    pub fn neighbour(&self) -> Option<(&str, SocketAddr, &Credentials)> {
+        let id = self.site().tenants()?.other.id.as_str();
+        self.neighbour.as_ref().map(|(address, credentials)| (id, *address, credentials))
     }
 
     /// Starts another node beside this one: on the same store and root, with an audit of its own.
     pub fn beside(&self, setup: Setup) -> Result<Self, EngineError> {
-        let (store, wrap) = (self.store.clone(), setup.store);
-        let setup = Setup { store: Box::new(move |_| wrap(store)), ..setup };
-        self.site().beside().try_start(setup)
+        self.join(self.site().beside(), setup)
+    }
+
+    /// Starts a node that was beside this one before, where it has left its things.
+    pub fn join(&self, site: Site, setup: Setup) -> Result<Self, EngineError> {
+        let whole = self.tenancy.as_ref().map_or_else(|| self.store.clone(), |tenancy| tenancy.whole_store());
+        site.try_start(Setup { shared: Some(whole), ..setup })
     }
 
     /// Returns the store, which others use as well.
@@ -192,13 +266,31 @@ impl Live {
     /// Stops the listener and the engine.
     pub fn stop(&mut self) {
         self.stopper.stop();
-        if let Some(frontend) = self.frontend.take() {
+        for frontend in self.frontends.drain(..) {
             frontend.join().expect("the frontend does not panic");
+        }
+        if let Some(tenancy) = &self.tenancy {
+            tenancy.stop();
         }
         if let Some(engine) = self.engine.take() {
             engine.stop();
         }
     }
+}
+
+fn bind(workers: usize, hello_timeout: Duration, tls: Option<ServerTls>) -> Msgpack {
+    let listen = keymill_msgpack::Config {
+        workers,
+        hello_timeout,
+        tls,
+        ..keymill_msgpack::Config::new("127.0.0.1:0".parse().expect("an address"))
+    };
+    keymill_msgpack::bind(listen).expect("the listener binds")
+}
+
+fn serve(listener: Msgpack, gate: &Gate, stop: &StopSignal) -> JoinHandle<()> {
+    let (gate, stop) = (gate.clone(), stop.clone());
+    std::thread::spawn(move || Box::new(listener).run(gate, stop).expect("the frontend serves"))
 }
 
 impl Drop for Live {

@@ -9,7 +9,7 @@ use keymill_runtime::clock::Clock;
 use keymill_runtime::{ClusterConfig, EngineConfig, TokenPart};
 use keymill_tls::ServerTls;
 
-type Wrap<T> = Box<dyn FnOnce(Arc<T>) -> Arc<T>>;
+pub(crate) type Wrap<T> = Box<dyn FnOnce(Arc<T>) -> Arc<T> + Send>;
 
 /// How an engine is started.
 pub struct Setup {
@@ -25,6 +25,10 @@ pub struct Setup {
     pub(crate) store: Wrap<dyn Store>,
     pub(crate) audit: Wrap<dyn AuditLog>,
     pub(crate) tokens: Vec<TokenPart>,
+    /// The store of another node, in place of the site's.
+    pub(crate) shared: Option<Arc<dyn Store>>,
+    /// Whether the engine is an instance where nothing else is asked for, too.
+    pub(crate) is_instance: bool,
 }
 
 impl Setup {
@@ -40,6 +44,8 @@ impl Setup {
             store: Box::new(|shipped| shipped),
             audit: Box::new(|shipped| shipped),
             tokens: Vec::new(),
+            shared: None,
+            is_instance: false,
         }
     }
 
@@ -60,6 +66,11 @@ impl Setup {
         Self { node: name.to_owned(), ..self }
     }
 
+    /// Has the engine be that of an instance, with another one beside it, as `KEYMILL_TEST_INSTANCES` does.
+    pub fn as_instance(self) -> Self {
+        Self { is_instance: true, ..self }
+    }
+
     /// Gives the listener so many arbiters; one makes it certain that connections share theirs.
     pub fn with_workers(self, workers: usize) -> Self {
         Self { workers, ..self }
@@ -76,12 +87,15 @@ impl Setup {
     }
 
     /// Puts something around the shipped store, or in its place.
-    pub fn with_store(self, wrap: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store> + 'static) -> Self {
+    pub fn with_store(self, wrap: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store> + Send + 'static) -> Self {
         Self { store: Box::new(wrap), ..self }
     }
 
     /// Puts something around the shipped audit log, or in its place.
-    pub fn with_audit(self, wrap: impl FnOnce(Arc<dyn AuditLog>) -> Arc<dyn AuditLog> + 'static) -> Self {
+    pub fn with_audit(
+        self,
+        wrap: impl FnOnce(Arc<dyn AuditLog>) -> Arc<dyn AuditLog> + Send + 'static,
+    ) -> Self {
         Self { audit: Box::new(wrap), ..self }
     }
 }

@@ -16,10 +16,12 @@ use keymill_crypto::derived::{DerivedKeys, cmac_pair};
 use keymill_crypto::record::RecordSealer;
 use keymill_crypto::root::RootKeys;
 use keymill_databases::{Database as _, Etcd, Postgres, shared};
+use keymill_runtime::scoped::Scoped;
 use keymill_runtime::{EngineConfig, EngineError};
 use keymill_store_postgres::Place;
 use tempfile::TempDir;
 
+use crate::tenancy::{Tenants, audit_of};
 use crate::{Live, Setup};
 
 /// Names the store that engines are started on: `sqlite`, as by default, or `etcd` or `postgres`, of which each test program starts one.
@@ -52,6 +54,18 @@ pub struct Site {
     root: RootKeys,
     /// Where the store is, if not in the directory.
     server: Option<Server>,
+    /// Whose it is, once an engine was started here.
+    pub(crate) whose: Whose,
+}
+
+/// Who has a site.
+#[derive(Clone)]
+pub(crate) enum Whose {
+    Nobody,
+    /// An engine.
+    Engine,
+    /// An installation with two instances, of which one is the scene.
+    Tenants(Tenants),
 }
 
 impl Site {
@@ -72,12 +86,13 @@ impl Site {
             Ok("sqlite") | Err(_) => None,
             Ok(other) => panic!("{STORE} is sqlite, etcd or postgres, not {other}"),
         };
-        Self { directory, root: RootKeys::generate().expect("random numbers"), server }
+        let root = RootKeys::generate().expect("random numbers");
+        Self { directory, root, server, whose: Whose::Nobody }
     }
 
     /// Makes a place of its own for another node of the same root, which is given the same store.
     pub(crate) fn beside(&self) -> Self {
-        Self { root: self.root(), ..Self::fresh() }
+        Self { root: self.root(), whose: self.whose.clone(), ..Self::fresh() }
     }
 
     /// Tells whether the store is in an etcd, which others can open beside an engine.
@@ -85,11 +100,31 @@ impl Site {
         matches!(self.server, Some(Server::Etcd(..)))
     }
 
+    pub(crate) fn tenants(&self) -> Option<&Tenants> {
+        match &self.whose {
+            Whose::Tenants(tenants) => Some(tenants),
+            Whose::Nobody | Whose::Engine => None,
+        }
+    }
+
+    /// Returns what stands before each path of the store that is the scene's.
+    pub fn prefix(&self) -> String {
+        self.tenants().map_or_else(String::new, |tenants| format!("instance-data/{}/", tenants.scene.id))
+    }
+
     /// Opens the store.
     ///
     /// # Errors
     /// What the plugin says.
     pub fn store(&self) -> Result<Arc<dyn Store>, EngineError> {
+        let whole = self.whole_store()?;
+        Ok(match self.tenants() {
+            Some(tenants) => Arc::new(Scoped::of(whole, &tenants.scene.id)),
+            None => whole,
+        })
+    }
+
+    pub(crate) fn whole_store(&self) -> Result<Arc<dyn Store>, EngineError> {
         let failed = |error: &dyn std::fmt::Display| EngineError(error.to_string());
         match &self.server {
             None => {
@@ -133,6 +168,11 @@ impl Site {
 
     /// Returns the directory of the audit log.
     pub fn audit(&self) -> PathBuf {
+        let all = self.whole_audit();
+        self.tenants().map_or_else(|| all.clone(), |tenants| audit_of(&all, &tenants.scene.id))
+    }
+
+    pub(crate) fn whole_audit(&self) -> PathBuf {
         self.path().join("audit")
     }
 
@@ -173,7 +213,10 @@ impl Site {
     }
 
     fn derived(&self) -> DerivedKeys {
-        let instance = EngineConfig::default().instance;
+        let instance = match self.tenants() {
+            Some(tenants) => tenants.scene.id.clone(),
+            None => EngineConfig::default().instance,
+        };
         DerivedKeys::derive(1, &instance, &mut |messages| {
             Ok::<_, Infallible>(cmac_pair(&self.root.mac, messages))
         })

@@ -404,6 +404,6 @@ pub struct QuotaInfo {
     pub resource_type: String,
     /// As much as there may be; 0 of `qps`: unlimited.
     pub resource_quota: u64,
-    /// As much as there is; of `qps`, requests in the last whole second that was measured.
+    /// As much as there is; of `qps`, requests in the last whole second that was measured, on all servers.
     pub used_quantity: u64,
 }

@@ -130,6 +130,7 @@ mod tests {
             started_at: Timestamp::from_ms(0),
             drains: false,
             asked: [0; 3],
+            requests_per_s: 0,
             callers,
         };
         members.said("b".parse().unwrap(), record, sequence, Revision(sequence), Instant::now());

@@ -102,6 +102,7 @@ impl<'a> Word<'a> {
             started_at: self.started_at,
             drains,
             asked: if drains { [0; 3] } else { self.asked },
+            requests_per_s: self.shared.metrics.requests_a_second(self.shared.clock.steady_ns() / 1_000_000),
             callers: if drains { Vec::new() } else { self.callers.said() },
         };
         if self.is_due(&record) && !self.cluster.view.is_displaced() {
@@ -123,7 +124,8 @@ impl<'a> Word<'a> {
     fn count(&mut self) {
         let (now, units) = (Instant::now(), self.shared.quotas.asked());
         let (then, before) = std::mem::replace(&mut self.counted, (now, units));
-        let more = std::array::from_fn(|at| units[at].wrapping_sub(before[at]));
+        // Where there was no quota meanwhile, it is counted from nothing.
+        let more = std::array::from_fn(|at| units[at].saturating_sub(before[at]));
         let time = now.saturating_duration_since(then);
         // Too short to tell a rate by: woken for something else.
         if time < LOOK / 10 {

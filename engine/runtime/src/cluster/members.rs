@@ -139,6 +139,7 @@ mod tests {
             started_at: Timestamp::from_ms(0),
             drains: false,
             asked: [asked, 0, 0],
+            requests_per_s: 0,
             callers: Vec::new(),
         }
     }

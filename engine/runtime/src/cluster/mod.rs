@@ -7,7 +7,7 @@
 //!   one changes nothing that has changed meanwhile, since its writes name older revisions.
 //!
 //! Each node says of itself what it is in a record of its own (`node/NAME`): which process and software, since when, which record formats it reads,
-//! whether it drains, and what it is asked for of the instance's quota, and by the few callers that came to limits of their own. It is written anew three times within a lease, and when that changes. The
+//! whether it drains, how many requests it answers, and what it is asked for of the instance's quota, and by the few callers that came to limits of their own. It is written anew three times within a lease, and when that changes. The
 //! others follow it as they follow all records. A node that said nothing within two leases, or drains, is not there. From what those say that are
 //! there each computes its own part of the quotas, so that all together give no more than one alone would. A caller of whom nobody speaks has an
 //! even part of its quota on each.
@@ -140,7 +140,8 @@ impl Cluster {
         self.drains.load(Ordering::Acquire)
     }
 
-    fn wake(&self) {
+    /// Has this node's part in quotas looked at now.
+    pub(crate) fn wake(&self) {
         let _is_woken = self.waker.0.try_send(());
     }
 

@@ -44,6 +44,31 @@ impl NodePart {
         Quota { requests: part(quota.requests, 0), items: part(quota.items, 1), bytes: part(quota.bytes, 2) }
     }
 
+    /// Returns what this node has under another quota, before all nodes have agreed on that: of each rate the share that it had of the one before,
+    /// and of one that there was not before an even part.
+    pub(super) fn under(&self, before: &Quota, after: &Quota, nodes: u64) -> Self {
+        let nodes = nodes.max(1);
+        let share = |at: usize| match rates(before)[at] {
+            Some(rate) => {
+                let part = rate.part(self.each[at].load(Ordering::Relaxed));
+                (part.milli_per_second(), rate.milli_per_second())
+            }
+            None => (1, nodes),
+        };
+        let after = rates(after);
+        let each = |at: usize| match (after[at], share(at)) {
+            // Of the whole, as long as nobody said anything else.
+            (None, _) => 0,
+            (Some(_), (part, whole)) if part >= whole => 0,
+            (Some(rate), (part, whole)) => {
+                let milli = u128::from(rate.milli_per_second()) * u128::from(part) / u128::from(whole.max(1));
+                rate.each_at(milli as u64)
+            }
+        };
+        let asked = self.asked().map(AtomicU64::new);
+        Self { each: std::array::from_fn(|at| AtomicU64::new(each(at))), asked }
+    }
+
     /// Returns the units that were asked for so far.
     pub(super) fn asked(&self) -> [u64; 3] {
         self.asked.each_ref().map(|asked| asked.load(Ordering::Relaxed))

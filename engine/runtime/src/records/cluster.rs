@@ -24,6 +24,9 @@ pub struct NodeRecord {
     /// What it was asked for of late of the requests, items and bytes that the instance may have: thousandths of a unit a second.
     #[serde(default)]
     pub asked: [u64; 3],
+    /// Requests that it answered a second, of late.
+    #[serde(default)]
+    pub requests_per_s: u64,
     /// The same of callers that came to their limits, of what each may have.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub callers: Vec<CallerAsked>,

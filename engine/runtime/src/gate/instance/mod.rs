@@ -52,13 +52,16 @@ impl Gate {
         self.0.shared.is_closed()
     }
 
-    /// Has an instance keep to other ceilings from now on.
+    /// Has an instance keep to other ceilings from now on; where it has several nodes, they agree on the parts of each at once.
     pub fn keep_to(&self, terms: &crate::config::Ceilings) {
         let shared = &self.0.shared;
         shared.quotas.set_instance(terms.quota);
         shared.max_records.publish(terms.max_records);
         shared.weight.store(terms.weight, Ordering::Relaxed);
         shared.pool.tokens.iter().for_each(|token| token.seat.set_weight(terms.weight));
+        if let Some(cluster) = &shared.cluster {
+            cluster.wake();
+        }
     }
 
     /// Checks that an instance that a request names, to place something in it, is the one that it has reached.

@@ -159,12 +159,16 @@ impl Gate {
         Ok(rows.map(row).collect())
     }
 
+    /// Returns what is in use on all nodes together: what one of them answered within the second that it has told of last.
     fn used(&self) -> Use {
         let shared = &self.0.shared;
+        let others =
+            shared.cluster.iter().flat_map(|cluster| cluster.members.there(|other| other.requests_per_s));
+        let here = shared.metrics.requests_a_second(self.steady_ms());
         Use {
             keys: shared.keyring.len() as u64,
             secrets: shared.keyring.secrets.len() as u64,
-            requests_per_s: shared.metrics.requests_a_second(self.steady_ms()),
+            requests_per_s: others.fold(here, u64::saturating_add),
         }
     }
 }
