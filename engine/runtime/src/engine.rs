@@ -9,7 +9,7 @@ use std::time::Duration;
 use actix::Actor;
 use keymill_core::Sensitive;
 use keymill_core::access::{Caller, Effect, Grant, ResourcePattern, Role};
-use keymill_core::audit::Outcome;
+use keymill_core::audit::RecordStamp;
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::{AccessKeyId, NodeName};
 use keymill_core::instance::{InstanceBook, Stage};
@@ -37,7 +37,9 @@ use crate::actor::{Actors, AuditActor, CustodyActor, PrivateActor, TokenActor};
 use crate::audit::{AuditHub, AuditMessage, DeskChain, MANAGEMENT, ManagementChain, ManagementRecord};
 use crate::authorities::AuthorityTimer;
 use crate::clock::Clock;
-use crate::cluster::{AsOf, Cluster, Follower, Founding, Herald, Member, check_formats, take_name};
+use crate::cluster::{
+    AsOf, Cluster, Follower, Founding, Herald, Member, accept, check_formats, check_history, take_name,
+};
 use crate::config::EngineConfig;
 use crate::gate::Gate;
 use crate::host::{Hosting, InstanceHost};
@@ -51,13 +53,12 @@ use crate::pool::token::Token;
 use crate::pool::{MAX_CHUNK, Pool, TokenPart};
 use crate::quota::Quotas;
 use crate::records::Formats;
-use crate::remember;
+use crate::remember::{self, Remembered};
 use crate::retention::Retention;
 use crate::rotation::{RotationQueue, RotationThreads};
 use crate::shared::{RequestIds, Shared};
 use crate::snapshot::Published;
 use crate::validation::{ValidationQueue, ValidationThreads};
-use crate::work::Served;
 
 /// What an engine is made of.
 pub struct Parts {
@@ -218,6 +219,15 @@ impl Engine {
             cluster.members.read(&*store, &sealer, &cluster.node).map_err(|e| store_failed(&e))?;
             check_formats(cluster, &*store, &sealer, Formats::OURS).map_err(EngineError)?;
         }
+        let mut accepted = Vec::new();
+        if let Some(cluster) = cluster.as_ref().filter(|cluster| cluster.config.accept_history) {
+            let failed = EngineError::because("reading the audit log");
+            let Remembered { stamps, witnesses, .. } =
+                remember::remember(&*audit, &keys, Vec::new()).map_err(|e| failed(&e))?;
+            let remembered = (stamps, &*witnesses);
+            accepted =
+                accept(&cluster.node, &*store, &sealer, remembered, clock.now()).map_err(EngineError)?;
+        }
         let founding = cluster.as_ref().map(|_| Founding::begin(&*store, &process)).transpose();
         let founding = founding.map_err(EngineError)?.flatten();
         let shared_by_others = cluster.is_some();
@@ -233,6 +243,9 @@ impl Engine {
             (remembered, read.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         });
         let remembered = remembered.map_err(|e| EngineError::because("reading the audit log")(&e))?;
+        if let Some(cluster) = &cluster {
+            check_history(cluster, &*store, &sealer, &clock, &remembered.witnesses).map_err(EngineError)?;
+        }
         let read = read.map_err(|e| store_failed(&e))?;
         let loaded = load::judge_all(&*store, &sealer, read, remembered.stamps, &keyring, node_name.as_ref())
             .map_err(|e| store_failed(&e))?;
@@ -345,6 +358,10 @@ impl Engine {
             .map_err(|e| EngineError::because("validation threads")(&e))?;
         engine.retention = Retention::start(engine.gate.inner().shared.clone(), retired_by)
             .map_err(|e| EngineError::because("audit retention thread")(&e))?;
+        if let Err(error) = engine.record_accepted(accepted) {
+            engine.stop();
+            return Err(EngineError(format!("the acceptance of the store cannot be recorded: {error:?}")));
+        }
         if !loaded.needs_bootstrap {
             return Ok((engine, None));
         }
@@ -382,26 +399,31 @@ impl Engine {
         self.block_on(async move {
             let made = gate.inner().actors.policy(AddAccessKey(key)).await?;
             let record = ManagementRecord {
-                request: gate.request_id(),
-                principal: None,
-                source: None,
-                frontend: "engine",
-                operation: "CreateAccessKey",
-                outcome: Outcome::Done,
-                rule: "first start".into(),
-                keys: Vec::new(),
-                secrets: Vec::new(),
-                certificates: Vec::new(),
-                approved_by: None,
-                served: Served::default(),
-                micros: 0,
                 writes: made.writes,
+                ..ManagementRecord::own(gate.request_id(), "CreateAccessKey", "first start")
             };
             gate.record(record).await?;
             gate.inner().actors.keyring(Found).await
         })
         .map_err(|error| format!("{error:?}"))?;
         Ok(bootstrap)
+    }
+
+    /// Has the audit say which records were accepted by an operator's word.
+    fn record_accepted(&self, writes: Vec<RecordStamp>) -> Result<()> {
+        /// Records that one line names, at most.
+        const AT_ONCE: usize = 1_024;
+        let gate = self.gate.clone();
+        self.block_on(async move {
+            for writes in writes.chunks(AT_ONCE) {
+                let record = ManagementRecord {
+                    writes: writes.to_vec(),
+                    ..ManagementRecord::own(gate.request_id(), "AcceptHistory", "--accept-history")
+                };
+                gate.record(record).await?;
+            }
+            Ok(())
+        })
     }
 
     /// Runs a future on the control arbiter and waits for it on this thread.

@@ -81,6 +81,10 @@ pub enum Kind {
     Node = 41,
     /// An instance, as the installation knows it.
     Instance = 43,
+    /// Whether a store that several nodes use was found to be of another history, and whether one was accepted.
+    History = 44,
+    /// What a node leaves in the store for its own next start.
+    Witness = 45,
 }
 
 /// What material of a CMK is wrapped by on its way here, and what is known of the token that goes with it.

@@ -89,7 +89,13 @@ impl Live {
         self.site.take().expect("a live engine has its site")
     }
 
-    pub(crate) fn over(site: Site, mut setup: Setup) -> Result<Self, EngineError> {
+    pub(crate) fn over(site: Site, setup: Setup) -> Result<Self, EngineError> {
+        let mut live = Self::begin(&site, setup)?;
+        live.site = Some(site);
+        Ok(live)
+    }
+
+    pub(crate) fn begin(site: &Site, mut setup: Setup) -> Result<Self, EngineError> {
         in_tokens(&mut setup);
         let store = site.store()?;
         let audit = keymill_audit_file::open(keymill_audit_file::Config::at(site.audit()))
@@ -137,7 +143,7 @@ impl Live {
             address,
             clock,
             store: shared,
-            site: Some(site),
+            site: None,
             bootstrap,
         })
     }

@@ -10,6 +10,7 @@ use keymill_core::seam::store::{Path, Revision, StoreError, Write};
 use keymill_crypto::audit::{ChainHead, Note};
 
 use crate::audit::{AuditMessage, ManagementChain, ManagementRecord, TimerRecord, TimerTouch};
+use crate::cluster::Witness;
 use crate::gate::Gate;
 use crate::records::{self, Kind};
 use crate::shared::Shared;
@@ -40,6 +41,8 @@ pub(crate) struct AuditActor {
     sync_takes: Duration,
     /// Why the place beside the log has no connection, as it was said last.
     trouble_beside: Option<String>,
+    /// What this node leaves in a store that others use, too.
+    witness: Witness,
 }
 
 /// What a sync is taken for before one was seen.
@@ -75,6 +78,7 @@ impl AuditActor {
             gate: None,
             sync_takes: CAUTIOUS,
             trouble_beside: None,
+            witness: Witness::new(),
         }
     }
 
@@ -140,6 +144,7 @@ impl AuditActor {
                 if let Some(gate) = &self.gate {
                     gate.tick_desks();
                 }
+                self.leave_witness(stop.is_some());
                 self.chain.tick();
                 self.keep_heads();
                 self.look_beside();
@@ -179,6 +184,20 @@ impl AuditActor {
             micros: 0,
             writes,
         })
+    }
+
+    /// Leaves in the store what the next start is to find there; the last of all when this one ends.
+    fn leave_witness(&mut self, is_end: bool) {
+        let Some(cluster) = &self.shared.cluster else { return };
+        if !is_end && !self.witness.is_due() {
+            return;
+        }
+        let Shared { store, sealer, clock, .. } = &*self.shared;
+        match self.witness.leave(cluster, &**store, sealer, clock.now()) {
+            Ok(stamp) => self.chain.chain.note(&Note::Witness { stamp: &stamp }),
+            // The one before is as good, but for what came since.
+            Err(error) => tracing::debug!(%error, "nothing was left in the store for the next start"),
+        }
     }
 
     /// Says in the log when the place beside the audit log goes, and when it is there again.

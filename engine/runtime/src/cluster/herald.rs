@@ -104,7 +104,8 @@ impl<'a> Word<'a> {
             asked: if drains { [0; 3] } else { self.asked },
             callers: if drains { Vec::new() } else { self.callers.said() },
         };
-        if self.is_due(&record) && !self.cluster.view.is_displaced() {
+        let view = &self.cluster.view;
+        if self.is_due(&record) && !view.is_displaced() && !view.is_forked() {
             match self.say(record) {
                 Ok(()) => self.is_failing = false,
                 Err(error) => {

@@ -15,12 +15,17 @@
 //! A node whose software reads no record format in common with one that is there does not start. What is written is the newest format that all
 //! read; today there is one.
 //!
+//! A node that finds the store to be of another history than it has seen uses no key any more, and has no other use one, until an operator says that it
+//! may be so (`history`, `accept`).
+//!
 //! A node that was not told of late that its view is the newest refuses to use keys: one may have been disabled elsewhere.
 
+mod accept;
 mod callers;
 mod follow;
 mod formats;
 mod herald;
+mod history;
 mod member;
 mod members;
 mod shares;
@@ -34,9 +39,11 @@ use keymill_core::audit::RecordStamp;
 use keymill_core::id::NodeName;
 use parking_lot::Mutex;
 
+pub(crate) use accept::accept;
 pub(crate) use follow::{CatchUp, Follower, Line, Owner, Told, Written};
 pub(crate) use formats::check as check_formats;
 pub(crate) use herald::Herald;
+pub(crate) use history::{Witness, check as check_history};
 pub(crate) use member::{Founding, Member, take_name};
 pub(crate) use members::Members;
 pub(crate) use shares::{Asked, parts_of_all};
@@ -55,6 +62,8 @@ pub struct ClusterConfig {
     pub lease: Duration,
     /// How long it is kept that a record ended. A node that was away for longer takes it for lost.
     pub keep_ended: Duration,
+    /// At this start, by an operator's word: a store that was put back is accepted as it stands.
+    pub accept_history: bool,
 }
 
 impl Default for ClusterConfig {
@@ -63,6 +72,7 @@ impl Default for ClusterConfig {
             view: Duration::from_secs(5),
             lease: Duration::from_secs(5),
             keep_ended: Duration::from_secs(30 * 86_400),
+            accept_history: false,
         }
     }
 }
@@ -78,6 +88,7 @@ pub(crate) struct Cluster {
     pub(crate) config: ClusterConfig,
     pub(crate) view: View,
     pub(crate) tenure: Tenure,
+    pub(crate) history: history::History,
     /// The other nodes.
     pub(crate) members: Members,
     /// What the others were told that this node is asked for.
@@ -99,6 +110,7 @@ impl Cluster {
             process,
             view: View::new(config.view, as_of),
             tenure: Tenure::default(),
+            history: history::History::default(),
             members: Members::new(config.lease * PATIENCE, as_of.at()),
             asked: Mutex::default(),
             drains: AtomicBool::new(false),

@@ -147,7 +147,7 @@ impl KeyringActor {
             }
             return;
         };
-        let name = name_of(&what);
+        let name = what.name();
         let is_witnessed = !matches!(what, What::Installation(_));
         let is_end = matches!(what, What::Ended(_));
         match self.take_over(&path, revision, what, materials) {
@@ -414,18 +414,6 @@ impl KeyringActor {
         }
         is_unread
     }
-}
-
-/// Returns the name that a record says, where its path has only a hash of it.
-fn name_of(what: &What) -> Option<Box<str>> {
-    let name = match what {
-        What::Alias(Ok((record, _))) => record.name.as_str(),
-        What::DataKey(Ok((key, _))) => key.name.as_str(),
-        What::Secret(Ok((secret, _))) => secret.name.as_str(),
-        What::Ended(Ok((record, _))) => return record.name.clone(),
-        _ => return None,
-    };
-    Some(name.into())
 }
 
 #[cfg(test)]
