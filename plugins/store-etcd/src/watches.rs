@@ -260,6 +260,10 @@ impl Watch {
         for event in &answer.events {
             let Some(kv) = &event.kv else { continue };
             let is_mark = kv.key == self.keys.newest();
+            if is_mark && event.kind != Event::DELETED {
+                // Of a commit that is told: what is told is not to be missed later.
+                self.trail.saw(kv.mod_revision, &kv.value);
+            }
             self.commits.take(kv.mod_revision, self.changed(event, kv), is_mark, &mut commits);
         }
         for commit in commits {

@@ -126,7 +126,7 @@ fn what_was_lost_comes_back_by_an_operators_word_alone(mut ground: impl Ground) 
     finds_out(&second, &root, "the one that has seen finds out");
     drop((a, b));
     // Who has seen nothing takes the others' word for it.
-    let why = first.site().refused(node("c", &ground)).to_string();
+    let why = first.beside(node("c", &ground)).err().unwrap().to_string();
     assert!(why.contains("of another history") && why.contains("--accept-history"), "{why}");
     let (site, other) = (first.halt(), second.halt());
     let why = site.refused(node("a", &ground)).to_string();
