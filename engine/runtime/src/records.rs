@@ -103,6 +103,9 @@ pub struct ImportRecord {
     /// Such keys that are used up, and yet to be destroyed in their tokens.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub spent: Vec<StoredKey>,
+    /// When a try began last, in a store that several nodes use: another node may be at it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tried_at: Option<Timestamp>,
 }
 
 /// The value of a version of a secret, as it is kept.
@@ -349,6 +352,7 @@ mod tests {
             tries: 1,
             wrapping,
             spent,
+            tried_at: None,
         }
     }
 
