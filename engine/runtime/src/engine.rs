@@ -41,6 +41,7 @@ use crate::cluster::{
     AsOf, Cluster, Follower, Founding, Herald, Member, accept, check_formats, check_history, take_name,
 };
 use crate::config::EngineConfig;
+use crate::ending::Ending;
 use crate::gate::Gate;
 use crate::host::{Hosting, InstanceHost};
 use crate::keyring::Keyring;
@@ -431,11 +432,20 @@ impl Engine {
         &self,
         future: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
+        let answer = self.spawn(future).recv();
+        answer.unwrap_or_else(|_| Err(Error::internal("the engine is shutting down")))
+    }
+
+    /// Runs a future on the control arbiter.
+    fn spawn<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> flume::Receiver<Result<T>> {
         let (sender, receiver) = flume::bounded(1);
         self.gate.inner().actors.control.spawn(async move {
             let _gone = sender.send(future.await);
         });
-        receiver.recv().unwrap_or_else(|_| Err(Error::internal("the engine is shutting down")))
+        receiver
     }
 
     /// Has instances run by `host`, and starts those that there are; one that does not start is told of and left. One whose release was cut short
@@ -490,12 +500,22 @@ impl Engine {
         if let Some(authorities) = self.authorities.take() {
             authorities.stop();
         }
-        let flushed = self.block_on(async move { gate.inner().actors.keyring(FlushUsage).await });
+        let shared = gate.inner().shared.clone();
+        let mut ending = Ending::begin(&shared);
+        let flushed = match ending.is_store_away() {
+            true => None,
+            false => {
+                let flushing = self.spawn(async move { gate.inner().actors.keyring(FlushUsage).await });
+                ending.wait(&flushing)
+            }
+        };
         // Of an instance that is released nothing is kept.
-        if let Err(error) = flushed
-            && !self.gate.is_closed()
-        {
-            tracing::error!(?error, "use counts could not be written");
+        if !self.gate.is_closed() {
+            match flushed {
+                Some(Ok(())) => {}
+                Some(Err(error)) => tracing::error!(?error, "use counts could not be written"),
+                None => tracing::error!("use counts could not be written: the store is away"),
+            }
         }
         if let Some(retention) = self.retention {
             retention.stop();
@@ -504,6 +524,8 @@ impl Engine {
             desk.close();
         }
         let (sender, stopped) = oneshot::channel();
+        // The chains end whatever the store does; who writes them asks nothing of it any more where it is away.
+        let _seen = ending.is_store_away();
         if self.gate.inner().actors.audit.send(AuditMessage::Stop(sender)).is_ok() {
             let _gone = stopped.blocking_recv();
         }
@@ -511,20 +533,25 @@ impl Engine {
             tracing::error!(%error, "audit log");
         }
         // Until here others must not take what is ours.
+        ending.settle();
         if let Some(Following { follower, member, herald }) = self.following {
-            herald.stop();
-            follower.stop();
-            member.stop();
+            match ending.is_store_away() {
+                false => {
+                    ending.join(herald.stop());
+                    ending.join(follower.stop());
+                    ending.join(member.stop());
+                }
+                true => {
+                    let threads = [herald.stop(), follower.stop(), member.stop()];
+                    threads.into_iter().for_each(|thread| ending.join(thread));
+                }
+            }
         }
         self.gate.inner().actors.lane.close();
         self.gate.inner().shared.software.close();
         self.gate.inner().shared.pool.end(POOL_ENDS_WITHIN);
         self.system.stop();
-        for thread in self.threads {
-            if thread.join().is_err() {
-                tracing::error!("a thread of the engine panicked");
-            }
-        }
+        self.threads.into_iter().for_each(|thread| ending.join(thread));
     }
 }
 

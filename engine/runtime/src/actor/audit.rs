@@ -10,7 +10,7 @@ use keymill_core::seam::store::{Path, Revision, StoreError, Write};
 use keymill_crypto::audit::{ChainHead, Note};
 
 use crate::audit::{AuditMessage, ManagementChain, ManagementRecord, TimerRecord, TimerTouch};
-use crate::cluster::Witness;
+use crate::cluster::{Cluster, Witness};
 use crate::gate::Gate;
 use crate::records::{self, Kind};
 use crate::shared::Shared;
@@ -189,7 +189,7 @@ impl AuditActor {
     /// Leaves in the store what the next start is to find there; the last of all when this one ends.
     fn leave_witness(&mut self, is_end: bool) {
         let Some(cluster) = &self.shared.cluster else { return };
-        if !is_end && !self.witness.is_due() {
+        if (!is_end && !self.witness.is_due()) || self.is_store_given_up() {
             return;
         }
         let Shared { store, sealer, clock, .. } = &*self.shared;
@@ -215,8 +215,16 @@ impl AuditActor {
         }
     }
 
+    /// Tells whether this engine ends while its store is away.
+    fn is_store_given_up(&self) -> bool {
+        self.shared.cluster.as_ref().is_some_and(Cluster::gives_up)
+    }
+
     /// Writes how far the chains have come, and removes heads that the management chain names by now.
     fn keep_heads(&mut self) {
+        if self.is_store_given_up() {
+            return;
+        }
         let heads = self.shared.audit.changed_heads(&mut self.known_heads);
         if heads.is_empty() && self.to_forget.is_empty() {
             return;

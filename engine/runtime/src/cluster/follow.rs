@@ -115,12 +115,10 @@ impl Follower {
         Ok(Self { stop, thread })
     }
 
-    /// Ends it.
-    pub(crate) fn stop(self) {
+    /// Has it end; returns the thread that does.
+    pub(crate) fn stop(self) -> JoinHandle<()> {
         self.stop.store(true, Ordering::Release);
-        if self.thread.join().is_err() {
-            tracing::error!("the thread that follows the store panicked");
-        }
+        self.thread
     }
 }
 
@@ -288,7 +286,8 @@ impl Follow {
         let as_of = self.shared.store.revision()?;
         let mut newer: Vec<(Revision, Box<str>, Vec<u8>)> = Vec::new();
         self.shared.store.scan(&mut |row| {
-            if row.revision > since {
+            // What is said of the history itself counts whenever it was said: revisions may have gone back.
+            if row.revision > since || row.path == ALARM {
                 newer.push((row.revision, row.path.into(), row.value.to_vec()));
             }
             !self.is_over()

@@ -94,6 +94,8 @@ pub(crate) struct Cluster {
     /// What the others were told that this node is asked for.
     pub(crate) asked: Mutex<Asked>,
     drains: AtomicBool,
+    /// The node ends while the store is away: nothing is asked of it any more.
+    gives_up: AtomicBool,
     /// Wakes the thread that tells the others.
     waker: (flume::Sender<()>, flume::Receiver<()>),
     lines: [Line; Owner::ALL.len()],
@@ -114,6 +116,7 @@ impl Cluster {
             members: Members::new(config.lease * PATIENCE, as_of.at()),
             asked: Mutex::default(),
             drains: AtomicBool::new(false),
+            gives_up: AtomicBool::new(false),
             waker: flume::bounded(1),
             config,
             lines: Owner::ALL.map(|_| Line::default()),
@@ -150,6 +153,15 @@ impl Cluster {
 
     fn drains(&self) -> bool {
         self.drains.load(Ordering::Acquire)
+    }
+
+    /// Has nothing asked of the store any more: the node ends, and it is away.
+    pub(crate) fn give_up(&self) {
+        self.gives_up.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn gives_up(&self) -> bool {
+        self.gives_up.load(Ordering::Acquire)
     }
 
     fn wake(&self) {

@@ -43,6 +43,9 @@ impl AsOf {
     }
 }
 
+/// A watch says at least once a second that it is current.
+const BEHIND: Duration = Duration::from_millis(1_500);
+
 /// Until when all that was committed is in force here.
 pub(crate) struct View {
     max_age: Duration,
@@ -51,6 +54,8 @@ pub(crate) struct View {
     seen: [(AtomicU64, AtomicU64); Owner::ALL.len()],
     /// Another process has the name of this node.
     is_displaced: AtomicBool,
+    /// Another process goes by the same name, and takes itself for this one.
+    is_copied: AtomicBool,
     /// Why the store is not the one that this node knows, once it was found not to be.
     forked: OnceLock<String>,
 }
@@ -58,7 +63,14 @@ pub(crate) struct View {
 impl View {
     pub(crate) fn new(max_age: Duration, as_of: AsOf) -> Self {
         let seen = Owner::ALL.map(|_| (AtomicU64::new(0), AtomicU64::new(as_of.wall.as_ms())));
-        Self { max_age, began: as_of, seen, is_displaced: AtomicBool::new(false), forked: OnceLock::new() }
+        Self {
+            max_age,
+            began: as_of,
+            seen,
+            is_displaced: AtomicBool::new(false),
+            is_copied: AtomicBool::new(false),
+            forked: OnceLock::new(),
+        }
     }
 
     /// Notes that all of an owner's that was committed before a moment is in force.
@@ -91,6 +103,21 @@ impl View {
         self.is_displaced.load(Ordering::Acquire)
     }
 
+    /// Says that a copy of this process speaks in its name, from now on until its end; tells whether that is news.
+    pub(crate) fn copy(&self) -> bool {
+        !self.is_copied.swap(true, Ordering::AcqRel)
+    }
+
+    /// Tells whether a copy of this process speaks in its name.
+    pub(crate) fn is_copied(&self) -> bool {
+        self.is_copied.load(Ordering::Acquire)
+    }
+
+    /// Tells whether the store has not confirmed the view for longer than it does while it is there.
+    pub(crate) fn is_behind(&self, now: AsOf) -> bool {
+        self.age(now) > BEHIND
+    }
+
     /// Says that the store is of another history, from now on until the end of the process; tells whether that is news.
     pub(crate) fn fork(&self, why: impl Into<String>) -> bool {
         self.forked.set(why.into()).is_ok()
@@ -108,6 +135,9 @@ impl View {
         }
         if let Some(why) = self.forked.get() {
             return Some(why.clone());
+        }
+        if self.is_copied() {
+            return Some("a copy of this process uses its name: its machine was cloned, and one of them is to be ended".to_owned());
         }
         let age = self.age(now);
         (age > self.max_age).then(|| {
@@ -197,6 +227,14 @@ mod tests {
         assert!(view.displace(true) && !view.displace(true));
         assert!(view.trouble(began).is_some_and(|why| why.contains("engine.node")));
         assert!(view.displace(false) && view.trouble(began).is_none());
+    }
+
+    #[test]
+    fn a_process_that_was_copied_uses_no_key_again_whoever_has_the_lease() {
+        let (began, view) = begin();
+        assert!(view.copy() && !view.copy());
+        view.displace(false);
+        assert!(view.trouble(began).is_some_and(|why| why.contains("cloned")));
     }
 
     #[test]
