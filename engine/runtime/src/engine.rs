@@ -10,7 +10,7 @@ use std::time::Duration;
 use actix::Actor;
 use keymill_core::Sensitive;
 use keymill_core::access::{Caller, Effect, Grant, ResourcePattern, Role};
-use keymill_core::audit::Outcome;
+use keymill_core::audit::RecordStamp;
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::{AccessKeyId, NodeName};
 use keymill_core::instance::{InstanceBook, Stage};
@@ -38,8 +38,11 @@ use crate::actor::{Actors, AuditActor, CustodyActor, PrivateActor, TokenActor};
 use crate::audit::{AuditHub, AuditMessage, DeskChain, MANAGEMENT, ManagementChain, ManagementRecord};
 use crate::authorities::AuthorityTimer;
 use crate::clock::Clock;
-use crate::cluster::{AsOf, Cluster, Follower, Founding, Herald, Member, check_formats, take_name};
+use crate::cluster::{
+    AsOf, Cluster, Follower, Founding, Herald, Member, accept, check_formats, check_history, take_name,
+};
 use crate::config::EngineConfig;
+use crate::ending::Ending;
 use crate::gate::Gate;
 use crate::host::{Hosting, InstanceHost};
 use crate::keyring::Keyring;
@@ -52,13 +55,12 @@ use crate::pool::token::Token;
 use crate::pool::{MAX_CHUNK, Pool, TokenPart};
 use crate::quota::Quotas;
 use crate::records::Formats;
-use crate::remember;
+use crate::remember::{self, Remembered};
 use crate::retention::Retention;
 use crate::rotation::{RotationQueue, RotationThreads};
 use crate::shared::{RequestIds, Shared};
 use crate::snapshot::Published;
 use crate::validation::{ValidationQueue, ValidationThreads};
-use crate::work::Served;
 
 /// What an engine is made of.
 pub struct Parts {
@@ -219,6 +221,15 @@ impl Engine {
             cluster.members.read(&*store, &sealer, &cluster.node).map_err(|e| store_failed(&e))?;
             check_formats(cluster, &*store, &sealer, Formats::OURS).map_err(EngineError)?;
         }
+        let mut accepted = Vec::new();
+        if let Some(cluster) = cluster.as_ref().filter(|cluster| cluster.config.accept_history) {
+            let failed = EngineError::because("reading the audit log");
+            let Remembered { stamps, witnesses, .. } =
+                remember::remember(&*audit, &keys, Vec::new()).map_err(|e| failed(&e))?;
+            let remembered = (stamps, &*witnesses);
+            accepted =
+                accept(&cluster.node, &*store, &sealer, remembered, clock.now()).map_err(EngineError)?;
+        }
         let founding = cluster.as_ref().map(|_| Founding::begin(&*store, &process)).transpose();
         let founding = founding.map_err(EngineError)?.flatten();
         let shared_by_others = cluster.is_some();
@@ -234,6 +245,9 @@ impl Engine {
             (remembered, read.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         });
         let remembered = remembered.map_err(|e| EngineError::because("reading the audit log")(&e))?;
+        if let Some(cluster) = &cluster {
+            check_history(cluster, &*store, &sealer, &clock, &remembered.witnesses).map_err(EngineError)?;
+        }
         let read = read.map_err(|e| store_failed(&e))?;
         let loaded = load::judge_all(&*store, &sealer, read, remembered.stamps, &keyring, node_name.as_ref())
             .map_err(|e| store_failed(&e))?;
@@ -347,6 +361,10 @@ impl Engine {
             .map_err(|e| EngineError::because("validation threads")(&e))?;
         engine.retention = Retention::start(engine.gate.inner().shared.clone(), retired_by)
             .map_err(|e| EngineError::because("audit retention thread")(&e))?;
+        if let Err(error) = engine.record_accepted(accepted) {
+            engine.stop();
+            return Err(EngineError(format!("the acceptance of the store cannot be recorded: {error:?}")));
+        }
         if !loaded.needs_bootstrap {
             return Ok((engine, None));
         }
@@ -384,20 +402,8 @@ impl Engine {
         self.block_on(async move {
             let made = gate.inner().actors.policy(AddAccessKey(key)).await?;
             let record = ManagementRecord {
-                request: gate.request_id(),
-                principal: None,
-                source: None,
-                frontend: "engine",
-                operation: "CreateAccessKey",
-                outcome: Outcome::Done,
-                rule: "first start".into(),
-                keys: Vec::new(),
-                secrets: Vec::new(),
-                certificates: Vec::new(),
-                approved_by: None,
-                served: Served::default(),
-                micros: 0,
                 writes: made.writes,
+                ..ManagementRecord::own(gate.request_id(), "CreateAccessKey", "first start")
             };
             gate.record(record).await?;
             gate.inner().actors.keyring(Found).await
@@ -406,16 +412,42 @@ impl Engine {
         Ok(bootstrap)
     }
 
+    /// Has the audit say which records were accepted by an operator's word.
+    fn record_accepted(&self, writes: Vec<RecordStamp>) -> Result<()> {
+        /// Records that one line names, at most.
+        const AT_ONCE: usize = 1_024;
+        let gate = self.gate.clone();
+        self.block_on(async move {
+            for writes in writes.chunks(AT_ONCE) {
+                let record = ManagementRecord {
+                    writes: writes.to_vec(),
+                    ..ManagementRecord::own(gate.request_id(), "AcceptHistory", "--accept-history")
+                };
+                gate.record(record).await?;
+            }
+            Ok(())
+        })
+    }
+
     /// Runs a future on the control arbiter and waits for it on this thread.
     fn block_on<T: Send + 'static>(
         &self,
         future: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
+        let answer = self.spawn(future).recv();
+        answer.unwrap_or_else(|_| Err(Error::internal("the engine is shutting down")))
+    }
+
+    /// Runs a future on the control arbiter.
+    fn spawn<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> flume::Receiver<Result<T>> {
         let (sender, receiver) = flume::bounded(1);
         self.gate.inner().actors.control.spawn(async move {
             let _gone = sender.send(future.await);
         });
-        receiver.recv().unwrap_or_else(|_| Err(Error::internal("the engine is shutting down")))
+        receiver
     }
 
     /// Has instances run by `host`, and starts those that there are; one that does not start is told of and left. One whose release was cut short
@@ -470,12 +502,22 @@ impl Engine {
         if let Some(authorities) = self.authorities.take() {
             authorities.stop();
         }
-        let flushed = self.block_on(async move { gate.inner().actors.keyring(FlushUsage).await });
+        let shared = gate.inner().shared.clone();
+        let mut ending = Ending::begin(&shared);
+        let flushed = match ending.is_store_away() {
+            true => None,
+            false => {
+                let flushing = self.spawn(async move { gate.inner().actors.keyring(FlushUsage).await });
+                ending.wait(&flushing)
+            }
+        };
         // Of an instance that is released nothing is kept.
-        if let Err(error) = flushed
-            && !self.gate.is_closed()
-        {
-            tracing::error!(?error, "use counts could not be written");
+        if !self.gate.is_closed() {
+            match flushed {
+                Some(Ok(())) => {}
+                Some(Err(error)) => tracing::error!(?error, "use counts could not be written"),
+                None => tracing::error!("use counts could not be written: the store is away"),
+            }
         }
         if let Some(retention) = self.retention {
             retention.stop();
@@ -484,6 +526,8 @@ impl Engine {
             desk.close();
         }
         let (sender, stopped) = oneshot::channel();
+        // The chains end whatever the store does; who writes them asks nothing of it any more where it is away.
+        let _seen = ending.is_store_away();
         if self.gate.inner().actors.audit.send(AuditMessage::Stop(sender)).is_ok() {
             let _gone = stopped.blocking_recv();
         }
@@ -491,20 +535,25 @@ impl Engine {
             tracing::error!(%error, "audit log");
         }
         // Until here others must not take what is ours.
+        ending.settle();
         if let Some(Following { follower, member, herald }) = self.following {
-            herald.stop();
-            follower.stop();
-            member.stop();
+            match ending.is_store_away() {
+                false => {
+                    ending.join(herald.stop());
+                    ending.join(follower.stop());
+                    ending.join(member.stop());
+                }
+                true => {
+                    let threads = [herald.stop(), follower.stop(), member.stop()];
+                    threads.into_iter().for_each(|thread| ending.join(thread));
+                }
+            }
         }
         self.gate.inner().actors.lane.close();
         self.gate.inner().shared.software.close();
         self.gate.inner().shared.pool.end(POOL_ENDS_WITHIN);
         self.system.stop();
-        for thread in self.threads {
-            if thread.join().is_err() {
-                tracing::error!("a thread of the engine panicked");
-            }
-        }
+        self.threads.into_iter().for_each(|thread| ending.join(thread));
     }
 }
 

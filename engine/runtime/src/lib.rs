@@ -11,6 +11,7 @@ pub mod clock;
 mod cluster;
 pub mod config;
 mod doors;
+mod ending;
 pub mod engine;
 pub mod frontend;
 pub mod gate;

@@ -81,6 +81,10 @@ pub enum Kind {
     Node = 41,
     /// An instance, as the installation knows it.
     Instance = 43,
+    /// Whether a store that several nodes use was found to be of another history, and whether one was accepted.
+    History = 44,
+    /// What a node leaves in the store for its own next start.
+    Witness = 45,
 }
 
 /// What material of a CMK is wrapped by on its way here, and what is known of the token that goes with it.
@@ -99,6 +103,9 @@ pub struct ImportRecord {
     /// Such keys that are used up, and yet to be destroyed in their tokens.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub spent: Vec<StoredKey>,
+    /// When a try began last, in a store that several nodes use: another node may be at it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tried_at: Option<Timestamp>,
 }
 
 /// The value of a version of a secret, as it is kept.
@@ -345,6 +352,7 @@ mod tests {
             tries: 1,
             wrapping,
             spent,
+            tried_at: None,
         }
     }
 

@@ -2,6 +2,7 @@
 //! others write no records and may be long; that they are there is looked at, and `audit verify` reads them. Those that no head tells of
 //! are read once, and bound from then on.
 
+use keymill_core::audit::RecordStamp;
 use keymill_core::id::NodeName;
 use keymill_core::seam::audit::{AuditError, AuditLog};
 use keymill_core::seam::store::{Entry, Path, Revision, Store, StoreError};
@@ -21,6 +22,8 @@ pub(crate) struct Remembered {
     /// Heads that the store need not keep once that line is durable.
     pub(crate) to_forget: Vec<(Path, Revision)>,
     pub(crate) troubles: Vec<String>,
+    /// What this node has left in a store that others use, too: the last of each process.
+    pub(crate) witnesses: Vec<RecordStamp>,
 }
 
 /// Reads the heads in the store, and what is wrong with those that do not open.
@@ -67,6 +70,7 @@ pub(crate) fn remember(
             }
         }
         retired.learn(report.retired);
+        remembered.witnesses.extend(report.witness);
         remembered.stamps.keep_newest(verifier.into_stamps());
     }
     let gone = heads::gone(&known, &chains, &retired);

@@ -121,6 +121,20 @@ pub(crate) enum What {
     Ended(Opened<EndedRecord>),
 }
 
+impl What {
+    /// Returns the name that a record says, where its path has only a hash of it.
+    pub(crate) fn name(&self) -> Option<Box<str>> {
+        let name = match self {
+            What::Alias(Ok((record, _))) => record.name.as_str(),
+            What::DataKey(Ok((key, _))) => key.name.as_str(),
+            What::Secret(Ok((secret, _))) => secret.name.as_str(),
+            What::Ended(Ok((record, _))) => return record.name.clone(),
+            _ => return None,
+        };
+        Some(name.into())
+    }
+}
+
 /// Has `take` take every record, and returns whether there was one.
 pub(crate) fn all(
     store: &dyn Store,

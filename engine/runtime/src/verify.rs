@@ -12,7 +12,7 @@ use crate::load::{Judgement, all, judge, judge_end};
 use crate::records::{self, Kind};
 
 /// The kinds of records by the prefix of their paths, and whether the audit remembers each write of them.
-const KINDS: [(&str, Kind, bool); 28] = [
+const KINDS: [(&str, Kind, bool); 30] = [
     ("aap/", Kind::Aap, true),
     ("access-epoch/", Kind::AccessEpoch, true),
     ("access-key/", Kind::AccessKey, true),
@@ -28,6 +28,7 @@ const KINDS: [(&str, Kind, bool); 28] = [
     ("cmk/", Kind::Cmk, true),
     ("crl/", Kind::Crl, true),
     ("data-key/", Kind::DataKey, true),
+    ("history", Kind::History, false),
     ("import/", Kind::Import, true),
     ("instance/", Kind::Instance, true),
     ("installation", Kind::Installation, false),
@@ -43,6 +44,8 @@ const KINDS: [(&str, Kind, bool); 28] = [
     ("secret/", Kind::Secret, true),
     ("secret-value/", Kind::SecretValue, true),
     ("usage/", Kind::Usage, false),
+    // Each is for its own node's next start.
+    ("witness/", Kind::Witness, false),
 ];
 
 /// What is to be said of a stored record.

@@ -80,7 +80,10 @@ impl Dedicated {
     pub(crate) fn stop(&self) {
         self.gates.write().clear();
         let engines = std::mem::take(&mut *self.engines.lock());
-        engines.into_values().for_each(Engine::stop);
+        // Together: each may wait for a store that is away.
+        std::thread::scope(|scope| {
+            engines.into_values().for_each(|engine| drop(scope.spawn(|| engine.stop())));
+        });
     }
 
     fn parts(&self, instance: &Instance) -> std::result::Result<Parts, Failure> {

@@ -72,6 +72,9 @@ pub(crate) struct ServeArgs {
     /// At the first start, writes the bootstrap access key there (mode 0600) rather than to the terminal
     #[arg(long, value_name = "FILE")]
     credentials: Option<PathBuf>,
+    /// Take a store that was put back (etcd restored, PostgreSQL failed over) as it stands; once, when it was looked at
+    #[arg(long)]
+    accept_history: bool,
     /// Worker threads of each listener [default: one a core for HTTP, two for MessagePack TCP]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: Option<u16>,
@@ -164,6 +167,7 @@ fn configure(args: &ServeArgs) -> Result<Config> {
     if let Some(node) = &args.node {
         config.engine.node.clone_from(node);
     }
+    config.cluster.accept_history = args.accept_history;
     if args.credentials.is_some() {
         config.credentials.clone_from(&args.credentials);
     }

@@ -21,6 +21,7 @@ use crate::messages::{
 };
 use crate::reads::{newest, revision};
 use crate::slots::{Slot, Slots};
+use crate::trail::Trail;
 
 /// Writes of a commit that compares each of its records: 128 less those of the slot and of the newest revision.
 const SMALL: usize = 126;
@@ -84,6 +85,7 @@ pub(crate) struct Committer {
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) keys: Arc<Keys>,
     pub(crate) slots: Arc<Slots>,
+    pub(crate) trail: Arc<Trail>,
 }
 
 /// What became of a commit whose answer was lost.
@@ -94,6 +96,15 @@ enum Outcome {
 }
 
 impl Committer {
+    /// Checks that the store holds what this process has seen.
+    ///
+    /// # Errors
+    /// `OtherHistory`, and `Unavailable` where that is not known.
+    pub(crate) async fn check(&self) -> Result<(), StoreError> {
+        let checked = self.trail.check_fresh(&self.cluster, &self.keys);
+        in_time(self.cluster.patience().until, async { checked.await.map_err(Fault::into_store_error) }).await
+    }
+
     /// Commits what was planned.
     ///
     /// # Errors
@@ -115,6 +126,7 @@ impl Committer {
             let fault = match asked {
                 Ok(answer) if answer.succeeded => {
                     slot.known = revision_of(answer.header.as_ref())?;
+                    self.trail.saw(slot.known, &mark);
                     let made = revision(slot.known);
                     self.slots.give(slot);
                     return Ok(made);
@@ -144,6 +156,7 @@ impl Committer {
                 }
                 Err(Fault::Lost(why)) => match self.resolve(&mut slot, &mark, &why, &mut patience).await? {
                     Outcome::Made(at) => {
+                        self.trail.saw(at, &mark);
                         self.slots.give(slot);
                         return Ok(revision(at));
                     }
@@ -172,7 +185,7 @@ impl Committer {
         let put = |key: Bytes, value: Bytes, lease| Op::Put(PutRequest { key, value, lease }).into();
         // Last of all, so that whoever watches and is told of it has been told of everything.
         let marks =
-            [put(slot.key.clone(), mark.clone(), slot.lease), put(self.keys.newest(), Bytes::new(), 0)];
+            [put(slot.key.clone(), mark.clone(), slot.lease), put(self.keys.newest(), mark.clone(), 0)];
         let mut compare = vec![Compare::is_at(slot.key.clone(), slot.known)];
         let mut failure = vec![revision_at(slot.key.clone())];
         let mut ops: Vec<RequestOp> =

@@ -5,7 +5,7 @@
 //! | `format` | the version of this layout |
 //! | `lease/NAME` | who holds a lease of the seam |
 //! | `record/PATH` | a record |
-//! | `revision` | nothing; every commit writes it, last, so that its own revision is that of the newest commit |
+//! | `revision` | the mark of the newest commit; every commit writes it, last, so that its own revision is that of the newest commit |
 //! | `slot/PROCESS/NUMBER` | the mark of the last commit that a process made by that slot |
 //!
 //! Records and `revision` stand beside each other, so that one watch has both, in the order in which they were written.

@@ -11,6 +11,7 @@ mod reads;
 mod slots;
 mod store;
 mod threads;
+mod trail;
 mod watches;
 
 pub use config::{Config, Identity, Tls, User};

@@ -30,10 +30,20 @@ pub(crate) async fn key(cluster: &Cluster, key: Bytes) -> Result<Option<KeyValue
 
 /// Reads which commit is the newest.
 pub(crate) async fn newest(cluster: &Cluster, keys: &Keys) -> Result<Newest, Fault> {
+    newest_and_mark(cluster, keys).await.map(|(newest, _)| newest)
+}
+
+/// The same, and the mark that it left.
+pub(crate) async fn newest_and_mark(
+    cluster: &Cluster,
+    keys: &Keys,
+) -> Result<(Newest, Option<Bytes>), Fault> {
     let request = RangeRequest { key: keys.newest(), ..RangeRequest::default() };
     let answer: RangeResponse = cluster.read(method::RANGE, request).await?;
-    let commit = answer.kvs.first().map_or(0, |kv| kv.mod_revision);
-    Ok(Newest { commit, as_of: answer.header.map_or(0, |header| header.revision) })
+    let as_of = answer.header.map_or(0, |header| header.revision);
+    let found = answer.kvs.into_iter().next();
+    let commit = found.as_ref().map_or(0, |kv| kv.mod_revision);
+    Ok((Newest { commit, as_of }, found.map(|kv| kv.value)))
 }
 
 /// Checks that what follows a revision is still known: that it is neither compacted nor yet to come.

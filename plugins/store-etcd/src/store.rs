@@ -7,7 +7,9 @@ use std::time::Duration;
 use std::{fmt, io};
 
 use flume::RecvTimeoutError;
-use keymill_core::seam::store::{Change, Entry, Lease, Page, Path, Revision, Row, Store, StoreError, Write};
+use keymill_core::seam::store::{
+    Change, Entry, Lease, Page, Path, Revision, Row, Store, StoreError, Write, is_alarm,
+};
 
 use crate::cluster::{Cluster, method};
 use crate::commits::{Committer, plan};
@@ -19,6 +21,7 @@ use crate::messages::{Compare, Empty, Op, PutRequest, StatusResponse, TxnRequest
 use crate::reads::{self, Pages, revision};
 use crate::slots::Slots;
 use crate::threads::Threads;
+use crate::trail::Trail;
 use crate::watches::{self, Changed, Told};
 
 /// Commits of a stream that wait for whoever watches.
@@ -34,6 +37,7 @@ pub struct EtcdStore {
     cluster: Arc<Cluster>,
     keys: Arc<Keys>,
     committer: Arc<Committer>,
+    trail: Arc<Trail>,
     is_closed: AtomicBool,
     name: String,
     /// What is kept as long as the store.
@@ -50,7 +54,13 @@ pub fn open(config: Config) -> Result<EtcdStore, OpenError> {
     let threads = Threads::start().map_err(OpenError::Threads)?;
     let keys = Arc::new(Keys::under(&prefix));
     let slots = Slots::new().map_err(|error| OpenError::Threads(io::Error::other(error.to_string())))?;
-    let committer = Committer { cluster: cluster.clone(), keys: keys.clone(), slots: Arc::new(slots) };
+    let trail = Arc::new(Trail::default());
+    let committer = Committer {
+        cluster: cluster.clone(),
+        keys: keys.clone(),
+        slots: Arc::new(slots),
+        trail: trail.clone(),
+    };
     let (of, at) = (cluster.clone(), keys.clone());
     let found = threads.begin(async move { examine(&of, &at).await }).wait();
     let (version, format) =
@@ -67,6 +77,7 @@ pub fn open(config: Config) -> Result<EtcdStore, OpenError> {
         cluster,
         keys,
         committer: Arc::new(committer),
+        trail,
         is_closed: AtomicBool::new(false),
         name,
         _kept: None,
@@ -178,8 +189,13 @@ impl Store for EtcdStore {
             return self.revision();
         }
         let planned = plan(&self.keys, writes)?;
-        let committer = self.committer.clone();
-        self.threads.wait(async move { committer.commit(planned).await })
+        let (committer, is_alarm) = (self.committer.clone(), is_alarm(writes));
+        self.threads.wait(async move {
+            if !is_alarm {
+                committer.check().await?;
+            }
+            committer.commit(planned).await
+        })
     }
 
     fn watch(
@@ -190,7 +206,8 @@ impl Store for EtcdStore {
     ) -> Result<(), StoreError> {
         let from = i64::try_from(from.0).map_err(|_| StoreError::Compacted)?;
         let (tell, told) = flume::bounded(TOLD);
-        let following = watches::follow(self.cluster.clone(), self.keys.clone(), prefix.clone(), from, tell);
+        let (cluster, keys, trail) = (self.cluster.clone(), self.keys.clone(), self.trail.clone());
+        let following = watches::follow(cluster, keys, trail, prefix.clone(), from, tell);
         // It ends when nobody listens any more.
         let _until_then = self.threads.begin(following);
         while !self.is_closed.load(Ordering::Relaxed) {
@@ -220,9 +237,9 @@ impl Store for EtcdStore {
     }
 
     fn revision(&self) -> Result<Revision, StoreError> {
-        let (cluster, keys) = (self.cluster.clone(), self.keys.clone());
+        let (cluster, keys, trail) = (self.cluster.clone(), self.keys.clone(), self.trail.clone());
         self.threads.wait(async move {
-            let newest = reads::newest(&cluster, &keys).await.map_err(Fault::into_store_error)?;
+            let newest = trail.newest(&cluster, &keys).await.map_err(Fault::into_store_error)?;
             Ok(revision(newest.commit))
         })
     }

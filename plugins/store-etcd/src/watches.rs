@@ -17,7 +17,8 @@ use crate::cluster::{Cluster, Followed, method};
 use crate::error::Fault;
 use crate::keys::Keys;
 use crate::messages::{Event, KeyValue, WatchCreateRequest, WatchRequest, WatchResponse};
-use crate::reads::{Newest, check_known, newest};
+use crate::reads::{Newest, check_known};
+use crate::trail::Trail;
 
 /// How often a watch proves that it is current; the seam asks for at least once a second.
 const PROOF: Duration = Duration::from_millis(400);
@@ -116,12 +117,13 @@ impl Assembly {
 pub(crate) async fn follow(
     cluster: Arc<Cluster>,
     keys: Arc<Keys>,
+    trail: Arc<Trail>,
     prefix: Path,
     from: i64,
     tell: Sender<Told>,
 ) {
-    let mut watch =
-        Watch { cluster, keys, prefix, commits: Assembly::behind(from), proved: Instant::now(), tell };
+    let (commits, proved) = (Assembly::behind(from), Instant::now());
+    let mut watch = Watch { cluster, keys, trail, prefix, commits, proved, tell };
     loop {
         let fault = match watch.run().await {
             Ok(Unheard) => return,
@@ -148,6 +150,7 @@ struct Proof {
 struct Watch {
     cluster: Arc<Cluster>,
     keys: Arc<Keys>,
+    trail: Arc<Trail>,
     prefix: Path,
     commits: Assembly,
     /// When it was current last.
@@ -158,6 +161,8 @@ struct Watch {
 impl Watch {
     /// Opens a stream and tells what comes, until it breaks.
     async fn run(&mut self) -> Result<Unheard, Fault> {
+        // Before it is asked what is known: of another history everything may be.
+        self.trail.newest(&self.cluster, &self.keys).await?;
         check_known(&self.cluster, &self.keys, self.commits.whole).await?;
         self.commits.rewind();
         let span = self.keys.watched();
@@ -233,12 +238,12 @@ impl Watch {
 
     /// Reads which commit is the newest, once it is due.
     fn proof(&self, due: Instant) -> impl Future<Output = Result<Proof, Fault>> + use<> {
-        let (cluster, keys) = (self.cluster.clone(), self.keys.clone());
+        let (cluster, keys, trail) = (self.cluster.clone(), self.keys.clone(), self.trail.clone());
         async move {
             sleep_until(due).await;
             // Before any member is asked, however often: an answer that comes late is as old as the question.
             let asked = Instant::now();
-            Ok(Proof { asked, newest: newest(&cluster, &keys).await? })
+            Ok(Proof { asked, newest: trail.newest(&cluster, &keys).await? })
         }
     }
 
@@ -255,6 +260,10 @@ impl Watch {
         for event in &answer.events {
             let Some(kv) = &event.kv else { continue };
             let is_mark = kv.key == self.keys.newest();
+            if is_mark && event.kind != Event::DELETED {
+                // Of a commit that is told: what is told is not to be missed later.
+                self.trail.saw(kv.mod_revision, &kv.value);
+            }
             self.commits.take(kv.mod_revision, self.changed(event, kv), is_mark, &mut commits);
         }
         for commit in commits {

@@ -110,7 +110,10 @@ impl Wish<'_> {
             return Ok(Answer::Taken);
         }
         match writer.end(client, fence, id).await {
-            Ok(()) => Ok(Answer::Granted(fence)),
+            Ok(()) => {
+                writer.trail.saw(fence, id);
+                Ok(Answer::Granted(fence))
+            }
             Err(Refused::Write(error)) => Err(error),
             Err(Refused::Commit) => Ok(Answer::Again),
         }

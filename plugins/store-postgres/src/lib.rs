@@ -11,6 +11,7 @@ mod schema;
 mod signal;
 mod store;
 mod tls;
+mod trail;
 mod writer;
 
 pub use config::{Config, Place, Tls};

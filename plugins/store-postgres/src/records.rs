@@ -10,6 +10,7 @@ use tokio_postgres::{Client, Error, Row};
 
 use crate::error::{is_transient, late, store_error};
 use crate::pool::{Lent, Pool};
+use crate::trail::{Said, Trail};
 
 /// Changes that are read in one go; the last commit is read to its end, however large it is.
 const CHUNK_ROWS: i64 = 64;
@@ -19,7 +20,8 @@ const FETCH_ROWS: usize = 256;
 const GET: &str = "SELECT path, value, revision FROM records WHERE path = $1";
 const LIST: &str =
     "SELECT path, value, revision FROM records WHERE path >= $1 AND path < $2 ORDER BY path LIMIT $3";
-const REVISION: &str = "SELECT revision FROM state";
+const REVISION: &str =
+    "SELECT s.revision, newest.id FROM state s LEFT JOIN commits newest ON newest.revision = s.revision";
 
 /// A cursor in a transaction of its own snapshot. Whom a scan tells may take its time between two fetches; a node that never goes on is
 /// let go after ten minutes, since its snapshot keeps old rows from being vacuumed.
@@ -30,13 +32,15 @@ const SCAN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
 
 /// The state and the changes in one statement, which is one snapshot. `$1` says how far the watch has come, `$2` and `$3` bound the paths;
 /// `upto` is the commit of the row behind `$4` others, or the newest. The upper bound keeps out rows whose revision was altered to one that is yet to come. The ids tell one history from another: the
-/// one of the revision that the watch has come to, and that of the newest. A server that takes no writes may be behind another that does.
+/// one of the revision that the watch has come to, that of the newest, and that of `$5`, the newest that this process has seen. A server that takes no
+/// writes may be behind another that does.
 const CHANGES: &str = "
     SELECT s.revision, s.compacted, seen.id, newest.id, current_setting('transaction_read_only'),
-           upto.revision, c.path, c.value, c.revision, c.is_removal
+           upto.revision, c.path, c.value, c.revision, c.is_removal, held.id, (SELECT min(revision) FROM commits)
     FROM state s
     LEFT JOIN commits seen ON seen.revision = $1
     LEFT JOIN commits newest ON newest.revision = s.revision
+    LEFT JOIN commits held ON held.revision = $5
     CROSS JOIN LATERAL (
         SELECT coalesce((
             SELECT revision FROM (
@@ -113,9 +117,13 @@ pub(crate) fn list(pool: &Pool, prefix: &Path, page: Page<'_>) -> Result<Vec<Ent
 }
 
 /// Returns the revision of the newest commit.
-pub(crate) fn revision(pool: &Pool) -> Result<Revision, StoreError> {
+pub(crate) fn revision(pool: &Pool, trail: &Trail) -> Result<Revision, StoreError> {
     let row = pool.ask(async |client| client.query_typed_one(REVISION, &[]).await)?;
-    Ok(revision_of(row.try_get(0).map_err(|error| store_error(&error))?))
+    let revision = row.try_get(0).map_err(|error| store_error(&error))?;
+    if let Ok(Some(id)) = row.try_get::<_, Option<&[u8]>>(1) {
+        trail.saw(revision, id);
+    }
+    Ok(revision_of(revision))
 }
 
 /// Reads all records, as one snapshot of the store. They stream: no more than what the connection buffers is in memory.
@@ -177,13 +185,25 @@ fn begin_scan(pool: &Pool) -> Result<Lent<'_>, StoreError> {
     }
 }
 
-/// Reads the changes under `prefix` that follow `after`.
-pub(crate) fn changes(pool: &Pool, prefix: &Path, after: &Cursor) -> Result<Changes, StoreError> {
+/// Reads the changes under `prefix` that follow `after`, where the server holds all that this process has seen.
+pub(crate) fn changes(
+    pool: &Pool,
+    trail: &Trail,
+    prefix: &Path,
+    after: &Cursor,
+) -> Result<Changes, StoreError> {
+    trail.check()?;
+    let held = trail.newest();
     // No history of ours comes that far.
     let Ok(seen) = i64::try_from(after.revision.0) else { return Err(StoreError::Compacted) };
     let (prefix, end, others) = (prefix.as_str(), prefix.end(), CHUNK_ROWS - 1);
-    let given: [(&(dyn ToSql + Sync), Type); 4] =
-        [(&seen, Type::INT8), (&prefix, Type::TEXT), (&end, Type::TEXT), (&others, Type::INT8)];
+    let given: [(&(dyn ToSql + Sync), Type); 5] = [
+        (&seen, Type::INT8),
+        (&prefix, Type::TEXT),
+        (&end, Type::TEXT),
+        (&others, Type::INT8),
+        (&held.revision, Type::INT8),
+    ];
     let rows = pool.ask(async |client| read_changes(client, &given).await)?;
     let failed = |error: Error| store_error(&error);
     let head = rows.first().ok_or_else(|| StoreError::Corrupt("the table state has no row".into()))?;
@@ -194,6 +214,15 @@ pub(crate) fn changes(pool: &Pool, prefix: &Path, after: &Cursor) -> Result<Chan
     if head.try_get(4).unwrap_or("off") == "on" {
         pool.forget();
         return Err(StoreError::Unavailable("the server takes no writes any more".into()));
+    }
+    let said = Said {
+        newest: newest.0.cast_signed(),
+        oldest: head.try_get(11).map_err(failed)?,
+        id: head.try_get(10).map_err(failed)?,
+    };
+    trail.judge(&held, &said)?;
+    if let Some(id) = &id {
+        trail.saw(said.newest, id);
     }
     // A revision that is yet to come was read from another history of this store, and so was one that another commit has now: a server that
     // had not all of them took over.

@@ -18,6 +18,7 @@ use crate::error::OpenError;
 use crate::pool::Pool;
 use crate::records::{self, Changed, Cursor};
 use crate::signal::Signal;
+use crate::trail::Trail;
 use crate::writer::Writer;
 use crate::{leases, schema};
 
@@ -29,6 +30,7 @@ pub struct PostgresStore {
     pool: Pool,
     connector: Arc<Connector>,
     writer: Writer,
+    trail: Arc<Trail>,
     signal: Arc<Signal>,
     channel: String,
     poll: Duration,
@@ -49,7 +51,9 @@ pub fn open(config: Config) -> Result<PostgresStore, OpenError> {
     let (max, timeout) = (config.max_connections, config.timeout);
     let channel = format!("keymill_{schema}");
     let shown = format!("{} of {}", config.schema, config.database);
-    let writer = Writer::new(config.kept_removals, config.kept_commits, channel.clone(), listens);
+    let trail = Arc::new(Trail::default());
+    let (removals, commits) = (config.kept_removals, config.kept_commits);
+    let writer = Writer::new(removals, commits, channel.clone(), listens, trail.clone());
     let signal = Arc::new(Signal::default());
     let bridge = Bridge::start().map_err(OpenError::Threads)?;
     let connector = Arc::new(Connector::prepare(config, signal.clone())?);
@@ -60,6 +64,7 @@ pub fn open(config: Config) -> Result<PostgresStore, OpenError> {
         pool,
         connector,
         writer,
+        trail,
         signal,
         channel,
         poll,
@@ -162,7 +167,7 @@ impl Store for PostgresStore {
         while !self.signal.is_closed() {
             // Counted before the server is asked: what happens meanwhile is not slept over.
             let (seen, asked) = (self.signal.count(), Instant::now());
-            let changes = records::changes(&self.pool, prefix, &cursor)?;
+            let changes = records::changes(&self.pool, &self.trail, prefix, &cursor)?;
             for commit in changes.rows.chunk_by(|one, next| one.revision == next.revision) {
                 let writes: Vec<_> = commit.iter().map(Changed::wrote).collect();
                 if !each(Change::Commit { revision: commit[0].revision, writes: &writes }) {
@@ -188,7 +193,7 @@ impl Store for PostgresStore {
     }
 
     fn revision(&self) -> Result<Revision, StoreError> {
-        records::revision(&self.pool)
+        records::revision(&self.pool, &self.trail)
     }
 }
 

@@ -5,17 +5,19 @@
 //! would be faster and would give n + 1 to one that is done before n.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use keymill_core::seam::store::{Path, Revision, StoreError, Write, check_distinct};
+use keymill_core::seam::store::{Path, Revision, StoreError, Write, check_distinct, is_alarm};
 use tokio::time::timeout_at;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Error, Row};
 
 use crate::error::{is_transient, late, store_error};
-use crate::pool::Pool;
+use crate::pool::{Lent, Pool};
 use crate::records::revision_of;
+use crate::trail::{HELD, Said, Seen, Trail};
 
 pub(crate) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 /// Takes the counter until the transaction ends.
@@ -56,6 +58,7 @@ pub(crate) struct Writer {
     kept_commits: i64,
     channel: String,
     notifies: AtomicBool,
+    pub(crate) trail: Arc<Trail>,
 }
 
 /// What becomes of an attempt.
@@ -65,6 +68,8 @@ enum Outcome {
     Conflict(Path),
     /// Nothing was written.
     Failed(Error),
+    /// Nothing was written: what was seen is not there.
+    Other(StoreError),
     /// Nothing was written, and the server did not answer.
     Late,
     /// The answer was lost.
@@ -81,17 +86,25 @@ struct Batch<'a> {
 
 impl Writer {
     /// Makes one.
-    pub(crate) fn new(kept_removals: u32, kept_commits: u32, channel: String, notifies: bool) -> Self {
+    pub(crate) fn new(
+        kept_removals: u32,
+        kept_commits: u32,
+        channel: String,
+        notifies: bool,
+        trail: Arc<Trail>,
+    ) -> Self {
         Self {
             kept_removals: kept_removals.into(),
             kept_commits: kept_commits.into(),
             channel,
             notifies: notifies.into(),
+            trail,
         }
     }
 
     /// Writes all or none; the commit is durable when this returns.
     pub(crate) fn commit(&self, pool: &Pool, writes: &[Write]) -> Result<Revision, StoreError> {
+        self.trail.check_commit(writes)?;
         let batch = Batch::of(writes)?;
         let until = pool.deadline();
         loop {
@@ -102,15 +115,15 @@ impl Writer {
             match outcome {
                 Outcome::Done(revision) => {
                     lent.keep();
-                    return Ok(revision);
+                    return Ok(self.made(revision, &batch.id));
                 }
                 Outcome::Conflict(path) => {
-                    // The lock is given up now, or with the connection.
-                    let rolled = lent.client().batch_execute("ROLLBACK");
-                    if let Ok(Ok(())) = pool.bridge.wait_until(pool.deadline(), rolled) {
-                        lent.keep();
-                    }
+                    roll_back(pool, lent);
                     return Err(StoreError::Conflict(path));
+                }
+                Outcome::Other(error) => {
+                    roll_back(pool, lent);
+                    return Err(error);
                 }
                 Outcome::Failed(error) => {
                     pool.lost(lent, &error);
@@ -127,7 +140,7 @@ impl Writer {
                 Outcome::Unknown => {
                     pool.silent(lent);
                     if let Some(revision) = resolve(pool, &batch.id)? {
-                        return Ok(revision);
+                        return Ok(self.made(revision, &batch.id));
                     }
                     if is_over {
                         return Err(late(pool.timeout()));
@@ -139,11 +152,19 @@ impl Writer {
 
     /// Takes two round trips: the statements of each are sent in one go, and none but the last of them commits.
     async fn attempt(&self, client: &Client, batch: &Batch<'_>, limit: Instant) -> Outcome {
-        let (revision, present) = match timeout_at(limit.into(), take(client, &batch.paths)).await {
-            Ok(Ok(taken)) => taken,
-            Ok(Err(error)) => return Outcome::Failed(error),
-            Err(_) => return Outcome::Late,
-        };
+        let seen = self.trail.newest();
+        let Taken { revision, present, said } =
+            match timeout_at(limit.into(), take(client, &batch.paths, &seen)).await {
+                Ok(Ok(taken)) => taken,
+                Ok(Err(error)) => return Outcome::Failed(error),
+                Err(_) => return Outcome::Late,
+            };
+        // The alarm is for those who find a store like that.
+        if let Err(error) = self.trail.judge(&seen, &said)
+            && !is_alarm(batch.writes)
+        {
+            return Outcome::Other(error);
+        }
         if let Some(path) = batch.conflict(&present) {
             return Outcome::Conflict(path);
         }
@@ -153,6 +174,12 @@ impl Writer {
             Ok(Err(Refused::Write(error))) if error.as_db_error().is_some() => Outcome::Failed(error),
             Ok(Err(_)) | Err(_) => Outcome::Unknown,
         }
+    }
+
+    /// Takes note of a commit that was made.
+    fn made(&self, revision: Revision, id: &[u8; 16]) -> Revision {
+        self.trail.saw(revision.0.cast_signed(), id);
+        revision
     }
 
     async fn write(&self, client: &Client, batch: &Batch<'_>, revision: i64) -> Result<(), Refused> {
@@ -236,13 +263,31 @@ pub(crate) enum Refused {
     Commit,
 }
 
+/// What a commit finds once the counter is its own.
+struct Taken {
+    revision: i64,
+    present: Vec<Row>,
+    said: Said,
+}
+
 /// Takes the counter, and reads what is there.
-async fn take(client: &Client, paths: &[&str]) -> Result<(i64, Vec<Row>), Error> {
+async fn take(client: &Client, paths: &[&str], seen: &Seen) -> Result<Taken, Error> {
     let present = async { client.query_typed(PRESENT, &[(&paths, Type::TEXT_ARRAY)]).await };
-    let (begun, advanced, present) =
-        tokio::join!(biased; client.batch_execute(BEGIN), client.query_typed_one(ADVANCE, &[]), present);
+    let held = async { client.query_typed_one(HELD, &[(&seen.revision, Type::INT8)]).await };
+    let (begun, advanced, present, held) = tokio::join!(biased; client.batch_execute(BEGIN), client.query_typed_one(ADVANCE, &[]), present, held);
     begun?;
-    Ok((advanced?.try_get(0)?, present?))
+    let (revision, held) = (advanced?.try_get(0)?, held?);
+    // This one's own is the newest by now.
+    let said = Said { newest: revision - 1, oldest: held.try_get(2)?, id: held.try_get(1)? };
+    Ok(Taken { revision, present: present?, said })
+}
+
+/// Gives the lock up now, or with the connection.
+fn roll_back(pool: &Pool, lent: Lent<'_>) {
+    let rolled = lent.client().batch_execute("ROLLBACK");
+    if let Ok(Ok(())) = pool.bridge.wait_until(pool.deadline(), rolled) {
+        lent.keep();
+    }
 }
 
 /// Finds out whether a commit was made: first whoever may still be making it is waited for, then its id is looked up. The wait is a write,

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -154,6 +155,50 @@ impl Etcd {
         self.members[member] = Some(self.run(member));
     }
 
+    /// Saves all that it holds now.
+    pub fn save(&self) {
+        let file = self.place.at("snapshot");
+        let _of_the_last_time = fs::remove_file(&file);
+        self.ctl(&["snapshot", "save", &file.display().to_string()]).expect("it saves");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).expect("our own file");
+    }
+
+    /// Kills every member, and starts all again with what was saved.
+    pub fn put_back(&mut self) {
+        for member in 0..self.members.len() {
+            self.kill(member);
+            let data = self.place.at(&format!("m{member}"));
+            fs::remove_dir_all(&data).expect("root may, and so may whoever made it");
+            let peer = self.peer(member);
+            let restored = self
+                .place
+                .command("etcdctl")
+                .env("ETCDCTL_API", "3")
+                .args(["snapshot", "restore", "snapshot", "--name", &format!("m{member}"), "--data-dir"])
+                .arg(&data)
+                .args(["--initial-cluster", &self.all_peers(), "--initial-advertise-peer-urls", &peer])
+                .output()
+                .expect("setpriv is there: util-linux");
+            assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
+        }
+        let kept = std::thread::scope(|scope| {
+            let etcd = &*self;
+            let started: Vec<_> =
+                (0..etcd.members.len()).map(|member| scope.spawn(move || etcd.run(member))).collect();
+            started.into_iter().map(|started| started.join().expect("it is started")).collect::<Vec<_>>()
+        });
+        self.members = kept.into_iter().map(Some).collect();
+    }
+
+    fn peer(&self, member: usize) -> String {
+        format!("http://{}:{}", self.host(member), self.peers[member])
+    }
+
+    fn all_peers(&self) -> String {
+        let all: Vec<_> = (0..self.peers.len()).map(|at| format!("m{at}={}", self.peer(at))).collect();
+        all.join(",")
+    }
+
     /// Returns the file with the certificate that has signed its own.
     pub fn ca_file(&self) -> PathBuf {
         self.place.at("ca.pem")
@@ -170,10 +215,8 @@ impl Etcd {
     }
 
     fn run(&self, member: usize) -> Keeper {
-        let url = |at: usize| format!("http://{}:{}", self.host(at), self.peers[at]);
         let client = &self.endpoints()[member];
-        let peer = url(member);
-        let all: Vec<_> = (0..self.peers.len()).map(|at| format!("m{at}={}", url(at))).collect();
+        let (peer, all) = (self.peer(member), self.all_peers());
         let data = self.place.at(&format!("m{member}"));
         let state = if data.join("member").exists() { "existing" } else { "new" };
         let mut command = self.place.command("etcd");
@@ -182,7 +225,7 @@ impl Etcd {
             .arg(&data)
             .args(["--listen-client-urls", client, "--advertise-client-urls", client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &all.join(","), "--initial-cluster-state", state]);
+            .args(["--initial-cluster", &all, "--initial-cluster-state", state]);
         if self.options.is_tls {
             let file = |name: &str| self.place.at(name);
             command.arg("--cert-file").arg(file("server.pem")).arg("--key-file").arg(file("server.key"));

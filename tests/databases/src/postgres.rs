@@ -63,6 +63,26 @@ impl Postgres {
         self.keeper.kill_all();
     }
 
+    /// Saves all that it holds now: it stops, is copied, and starts again.
+    pub fn save(&mut self) {
+        self.stop();
+        self.copy("data", "saved");
+        self.start_again();
+    }
+
+    /// Kills it, and starts it again with what was saved.
+    pub fn put_back(&mut self) {
+        self.kill();
+        self.copy("saved", "data");
+        self.start_again();
+    }
+
+    fn copy(&self, from: &str, to: &str) {
+        let _absent = std::fs::remove_dir_all(self.place.at(to));
+        let copied = self.place.command("cp").args(["-a", from, to]).output().expect("cp is there");
+        assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
+    }
+
     fn psql(&self) -> Command {
         let mut psql = Command::new(self.programs.join("psql"));
         psql.args(["--no-psqlrc", "--no-password", "--quiet", "--tuples-only", "--no-align"]);

@@ -11,7 +11,7 @@ use keymill_core::operation::*;
 use keymill_core::seam::store::{Path, Write};
 use keymill_e2e::{Answered, Caller, audit_lines, eventually, metric, verified};
 use keymill_harness::{Live, Setup, Site, Started, Wire};
-use keymill_runtime::{ClusterConfig, EngineConfig};
+use keymill_runtime::{ClusterConfig, EngineConfig, records};
 
 const VIEW: Duration = Duration::from_millis(1_500);
 const LEASE: Duration = Duration::from_secs(2);
@@ -425,6 +425,37 @@ fn what_somebody_else_puts_into_the_store_is_refused_by_all() {
             (metric(live, "keymill_cluster_rejected_records_total") == 3.0).then_some(())
         });
         assert!(Caller::try_new(live, &theirs).is_err());
+    }
+}
+
+#[test]
+fn names_in_whose_place_garbage_was_put_lead_nowhere_any_more() {
+    let pair = Pair::start();
+    let [mut a, mut b] = pair.callers();
+    let key = a.create_key();
+    a.create_alias("alias/both/of-us", key).unwrap();
+    a.create_secret("db/password", "v1", "one").unwrap();
+    soon("both are there", || {
+        (b.describe("alias/both/of-us").is_ok() && b.value("db/password").is_ok()).then_some(())
+    });
+    let store = pair.nodes[0].store();
+    let paths = [
+        records::alias_path(&"alias/both/of-us".parse().unwrap()),
+        records::secret_path(&"db/password".parse().unwrap()),
+    ];
+    for path in paths {
+        let stored = store.get(&path).unwrap().unwrap();
+        let write = Write { path, expected: Some(stored.revision), value: Some(b"garbage".to_vec()) };
+        store.commit(&[write]).unwrap();
+    }
+    for live in &pair.nodes {
+        eventually("both are refused", || {
+            (metric(live, "keymill_cluster_rejected_records_total") == 2.0).then_some(())
+        });
+    }
+    for caller in [&mut a, &mut b] {
+        assert!(caller.describe("alias/both/of-us").is_err() && caller.value("db/password").is_err());
+        caller.describe(key).unwrap();
     }
 }
 

@@ -9,9 +9,9 @@ use keymill_core::id::NodeName;
 use keymill_core::seam::store::{Path, Revision, Store, Write};
 use keymill_core::time::Timestamp;
 use keymill_crypto::record::{RecordSealer, sequence_of};
-use keymill_e2e::{eventually, metric};
+use keymill_e2e::{Caller, eventually, metric};
 use keymill_harness::{Live, Setup, Started};
-use keymill_runtime::records::{self, Formats, Kind, NodeRecord};
+use keymill_runtime::records::{self, AlarmRecord, Formats, HistoryRecord, Kind, NodeRecord};
 use keymill_runtime::{ClusterConfig, EngineConfig};
 
 const LEASE: Duration = Duration::from_secs(2);
@@ -75,6 +75,51 @@ fn one_whose_formats_no_other_reads_does_not_start_beside_it_and_does_once_it_is
     let second = first.beside(node("b")).unwrap();
     eventually("both are there", || (nodes(&first) == 2.0 && nodes(&second) == 2.0).then_some(()));
     eventually("what the third left is removed", || store.get(&path("z")).unwrap().is_none().then_some(()));
+}
+
+#[test]
+fn an_alarm_that_one_raises_stops_all_also_those_that_miss_nothing() {
+    let Started { live: first, credentials } = Live::start_with(node("a"));
+    let second = first.beside(node("b")).unwrap();
+    let (store, sealer) = (first.store(), first.site().sealer());
+    let mut callers = [&first, &second].map(|live| Caller::new(live, &credentials));
+    let key = callers[0].create_key();
+    eventually("the key is there", || callers[1].describe(key).ok());
+    let at = records::history_path();
+    let alarm = AlarmRecord { node: "z".parse().unwrap(), at: Timestamp::from_ms(0), why: "commit 7".into() };
+    let record = HistoryRecord { accepted: 0, alarm: Some(alarm) };
+    let sealed = records::seal(&sealer, &at, Kind::History, 1, &record).unwrap();
+    store.commit(&[Write { path: at, expected: None, value: Some(sealed.bytes) }]).unwrap();
+    for caller in &mut callers {
+        let refused = eventually("no key is used", || caller.encrypt(key, b"text", &[]).err());
+        assert!(refused.message.contains("as z found"), "{}", refused.message);
+        assert!(caller.disable(key).is_err() && caller.keys().is_err());
+    }
+}
+
+#[test]
+fn of_a_process_that_goes_on_twice_one_uses_no_key_any_more() {
+    let Started { live: first, credentials } = Live::start_with(node("a"));
+    let (store, sealer) = (first.store(), first.site().sealer());
+    let mut caller = Caller::new(&first, &credentials);
+    let key = caller.create_key();
+    // What a copy would say that has the same memory, once it comes first.
+    let process = eventually("the copy says something", || {
+        let stored = store.get(&path("a")).unwrap()?;
+        let (record, sequence, _) =
+            records::open::<NodeRecord>(&sealer, &path("a"), Kind::Node, &stored.value).unwrap();
+        let said = records::seal(&sealer, &path("a"), Kind::Node, sequence + 1, &record).unwrap();
+        let write = Write { path: path("a"), expected: Some(stored.revision), value: Some(said.bytes) };
+        store.commit(&[write]).ok().map(|_| record.process)
+    });
+    eventually("it finds out", || {
+        caller.encrypt(key, b"text", &[]).err().filter(|error| error.message.contains("cloned"))
+    });
+    // The name stays the copy's, which renews a lease that both take for their own: it is not given back.
+    assert!(store.lease(&path("a"), &process, 10 * LEASE).unwrap().is_some());
+    drop(caller);
+    drop(first);
+    assert!(store.lease(&path("a"), "another", LEASE).unwrap().is_none());
 }
 
 #[test]

@@ -97,7 +97,13 @@ impl Live {
         self.site.take().expect("a live engine has its site")
     }
 
-    pub(crate) fn over(site: Site, mut setup: Setup) -> Result<Self, EngineError> {
+    pub(crate) fn over(site: Site, setup: Setup) -> Result<Self, EngineError> {
+        let mut live = Self::begin(&site, setup)?;
+        live.site = Some(site);
+        Ok(live)
+    }
+
+    pub(crate) fn begin(site: &Site, mut setup: Setup) -> Result<Self, EngineError> {
         in_tokens(&mut setup);
         match site.whose {
             Whose::Tenants(_) => Self::over_tenancy(site, setup),
@@ -147,7 +153,7 @@ impl Live {
             address,
             clock,
             store: shared,
-            site: Some(site),
+            site: None,
             bootstrap,
         })
     }

@@ -184,6 +184,14 @@ impl Site {
         Live::over(self, setup)
     }
 
+    /// Tries to start an engine here that does not start; returns why.
+    pub fn refused(&self, setup: Setup) -> EngineError {
+        match Live::begin(self, setup) {
+            Err(why) => why,
+            Ok(_) => panic!("the engine starts"),
+        }
+    }
+
     /// Starts an engine here.
     pub fn start(self, setup: Setup) -> Live {
         self.try_start(setup).expect("the engine starts")

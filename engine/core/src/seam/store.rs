@@ -27,7 +27,8 @@ pub trait Store: Send + Sync {
     /// Writes all or none, and returns once it is durable; each write names the revision that it read.
     ///
     /// # Errors
-    /// `Conflict` where a path is at another revision than named, `Full` where there is no space.
+    /// `Conflict` where a path is at another revision than named, `Full` where there is no space, `OtherHistory` where the store was found not to
+    /// hold what this process has seen: from then on nothing is written but the [alarm](ALARM).
     fn commit(&self, writes: &[Write]) -> Result<Revision, StoreError>;
     /// Calls `each` for every commit behind revision `from` that wrote something under `prefix`, in order, until it returns false or the
     /// store closes. Blocks. A write that a later commit replaced before it was told of may be left out: the later one is told before
@@ -39,7 +40,8 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// `Compacted` where changes after `from` are no longer known: list again. `Unavailable` where the store was away for too long: watch
-    /// again from the revision that was told last.
+    /// again from the revision that was told last. `OtherHistory` where the store does not hold what this process has seen of it, whichever watch
+    /// or commit that was told by.
     fn watch(
         &self,
         prefix: &Path,
@@ -167,6 +169,15 @@ pub struct Write {
     pub value: Option<Vec<u8>>,
 }
 
+/// Where the record stands by which whoever finds a store to be of another history has all others know. It is the one that may be written then.
+pub const ALARM: &str = "history";
+
+/// Tells whether a commit writes the alarm and nothing else; in a part of the store it may be that part's own.
+pub fn is_alarm(writes: &[Write]) -> bool {
+    let is_its = |path: &Path| path.as_str().rsplit('/').next() == Some(ALARM);
+    matches!(writes, [write] if is_its(&write.path))
+}
+
 /// Refuses a commit that writes a path twice, since the second write cannot name a revision that anyone has read, and one that writes to
 /// the prefix of everything, where no record stands.
 ///
@@ -244,6 +255,9 @@ pub enum StoreError {
     Full(String),
     /// The store cannot be reached: try later.
     Unavailable(String),
+    /// The store does not hold what was seen of it: it was put back to an earlier time, or a server took over that had not all. Stop, and have
+    /// somebody look.
+    OtherHistory(String),
     /// The store is damaged: stop.
     Corrupt(String),
 }
@@ -255,6 +269,7 @@ impl fmt::Display for StoreError {
             StoreError::Compacted => f.write_str("the changes asked for are no longer known"),
             StoreError::Full(why) => write!(f, "the store is full: {why}"),
             StoreError::Unavailable(why) => write!(f, "the store is unavailable: {why}"),
+            StoreError::OtherHistory(why) => write!(f, "the store is of another history: {why}"),
             StoreError::Corrupt(why) => write!(f, "the store is damaged: {why}"),
         }
     }
@@ -271,6 +286,7 @@ impl From<StoreError> for Error {
                 (ErrorKind::StoreUnavailable, "the store has no space: writes are refused")
             }
             StoreError::Unavailable(_) => (ErrorKind::StoreUnavailable, "the store is unavailable"),
+            StoreError::OtherHistory(_) => (ErrorKind::StoreUnavailable, "the store is of another history"),
             StoreError::Corrupt(_) => (ErrorKind::Internal, "the store is damaged"),
         };
         Error::new(kind, message).caused_by(error)
@@ -346,6 +362,9 @@ mod tests {
         match check_distinct(&[write("a"), write("b"), write("a")]) {
             Err(StoreError::Conflict(path)) => assert_eq!(path.as_str(), "a"),
             other => panic!("a conflict was due, not {other:?}"),
+        }
+        for (path, is_its) in [("history", true), ("instance-data/a/history", true), ("histories", false)] {
+            assert_eq!((is_alarm(&[write(path)]), is_alarm(&[write(path), write("a")])), (is_its, false));
         }
         let nowhere = Write { path: Path::all(), expected: None, value: Some(Vec::new()) };
         assert!(matches!(check_distinct(&[nowhere]), Err(StoreError::Conflict(_))));

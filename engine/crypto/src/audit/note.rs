@@ -67,6 +67,11 @@ pub enum Note<'a> {
         /// The number of the last of them.
         last: u64,
     },
+    /// A record that this node has left in the store it shares, for its own next start: a store that does not hold it then was put back.
+    Witness {
+        /// The record.
+        stamp: &'a RecordStamp,
+    },
 }
 
 impl Note<'_> {
@@ -80,6 +85,7 @@ impl Note<'_> {
             Note::Gap { .. } => "gap",
             Note::Retired { .. } => "retired",
             Note::Shed { .. } => "shed",
+            Note::Witness { .. } => "witness",
         }
     }
 
@@ -129,6 +135,10 @@ impl Note<'_> {
                 out.extend_from_slice(b",\"last\":");
                 json::number(out, *last);
                 out.push(b'}');
+            }
+            Note::Witness { stamp } => {
+                out.extend_from_slice(b",\"witness\":");
+                record::write_stamp(stamp, out);
             }
         }
     }

@@ -134,15 +134,20 @@ pub(super) fn write_stamps(out: &mut Vec<u8>, writes: &[RecordStamp]) {
     out.extend_from_slice(b",\"writes\":[");
     for (i, stamp) in writes.iter().enumerate() {
         separate(out, i);
-        out.extend_from_slice(b"{\"path\":");
-        json::whole_text(out, &stamp.path);
-        out.extend_from_slice(b",\"sequence\":");
-        json::number(out, stamp.sequence);
-        out.extend_from_slice(b",\"tag\":");
-        json::whole_text(out, &stamp.tag);
-        out.push(b'}');
+        write_stamp(stamp, out);
     }
     out.push(b']');
+}
+
+/// Appends what is remembered of a record.
+pub(super) fn write_stamp(stamp: &RecordStamp, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"path\":");
+    json::whole_text(out, &stamp.path);
+    out.extend_from_slice(b",\"sequence\":");
+    json::number(out, stamp.sequence);
+    out.extend_from_slice(b",\"tag\":");
+    json::whole_text(out, &stamp.tag);
+    out.push(b'}');
 }
 
 /// Appends a comma before all but the first of a list.

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use keymill_core::audit::RecordStamp;
+
 use super::ChainHead;
 
 /// What a chain holds, and the first line that is wrong.
@@ -36,6 +38,8 @@ pub struct ChainReport {
     pub shed: Vec<Shed>,
     /// The heads of earlier chains that the `open` line names.
     pub previous: Vec<ChainHead>,
+    /// What the node had left in the store for its own next start, by the last note of that.
+    pub witness: Option<RecordStamp>,
 }
 
 /// Lines of a chain that a place beside its file did not get.

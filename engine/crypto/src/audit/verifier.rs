@@ -8,7 +8,7 @@ use std::fmt;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
-use keymill_core::audit::Alike;
+use keymill_core::audit::{Alike, RecordStamp};
 use memchr::memmem;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -59,6 +59,7 @@ impl ChainVerifier {
             retired: Vec::new(),
             shed: Vec::new(),
             previous: Vec::new(),
+            witness: None,
         };
         Self { key, verifying_key, remembered: None, stamps: Some(Stamps::default()), report }
     }
@@ -179,6 +180,7 @@ impl ChainVerifier {
             "note" => {
                 report.notes += 1;
                 report.retired.extend(fields.retired);
+                report.witness = fields.witness.or(report.witness.take());
                 if let (Some(Span { lines, first, last }), Some(sink)) = (fields.shed, fields.sink) {
                     report.shed.push(Shed { sink: sink.into_owned(), lines, first, last });
                 }
@@ -253,6 +255,7 @@ impl<'a> Fields<'a> {
             retired: Vec::new(),
             sink: None,
             shed: None,
+            witness: None,
             count: None,
             closed: None,
             signature: None,
@@ -290,6 +293,8 @@ struct Fields<'a> {
     sink: Option<Cow<'a, str>>,
     #[serde(default)]
     shed: Option<Span>,
+    #[serde(default)]
+    witness: Option<RecordStamp>,
     #[serde(default)]
     count: Option<u64>,
     #[serde(default)]

@@ -341,6 +341,7 @@ mod tests {
                 "shed",
                 json!({ "lines": 3, "first": 4, "last": 9 }),
             ),
+            (Note::Witness { stamp: &writes[0] }, "witness", json!(writes[0])),
         ] {
             out.clear();
             writer.note(NOON, &note, &mut out);

@@ -9,17 +9,19 @@ use keymill_core::acme::{
     Account, AccountKey, AccountStatus, Begun, ChallengeKind, Issued, Order, Outcome, Problem, ProblemKind,
 };
 use keymill_core::audit::RecordStamp;
-use keymill_core::error::Result;
+use keymill_core::error::{Error, Result};
 use keymill_core::id::{AcmeAccountId, AcmeOrderId};
 use keymill_core::limit;
+use keymill_core::seam::store::Path;
 use keymill_core::time::Timestamp;
+use keymill_crypto::digest;
 
-use super::follow::{Follows, catches_up};
-use super::ledger::Ledger;
+use super::follow::{self, Follows, catches_up};
+use super::ledger::{Draft, Ledger};
 use super::{Changed, MAILBOX};
 use crate::cluster::{Owner, Written};
 use crate::keyring::{Ended, Stamp};
-use crate::records::{self, Kind};
+use crate::records::{self, EndedRecord, Kind};
 use crate::scan::What;
 use crate::shared::Shared;
 
@@ -111,8 +113,18 @@ impl AcmeActor {
     }
 
     fn keep_account(&mut self, account: Account) -> Outcome<Changed<Arc<Account>>> {
+        self.keep_account_with(account, None)
+    }
+
+    fn keep_account_with(
+        &mut self,
+        account: Account,
+        claim: Option<Draft>,
+    ) -> Outcome<Changed<Arc<Account>>> {
         let path = records::acme_account_path(&account.id);
-        let writes = self.ledger.commit(None, vec![self.ledger.put(path, Kind::AcmeAccount, &account)?])?;
+        let mut drafts = vec![self.ledger.put(path, Kind::AcmeAccount, &account)?];
+        drafts.extend(claim);
+        let writes = self.ledger.commit(None, drafts)?;
         Ok(Changed { value: self.shared.acme.put_account(account), keys: Vec::new(), writes })
     }
 
@@ -120,6 +132,78 @@ impl AcmeActor {
         let path = records::acme_order_path(&order.id);
         let writes = self.ledger.commit(None, vec![self.ledger.put(path, Kind::AcmeOrder, &order)?])?;
         Ok(Changed { value: self.shared.acme.put_order(order), keys: Vec::new(), writes })
+    }
+
+    /// Returns the id that the next account of a key has: the same on every node, so that two who make one at once write to one path.
+    fn next_id(&self, thumbprint: &str) -> AcmeAccountId {
+        let ids = (0_u32..).map(|number| account_id(thumbprint, number));
+        ids.into_iter().find(|id| self.shared.acme.account(id).is_none()).expect("accounts are bounded")
+    }
+
+    /// Finds the account of a key; what is answered without a commit must not be of an older view.
+    fn known(&mut self, thumbprint: &str) -> Outcome<Option<Arc<Account>>> {
+        let Some(known) = self.shared.acme.account_of_key(thumbprint) else { return Ok(None) };
+        if self.shared.cluster.is_none() {
+            return Ok(Some(known));
+        }
+        let path = records::acme_account_path(&known.id);
+        let stands = self.shared.store.get(&path).map_err(Error::from)?.map(|stored| stored.revision);
+        if stands != self.ledger.stamp(&path).map(|stamp| stamp.revision) {
+            self.refresh(&path)?;
+        }
+        Ok(self.shared.acme.account_of_key(thumbprint))
+    }
+
+    /// Takes over what stands at a path; where that is the word of another account's that has come to the key, that account.
+    fn refresh(&mut self, path: &Path) -> Result<()> {
+        let shared = self.shared.clone();
+        follow::refresh(self, &shared, path.as_str())?;
+        let stored = shared.store.get(path)?.filter(|stored| records::says_ended(&stored.value));
+        let opened = stored.and_then(|stored| {
+            records::open::<EndedRecord>(&shared.sealer, path, Kind::Ended, &stored.value).ok()
+        });
+        let holder = opened.and_then(|(record, ..)| record.name).and_then(|name| AcmeAccountId::parse(&name));
+        holder.map_or(Ok(()), |id| follow::refresh(self, &shared, records::acme_account_path(&id).as_str()))
+    }
+
+    /// Drafts that a key is an account's from now on: whoever makes another one for it at the same time is told so by the store.
+    fn claim_key(&self, thumbprint: &str, holder: &AcmeAccountId) -> Result<Option<Draft>> {
+        if self.shared.cluster.is_none() {
+            return Ok(None);
+        }
+        let path = records::acme_account_path(&self.next_id(thumbprint));
+        let record = EndedRecord { at: self.now(), name: Some(holder.to_string().into()) };
+        self.ledger.put_end(path, &record).map(Some)
+    }
+
+    fn register(&mut self, account: Account) -> Outcome<Changed<(Arc<Account>, bool)>> {
+        // Two requests at once with one key make one account.
+        if let Some(known) = self.known(&account.key.thumbprint)? {
+            known.check()?;
+            return Ok(Changed { value: (known, false), keys: Vec::new(), writes: Vec::new() });
+        }
+        let (all, bound) = self.shared.acme.counts(&account.binding);
+        let why = match () {
+            () if all >= limit::ACME_ACCOUNTS => format!("there are {all} accounts, which is the limit"),
+            () if bound >= limit::ACME_BOUND_ACCOUNTS => {
+                format!("the binding has bound {bound} accounts, which is the limit")
+            }
+            () => {
+                let id = self.next_id(&account.key.thumbprint);
+                let path = records::acme_account_path(&id);
+                let kept = self.keep_account(Account { id, ..account });
+                let Changed { value, keys, writes } = match kept {
+                    Err(problem) if self.shared.cluster.is_some() => {
+                        // Where another node came first, whoever asks once more finds what that made.
+                        self.refresh(&path)?;
+                        return Err(problem);
+                    }
+                    kept => kept?,
+                };
+                return Ok(Changed { value: (value, true), keys, writes });
+            }
+        };
+        Err(Problem::new(ProblemKind::RateLimited, why))
     }
 
     /// Checks that an account may have another order.
@@ -165,24 +249,19 @@ impl Handler<Register> for AcmeActor {
     type Result = Outcome<Changed<(Arc<Account>, bool)>>;
 
     fn handle(&mut self, Register(account): Register, _: &mut Context<Self>) -> Self::Result {
-        // Two requests at once with one key make one account.
-        if let Some(known) = self.shared.acme.account_of_key(&account.key.thumbprint) {
-            known.check()?;
-            return Ok(Changed { value: (known, false), keys: Vec::new(), writes: Vec::new() });
+        let thumbprint = account.key.thumbprint.clone();
+        match self.register(account.clone()) {
+            // Another node made it at the same time.
+            Err(_) if self.shared.acme.account_of_key(&thumbprint).is_some() => self.register(account),
+            registered => registered,
         }
-        let (all, bound) = self.shared.acme.counts(&account.binding);
-        let why = match () {
-            () if all >= limit::ACME_ACCOUNTS => format!("there are {all} accounts, which is the limit"),
-            () if bound >= limit::ACME_BOUND_ACCOUNTS => {
-                format!("the binding has bound {bound} accounts, which is the limit")
-            }
-            () => {
-                let Changed { value, keys, writes } = self.keep_account(account)?;
-                return Ok(Changed { value: (value, true), keys, writes });
-            }
-        };
-        Err(Problem::new(ProblemKind::RateLimited, why))
     }
+}
+
+/// Returns the id of an account by the key that it is made with: the first, or a later one where an account of that id has come to another key.
+fn account_id(thumbprint: &str, number: u32) -> AcmeAccountId {
+    let digest = digest::sha256(format!("keymill acme account\0{number}\0{thumbprint}").as_bytes());
+    AcmeAccountId::from_random(*digest.first_chunk().expect("a digest has 32 bytes"))
 }
 
 impl Handler<ChangeAccount> for AcmeActor {
@@ -201,7 +280,9 @@ impl Handler<ChangeAccount> for AcmeActor {
                     let why = "the new key is that of another account";
                     return Err(Problem::new(ProblemKind::Malformed, why));
                 }
+                let claim = self.claim_key(&new.thumbprint, &id)?;
                 account.change_key(&old, new)?;
+                return self.keep_account_with(account, claim);
             }
         }
         self.keep_account(account)

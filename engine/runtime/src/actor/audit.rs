@@ -10,6 +10,7 @@ use keymill_core::seam::store::{Path, Revision, StoreError, Write};
 use keymill_crypto::audit::{ChainHead, Note};
 
 use crate::audit::{AuditMessage, ManagementChain, ManagementRecord, TimerRecord, TimerTouch};
+use crate::cluster::{Cluster, Witness};
 use crate::gate::Gate;
 use crate::records::{self, Kind};
 use crate::shared::Shared;
@@ -40,6 +41,8 @@ pub(crate) struct AuditActor {
     sync_takes: Duration,
     /// Why the place beside the log has no connection, as it was said last.
     trouble_beside: Option<String>,
+    /// What this node leaves in a store that others use, too.
+    witness: Witness,
 }
 
 /// What a sync is taken for before one was seen.
@@ -75,6 +78,7 @@ impl AuditActor {
             gate: None,
             sync_takes: CAUTIOUS,
             trouble_beside: None,
+            witness: Witness::new(),
         }
     }
 
@@ -140,6 +144,7 @@ impl AuditActor {
                 if let Some(gate) = &self.gate {
                     gate.tick_desks();
                 }
+                self.leave_witness(stop.is_some());
                 self.chain.tick();
                 self.keep_heads();
                 self.look_beside();
@@ -181,6 +186,20 @@ impl AuditActor {
         })
     }
 
+    /// Leaves in the store what the next start is to find there; the last of all when this one ends.
+    fn leave_witness(&mut self, is_end: bool) {
+        let Some(cluster) = &self.shared.cluster else { return };
+        if (!is_end && !self.witness.is_due()) || self.is_store_given_up() {
+            return;
+        }
+        let Shared { store, sealer, clock, .. } = &*self.shared;
+        match self.witness.leave(cluster, &**store, sealer, clock.now()) {
+            Ok(stamp) => self.chain.chain.note(&Note::Witness { stamp: &stamp }),
+            // The one before is as good, but for what came since.
+            Err(error) => tracing::debug!(%error, "nothing was left in the store for the next start"),
+        }
+    }
+
     /// Says in the log when the place beside the audit log goes, and when it is there again.
     fn look_beside(&mut self) {
         let Some(beside) = self.shared.audit.beside() else { return };
@@ -196,8 +215,16 @@ impl AuditActor {
         }
     }
 
+    /// Tells whether this engine ends while its store is away.
+    fn is_store_given_up(&self) -> bool {
+        self.shared.cluster.as_ref().is_some_and(Cluster::gives_up)
+    }
+
     /// Writes how far the chains have come, and removes heads that the management chain names by now.
     fn keep_heads(&mut self) {
+        if self.is_store_given_up() {
+            return;
+        }
         let heads = self.shared.audit.changed_heads(&mut self.known_heads);
         if heads.is_empty() && self.to_forget.is_empty() {
             return;

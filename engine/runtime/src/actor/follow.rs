@@ -4,13 +4,17 @@
 use std::cmp::Ordering;
 
 use keymill_core::audit::RecordStamp;
-use keymill_core::seam::store::Revision;
+use keymill_core::error::Result;
+use keymill_core::seam::store::{Entry, Revision, Row};
 use keymill_core::time::Timestamp;
 use keymill_crypto::digest;
+use keymill_crypto::record::{sequence_of, tag_of};
 
 use crate::assembly::Tag;
 use crate::cluster::{Owner, Told, Written};
 use crate::keyring::{Ended, Stamp};
+use crate::records;
+use crate::scan;
 use crate::shared::Shared;
 
 /// An owner of records that other nodes write as well.
@@ -39,6 +43,21 @@ pub(super) fn catch_up<A: Follows>(owner: &mut A, shared: &Shared) {
             }
         }
     }
+}
+
+/// Takes over what stands at a path now, before it comes by itself.
+///
+/// # Errors
+/// What the store says.
+pub(super) fn refresh<A: Follows>(owner: &mut A, shared: &Shared, path: &str) -> Result<()> {
+    let stored = shared.store.get(&records::prefix(path))?;
+    let Some(Entry { value, revision, .. }) = stored else { return Ok(()) };
+    let row = Row { path, value: &value, revision };
+    let Some(what) = scan::open(&shared.sealer, row) else { return Ok(()) };
+    let mark = sequence_of(&value).zip(tag_of(&value));
+    let seen = owner.follow(vec![Written { path: path.into(), mark, revision, what: Some(what) }]);
+    shared.cluster.iter().for_each(|cluster| cluster.witness(seen.clone()));
+    Ok(())
 }
 
 macro_rules! catches_up {

@@ -141,11 +141,22 @@ impl Ledger {
         Draft::put(&self.shared, path, kind, before.copied(), ended.copied(), record)
     }
 
+    /// Seals a mark for a path at which nothing is to stand that was not known here.
+    pub(super) fn put_end(&self, path: Path, record: &EndedRecord) -> Result<Draft> {
+        let Draft { write, stamp } = self.put(path, Kind::Ended, record)?;
+        Ok(Draft { write, stamp: RecordStamp { tag: String::new(), ..stamp } })
+    }
+
     /// Removes the record at a path.
     pub(super) fn remove(&self, path: Path) -> Result<Draft> {
         let before = self.stamps.get(path.as_str()).copied();
         let before = before.ok_or_else(|| Error::internal(format!("{path} has no stamp")))?;
         Draft::removal(&self.shared, path, before)
+    }
+
+    /// Returns where the record at a path stands, as far as is known.
+    pub(super) fn stamp(&self, path: &Path) -> Option<Stamp> {
+        self.stamps.get(path.as_str()).copied()
     }
 
     /// Takes over what other nodes wrote, where it follows what is known: `change_of` says what a record comes to, and its sequence number,

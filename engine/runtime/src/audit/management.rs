@@ -48,6 +48,28 @@ pub struct ManagementRecord {
     pub writes: Vec<RecordStamp>,
 }
 
+impl ManagementRecord {
+    /// Begins the record of what the engine itself has done, by that rule.
+    pub(crate) fn own(request: RequestId, operation: &'static str, rule: &'static str) -> Self {
+        Self {
+            request,
+            principal: None,
+            source: None,
+            frontend: "engine",
+            operation,
+            outcome: Outcome::Done,
+            rule: rule.into(),
+            keys: Vec::new(),
+            secrets: Vec::new(),
+            certificates: Vec::new(),
+            approved_by: None,
+            served: Served::default(),
+            micros: 0,
+            writes: Vec::new(),
+        }
+    }
+}
+
 /// What the audit actor is told.
 pub(crate) enum AuditMessage {
     /// Keep the record, durably, then answer.

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use actix::{Message, Recipient};
 use keymill_core::id::NodeName;
-use keymill_core::seam::store::{Change, Path, Revision, Row, StoreError, Wrote};
+use keymill_core::seam::store::{ALARM, Change, Path, Revision, Row, StoreError, Wrote};
 use keymill_crypto::record::{sequence_of, tag_of};
 
-use super::{AsOf, shares};
+use super::{AsOf, history, shares};
 use crate::assembly::Tag;
-use crate::records::{self, Kind, NodeRecord};
+use crate::records::{self, HistoryRecord, Kind, NodeRecord};
 use crate::scan::{self, What};
 use crate::shared::Shared;
 
@@ -40,7 +40,7 @@ impl Owner {
     fn of(path: &str) -> Option<Self> {
         match path.split('/').next().unwrap_or_default() {
             // What is in an instance is followed by the engine of that.
-            "nonce" | "audit-head" | "node" | "instance-data" => None,
+            "nonce" | "audit-head" | "node" | "history" | "witness" | "instance-data" => None,
             "instance" => Some(Self::Instances),
             kind if kind.starts_with("acme-") => Some(Self::Acme),
             _ if records::is_of_access(path) => Some(Self::Policy),
@@ -115,12 +115,10 @@ impl Follower {
         Ok(Self { stop, thread })
     }
 
-    /// Ends it.
-    pub(crate) fn stop(self) {
+    /// Has it end; returns the thread that does.
+    pub(crate) fn stop(self) -> JoinHandle<()> {
         self.stop.store(true, Ordering::Release);
-        if self.thread.join().is_err() {
-            tracing::error!("the thread that follows the store panicked");
-        }
+        self.thread
     }
 }
 
@@ -133,7 +131,7 @@ struct Follow {
 impl Follow {
     fn run(self, mut from: Revision) {
         let mut rest = RESTS.0;
-        let mut is_told = false;
+        let (mut is_told, mut is_known) = (false, false);
         let mut last = AsOf::now(&self.shared.clock);
         while !self.is_over() {
             let mut is_well = false;
@@ -172,6 +170,12 @@ impl Follow {
                         Err(error) => error,
                     }
                 }
+                Err(StoreError::OtherHistory(why)) => {
+                    is_known = is_known || self.lose(&why);
+                    // Whatever comes of it, this node has to be started anew.
+                    std::thread::sleep(if is_known { ROUND } else { rest });
+                    continue;
+                }
                 Err(error) => error,
             };
             if !std::mem::replace(&mut is_told, true) {
@@ -192,6 +196,10 @@ impl Follow {
         for (path, value) in rows {
             if let Some(node) = records::node_at(path) {
                 self.node(node, Row { path, value: value.unwrap_or_default(), revision });
+                continue;
+            }
+            if path == ALARM {
+                self.history(value.unwrap_or_default());
                 continue;
             }
             let Some(owner) = Owner::of(path) else { continue };
@@ -229,6 +237,24 @@ impl Follow {
         shares::settle(&self.shared, cluster);
     }
 
+    /// Takes what is said of the history of the store.
+    fn history(&self, value: &[u8]) {
+        let Some(cluster) = &self.shared.cluster else { return };
+        match records::open_at::<HistoryRecord>(&self.shared.sealer, ALARM, Kind::History, value) {
+            Ok((record, ..)) => history::follow(cluster, &record),
+            Err(error) => cluster.reject(ALARM, &error.to_string()),
+        }
+    }
+
+    /// Uses no key any more, and has the others know; tells whether they do.
+    fn lose(&self, why: &str) -> bool {
+        let Some(cluster) = &self.shared.cluster else { return true };
+        history::lose(cluster, why);
+        let Shared { store, sealer, clock, .. } = &*self.shared;
+        let raised = history::raise(cluster, &**store, sealer, clock.now(), why);
+        raised.inspect_err(|error| tracing::debug!(%error, "the others could not be told yet")).is_ok()
+    }
+
     fn current(&self, as_of: AsOf) {
         if let Some(cluster) = &self.shared.cluster {
             cluster.members.heard(as_of.at());
@@ -260,7 +286,8 @@ impl Follow {
         let as_of = self.shared.store.revision()?;
         let mut newer: Vec<(Revision, Box<str>, Vec<u8>)> = Vec::new();
         self.shared.store.scan(&mut |row| {
-            if row.revision > since {
+            // What is said of the history itself counts whenever it was said: revisions may have gone back.
+            if row.revision > since || row.path == ALARM {
                 newer.push((row.revision, row.path.into(), row.value.to_vec()));
             }
             !self.is_over()

@@ -5,18 +5,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use keymill_core::error::Error;
-use keymill_core::seam::store::{Path, Revision, StoreError, Write};
+use keymill_core::error::{Error, ErrorKind};
+use keymill_core::seam::store::{Path, Revision, Write};
 use keymill_core::time::Timestamp;
 use keymill_crypto::record::sequence_of;
 
 use super::callers::Callers;
 use super::{Cluster, shares};
+use crate::assembly::Tag;
 use crate::records::{self, Formats, Kind, NodeRecord};
 use crate::shared::Shared;
 
 /// How long between two looks at what this node is asked for, at most.
 const LOOK: Duration = Duration::from_secs(1);
+/// Words of which it is not known whether they were taken, at most; past that nobody is taken for a copy.
+const OWN: usize = 64;
 /// How often within a lease it is said anew that this node is there.
 const SIGNS: u32 = 3;
 
@@ -45,15 +48,13 @@ impl Herald {
         Ok(Self { shared: shared.clone(), stop, thread })
     }
 
-    /// Ends it, and has the others know that this node has ended.
-    pub(crate) fn stop(self) {
+    /// Has it end, and the others know that this node has ended; returns the thread that does.
+    pub(crate) fn stop(self) -> JoinHandle<()> {
         self.stop.store(true, Ordering::Release);
         if let Some(cluster) = &self.shared.cluster {
             cluster.wake();
         }
-        if self.thread.join().is_err() {
-            tracing::error!("the thread that tells other nodes of this one panicked");
-        }
+        self.thread
     }
 }
 
@@ -67,6 +68,8 @@ struct Word<'a> {
     stands: Option<Option<Revision>>,
     /// The sequence number that was used last: whatever somebody puts there, the next is greater.
     sequence: u64,
+    /// What was written, or may have been, since it was last known: sequence numbers and tags.
+    own: Vec<(u64, Tag)>,
     told: Option<(Instant, NodeRecord)>,
     counted: (Instant, [u64; 3]),
     asked: shares::Asked,
@@ -83,6 +86,7 @@ impl<'a> Word<'a> {
             started_at: shared.clock.now(),
             stands: None,
             sequence: 0,
+            own: Vec::new(),
             told: None,
             counted: (Instant::now(), shared.quotas.asked()),
             asked: [0; 3],
@@ -105,7 +109,8 @@ impl<'a> Word<'a> {
             requests_per_s: self.shared.metrics.requests_a_second(self.shared.clock.steady_ns() / 1_000_000),
             callers: if drains { Vec::new() } else { self.callers.said() },
         };
-        if self.is_due(&record) && !self.cluster.view.is_displaced() {
+        let view = &self.cluster.view;
+        if self.is_due(&record) && !view.is_displaced() && !view.is_copied() && !view.is_forked() {
             match self.say(record) {
                 Ok(()) => self.is_failing = false,
                 Err(error) => {
@@ -153,9 +158,13 @@ impl<'a> Word<'a> {
         self.sequence += 1;
         let sealed = records::seal(&self.shared.sealer, &self.path, Kind::Node, self.sequence, &record)?;
         let write = Write { path: self.path.clone(), expected, value: Some(sealed.bytes) };
+        if self.own.len() < OWN {
+            self.own.push((self.sequence, sealed.tag));
+        }
         // Where it is not known whether that was done, it is looked for the next time.
         self.stands = None;
         self.stands = Some(Some(self.shared.store.commit(&[write])?));
+        self.own = vec![(self.sequence, sealed.tag)];
         // By what the others know of it, so that all parts are of one sum.
         *self.cluster.asked.lock() = record.asked;
         self.told = Some((Instant::now(), record));
@@ -163,10 +172,28 @@ impl<'a> Word<'a> {
     }
 
     /// Looks for what stands there, of a process that was killed or of this one.
-    fn look(&mut self) -> Result<Option<Revision>, StoreError> {
+    fn look(&mut self) -> Result<Option<Revision>, Error> {
         let Some(stored) = self.shared.store.get(&self.path)? else { return Ok(None) };
+        if self.is_of_a_copy(&stored.value) {
+            let node = &self.cluster.node;
+            if self.cluster.view.copy() {
+                tracing::error!(%node, "a copy of this process uses its name: no key is used here any more");
+            }
+            return Err(Error::new(ErrorKind::Conflict, "a copy of this process speaks in its name"));
+        }
         self.sequence = self.sequence.max(sequence_of(&stored.value).unwrap_or(0));
         Ok(Some(stored.revision))
+    }
+
+    /// Tells whether what stands there was said by this process, as it has it, and not by us: a machine that was copied while it ran goes on twice, and
+    /// both take the leases for their own.
+    fn is_of_a_copy(&self, value: &[u8]) -> bool {
+        let opened = records::open::<NodeRecord>(&self.shared.sealer, &self.path, Kind::Node, value);
+        opened.is_ok_and(|(record, sequence, tag)| {
+            let is_newer = self.own.first().is_some_and(|(known, _)| sequence >= *known);
+            let is_ours = self.own.len() >= OWN || self.own.contains(&(sequence, tag));
+            *record.process == *self.cluster.process && is_newer && !is_ours
+        })
     }
 
     /// Removes what nodes have left that went without a word: one node does that for all.
@@ -190,7 +217,8 @@ impl<'a> Word<'a> {
     /// Has the others know at once that this node has ended.
     fn end(self) {
         // A store that is away keeps nobody from stopping.
-        let Some(revision) = self.stands.flatten().filter(|_| !self.is_failing) else { return };
+        let is_away = self.is_failing || self.cluster.gives_up();
+        let Some(revision) = self.stands.flatten().filter(|_| !is_away) else { return };
         let write = Write { path: self.path, expected: Some(revision), value: None };
         if let Err(error) = self.shared.store.commit(&[write]) {
             tracing::debug!(%error, "the others will find out by themselves that this node has ended");

@@ -124,12 +124,10 @@ impl Member {
         Ok(Self { stop, thread })
     }
 
-    /// Gives the leases back.
-    pub(crate) fn stop(self) {
+    /// Has the leases given back; returns the thread that does.
+    pub(crate) fn stop(self) -> JoinHandle<()> {
         let _ended = self.stop.send(());
-        if self.thread.join().is_err() {
-            tracing::error!("the thread that renews the leases of the node panicked");
-        }
+        self.thread
     }
 }
 
@@ -141,6 +139,11 @@ struct Renewal<'a> {
 
 impl Renewal<'_> {
     fn go(&mut self) {
+        if self.cluster.view.is_copied() {
+            // The other one has what both take for their own.
+            self.cluster.tenure.set(None);
+            return;
+        }
         let asked = self.name().and_then(|()| self.timers());
         match asked {
             Ok(()) => self.is_failing = false,
@@ -187,9 +190,13 @@ impl Renewal<'_> {
     /// Lets others have at once what they had to wait for.
     fn give_back(&self) {
         let had = self.cluster.tenure.set(None);
+        if self.cluster.gives_up() || self.cluster.view.is_copied() {
+            return;
+        }
         for name in had.then(timers_path).into_iter().chain([records::node_path(&self.cluster.node)]) {
             if let Err(error) = self.shared.store.lease(&name, &self.cluster.process, Duration::ZERO) {
                 tracing::debug!(%error, "a lease was not given back: it ends by itself");
+                return;
             }
         }
     }

@@ -15,12 +15,17 @@
 //! A node whose software reads no record format in common with one that is there does not start. What is written is the newest format that all
 //! read; today there is one.
 //!
+//! A node that finds the store to be of another history than it has seen uses no key any more, and has no other use one, until an operator says that it
+//! may be so (`history`, `accept`).
+//!
 //! A node that was not told of late that its view is the newest refuses to use keys: one may have been disabled elsewhere.
 
+mod accept;
 mod callers;
 mod follow;
 mod formats;
 mod herald;
+mod history;
 mod member;
 mod members;
 mod shares;
@@ -34,9 +39,11 @@ use keymill_core::audit::RecordStamp;
 use keymill_core::id::NodeName;
 use parking_lot::Mutex;
 
+pub(crate) use accept::accept;
 pub(crate) use follow::{CatchUp, Follower, Line, Owner, Told, Written};
 pub(crate) use formats::check as check_formats;
 pub(crate) use herald::Herald;
+pub(crate) use history::{Witness, check as check_history};
 pub(crate) use member::{Founding, Member, take_name};
 pub(crate) use members::Members;
 pub(crate) use shares::{Asked, parts_of_all};
@@ -55,6 +62,8 @@ pub struct ClusterConfig {
     pub lease: Duration,
     /// How long it is kept that a record ended. A node that was away for longer takes it for lost.
     pub keep_ended: Duration,
+    /// At this start, by an operator's word: a store that was put back is accepted as it stands.
+    pub accept_history: bool,
 }
 
 impl Default for ClusterConfig {
@@ -63,6 +72,7 @@ impl Default for ClusterConfig {
             view: Duration::from_secs(5),
             lease: Duration::from_secs(5),
             keep_ended: Duration::from_secs(30 * 86_400),
+            accept_history: false,
         }
     }
 }
@@ -78,11 +88,14 @@ pub(crate) struct Cluster {
     pub(crate) config: ClusterConfig,
     pub(crate) view: View,
     pub(crate) tenure: Tenure,
+    pub(crate) history: history::History,
     /// The other nodes.
     pub(crate) members: Members,
     /// What the others were told that this node is asked for.
     pub(crate) asked: Mutex<Asked>,
     drains: AtomicBool,
+    /// The node ends while the store is away: nothing is asked of it any more.
+    gives_up: AtomicBool,
     /// Wakes the thread that tells the others.
     waker: (flume::Sender<()>, flume::Receiver<()>),
     lines: [Line; Owner::ALL.len()],
@@ -99,9 +112,11 @@ impl Cluster {
             process,
             view: View::new(config.view, as_of),
             tenure: Tenure::default(),
+            history: history::History::default(),
             members: Members::new(config.lease * PATIENCE, as_of.at()),
             asked: Mutex::default(),
             drains: AtomicBool::new(false),
+            gives_up: AtomicBool::new(false),
             waker: flume::bounded(1),
             config,
             lines: Owner::ALL.map(|_| Line::default()),
@@ -138,6 +153,15 @@ impl Cluster {
 
     fn drains(&self) -> bool {
         self.drains.load(Ordering::Acquire)
+    }
+
+    /// Has nothing asked of the store any more: the node ends, and it is away.
+    pub(crate) fn give_up(&self) {
+        self.gives_up.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn gives_up(&self) -> bool {
+        self.gives_up.load(Ordering::Acquire)
     }
 
     /// Has this node's part in quotas looked at now.

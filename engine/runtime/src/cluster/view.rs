@@ -1,5 +1,6 @@
 //! How far a node sees, and what it may do by that.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -42,6 +43,9 @@ impl AsOf {
     }
 }
 
+/// A watch says at least once a second that it is current.
+const BEHIND: Duration = Duration::from_millis(1_500);
+
 /// Until when all that was committed is in force here.
 pub(crate) struct View {
     max_age: Duration,
@@ -50,12 +54,23 @@ pub(crate) struct View {
     seen: [(AtomicU64, AtomicU64); Owner::ALL.len()],
     /// Another process has the name of this node.
     is_displaced: AtomicBool,
+    /// Another process goes by the same name, and takes itself for this one.
+    is_copied: AtomicBool,
+    /// Why the store is not the one that this node knows, once it was found not to be.
+    forked: OnceLock<String>,
 }
 
 impl View {
     pub(crate) fn new(max_age: Duration, as_of: AsOf) -> Self {
         let seen = Owner::ALL.map(|_| (AtomicU64::new(0), AtomicU64::new(as_of.wall.as_ms())));
-        Self { max_age, began: as_of, seen, is_displaced: AtomicBool::new(false) }
+        Self {
+            max_age,
+            began: as_of,
+            seen,
+            is_displaced: AtomicBool::new(false),
+            is_copied: AtomicBool::new(false),
+            forked: OnceLock::new(),
+        }
     }
 
     /// Notes that all of an owner's that was committed before a moment is in force.
@@ -88,10 +103,41 @@ impl View {
         self.is_displaced.load(Ordering::Acquire)
     }
 
+    /// Says that a copy of this process speaks in its name, from now on until its end; tells whether that is news.
+    pub(crate) fn copy(&self) -> bool {
+        !self.is_copied.swap(true, Ordering::AcqRel)
+    }
+
+    /// Tells whether a copy of this process speaks in its name.
+    pub(crate) fn is_copied(&self) -> bool {
+        self.is_copied.load(Ordering::Acquire)
+    }
+
+    /// Tells whether the store has not confirmed the view for longer than it does while it is there.
+    pub(crate) fn is_behind(&self, now: AsOf) -> bool {
+        self.age(now) > BEHIND
+    }
+
+    /// Says that the store is of another history, from now on until the end of the process; tells whether that is news.
+    pub(crate) fn fork(&self, why: impl Into<String>) -> bool {
+        self.forked.set(why.into()).is_ok()
+    }
+
+    /// Tells whether the store is of another history.
+    pub(crate) fn is_forked(&self) -> bool {
+        self.forked.get().is_some()
+    }
+
     /// Returns why keys are not to be used now, if they are not.
     pub(crate) fn trouble(&self, now: AsOf) -> Option<String> {
         if self.is_displaced() {
             return Some("another server has taken the name of this node (engine.node)".to_owned());
+        }
+        if let Some(why) = self.forked.get() {
+            return Some(why.clone());
+        }
+        if self.is_copied() {
+            return Some("a copy of this process uses its name: its machine was cloned, and one of them is to be ended".to_owned());
         }
         let age = self.age(now);
         (age > self.max_age).then(|| {
@@ -107,6 +153,8 @@ impl View {
     pub(crate) fn check(&self, clock: &Clock) -> Result<()> {
         match self.trouble(AsOf::now(clock)) {
             None => Ok(()),
+            // Another node would not do it either.
+            Some(why) if self.is_forked() => Err(Error::new(ErrorKind::Unavailable, why)),
             Some(why) => {
                 let why = format!("{why}: no key is used, since it may have been disabled; ask another node");
                 Err(Error::new(ErrorKind::Unavailable, why).retry_after_ms(1_000))
@@ -179,6 +227,22 @@ mod tests {
         assert!(view.displace(true) && !view.displace(true));
         assert!(view.trouble(began).is_some_and(|why| why.contains("engine.node")));
         assert!(view.displace(false) && view.trouble(began).is_none());
+    }
+
+    #[test]
+    fn a_process_that_was_copied_uses_no_key_again_whoever_has_the_lease() {
+        let (began, view) = begin();
+        assert!(view.copy() && !view.copy());
+        view.displace(false);
+        assert!(view.trouble(began).is_some_and(|why| why.contains("cloned")));
+    }
+
+    #[test]
+    fn a_node_whose_store_is_of_another_history_uses_no_key_again() {
+        let (began, view) = begin();
+        assert!(view.fork("it went back") && !view.fork("and again"));
+        Owner::ALL.into_iter().for_each(|owner| view.applied(owner, at(began, 100, 100)));
+        assert_eq!(view.trouble(at(began, 100, 100)).as_deref(), Some("it went back"));
     }
 
     #[test]

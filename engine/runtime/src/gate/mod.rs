@@ -436,6 +436,7 @@ impl Gate {
             cluster: shared.cluster.as_ref().map(|cluster| ClusterSample {
                 view_age: cluster.view.age(AsOf::now(&shared.clock)),
                 keeps_time: shared.keeps_time(),
+                is_forked: cluster.view.is_forked(),
                 nodes: cluster.nodes(),
                 format: cluster.writable_format(),
                 parts: parts_of_all(shared, cluster),

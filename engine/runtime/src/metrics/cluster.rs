@@ -17,6 +17,8 @@ pub struct ClusterSample {
     pub view_age: Duration,
     /// Whether it does what is done by the clock.
     pub keeps_time: bool,
+    /// Whether the store is of another history than was seen.
+    pub is_forked: bool,
     /// Nodes that are there, itself among them.
     pub nodes: usize,
     /// The record format that is written.
@@ -31,6 +33,7 @@ pub struct ClusterSample {
 pub(super) struct ClusterSeries {
     view_age: Gauge,
     timers: IntGauge,
+    forked: IntGauge,
     nodes: IntGauge,
     format: IntGauge,
     parts: [Gauge; LIMITS.len()],
@@ -59,6 +62,10 @@ impl ClusterSeries {
                 "keymill_cluster_timers",
                 "1 while this node does what is done by the clock, else 0.",
             ),
+            forked: make.gauge(
+                "keymill_cluster_other_history",
+                "1 once the store was found not to hold what was seen of it: no key is used until an operator accepts that; else 0.",
+            ),
             followed: make.counter(
                 "keymill_cluster_followed_records_total",
                 "Records that other nodes wrote and this one took over.",
@@ -86,6 +93,7 @@ impl ClusterSeries {
         let raise = |counter: &IntCounter, to: u64| counter.inc_by(to.saturating_sub(counter.get()));
         self.view_age.set(sample.view_age.as_secs_f64());
         self.timers.set(i64::from(sample.keeps_time));
+        self.forked.set(i64::from(sample.is_forked));
         raise(&self.followed, sample.records[0]);
         raise(&self.rejected, sample.records[1]);
     }

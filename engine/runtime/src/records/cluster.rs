@@ -1,7 +1,7 @@
 //! What the records of several nodes on one store are: what each says of itself, and what all rely on.
 
 use keymill_core::access::Caller;
-use keymill_core::id::{AapName, AccessKeyId};
+use keymill_core::id::{AapName, AccessKeyId, NodeName};
 use keymill_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -90,6 +90,35 @@ pub struct EndedRecord {
 /// than one record hold.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct AccessEpochRecord {
+    /// When.
+    pub at: Timestamp,
+}
+
+/// Whether a store that several nodes use was found to be of another history than one of them had seen, and which history was accepted last.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryRecord {
+    /// When one was accepted last, in milliseconds, and later than the one before; zero: never.
+    #[serde(default)]
+    pub accepted: u64,
+    /// Set by whoever finds another one, and taken away when it is accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alarm: Option<AlarmRecord>,
+}
+
+/// That a node did not find in the store what it had seen there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlarmRecord {
+    /// The node.
+    pub node: NodeName,
+    /// When.
+    pub at: Timestamp,
+    /// What it missed.
+    pub why: Box<str>,
+}
+
+/// What a node leaves in the store for its own next start: its sequence number is what counts.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct WitnessRecord {
     /// When.
     pub at: Timestamp,
 }

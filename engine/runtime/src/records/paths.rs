@@ -4,7 +4,7 @@ use keymill_core::id::{
     AapName, AccessKeyId, AcmeAccountId, AcmeOrderId, AliasName, ApprovalId, AuthorityName, CertificateId,
     ClientKeyId, CmkId, DataKeyName, InstanceId, NetworkRuleName, NodeName, PolicyName, RoleName, SecretName,
 };
-use keymill_core::seam::store::Path;
+use keymill_core::seam::store::{self, Path};
 use keymill_crypto::digest;
 
 fn path(text: String) -> Path {
@@ -185,6 +185,25 @@ pub fn nonce_at(path: &Path) -> Option<(u64, AccessKeyId)> {
     let (bucket, rest) = path.as_str().strip_prefix("nonce/")?.split_once('/')?;
     let (key, _) = rest.strip_prefix('k')?.split_once('/')?;
     Some((bucket.parse().ok()?, key.parse().ok()?))
+}
+
+/// Returns where it stands whether the store is of another history.
+pub fn history_path() -> Path {
+    prefix(store::ALARM)
+}
+
+/// Below here lies what nodes leave for their own next starts.
+pub const WITNESSES: &str = "witness/";
+
+/// Returns where a node leaves that, in the history that was accepted then.
+pub fn witness_path(node: &NodeName, accepted: u64) -> Path {
+    path(format!("{WITNESSES}{node}/{accepted}"))
+}
+
+/// Returns the history in which a node left what stood at a path, where it is its own.
+pub fn witness_at(path: &str, node: &NodeName) -> Option<u64> {
+    let (of, accepted) = path.strip_prefix(WITNESSES)?.split_once('/')?;
+    (of == node.as_str()).then(|| accepted.parse().ok()).flatten()
 }
 
 /// Returns where it stands what a node says of itself.

@@ -23,12 +23,15 @@ pub(crate) struct ClusterSection {
     pub(crate) lease_ms: u64,
     /// Seconds for which it is kept that a record ended.
     pub(crate) keep_ended_s: u64,
+    /// Whether a store that was put back is accepted at this start: a word of the moment, and so no option of the file.
+    #[serde(skip)]
+    pub(crate) accept_history: bool,
 }
 
 impl Default for ClusterSection {
     fn default() -> Self {
-        let ClusterConfig { view, lease, keep_ended } = ClusterConfig::default();
-        Self { view_ms: ms(view), lease_ms: ms(lease), keep_ended_s: keep_ended.as_secs() }
+        let ClusterConfig { view, lease, keep_ended, accept_history } = ClusterConfig::default();
+        Self { view_ms: ms(view), lease_ms: ms(lease), keep_ended_s: keep_ended.as_secs(), accept_history }
     }
 }
 
@@ -44,7 +47,13 @@ impl ClusterSection {
             view: Duration::from_millis(self.view_ms),
             lease: Duration::from_millis(self.lease_ms),
             keep_ended: Duration::from_secs(self.keep_ended_s),
+            accept_history: self.accept_history,
         };
+        if self.accept_history && kind == StoreKind::Sqlite {
+            let why = "--accept-history is for a store that several servers use: here what went back is quarantined by its path, and the rest \
+                       is served";
+            return Err(Failure::new(why));
+        }
         Ok((kind != StoreKind::Sqlite).then_some(config))
     }
 }

@@ -7,8 +7,8 @@ use keymill_core::audit::RecordStamp;
 use keymill_core::error::Result;
 use keymill_core::id::{AliasName, AuthorityName, CertificateId, CmkId, DataKeyName, SecretName};
 use keymill_core::key::{Cmk, KeyState, KeyVersion};
-use keymill_core::seam::store::{Entry, Revision, Row};
-use keymill_crypto::record::{sequence_of, tag_of};
+use keymill_core::seam::store::Revision;
+use keymill_crypto::record::tag_of;
 
 use super::{KeyringActor, Parameters};
 use crate::actor::follow::{self, Follows, News, catches_up};
@@ -19,7 +19,7 @@ use crate::cluster::{Owner, Written};
 use crate::keyring::{AliasEntry, CmkEntry, DataKeyEntry, Ended, Stamp, VersionEntry};
 use crate::load;
 use crate::records::{self, EndedRecord, InvocationsRecord};
-use crate::scan::{self, What};
+use crate::scan::What;
 use crate::secrets::SecretEntry;
 
 catches_up!(KeyringActor);
@@ -111,14 +111,8 @@ fn is_companion(written: &Written) -> bool {
 impl KeyringActor {
     /// Takes over what stands at a path now, before it comes by itself.
     pub(super) fn refresh(&mut self, path: &str) -> Result<()> {
-        let stored = self.shared.store.get(&records::prefix(path))?;
-        let Some(Entry { value, revision, .. }) = stored else { return Ok(()) };
-        let row = Row { path, value: &value, revision };
-        let Some(what) = scan::open(&self.shared.sealer, row) else { return Ok(()) };
-        let mark = sequence_of(&value).zip(tag_of(&value));
-        let seen = self.follow(vec![Written { path: path.into(), mark, revision, what: Some(what) }]);
-        self.shared.cluster.iter().for_each(|cluster| cluster.witness(seen.clone()));
-        Ok(())
+        let shared = self.shared.clone();
+        follow::refresh(self, &shared, path)
     }
 
     fn note_companion(&mut self, written: Written, taken: &mut Vec<RecordStamp>) {
@@ -147,7 +141,7 @@ impl KeyringActor {
             }
             return;
         };
-        let name = name_of(&what);
+        let name = what.name();
         let is_witnessed = !matches!(what, What::Installation(_));
         let is_end = matches!(what, What::Ended(_));
         match self.take_over(&path, revision, what, materials) {
@@ -167,6 +161,7 @@ impl KeyringActor {
     /// is newer is published again.
     fn withdraw(&mut self, path: &str, revision: Option<Revision>, name: Option<Box<str>>) {
         const WHY: &str = "another record was put in the place of the stored one";
+        let name = name.or_else(|| self.name_at(path));
         let Some(gone) = Gone::of(path, name.as_deref()) else { return };
         let (before, ended) = (self.stamp_of(&gone), self.ended.get(path).copied());
         let shared = self.shared.clone();
@@ -182,6 +177,31 @@ impl KeyringActor {
         }
         self.end_followed(&gone);
         self.ended.insert(path.to_owned(), follow::refused(before, ended, revision));
+    }
+
+    /// Returns the name of what is known to stand at a path that has only a hash of it: what was put there need not say it.
+    fn name_at(&self, path: &str) -> Option<Box<str>> {
+        let keyring = &self.shared.keyring;
+        let name: String = match path.split_once('/')?.0 {
+            "alias" => {
+                let aliases = keyring.aliases(|_| true).into_iter().map(|(name, _)| name);
+                aliases.into_iter().find(|name| records::alias_path(name).as_str() == path)?.as_str().into()
+            }
+            "data-key" => {
+                let all = keyring.data_keys(|_| true);
+                let its =
+                    all.iter().find(|entry| records::data_key_path(&entry.key.name).as_str() == path)?;
+                its.key.name.as_str().into()
+            }
+            "secret" => {
+                let all = keyring.secrets.matching("", |_| true);
+                let its =
+                    all.iter().find(|entry| records::secret_path(&entry.secret.name).as_str() == path)?;
+                its.secret.name.as_str().into()
+            }
+            _ => return None,
+        };
+        Some(name.into())
     }
 
     /// Reads once more what material keys have of which that could not be read when they were taken over.
@@ -414,18 +434,6 @@ impl KeyringActor {
         }
         is_unread
     }
-}
-
-/// Returns the name that a record says, where its path has only a hash of it.
-fn name_of(what: &What) -> Option<Box<str>> {
-    let name = match what {
-        What::Alias(Ok((record, _))) => record.name.as_str(),
-        What::DataKey(Ok((key, _))) => key.name.as_str(),
-        What::Secret(Ok((secret, _))) => secret.name.as_str(),
-        What::Ended(Ok((record, _))) => return record.name.clone(),
-        _ => return None,
-    };
-    Some(name.into())
 }
 
 #[cfg(test)]

@@ -23,6 +23,8 @@ use crate::records::{self, ImportRecord, Kind};
 
 /// How long import parameters are good for.
 const TOKEN_LIFE: Duration = Duration::from_secs(limit::IMPORT_TOKEN_HOURS * 3_600);
+/// How long a try takes at most, with what clocks of nodes differ by.
+const TRY: Duration = Duration::from_millis(2 * limit::MAX_TIMEOUT_MS);
 /// How far a clock may have been ahead when it set their end.
 const AHEAD: Duration = Duration::from_secs(3_600);
 
@@ -41,12 +43,14 @@ pub(crate) struct Parameters {
     tries: u32,
     /// Wrapping keys that are yet to be destroyed in their tokens.
     pub(super) spent: usize,
+    /// When a try began last, on whichever node.
+    tried_at: Option<Timestamp>,
 }
 
 impl Parameters {
     /// Takes what is to be known of a record that was read or written.
     pub(crate) fn of(record: &ImportRecord, stamp: Stamp) -> Self {
-        let ImportRecord { token, expires_at, wrapping, spent, tries, .. } = record;
+        let ImportRecord { token, expires_at, wrapping, spent, tries, tried_at, .. } = record;
         let object = wrapping.as_ref().and_then(StoredKey::token_object);
         Self {
             stamp,
@@ -56,7 +60,13 @@ impl Parameters {
             serial: object.map(|object| object.serial.clone()),
             tries: *tries,
             spent: spent.len(),
+            tried_at: *tried_at,
         }
+    }
+
+    /// Tells whether another node may be at a try: what that unwraps by stays as long as a try takes.
+    pub(super) fn may_be_tried(&self, now: Timestamp) -> bool {
+        self.tried_at.is_some_and(|at| at <= now.plus(TRY) && now < at.plus(TRY))
     }
 
     /// Tells whether a token has a wrapping key of them.
@@ -300,6 +310,8 @@ impl KeyringActor {
             tries: 0,
             wrapping: Some(wrapping),
             spent,
+            // Of the ones before, which may be in use.
+            tried_at: self.imports.get(&id).and_then(|known| known.tried_at),
         };
         let before = match self.imports.get(&id) {
             Some(known) => Some(known.stamp),
@@ -325,6 +337,7 @@ impl KeyringActor {
         let stamp = known.stamp;
         let mut record = self.parameters(&id, known)?;
         record.tries += 1;
+        record.tried_at = self.shared.cluster.as_ref().map(|_| self.shared.clock.now());
         // The last try takes the wrapping key with it; one in a token, when it has come to its end.
         let writes = match record.tries < limit::IMPORT_TRIES || berth.is_some() {
             true => self.keep_parameters(&id, Some(stamp), &record)?,
@@ -419,6 +432,29 @@ impl Handler<DeleteMaterial> for KeyringActor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use keymill_core::seam::store::Revision;
+
+    #[test]
+    fn what_another_node_may_unwrap_by_stays_for_as_long_as_a_try_takes() {
+        let at = |s: u64| Timestamp::from_ms(2_000_000_000_000 + s * 1_000);
+        let record = |tried_at| ImportRecord {
+            token: [1; 32],
+            algorithm: WrappingAlgorithm::RsaesOaepSha256,
+            expires_at: at(86_400),
+            tries: 1,
+            wrapping: None,
+            spent: Vec::new(),
+            tried_at,
+        };
+        let stamp = Stamp { revision: Revision(1), sequence: 1 };
+        let busy =
+            |tried: Option<u64>, now| Parameters::of(&record(tried.map(at)), stamp).may_be_tried(at(now));
+        let whole = TRY.as_secs();
+        assert!(busy(Some(9), 9) && busy(Some(9), 8 + whole), "also by a clock that is a little behind");
+        assert!(busy(Some(9), 5));
+        assert!(!busy(Some(9), 9 + whole) && !busy(None, 9));
+        assert!(!busy(Some(10 + 2 * whole), 9), "a clock had run ahead");
+    }
 
     #[test]
     fn a_token_is_over_in_its_time_and_where_a_clock_had_run_ahead() {

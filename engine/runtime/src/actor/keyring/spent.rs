@@ -78,8 +78,10 @@ impl KeyringActor {
 
     /// Ends the import parameters all of whose tries were made, and have come to their end.
     fn end_exhausted(&mut self) {
-        let over =
-            |(id, known): &(&CmkId, &Parameters)| known.is_exhausted() && !self.importing.contains_key(id);
+        let now = self.shared.clock.now();
+        let over = |(id, known): &(&CmkId, &Parameters)| {
+            known.is_exhausted() && !self.importing.contains_key(id) && !known.may_be_tried(now)
+        };
         let over: Vec<CmkId> = self.imports.iter().filter(over).map(|(id, _)| *id).collect();
         for id in over {
             let Some(known) = self.imports.get(&id) else { continue };
@@ -95,8 +97,10 @@ impl KeyringActor {
     /// Has wrapping keys that are used up destroyed in their tokens, unless one may be in use; what fails is tried again at the next look.
     pub(super) fn destroy_spent(&mut self, ctx: &mut Context<Self>) {
         self.end_exhausted();
+        let now = self.shared.clock.now();
         let due = |(id, known): &(&CmkId, &Parameters)| {
-            known.spent > 0 && !self.importing.contains_key(id) && !self.clearing.contains(id)
+            let is_in_use = self.importing.contains_key(id) || known.may_be_tried(now);
+            known.spent > 0 && !is_in_use && !self.clearing.contains(id)
         };
         let due: Vec<CmkId> = self.imports.iter().filter(due).map(|(id, _)| *id).collect();
         for id in due {

@@ -10,6 +10,7 @@ use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::InstanceId;
 use keymill_core::instance::{Instance, InstanceChange, Stage};
 use keymill_core::operation::*;
+use keymill_core::seam::store::{Entry, Store, StoreError};
 
 use super::InstancePlan;
 use crate::actor::Owners;
@@ -19,6 +20,8 @@ use crate::audit::ManagementRecord;
 use crate::gate::Gate;
 use crate::gate::manage::Done;
 use crate::host::{InstanceHost, aside};
+use crate::load;
+use crate::records;
 use crate::work::Served;
 
 impl Gate {
@@ -117,7 +120,7 @@ impl Gate {
         if !is_forced && !is_ending {
             let why = "the instance does not run, so that nobody knows what it holds: force its release";
             let gate = host.gate(&id).ok_or_else(|| Error::new(ErrorKind::InstanceState, why))?;
-            let keys = gate.close_empty().await;
+            let keys = gate.close_empty().await?;
             if keys > 0 {
                 let why = format!(
                     "the instance holds {keys} keys, which would be lost: ForceDeleteWithoutBackup true releases it all the same"
@@ -176,16 +179,30 @@ impl Gate {
         self.record(record).await
     }
 
-    /// Closes the gate of an instance where it holds no key, and returns how many it does.
-    async fn close_empty(&self) -> usize {
+    /// Closes the gate of an instance where it holds no key, and returns how many it does: also of keys that other nodes have made and this one has not
+    /// heard of.
+    async fn close_empty(&self) -> Result<usize> {
         let shared = &self.0.shared;
         shared.close();
         // What its owner of keys was at is done behind this, and nothing more is kept.
         let _refused = self.0.actors.keyring(FlushUsage).await;
-        let keys = shared.keyring.len();
-        if keys > 0 {
+        let keys = match (shared.keyring.len(), &shared.cluster) {
+            (0, Some(_)) => {
+                let store = shared.store.clone();
+                aside(move || Ok(stored_keys(&*store)?)).await
+            }
+            (known, _) => Ok(known),
+        };
+        if !matches!(keys, Ok(0)) {
             shared.reopen();
         }
         keys
     }
+}
+
+/// Counts the keys that stand in a store.
+fn stored_keys(store: &dyn Store) -> std::result::Result<usize, StoreError> {
+    let mut keys = 0;
+    load::each(store, "cmk/", |Entry { value, .. }| keys += usize::from(!records::says_ended(&value)))?;
+    Ok(keys)
 }
