@@ -33,7 +33,7 @@ use crate::actor::acme::AcmeActor;
 use crate::actor::instances::InstancesActor;
 use crate::actor::keyring::{FlushUsage, Found, KeyringActor};
 use crate::actor::policy::{AddAccessKey, PolicyActor, fresh_access_key};
-use crate::actor::{Actors, AuditActor, CustodyActor, PrivateActor, TokenActor};
+use crate::actor::{Actors, AuditActor, CustodyActor, TokenActor};
 use crate::audit::{AuditHub, AuditMessage, DeskChain, MANAGEMENT, ManagementChain, ManagementRecord};
 use crate::authorities::AuthorityTimer;
 use crate::clock::Clock;
@@ -284,6 +284,7 @@ impl Engine {
             quarantined: loaded.quarantined.len(),
             pool: Pool::new(config.pool.clone(), tokens),
             software: Lane::new(config.max_queued_jobs, MAX_CHUNK),
+            crew: Default::default(),
             reserver: OnceLock::new(),
             store: store.clone(),
             cluster,
@@ -310,9 +311,7 @@ impl Engine {
         for number in 0..shared.config.key_workers.max(1) {
             threads.push(CustodyActor::start(&shared, &lane, number).map_err(EngineError)?);
         }
-        for number in 0..shared.config.software_workers() {
-            threads.push(PrivateActor::start(&shared, number).map_err(EngineError)?);
-        }
+        shared.crew.keep_to(&shared, shared.config.software_workers()).map_err(EngineError)?;
         let keyring_actor = KeyringActor::new(shared.clone(), audit_sender.clone(), loaded.inherited);
         let policy_actor = PolicyActor::new(shared.clone(), loaded.access_stamps, loaded.access_ended);
         let acme_actor = AcmeActor::new(shared.clone(), loaded.acme.stamps, loaded.acme.ended);
@@ -497,6 +496,7 @@ impl Engine {
         self.gate.inner().actors.lane.close();
         self.gate.inner().shared.software.close();
         self.gate.inner().shared.pool.end(POOL_ENDS_WITHIN);
+        self.gate.inner().shared.crew.join();
         self.system.stop();
         for thread in self.threads {
             if thread.join().is_err() {

@@ -36,7 +36,8 @@ pub trait InstanceHost: Send + Sync {
     /// # Errors
     /// As of [`create`](Self::create).
     fn start(&self, instance: &Instance) -> Result<()>;
-    /// Has a running instance keep to other terms.
+    /// Has a running instance keep to other terms: its ceilings, its tokens and their sessions, its software workers. It returns at once, and what is
+    /// new serves within moments.
     fn change(&self, instance: &Instance);
     /// Stops the engine of an instance that another node releases, where it runs.
     fn leave(&self, id: &InstanceId);
@@ -55,6 +56,10 @@ pub(crate) struct Hosting {
     host: OnceLock<Arc<dyn InstanceHost>>,
     /// One instance is made or released at a time.
     turn: Mutex<()>,
+    /// The terms of one instance are changed at a time.
+    terms: Mutex<()>,
+    /// What runs is told of terms by one at a time.
+    telling: parking_lot::Mutex<()>,
     /// Bumped whenever other requests than before reach an instance.
     version: AtomicU64,
 }
@@ -88,6 +93,11 @@ impl Hosting {
         })
     }
 
+    /// Waits for the turn to change the terms of an instance.
+    pub(crate) async fn turn_of_terms(&self) -> MutexGuard<'_, ()> {
+        self.terms.lock().await
+    }
+
     pub(crate) fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
     }
@@ -113,6 +123,15 @@ pub(crate) async fn aside<T: Send + 'static>(work: impl FnOnce() -> Result<T> + 
     done.await.map_err(|_| Error::internal("the work on an instance ended without an outcome"))?
 }
 
+/// Has an instance that runs keep to its terms as they are published now, so that of several changes the order does not matter.
+pub(crate) fn tell_terms(shared: &Shared, id: &InstanceId) {
+    let Some(host) = shared.hosting.host() else { return };
+    let _one = shared.hosting.telling.lock();
+    if let Some(instance) = shared.instances.read().instance(id) {
+        host.change(instance);
+    }
+}
+
 /// Has what runs be what is published, after another node has changed that: on a thread of its own, and as it is published then, so that of several
 /// the order does not matter.
 pub(crate) fn reconcile(shared: &Arc<Shared>) {
@@ -122,7 +141,7 @@ pub(crate) fn reconcile(shared: &Arc<Shared>) {
         let book = shared.instances.read().clone();
         for instance in book.instances().filter(|instance| instance.stage == Stage::Made) {
             match host.gate(&instance.id) {
-                Some(_) => host.change(instance),
+                Some(_) => tell_terms(&shared, &instance.id),
                 None => {
                     if let Err(error) = host.start(instance) {
                         tracing::error!(instance = %instance.id, ?error, "an instance of another node does not run here");

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use keymill_core::Sensitive;
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::InstanceId;
-use keymill_core::instance::{Instance, InstanceTerms, Networks, TokenShare};
+use keymill_core::instance::{Instance, Networks, TokenShare};
 use keymill_core::seam::store::Store;
 use keymill_runtime::engine::{Bootstrap, Root};
 use keymill_runtime::scoped::Scoped;
-use keymill_runtime::{Ceilings, Engine, EngineConfig, EngineError, Gate, InstanceHost, Parts, TokenPart};
+use keymill_runtime::{Ceilings, Engine, EngineConfig, EngineError, Gate, InstanceHost, Parts};
 use parking_lot::{Mutex, RwLock};
 
 use crate::config::{Config, Isolation};
@@ -89,21 +89,17 @@ impl Dedicated {
             provider: plugins::provider(&self.config.provider)?,
             authenticators: plugins::authenticators()?,
             audit: plugins::audit_beside(&self.config, audit)?,
-            tokens: self.tokens(&instance.terms)?,
+            tokens: Tokens::of(&self.shareable())?.parts_of(&instance.terms),
             root: Root::Token(Box::new(move |messages| derive(messages))),
             node: self.config.engine.node.clone(),
         })
     }
 
-    /// Returns the tokens that the terms of an instance name, each with sessions of its own in a process of its own.
-    fn tokens(&self, terms: &InstanceTerms) -> std::result::Result<Vec<TokenPart>, Failure> {
+    /// Returns the configuration with those tokens alone that instances may have, each in a process of its own.
+    fn shareable(&self) -> Config {
         let mut config = self.config.clone();
-        config.pool.token.retain_mut(|section| {
-            let share = terms.tokens.iter().find(|share| share.name == section.name);
-            section.sessions = share.map(|share| share.sessions as usize);
-            share.is_some() && section.isolation == Isolation::Process
-        });
-        Ok(Tokens::of(&config)?.parts())
+        config.pool.token.retain(|section| section.isolation == Isolation::Process);
+        config
     }
 
     fn run(&self, instance: &Instance, first: First) -> Result<Option<Bootstrap>> {
@@ -171,6 +167,7 @@ impl InstanceHost for Dedicated {
     fn change(&self, instance: &Instance) {
         if let Some(gate) = self.gate(&instance.id) {
             gate.keep_to(&Ceilings::of(&instance.terms, &self.engine));
+            gate.keep_pool(&instance.terms);
         }
     }
 

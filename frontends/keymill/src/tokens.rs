@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keymill_core::Sensitive;
+use keymill_core::instance::InstanceTerms;
+use keymill_core::limit;
 use keymill_core::seam::provider::{CryptoProvider, ProviderError};
 use keymill_crypto::digest;
 use keymill_runtime::pool::Connect;
@@ -128,6 +130,20 @@ impl Tokens {
         }
         Err(Failure::new(format!("no token of the pool can be connected: {}", told.join("; ")))
             .next("`keymill hsm slots` and `keymill hsm doctor` look at a module by hand"))
+    }
+
+    /// Returns the parts for the engine of an instance: all of them, with sessions as its terms say, be it none. Terms change while it runs, and a
+    /// token that they come to name is connected then.
+    pub(crate) fn parts_of(self, terms: &InstanceTerms) -> Vec<TokenPart> {
+        let mut parts = self.with_sessions(limit::INSTANCE_SESSIONS as usize).parts();
+        parts.iter_mut().for_each(|part| part.config.sessions = terms.sessions_of(&part.config.name));
+        parts
+    }
+
+    /// Has modules let so many sessions be opened.
+    fn with_sessions(mut self, most: usize) -> Self {
+        self.sections.iter_mut().for_each(|section| section.sessions = Some(most));
+        self
     }
 
     /// Returns the parts for the engine.

@@ -183,6 +183,16 @@ impl Instance {
 }
 
 impl InstanceTerms {
+    /// Returns how many sessions it has of the token of this name; 0 for one that is none of its.
+    pub fn sessions_of(&self, token: &str) -> usize {
+        self.tokens.iter().find(|share| share.name == token).map_or(0, |share| share.sessions as usize)
+    }
+
+    /// Returns how many threads use its software keys where that takes long.
+    pub fn workers(&self) -> usize {
+        self.software_workers.unwrap_or(1) as usize
+    }
+
     /// Checks them.
     ///
     /// # Errors

@@ -23,6 +23,8 @@ pub(super) struct Regulator {
     /// Looks at the sessions in this interval, and those of them that found a load.
     looks: (u32, u32),
     generation: u64,
+    /// The sessions of the token, as they were at the last look.
+    sessions: usize,
 }
 
 impl Regulator {
@@ -31,16 +33,18 @@ impl Regulator {
             InFlight::Feedback => Some(Feedback::new(config.sessions)),
             InFlight::All => None,
         };
-        Self { feedback, since: Instant::now(), done: 0, looks: (0, 0), generation: 0 }
+        let sessions = config.sessions;
+        Self { feedback, since: Instant::now(), done: 0, looks: (0, 0), generation: 0, sessions }
     }
 
     /// Looks at the sessions, and sets how many are to be at work from now on.
     pub(super) fn look(&mut self, pool: &Pool, token: &Token, slots: &[Arc<Slot>], now: Instant) {
         let Some(feedback) = &mut self.feedback else { return };
-        if self.generation != token.generation() {
-            // Maybe another device, or the same with other firmware.
-            self.generation = token.generation();
-            *feedback = Feedback::new(token.config.sessions);
+        let (generation, sessions) = (token.generation(), token.sessions());
+        if (self.generation, self.sessions) != (generation, sessions) {
+            // Maybe another device, or the same with other firmware; or it has more of it, or less.
+            (self.generation, self.sessions) = (generation, sessions);
+            *feedback = Feedback::new(sessions);
         }
         let glances: Vec<Glance> = slots.iter().map(|slot| slot.glance(now)).filter(|g| g.joined).collect();
         let enough = feedback.wanted().min(token.open_sessions());
@@ -57,7 +61,7 @@ impl Regulator {
         }
         // One whose call may hang has another stand in for it, long before it is given up.
         let lingering = glances.iter().filter(|glance| glance.lingers).count();
-        if token.shift.set_wanted((feedback.wanted() + lingering).min(token.config.sessions)) {
+        if token.shift.set_wanted((feedback.wanted() + lingering).min(sessions.max(1))) {
             // Those that wait at an empty lane look whether they are too many.
             pool.lane.wake();
         }
@@ -146,6 +150,24 @@ mod tests {
             scene.regulator.look(&scene.pool, &scene.pool.tokens[0], &scene.slots, scene.now);
             assert_eq!(scene.wanted(), 8);
         }
+    }
+
+    #[test]
+    fn a_token_that_has_other_sessions_than_before_begins_with_all_of_them() {
+        let mut scene = Scene::new(8, InFlight::Feedback);
+        while scene.wanted() > 1 {
+            scene.run(1, |_| 40_000);
+        }
+        scene.pool.tokens[0].allow(4);
+        scene.run(1, |_| 40_000);
+        assert_eq!(scene.wanted(), 4);
+        scene.pool.tokens[0].allow(2);
+        scene.run(1, |_| 40_000);
+        assert!(scene.wanted() <= 2);
+        let mut all = Scene::new(8, InFlight::All);
+        all.pool.tokens[0].allow(4);
+        all.run(100, |_| 40_000);
+        assert_eq!(all.wanted(), 4);
     }
 
     #[test]

@@ -47,12 +47,15 @@ enum InstanceCommand {
         #[arg(long = "vpc", value_name = "VPC")]
         vpcs: Vec<String>,
     },
-    /// Change what an instance may take; 0 lifts a rate
+    /// Change what an instance may take, as it runs; 0 lifts a rate
     Pool {
         #[command(flatten)]
         named: Named,
         #[command(flatten)]
         terms: Terms,
+        /// No token any more: keys in tokens cannot be used then, but by a software copy
+        #[arg(long, conflicts_with = "tokens")]
+        no_tokens: bool,
     },
     /// Protect an instance against its release
     Protect {
@@ -85,10 +88,10 @@ struct Named {
 
 #[derive(Args, Clone, Debug)]
 struct Terms {
-    /// Threads that use its software keys where that takes long; a change is in force from the next start on [default: 1]
+    /// Threads that use its software keys where that takes long [default: 1]
     #[arg(long, value_name = "N")]
     software_workers: Option<u32>,
-    /// A token of the server's pool that its keys may live in (isolation = "process"), with sessions of its own; a change is in force from the next start on
+    /// A token of the server's pool that its keys may live in; those that are named are all that it has (isolation = "process"), with sessions of its own
     #[arg(long = "token", value_name = "NAME:SESSIONS", value_parser = parse_token)]
     tokens: Vec<InstanceToken>,
     /// Requests a second
@@ -135,11 +138,11 @@ pub(crate) fn run(args: InstanceArgs) -> Result<()> {
         InstanceCommand::Show(Named { id }) => show(&api, id),
         InstanceCommand::Create { name, out, terms } => create(&api, name, out, &terms),
         InstanceCommand::Bind { named: Named { id }, vpcs } => bind(&api, id, vpcs),
-        InstanceCommand::Pool { named: Named { id }, terms } => {
+        InstanceCommand::Pool { named: Named { id }, terms, no_tokens } => {
             let request = UpdateKmsInstancePoolRequest {
                 kms_instance_id: id.clone(),
                 software_workers: terms.software_workers,
-                tokens: terms.tokens(),
+                tokens: if no_tokens { Some(Vec::new()) } else { terms.tokens() },
                 requests_per_second: terms.requests_per_s,
                 items_per_second: terms.items_per_s,
                 bytes_per_second: terms.bytes_per_s,
@@ -191,8 +194,7 @@ fn show(api: &Api, kms_instance_id: String) -> Result<()> {
         return output::json(&reply);
     }
     let shown = reply.kms_instance;
-    let tokens: Vec<_> =
-        shown.tokens.iter().map(|token| format!("{}:{}", token.token_name, token.sessions)).collect();
+    let tokens: Vec<_> = shown.tokens.iter().map(shown_token).collect();
     let further: Vec<_> = shown.bind_vpcs.bind_vpc.iter().map(|bound| bound.vpc_id.as_str()).collect();
     let rate = |rate: u64| if rate == 0 { "unlimited".to_owned() } else { output::grouped(rate) };
     let protected = match shown.deletion_protection {
@@ -217,6 +219,14 @@ fn show(api: &Api, kms_instance_id: String) -> Result<()> {
         ("tokens", &output::or_dash(Some(tokens.join(", ")).filter(|all| !all.is_empty()))),
         ("protected", &protected.trim_end()),
     ])
+}
+
+fn shown_token(token: &InstanceTokenShown) -> String {
+    let InstanceTokenShown { token_name, sessions, open_sessions, state } = token;
+    match sessions {
+        0 => format!("{token_name} leaves, {open_sessions} sessions open"),
+        _ => format!("{token_name}:{sessions} {state}, {open_sessions} open"),
+    }
 }
 
 fn create(api: &Api, instance_name: Option<String>, out: Option<PathBuf>, terms: &Terms) -> Result<()> {

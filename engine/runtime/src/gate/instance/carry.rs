@@ -8,17 +8,18 @@ use std::time::Instant;
 use keymill_core::audit::{Outcome, RecordStamp};
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::InstanceId;
-use keymill_core::instance::{Instance, InstanceChange, Stage};
+use keymill_core::instance::{Instance, InstanceChange, InstanceTerms, Stage};
 use keymill_core::operation::*;
 
 use super::InstancePlan;
 use crate::actor::Owners;
 use crate::actor::instances::ChangeInstance;
-use crate::actor::keyring::FlushUsage;
+use crate::actor::keyring::{CountLeftBehind, FlushUsage};
 use crate::audit::ManagementRecord;
 use crate::gate::Gate;
 use crate::gate::manage::Done;
-use crate::host::{InstanceHost, aside};
+use crate::host::{InstanceHost, aside, tell_terms};
+use crate::pool::Closed;
 use crate::work::Served;
 
 impl Gate {
@@ -46,9 +47,14 @@ impl Gate {
                 Ok((Reply::CreateKmsInstance(reply), Vec::new(), writes))
             }
             InstancePlan::Change(change, reply) => {
+                let _turn = hosting.turn_of_terms().await;
+                let _closed = match &change {
+                    InstanceChange::Terms(id, terms) => self.leave_tokens(&*host, id, terms).await?,
+                    _ => None,
+                };
                 let changed = actors.instances(ChangeInstance(change)).await?;
                 if let Some(instance) = &changed.value {
-                    host.change(instance);
+                    tell_terms(&self.0.shared, &instance.id);
                 }
                 Ok((reply(request_id), Vec::new(), changed.writes))
             }
@@ -58,6 +64,42 @@ impl Gate {
                 let reply = Reply::ReleaseKmsInstance(ReleaseKmsInstanceReply { request_id });
                 Ok((reply, Vec::new(), writes))
             }
+        }
+    }
+
+    /// Checks that no key is left behind in a token that an instance is no longer to have; as long as what is returned is kept, none is made that
+    /// would be.
+    ///
+    /// # Errors
+    /// `InstanceState` where keys stay in such a token, or nobody knows whether they do.
+    async fn leave_tokens(
+        &self,
+        host: &dyn InstanceHost,
+        id: &InstanceId,
+        terms: &InstanceTerms,
+    ) -> Result<Option<Arc<Closed>>> {
+        let refused = |why: String| Err(Error::new(ErrorKind::InstanceState, why));
+        let remains = |name: &str| terms.sessions_of(name) > 0;
+        let leaving: Vec<_> = {
+            let book = self.0.shared.instances.read();
+            let before = &book.named(id.as_str())?.terms.tokens;
+            before.iter().map(|share| share.name.clone()).filter(|name| !remains(name)).collect()
+        };
+        if leaving.is_empty() {
+            return Ok(None);
+        }
+        let leaving = leaving.join(", ");
+        let Some(gate) = host.gate(id) else {
+            return refused(format!(
+                "Tokens: the instance does not run here, so that nobody knows which keys stay in {leaving}: it keeps what it has"
+            ));
+        };
+        let closed = Arc::new(gate.0.shared.pool.close_to_keys(remains));
+        match gate.0.actors.keyring(CountLeftBehind(closed.clone())).await? {
+            0 => Ok(Some(closed)),
+            keys => refused(format!(
+                "Tokens: without {leaving}, {keys} keys that stay in a token of the instance would be left behind there: delete them first, or keep it"
+            )),
         }
     }
 

@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use keymill_core::error::Result;
 use keymill_core::id::InstanceId;
-use keymill_core::instance::{Arrival, Instance, InstanceChange};
+use keymill_core::instance::{Arrival, Instance, InstanceChange, InstanceTerms};
 use keymill_core::operation::*;
 
-use crate::gate::Gate;
+use crate::actor::PoolChanged;
+use crate::gate::{Gate, Inner};
 
 /// What is to become of an instance.
 pub(in crate::gate) enum InstancePlan {
@@ -56,6 +57,18 @@ impl Gate {
         let shared = &self.0.shared;
         shared.quotas.set_instance(terms.quota);
         shared.max_records.publish(terms.max_records);
+    }
+
+    /// Has an instance have the tokens and workers of these terms from now on: what is new serves within moments, and what is no longer wanted ends
+    /// when it has done what it holds.
+    pub fn keep_pool(&self, terms: &InstanceTerms) {
+        let Inner { shared, actors, .. } = &*self.0;
+        shared.pool.keep_to(|name| terms.sessions_of(name));
+        // Those of tokens that leave as well: they see to it.
+        actors.tokens.iter().for_each(|token| token.do_send(PoolChanged));
+        if let Err(why) = shared.crew.keep_to(shared, terms.workers()) {
+            tracing::error!(why, "there are fewer software workers than wanted");
+        }
     }
 
     /// Checks that an instance that a request names, to place something in it, is the one that it has reached.
