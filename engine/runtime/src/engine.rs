@@ -40,7 +40,7 @@ use crate::clock::Clock;
 use crate::cluster::{AsOf, Cluster, Follower, Founding, Herald, Member, check_formats, take_name};
 use crate::config::EngineConfig;
 use crate::gate::Gate;
-use crate::host::{Hosting, InstanceHost};
+use crate::host::{self, Hosting, InstanceHost};
 use crate::keyring::Keyring;
 use crate::lane::Lane;
 use crate::load;
@@ -415,15 +415,18 @@ impl Engine {
         receiver.recv().unwrap_or_else(|_| Err(Error::internal("the engine is shutting down")))
     }
 
-    /// Has instances run by `host`, and starts those that there are; one that does not start is told of and left. One whose release was cut short
-    /// is released.
+    /// Has instances run by `host`, and starts those that there are; one that does not start is told of, and tried again from time to time. One whose
+    /// release was cut short is released.
     pub fn host(&self, host: Arc<dyn InstanceHost>) {
         let shared = &self.gate.inner().shared;
         shared.hosting.set(host.clone());
         let book = shared.instances.read().clone();
         for instance in book.instances() {
             let outcome = match instance.stage {
-                Stage::Made => host.start(instance),
+                Stage::Made => {
+                    host::start(shared, instance);
+                    Ok(())
+                }
                 Stage::Begun => {
                     Err(Error::new(ErrorKind::InstanceState, "it was never made whole: release it"))
                 }
@@ -437,6 +440,11 @@ impl Engine {
             }
         }
         shared.hosting.bump();
+    }
+
+    /// Starts no instance any more that has not started.
+    pub fn end_hosting(&self) {
+        self.gate.inner().shared.hosting.end();
     }
 
     /// Ends the engine of an instance whose frontends go on: from now on everything is refused, what was taken is finished first.

@@ -73,9 +73,9 @@ impl SoftHsm {
         let text = |name: &str| shown[name].as_str().expect("text").to_owned();
         let confirmed = format!("{}={}", text("serial"), &text("sha256")[60..]);
         let modules = labels.map(|label| self.module(label).display().to_string());
-        let mut words = vec!["ceremony", "--module", &modules[0], "--module", &modules[1]];
+        let mut words = vec!["ceremony", "--module", modules[0].as_str(), "--module", modules[1].as_str()];
         words.extend(["--token", labels[0], "--token", labels[1], "--pin-file", "pin"]);
-        words.extend(["--transcript", "transcript", "--yes", "--confirm", &confirmed, "--json"]);
+        words.extend(["--transcript", "transcript", "--yes", "--confirm", confirmed.as_str(), "--json"]);
         words.extend(flags);
         self.run(&words, None);
     }

@@ -6,6 +6,7 @@ use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use keymill_client::{Connection, Credentials, Options};
 use keymill_core::id::CmkId;
@@ -41,7 +42,7 @@ impl Scene {
             hsm.section("b", "two", "sessions = 1")
         );
         fs::write(place.path().join("keymill.toml"), config).unwrap();
-        let nobody = Credentials::new("none".parse().unwrap(), "none");
+        let nobody = Credentials::new("nobody-yet".parse().unwrap(), "none".to_owned());
         let mut scene = Self { place, hsm, server: None, id: String::new(), credentials: nobody };
         scene.serve();
         let made = scene
@@ -83,9 +84,8 @@ impl Scene {
         self.administrator().ask_json("UpdateKmsInstancePool", parameters)
     }
 
-    fn tokens(&self) -> Value {
-        let shown =
-            self.administrator().ask_json("GetKmsInstance", json!({ "KmsInstanceId": self.id })).unwrap();
+    fn tokens(&self, administrator: &mut Caller) -> Value {
+        let shown = administrator.ask_json("GetKmsInstance", json!({ "KmsInstanceId": self.id })).unwrap();
         shown["KmsInstance"]["Tokens"].clone()
     }
 
@@ -93,13 +93,16 @@ impl Scene {
     fn await_tokens(&self, tokens: &[(&str, u64)]) {
         let row = |(name, sessions): &(&str, u64)| json!({ "TokenName": name, "Sessions": sessions, "OpenSessions": sessions, "State": "up" });
         let wanted: Value = tokens.iter().map(row).collect();
-        let mut seen = Value::Null;
-        let mut look = || {
-            seen = self.tokens();
-            (seen == wanted).then_some(())
-        };
-        let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| eventually("", &mut look)));
-        assert!(found.is_ok(), "{seen} and not {wanted}");
+        let mut administrator = self.administrator();
+        let patience = Instant::now() + Duration::from_secs(60);
+        loop {
+            let seen = self.tokens(&mut administrator);
+            if seen == wanted {
+                break;
+            }
+            assert!(Instant::now() < patience, "{seen} and not {wanted}");
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
         // The installation has a worker for each of its tokens.
         eventually("workers come and go with the tokens", || {
             (workers_of(self.server().id()) == 2 + tokens.len()).then_some(())

@@ -6,7 +6,7 @@ use std::num::NonZeroU64;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{AccessKeyId, InstanceId, RequestId};
+use crate::id::{AccessKeyId, DomainName, InstanceId, RequestId};
 use crate::operation::KeyFilter;
 use crate::time::Timestamp;
 
@@ -17,6 +17,10 @@ pub struct CreateKmsInstanceRequest {
     /// Free text of up to 128 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance_name: Option<String>,
+    /// The domain of its own, which its tokens hold, and which neither the installation nor another instance has keys of; that of the installation if
+    /// absent. It never changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<DomainName>,
     /// Threads that use its software keys where that takes long; 1 if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub software_workers: Option<u32>,
@@ -269,6 +273,9 @@ pub struct KmsInstanceShown {
     /// Why it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_protection_description: Option<String>,
+    /// Its domain, where it has one of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<DomainName>,
     /// Threads that use its software keys where that takes long.
     pub software_workers: u64,
     /// Tokens of the pool that its keys may live in.

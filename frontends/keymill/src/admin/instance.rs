@@ -4,6 +4,7 @@ use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use keymill_core::id::DomainName;
 use keymill_core::operation::*;
 
 use super::{Api, ClientArgs, ask, ask_all};
@@ -35,6 +36,10 @@ enum InstanceCommand {
         /// Write its first access key there as JSON (mode 0600), for --credentials, rather than show it
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
+        /// A domain of its own, which the tokens that are named hold (`keymill hsm init --domain`): neither the installation nor another instance has its keys.
+        /// It never changes
+        #[arg(long, value_name = "NAME", requires = "tokens")]
+        domain: Option<DomainName>,
         #[command(flatten)]
         terms: Terms,
     },
@@ -136,7 +141,7 @@ pub(crate) fn run(args: InstanceArgs) -> Result<()> {
     match args.command {
         InstanceCommand::List => list(&api),
         InstanceCommand::Show(Named { id }) => show(&api, id),
-        InstanceCommand::Create { name, out, terms } => create(&api, name, out, &terms),
+        InstanceCommand::Create { name, out, domain, terms } => create(&api, (name, domain), out, &terms),
         InstanceCommand::Bind { named: Named { id }, vpcs } => bind(&api, id, vpcs),
         InstanceCommand::Pool { named: Named { id }, terms, no_tokens } => {
             let request = UpdateKmsInstancePoolRequest {
@@ -215,6 +220,7 @@ fn show(api: &Api, kms_instance_id: String) -> Result<()> {
         ("requests a second", &rate(shown.spec)),
         ("items a second", &rate(shown.items_per_second)),
         ("bytes a second", &rate(shown.bytes_per_second)),
+        ("domain", &output::or_dash(shown.domain)),
         ("software workers", &shown.software_workers),
         ("tokens", &output::or_dash(Some(tokens.join(", ")).filter(|all| !all.is_empty()))),
         ("protected", &protected.trim_end()),
@@ -229,13 +235,19 @@ fn shown_token(token: &InstanceTokenShown) -> String {
     }
 }
 
-fn create(api: &Api, instance_name: Option<String>, out: Option<PathBuf>, terms: &Terms) -> Result<()> {
+fn create(
+    api: &Api,
+    (instance_name, domain): (Option<String>, Option<DomainName>),
+    out: Option<PathBuf>,
+    terms: &Terms,
+) -> Result<()> {
     if let Some(path) = &out {
         private::check_new(path)?;
     }
     let rate = |rate: Option<u64>| rate.and_then(NonZeroU64::new);
     let request = CreateKmsInstanceRequest {
         instance_name,
+        domain,
         software_workers: terms.software_workers,
         tokens: terms.tokens(),
         requests_per_second: rate(terms.requests_per_s),

@@ -8,7 +8,7 @@ use std::time::Instant;
 use keymill_core::audit::{Outcome, RecordStamp};
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::InstanceId;
-use keymill_core::instance::{Instance, InstanceChange, InstanceTerms, Stage};
+use keymill_core::instance::{Instance, InstanceChange, InstanceTerms, Stage, TokenShare};
 use keymill_core::operation::*;
 
 use super::InstancePlan;
@@ -49,7 +49,10 @@ impl Gate {
             InstancePlan::Change(change, reply) => {
                 let _turn = hosting.turn_of_terms().await;
                 let _closed = match &change {
-                    InstanceChange::Terms(id, terms) => self.leave_tokens(&*host, id, terms).await?,
+                    InstanceChange::Terms(id, terms) => {
+                        self.check_new_tokens(host, id, terms).await?;
+                        self.leave_tokens(id, terms).await?
+                    }
                     _ => None,
                 };
                 let changed = actors.instances(ChangeInstance(change)).await?;
@@ -67,17 +70,32 @@ impl Gate {
         }
     }
 
+    /// Checks that tokens which an instance comes to have hold its domain, where it has one of its own.
+    ///
+    /// # Errors
+    /// As of [`InstanceHost::check_domain`].
+    async fn check_new_tokens(
+        &self,
+        host: Arc<dyn InstanceHost>,
+        id: &InstanceId,
+        terms: &InstanceTerms,
+    ) -> Result<()> {
+        let instance = self.0.shared.instances.read().named(id.as_str())?.clone();
+        let is_new = |share: &&TokenShare| instance.terms.sessions_of(&share.name) == 0;
+        let tokens: Vec<_> = terms.tokens.iter().filter(is_new).cloned().collect();
+        match instance.domain.is_none() || tokens.is_empty() {
+            true => Ok(()),
+            false => aside(move || host.check_domain(&instance, &tokens)).await,
+        }
+    }
+
     /// Checks that no key is left behind in a token that an instance is no longer to have; as long as what is returned is kept, none is made that
     /// would be.
     ///
     /// # Errors
     /// `InstanceState` where keys stay in such a token, or nobody knows whether they do.
-    async fn leave_tokens(
-        &self,
-        host: &dyn InstanceHost,
-        id: &InstanceId,
-        terms: &InstanceTerms,
-    ) -> Result<Option<Arc<Closed>>> {
+    async fn leave_tokens(&self, id: &InstanceId, terms: &InstanceTerms) -> Result<Option<Arc<Closed>>> {
+        let host = self.0.shared.hosting.need()?;
         let refused = |why: String| Err(Error::new(ErrorKind::InstanceState, why));
         let remains = |name: &str| terms.sessions_of(name) > 0;
         let leaving: Vec<_> = {
@@ -98,7 +116,8 @@ impl Gate {
         match gate.0.actors.keyring(CountLeftBehind(closed.clone())).await? {
             0 => Ok(Some(closed)),
             keys => refused(format!(
-                "Tokens: without {leaving}, {keys} keys that stay in a token of the instance would be left behind there: delete them first, or keep it"
+                "Tokens: without {}, {keys} keys that stay in a token of the instance would be left behind there: delete them first, or keep it",
+                closed.names().join(", ")
             )),
         }
     }

@@ -6,7 +6,7 @@ mod read;
 
 use std::sync::Arc;
 
-use keymill_core::error::Result;
+use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::InstanceId;
 use keymill_core::instance::{Arrival, Instance, InstanceChange, InstanceTerms};
 use keymill_core::operation::*;
@@ -27,14 +27,21 @@ pub(in crate::gate) enum InstancePlan {
 }
 impl Gate {
     /// Finds the way into the instance that a request reaches; `None` for one that reaches the installation itself.
-    pub fn reached(&self, arrival: &Arrival<'_>) -> Option<Gate> {
+    ///
+    /// # Errors
+    /// `Unavailable` where that instance does not run here: nobody in a network of its reaches another.
+    pub fn reached(&self, arrival: &Arrival<'_>) -> Result<Option<Gate>> {
         let shared = &self.0.shared;
-        let host = shared.hosting.host()?;
+        let Some(host) = shared.hosting.host() else { return Ok(None) };
         let book = shared.instances.read();
         if book.instances().len() == 0 {
-            return None;
+            return Ok(None);
         }
-        host.gate(&host.networks().reached(&book, arrival)?)
+        let Some(id) = host.networks().reached(&book, arrival) else { return Ok(None) };
+        let gate = host.gate(&id).ok_or_else(|| {
+            Error::new(ErrorKind::Unavailable, "the instance does not run").retry_after_ms(1_000)
+        })?;
+        Ok(Some(gate))
     }
 
     /// Returns a number that changes whenever requests may reach another instance than before.

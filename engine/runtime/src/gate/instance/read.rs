@@ -119,6 +119,7 @@ impl Gate {
             ca_certificate_chain_pem: host.issuer().map(str::to_owned),
             deletion_protection: instance.protection.is_some(),
             deletion_protection_description: instance.protection.clone(),
+            domain: instance.domain.clone(),
             software_workers: terms.workers() as u64,
             tokens: token_rows(terms, host.gate(&instance.id).map(|gate| gate.0.shared.pool.reports())),
             items_per_second: unlimited(terms.items_per_s),
