@@ -85,7 +85,7 @@ def test_an_instance_is_protected_counted_and_released(dedicated, instance, kind
     infos = sdk("GetKmsInstanceQuotaInfos", KmsInstanceId=instance)
     assert infos["KmsInstanceId"] == instance
     rows = {row["ResourceType"]: row for row in infos["KmsInstanceQuotaInfos"]}
-    assert list(rows) == ["key", "secret", "qps", "vpc"]
+    assert list(rows) == ["key", "secret", "qps", "vpc", "hsmSession", "softwareWorker"]
     assert (rows["key"]["UsedQuantity"], rows["vpc"]["UsedQuantity"]) == (0, 1)
     one = sdk("GetKmsInstanceQuotaInfos", KmsInstanceId=instance, ResourceType="vpc")["KmsInstanceQuotaInfos"]
     assert one == [rows["vpc"]]

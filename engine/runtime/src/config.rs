@@ -207,19 +207,15 @@ impl Ceilings {
 
 impl EngineConfig {
     /// Returns the options of an instance of this installation. What the installation reaches for its own secrets, and offers to its own clients,
-    /// is none of an instance's: it has no rotators and no ACME, and its certificates do not say where lists are. Without tokens its keys live in software.
+    /// is none of an instance's: it has no rotators and no ACME, and its certificates do not say where lists are.
     #[must_use]
     pub fn of_instance(&self, id: InstanceId, terms: &InstanceTerms) -> Self {
         let Ceilings { quota, max_records, weight } = Ceilings::of(terms, self);
         Self {
             instance: id,
             is_dedicated: true,
-            software_workers: terms.software_workers.unwrap_or(1) as usize,
+            software_workers: terms.workers(),
             key_workers: 1,
-            protection: match terms.tokens.is_empty() {
-                true => ProtectionLevel::Software,
-                false => self.protection,
-            },
             quota: QuotaConfig { instance: quota, named: Vec::new(), ..self.quota.clone() },
             max_records,
             weight,
@@ -252,7 +248,6 @@ mod tests {
                 public_url: Some("http://pki.example.com".into()),
                 ..AuthorityConfig::default()
             },
-            protection: ProtectionLevel::Hsm,
             ..EngineConfig::default()
         };
         let rate = NonZeroU64::new(7);
@@ -262,7 +257,6 @@ mod tests {
         assert!(own.is_dedicated && own.authorities.public_url.is_none() && own.acme.is_none());
         // More than the installation there is not.
         assert_eq!((own.max_records.keys, own.max_records.secrets), (10, 3));
-        assert_eq!(own.protection, ProtectionLevel::Software, "it has no token");
         let quota = own.quota.instance;
         assert!(quota.bytes.is_some() && quota.requests.is_none() && quota.items.is_none());
         assert_eq!(Ceilings::of(&terms, &installation).quota, quota);

@@ -47,9 +47,9 @@ impl Doors {
     /// Returns the door of the instance that a request reaches; `None` for one that reaches the installation.
     ///
     /// # Errors
-    /// As of [`Gate::arbiter`], where it is the first on this arbiter to reach an instance.
+    /// As of [`Gate::reached`], and of [`Gate::arbiter`] where it is the first on this arbiter to reach an instance.
     pub fn instance(&self, arrival: &Arrival<'_>) -> Result<Option<Door>> {
-        let Some(gate) = self.installation.gate.reached(arrival) else { return Ok(None) };
+        let Some(gate) = self.installation.gate.reached(arrival)? else { return Ok(None) };
         let mut doors = self.instances.borrow_mut();
         if let Some(door) = doors.iter().find(|door| door.gate.is(&gate)) {
             return Ok(Some(door.clone()));

@@ -34,7 +34,7 @@ use crate::actor::acme::AcmeActor;
 use crate::actor::instances::InstancesActor;
 use crate::actor::keyring::{FlushUsage, Found, KeyringActor};
 use crate::actor::policy::{AddAccessKey, PolicyActor, fresh_access_key};
-use crate::actor::{Actors, AuditActor, CustodyActor, PrivateActor, TokenActor};
+use crate::actor::{Actors, AuditActor, CustodyActor, TokenActor};
 use crate::audit::{AuditHub, AuditMessage, DeskChain, MANAGEMENT, ManagementChain, ManagementRecord};
 use crate::authorities::AuthorityTimer;
 use crate::clock::Clock;
@@ -44,7 +44,7 @@ use crate::cluster::{
 use crate::config::EngineConfig;
 use crate::ending::Ending;
 use crate::gate::Gate;
-use crate::host::{Hosting, InstanceHost};
+use crate::host::{self, Hosting, InstanceHost};
 use crate::keyring::Keyring;
 use crate::lane::Lane;
 use crate::load;
@@ -300,6 +300,7 @@ impl Engine {
             quarantined: loaded.quarantined.len(),
             pool: Pool::new(config.pool.clone(), tokens),
             software: Lane::new(config.max_queued_jobs, MAX_CHUNK),
+            crew: Default::default(),
             reserver: OnceLock::new(),
             store: store.clone(),
             cluster,
@@ -326,9 +327,7 @@ impl Engine {
         for number in 0..shared.config.key_workers.max(1) {
             threads.push(CustodyActor::start(&shared, &lane, number).map_err(EngineError)?);
         }
-        for number in 0..shared.config.software_workers() {
-            threads.push(PrivateActor::start(&shared, number).map_err(EngineError)?);
-        }
+        shared.crew.keep_to(&shared, shared.config.software_workers()).map_err(EngineError)?;
         let keyring_actor = KeyringActor::new(shared.clone(), audit_sender.clone(), loaded.inherited);
         let policy_actor = PolicyActor::new(shared.clone(), loaded.access_stamps, loaded.access_ended);
         let acme_actor = AcmeActor::new(shared.clone(), loaded.acme.stamps, loaded.acme.ended);
@@ -450,15 +449,18 @@ impl Engine {
         receiver
     }
 
-    /// Has instances run by `host`, and starts those that there are; one that does not start is told of and left. One whose release was cut short
-    /// is released.
+    /// Has instances run by `host`, and starts those that there are; one that does not start is told of, and tried again from time to time. One whose
+    /// release was cut short is released.
     pub fn host(&self, host: Arc<dyn InstanceHost>) {
         let shared = &self.gate.inner().shared;
         shared.hosting.set(host.clone());
         let book = shared.instances.read().clone();
         for instance in book.instances() {
             let outcome = match instance.stage {
-                Stage::Made => host.start(instance),
+                Stage::Made => {
+                    host::start(shared, instance);
+                    Ok(())
+                }
                 Stage::Begun => {
                     Err(Error::new(ErrorKind::InstanceState, "it was never made whole: release it"))
                 }
@@ -472,6 +474,11 @@ impl Engine {
             }
         }
         shared.hosting.bump();
+    }
+
+    /// Starts no instance any more that has not started.
+    pub fn end_hosting(&self) {
+        self.gate.inner().shared.hosting.end();
     }
 
     /// Ends the engine of an instance whose frontends go on: from now on everything is refused, what was taken is finished first.
@@ -552,6 +559,7 @@ impl Engine {
         self.gate.inner().actors.lane.close();
         self.gate.inner().shared.software.close();
         self.gate.inner().shared.pool.end(POOL_ENDS_WITHIN);
+        self.gate.inner().shared.crew.join();
         self.system.stop();
         self.threads.into_iter().for_each(|thread| ending.join(thread));
     }

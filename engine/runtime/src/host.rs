@@ -1,17 +1,20 @@
 //! The seam to whoever runs the engines of instances: the program that put the installation's engine together makes others like it. The engine
 //! of the installation keeps the records of its instances, and asks here for what they come to.
 
+mod starter;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use keymill_core::error::{Error, ErrorKind, Result};
-use keymill_core::id::InstanceId;
+use keymill_core::id::{DomainName, InstanceId};
 use keymill_core::instance::{Instance, Networks, Stage, TokenShare};
 use tokio::sync::{Mutex, MutexGuard, oneshot};
 
 use crate::engine::Bootstrap;
 use crate::gate::Gate;
 use crate::shared::Shared;
+pub(crate) use starter::Starter;
 
 /// Runs the engines of instances. Its methods may take long, but for those that only look.
 pub trait InstanceHost: Send + Sync {
@@ -19,11 +22,17 @@ pub trait InstanceHost: Send + Sync {
     fn networks(&self) -> &Networks;
     /// Finds the way into an instance that runs.
     fn gate(&self, id: &InstanceId) -> Option<Gate>;
-    /// Checks that an instance may have these tokens.
+    /// Checks that an instance of a domain may have these tokens, by what the configuration says of them.
     ///
     /// # Errors
-    /// `ResourceNotFound` for one that the configuration does not name, `Unsupported` for one that two engines cannot share safely.
-    fn check_tokens(&self, tokens: &[TokenShare]) -> Result<()>;
+    /// `ResourceNotFound` for one that the configuration does not name, `Unsupported` for one that two engines cannot share safely, or that is of
+    /// another domain.
+    fn check_tokens(&self, domain: Option<&DomainName>, tokens: &[TokenShare]) -> Result<()>;
+    /// Checks that tokens hold the domain of an instance that runs, where it has one of its own: each is connected for it.
+    ///
+    /// # Errors
+    /// `Unsupported` for one that does not, `Unavailable` for one that cannot be asked.
+    fn check_domain(&self, instance: &Instance, tokens: &[TokenShare]) -> Result<()>;
     /// Returns what clients trust as the issuer of the server's certificate, in PEM.
     fn issuer(&self) -> Option<&str>;
     /// Starts the engine of a new instance, and returns its first access key.
@@ -34,9 +43,10 @@ pub trait InstanceHost: Send + Sync {
     /// Starts the engine of an instance that was made before, unless it runs.
     ///
     /// # Errors
-    /// As of [`create`](Self::create).
+    /// As of [`create`](Self::create): it may start later. `InstanceState` where an operator has to act first, as where a token refused its PIN.
     fn start(&self, instance: &Instance) -> Result<()>;
-    /// Has a running instance keep to other terms.
+    /// Has a running instance keep to other terms: its ceilings, its tokens and their sessions, its software workers. It returns at once, and what is
+    /// new serves within moments.
     fn change(&self, instance: &Instance);
     /// Stops the engine of an instance that another node releases, where it runs.
     fn leave(&self, id: &InstanceId);
@@ -55,6 +65,12 @@ pub(crate) struct Hosting {
     host: OnceLock<Arc<dyn InstanceHost>>,
     /// One instance is made or released at a time.
     turn: Mutex<()>,
+    /// The terms of one instance are changed at a time.
+    terms: Mutex<()>,
+    /// What runs is told of terms by one at a time.
+    telling: parking_lot::Mutex<()>,
+    /// Starts again what did not start.
+    starter: Starter,
     /// Bumped whenever other requests than before reach an instance.
     version: AtomicU64,
 }
@@ -88,6 +104,16 @@ impl Hosting {
         })
     }
 
+    /// Waits for the turn to change the terms of an instance.
+    pub(crate) async fn turn_of_terms(&self) -> MutexGuard<'_, ()> {
+        self.terms.lock().await
+    }
+
+    /// Starts no instance any more.
+    pub(crate) fn end(&self) {
+        self.starter.end();
+    }
+
     pub(crate) fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
     }
@@ -113,6 +139,44 @@ pub(crate) async fn aside<T: Send + 'static>(work: impl FnOnce() -> Result<T> + 
     done.await.map_err(|_| Error::internal("the work on an instance ended without an outcome"))?
 }
 
+/// Starts an instance, and has it tried again where it does not start.
+pub(crate) fn start(shared: &Arc<Shared>, instance: &Instance) {
+    let Some(host) = shared.hosting.host() else { return };
+    match host.start(instance) {
+        Ok(()) => {
+            shared.hosting.bump();
+            // What was changed while it started.
+            tell_running(shared, &instance.id);
+        }
+        Err(error) => {
+            tracing::error!(instance = %instance.id, ?error, "an instance does not run");
+            if error.kind() == ErrorKind::Unavailable {
+                shared.hosting.starter.want(shared, &instance.id);
+            }
+        }
+    }
+}
+
+/// Has an instance that runs keep to its terms as they are published now, so that of several changes the order does not matter.
+pub(crate) fn tell_terms(shared: &Arc<Shared>, id: &InstanceId) {
+    let is_made = |instance: &Arc<Instance>| instance.stage == Stage::Made;
+    if !tell_running(shared, id) && shared.instances.read().instance(id).is_some_and(is_made) {
+        // What it waits for may be what was changed.
+        shared.hosting.starter.want(shared, id);
+    }
+}
+
+/// As [`tell_terms`], and tells whether it runs.
+fn tell_running(shared: &Shared, id: &InstanceId) -> bool {
+    let Some(host) = shared.hosting.host() else { return true };
+    let _one = shared.hosting.telling.lock();
+    let known = shared.instances.read().instance(id).cloned();
+    if let Some(instance) = known {
+        host.change(&instance);
+    }
+    host.gate(id).is_some()
+}
+
 /// Has what runs be what is published, after another node has changed that: on a thread of its own, and as it is published then, so that of several
 /// the order does not matter.
 pub(crate) fn reconcile(shared: &Arc<Shared>) {
@@ -122,12 +186,9 @@ pub(crate) fn reconcile(shared: &Arc<Shared>) {
         let book = shared.instances.read().clone();
         for instance in book.instances().filter(|instance| instance.stage == Stage::Made) {
             match host.gate(&instance.id) {
-                Some(_) => host.change(instance),
-                None => {
-                    if let Err(error) = host.start(instance) {
-                        tracing::error!(instance = %instance.id, ?error, "an instance of another node does not run here");
-                    }
-                }
+                Some(_) => tell_terms(&shared, &instance.id),
+                // Whoever has changed it may have done what it waits for.
+                None => start(&shared, instance),
             }
         }
         let is_over = |id: &InstanceId| book.instance(id).is_none_or(|known| known.stage == Stage::Ending);

@@ -29,6 +29,8 @@ struct State<K, T> {
     /// Whether the next turn of a berth's session is for what is bound to it, where there is both.
     bound_next: Vec<bool>,
     closed: bool,
+    /// Whether sessions are to come where there is none; nothing waits for those that are not.
+    is_manned: bool,
     /// How often all sessions were woken to look whether they are still wanted.
     wakes: u64,
 }
@@ -85,6 +87,11 @@ impl<K: Clone + Eq + Hash, T: Divisible> State<K, T> {
         !self.shared.jobs.is_empty() || self.bound.get(berth).is_some_and(|queue| !queue.jobs.is_empty())
     }
 
+    /// Tells whether no session comes any more.
+    fn is_left(&self) -> bool {
+        self.closed || !self.is_manned
+    }
+
     /// Tells which queue a session at `berth` takes of next; `None` where neither has a job.
     fn next(&mut self, berth: usize) -> Option<Option<usize>> {
         let bound = self.bound.get(berth).is_some_and(|queue| !queue.jobs.is_empty());
@@ -108,6 +115,7 @@ impl<K: Clone + Eq + Hash, T: Divisible> Lane<K, T> {
             bound: Vec::new(),
             bound_next: Vec::new(),
             closed: false,
+            is_manned: true,
             wakes: 0,
         };
         Self { state: Mutex::new(state), ready: Condvar::new(), capacity, max_batch, patience: None }
@@ -138,9 +146,12 @@ impl<K: Clone + Eq + Hash, T: Divisible> Lane<K, T> {
         if state.closed {
             return Err((Error::new(ErrorKind::Unavailable, "the crypto pool is shut down"), job));
         }
-        let closed = state.closed;
+        // Sessions that are yet to leave finish what waits, and nothing more.
+        if !state.is_manned {
+            return Err((down(), job));
+        }
         let queue = state.queue(berth);
-        if self.is_bare(queue, closed) {
+        if self.is_bare(queue, false) {
             return Err((down(), job));
         }
         let mut shed = None;
@@ -239,6 +250,11 @@ impl<K: Clone + Eq + Hash, T: Divisible> Lane<K, T> {
         state.shared.jobs.len() + state.bound.iter().map(|queue| queue.jobs.len()).sum::<usize>()
     }
 
+    /// Tells whether any wait that are bound to a berth.
+    pub fn has_bound(&self, berth: usize) -> bool {
+        self.state.lock().bound.get(berth).is_some_and(|queue| !queue.jobs.is_empty())
+    }
+
     /// Tells whether none wait.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -276,22 +292,33 @@ impl<K: Clone + Eq + Hash, T: Divisible> Lane<K, T> {
         }
     }
 
+    /// Says whether there are to be sessions at all: where there are to be none, jobs are refused at once.
+    pub fn set_manned(&self, is_manned: bool) {
+        let mut state = self.state.lock();
+        if std::mem::replace(&mut state.is_manned, is_manned) || !is_manned {
+            return;
+        }
+        let State { shared, bound, .. } = &mut *state;
+        std::iter::once(shared).chain(bound).for_each(|queue| queue.bare_since = Instant::now());
+    }
+
     /// Tells whether there has been no session for longer than the lane's patience, or will be none any more.
     pub fn is_down(&self) -> bool {
         let state = self.state.lock();
-        self.is_bare(&state.shared, state.closed)
+        self.is_bare(&state.shared, state.is_left())
     }
 
-    fn is_bare(&self, queue: &Queue<K, T>, closed: bool) -> bool {
-        let is_over = |patience| closed || queue.bare_since.elapsed() > patience;
+    fn is_bare(&self, queue: &Queue<K, T>, is_left: bool) -> bool {
+        let is_over = |patience| is_left || queue.bare_since.elapsed() > patience;
         queue.sessions == 0 && self.patience.is_some_and(is_over)
     }
 
     /// Takes the jobs that no session has come for in time, so that they are refused and need not wait for their deadlines.
     pub fn take_stranded(&self) -> Vec<T> {
         let mut state = self.state.lock();
-        let State { shared, bound, closed, .. } = &mut *state;
-        let queues = std::iter::once(shared).chain(bound).filter(|queue| self.is_bare(queue, *closed));
+        let is_left = state.is_left();
+        let State { shared, bound, .. } = &mut *state;
+        let queues = std::iter::once(shared).chain(bound).filter(|queue| self.is_bare(queue, is_left));
         queues.flat_map(|queue| queue.jobs.drain()).collect()
     }
 
@@ -452,6 +479,26 @@ mod tests {
         assert_eq!(impatient.submit(&"a", None, One("a")).unwrap_err().0.kind(), ErrorKind::Unavailable);
         impatient.join(0);
         impatient.submit(&"a", None, One("a")).unwrap();
+    }
+
+    #[test]
+    fn a_lane_that_nobody_is_to_come_to_refuses_at_once_and_is_finished_by_those_who_are_there() {
+        let lane = Lane::new(10, 4).with_patience(Duration::from_secs(3600)).with_berths(1);
+        lane.join(0);
+        lane.submit(&"a", None, One("before")).unwrap();
+        lane.set_manned(false);
+        assert_eq!(lane.submit(&"a", None, One("after")).unwrap_err().0.kind(), ErrorKind::Unavailable);
+        assert!(lane.take_stranded().is_empty(), "there is a session yet");
+        let mut batch = Vec::new();
+        assert_eq!(lane.take_within(0, Duration::ZERO, 4, &mut batch), Taken::Batch);
+        lane.restore(&"a", None, One("again"));
+        lane.restore(&"a", Some(0), One("bound"));
+        lane.leave(0);
+        assert_eq!(lane.take_stranded(), [One("again"), One("bound")]);
+        lane.set_manned(true);
+        lane.submit(&"a", None, One("waits")).unwrap();
+        lane.submit(&"a", Some(0), One("waits")).unwrap();
+        assert!(lane.take_stranded().is_empty() && !lane.is_down());
     }
 
     #[test]

@@ -490,7 +490,7 @@ impl Metrics {
         s.store_healthy.set(i64::from(sample.store_healthy));
         s.hsm_lane.set(sample.hsm_lane_depth as i64);
         s.software_lane.set(sample.software_lane_depth as i64);
-        sample.tokens.iter().for_each(|report| s.token.set(report));
+        s.token.set(&sample.tokens);
         prometheus::TextEncoder::new()
             .encode_to_string(&self.registry.gather())
             .expect("what was gathered is well formed")

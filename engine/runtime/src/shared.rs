@@ -27,6 +27,7 @@ use keymill_crypto::record::{RecordSealer, tag_of};
 use parking_lot::Mutex;
 
 use crate::acme::AcmeBook;
+use crate::actor::crew::Crew;
 use crate::actor::keyring::Reserve;
 use crate::audit::AuditHub;
 use crate::clock::Clock;
@@ -67,6 +68,8 @@ pub(crate) struct Shared {
     pub(crate) pool: Pool,
     /// The lane in front of the threads that use software keys where that takes long, or is counted.
     pub(crate) software: Lane<Caller, Box<Chunk>>,
+    /// Those threads.
+    pub(crate) crew: Crew,
     /// Has invocations of a key version reserved; set once the keyring actor runs.
     pub(crate) reserver: OnceLock<Recipient<Reserve>>,
     pub(crate) authenticators: HashMap<&'static str, Box<dyn Authenticator>>,
@@ -132,6 +135,14 @@ impl Shared {
     /// Takes it back.
     pub(crate) fn reopen(&self) {
         self.is_closed.store(false, Ordering::Release);
+    }
+
+    /// Returns where keys live of which nobody says it: of an instance that has no token, in software.
+    pub(crate) fn protection(&self) -> ProtectionLevel {
+        match self.config.is_dedicated && self.pool.is_empty() {
+            true => ProtectionLevel::Software,
+            false => self.config.protection,
+        }
     }
 
     /// Checks that one more of a kind may be made.

@@ -7,18 +7,18 @@ use std::sync::Arc;
 
 use keymill_core::Sensitive;
 use keymill_core::error::{Error, ErrorKind, Result};
-use keymill_core::id::InstanceId;
-use keymill_core::instance::{Instance, InstanceTerms, Networks, TokenShare};
+use keymill_core::id::{DomainName, InstanceId};
+use keymill_core::instance::{Instance, Networks, TokenShare};
 use keymill_core::seam::store::Store;
 use keymill_runtime::engine::{Bootstrap, Root};
 use keymill_runtime::scoped::Scoped;
-use keymill_runtime::{Ceilings, Engine, EngineConfig, EngineError, Gate, InstanceHost, Parts, TokenPart};
+use keymill_runtime::{Ceilings, ConnectError, Engine, EngineConfig, EngineError, Gate, InstanceHost, Parts};
 use parking_lot::{Mutex, RwLock};
 
 use crate::config::{Config, Isolation};
 use crate::failure::Failure;
 use crate::plugins;
-use crate::tokens::{TokenTurns, Tokens};
+use crate::tokens::{Domain, Refusals, TokenTurns, Tokens};
 
 /// Computes two CMACs by the root MAC key of the installation.
 pub(crate) type Derive = Arc<dyn Fn([[u8; 16]; 2]) -> std::result::Result<Sensitive, String> + Send + Sync>;
@@ -38,7 +38,18 @@ pub(crate) struct Dedicated {
     issuer: Option<String>,
     /// The ways in, for those who only look.
     gates: RwLock<HashMap<InstanceId, Gate>>,
-    engines: Mutex<HashMap<InstanceId, Engine>>,
+    engines: Mutex<HashMap<InstanceId, Running>>,
+    /// Why instances did not start when that was tried last.
+    told: Mutex<HashMap<InstanceId, String>>,
+    /// The tokens of those that refused then, until an operator changes what they have.
+    refused: Mutex<HashMap<InstanceId, Refusals>>,
+}
+
+/// An instance that runs.
+struct Running {
+    engine: Engine,
+    /// What its tokens answer to the probe.
+    domain: Domain,
 }
 
 /// Returns the directory of an instance's audit, beside that of the installation.
@@ -73,6 +84,8 @@ impl Dedicated {
             audit,
             gates: RwLock::default(),
             engines: Mutex::default(),
+            told: Mutex::default(),
+            refused: Mutex::default(),
         })
     }
 
@@ -82,12 +95,16 @@ impl Dedicated {
         let engines = std::mem::take(&mut *self.engines.lock());
         // Together: each may wait for a store that is away.
         std::thread::scope(|scope| {
-            engines.into_values().for_each(|engine| drop(scope.spawn(|| engine.stop())));
+            engines.into_values().for_each(|running| drop(scope.spawn(|| running.engine.stop())));
         });
     }
 
-    fn parts(&self, instance: &Instance) -> std::result::Result<Parts, Failure> {
-        let derive = self.derive.clone();
+    fn parts(
+        &self,
+        instance: &Instance,
+        root: Derive,
+        tokens: Tokens,
+    ) -> std::result::Result<Parts, Failure> {
         let audit = plugins::audit(&self.config.audit, &audit_of(&self.audit, &instance.id))?;
         Ok(Parts {
             config: self.engine.of_instance(instance.id.clone(), &instance.terms),
@@ -96,33 +113,68 @@ impl Dedicated {
             provider: plugins::provider(&self.config.provider)?,
             authenticators: plugins::authenticators()?,
             audit: plugins::audit_beside(&self.config, audit)?,
-            tokens: self.tokens(&instance.terms)?,
-            root: Root::Token(Box::new(move |messages| derive(messages))),
+            tokens: tokens.parts_of(&instance.terms, &self.turns),
+            root: Root::Token(Box::new(move |messages| root(messages))),
             node: self.config.engine.node.clone(),
         })
     }
 
-    /// Returns the tokens that the terms of an instance name, each with sessions of its own in a process of its own.
-    fn tokens(&self, terms: &InstanceTerms) -> std::result::Result<Vec<TokenPart>, Failure> {
-        let mut config = self.config.clone();
-        config.pool.token.retain_mut(|section| {
-            let share = terms.tokens.iter().find(|share| share.name == section.name);
-            section.sessions = share.map(|share| share.sessions as usize);
-            share.is_some() && section.isolation == Isolation::Process
-        });
-        Ok(Tokens::of(&config)?.parts(&self.turns, terms.weight.unwrap_or(1)))
+    /// Returns what the keys of an instance derive by: the root of the installation, or that of its own domain, in a token of its own.
+    fn root(&self, instance: &Instance, tokens: &mut Tokens) -> std::result::Result<Derive, ConnectError> {
+        match &instance.domain {
+            None => Ok(self.derive.clone()),
+            Some(_) => {
+                let names = instance.terms.tokens.iter().map(|share| share.name.as_str());
+                Ok(tokens.first_of(names)?.into_derive())
+            }
+        }
+    }
+
+    /// Takes the tokens of an instance; of the first start of one with a domain of its own, each has to be there and to hold it.
+    fn tokens(&self, instance: &Instance, first: First) -> Result<Tokens> {
+        let tokens = Tokens::of_instances(&self.config, instance.domain.as_ref())
+            .map_err(|failure| self.not_started(instance, ErrorKind::Unavailable, failure.to_string()))?;
+        let refusals = self.refused.lock().get(&instance.id).cloned().unwrap_or_default();
+        let mut tokens = tokens.not_again(refusals);
+        if first == First::Yes && instance.domain.is_some() {
+            hold(&mut tokens, &instance.terms.tokens)?;
+        }
+        Ok(tokens)
+    }
+
+    /// Says that an instance does not start; the log tells why, where that is news.
+    fn not_started(&self, instance: &Instance, kind: ErrorKind, why: String) -> Error {
+        if self.told.lock().insert(instance.id.clone(), why.clone()).as_ref() != Some(&why) {
+            tracing::error!(instance = %instance.id, why, "an instance does not start");
+        }
+        Error::new(kind, "the instance does not start")
+    }
+
+    /// Forgets what was noted of starts that failed.
+    fn forget(&self, id: &InstanceId) {
+        self.told.lock().remove(id);
+        self.refused.lock().remove(id);
     }
 
     fn run(&self, instance: &Instance, first: First) -> Result<Option<Bootstrap>> {
-        let unavailable = |why: String| {
-            tracing::error!(instance = %instance.id, why, "an instance does not start");
-            Error::new(ErrorKind::Unavailable, "the instance does not start")
-        };
+        let unavailable = |why: String| self.not_started(instance, ErrorKind::Unavailable, why);
+        if self.engines.lock().contains_key(&instance.id) {
+            return Ok(None);
+        }
+        // Without the lock: a token may take its time, and is no matter to other instances.
+        let mut tokens = self.tokens(instance, first)?;
+        let root = self.root(instance, &mut tokens);
+        self.refused.lock().insert(instance.id.clone(), tokens.refusals());
+        let root = root.map_err(|error| match error {
+            ConnectError::Unavailable(why) => unavailable(why),
+            ConnectError::Refused(why) => self.not_started(instance, ErrorKind::InstanceState, why),
+        })?;
+        let domain = tokens.domain();
         let mut engines = self.engines.lock();
         if engines.contains_key(&instance.id) {
             return Ok(None);
         }
-        let parts = self.parts(instance).map_err(|failure| unavailable(failure.to_string()))?;
+        let parts = self.parts(instance, root, tokens).map_err(|failure| unavailable(failure.to_string()))?;
         // One that was made before has an access key that somebody knows: another would be a way in for nobody.
         let mut tell = |_: &Bootstrap| match first {
             First::Yes => Ok(()),
@@ -131,9 +183,21 @@ impl Dedicated {
         let (engine, bootstrap) =
             Engine::start_telling(parts, &mut tell).map_err(|EngineError(why)| unavailable(why))?;
         self.gates.write().insert(instance.id.clone(), engine.gate());
-        engines.insert(instance.id.clone(), engine);
+        engines.insert(instance.id.clone(), Running { engine, domain });
+        self.forget(&instance.id);
         Ok(bootstrap)
     }
+}
+
+/// Connects tokens, and checks that they hold the domain that they are taken for.
+fn hold(tokens: &mut Tokens, shares: &[TokenShare]) -> Result<()> {
+    shares.iter().try_for_each(|TokenShare { name, .. }| match tokens.connect(name) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let why = format!("Tokens: {name} cannot be had for the domain of the instance: {error}");
+            Err(Error::new(ErrorKind::InvalidParameter, why))
+        }
+    })
 }
 
 impl InstanceHost for Dedicated {
@@ -145,21 +209,40 @@ impl InstanceHost for Dedicated {
         self.gates.read().get(id).cloned()
     }
 
-    fn check_tokens(&self, tokens: &[TokenShare]) -> Result<()> {
+    fn check_tokens(&self, domain: Option<&DomainName>, tokens: &[TokenShare]) -> Result<()> {
+        let unsupported = |why: String| Err(Error::new(ErrorKind::Unsupported, why));
         for TokenShare { name, .. } in tokens {
             let section = self.config.pool.token.iter().find(|section| section.name == *name);
-            let isolation = section.map(|section| section.isolation).ok_or_else(|| {
+            let section = section.ok_or_else(|| {
                 Error::new(ErrorKind::ResourceNotFound, "Tokens: the configuration names no such token")
             })?;
             // Whoever is logged in to a token is so for a whole process, and its module is finalised for all who use it there.
-            if isolation != Isolation::Process {
-                let why = format!(
+            if section.isolation != Isolation::Process {
+                return unsupported(format!(
                     "Tokens: {name} is not shared with instances unless it has isolation = \"process\""
-                );
-                return Err(Error::new(ErrorKind::Unsupported, why));
+                ));
+            }
+            match &section.domain {
+                of if of.as_ref() == domain => {}
+                Some(of) => {
+                    return unsupported(format!("Tokens: {name} is for instances of the domain {of} alone"));
+                }
+                None => {
+                    return unsupported(format!("Tokens: {name} is not of the domain of the instance"));
+                }
             }
         }
         Ok(())
+    }
+
+    fn check_domain(&self, instance: &Instance, tokens: &[TokenShare]) -> Result<()> {
+        if instance.domain.is_none() {
+            return Ok(());
+        }
+        let failed = |failure: Failure| Error::new(ErrorKind::Unavailable, failure.to_string());
+        let asked = Tokens::of_instances(&self.config, instance.domain.as_ref()).map_err(failed)?;
+        let known = self.engines.lock().get(&instance.id).map(|running| running.domain.clone());
+        hold(&mut asked.of_same_domain(known.unwrap_or_default()), tokens)
     }
 
     fn issuer(&self) -> Option<&str> {
@@ -178,15 +261,19 @@ impl InstanceHost for Dedicated {
     fn change(&self, instance: &Instance) {
         if let Some(gate) = self.gate(&instance.id) {
             gate.keep_to(&Ceilings::of(&instance.terms, &self.engine));
+            gate.keep_pool(&instance.terms);
+        } else {
+            self.forget(&instance.id);
         }
     }
 
     fn leave(&self, id: &InstanceId) {
         self.gates.write().remove(id);
         let engine = self.engines.lock().remove(id);
-        if let Some(engine) = engine {
+        if let Some(Running { engine, .. }) = engine {
             engine.end();
         }
+        self.forget(id);
     }
 
     fn running(&self) -> Vec<InstanceId> {

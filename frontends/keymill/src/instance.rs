@@ -149,6 +149,7 @@ impl Instance {
                 tracing::error!(frontend = name, "the frontend panicked");
             }
         }
+        self.engine.end_hosting();
         self.dedicated.stop();
         self.engine.stop();
     }

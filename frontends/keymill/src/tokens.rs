@@ -7,10 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keymill_core::Sensitive;
+use keymill_core::id::DomainName;
+use keymill_core::instance::InstanceTerms;
+use keymill_core::limit;
 use keymill_core::seam::provider::{CryptoProvider, ProviderError};
 use keymill_crypto::digest;
 use keymill_runtime::pool::{Connect, Turns};
-use keymill_runtime::{ConnectError, TokenPart};
+use keymill_runtime::{ConnectError, TokenConfig, TokenPart};
 use parking_lot::Mutex;
 
 use crate::config::{Config, Isolation, TokenSection};
@@ -28,7 +31,7 @@ const DOMAIN_PROBE: [[u8; 16]; 2] = [*b"keymill domain 1", *b"keymill domain 2"]
 pub(crate) struct Tokens {
     sections: Vec<TokenSection>,
     /// What every token has to answer to the probe; that of the first that was connected.
-    domain: Arc<Mutex<Option<[u8; 32]>>>,
+    domain: Domain,
     /// What came of those that were tried already, each by its place: the engine goes on from there, so that a PIN which was refused is
     /// not tried again.
     tried: Vec<(usize, Tried)>,
@@ -46,8 +49,14 @@ impl TokenTurns {
     }
 }
 
+/// What tokens of one domain answer to the probe, once it is known.
+pub(crate) type Domain = Arc<Mutex<Option<[u8; 32]>>>;
+
 /// What came of connecting a token: the token, or why an operator has to act first.
 type Tried = std::result::Result<Driver, String>;
+
+/// Tokens that refused to be connected, by their places, and why.
+pub(crate) type Refusals = Vec<(usize, String)>;
 
 /// What drives a token: its module in this process, or in one of its own.
 #[derive(Clone)]
@@ -67,6 +76,11 @@ impl Driver {
         }
     }
 
+    /// Returns what derives by the root MAC key.
+    pub(crate) fn into_derive(self) -> Derive {
+        Arc::new(move |messages| self.derive(messages).map_err(|error| error.to_string()))
+    }
+
     fn provider(self) -> Arc<dyn CryptoProvider> {
         match self {
             Driver::Here(provider) => provider,
@@ -76,81 +90,132 @@ impl Driver {
 }
 
 impl Tokens {
-    /// Checks what the configuration says of tokens; none is touched.
+    /// Takes those of the installation; what the configuration says of any is checked, and none is touched.
     pub(crate) fn of(config: &Config) -> Result<Self> {
-        let sections = config.pool.token.clone();
-        for (at, section) in sections.iter().enumerate() {
-            let name = &section.name;
-            let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-            if name.is_empty() || name.len() > 64 || !name.chars().all(fits) {
-                return Err(Failure::wrong_use(format!(
-                    "pool.token: the name {name:?} is not of 1 to 64 letters, digits, - _ ."
-                )));
-            }
-            if sections[..at].iter().any(|other| other.name == *name) {
-                return Err(Failure::wrong_use(format!("pool.token: two tokens have the name {name}")));
-            }
-            if section.module.as_os_str().is_empty() {
-                return Err(Failure::wrong_use(format!("pool.token: {name} has no module"))
-                    .next("say the path of its PKCS#11 library"));
-            }
-            if section.sessions == Some(0) || section.sessions.is_some_and(|sessions| sessions > 1_024) {
-                return Err(Failure::wrong_use(format!(
-                    "pool.token: sessions of {name} are not in 1 to 1024"
-                )));
-            }
-        }
-        Ok(Self { sections, domain: Arc::default(), tried: Vec::new() })
+        Self::that(config, |section| section.domain.is_none())
+    }
+
+    /// Takes those that instances of a domain may have, or of the installation's own: each in a process of its own, whose module lets as many sessions
+    /// be opened as terms may ever say.
+    pub(crate) fn of_instances(config: &Config, domain: Option<&DomainName>) -> Result<Self> {
+        let is_theirs = |section: &TokenSection| {
+            section.domain.as_ref() == domain && section.isolation == Isolation::Process
+        };
+        let mut tokens = Self::that(config, is_theirs)?;
+        let most = Some(limit::INSTANCE_SESSIONS as usize);
+        tokens.sections.iter_mut().for_each(|section| section.sessions = most);
+        Ok(tokens)
+    }
+
+    fn that(config: &Config, is_taken: impl Fn(&TokenSection) -> bool) -> Result<Self> {
+        check(&config.pool.token)?;
+        let sections = config.pool.token.iter().filter(|section| is_taken(section)).cloned().collect();
+        Ok(Self { sections, domain: Domain::default(), tried: Vec::new() })
+    }
+
+    /// Returns those that refused to be connected, by their places, and why.
+    pub(crate) fn refusals(&self) -> Refusals {
+        self.tried.iter().filter_map(|(at, tried)| Some((*at, tried.as_ref().err()?.clone()))).collect()
+    }
+
+    /// Has those not be tried again that refused before: tokens lock after a few wrong PINs.
+    pub(crate) fn not_again(mut self, refusals: Refusals) -> Self {
+        self.tried.extend(refusals.into_iter().map(|(at, why)| (at, Err(why))));
+        self
+    }
+
+    /// Has them answer to the probe as those do that are known already.
+    pub(crate) fn of_same_domain(self, domain: Domain) -> Self {
+        Self { domain, ..self }
+    }
+
+    /// Returns what they all have to answer, once one has.
+    pub(crate) fn domain(&self) -> Domain {
+        self.domain.clone()
     }
 
     /// Connects the first token that can be had, and returns what derives by its root MAC key.
     pub(crate) fn root(&mut self) -> Result<Derive> {
-        let token = self.first()?;
-        Ok(Arc::new(move |messages| token.derive(messages).map_err(|error| error.to_string())))
+        Ok(self.first()?.into_derive())
     }
 
     /// Connects the first token that can be had.
     pub(crate) fn first(&mut self) -> Result<Driver> {
         if self.sections.is_empty() {
-            return Err(Failure::wrong_use("root.kind is pkcs11, and the pool has no token")
+            return Err(Failure::wrong_use("the pool has no token whose root MAC key could be used")
                 .next("add a [[pool.token]] section to the configuration"));
         }
-        let mut told = Vec::new();
-        for (at, section) in self.sections.iter().enumerate() {
-            let before = self.tried.iter().find(|(of, _)| *of == at).map(|(_, tried)| tried.clone());
-            let outcome = match before {
-                Some(Ok(provider)) => return Ok(provider),
-                Some(Err(why)) => {
-                    told.push(format!("{}: {why}", section.name));
-                    continue;
-                }
-                None => connect(section, &self.domain),
-            };
-            match outcome {
-                Ok(provider) => {
-                    self.tried.push((at, Ok(provider.clone())));
-                    return Ok(provider);
-                }
+        let all: Vec<_> = self.sections.iter().map(|section| section.name.clone()).collect();
+        self.first_of(all.iter().map(String::as_str)).map_err(|error| {
+            Failure::new(format!("no token of the pool can be connected: {error}"))
+                .next("`keymill hsm slots` and `keymill hsm doctor` look at a module by hand")
+        })
+    }
+
+    /// Connects the first of these tokens that can be had.
+    ///
+    /// # Errors
+    /// `Refused` where an operator has to act first on every one of them.
+    pub(crate) fn first_of<'n>(
+        &mut self,
+        names: impl Iterator<Item = &'n str>,
+    ) -> std::result::Result<Driver, ConnectError> {
+        let (mut told, mut is_refused) = (Vec::new(), true);
+        for name in names {
+            match self.connect(name) {
+                Ok(driver) => return Ok(driver),
                 Err(error) => {
-                    told.push(format!("{}: {error}", section.name));
-                    if let ConnectError::Refused(why) = error {
-                        self.tried.push((at, Err(why)));
-                    }
+                    told.push(format!("{name}: {error}"));
+                    is_refused &= matches!(error, ConnectError::Refused(_));
                 }
             }
         }
-        Err(Failure::new(format!("no token of the pool can be connected: {}", told.join("; ")))
-            .next("`keymill hsm slots` and `keymill hsm doctor` look at a module by hand"))
+        let told = told.join("; ");
+        Err(if is_refused { ConnectError::Refused(told) } else { ConnectError::Unavailable(told) })
     }
 
-    /// Returns the parts for an engine of such a weight, which takes its turns at each token beside others.
+    /// Connects a token, unless that was tried before.
+    pub(crate) fn connect(&mut self, name: &str) -> std::result::Result<Driver, ConnectError> {
+        let Some(at) = self.sections.iter().position(|section| section.name == name) else {
+            return Err(ConnectError::Unavailable("the configuration has no such token".to_owned()));
+        };
+        if let Some((_, tried)) = self.tried.iter().find(|(of, _)| *of == at) {
+            return tried.clone().map_err(ConnectError::Refused);
+        }
+        let connected = connect(&self.sections[at], &self.domain);
+        match &connected {
+            Ok(driver) => self.tried.push((at, Ok(driver.clone()))),
+            Err(ConnectError::Refused(why)) => self.tried.push((at, Err(why.clone()))),
+            Err(ConnectError::Unavailable(_)) => {}
+        }
+        connected
+    }
+
+    /// Returns the parts for the engine of an instance: all of them, with sessions as its terms say, be it none. Terms change while it runs, and a
+    /// token that they come to name is connected then.
+    pub(crate) fn parts_of(self, terms: &InstanceTerms, turns: &TokenTurns) -> Vec<TokenPart> {
+        self.seated(turns, terms.weight.unwrap_or(1), |config| terms.sessions_of(&config.name))
+    }
+
+    /// Returns the parts for the engine of the installation, of such a weight.
     pub(crate) fn parts(self, turns: &TokenTurns, weight: u32) -> Vec<TokenPart> {
+        self.seated(turns, weight, |config| config.sessions)
+    }
+
+    /// Returns the parts for an engine, which takes its turns at each token beside others.
+    fn seated(
+        self,
+        turns: &TokenTurns,
+        weight: u32,
+        sessions: impl Fn(&TokenConfig) -> usize,
+    ) -> Vec<TokenPart> {
         let Self { sections, domain, mut tried } = self;
         let parts = sections.into_iter().enumerate().map(|(at, section)| {
             let first = tried.iter().position(|(of, _)| *of == at).map(|i| tried.swap_remove(i).1);
-            let (config, of) = (section.engine(), turns.0.get(&section.name));
+            let (mut config, turns) = (section.engine(), turns.0.get(&section.name));
+            config.sessions = sessions(&config);
             let connect = reconnect(section, domain.clone(), first);
-            match of.map(|turns| turns.sit(weight, config.sessions)) {
+            match turns.map(|turns| turns.sit(weight, config.sessions)) {
                 Some(seat) => TokenPart { config, connect, seat },
                 None => TokenPart::new(config, connect),
             }
@@ -159,8 +224,36 @@ impl Tokens {
     }
 }
 
+/// Checks what the configuration says of tokens.
+fn check(sections: &[TokenSection]) -> Result<()> {
+    let wrong = |why: String| Err(Failure::wrong_use(format!("pool.token: {why}")));
+    for (at, section) in sections.iter().enumerate() {
+        let name = &section.name;
+        let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if name.is_empty() || name.len() > 64 || !name.chars().all(fits) {
+            return wrong(format!("the name {name:?} is not of 1 to 64 letters, digits, - _ ."));
+        }
+        if sections[..at].iter().any(|other| other.name == *name) {
+            return wrong(format!("two tokens have the name {name}"));
+        }
+        if section.module.as_os_str().is_empty() {
+            return Err(Failure::wrong_use(format!("pool.token: {name} has no module"))
+                .next("say the path of its PKCS#11 library"));
+        }
+        if section.sessions == Some(0) || section.sessions.is_some_and(|sessions| sessions > 1_024) {
+            return wrong(format!("sessions of {name} are not in 1 to 1024"));
+        }
+        if let Some(domain) = section.domain.as_ref().filter(|_| section.isolation != Isolation::Process) {
+            return wrong(format!(
+                "{name} is of the domain {domain}, which instances alone use, and needs isolation = \"process\""
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Connects a token whenever the engine asks; the first time it may have been tried already.
-fn reconnect(section: TokenSection, domain: Arc<Mutex<Option<[u8; 32]>>>, first: Option<Tried>) -> Connect {
+fn reconnect(section: TokenSection, domain: Domain, first: Option<Tried>) -> Connect {
     let first = Mutex::new(first);
     Box::new(move || {
         if let Some(tried) = first.lock().take() {
@@ -309,6 +402,7 @@ fn options(section: &TokenSection, pin: Sensitive) -> pkcs11::Config {
     let theirs = pkcs11::Config::new(&section.module, &section.label, pin);
     pkcs11::Config {
         token_serial: section.serial.clone(),
+        domain: section.domain.as_ref().map(DomainName::to_string),
         cached_keys: section.cached_keys,
         // Sessions that hang are replaced, and give their places back when they return.
         max_sessions: section.engine().sessions + section.max_hung,
@@ -323,6 +417,64 @@ fn options(section: &TokenSection, pin: Sensitive) -> pkcs11::Config {
 mod tests {
     use super::*;
 
+    fn turns() -> TokenTurns {
+        TokenTurns(BTreeMap::new())
+    }
+
+    #[test]
+    fn what_refused_once_is_not_tried_by_a_later_start() {
+        let section = |name: &str| TokenSection {
+            name: name.into(),
+            module: "/nowhere/module.so".into(),
+            isolation: Isolation::Process,
+            ..Default::default()
+        };
+        let mut config = Config::default();
+        config.pool.token = vec![section("a"), section("b")];
+        let refusals = vec![(1, "its PIN was refused".to_owned())];
+        let mut tokens = Tokens::of_instances(&config, None).unwrap().not_again(refusals.clone());
+        assert!(
+            matches!(tokens.connect("b"), Err(ConnectError::Refused(why)) if why == "its PIN was refused")
+        );
+        assert!(matches!(tokens.first_of(["b"].into_iter()), Err(ConnectError::Refused(_))));
+        // The other may come back, and with it the instance.
+        assert!(matches!(tokens.first_of(["a", "b"].into_iter()), Err(ConnectError::Unavailable(_))));
+        assert_eq!(tokens.refusals(), refusals);
+    }
+
+    #[test]
+    fn a_token_of_a_domain_is_for_the_instances_of_that_domain_alone() {
+        let section = |name: &str, domain: Option<&str>| TokenSection {
+            name: name.into(),
+            module: "/nowhere/module.so".into(),
+            domain: domain.map(|domain| domain.parse().unwrap()),
+            isolation: Isolation::Process,
+            ..Default::default()
+        };
+        let mut config = Config::default();
+        config.pool.token =
+            vec![section("own", None), section("a", Some("acme")), section("b", Some("other"))];
+        let here = TokenSection { isolation: Isolation::None, ..section("here", None) };
+        config.pool.token.push(here);
+        let names = |tokens: Result<Tokens>| -> Vec<String> {
+            tokens.unwrap().parts(&turns(), 1).into_iter().map(|part| part.config.name).collect()
+        };
+        assert_eq!(names(Tokens::of(&config)), ["own", "here"]);
+        assert_eq!(names(Tokens::of_instances(&config, None)), ["own"]);
+        let acme = "acme".parse().unwrap();
+        assert_eq!(names(Tokens::of_instances(&config, Some(&acme))), ["a"]);
+        let share = keymill_core::instance::TokenShare { name: "own".into(), sessions: 3 };
+        let terms = InstanceTerms { tokens: vec![share], ..InstanceTerms::default() };
+        let parts = Tokens::of_instances(&config, None).unwrap().parts_of(&terms, &turns());
+        assert_eq!(parts[0].config.sessions, 3);
+        let parts =
+            Tokens::of_instances(&config, None).unwrap().parts_of(&InstanceTerms::default(), &turns());
+        assert_eq!(parts[0].config.sessions, 0, "it may come to have it");
+        config.pool.token[1].isolation = Isolation::None;
+        let told = Tokens::of(&config).err().unwrap().to_string();
+        assert!(told.contains("isolation = \"process\""), "{told}");
+    }
+
     #[test]
     fn a_token_whose_pin_was_refused_while_the_root_was_sought_is_not_tried_again_by_the_engine() {
         let section =
@@ -332,7 +484,7 @@ mod tests {
             domain: Arc::default(),
             tried: vec![(0, Err("its PIN was refused".into()))],
         };
-        let part = tokens.parts(&TokenTurns(BTreeMap::new()), 1).remove(0);
+        let part = tokens.parts(&turns(), 1).remove(0);
         assert!(matches!((part.connect)(), Err(ConnectError::Refused(why)) if why == "its PIN was refused"));
         // An operator who enables the token has it tried.
         assert!(matches!((part.connect)(), Err(ConnectError::Unavailable(_))));

@@ -72,7 +72,8 @@ pub(crate) async fn serve(
                     Ok(Some(door)) => door,
                     Ok(None) => doors.installation().clone(),
                     Err(error) => {
-                        tracing::warn!(?error, "an instance cannot be reached");
+                        tracing::debug!(?error, "an instance cannot be reached");
+                        refuse(secured.line, &error, &doors.installation().gate).await;
                         gauge.dec();
                         return;
                     }
@@ -96,6 +97,20 @@ pub(crate) async fn serve(
     gauge.dec();
 }
 
+/// Tells a client why it is not served, in the place of the challenge.
+async fn refuse(line: Line, error: &Error, gate: &Gate) {
+    let mut out = Vec::new();
+    response::encode_error(0, error, gate.request_id(), &mut out);
+    // A client that is gone needs not be told.
+    let _gone = match line {
+        Line::Plain(mut stream) => stream.write_all(&out).await,
+        Line::Tls(mut stream) => match stream.write_all(&out).await {
+            Ok(()) => stream.shutdown().await,
+            failed => failed,
+        },
+    };
+}
+
 /// Whether a connection still reaches what it reached when it was opened.
 struct Reach {
     installation: Gate,
@@ -112,7 +127,8 @@ impl Reach {
         if self.is_same && version != self.version {
             self.version = version;
             let reached = self.installation.reached(&self.came.arrival());
-            self.is_same = reached.as_ref().unwrap_or(&self.installation).is(gate);
+            self.is_same =
+                reached.is_ok_and(|reached| reached.as_ref().unwrap_or(&self.installation).is(gate));
         }
         self.is_same
     }

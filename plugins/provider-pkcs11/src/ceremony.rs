@@ -39,6 +39,8 @@ pub struct Party {
     pub token_label: String,
     /// Its serial number, where two tokens have one label.
     pub token_serial: Option<String>,
+    /// The name of the domain that it is about; `None`: that without one.
+    pub domain: Option<String>,
     /// The user's PIN.
     pub pin: Sensitive,
 }
@@ -55,7 +57,7 @@ pub struct MadeDomain {
     /// The id that the domain's keys carry on each token.
     pub id: [u8; ID_BYTES],
     /// Their labels.
-    pub keys: Vec<&'static str>,
+    pub keys: Vec<String>,
     /// What each token was asked to compute the MAC of.
     pub challenge: Vec<u8>,
     /// What each has answered.
@@ -166,7 +168,7 @@ impl Ceremony {
         });
         let domain = MadeDomain {
             id,
-            keys: DOMAIN_KEYS.iter().map(|key| key.label).collect(),
+            keys: DOMAIN_KEYS.iter().map(|key| self.first().label_of(key)).collect(),
             challenge,
             answer: proved.answer,
             parties: parties.collect(),

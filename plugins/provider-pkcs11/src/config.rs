@@ -18,6 +18,8 @@ pub struct Config {
     pub token_label: String,
     /// Its serial number, where two tokens have one label.
     pub token_serial: Option<String>,
+    /// The name of the domain whose keys are used; `None`: of that without one.
+    pub domain: Option<String>,
     /// The user's PIN.
     pub pin: Sensitive,
     /// Reads the PIN again where the token has to be connected anew, so that one that was changed meanwhile is known, and none is tried
@@ -47,6 +49,7 @@ impl Config {
             module: module.into(),
             token_label: token_label.into(),
             token_serial: None,
+            domain: None,
             pin,
             pin_again: None,
             cached_keys: 1000,

@@ -10,7 +10,7 @@ use keymill_core::Sensitive;
 use keymill_core::seam::provider::{Cause, FailureCode, ProviderError};
 
 use crate::config::Config;
-use crate::domain::Domain;
+use crate::domain::{Domain, label_in};
 use crate::error::{OpenError, OpenErrorKind};
 use crate::module::{Attribute, Class, Failure, Module, Object, Session, TokenInfo, User};
 use crate::{DOMAIN_KEY_LABEL, MAC_KEY_LABEL, PRIVATE_DOMAIN_KEY_LABEL};
@@ -43,14 +43,26 @@ pub(crate) fn connect(module: &Module, config: &Config, pin: &Sensitive) -> Resu
         }
         Err(failure) => return Err(failure.into()),
     }
-    let domain_key = find_key(&owner, DOMAIN_KEY_LABEL)?.ok_or_else(|| Refusal {
-        why: format!("token {label} has no key {DOMAIN_KEY_LABEL}: it was not initialised for keymill"),
+    let of_domain = |label: &str| label_in(label, config.domain.as_deref());
+    let domain_key = find_key(&owner, &of_domain(DOMAIN_KEY_LABEL))?.ok_or_else(|| Refusal {
+        why: match &config.domain {
+            Some(domain) => {
+                format!(
+                    "token {label} does not hold the domain {domain}: it has no key {}",
+                    of_domain(DOMAIN_KEY_LABEL)
+                )
+            }
+            None => {
+                format!("token {label} has no key {DOMAIN_KEY_LABEL}: it was not initialised for keymill")
+            }
+        },
         class: Class::Other,
         code: None,
         kind: Some(OpenErrorKind::NotInitialized),
     })?;
-    let domain = Domain { secret: domain_key, private: find_key(&owner, PRIVATE_DOMAIN_KEY_LABEL)? };
-    let mac_key = find_key(&owner, MAC_KEY_LABEL)?;
+    let domain =
+        Domain { secret: domain_key, private: find_key(&owner, &of_domain(PRIVATE_DOMAIN_KEY_LABEL))? };
+    let mac_key = find_key(&owner, &of_domain(MAC_KEY_LABEL))?;
     Ok(Bare { slot, anchor, owner, domain, mac_key })
 }
 

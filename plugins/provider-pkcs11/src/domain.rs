@@ -10,6 +10,22 @@ use crate::module::template::{domain_key, mac_key, private_domain_key};
 use crate::module::{Attribute, Failure, Object, Session, Value};
 use crate::{DOMAIN_KEY_LABEL, MAC_KEY_LABEL, PRIVATE_DOMAIN_KEY_LABEL};
 
+/// Returns the label that a key of a domain has on a token: of the domain without a name its own, of any other that with the domain's name, so that a
+/// token can hold several.
+pub fn label_in(label: &str, domain: Option<&str>) -> String {
+    match domain {
+        Some(domain) => format!("{label}:{domain}"),
+        None => label.to_owned(),
+    }
+}
+
+/// Tells whether a label is that of a key of a domain, of whichever.
+pub(crate) fn is_label(label: &str) -> bool {
+    DOMAIN_KEYS
+        .iter()
+        .any(|key| label.strip_prefix(key.label).is_some_and(|rest| rest.is_empty() || rest.starts_with(':')))
+}
+
 /// Bytes of any of them, wrapped by RFC 5649: one block of eight more.
 pub(crate) const WRAPPED_BYTES: usize = 40;
 
@@ -88,6 +104,18 @@ pub(crate) fn find(session: &Session, label: &str) -> Result<Vec<Object>, Failur
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn labels_of_domains_are_told_from_others() {
+        assert_eq!(label_in(DOMAIN_KEY_LABEL, None), DOMAIN_KEY_LABEL);
+        let labels = [None, Some("a"), Some("private")]
+            .map(|domain| DOMAIN_KEYS.each_ref().map(|key| label_in(key.label, domain)));
+        let labels: Vec<_> = labels.into_iter().flatten().collect();
+        for (at, label) in labels.iter().enumerate() {
+            assert!(is_label(label) && !labels[..at].contains(label), "{label}");
+        }
+        assert!(!is_label("keymill-domains") && !is_label("keymill") && !is_label("keymill-1"));
+    }
 
     #[test]
     fn the_key_that_a_token_is_known_by_is_made_last() {

@@ -7,7 +7,7 @@ use cryptoki_sys::{CK_SLOT_ID, CKA_ID, CKM_AES_KEY_GEN, CKR_USER_ALREADY_LOGGED_
 use keymill_core::Sensitive;
 
 use crate::connect::{check_pin_state, find_token, load};
-use crate::domain::{DOMAIN_KEYS, Does, find, unlike};
+use crate::domain::{DOMAIN_KEYS, Does, find, label_in, unlike};
 use crate::module::{Class, Failure, Mechanism, Module, Object, Session, User};
 use crate::{Config, DOMAIN_KEY_LABEL, OpenError, OpenErrorKind, ceremony, open_on};
 
@@ -24,6 +24,8 @@ pub struct Initialize {
     pub token_label: String,
     /// Its serial number, where two tokens have one label.
     pub token_serial: Option<String>,
+    /// The name of the domain whose keys it gets; `None`: of that without one.
+    pub domain: Option<String>,
     /// The PIN of the security officer, where the token or its user's PIN is yet to be made; a token that exists is never made anew.
     pub so_pin: Option<Sensitive>,
     /// The user's PIN.
@@ -58,7 +60,7 @@ pub struct MadeKeys {
 /// [`OpenError`] where it has its keys already, or lacks what keymill needs.
 pub fn initialize(options: Initialize) -> Result<Initialized, OpenError> {
     let module = load(&options.module)?;
-    let Initialize { module: path, token_label, token_serial, so_pin, pin, keys } = options;
+    let Initialize { module: path, token_label, token_serial, domain, so_pin, pin, keys } = options;
     if token_label.is_empty() || token_label.len() > LABEL_BYTES {
         let why = format!("a token's label has 1 to {LABEL_BYTES} bytes");
         return Err(OpenError::new(OpenErrorKind::Input, why));
@@ -95,9 +97,10 @@ pub fn initialize(options: Initialize) -> Result<Initialized, OpenError> {
     if !keys {
         return Ok(Initialized { token_made, serial, keys: None });
     }
-    let kept = make_keys(&module, slot, &pin)?;
+    let kept = make_keys(&module, slot, domain.as_deref(), &pin)?;
     let mut config = Config::new(path, token_label, pin);
     config.token_serial = Some(serial.clone());
+    config.domain = domain;
     let unwraps_limited = open_on(module, config)?.module_profile().unwraps_limited();
     Ok(Initialized { token_made, serial, keys: Some(MadeKeys { kept, unwraps_limited }) })
 }
@@ -129,7 +132,12 @@ fn set_pin(module: &Module, slot: CK_SLOT_ID, so_pin: &Sensitive, pin: &Sensitiv
 }
 
 /// Makes the keys that lack, and returns the labels of those that were there.
-fn make_keys(module: &Module, slot: CK_SLOT_ID, pin: &Sensitive) -> Result<Vec<&'static str>, OpenError> {
+fn make_keys(
+    module: &Module,
+    slot: CK_SLOT_ID,
+    domain: Option<&str>,
+    pin: &Sensitive,
+) -> Result<Vec<&'static str>, OpenError> {
     let session = module.open_session(slot, true).map_err(OpenError::because("the token"))?;
     match session.login(User::User, pin) {
         Err(failure) if !failure.is(CKR_USER_ALREADY_LOGGED_IN) => {
@@ -140,12 +148,14 @@ fn make_keys(module: &Module, slot: CK_SLOT_ID, pin: &Sensitive) -> Result<Vec<&
     ceremony::refuse_unfinished(&session)?;
     let mut found: Vec<(&'static str, Object)> = Vec::new();
     for key in &DOMAIN_KEYS {
-        let objects = find(&session, key.label).map_err(OpenError::because("the token's keys"))?;
+        let objects =
+            find(&session, &label_in(key.label, domain)).map_err(OpenError::because("the token's keys"))?;
         found.extend(objects.first().map(|object| (key.label, *object)));
     }
     // It is made last: where it is, the token may be in use, and one of several, which would have to have whatever is made here, too.
     if found.iter().any(|(label, _)| *label == DOMAIN_KEY_LABEL) {
-        let why = format!("the token has a key {DOMAIN_KEY_LABEL} already, and may be in use");
+        let why =
+            format!("the token has a key {} already, and may be in use", label_in(DOMAIN_KEY_LABEL, domain));
         return Err(OpenError::new(OpenErrorKind::Occupied, why));
     }
     let id = match found.first() {
@@ -154,8 +164,9 @@ fn make_keys(module: &Module, slot: CK_SLOT_ID, pin: &Sensitive) -> Result<Vec<&
     };
     let kept: Vec<_> = found.iter().map(|(label, _)| *label).collect();
     for key in DOMAIN_KEYS.iter().filter(|key| !kept.contains(&key.label)) {
+        let label = label_in(key.label, domain);
         let generate = |limited| {
-            let template = (key.template)(key.label, &id, limited);
+            let template = (key.template)(&label, &id, limited);
             let made = session.generate_key(Mechanism::Plain(CKM_AES_KEY_GEN), &template)?;
             Ok::<_, Failure>((made, template))
         };

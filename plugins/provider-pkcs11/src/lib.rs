@@ -41,6 +41,7 @@ pub use ceremony::{
     WrappingKey, clean, join, wrapping_key,
 };
 pub use config::{Config, PinSource};
+pub use domain::label_in;
 pub use error::{OpenError, OpenErrorKind};
 pub use initialize::{Initialize, Initialized, MadeKeys, initialize};
 pub use pin::{ChangedPin, change_pin};

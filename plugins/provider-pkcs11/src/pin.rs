@@ -23,7 +23,7 @@ pub struct ChangedPin {
 /// [`OpenError`] where the old PIN is refused or not to be tried, or the token takes no such new one; the old one holds then, or the
 /// error says otherwise.
 pub fn change_pin(party: &Party, new: &Sensitive) -> Result<ChangedPin, OpenError> {
-    let Party { module, token_label, token_serial, pin: old } = party;
+    let Party { module, token_label, token_serial, pin: old, .. } = party;
     module.initialize().map_err(OpenError::because("the module"))?;
     let (slot, info) = find_token(module, token_label, token_serial.as_deref())?;
     check_pin_state(&info)?;

@@ -8,7 +8,7 @@ use keymill_core::seam::provider::{Adopt, KeyMaterial, ProviderError, PublicKey,
 use crate::check;
 use crate::connect::{self, Refusal};
 use crate::der;
-use crate::domain::DOMAIN_KEYS;
+use crate::domain::is_label;
 use crate::kind::Kind;
 use crate::module::{Attribute, Failure, Object, Session, Value};
 use crate::pair::{self, Proof};
@@ -148,7 +148,7 @@ fn take(token: &Token, link: &Link, kind: Kind, wanted: &Adopt) -> Result<Taken,
     // It is shown to people, and whoever made the key may have meant their terminals.
     let label = bytes(&session, object, CKA_LABEL, LABEL_BYTES)?;
     let label = String::from_utf8_lossy(&label).replace(char::is_control, "?");
-    if DOMAIN_KEYS.iter().any(|key| key.label == label) {
+    if is_label(&label) {
         return Ok(Err(format!("key {label} is the domain's own, and serves nobody else")));
     }
     let same_id = by_id(&session, kind, &id)?.len();

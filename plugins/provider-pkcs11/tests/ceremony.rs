@@ -25,6 +25,7 @@ fn party(label: &str) -> Party {
         module: support::module(),
         token_label: label.into(),
         token_serial: None,
+        domain: None,
         pin: Sensitive::copied(support::PIN),
     }
 }
@@ -354,6 +355,7 @@ fn what_a_killed_ceremony_left_is_told_and_cleaned() {
             module: support::module_path(),
             token_label: label.clone(),
             token_serial: None,
+            domain: None,
             so_pin: None,
             pin: Sensitive::copied(support::PIN),
             keys: true,
@@ -364,7 +366,10 @@ fn what_a_killed_ceremony_left_is_told_and_cleaned() {
 
     // Looked at, and left.
     let (found, cleaned) = clean(&party(&label), false, |_| false).unwrap();
-    assert_eq!((found.wrapping_halves, &found.keys[..], found.complete), (2, &[MAC_KEY_LABEL][..], false));
+    assert_eq!(
+        (found.wrapping_halves, &*found.keys, found.complete),
+        (2, &[MAC_KEY_LABEL.to_owned()][..], false)
+    );
     assert!(cleaned.is_none() && objects(&label) == 3);
     // Incomplete keys were never in use, and go.
     let (_, cleaned) = clean(&party(&label), false, |_| true).unwrap();
@@ -403,6 +408,7 @@ fn an_initialisation_that_was_cut_short_is_completed_with_the_key_that_is_there(
         module: support::module_path(),
         token_label: label.clone(),
         token_serial: None,
+        domain: None,
         so_pin: None,
         pin: Sensitive::copied(support::PIN),
         keys: true,
@@ -422,6 +428,7 @@ fn a_token_without_its_users_pin_gets_it_where_the_officers_is_given() {
         module: support::module_path(),
         token_label: label.clone(),
         token_serial: None,
+        domain: None,
         so_pin,
         pin: Sensitive::copied(support::PIN),
         keys: true,

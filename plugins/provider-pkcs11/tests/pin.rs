@@ -24,6 +24,7 @@ fn party(label: &str, old: &[u8]) -> Party {
         module: faults::interpose(&support::module()),
         token_label: label.into(),
         token_serial: None,
+        domain: None,
         pin: pin(old),
     }
 }

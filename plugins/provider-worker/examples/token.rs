@@ -38,6 +38,7 @@ fn new(module: &str, label: &str, pin: &str) -> Result<(), Box<dyn Error>> {
         module: module.into(),
         token_label: label.into(),
         token_serial: None,
+        domain: None,
         keys: true,
         so_pin: Some(Sensitive::copied(b"0815-officer")),
         pin: Sensitive::copied(pin.as_bytes()),

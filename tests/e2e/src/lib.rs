@@ -32,6 +32,7 @@ mod raw;
 mod rotated;
 mod rows;
 mod secrets;
+mod soft_hsm;
 mod twin;
 
 pub use authorities::{Scene, code, get, message, post, put_chain, text};
@@ -56,3 +57,4 @@ pub use raw::{Raw, Told, sign};
 pub use rotated::{Rotated, Strategy, ask_to_rotate, rotate, settled, stages};
 pub use rows::Rows;
 pub use secrets::{Value, create_secret, put_value};
+pub use soft_hsm::{SoftHsm, workers_of};

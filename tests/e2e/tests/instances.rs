@@ -510,7 +510,7 @@ fn ceilings_hold_are_told_and_change_as_the_instance_runs() {
     assert_eq!(infos(Some("secret")).unwrap(), json!([row("secret", 1, 1)]));
     assert_eq!(infos(Some("vpc")).unwrap(), json!([row("vpc", 2, 1)]));
     let all = infos(None).unwrap();
-    assert_eq!((all.as_array().unwrap().len(), &all[2]["ResourceQuota"]), (4, &json!(100_000)));
+    assert_eq!((all.as_array().unwrap().len(), &all[2]["ResourceQuota"]), (6, &json!(100_000)));
     assert_eq!(infos(Some("cpu")).unwrap_err(), "InvalidParameter");
     pool(json!({ "MaxKeys": 3 })).unwrap();
     inside.create_key();

@@ -348,6 +348,7 @@ impl Simulated {
             module: self.library.clone(),
             token_label: self.name.clone(),
             token_serial: None,
+            domain: None,
             so_pin: Some(Sensitive::copied(SO_PIN)),
             pin: Sensitive::copied(PIN),
             keys,
@@ -360,6 +361,7 @@ impl Simulated {
             module: Module::load(&self.library).expect("the simulator loads"),
             token_label: self.name.clone(),
             token_serial: None,
+            domain: None,
             pin: Sensitive::copied(PIN),
         }
     }

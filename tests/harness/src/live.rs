@@ -97,22 +97,24 @@ impl Live {
         self.site.take().expect("a live engine has its site")
     }
 
-    pub(crate) fn over(site: Site, setup: Setup) -> Result<Self, EngineError> {
-        let mut live = Self::begin(&site, setup)?;
+    pub(crate) fn over(mut site: Site, setup: Setup) -> Result<Self, EngineError> {
+        let (mut live, whose) = Self::begin(&site, setup)?;
+        site.whose = whose;
         live.site = Some(site);
         Ok(live)
     }
 
-    pub(crate) fn begin(site: &Site, mut setup: Setup) -> Result<Self, EngineError> {
+    /// Starts an engine on a site, and tells whose that is from now on.
+    pub(crate) fn begin(site: &Site, mut setup: Setup) -> Result<(Self, Whose), EngineError> {
         in_tokens(&mut setup);
-        match site.whose {
+        match &site.whose {
             Whose::Tenants(_) => Self::over_tenancy(site, setup),
             Whose::Nobody if setup.is_instance || tenancy::is_asked() => Self::over_tenancy(site, setup),
             Whose::Nobody | Whose::Engine => Self::over_engine(site, setup),
         }
     }
 
-    fn over_engine(mut site: Site, setup: Setup) -> Result<Self, EngineError> {
+    fn over_engine(site: &Site, setup: Setup) -> Result<(Self, Whose), EngineError> {
         let store = setup.shared.map_or_else(|| site.store(), Ok)?;
         let audit = keymill_audit_file::open(keymill_audit_file::Config::at(site.audit()))
             .map_err(|error| EngineError(error.to_string()))?;
@@ -143,8 +145,7 @@ impl Live {
         let bootstrap = bootstrap.map(|made| {
             (made.id, String::from_utf8(made.secret.expose().to_vec()).expect("a secret is text"))
         });
-        site.whose = Whose::Engine;
-        Ok(Self {
+        let live = Self {
             engine: Some(engine),
             tenancy: None,
             neighbour: None,
@@ -155,11 +156,12 @@ impl Live {
             store: shared,
             site: None,
             bootstrap,
-        })
+        };
+        Ok((live, Whose::Engine))
     }
 
     /// Has the engine be that of an instance, with another one beside it.
-    fn over_tenancy(mut site: Site, setup: Setup) -> Result<Self, EngineError> {
+    fn over_tenancy(site: &Site, setup: Setup) -> Result<(Self, Whose), EngineError> {
         let known = match &site.whose {
             Whose::Tenants(tenants) => Some(tenants.clone()),
             Whose::Nobody | Whose::Engine => None,
@@ -199,9 +201,7 @@ impl Live {
         live.bootstrap = is_first.then(|| tenants.scene.key.clone());
         let (id, secret) = tenants.other.key.clone();
         live.neighbour = Some((addresses[1], Credentials::new(id, secret)));
-        site.whose = Whose::Tenants(tenants);
-        live.site = Some(site);
-        Ok(live)
+        Ok((live, Whose::Tenants(tenants)))
     }
 
     /// Returns the access key that a first start made.

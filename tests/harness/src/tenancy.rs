@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use keymill_client::{ClientError, Connection, Credentials, Options};
 use keymill_core::Sensitive;
 use keymill_core::error::{Error, ErrorKind, Result};
-use keymill_core::id::{AccessKeyId, InstanceId};
+use keymill_core::id::{AccessKeyId, DomainName, InstanceId};
 use keymill_core::instance::{Instance, Networks, TokenShare, Vpc};
 use keymill_core::key::ProtectionLevel;
 use keymill_core::operation::*;
@@ -285,7 +285,11 @@ impl InstanceHost for Tenancy {
         self.gates.read().get(id).cloned()
     }
 
-    fn check_tokens(&self, _: &[TokenShare]) -> Result<()> {
+    fn check_tokens(&self, _: Option<&DomainName>, _: &[TokenShare]) -> Result<()> {
+        Ok(())
+    }
+
+    fn check_domain(&self, _: &Instance, _: &[TokenShare]) -> Result<()> {
         Ok(())
     }
 

@@ -223,6 +223,16 @@ text_id! {
     "a VpcId is 1 to 64 letters, digits, _, . or -"
 }
 
+text_id! {
+    /// The name of a domain, whose keys tokens hold: 1 to 32 lower-case letters, digits, `-`.
+    DomainName,
+    |text| {
+        (1..=32).contains(&text.len())
+            && text.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
+    },
+    "the name of a domain is 1 to 32 lower-case letters, digits or -"
+}
+
 fn is_in_secret_names(c: u8) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, b'_' | b'/' | b'+' | b'=' | b'.' | b'@' | b'-')
 }

@@ -82,7 +82,7 @@ impl InstanceBook {
         let put = |instance: Instance| Ok(InstanceEdit::Put(Box::new(instance)));
         match change {
             Create(instance) => {
-                instance.terms.check()?;
+                instance.check_terms()?;
                 match self.0.len() < limit::INSTANCES {
                     true if self.0.contains_key(&instance.id) => {
                         Err(Error::new(ErrorKind::Conflict, "there is an instance of this id"))
@@ -117,8 +117,8 @@ impl InstanceBook {
                 put(instance)
             }
             Terms(id, terms) => {
-                terms.check()?;
                 let instance = Instance { terms, ..self.found(&id)? };
+                instance.check_terms()?;
                 instance.check_made()?;
                 check_vpcs(&instance)?;
                 put(instance)

@@ -10,7 +10,7 @@ use std::num::NonZeroU64;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Limit, Result};
-use crate::id::{InstanceId, VpcId};
+use crate::id::{DomainName, InstanceId, VpcId};
 use crate::limit;
 use crate::time::Timestamp;
 
@@ -28,6 +28,9 @@ pub struct Instance {
     pub created_at: Timestamp,
     /// How far it has come.
     pub stage: Stage,
+    /// The domain that its own keys derive from and its keys in tokens are wrapped by; that of the installation if absent. It never changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<DomainName>,
     /// The network that it was connected to first, where it was.
     pub connection: Option<Connection>,
     /// Further networks.
@@ -170,6 +173,21 @@ impl Instance {
         }
     }
 
+    /// Checks what it may take.
+    ///
+    /// # Errors
+    /// As of [`InstanceTerms::check`], and `InvalidParameter` where it has a domain and no token of it: nothing of it could be opened.
+    pub fn check_terms(&self) -> Result<()> {
+        self.terms.check()?;
+        match (&self.domain, self.terms.tokens.is_empty()) {
+            (Some(domain), true) => {
+                let why = format!("Tokens: an instance of the domain {domain} has a token of it at least");
+                Err(Error::new(ErrorKind::InvalidParameter, why))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Checks that it may be released.
     ///
     /// # Errors
@@ -185,6 +203,16 @@ impl Instance {
 }
 
 impl InstanceTerms {
+    /// Returns how many sessions it has of the token of this name; 0 for one that is none of its.
+    pub fn sessions_of(&self, token: &str) -> usize {
+        self.tokens.iter().find(|share| share.name == token).map_or(0, |share| share.sessions as usize)
+    }
+
+    /// Returns how many threads use its software keys where that takes long.
+    pub fn workers(&self) -> usize {
+        self.software_workers.unwrap_or(1) as usize
+    }
+
     /// Checks them.
     ///
     /// # Errors
@@ -261,6 +289,7 @@ mod tests {
             name: String::new(),
             created_at: Timestamp::from_ms(0),
             stage: Stage::Made,
+            domain: None,
             connection,
             bound: bound.collect(),
             terms: InstanceTerms::default(),
@@ -284,6 +313,17 @@ mod tests {
             assert_eq!((names(&one).len(), one.status(true)), (0, status));
             assert_eq!(one.check_made().unwrap_err().kind(), ErrorKind::InstanceState);
         }
+    }
+
+    #[test]
+    fn an_instance_of_a_domain_has_a_token_of_it() {
+        let mut one = instance("kst-1", &[]);
+        one.check_terms().unwrap();
+        one.domain = Some("acme".parse().unwrap());
+        let told = one.check_terms().unwrap_err();
+        assert!(told.message().contains("domain acme"), "{told:?}");
+        one.terms.tokens.push(TokenShare { name: "a".into(), sessions: 1 });
+        one.check_terms().unwrap();
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::num::NonZeroU64;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{AccessKeyId, InstanceId, RequestId};
+use crate::id::{AccessKeyId, DomainName, InstanceId, RequestId};
 use crate::operation::KeyFilter;
 use crate::time::Timestamp;
 
@@ -17,6 +17,10 @@ pub struct CreateKmsInstanceRequest {
     /// Free text of up to 128 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance_name: Option<String>,
+    /// The domain of its own, which its tokens hold, and which neither the installation nor another instance has keys of; that of the installation if
+    /// absent. It never changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<DomainName>,
     /// Threads that use its software keys where that takes long; 1 if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub software_workers: Option<u32>,
@@ -135,7 +139,8 @@ pub struct BindVpc {
 }
 
 /// Changes what an instance may take (beyond the cloud); what is absent stays. Ceilings are in force with the next request, and of what there
-/// is above one nothing goes; threads and tokens are as they say from the next start of the server on.
+/// is above one nothing goes. Threads, tokens and sessions follow within moments, and no request fails over that: what is new serves before anything
+/// leaves, and what leaves does first what it holds. A token in which keys stay that no other has is not taken away.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct UpdateKmsInstancePoolRequest {
@@ -274,11 +279,14 @@ pub struct KmsInstanceShown {
     /// Why it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_protection_description: Option<String>,
+    /// Its domain, where it has one of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<DomainName>,
     /// Threads that use its software keys where that takes long.
     pub software_workers: u64,
     /// Tokens of the pool that its keys may live in.
     #[serde(default)]
-    pub tokens: Vec<InstanceToken>,
+    pub tokens: Vec<InstanceTokenShown>,
     /// What it weighs beside others where they share tokens or processors.
     pub weight: u64,
     /// Items of data requests a second; 0: unlimited.
@@ -287,6 +295,22 @@ pub struct KmsInstanceShown {
     pub bytes_per_second: u64,
     /// Certificates that it may hold.
     pub certificate_num: u64,
+}
+
+/// A token of an instance as it is at the server that was asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct InstanceTokenShown {
+    /// The name that the configuration gives it.
+    pub token_name: String,
+    /// Sessions that are wanted; 0 of one that leaves the pool of the instance as soon as another serves, and nothing waits for it.
+    pub sessions: u32,
+    /// Sessions that are open.
+    #[serde(default)]
+    pub open_sessions: u64,
+    /// `up`, `out`, `drained` or `refused`.
+    #[serde(default)]
+    pub state: String,
 }
 
 /// Further networks, wrapped twice as the cloud has it.
@@ -376,7 +400,7 @@ pub struct GetKmsInstanceQuotaInfosRequest {
     /// The instance; the default one if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kms_instance_id: Option<String>,
-    /// `key`, `secret`, `qps` or `vpc`; all of them if absent.
+    /// `key`, `secret`, `qps`, `vpc`, `hsmSession` or `softwareWorker`, the last two beyond the cloud; all of them if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource_type: Option<String>,
     /// Milliseconds that the request may take.
@@ -400,7 +424,7 @@ pub struct GetKmsInstanceQuotaInfosReply {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct QuotaInfo {
-    /// `key`, `secret`, `qps` or `vpc`.
+    /// `key`, `secret`, `qps`, `vpc`, `hsmSession` or `softwareWorker`.
     pub resource_type: String,
     /// As much as there may be; 0 of `qps`: unlimited.
     pub resource_quota: u64,

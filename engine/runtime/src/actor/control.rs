@@ -11,9 +11,9 @@ use keymill_core::seam::provider::{CryptoProvider, KeyCustody, ProviderError};
 use super::CustodyJob;
 use super::token::{Lane, watch_over};
 use crate::lane::Taken;
-use crate::pool::TokenState;
 use crate::pool::slot::Slot;
 use crate::pool::token::Token;
+use crate::pool::{TokenState, leaving};
 use crate::shared::Shared;
 use crate::work::Served;
 
@@ -55,6 +55,17 @@ impl ControlActor {
         let mut probed = Instant::now();
         let config = &self.token.config;
         while !self.slot.is_retired() && !self.shared.pool.is_stopped() {
+            if self.token.is_out_of_pool() {
+                if self.token.slots.lock().is_empty() {
+                    let _given_up = self.watched(config.generate_timeout, || {
+                        custody = None;
+                        self.token.let_go();
+                    });
+                    return;
+                }
+                self.slot.rest(Duration::from_millis(20));
+                continue;
+            }
             // To connect may take longer than a call: modules list slots, log in, and are probed.
             let connected = self.watched(config.generate_timeout, || {
                 let connected = self.token.connect();
@@ -137,6 +148,10 @@ impl ControlActor {
         let started = Instant::now();
         if started >= job.deadline {
             job.answer(Err(Error::new(ErrorKind::Deadline, "not done within the time allowed")));
+            return true;
+        }
+        if job.stays() && !self.token.is_open_to_keys() {
+            job.answer(Err(leaving()));
             return true;
         }
         let allowed = self.token.config.generate_timeout;

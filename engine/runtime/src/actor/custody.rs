@@ -245,6 +245,11 @@ impl CustodyJob {
         key.map(Done::Key)
     }
 
+    /// Tells whether the key that it makes stays in the token that makes it.
+    pub(crate) fn stays(&self) -> bool {
+        matches!(&self.task, Task::Make { wanted: Wanted { stays: true, .. }, .. } | Task::Adopt { .. })
+    }
+
     /// Tells whether nobody waits for it any more.
     pub(crate) fn is_abandoned(&self) -> bool {
         match &self.task {

@@ -8,6 +8,7 @@ pub mod policy;
 mod arbiter;
 mod audit;
 mod control;
+pub(crate) mod crew;
 mod custody;
 mod follow;
 mod ledger;
@@ -35,9 +36,8 @@ pub(crate) use custody::{CustodyActor, CustodyJob, Made, Wanted};
 use instances::InstancesActor;
 use keyring::KeyringActor;
 use policy::PolicyActor;
-pub(crate) use private::PrivateActor;
 pub(crate) use signed::Owners;
-pub(crate) use token::{Drain, Enable, TokenActor};
+pub(crate) use token::{Drain, Enable, PoolChanged, TokenActor};
 pub(crate) use wrapped::Wrapped;
 
 use crate::audit::AuditMessage;

@@ -21,6 +21,7 @@ const BATCH: usize = 4;
 /// A worker of the software lane, on a thread of its own.
 pub(crate) struct PrivateActor {
     shared: Arc<Shared>,
+    number: usize,
     session: Box<dyn CryptoSession>,
 }
 
@@ -31,17 +32,18 @@ impl PrivateActor {
     /// A sentence, where the provider gives no session or the system no thread.
     pub(crate) fn start(shared: &Arc<Shared>, number: usize) -> Result<std::thread::JoinHandle<()>, String> {
         let session = shared.provider.open_session().map_err(|error| error.to_string())?;
-        let actor = Self { shared: shared.clone(), session };
+        let actor = Self { shared: shared.clone(), number, session };
         let builder = std::thread::Builder::new().name(format!("km-software-{number}"));
+        let started = builder.spawn(move || actor.run()).map_err(|error| error.to_string())?;
         shared.software.join(0);
-        builder.spawn(move || actor.run()).map_err(|error| error.to_string())
+        Ok(started)
     }
 
     fn run(mut self) {
         let mut batch = Vec::new();
-        loop {
+        while !self.shared.crew.lets_go(self.number) {
             match self.shared.clone().software.take_within(0, IDLE, BATCH, &mut batch) {
-                Taken::Closed => return,
+                Taken::Closed => break,
                 Taken::Idle => {}
                 Taken::Batch => {
                     // To make a pair of RSA takes a thousand times as long as to use one.
@@ -56,6 +58,7 @@ impl PrivateActor {
                 }
             }
         }
+        self.shared.software.leave(0);
     }
 
     fn do_chunk(&mut self, chunk: &mut Chunk) -> Result<(), Fault> {

@@ -17,6 +17,8 @@ pub(super) struct Regulator {
 impl Regulator {
     /// Looks at the sessions, and sets how many are to be at work from now on.
     pub(super) fn look(&mut self, pool: &Pool, token: &Token, slots: &[Arc<Slot>], now: Instant) {
+        let sessions = token.sessions();
+        token.seat.set_sessions(sessions, now);
         if std::mem::replace(&mut self.generation, token.generation()) != token.generation() {
             // Maybe another device, or the same with other firmware.
             token.seat.begin_anew(now);
@@ -27,7 +29,7 @@ impl Regulator {
         // One whose call may hang has another stand in for it, long before it is given up.
         let lingering = glances.iter().filter(|glance| glance.lingers).count();
         let turns = token.seat.look(has_load && enough > 0 && glances.len() >= enough, lingering, now);
-        if token.shift.set_wanted((turns + lingering).min(token.config.sessions)) {
+        if token.shift.set_wanted((turns + lingering).min(sessions.max(1))) {
             // Those that wait at an empty lane look whether they are too many.
             pool.lane.wake();
         }
@@ -118,6 +120,24 @@ mod tests {
             scene.regulator.look(&scene.pool, &scene.pool.tokens[0], &scene.slots, scene.now);
             assert_eq!(scene.wanted(), 8);
         }
+    }
+
+    #[test]
+    fn a_token_that_has_other_sessions_than_before_begins_with_all_of_them() {
+        let mut scene = Scene::new(8, InFlight::Feedback);
+        while scene.wanted() > 1 {
+            scene.run(1, |_| 40_000);
+        }
+        scene.pool.tokens[0].allow(4);
+        scene.run(1, |_| 40_000);
+        assert_eq!(scene.wanted(), 4);
+        scene.pool.tokens[0].allow(2);
+        scene.run(1, |_| 40_000);
+        assert!(scene.wanted() <= 2);
+        let mut all = Scene::new(8, InFlight::All);
+        all.pool.tokens[0].allow(4);
+        all.run(100, |_| 40_000);
+        assert_eq!(all.wanted(), 4);
     }
 
     #[test]

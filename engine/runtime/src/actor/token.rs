@@ -26,13 +26,22 @@ pub(crate) struct TokenActor {
     shared: Arc<Shared>,
     token: Arc<Token>,
     in_flight: Regulator,
+    /// Whether it looks again by itself: where the token is no part of the pool there is nothing to look at.
+    is_watching: bool,
 }
+
+/// Says that the pool is to be another.
+pub(crate) struct PoolChanged;
 
 /// Takes the token out of service.
 pub(crate) struct Drain;
 
 /// Takes the token into service.
 pub(crate) struct Enable;
+
+impl Message for PoolChanged {
+    type Result = ();
+}
 
 impl Message for Drain {
     type Result = ();
@@ -44,7 +53,44 @@ impl Message for Enable {
 
 impl TokenActor {
     pub(crate) fn new(shared: Arc<Shared>, token: Arc<Token>) -> Self {
-        Self { shared, token, in_flight: Regulator::default() }
+        Self { shared, token, in_flight: Regulator::default(), is_watching: false }
+    }
+
+    /// Looks at the token, and goes on with that as long as there is something to look at.
+    fn look(&mut self, ctx: &mut Context<Self>) {
+        self.settle();
+        self.watch();
+        self.is_watching = self.token.is_about() || self.has_control();
+        if self.is_watching {
+            ctx.run_later(WATCH, |actor, ctx| actor.look(ctx));
+        }
+    }
+
+    /// Has the token have the sessions that are due on the way to what is wanted.
+    fn settle(&self) {
+        let (before, due) = (self.token.sessions(), self.shared.pool.due(&self.token));
+        if before != due {
+            tracing::info!(token = %self.token.config.name, before, sessions = due, "the token has other sessions in the pool");
+            self.token.allow(due);
+        }
+    }
+
+    /// Tells sessions that are too many so, those first that rest: each ends after the call that it is in.
+    fn retire_surplus(&self, slots: &[Arc<Slot>], now: Instant) {
+        let mut kept: Vec<_> = slots.iter().filter(|slot| !slot.is_retired()).collect();
+        let surplus = kept.len().saturating_sub(self.token.sessions());
+        if surplus == 0 {
+            return;
+        }
+        kept.sort_by_key(|slot| slot.glance(now).joined);
+        kept.iter().take(surplus).for_each(|slot| slot.retire());
+        // Wherever they wait, they look whether they are wanted.
+        self.token.shift.wake();
+        self.shared.pool.lane.wake();
+    }
+
+    fn has_control(&self) -> bool {
+        self.token.control.lock().as_ref().is_some_and(|slot| !slot.is_ended() && !slot.is_abandoned())
     }
 
     /// Looks at every thread: those in calls that hang are given up, those that ended are started again.
@@ -66,12 +112,14 @@ impl TokenActor {
             }
         }
         slots.retain(|slot| !slot.is_ended() && !slot.is_abandoned());
+        self.retire_surplus(&slots, now);
         let room = self.token.config.max_abandoned.saturating_sub(self.token.hung());
         if self.shared.pool.is_stopped() {
             *self.token.slots.lock() = slots;
             return;
         }
-        while slots.len() < self.token.config.sessions.min(room) {
+        // Those that are told to end count until they have: there are never more than were wanted.
+        while slots.len() < self.token.sessions().min(room) {
             let slot = Arc::new(Slot::new());
             let session =
                 SessionActor { shared: self.shared.clone(), token: self.token.clone(), slot: slot.clone() };
@@ -101,7 +149,8 @@ impl TokenActor {
             );
         }
         let gone = control.as_ref().is_none_or(|slot| slot.is_ended() || slot.is_abandoned());
-        if !gone || room == 0 {
+        let is_wanted = !self.token.is_out_of_pool() || self.token.is_connected();
+        if !gone || room == 0 || !is_wanted {
             return;
         }
         let slot = Arc::new(Slot::new());
@@ -181,8 +230,17 @@ impl Actor for TokenActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.watch();
-        ctx.run_interval(WATCH, |actor, _| actor.watch());
+        self.look(ctx);
+    }
+}
+
+impl Handler<PoolChanged> for TokenActor {
+    type Result = ();
+
+    fn handle(&mut self, PoolChanged: PoolChanged, ctx: &mut Self::Context) {
+        if !self.is_watching {
+            self.look(ctx);
+        }
     }
 }
 

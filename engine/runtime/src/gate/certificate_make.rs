@@ -86,7 +86,7 @@ impl Gate {
         }
         let usage = spec.usage_of_certificate();
         let shared = &self.0.shared;
-        let protection = protection.unwrap_or(shared.config.protection);
+        let protection = protection.unwrap_or(shared.protection());
         match protection {
             ProtectionLevel::Hsm => shared.pool.check(spec, usage, None)?,
             ProtectionLevel::Software if shared.provider.profile().offers(spec, usage) => {}

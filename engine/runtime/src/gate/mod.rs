@@ -446,7 +446,7 @@ impl Gate {
             store_healthy: shared.store_trouble.lock().is_none(),
             hsm_lane_depth: shared.pool.lane.len(),
             software_lane_depth: shared.software.len(),
-            tokens: shared.pool.tokens.iter().map(|token| token.report()).collect(),
+            tokens: shared.pool.reports(),
         };
         drop(arbiters);
         shared.metrics.expose(sample)

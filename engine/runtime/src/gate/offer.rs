@@ -1,10 +1,13 @@
 //! Which kinds of keys are made here, where, and in which mode: what the request leaves open the installation decides.
 
+use std::sync::Arc;
+
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::key::{BulkMode, Fallback, KeySpec, KeyUsage, ProtectionLevel};
 
 use super::Gate;
 use super::parameters::{check_modes, is_symmetric};
+use crate::pool::token::Token;
 
 impl Gate {
     /// Returns the place of the token that a key is taken over from.
@@ -29,7 +32,8 @@ impl Gate {
     }
 
     pub(super) fn find_token(&self, name: &str) -> Result<usize> {
-        let found = self.0.shared.pool.tokens.iter().position(|token| token.config.name == name);
+        let is_it = |token: &Arc<Token>| token.config.name == name && token.is_about();
+        let found = self.0.shared.pool.tokens.iter().position(is_it);
         found
             .ok_or_else(|| Error::new(ErrorKind::InvalidParameter, "no token of the pool has this TokenName"))
     }

@@ -166,7 +166,7 @@ impl Gate {
                 self.0.shared.check_room(Limit::Keys)?;
                 let spec = r.key_spec.unwrap_or(KeySpec::Aes256);
                 let usage = r.key_usage.unwrap_or(spec.usages()[0]);
-                let protection = r.protection_level.unwrap_or(self.0.shared.config.protection);
+                let protection = r.protection_level.unwrap_or(self.0.shared.protection());
                 let bulk_mode = self.bulk_mode(spec, protection, r.bulk_mode)?;
                 let fallback = self.fallback(protection, bulk_mode, r.fallback)?;
                 self.check_offered(spec, usage, protection, bulk_mode)?;

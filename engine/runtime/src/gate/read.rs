@@ -169,8 +169,7 @@ impl Gate {
             Request::ExplainAccess(r) => self.explain(job, r),
             Request::ListTokens(_) => {
                 self.require(job, Operation::ListTokens, Resource::Nothing)?;
-                let tokens =
-                    self.0.shared.pool.tokens.iter().map(|token| token_row(token.report())).collect();
+                let tokens = self.0.shared.pool.reports().into_iter().map(token_row).collect();
                 Ok(Reply::ListTokens(ListTokensReply { tokens, request_id }))
             }
             Request::DescribeLimits(_) => {

@@ -197,7 +197,7 @@ impl Gate {
             return Ok(entry.cmk.id);
         }
         let (spec, usage) = (KeySpec::Aes256, KeyUsage::EncryptDecrypt);
-        let protection = shared.config.protection;
+        let protection = shared.protection();
         let bulk_mode = self.bulk_mode(spec, protection, None)?;
         let fallback = self.fallback(protection, bulk_mode, None)?;
         self.check_offered(spec, usage, protection, bulk_mode)?;

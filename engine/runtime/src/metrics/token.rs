@@ -1,9 +1,15 @@
 //! What Prometheus sees of the tokens.
 
+use keymill_core::seam::provider::FailureCode;
+use parking_lot::Mutex;
 use prometheus::{GaugeVec, IntCounter, IntCounterVec, IntGaugeVec, Opts};
 
 use super::Maker;
+use crate::pool::token::NO_CODE;
 use crate::pool::{TokenReport, TokenState};
+
+/// How look-ups of loaded keys end.
+const LOOKUPS: [&str; 2] = ["hit", "miss"];
 
 /// The series of each token, by the name that the configuration gives it.
 pub(super) struct TokenSeries {
@@ -19,6 +25,8 @@ pub(super) struct TokenSeries {
     lost: IntCounterVec,
     items: IntCounterVec,
     lookups: IntCounterVec,
+    /// The names of those that are told of.
+    told: Mutex<Vec<String>>,
 }
 
 impl TokenSeries {
@@ -68,10 +76,48 @@ impl TokenSeries {
                 "Look-ups of loaded keys: a miss is unwrapped.",
                 &["token", "result"],
             ),
+            told: Mutex::default(),
         }
     }
 
-    pub(super) fn set(&self, report: &TokenReport) {
+    /// Tells what these are like; one that is no part of the pool any more is told of no longer.
+    pub(super) fn set(&self, reports: &[TokenReport]) {
+        let mut told = self.told.lock();
+        let is_gone = |name: &String| reports.iter().all(|report| report.name != *name);
+        told.extract_if(.., |name| is_gone(name)).for_each(|name| self.remove(&name));
+        for report in reports {
+            self.set_one(report);
+            if !told.contains(&report.name) {
+                told.push(report.name.clone());
+            }
+        }
+    }
+
+    fn remove(&self, name: &str) {
+        let gauges = [&self.sessions, &self.at_work, &self.generation, &self.hung, &self.loaded];
+        let of_failures = (0..FailureCode::COUNT).filter_map(FailureCode::from_index).map(FailureCode::name);
+        // A series that there is not is none to be removed.
+        for gauge in gauges {
+            let _absent = gauge.remove_label_values(&[name]);
+        }
+        for gauge in [&self.oldest, &self.item_seconds] {
+            let _absent = gauge.remove_label_values(&[name]);
+        }
+        for counter in [&self.lost, &self.items] {
+            let _absent = counter.remove_label_values(&[name]);
+        }
+        for state in TokenState::ALL {
+            let _absent = self.state.remove_label_values(&[name, state.name()]);
+        }
+        for code in of_failures.chain([NO_CODE]) {
+            let _absent = self.failures.remove_label_values(&[name, code]);
+        }
+        for result in LOOKUPS {
+            let _absent = self.lookups.remove_label_values(&[name, result]);
+        }
+    }
+
+    fn set_one(&self, report: &TokenReport) {
         let name = report.name.as_str();
         for state in TokenState::ALL {
             let is = i64::from(report.state == state);
@@ -91,7 +137,7 @@ impl TokenSeries {
         for (code, count) in &report.failures {
             raise(self.failures.with_label_values(&[name, code]), *count);
         }
-        for (result, count) in ["hit", "miss"].into_iter().zip(report.key_lookups) {
+        for (result, count) in LOOKUPS.into_iter().zip(report.key_lookups) {
             raise(self.lookups.with_label_values(&[name, result]), count);
         }
     }
@@ -151,6 +197,17 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");
         }
         assert!(!text.contains("C_Encrypt"), "what went wrong is for the log and the status");
+    }
+
+    #[test]
+    fn a_token_that_leaves_the_pool_is_told_of_no_longer_and_goes_on_where_it_was_when_it_is_back() {
+        let metrics = Metrics::default();
+        let other = || TokenReport { name: "hsm-2".into(), ..report() };
+        metrics.expose(Sample { tokens: vec![report(), other()], ..Sample::default() });
+        let text = metrics.expose(Sample { tokens: vec![other()], ..Sample::default() });
+        assert!(!text.contains("hsm-1") && text.contains("hsm-2"), "{text}");
+        let text = metrics.expose(Sample { tokens: vec![report(), other()], ..Sample::default() });
+        assert!(text.contains("keymill_hsm_items_total{token=\"hsm-1\"} 1000"), "{text}");
     }
 
     #[test]

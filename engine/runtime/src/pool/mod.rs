@@ -1,7 +1,9 @@
 //! A crypto pool: tokens, the lane in front of their sessions, the lane of their control work, and what desks need to know of them.
 //! Nothing here calls into a module but `Token`, on the threads of the session actors.
 
+mod change;
 pub(crate) mod chunk;
+mod membership;
 pub(crate) mod part;
 pub(crate) mod slot;
 pub(crate) mod token;
@@ -25,6 +27,7 @@ use crate::lane::Lane;
 use chunk::Chunk;
 use token::Token;
 
+pub(crate) use membership::{Closed, leaving};
 pub use part::{Connect, ConnectError, InFlight, TokenConfig, TokenPart, TokenReport, TokenState};
 pub use turns::{Seat, Turns};
 
@@ -78,21 +81,33 @@ pub(crate) struct Pool {
 
 impl Pool {
     pub(crate) fn new(config: PoolConfig, parts: Vec<TokenPart>) -> Self {
-        let berths = parts.len();
-        // Without a token nobody ever comes, nor is there an actor to refuse what waits.
-        let patience = if parts.is_empty() { Duration::ZERO } else { config.patience };
-        Self {
+        let (berths, patience) = (parts.len(), config.patience);
+        let pool = Self {
             lane: Lane::new(config.queue, MAX_CHUNK).with_patience(patience).with_berths(berths),
             control: Lane::new(config.control_queue, 1).with_patience(patience).with_berths(berths),
             tokens: parts.into_iter().enumerate().map(|(at, part)| Arc::new(Token::new(at, part))).collect(),
             stopped: AtomicBool::new(false),
             config,
-        }
+        };
+        pool.man_lanes();
+        pool
     }
 
-    /// Tells whether there are tokens at all.
+    /// Tells whether there are no tokens; those that could be given to it do not count.
     pub(crate) fn is_empty(&self) -> bool {
-        self.tokens.is_empty()
+        self.members().next().is_none()
+    }
+
+    /// Lists the tokens that are part of the pool.
+    fn members(&self) -> impl Iterator<Item = &Arc<Token>> {
+        self.tokens.iter().filter(|token| token.wanted() > 0)
+    }
+
+    /// Without a token nobody ever comes, nor is there an actor to refuse what waits.
+    fn man_lanes(&self) {
+        let is_manned = !self.is_empty();
+        self.lane.set_manned(is_manned);
+        self.control.set_manned(is_manned);
     }
 
     /// Returns the limits of sealing epochs whose subkeys a token derives.
@@ -102,7 +117,7 @@ impl Pool {
 
     /// Returns how many items a chunk should hold, so that it takes about as long as one is cut for.
     pub(crate) fn chunk_items(&self) -> usize {
-        let fastest = self.tokens.iter().map(|token| token.item_ns()).min().unwrap_or(1).max(1);
+        let fastest = self.members().map(|token| token.item_ns()).min().unwrap_or(1).max(1);
         (self.config.chunk.as_nanos() as u64 / fastest).clamp(1, MAX_CHUNK as u64) as usize
     }
 
@@ -151,7 +166,7 @@ impl Pool {
     pub(crate) fn importer(&self, spec: KeySpec, algorithm: WrappingAlgorithm) -> Result<usize> {
         let takes =
             |token: &&Arc<Token>| token.profile().is_some_and(|profile| profile.imports(spec, algorithm));
-        let found = self.tokens.iter().filter(takes).max_by_key(|token| token.open_sessions() > 0);
+        let found = self.members().filter(takes).max_by_key(|token| token.open_sessions() > 0);
         found.map(|token| token.at).ok_or_else(|| match self.all_are_known() {
             true => Error::new(
                 ErrorKind::Unsupported,
@@ -172,7 +187,7 @@ impl Pool {
     pub(crate) fn check_imports(&self, spec: KeySpec) -> Result<()> {
         let takes = |profile: ProviderProfile| profile.imports.iter().any(|way| profile.imports(spec, *way));
         let takes = |token: &Arc<Token>| token.profile().is_some_and(takes);
-        match self.tokens.iter().any(takes) || !self.all_are_known() {
+        match self.members().any(takes) || !self.all_are_known() {
             true => Ok(()),
             false => {
                 let why =
@@ -183,7 +198,7 @@ impl Pool {
     }
 
     fn all_are_known(&self) -> bool {
-        self.tokens.iter().all(|token| token.profile().is_some())
+        self.members().all(|token| token.profile().is_some())
     }
 
     /// Checks that the tokens can hold a key of this kind; one that is not connected yet says so when it is to make the key.
@@ -195,7 +210,7 @@ impl Pool {
         if self.is_empty() {
             return unsupported("no crypto pool of this installation has a hardware security module".into());
         }
-        for token in &self.tokens {
+        for token in self.members() {
             let Some(profile) = token.profile() else { continue };
             let lacks = match mode.and_then(|mode| sealed_by(spec, Some(mode))) {
                 Some(Algorithm::Xaes256Gcm) => !profile.derives,

@@ -201,6 +201,15 @@ impl Seat {
         }
     }
 
+    /// Sets how many sessions the engine has at the device.
+    pub(crate) fn set_sessions(&self, sessions: usize, now: Instant) {
+        let mut state = self.turns.state.lock();
+        let Some(member) = state.seats.get_mut(&self.at) else { return };
+        if std::mem::replace(&mut member.sessions, sessions) != sessions {
+            state.begin_anew(now);
+        }
+    }
+
     /// Has the number of turns be found anew: the device may be another.
     pub(crate) fn begin_anew(&self, now: Instant) {
         self.turns.state.lock().begin_anew(now);

@@ -4,6 +4,7 @@ use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use keymill_core::id::DomainName;
 use keymill_core::operation::*;
 
 use super::{Api, ClientArgs, ask, ask_all};
@@ -35,6 +36,10 @@ enum InstanceCommand {
         /// Write its first access key there as JSON (mode 0600), for --credentials, rather than show it
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
+        /// A domain of its own, which the tokens that are named hold (`keymill hsm init --domain`): neither the installation nor another instance has its keys.
+        /// It never changes
+        #[arg(long, value_name = "NAME", requires = "tokens")]
+        domain: Option<DomainName>,
         #[command(flatten)]
         terms: Terms,
     },
@@ -47,12 +52,15 @@ enum InstanceCommand {
         #[arg(long = "vpc", value_name = "VPC")]
         vpcs: Vec<String>,
     },
-    /// Change what an instance may take; 0 lifts a rate
+    /// Change what an instance may take, as it runs; 0 lifts a rate
     Pool {
         #[command(flatten)]
         named: Named,
         #[command(flatten)]
         terms: Terms,
+        /// No token any more: keys in tokens cannot be used then, but by a software copy
+        #[arg(long, conflicts_with = "tokens")]
+        no_tokens: bool,
     },
     /// Protect an instance against its release
     Protect {
@@ -85,10 +93,10 @@ struct Named {
 
 #[derive(Args, Clone, Debug)]
 struct Terms {
-    /// Threads that use its software keys where that takes long; a change is in force from the next start on [default: 1]
+    /// Threads that use its software keys where that takes long [default: 1]
     #[arg(long, value_name = "N")]
     software_workers: Option<u32>,
-    /// A token of the server's pool that its keys may live in (isolation = "process"), with sessions of its own; a change is in force from the next start on
+    /// A token of the server's pool that its keys may live in; those that are named are all that it has (isolation = "process"), with sessions of its own
     #[arg(long = "token", value_name = "NAME:SESSIONS", value_parser = parse_token)]
     tokens: Vec<InstanceToken>,
     /// What it weighs beside others where they share tokens or processors, of 1 to 1000 [default: 1]
@@ -136,13 +144,13 @@ pub(crate) fn run(args: InstanceArgs) -> Result<()> {
     match args.command {
         InstanceCommand::List => list(&api),
         InstanceCommand::Show(Named { id }) => show(&api, id),
-        InstanceCommand::Create { name, out, terms } => create(&api, name, out, &terms),
+        InstanceCommand::Create { name, out, domain, terms } => create(&api, (name, domain), out, &terms),
         InstanceCommand::Bind { named: Named { id }, vpcs } => bind(&api, id, vpcs),
-        InstanceCommand::Pool { named: Named { id }, terms } => {
+        InstanceCommand::Pool { named: Named { id }, terms, no_tokens } => {
             let request = UpdateKmsInstancePoolRequest {
                 kms_instance_id: id.clone(),
                 software_workers: terms.software_workers,
-                tokens: terms.tokens(),
+                tokens: if no_tokens { Some(Vec::new()) } else { terms.tokens() },
                 weight: terms.weight,
                 requests_per_second: terms.requests_per_s,
                 items_per_second: terms.items_per_s,
@@ -195,8 +203,7 @@ fn show(api: &Api, kms_instance_id: String) -> Result<()> {
         return output::json(&reply);
     }
     let shown = reply.kms_instance;
-    let tokens: Vec<_> =
-        shown.tokens.iter().map(|token| format!("{}:{}", token.token_name, token.sessions)).collect();
+    let tokens: Vec<_> = shown.tokens.iter().map(shown_token).collect();
     let further: Vec<_> = shown.bind_vpcs.bind_vpc.iter().map(|bound| bound.vpc_id.as_str()).collect();
     let rate = |rate: u64| if rate == 0 { "unlimited".to_owned() } else { output::grouped(rate) };
     let protected = match shown.deletion_protection {
@@ -217,6 +224,7 @@ fn show(api: &Api, kms_instance_id: String) -> Result<()> {
         ("requests a second", &rate(shown.spec)),
         ("items a second", &rate(shown.items_per_second)),
         ("bytes a second", &rate(shown.bytes_per_second)),
+        ("domain", &output::or_dash(shown.domain)),
         ("software workers", &shown.software_workers),
         ("weight", &shown.weight),
         ("tokens", &output::or_dash(Some(tokens.join(", ")).filter(|all| !all.is_empty()))),
@@ -224,13 +232,27 @@ fn show(api: &Api, kms_instance_id: String) -> Result<()> {
     ])
 }
 
-fn create(api: &Api, instance_name: Option<String>, out: Option<PathBuf>, terms: &Terms) -> Result<()> {
+fn shown_token(token: &InstanceTokenShown) -> String {
+    let InstanceTokenShown { token_name, sessions, open_sessions, state } = token;
+    match sessions {
+        0 => format!("{token_name} leaves, {open_sessions} sessions open"),
+        _ => format!("{token_name}:{sessions} {state}, {open_sessions} open"),
+    }
+}
+
+fn create(
+    api: &Api,
+    (instance_name, domain): (Option<String>, Option<DomainName>),
+    out: Option<PathBuf>,
+    terms: &Terms,
+) -> Result<()> {
     if let Some(path) = &out {
         private::check_new(path)?;
     }
     let rate = |rate: Option<u64>| rate.and_then(NonZeroU64::new);
     let request = CreateKmsInstanceRequest {
         instance_name,
+        domain,
         software_workers: terms.software_workers,
         tokens: terms.tokens(),
         weight: terms.weight,

@@ -13,7 +13,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use clap::Args;
-use keymill_core::id::InstanceId;
+use keymill_core::id::{DomainName, InstanceId};
 use keymill_core::seam::audit::AuditLog;
 use keymill_crypto::audit::ChainKeys;
 use keymill_crypto::derived::{DerivedKeys, cmac_pair};
@@ -22,7 +22,7 @@ use crate::config::{Config, RootKind};
 use crate::failure::{Failure, Result};
 use crate::output::{self, Rows, grouped};
 use crate::serve::PlaceArgs;
-use crate::tokens::Tokens;
+use crate::tokens::{Driver, Tokens};
 use crate::{dedicated, plugins, process, root};
 
 pub(crate) use export::{ExportArgs, run as export};
@@ -59,6 +59,9 @@ pub(super) struct Whose {
     /// The audit of an instance (Dedicated KMS), released ones among them, rather than that of the installation
     #[arg(long, value_name = "ID")]
     instance: Option<InstanceId>,
+    /// The domain of that instance, where it has one of its own: a token of the configuration that holds it has the keys
+    #[arg(long, value_name = "NAME", requires = "instance")]
+    domain: Option<DomainName>,
 }
 
 impl Whose {
@@ -100,7 +103,7 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<()> {
     let (trust, derived) = match args.public_key {
         Some(PublicKey(key)) => (Trust::Public(key), None),
         None => {
-            let derived = derive(&config, &places.root)?;
+            let derived = derive(&config, &places.root, args.whose.domain.as_ref())?;
             (Trust::Keys(Box::new(chain_keys(&derived)?)), Some(derived))
         }
     };
@@ -134,8 +137,15 @@ fn existing_audit(config: &Config, directory: &Path) -> Result<Arc<dyn AuditLog>
     plugins::audit(&config.audit, directory)
 }
 
-fn derive(config: &Config, root_file: &Path) -> Result<DerivedKeys> {
+fn derive(config: &Config, root_file: &Path, domain: Option<&DomainName>) -> Result<DerivedKeys> {
     let instance = config.engine()?.instance;
+    let by_token = |token: Driver| {
+        let cmac = &mut |messages| token.derive(messages);
+        DerivedKeys::derive(1, &instance, cmac).map_err(Failure::because("the root MAC key of the token"))
+    };
+    if domain.is_some() {
+        return by_token(Tokens::of_instances(config, domain)?.first()?);
+    }
     match config.root.kind {
         RootKind::File => {
             let root = root::open(root_file)?;
@@ -145,11 +155,7 @@ fn derive(config: &Config, root_file: &Path) -> Result<DerivedKeys> {
                 Err(never) => match never {},
             }
         }
-        RootKind::Pkcs11 => {
-            let token = Tokens::of(config)?.first()?;
-            let cmac = &mut |messages| token.derive(messages);
-            DerivedKeys::derive(1, &instance, cmac).map_err(Failure::because("the root MAC key of the token"))
-        }
+        RootKind::Pkcs11 => by_token(Tokens::of(config)?.first()?),
     }
 }
 

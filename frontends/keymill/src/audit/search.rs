@@ -58,7 +58,7 @@ impl TrustArgs {
         let log = existing_audit(&config, Path::new(&places.audit))?;
         let keys = match self.unverified {
             true => None,
-            false => Some(chain_keys(&derive(&config, &places.root)?)?),
+            false => Some(chain_keys(&derive(&config, &places.root, self.whose.domain.as_ref())?)?),
         };
         Ok((log, keys))
     }

@@ -90,7 +90,7 @@ fn filter(flags: &str) -> super::filter::Filter {
 #[test]
 fn requests_are_found_by_who_what_which_key_from_where_when_and_how_they_ended() {
     let (_directory, config, places) = used();
-    let keys = chain_keys(&derive(&config, &places.root).unwrap()).unwrap();
+    let keys = chain_keys(&derive(&config, &places.root, None).unwrap()).unwrap();
     let log = existing_audit(&config, &places.audit).unwrap();
     let found = |flags: &str| {
         let mut rows = Vec::new();
@@ -131,7 +131,7 @@ fn an_export_has_every_request_and_note_in_a_private_file_that_is_new() {
     use super::export::{COLUMNS, Format, create, export};
     use std::os::unix::fs::MetadataExt;
     let (directory, config, places) = used();
-    let keys = chain_keys(&derive(&config, &places.root).unwrap()).unwrap();
+    let keys = chain_keys(&derive(&config, &places.root, None).unwrap()).unwrap();
     let log = existing_audit(&config, &places.audit).unwrap();
     let exported = |format, flags: &str| {
         let mut out = Vec::new();

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use keymill_core::id::DomainName;
 use keymill_core::key::{BulkMode, Fallback, ProtectionLevel};
 use keymill_runtime::{EngineConfig, InFlight, PoolConfig, TokenConfig};
 use serde::{Deserialize, Serialize};
@@ -41,6 +42,8 @@ pub(crate) struct TokenSection {
     pub(crate) label: String,
     /// Its serial number, where two have one label.
     pub(crate) serial: Option<String>,
+    /// The domain whose keys are used; with one, the token is for instances of that domain alone.
+    pub(crate) domain: Option<DomainName>,
     /// The file of the user's PIN.
     pub(crate) pin_file: Option<PathBuf>,
     /// The variable of the user's PIN.
@@ -150,6 +153,7 @@ impl Default for TokenSection {
             module: PathBuf::new(),
             label: "keymill".into(),
             serial: None,
+            domain: None,
             pin_file: None,
             pin_env: None,
             sessions: None,

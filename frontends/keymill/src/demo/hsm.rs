@@ -141,6 +141,7 @@ impl HsmArgs {
             module: module.clone(),
             token_label: LABEL.into(),
             token_serial: None,
+            domain: None,
             keys: true,
             so_pin: Some(Sensitive::copied(so_pin.as_bytes())),
             pin: Sensitive::copied(pin.expose()),

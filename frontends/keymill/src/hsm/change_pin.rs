@@ -42,7 +42,13 @@ pub(super) fn run(args: ChangePinArgs) -> Result<()> {
     args.token.present(&module)?;
     let old = args.pin.read(false)?;
     let new = args.new_pin.read()?;
-    let party = Party { module, token_label: args.token.token, token_serial: args.token.serial, pin: old };
+    let party = Party {
+        module,
+        token_label: args.token.token,
+        token_serial: args.token.serial,
+        domain: None,
+        pin: old,
+    };
     let changed = uninterrupted(|| change_pin(&party, &new)).map_err(refused)?;
     let changed =
         Changed { token: changed.token, serial: changed.serial, verified: true, update: args.pin.place() };

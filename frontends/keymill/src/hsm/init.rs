@@ -4,23 +4,25 @@ use clap::Args;
 use serde::Serialize;
 
 use super::pin::{PinArgs, SoPinArgs};
-use super::{TokenArgs, check_pin_state, load, refused, tokens};
+use super::{DomainArgs, TokenArgs, check_pin_state, load, refused, tokens};
 use crate::failure::{Failure, Result};
 use crate::plugins::pkcs11::module::TokenInfo;
 use crate::plugins::pkcs11::{
-    DOMAIN_KEY_LABEL, Initialize, MAC_KEY_LABEL, PRIVATE_DOMAIN_KEY_LABEL, initialize,
+    DOMAIN_KEY_LABEL, Initialize, MAC_KEY_LABEL, PRIVATE_DOMAIN_KEY_LABEL, initialize, label_in,
 };
 use crate::{output, process};
 
 /// Make a token ready for keymill: the token where its slot is empty, its PINs, its domain keys and root MAC key
 ///
 /// Where no token has the label, one is made in the first empty slot, for which the security officer's PIN is needed. Where one has,
-/// it keeps all that is on it, and gets the three keys; its PIN is tried once. They are generated inside and never leave. A run that
+/// it keeps all that is on it, and gets the three keys of the domain; its PIN is tried once. They are generated inside and never leave. A run that
 /// was cut short is completed by the next.
 #[derive(Args, Clone, Debug)]
 pub(super) struct InitArgs {
     #[command(flatten)]
     token: TokenArgs,
+    #[command(flatten)]
+    domain: DomainArgs,
     #[command(flatten)]
     pin: PinArgs,
     #[command(flatten)]
@@ -46,9 +48,9 @@ struct Made {
 
 #[derive(Serialize)]
 struct Keys {
-    domain_key: &'static str,
-    private_domain_key: &'static str,
-    root_mac_key: &'static str,
+    domain_key: String,
+    private_domain_key: String,
+    root_mac_key: String,
     /// Keys that an interrupted run had left, and that were kept.
     kept: Vec<&'static str>,
     /// Whether the domain's keys say, through `CKA_UNWRAP_TEMPLATE`, what may come of their unwraps.
@@ -86,10 +88,12 @@ pub(super) fn run(args: InitArgs) -> Result<()> {
     };
     let pin = args.pin.read(so_pin.is_some())?;
     let TokenArgs { module: place, token: label, serial: token_serial } = args.token;
+    let domain = args.domain.name();
     let options = Initialize {
         module: place.module.clone(),
         token_label: label.clone(),
         token_serial,
+        domain: domain.clone(),
         so_pin,
         pin,
         keys: !args.no_keys,
@@ -100,9 +104,9 @@ pub(super) fn run(args: InitArgs) -> Result<()> {
         serial: done.serial,
         token_made: done.token_made,
         keys: done.keys.map(|keys| Keys {
-            domain_key: DOMAIN_KEY_LABEL,
-            private_domain_key: PRIVATE_DOMAIN_KEY_LABEL,
-            root_mac_key: MAC_KEY_LABEL,
+            domain_key: label_in(DOMAIN_KEY_LABEL, domain.as_deref()),
+            private_domain_key: label_in(PRIVATE_DOMAIN_KEY_LABEL, domain.as_deref()),
+            root_mac_key: label_in(MAC_KEY_LABEL, domain.as_deref()),
             kept: keys.kept,
             unwraps_limited: keys.unwraps_limited,
         }),
@@ -140,18 +144,23 @@ impl Made {
             ("serial number", &self.serial),
             (
                 "domain key",
-                &format_args!("{DOMAIN_KEY_LABEL}: {}; wraps secret keys", made(DOMAIN_KEY_LABEL)),
+                &format_args!("{}: {}; wraps secret keys", keys.domain_key, made(DOMAIN_KEY_LABEL)),
             ),
             (
                 "private domain key",
                 &format_args!(
-                    "{PRIVATE_DOMAIN_KEY_LABEL}: {}; wraps private keys",
+                    "{}: {}; wraps private keys",
+                    keys.private_domain_key,
                     made(PRIVATE_DOMAIN_KEY_LABEL)
                 ),
             ),
             (
                 "root MAC key",
-                &format_args!("{MAC_KEY_LABEL}: {}; signs the store and the audit", made(MAC_KEY_LABEL)),
+                &format_args!(
+                    "{}: {}; signs the store and the audit",
+                    keys.root_mac_key,
+                    made(MAC_KEY_LABEL)
+                ),
             ),
             ("unwraps", &limited),
         ])?;

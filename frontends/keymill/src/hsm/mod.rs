@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use keymill_core::id::DomainName;
 
 use crate::failure::{Failure, Result};
 use crate::plugins::pkcs11::module::{Module, TokenInfo, number::CK_SLOT_ID};
@@ -71,6 +72,20 @@ struct TokenArgs {
     /// Its serial number, where two tokens have one label
     #[arg(long, value_name = "NUMBER")]
     serial: Option<String>,
+}
+
+/// The flag that names a domain.
+#[derive(Args, Clone, Debug, Default)]
+struct DomainArgs {
+    /// The domain that it is about, such as that of a tenant: a token can hold several, each by keys of its own [default: that without a name]
+    #[arg(long, value_name = "NAME")]
+    domain: Option<DomainName>,
+}
+
+impl DomainArgs {
+    fn name(&self) -> Option<String> {
+        self.domain.as_ref().map(DomainName::to_string)
+    }
 }
 
 impl TokenArgs {
@@ -236,9 +251,9 @@ fn next_after(message: &str) -> Option<&'static str> {
         () if says("CKR_PIN") => Some(
             "check the PIN before you try again: it was tried once, and tokens lock after a few wrong ones",
         ),
-        () if says("not initialised for keymill") => {
-            Some("`keymill hsm init` makes its keys, and leaves all else on the token as it is")
-        }
+        () if says("not initialised for keymill") || says("does not hold the domain") => Some(
+            "`keymill hsm init`, with --domain where it has a name, makes its keys, and leaves all else on the token as it is",
+        ),
         () if says(DOMAIN_KEY_LABEL) && says("already") => Some(
             "the token is in use by keymill: `keymill hsm doctor` examines it, and nothing makes it anew",
         ),

@@ -16,7 +16,7 @@ pub struct Found {
     /// Halves of wrapping keys: the mark of a ceremony that was not finished.
     pub wrapping_halves: usize,
     /// The labels of the domain's keys that it has.
-    pub keys: Vec<&'static str>,
+    pub keys: Vec<String>,
     /// Whether they are all there: such a token serves, and may be in use.
     pub complete: bool,
 }
@@ -27,7 +27,7 @@ pub struct Cleaned {
     /// Halves of wrapping keys.
     pub wrapping_halves: usize,
     /// The labels of keys of the domain.
-    pub keys: Vec<&'static str>,
+    pub keys: Vec<String>,
 }
 
 /// Looks at what was left on a token, and, where `destroy` says so of it, destroys it: keys that are all there only with
@@ -42,18 +42,21 @@ pub fn clean(
 ) -> Result<(Found, Option<Cleaned>), OpenError> {
     let seat = Seat::take(party)?;
     let (publics, privates) = rsa::find(&seat.session).map_err(seat.failed("its keys"))?;
-    let mut keys: Vec<(&'static str, Object)> = Vec::new();
+    let mut keys: Vec<(String, Object)> = Vec::new();
     for key in &DOMAIN_KEYS {
-        let objects = domain::find(&seat.session, key.label).map_err(seat.failed("its keys"))?;
-        keys.extend(objects.into_iter().map(|object| (key.label, object)));
+        let label = seat.label_of(key);
+        let objects = domain::find(&seat.session, &label).map_err(seat.failed("its keys"))?;
+        keys.extend(objects.into_iter().map(|object| (label.clone(), object)));
     }
     let found = Found {
         token: seat.label.clone(),
         serial: seat.serial.clone(),
         wrapping_halves: publics.len() + privates.len(),
-        keys: keys.iter().map(|(label, _)| *label).collect(),
+        keys: keys.iter().map(|(label, _)| label.clone()).collect(),
         // It is made last, and no token opens without it.
-        complete: keys.iter().any(|(label, _)| *label == DOMAIN_KEY_LABEL),
+        complete: keys
+            .iter()
+            .any(|(label, _)| *label == domain::label_in(DOMAIN_KEY_LABEL, party.domain.as_deref())),
     };
     if complete_ones && found.complete && found.wrapping_halves == 0 {
         return Err(OpenError::new(

@@ -83,7 +83,7 @@ fn way(seat: &Seat, kek: Object, blob: &[u8]) -> Result<(WrapMechanism, Way), Op
         let way = Way { hash: Hash::Sha1, value_len, limited };
         for wrap in &mechanisms {
             let tried = DOMAIN_KEYS.iter().try_for_each(|key| {
-                let template = arriving(key, &[0; 16], way, false);
+                let template = arriving(key, key.label, &[0; 16], way, false);
                 let object = surely(|| seat.session.unwrap_key(wrap.mechanism(), kek, blob, &template))?;
                 seat::destroy(&seat.session, object)
             });

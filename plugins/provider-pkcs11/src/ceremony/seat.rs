@@ -17,6 +17,8 @@ pub(super) struct Seat {
     pub(super) module: Module,
     pub(super) slot: CK_SLOT_ID,
     pub(super) label: String,
+    /// The name of the domain that it is about.
+    pub(super) domain: Option<String>,
     pub(super) serial: String,
     pub(super) model: String,
     /// Its own key, which the domain's keys come to it under.
@@ -58,8 +60,14 @@ fn ways() -> impl Iterator<Item = Way> {
 }
 
 /// Returns the template of a key of the domain that is unwrapped; `on_token` false is the rehearsal.
-pub(super) fn arriving<'a>(key: &DomainKey, id: &'a [u8], way: Way, on_token: bool) -> Vec<Attribute<'a>> {
-    let mut template = (key.template)(key.label, id, way.limited);
+pub(super) fn arriving<'a>(
+    key: &DomainKey,
+    label: &'a str,
+    id: &'a [u8],
+    way: Way,
+    on_token: bool,
+) -> Vec<Attribute<'a>> {
+    let mut template = (key.template)(label, id, way.limited);
     template.retain(|attribute| way.value_len || attribute.kind != CKA_VALUE_LEN);
     for attribute in template.iter_mut().filter(|attribute| attribute.kind == CKA_TOKEN) {
         attribute.value = Value::Bool(on_token);
@@ -109,6 +117,7 @@ impl Seat {
             module,
             slot,
             label: info.label,
+            domain: party.domain.clone(),
             serial: info.serial,
             model: format!("{} {}", info.manufacturer, info.model),
             wrapping: None,
@@ -117,6 +126,11 @@ impl Seat {
             passing: Vec::new(),
             session,
         })
+    }
+
+    /// Returns the label that a key of the domain has on the token.
+    pub(super) fn label_of(&self, key: &DomainKey) -> String {
+        domain::label_in(key.label, self.domain.as_deref())
     }
 
     /// How the token is called in sentences.
@@ -193,11 +207,11 @@ impl Seat {
     }
 
     /// Returns the labels of the domain's keys that are on the token, once for each key.
-    pub(super) fn domain_labels(&self) -> Result<Vec<&'static str>, OpenError> {
+    pub(super) fn domain_labels(&self) -> Result<Vec<String>, OpenError> {
         let mut labels = Vec::new();
         for key in &DOMAIN_KEYS {
-            let found = domain::find(&self.session, key.label).map_err(self.failed("its keys"))?;
-            labels.extend(found.iter().map(|_| key.label));
+            let found = domain::find(&self.session, &self.label_of(key)).map_err(self.failed("its keys"))?;
+            labels.extend(found.iter().map(|_| self.label_of(key)));
         }
         Ok(labels)
     }
@@ -268,7 +282,7 @@ impl Seat {
     /// Takes a key of each kind in, in a rehearsal.
     fn arrive(&mut self, pair: Pair, blob: &[u8], way: Way, id: &[u8]) -> Result<(), Failure> {
         for key in &DOMAIN_KEYS {
-            let template = arriving(key, id, way, false);
+            let template = arriving(key, key.label, id, way, false);
             let object =
                 self.session.unwrap_key(Mechanism::RsaOaep(way.hash), pair.private, blob, &template)?;
             self.passing.push(object);
@@ -315,7 +329,8 @@ impl Seat {
         blob: &[u8],
         id: &[u8],
     ) -> Result<(), OpenError> {
-        let template = arriving(key, id, self.way, true);
+        let label = self.label_of(key);
+        let template = arriving(key, &label, id, self.way, true);
         let object = self
             .session
             .unwrap_key(mechanism, unwrapping, blob, &template)

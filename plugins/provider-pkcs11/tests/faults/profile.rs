@@ -21,6 +21,7 @@ fn a_token_that_has_its_keys_is_not_initialised_again() {
             module: support::module_path(),
             token_label: label.clone(),
             token_serial: None,
+            domain: None,
             so_pin: Some(Sensitive::copied(b"0815-officer")),
             pin: Sensitive::copied(pin),
             keys: true,

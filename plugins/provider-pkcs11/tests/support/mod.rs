@@ -135,6 +135,7 @@ fn make_token(keys: bool) -> String {
         module: module_path(),
         token_label: label.clone(),
         token_serial: None,
+        domain: None,
         so_pin: Some(Sensitive::copied(SO_PIN)),
         pin: Sensitive::copied(PIN),
         keys,

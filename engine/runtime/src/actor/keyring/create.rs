@@ -16,6 +16,7 @@ use keymill_crypto::random;
 use super::{KeyringActor, keeping, touched};
 use crate::actor::{Changed, Made};
 use crate::keyring::{CmkEntry, Stamp, VersionEntry};
+use crate::pool::Closed;
 use crate::records::{self, InstallationRecord, Kind};
 
 /// What a new CMK is made of.
@@ -50,6 +51,25 @@ impl Handler<CreateCmk> for KeyringActor {
     }
 }
 
+/// Counts the keys that would be left behind by tokens that are closed to keys. None is made behind its back that would be, too.
+pub(crate) struct CountLeftBehind(pub(crate) Arc<Closed>);
+
+impl Message for CountLeftBehind {
+    type Result = Result<usize>;
+}
+
+impl Handler<CountLeftBehind> for KeyringActor {
+    type Result = Result<usize>;
+
+    fn handle(&mut self, CountLeftBehind(closed): CountLeftBehind, _: &mut Self::Context) -> Self::Result {
+        let keyring = &self.shared.keyring;
+        let stays = |entry: &Arc<CmkEntry>| {
+            entry.cmk.token_serial.as_deref().is_some_and(|serial| closed.leaves_behind(serial))
+        };
+        Ok(keyring.ids().iter().filter_map(|id| keyring.cmk(id)).filter(stays).count())
+    }
+}
+
 /// What a CMK is made for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Owner {
@@ -80,6 +100,10 @@ impl KeyringActor {
         };
         // Once more: others may have been made since it was planned.
         self.shared.check_room(Limit::Keys).inspect_err(|_| Made::log_left_behind(stays.as_ref()))?;
+        if let Some(object) = &stays {
+            let open = self.shared.pool.check_open_to_keys(&object.serial);
+            open.inspect_err(|_| Made::log_left_behind(stays.as_ref()))?;
+        }
         let is_awaited = matches!(material, Material::Awaited { .. });
         if let Some(object) = stays.as_ref().filter(|object| object.adopted) {
             self.refuse_doubled(object)?;

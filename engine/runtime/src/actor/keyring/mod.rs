@@ -26,7 +26,7 @@ pub(crate) use certificate::{
     CertificateChange, ChangeCertificate, CreateCertificateKey, EndCertificate, EndCertificateKey,
     PutCertificates, Uploaded,
 };
-pub(crate) use create::{CreateCmk, Material};
+pub(crate) use create::{CountLeftBehind, CreateCmk, Material};
 pub(crate) use data_key::{PutDataKey, RemoveDataKey, data_key_exists, data_key_not_found};
 pub(crate) use import::{BeginImport, Begun, DeleteMaterial, FinishImport, Parameters, PutParameters};
 pub(crate) use invocations::Reserve;

@@ -8,19 +8,20 @@ use std::time::Instant;
 use keymill_core::audit::{Outcome, RecordStamp};
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::InstanceId;
-use keymill_core::instance::{Instance, InstanceChange, Stage};
+use keymill_core::instance::{Instance, InstanceChange, InstanceTerms, Stage, TokenShare};
 use keymill_core::operation::*;
 use keymill_core::seam::store::{Entry, Store, StoreError};
 
 use super::InstancePlan;
 use crate::actor::Owners;
 use crate::actor::instances::ChangeInstance;
-use crate::actor::keyring::FlushUsage;
+use crate::actor::keyring::{CountLeftBehind, FlushUsage};
 use crate::audit::ManagementRecord;
 use crate::gate::Gate;
 use crate::gate::manage::Done;
-use crate::host::{InstanceHost, aside};
+use crate::host::{InstanceHost, aside, tell_terms};
 use crate::load;
+use crate::pool::Closed;
 use crate::records;
 use crate::work::Served;
 
@@ -49,9 +50,17 @@ impl Gate {
                 Ok((Reply::CreateKmsInstance(reply), Vec::new(), writes))
             }
             InstancePlan::Change(change, reply) => {
+                let _turn = hosting.turn_of_terms().await;
+                let _closed = match &change {
+                    InstanceChange::Terms(id, terms) => {
+                        self.check_new_tokens(host, id, terms).await?;
+                        self.leave_tokens(id, terms).await?
+                    }
+                    _ => None,
+                };
                 let changed = actors.instances(ChangeInstance(change)).await?;
                 if let Some(instance) = &changed.value {
-                    host.change(instance);
+                    tell_terms(&self.0.shared, &instance.id);
                 }
                 Ok((reply(request_id), Vec::new(), changed.writes))
             }
@@ -61,6 +70,58 @@ impl Gate {
                 let reply = Reply::ReleaseKmsInstance(ReleaseKmsInstanceReply { request_id });
                 Ok((reply, Vec::new(), writes))
             }
+        }
+    }
+
+    /// Checks that tokens which an instance comes to have hold its domain, where it has one of its own.
+    ///
+    /// # Errors
+    /// As of [`InstanceHost::check_domain`].
+    async fn check_new_tokens(
+        &self,
+        host: Arc<dyn InstanceHost>,
+        id: &InstanceId,
+        terms: &InstanceTerms,
+    ) -> Result<()> {
+        let instance = self.0.shared.instances.read().named(id.as_str())?.clone();
+        let is_new = |share: &&TokenShare| instance.terms.sessions_of(&share.name) == 0;
+        let tokens: Vec<_> = terms.tokens.iter().filter(is_new).cloned().collect();
+        match instance.domain.is_none() || tokens.is_empty() {
+            true => Ok(()),
+            false => aside(move || host.check_domain(&instance, &tokens)).await,
+        }
+    }
+
+    /// Checks that no key is left behind in a token that an instance is no longer to have; as long as what is returned is kept, none is made that
+    /// would be.
+    ///
+    /// # Errors
+    /// `InstanceState` where keys stay in such a token, or nobody knows whether they do.
+    async fn leave_tokens(&self, id: &InstanceId, terms: &InstanceTerms) -> Result<Option<Arc<Closed>>> {
+        let host = self.0.shared.hosting.need()?;
+        let refused = |why: String| Err(Error::new(ErrorKind::InstanceState, why));
+        let remains = |name: &str| terms.sessions_of(name) > 0;
+        let leaving: Vec<_> = {
+            let book = self.0.shared.instances.read();
+            let before = &book.named(id.as_str())?.terms.tokens;
+            before.iter().map(|share| share.name.clone()).filter(|name| !remains(name)).collect()
+        };
+        if leaving.is_empty() {
+            return Ok(None);
+        }
+        let leaving = leaving.join(", ");
+        let Some(gate) = host.gate(id) else {
+            return refused(format!(
+                "Tokens: the instance does not run here, so that nobody knows which keys stay in {leaving}: it keeps what it has"
+            ));
+        };
+        let closed = Arc::new(gate.0.shared.pool.close_to_keys(remains));
+        match gate.0.actors.keyring(CountLeftBehind(closed.clone())).await? {
+            0 => Ok(Some(closed)),
+            keys => refused(format!(
+                "Tokens: without {}, {keys} keys that stay in a token of the instance would be left behind there: delete them first, or keep it",
+                closed.names().join(", ")
+            )),
         }
     }
 

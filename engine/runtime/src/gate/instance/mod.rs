@@ -7,12 +7,13 @@ mod read;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use keymill_core::error::Result;
+use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::InstanceId;
-use keymill_core::instance::{Arrival, Instance, InstanceChange};
+use keymill_core::instance::{Arrival, Instance, InstanceChange, InstanceTerms};
 use keymill_core::operation::*;
 
-use crate::gate::Gate;
+use crate::actor::PoolChanged;
+use crate::gate::{Gate, Inner};
 
 /// What is to become of an instance.
 pub(in crate::gate) enum InstancePlan {
@@ -27,14 +28,21 @@ pub(in crate::gate) enum InstancePlan {
 }
 impl Gate {
     /// Finds the way into the instance that a request reaches; `None` for one that reaches the installation itself.
-    pub fn reached(&self, arrival: &Arrival<'_>) -> Option<Gate> {
+    ///
+    /// # Errors
+    /// `Unavailable` where that instance does not run here: nobody in a network of its reaches another.
+    pub fn reached(&self, arrival: &Arrival<'_>) -> Result<Option<Gate>> {
         let shared = &self.0.shared;
-        let host = shared.hosting.host()?;
+        let Some(host) = shared.hosting.host() else { return Ok(None) };
         let book = shared.instances.read();
         if book.instances().len() == 0 {
-            return None;
+            return Ok(None);
         }
-        host.gate(&host.networks().reached(&book, arrival)?)
+        let Some(id) = host.networks().reached(&book, arrival) else { return Ok(None) };
+        let gate = host.gate(&id).ok_or_else(|| {
+            Error::new(ErrorKind::Unavailable, "the instance does not run").retry_after_ms(1_000)
+        })?;
+        Ok(Some(gate))
     }
 
     /// Returns a number that changes whenever requests may reach another instance than before.
@@ -61,6 +69,18 @@ impl Gate {
         shared.pool.tokens.iter().for_each(|token| token.seat.set_weight(terms.weight));
         if let Some(cluster) = &shared.cluster {
             cluster.wake();
+        }
+    }
+
+    /// Has an instance have the tokens and workers of these terms from now on: what is new serves within moments, and what is no longer wanted ends
+    /// when it has done what it holds.
+    pub fn keep_pool(&self, terms: &InstanceTerms) {
+        let Inner { shared, actors, .. } = &*self.0;
+        shared.pool.keep_to(|name| terms.sessions_of(name));
+        // Those of tokens that leave as well: they see to it.
+        actors.tokens.iter().for_each(|token| token.do_send(PoolChanged));
+        if let Err(why) = shared.crew.keep_to(shared, terms.workers()) {
+            tracing::error!(why, "there are fewer software workers than wanted");
         }
     }
 

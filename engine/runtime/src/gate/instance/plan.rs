@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 
 use keymill_core::access::Resource;
 use keymill_core::error::{Error, ErrorKind, Result};
-use keymill_core::id::{InstanceId, VpcId};
+use keymill_core::id::{DomainName, InstanceId, VpcId};
 use keymill_core::instance::{
     BoundVpc, Connection, Instance, InstanceChange, InstanceTerms, Networks, Stage, TokenShare, check_label,
 };
@@ -30,7 +30,7 @@ impl Gate {
         let change = |change, reply| Ok(InstancePlan::Change(change, reply));
         let plan: Result<InstancePlan> = match request {
             Request::CreateKmsInstance(r) => {
-                let tokens = shares(&**host, r.tokens)?.unwrap_or_default();
+                let tokens = shares(&**host, r.domain.as_ref(), r.tokens)?.unwrap_or_default();
                 let terms = InstanceTerms {
                     tokens,
                     software_workers: r.software_workers,
@@ -48,6 +48,7 @@ impl Gate {
                     name: name(r.instance_name.unwrap_or_default())?,
                     created_at: self.now(),
                     stage: Stage::Begun,
+                    domain: r.domain,
                     connection: None,
                     bound: Vec::new(),
                     terms,
@@ -87,7 +88,7 @@ impl Gate {
             Request::UpdateKmsInstancePool(r) => {
                 let instance = book.named(&r.kms_instance_id)?;
                 let mut r = r;
-                let tokens = shares(&**host, r.tokens.take())?;
+                let tokens = shares(&**host, instance.domain.as_ref(), r.tokens.take())?;
                 let terms = changed(&instance.terms, tokens, &r);
                 change(InstanceChange::Terms(instance.id.clone(), terms), |request_id| {
                     Reply::UpdateKmsInstancePool(UpdateKmsInstancePoolReply { request_id })
@@ -129,11 +130,15 @@ impl Gate {
     }
 }
 
-fn shares(host: &dyn InstanceHost, asked: Option<Vec<InstanceToken>>) -> Result<Option<Vec<TokenShare>>> {
+fn shares(
+    host: &dyn InstanceHost,
+    domain: Option<&DomainName>,
+    asked: Option<Vec<InstanceToken>>,
+) -> Result<Option<Vec<TokenShare>>> {
     let Some(asked) = asked else { return Ok(None) };
     let share = |InstanceToken { token_name: name, sessions }| TokenShare { name, sessions };
     let shares: Vec<_> = asked.into_iter().map(share).collect();
-    host.check_tokens(&shares).map(|()| Some(shares))
+    host.check_tokens(domain, &shares).map(|()| Some(shares))
 }
 
 fn known(networks: &Networks, vpc: &str) -> Result<VpcId> {

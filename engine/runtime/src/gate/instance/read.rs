@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use keymill_core::access::Resource;
 use keymill_core::error::{Error, ErrorKind, Result};
-use keymill_core::instance::{BoundVpc, Connection, Instance, InstanceTerms, TokenShare};
+use keymill_core::instance::{BoundVpc, Connection, Instance, InstanceTerms};
 use keymill_core::operation::*;
 
 use crate::gate::Gate;
 use crate::gate::access::ROWS;
 use crate::gate::read::cut;
 use crate::host::InstanceHost;
+use crate::pool::{TokenReport, TokenState};
 use crate::work::Job;
 
 /// Filters of a list, at most.
@@ -24,6 +25,8 @@ struct Use {
     keys: u64,
     secrets: u64,
     requests_per_s: u64,
+    hsm_sessions: u64,
+    software_workers: u64,
 }
 
 impl Gate {
@@ -116,9 +119,10 @@ impl Gate {
             ca_certificate_chain_pem: host.issuer().map(str::to_owned),
             deletion_protection: instance.protection.is_some(),
             deletion_protection_description: instance.protection.clone(),
-            software_workers: terms.software_workers.unwrap_or(1).into(),
-            tokens: terms.tokens.iter().map(row_of_token).collect(),
+            domain: instance.domain.clone(),
+            software_workers: terms.workers() as u64,
             weight: terms.weight.unwrap_or(1).into(),
+            tokens: token_rows(terms, host.gate(&instance.id).map(|gate| gate.0.shared.pool.reports())),
             items_per_second: unlimited(terms.items_per_s),
             bytes_per_second: unlimited(terms.bytes_per_s),
             certificate_num: records.certificates as u64,
@@ -140,15 +144,19 @@ impl Gate {
         let records = self.max_of(&instance.terms);
         let qps = instance.terms.requests_per_s.map_or(0, NonZeroU64::get);
         let vpcs = instance.vpcs().collect::<BTreeSet<_>>().len();
+        let sessions = instance.terms.tokens.iter().map(|share| u64::from(share.sessions)).sum();
         let all = [
             ("key", records.keys as u64, held.keys),
             ("secret", records.secrets as u64, held.secrets),
             ("qps", qps, held.requests_per_s),
             ("vpc", instance.max_vpcs().into(), vpcs as u64),
+            ("hsmSession", sessions, held.hsm_sessions),
+            ("softwareWorker", instance.terms.workers() as u64, held.software_workers),
         ];
         let asked = asked.filter(|asked| !asked.is_empty());
         if asked.is_some_and(|asked| all.iter().all(|(kind, ..)| *kind != asked)) {
-            return Err(Error::new(ErrorKind::InvalidParameter, "ResourceType is key, secret, qps or vpc"));
+            let why = "ResourceType is key, secret, qps, vpc, hsmSession or softwareWorker";
+            return Err(Error::new(ErrorKind::InvalidParameter, why));
         }
         let rows = all.into_iter().filter(|(kind, ..)| asked.is_none_or(|asked| asked == *kind));
         let row = |(kind, resource_quota, used_quantity): (&str, u64, u64)| QuotaInfo {
@@ -169,12 +177,27 @@ impl Gate {
             keys: shared.keyring.len() as u64,
             secrets: shared.keyring.secrets.len() as u64,
             requests_per_s: others.fold(here, u64::saturating_add),
+            hsm_sessions: shared.pool.reports().iter().map(|token| token.sessions as u64).sum(),
+            software_workers: shared.crew.len() as u64,
         }
     }
 }
 
-fn row_of_token(share: &TokenShare) -> InstanceToken {
-    InstanceToken { token_name: share.name.clone(), sessions: share.sessions }
+/// Lists the tokens of an instance with what is in force of them here, `None` where it does not run; those that yet leave it as well.
+fn token_rows(terms: &InstanceTerms, reports: Option<Vec<TokenReport>>) -> Vec<InstanceTokenShown> {
+    let reports = reports.unwrap_or_default();
+    let row = |name: &str, sessions: u32| {
+        let report = reports.iter().find(|report| report.name == name);
+        InstanceTokenShown {
+            token_name: name.to_owned(),
+            sessions,
+            open_sessions: report.map_or(0, |report| report.sessions as u64),
+            state: report.map_or(TokenState::Out, |report| report.state).name().to_owned(),
+        }
+    };
+    let wanted = terms.tokens.iter().map(|share| row(&share.name, share.sessions));
+    let leaving = reports.iter().filter(|report| terms.sessions_of(&report.name) == 0);
+    wanted.chain(leaving.map(|report| row(&report.name, 0))).collect()
 }
 
 fn check_filters(filters: &[KeyFilter]) -> Result<()> {

@@ -10,7 +10,7 @@ use shift::Shift;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use keymill_core::error::{Error, ErrorKind};
@@ -50,6 +50,12 @@ pub(crate) struct Token {
     /// Its place in the pool, which is its berth at the lanes.
     pub(crate) at: usize,
     pub(crate) config: TokenConfig,
+    /// Sessions that are wanted of it in the end; without any, it is no part of the pool.
+    wanted: AtomicUsize,
+    /// Sessions that it is to have now: its actor sees to that.
+    sessions: AtomicUsize,
+    /// Whether no key is made any more that would stay in it.
+    closed_to_keys: AtomicBool,
     /// The serial number that it had when it was connected last.
     serial: Mutex<Option<String>>,
     connect: Connect,
@@ -80,7 +86,7 @@ pub(crate) struct Token {
 }
 
 /// What failures without a code are counted under: a crash, a call that hangs.
-const NO_CODE: &str = "none";
+pub(crate) const NO_CODE: &str = "none";
 
 /// How long to wait after so many failures in a row: short, since a token that returns is to serve within a second.
 pub(crate) fn back_off(failures: u32) -> Duration {
@@ -100,6 +106,9 @@ impl Token {
             handles: Mutex::new(no_handles(&config)),
             serial: Mutex::default(),
             shift: Shift::new(config.sessions),
+            wanted: AtomicUsize::new(config.sessions),
+            sessions: AtomicUsize::new(config.sessions),
+            closed_to_keys: AtomicBool::new(false),
             config,
             connect,
             seat,
@@ -302,6 +311,71 @@ impl Token {
         self.changed.notify_all();
     }
 
+    /// Returns how many sessions are wanted of it in the end.
+    pub(crate) fn wanted(&self) -> usize {
+        self.wanted.load(Ordering::Acquire)
+    }
+
+    /// Returns how many sessions it is to have now.
+    pub(crate) fn sessions(&self) -> usize {
+        self.sessions.load(Ordering::Acquire)
+    }
+
+    /// Sets how many sessions are wanted of it; one that comes is in service, whatever became of it before.
+    pub(crate) fn want(&self, sessions: usize) {
+        if self.wanted.swap(sessions, Ordering::AcqRel) == 0 {
+            self.enable();
+        }
+    }
+
+    /// Sets how many sessions it is to have from now on.
+    pub(crate) fn allow(&self, sessions: usize) {
+        self.sessions.store(sessions, Ordering::Release);
+        if sessions > 0 {
+            self.shift.set_wanted(sessions);
+        }
+    }
+
+    /// Has it take keys no longer that would stay in it, or again.
+    pub(crate) fn close_to_keys(&self, is_closed: bool) {
+        self.closed_to_keys.store(is_closed, Ordering::Release);
+    }
+
+    /// Tells whether keys may stay in it.
+    pub(crate) fn is_open_to_keys(&self) -> bool {
+        self.wanted() > 0 && !self.closed_to_keys.load(Ordering::Acquire)
+    }
+
+    /// Tells whether it neither has sessions nor is to have any.
+    pub(crate) fn is_out_of_pool(&self) -> bool {
+        self.wanted() == 0 && self.sessions() == 0
+    }
+
+    /// Tells whether it is a part of the pool, or something of it is left there.
+    pub(crate) fn is_about(&self) -> bool {
+        !self.is_out_of_pool() || self.is_connected() || !self.slots.lock().is_empty()
+    }
+
+    /// Tells whether it is connected.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.state.lock().provider.is_some()
+    }
+
+    /// Ends the connection of a token that left the pool: nothing of it stays, be it a worker process. By the control thread, as that calls into
+    /// its module, and when its sessions are gone.
+    pub(crate) fn let_go(&self) {
+        let mut state = self.state.lock();
+        let left = state.provider.take();
+        (state.refused, state.reason, state.failures) = (None, None, 0);
+        let custody = self.custody.lock().take();
+        let handles = std::mem::replace(&mut *self.handles.lock(), no_handles(&self.config));
+        let leaving = std::mem::take(&mut *self.leaving.lock());
+        *self.serial.lock() = None;
+        drop(state);
+        drop((handles, leaving, custody, left));
+        tracing::info!(token = %self.config.name, "the token has left the pool");
+    }
+
     /// Tells whether sessions should end: the token is drained.
     pub(crate) fn is_drained(&self) -> bool {
         self.state.lock().drained
@@ -315,6 +389,11 @@ impl Token {
     /// Returns the provider, once it was connected.
     pub(crate) fn provider(&self) -> Option<Arc<dyn CryptoProvider>> {
         self.state.lock().provider.clone()
+    }
+
+    /// Returns the serial number that it had when it was connected last.
+    pub(crate) fn serial(&self) -> Option<String> {
+        self.serial.lock().clone()
     }
 
     /// Tells whether it had this serial number when it was connected last.
@@ -414,7 +493,7 @@ impl Token {
             sessions_at_work,
             oldest_session: oldest.map(|since| since.elapsed()),
             generation: self.generation(),
-            sessions_wanted: self.config.sessions,
+            sessions_wanted: self.wanted(),
             hung: self.hung(),
             failures: self.failures(),
             sessions_lost: self.sessions_lost.load(Ordering::Relaxed),

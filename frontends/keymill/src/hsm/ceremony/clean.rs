@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::party;
 use crate::failure::{Failure, Result};
 use crate::hsm::pin::PinArgs;
-use crate::hsm::{TokenArgs, prompt, refused};
+use crate::hsm::{DomainArgs, TokenArgs, prompt, refused};
 use crate::plugins::pkcs11::{Found, clean};
 use crate::{output, process};
 
@@ -19,6 +19,8 @@ use crate::{output, process};
 pub(super) struct CleanArgs {
     #[command(flatten)]
     token: TokenArgs,
+    #[command(flatten)]
+    domain: DomainArgs,
     #[command(flatten)]
     pin: PinArgs,
     /// Keep the domain's keys where they are all there
@@ -40,8 +42,8 @@ struct Done {
     token: String,
     serial: String,
     wrapping_halves: usize,
-    destroyed: Vec<&'static str>,
-    kept: Vec<&'static str>,
+    destroyed: Vec<String>,
+    kept: Vec<String>,
 }
 
 pub(super) fn run(args: CleanArgs) -> Result<()> {
@@ -51,7 +53,7 @@ pub(super) fn run(args: CleanArgs) -> Result<()> {
             "--confirm SERIAL says that you mean this token; `keymill hsm slots` shows serial numbers",
         ));
     }
-    let party = party(args.token, &args.pin)?;
+    let party = party(args.token, args.domain, &args.pin)?;
     let mut asked = Ok(());
     let (found, cleaned) = clean(&party, args.destroy_keys, |found| {
         if found.wrapping_halves == 0 && (found.keys.is_empty() || found.complete) {
@@ -75,7 +77,7 @@ pub(super) fn run(args: CleanArgs) -> Result<()> {
     if done.wrapping_halves == 0 && done.destroyed.is_empty() {
         return output::line(format_args!("token {}: nothing was left of a ceremony", done.token));
     }
-    let list = |labels: &[&str]| if labels.is_empty() { "none".to_owned() } else { labels.join(", ") };
+    let list = |labels: &[String]| if labels.is_empty() { "none".to_owned() } else { labels.join(", ") };
     output::card(&[
         ("token", &done.token),
         ("serial number", &done.serial),

@@ -15,7 +15,7 @@ use super::grouped;
 use super::transcript::{Copy, Proof, Token, Transcript};
 use crate::failure::{Failure, Result};
 use crate::hsm::deadline::uninterrupted;
-use crate::hsm::{ModuleArgs, TokenArgs, load, parse_label, pin, prompt, refused};
+use crate::hsm::{DomainArgs, ModuleArgs, TokenArgs, load, parse_label, pin, prompt, refused};
 use crate::plugins::pkcs11::{Ceremony, DomainCopy, MadeDomain, Party, PartyReport, WrappingKey};
 use crate::{output, private, process};
 
@@ -31,6 +31,8 @@ pub(super) struct HoldArgs {
     /// The serial number of each token, in their order, where two have one label
     #[arg(long, value_name = "NUMBER")]
     serial: Vec<String>,
+    #[command(flatten)]
+    domain: DomainArgs,
     /// File with the user's PIN, mode 0600: once for all tokens, or once for each; else KEYMILL_HSM_PIN, else it is asked for
     #[arg(long, value_name = "FILE")]
     pin_file: Vec<PathBuf>,
@@ -196,7 +198,7 @@ impl HoldArgs {
         }
         let party = |(at, (module, token_label, serial)): (usize, (_, String, String))| {
             let pin = pin::read_of(&token_label, of(&self.pin_file, at).as_deref())?;
-            Ok(Party { module, token_label, token_serial: Some(serial), pin })
+            Ok(Party { module, token_label, token_serial: Some(serial), domain: self.domain.name(), pin })
         };
         found.into_iter().enumerate().map(party).collect()
     }

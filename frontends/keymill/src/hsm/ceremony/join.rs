@@ -11,7 +11,7 @@ use super::party;
 use crate::failure::{Failure, Result};
 use crate::hsm::deadline::uninterrupted;
 use crate::hsm::pin::PinArgs;
-use crate::hsm::{TokenArgs, prompt, refused};
+use crate::hsm::{DomainArgs, TokenArgs, prompt, refused};
 use crate::plugins::pkcs11::join;
 use crate::{output, process};
 
@@ -24,6 +24,8 @@ use crate::{output, process};
 pub(super) struct JoinArgs {
     #[command(flatten)]
     token: TokenArgs,
+    #[command(flatten)]
+    domain: DomainArgs,
     #[command(flatten)]
     pin: PinArgs,
     /// The custodians' copy, which `ceremony --custodians` wrote
@@ -65,7 +67,7 @@ pub(super) fn run(args: JoinArgs) -> Result<()> {
     let kek = combine(&shares, Some(&file.set))?;
     drop(shares);
     let module = args.token.module.module.display().to_string();
-    let party = party(args.token, &args.pin)?;
+    let party = party(args.token, args.domain, &args.pin)?;
     let report = uninterrupted(|| join(&party, &kek, &copy)).map_err(refused)?;
     let joined = Joined {
         token: report.token,

@@ -5,7 +5,7 @@ use keymill_crypto::digest;
 use serde::Serialize;
 
 use super::super::pin::PinArgs;
-use super::super::{TokenArgs, refused};
+use super::super::{DomainArgs, TokenArgs, refused};
 use super::{grouped, party};
 use crate::failure::Result;
 use crate::plugins::pkcs11::wrapping_key;
@@ -20,6 +20,8 @@ use crate::{output, process};
 pub(super) struct KeyArgs {
     #[command(flatten)]
     token: TokenArgs,
+    #[command(flatten)]
+    domain: DomainArgs,
     #[command(flatten)]
     pin: PinArgs,
     /// Print it as JSON
@@ -38,7 +40,7 @@ struct Shown {
 
 pub(super) fn run(args: KeyArgs) -> Result<()> {
     process::harden()?;
-    let party = party(args.token, &args.pin)?;
+    let party = party(args.token, args.domain, &args.pin)?;
     let key = wrapping_key(&party).map_err(refused)?;
     let sha256 = digest::hex(&digest::sha256(&key.spki));
     if args.json {

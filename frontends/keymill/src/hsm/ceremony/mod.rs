@@ -13,7 +13,7 @@ mod transcript;
 use clap::{Args, Subcommand};
 
 use super::pin::PinArgs;
-use super::{TokenArgs, load};
+use super::{DomainArgs, TokenArgs, load};
 use crate::failure::Result;
 use crate::plugins::pkcs11::Party;
 
@@ -54,11 +54,11 @@ pub(super) fn run(args: CeremonyArgs) -> Result<()> {
 }
 
 /// Looks at the token, and only then reads its PIN.
-fn party(token: TokenArgs, pin: &PinArgs) -> Result<Party> {
+fn party(token: TokenArgs, domain: DomainArgs, pin: &PinArgs) -> Result<Party> {
     let module = load(&token.module.module)?;
     token.present(&module)?;
     let pin = pin.read_of(&token.token)?;
-    Ok(Party { module, token_label: token.token, token_serial: token.serial, pin })
+    Ok(Party { module, token_label: token.token, token_serial: token.serial, domain: domain.name(), pin })
 }
 
 /// Writes a fingerprint in groups of four, as people compare it.

@@ -15,7 +15,7 @@ pub(super) struct Transcript {
     pub(super) time: String,
     /// The id that the domain's keys carry on each token.
     pub(super) domain: String,
-    pub(super) keys: Vec<&'static str>,
+    pub(super) keys: Vec<String>,
     pub(super) tokens: Vec<Token>,
     pub(super) proof: Proof,
     pub(super) custodians: Option<Copy>,

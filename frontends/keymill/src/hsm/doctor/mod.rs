@@ -14,11 +14,12 @@ use keymill_core::Sensitive;
 
 use super::pin::PinArgs;
 use super::slots::Token;
-use super::{TokenArgs, check_pin_state, failed, load, next_after};
+use super::{DomainArgs, TokenArgs, check_pin_state, failed, load, next_after};
 use crate::failure::{Failure, Result};
 use crate::plugins::pkcs11::module::{Module, Session, User, number::CK_SLOT_ID};
 use crate::plugins::pkcs11::{
-    Config, OpenError, PRIVATE_DOMAIN_KEY_LABEL, Pkcs11Provider, WrapMechanism, open_on,
+    Config, DOMAIN_KEY_LABEL, OpenError, PRIVATE_DOMAIN_KEY_LABEL, Pkcs11Provider, WrapMechanism, label_in,
+    open_on,
 };
 use crate::{output, process};
 
@@ -35,6 +36,8 @@ use seam::Rate;
 pub(super) struct DoctorArgs {
     #[command(flatten)]
     token: TokenArgs,
+    #[command(flatten)]
+    domain: DomainArgs,
     #[command(flatten)]
     pin: PinArgs,
     /// Print the report as JSON
@@ -54,8 +57,10 @@ pub(super) fn run(args: DoctorArgs) -> Result<()> {
     let _login = log_in(&module, slot, &label, &pin)?;
     let mut config = Config::new(place.module, label, pin);
     config.token_serial = serial;
+    let domain_key = label_in(DOMAIN_KEY_LABEL, args.domain.name().as_deref());
+    config.domain = args.domain.name();
     let opened = open_on(module.clone(), config);
-    let report = examine(opened, &module, slot, Token::new(info));
+    let report = examine(opened, &module, slot, Token::new(info), &domain_key);
     match args.json {
         true => output::json(&report)?,
         false => report.print()?,
@@ -80,6 +85,7 @@ fn examine(
     module: &Module,
     slot: CK_SLOT_ID,
     token: Token,
+    domain_key: &str,
 ) -> Report {
     let mut round = Round::new(module, slot);
     let (profile, rates) = match &opened {
@@ -87,7 +93,7 @@ fn examine(
             let profile = provider.module_profile();
             round.add(OPENS, Seen::ok("its keys are found, and its ways are known: see above"));
             alone(&mut round, &[profile.wrap]);
-            (Some(profile.clone()), through_the_seam(&mut round, provider))
+            (Some(profile.clone()), through_the_seam(&mut round, provider, domain_key))
         }
         Err(error) => {
             let why = error.to_string();
@@ -114,7 +120,7 @@ fn alone(round: &mut Round<'_>, wraps: &[WrapMechanism]) {
 }
 
 /// What keymill does with the token.
-fn through_the_seam(round: &mut Round<'_>, provider: &Pkcs11Provider) -> Vec<Rate> {
+fn through_the_seam(round: &mut Round<'_>, provider: &Pkcs11Provider, domain_key: &str) -> Vec<Rate> {
     round.check("random bytes", || seam::random(provider));
     round.check("root MAC key", || seam::root(provider));
     let born = "key of its own, wrapped and loaded";
@@ -127,7 +133,8 @@ fn through_the_seam(round: &mut Round<'_>, provider: &Pkcs11Provider) -> Vec<Rat
     };
     round.check(born, || trial.round_trip());
     let profile = provider.module_profile();
-    round.on_session("forbidden unwrap", |session| token::forbidden_unwrap(session, &trial.stored, profile));
+    let forbidden = |session: &Session| token::forbidden_unwrap(session, domain_key, &trial.stored, profile);
+    round.on_session("forbidden unwrap", forbidden);
     round.check("1,000 forged ciphertexts", || trial.forged());
     round.check("two sessions, one key", || trial.two_sessions());
     other_kinds(round, provider);

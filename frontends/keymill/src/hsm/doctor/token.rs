@@ -6,22 +6,27 @@ use keymill_core::seam::provider::{KeyMaterial, StoredKey};
 use serde::Serialize;
 
 use super::check::{Looked, Seen};
+use crate::plugins::pkcs11::ModuleProfile;
 use crate::plugins::pkcs11::module::number::*;
 use crate::plugins::pkcs11::module::{Attribute, Module, Session};
-use crate::plugins::pkcs11::{DOMAIN_KEY_LABEL, ModuleProfile};
 
 /// Sessions opened and closed one after the other.
 const SESSIONS: usize = 100;
 
 /// Tries to unwrap a stored key as one whose value can be read, and to read it.
-pub(super) fn forbidden_unwrap(session: &Session, stored: &StoredKey, profile: &ModuleProfile) -> Looked {
+pub(super) fn forbidden_unwrap(
+    session: &Session,
+    domain_key: &str,
+    stored: &StoredKey,
+    profile: &ModuleProfile,
+) -> Looked {
     let KeyMaterial::Wrapped(wrapped) = &stored.material else {
         return Err(Seen::wrong("the token gave a key in clear"));
     };
     let found = session.find_objects(&[
         Attribute::number(CKA_CLASS, CKO_SECRET_KEY),
         Attribute::flag(CKA_TOKEN, true),
-        Attribute::bytes(CKA_LABEL, DOMAIN_KEY_LABEL.as_bytes()),
+        Attribute::bytes(CKA_LABEL, domain_key.as_bytes()),
     ])?;
     let [domain_key] = found[..] else {
         return Err(Seen::wrong(format!("{} domain keys are found", found.len())));
