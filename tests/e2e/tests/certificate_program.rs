@@ -66,7 +66,9 @@ impl Scene {
     fn active(&self, spec: &str, elsewhere: &Elsewhere) -> String {
         let made = self.json(&["create", "--subject", SUBJECT, "--name", "builds.example", "--spec", spec]);
         let id = made["CertificateId"].as_str().unwrap().to_owned();
-        let certificate = elsewhere.certify(made["Csr"].as_str().unwrap(), now(), (-1, 20));
+        // An hour more than twenty days: as many are left whenever the test looks.
+        let from_then = Timestamp::from_ms(now().as_ms() + 3_600_000);
+        let certificate = elsewhere.certify(made["Csr"].as_str().unwrap(), from_then, (-1, 20));
         fs::write(self.path("leaf.pem"), format!("{certificate}{}", elsewhere.pem())).unwrap();
         self.text(&["upload", &id, self.path("leaf.pem").to_str().unwrap()]);
         id

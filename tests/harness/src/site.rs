@@ -40,9 +40,9 @@ enum Server {
     Postgres(Arc<Postgres>, String),
 }
 
-/// Starts a PostgreSQL with a role for the stores.
+/// Starts a PostgreSQL with a role for the stores, and room for those of all nodes that tests have at one time.
 fn postgres() -> Postgres {
-    let postgres = Postgres::start_with(&["fsync=on", "log_statement=none"]);
+    let postgres = Postgres::start_with(&["fsync=on", "log_statement=none", "max_connections=200"]);
     postgres.sql("CREATE ROLE keymill LOGIN PASSWORD 'a password'");
     postgres.sql("GRANT CREATE ON DATABASE postgres TO keymill");
     postgres
