@@ -51,7 +51,7 @@ fn ask_id(api: &Api, request: CreateKeyRequest) -> Result<CmkId> {
 }
 
 fn examined(config: &Config, places: &Places) -> Findings {
-    let derived = derive(config, &places.root).unwrap();
+    let derived = derive(config, &places.root, None).unwrap();
     let trust = Trust::Keys(Box::new(ChainKeys::new(&derived.audit, &derived.audit_signing).unwrap()));
     let storage = Storage::open(config, &places.data, &derived, None).unwrap();
     examine(&*existing_audit(config, &places.audit).unwrap(), &trust, Some(&storage)).unwrap()
@@ -59,7 +59,7 @@ fn examined(config: &Config, places: &Places) -> Findings {
 
 /// Examines the log alone.
 fn examined_alone(config: &Config, places: &Places) -> Findings {
-    let derived = derive(config, &places.root).unwrap();
+    let derived = derive(config, &places.root, None).unwrap();
     let trust = Trust::Keys(Box::new(ChainKeys::new(&derived.audit, &derived.audit_signing).unwrap()));
     examine(&*existing_audit(config, &places.audit).unwrap(), &trust, None).unwrap()
 }
