@@ -151,10 +151,10 @@ fn a_server_stops_within_seconds_while_its_store_is_away() {
     let etcd = Etcd::start();
     let mut home = Home::new("a", &etcd);
     let mut server = home.run();
-    let root = program::credentials(home.place.path());
     let client = |home: &Home| {
+        let root = program::credentials(home.place.path());
         let addresses = Addresses::new([format!("127.0.0.1:{}", home.port)]).unwrap();
-        Client::connect(Config::of_cluster(addresses, root.clone())).unwrap()
+        Client::connect(Config::of_cluster(addresses, root)).unwrap()
     };
     let key = create_key(&client(&home)).unwrap();
     for is_known in [false, true] {
