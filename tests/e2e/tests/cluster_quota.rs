@@ -3,22 +3,18 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::num::NonZeroU64;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use keymill_core::id::CmkId;
 use keymill_core::quota::{Quota, Rate};
 use keymill_core::seam::store::Path;
-use keymill_e2e::{Caller, eventually, metric};
+use keymill_e2e::{Caller, Ends, Load, eventually, let_in, metric};
 use keymill_harness::{Live, Setup, Started, Wire};
 use keymill_runtime::{ClusterConfig, EngineConfig, QuotaConfig};
 
 /// Requests a second: few, so that callers can ask for many more on a machine that is busy with other tests.
-const LIMIT: u64 = 200;
+const LIMIT: u64 = 50;
 const LEASE: Duration = Duration::from_secs(2);
 const CALLERS: usize = 3;
-/// How long is counted.
-const WINDOW: Duration = Duration::from_secs(4);
 
 /// What of everything that callers ask for is limited: `true`, that of all together.
 fn node_of(name: &str, is_of_instance: bool) -> Setup {
@@ -46,55 +42,6 @@ fn nodes(live: &Live) -> f64 {
     metric(live, "keymill_cluster_nodes")
 }
 
-/// Callers of a node, who ask for as much as they can while they are let.
-#[derive(Default)]
-struct Load {
-    asks: AtomicBool,
-    is_over: AtomicBool,
-    within: AtomicU64,
-}
-
-impl Load {
-    fn run(&self, mut caller: Caller, key: CmkId) {
-        const PAUSE: Duration = Duration::from_millis(1);
-        while !self.is_over.load(Ordering::Relaxed) {
-            if !self.asks.load(Ordering::Relaxed) {
-                std::thread::sleep(10 * PAUSE);
-                continue;
-            }
-            match caller.encrypt(key, b"text", &[]) {
-                Ok(_) => drop(self.within.fetch_add(1, Ordering::Relaxed)),
-                Err(error) => {
-                    assert_eq!(&*error.code, "Throttling.User", "{error:?}");
-                    std::thread::sleep(PAUSE);
-                }
-            }
-        }
-    }
-
-    fn ask(&self, asks: bool) {
-        self.asks.store(asks, Ordering::Relaxed);
-    }
-}
-
-/// Ends them also where a test fails.
-struct Ends<'a>(&'a [Load]);
-
-impl Drop for Ends<'_> {
-    fn drop(&mut self) {
-        self.0.iter().for_each(|load| load.is_over.store(true, Ordering::Relaxed));
-    }
-}
-
-/// Counts what each lets in for a while; as parts of the limit.
-fn count(loads: &[Load; 2]) -> [f64; 2] {
-    let count = || loads.each_ref().map(|load| load.within.load(Ordering::Relaxed));
-    let (before, began) = (count(), Instant::now());
-    std::thread::sleep(WINDOW);
-    let (after, time) = (count(), began.elapsed().as_secs_f64());
-    [0, 1].map(|at| (after[at] - before[at]) as f64 / time / LIMIT as f64)
-}
-
 #[test]
 fn a_quota_of_the_instance_holds_over_all_nodes_whoever_asks_for_how_much() {
     let Started { live: first, credentials: root } = Live::start_with(node("a"));
@@ -119,7 +66,7 @@ fn a_quota_of_the_instance_holds_over_all_nodes_whoever_asks_for_how_much() {
         let is_within = |counted: f64| (0.9..=1.1).contains(&counted);
         let both = |what: &str| {
             std::thread::sleep(Duration::from_secs(2));
-            let [a, b] = count(&loads);
+            let [a, b] = let_in(&loads, LIMIT);
             println!("{what}: {a:.3} and {b:.3}");
             assert!(is_within(a + b), "{what}: {a} and {b}");
             assert!(a > 0.3 && b > 0.3, "{what}: {a} and {b}");
@@ -130,7 +77,7 @@ fn a_quota_of_the_instance_holds_over_all_nodes_whoever_asks_for_how_much() {
         // One alone is asked: it soon has nearly all.
         loads[1].ask(false);
         eventually("the other has left it", || (share(&first) > 0.95).then_some(()));
-        let [a, b] = count(&loads);
+        let [a, b] = let_in(&loads, LIMIT);
         println!("one is asked: {a:.3} and {b:.3}");
         assert!(is_within(a) && b == 0.0, "{a} and {b}");
         // Whoever comes to the other now is served, before anybody knows.
@@ -167,7 +114,7 @@ fn a_quota_of_a_caller_holds_over_all_nodes_that_it_asks() {
         for (is_asked, settled) in [([true, true], 3), ([true, false], 8), ([true, true], 4)] {
             loads.iter().zip(is_asked).for_each(|(load, asks)| load.ask(asks));
             std::thread::sleep(Duration::from_secs(settled));
-            let [a, b] = count(&loads);
+            let [a, b] = let_in(&loads, LIMIT);
             println!("{is_asked:?} are asked: {a:.3} and {b:.3}");
             assert!((0.9..=1.1).contains(&(a + b)), "{is_asked:?}: {a} and {b}");
             assert_eq!(b > 0.3, is_asked[1], "{a} and {b}");

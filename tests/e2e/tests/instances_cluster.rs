@@ -3,14 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::fs;
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use keymill_client::{ClientError, Connection, Credentials, Options};
-use keymill_core::id::CmkId;
 use keymill_databases::{Etcd, EtcdOptions};
-use keymill_e2e::{Caller, From, eventually};
+use keymill_e2e::{Caller, Ends, From, Load, eventually, let_in};
 use keymill_harness::program::{self, Server};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -142,56 +139,8 @@ fn an_instance_that_is_made_at_one_server_is_served_and_ended_by_the_other() {
 }
 
 /// Requests a second that the instance may have: few, so that callers can ask for many more on a machine that is busy with other tests.
-const LIMIT: u64 = 200;
+const LIMIT: u64 = 60;
 const CALLERS: usize = 3;
-/// How long is counted.
-const WINDOW: Duration = Duration::from_secs(4);
-
-/// Callers of a server, who ask for as much as they can while they are let.
-#[derive(Default)]
-struct Load {
-    asks: AtomicBool,
-    is_over: AtomicBool,
-    within: AtomicU64,
-}
-
-impl Load {
-    fn run(&self, way: SocketAddr, credentials: &Credentials, key: CmkId) {
-        const PAUSE: Duration = Duration::from_millis(1);
-        let mut caller = Caller::of(Connection::open(way, credentials, &Options::default()).unwrap());
-        while !self.is_over.load(Ordering::Relaxed) {
-            if !self.asks.load(Ordering::Relaxed) {
-                std::thread::sleep(10 * PAUSE);
-                continue;
-            }
-            match caller.encrypt(key, b"text", &[]) {
-                Ok(_) => drop(self.within.fetch_add(1, Ordering::Relaxed)),
-                Err(error) => {
-                    assert_eq!(&*error.code, "Throttling.User", "{error:?}");
-                    std::thread::sleep(PAUSE);
-                }
-            }
-        }
-    }
-}
-
-/// Ends them also where a test fails.
-struct Ends<'a>(&'a [Load]);
-
-impl Drop for Ends<'_> {
-    fn drop(&mut self) {
-        self.0.iter().for_each(|load| load.is_over.store(true, Ordering::Relaxed));
-    }
-}
-
-/// Counts what each server lets in for a while; as parts of the limit.
-fn count(loads: &[Load; 2], limit: u64) -> [f64; 2] {
-    let count = || loads.each_ref().map(|load| load.within.load(Ordering::Relaxed));
-    let (before, began) = (count(), Instant::now());
-    std::thread::sleep(WINDOW);
-    let (after, time) = (count(), began.elapsed().as_secs_f64());
-    [0, 1].map(|at| (after[at] - before[at]) as f64 / time / limit as f64)
-}
 
 #[test]
 fn the_rate_of_an_instance_holds_over_both_servers_whoever_asks_for_how_much() {
@@ -205,8 +154,8 @@ fn the_rate_of_an_instance_holds_over_both_servers_whoever_asks_for_how_much() {
         let ends = Ends(&loads);
         for (server, load) in pair.servers.iter().zip(&loads) {
             for _ in 0..CALLERS {
-                let (way, credentials) = (From::address(WITHIN, server.msgpack).address, &pair.credentials);
-                scope.spawn(move || load.run(way, credentials, key));
+                let caller = try_caller(WITHIN, server, &pair.credentials).unwrap();
+                scope.spawn(move || load.run(caller, key));
             }
         }
         // Who is asked, how long until they know of each other, and what may be taken.
@@ -219,9 +168,9 @@ fn the_rate_of_an_instance_holds_over_both_servers_whoever_asks_for_how_much() {
             if limit != LIMIT {
                 pair.set(1, json!({ "RequestsPerSecond": limit }));
             }
-            loads.iter().zip(is_asked).for_each(|(load, asks)| load.asks.store(asks, Ordering::Relaxed));
+            loads.iter().zip(is_asked).for_each(|(load, asks)| load.ask(asks));
             std::thread::sleep(Duration::from_secs(settles_s));
-            let [a, b] = count(&loads, limit);
+            let [a, b] = let_in(&loads, limit);
             println!("{is_asked:?} are asked, of {limit}: {a:.3} and {b:.3}");
             assert!((0.9..=1.1).contains(&(a + b)), "{is_asked:?}: {a} and {b}");
             assert_eq!(b > 0.3, is_asked[1], "{a} and {b}");
