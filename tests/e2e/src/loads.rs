@@ -75,7 +75,6 @@ pub fn let_in(loads: &[Load; 2], limit: u64) -> [f64; 2] {
         let (after, time) = (loads.each_ref().map(Load::counted), began.elapsed().as_secs_f64());
         let part = |of: usize, at: usize| (after[at][of] - before[at][of]) as f64 / time / limit as f64;
         let [asked, within] = [0, 1].map(|of| [0, 1].map(|at| part(of, at)));
-        println!("of {limit}: asked for {asked:.3?}, let in {within:.3?}");
         let is_enough =
             |at: usize| !loads[at].asks.load(Ordering::Relaxed) || asked[at] >= ENOUGH / asking as f64;
         let is_now = is_enough(0) && is_enough(1);
