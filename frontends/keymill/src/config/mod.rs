@@ -266,6 +266,7 @@ mod tests {
         });
         config.pool.token = vec![TokenSection {
             serial: Some("s".into()),
+            domain: Some("acme".parse().unwrap()),
             pin_file: Some("p".into()),
             pin_env: Some("e".into()),
             sessions: Some(1),
