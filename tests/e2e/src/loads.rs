@@ -68,7 +68,7 @@ impl Drop for Ends<'_> {
 /// Where they never do.
 pub fn let_in(loads: &[Load; 2], limit: u64) -> [f64; 2] {
     let asking = loads.iter().filter(|load| load.asks.load(Ordering::Relaxed)).count().max(1);
-    let mut was_enough = false;
+    let (mut was_enough, mut counted) = (false, Vec::new());
     for _ in 0..TRIES {
         let (before, began) = (loads.each_ref().map(Load::counted), Instant::now());
         std::thread::sleep(WINDOW);
@@ -82,6 +82,7 @@ pub fn let_in(loads: &[Load; 2], limit: u64) -> [f64; 2] {
             return within;
         }
         was_enough = is_now;
+        counted.push((asked, within));
     }
-    panic!("the machine is too busy to ask for {limit} a second");
+    panic!("the machine is too busy to ask for {limit} a second: asked for and let in were {counted:.2?}");
 }
