@@ -240,7 +240,7 @@ pub const ALL: &[CloudOperation] = &[
     of(
         "instance",
         "ConnectKmsInstance",
-        "`VpcId` is a network of the configuration; `VSwitchIds` and `ZoneIds` are kept and carry no meaning; beyond the cloud: `CreateKmsInstance`, `UpdateKmsInstancePool`",
+        "`VpcId` is a network of the configuration; `VSwitchIds` and `ZoneIds` are kept and carry no meaning; beyond the cloud: `CreateKmsInstance` (with `Domain`), `UpdateKmsInstancePool`",
     ),
     of("instance", "GetKmsInstance", "nothing of what is sold; tells more of what it may take"),
     of("instance", "ListKmsInstances", "`Filters` by `InstanceId`, `InstanceName`, `Status`, `VpcId`"),
@@ -258,7 +258,7 @@ pub const ALL: &[CloudOperation] = &[
     of(
         "instance",
         "GetKmsInstanceQuotaInfos",
-        "without `KmsInstanceId`: of the default one; `qps` used is since it was last asked for",
+        "without `KmsInstanceId`: of the default one; `qps` used is since it was last asked for, or of the last second on each of several servers, all together; beyond the cloud: `hsmSession`, `softwareWorker`",
     ),
     of("misc", "DescribeRegions", "there is one, that of ARNs"),
     of("misc", "DescribeService", ""),
