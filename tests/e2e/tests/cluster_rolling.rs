@@ -120,11 +120,11 @@ fn each_server_is_replaced_in_its_turn_and_no_request_fails() {
             });
         }
         let replaced = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            for node in 0..NODES {
+            for (node, home) in homes.iter_mut().enumerate() {
                 let before = sealed.lock().unwrap().len();
                 let status = servers.remove(node).stop();
                 assert!(status.success(), "{status}");
-                servers.insert(node, homes[node].run());
+                servers.insert(node, home.run());
                 let began = Instant::now();
                 // The load goes on, also while it is gone.
                 while sealed.lock().unwrap().len() < before + 50 {
