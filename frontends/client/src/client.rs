@@ -187,10 +187,9 @@ impl Nodes {
 }
 
 #[cfg(test)]
-mod cluster;
-
-#[cfg(test)]
 mod tests {
+    mod cluster;
+
     use std::net::SocketAddr;
 
     use super::*;

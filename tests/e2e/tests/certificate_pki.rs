@@ -13,6 +13,11 @@ fn signatures(scene: &Scene) -> usize {
     lines.iter().filter(|line| line["operation"] == "CertificatePrivateKeySign").count()
 }
 
+/// Returns where an authority is asked about its certificates.
+fn responder(authority: &str) -> String {
+    format!("/pki/{authority}/ocsp")
+}
+
 #[test]
 fn what_is_revoked_is_in_the_list_and_in_the_answers_and_nobody_believes_it() {
     let (mut scene, tool) = (Scene::begin(), OpenSsl::new());
@@ -56,7 +61,7 @@ fn what_is_revoked_is_in_the_list_and_in_the_answers_and_nobody_believes_it() {
     let ask = |leaf: &str, nonce: &str| {
         tool.does(&["ocsp", "-issuer", "issuing.pem", "-cert", leaf, nonce, "-reqout", "question"]);
         let (status, head, answer) =
-            post(web.address, "/pki/issuing/ocsp", &std::fs::read(tool.file("question")).unwrap());
+            post(web.address, &responder("issuing"), &std::fs::read(tool.file("question")).unwrap());
         assert!(status == 200 && head.contains("application/ocsp-response"), "{head}");
         tool.put("answer", answer);
         tool.does(&[
@@ -148,14 +153,14 @@ fn strangers_are_answered_from_what_is_there_and_have_nothing_signed() {
         tool.does(&["ocsp", "-issuer", "issuing.pem", "-serial", serial, "-reqout", "question"]);
         let question = std::fs::read(tool.file("question")).unwrap();
         // Unauthorized (6), unsigned (RFC 5019 §2.2.3).
-        assert_eq!(post(web.address, "/pki/issuing/ocsp", &question).2, [0x30, 3, 0x0a, 1, 6]);
+        assert_eq!(post(web.address, &responder("issuing"), &question).2, [0x30, 3, 0x0a, 1, 6]);
     }
     tool.does(&["ocsp", "-issuer", "issuing.pem", "-cert", "leaf.pem", "-reqout", "question"]);
     let question = std::fs::read(tool.file("question")).unwrap();
-    assert_eq!(post(web.address, "/pki/root/ocsp", &question).2, [0x30, 3, 0x0a, 1, 6]);
+    assert_eq!(post(web.address, &responder("root"), &question).2, [0x30, 3, 0x0a, 1, 6]);
     tool.does(&["ocsp", "-issuer", "issuing.pem", "-cert", "leaf.pem", "-serial", "0x01", "-reqout", "two"]);
     for odd in [&b""[..], b"odd", &question[..20], &std::fs::read(tool.file("two")).unwrap()] {
-        assert_eq!(post(web.address, "/pki/issuing/ocsp", odd).2, [0x30, 3, 0x0a, 1, 1]);
+        assert_eq!(post(web.address, &responder("issuing"), odd).2, [0x30, 3, 0x0a, 1, 1]);
     }
     assert_eq!(signatures(&scene), before);
     for (path, status) in [
@@ -165,12 +170,12 @@ fn strangers_are_answered_from_what_is_there_and_have_nothing_signed() {
         ("/pki/none/ocsp/MEUw", 404),
         ("/pki/issuing/ocsp/%%%", 400),
         ("/pki/issuing", 404),
-        ("/pki/issuing/ocsp", 404),
+        (&responder("issuing"), 404),
     ] {
         let (answered, head, _) = get(web.address, path);
         assert_eq!(answered, status, "{path}: {head}");
     }
-    let (status, ..) = post(web.address, "/pki/issuing/ocsp", &vec![0; 5_000]);
+    let (status, ..) = post(web.address, &responder("issuing"), &vec![0; 5_000]);
     assert_eq!(status, 413);
     drop(web);
 }

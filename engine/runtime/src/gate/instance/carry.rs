@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
-use keymill_core::audit::{Outcome, RecordStamp};
+use keymill_core::audit::RecordStamp;
 use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::InstanceId;
 use keymill_core::instance::{Instance, InstanceChange, InstanceTerms, Stage, TokenShare};
@@ -23,7 +23,6 @@ use crate::host::{InstanceHost, aside, tell_terms};
 use crate::load;
 use crate::pool::Closed;
 use crate::records;
-use crate::work::Served;
 
 impl Gate {
     /// Carries out what is to become of an instance.
@@ -222,20 +221,12 @@ impl Gate {
         let owners = Owners { actors: &self.0.actors, claim: None, served: &served };
         let writes = self.remove_instance(&owners, host, id).await?;
         let record = ManagementRecord {
-            request: self.request_id(),
-            principal: None,
-            source: None,
-            frontend: "engine",
-            operation: Operation::ReleaseKmsInstance.name(),
-            outcome: Outcome::Done,
-            rule: "its release was cut short".into(),
-            keys: Vec::new(),
-            secrets: Vec::new(),
-            certificates: Vec::new(),
-            approved_by: None,
-            served: Served::default(),
-            micros: 0,
             writes,
+            ..ManagementRecord::own(
+                self.request_id(),
+                Operation::ReleaseKmsInstance.name(),
+                "its release was cut short",
+            )
         };
         self.record(record).await
     }

@@ -1,38 +1,33 @@
-//! The engine as a whole: builds the actors from the parts that plugins gave, owns their lives, hands out the gate.
+//! How an engine starts: reads what is kept, judges it by what the audit remembers, and builds the actors from the parts that plugins gave.
 
-use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use actix::Actor;
 use keymill_core::Sensitive;
 use keymill_core::access::{Caller, Effect, Grant, ResourcePattern, Role};
 use keymill_core::audit::RecordStamp;
-use keymill_core::error::{Error, ErrorKind, Result};
-use keymill_core::id::{AccessKeyId, NodeName};
-use keymill_core::instance::{InstanceBook, Stage};
+use keymill_core::error::Result;
+use keymill_core::id::NodeName;
+use keymill_core::instance::InstanceBook;
 use keymill_core::seam::audit::AuditLog;
-use keymill_core::seam::auth::Authenticator;
-use keymill_core::seam::provider::CryptoProvider;
 use keymill_core::seam::store::{Revision, Store};
+use keymill_core::time::Timestamp;
 use keymill_crypto::audit::ChainKeys;
-use keymill_crypto::derived::{DerivedKeys, cmac_pair};
+use keymill_crypto::derived::DerivedKeys;
 use keymill_crypto::epoch::EpochLimits;
 use keymill_crypto::import::Fingerprints;
 use keymill_crypto::login_token::LoginTokens;
 use keymill_crypto::opening::SubkeyCache;
 use keymill_crypto::record::RecordSealer;
-use keymill_crypto::root::RootKeys;
 use keymill_crypto::{digest, random};
-use tokio::sync::oneshot;
 
 use crate::acme::AcmeBook;
 use crate::actor::acme::AcmeActor;
 use crate::actor::instances::InstancesActor;
-use crate::actor::keyring::{FlushUsage, Found, KeyringActor};
+use crate::actor::keyring::{Found, KeyringActor};
 use crate::actor::policy::{AddAccessKey, PolicyActor, fresh_access_key};
 use crate::actor::{Actors, AuditActor, CustodyActor, TokenActor};
 use crate::audit::{AuditHub, AuditMessage, DeskChain, MANAGEMENT, ManagementChain, ManagementRecord};
@@ -42,9 +37,8 @@ use crate::cluster::{
     AsOf, Cluster, Follower, Founding, Herald, Member, accept, check_formats, check_history, take_name,
 };
 use crate::config::EngineConfig;
-use crate::ending::Ending;
 use crate::gate::Gate;
-use crate::host::{self, Hosting, InstanceHost};
+use crate::host::Hosting;
 use crate::keyring::Keyring;
 use crate::lane::Lane;
 use crate::load;
@@ -52,7 +46,7 @@ use crate::logins::Logins;
 use crate::metrics::Metrics;
 use crate::nonces::KeptNonces;
 use crate::pool::token::Token;
-use crate::pool::{MAX_CHUNK, Pool, TokenPart};
+use crate::pool::{MAX_CHUNK, Pool};
 use crate::quota::Quotas;
 use crate::records::Formats;
 use crate::remember::{self, Remembered};
@@ -62,106 +56,7 @@ use crate::shared::{RequestIds, Shared};
 use crate::snapshot::Published;
 use crate::validation::{ValidationQueue, ValidationThreads};
 
-/// What an engine is made of.
-pub struct Parts {
-    /// Its options.
-    pub config: EngineConfig,
-    /// Its clock.
-    pub clock: Clock,
-    /// Where records are kept.
-    pub store: Arc<dyn Store>,
-    /// What computes.
-    pub provider: Arc<dyn CryptoProvider>,
-    /// Who checks credentials.
-    pub authenticators: Vec<Box<dyn Authenticator>>,
-    /// Where audit chains are kept.
-    pub audit: Arc<dyn AuditLog>,
-    /// The tokens, if there are any.
-    pub tokens: Vec<TokenPart>,
-    /// The root of trust.
-    pub root: Root,
-    /// The name of this node in the audit.
-    pub node: String,
-}
-
-/// The root of trust: what the engine's own keys are derived by.
-pub enum Root {
-    /// Keys in this process.
-    Keys(RootKeys),
-    /// The root MAC key in a token: returns CMAC(key, messages\[0\]) ‖ CMAC(key, messages\[1\]); why not, else.
-    Token(DeriveInToken),
-}
-
-/// Computes two CMACs by the root MAC key of a token.
-pub type DeriveInToken = Box<dyn FnMut([[u8; 16]; 2]) -> std::result::Result<Sensitive, String> + Send>;
-
-impl Root {
-    fn derive(&mut self, messages: [[u8; 16]; 2]) -> std::result::Result<Sensitive, String> {
-        match self {
-            Root::Keys(keys) => Ok(cmac_pair(&keys.mac, messages)),
-            Root::Token(derive) => derive(messages),
-        }
-    }
-}
-
-impl From<RootKeys> for Root {
-    fn from(keys: RootKeys) -> Self {
-        Self::Keys(keys)
-    }
-}
-
-/// The access key that a first start makes; its secret is shown once.
-pub struct Bootstrap {
-    /// The id.
-    pub id: AccessKeyId,
-    /// The secret.
-    pub secret: Sensitive,
-}
-
-/// Why an engine does not start.
-#[derive(Debug)]
-pub struct EngineError(pub String);
-
-impl fmt::Display for EngineError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for EngineError {}
-
-impl EngineError {
-    fn because(what: &'static str) -> impl Fn(&dyn fmt::Display) -> Self {
-        move |why| Self(format!("{what}: {why}"))
-    }
-}
-
-/// How long the threads of tokens may take to end; one in a call that does not return is left behind.
-const POOL_ENDS_WITHIN: Duration = Duration::from_secs(3);
-
-/// A running engine.
-pub struct Engine {
-    gate: Gate,
-    system: actix::System,
-    threads: Vec<JoinHandle<()>>,
-    /// Removes audit files whose time is over, where any ever is.
-    retention: Option<Retention>,
-    /// Rotates secrets, where there is a rotator.
-    rotations: Option<RotationThreads>,
-    /// Look for proofs of ACME, where that is offered.
-    validations: Option<ValidationThreads>,
-    /// Makes what certificate authorities owe.
-    authorities: Option<AuthorityTimer>,
-    /// Knows of other nodes, where there may be any.
-    following: Option<Following>,
-}
-
-/// What makes a node one of several.
-struct Following {
-    follower: Follower,
-    member: Member,
-    herald: Herald,
-}
+use super::{Bootstrap, Engine, EngineError, Following, Parts};
 
 impl Following {
     fn start(shared: &Arc<Shared>, actors: &Actors, from: Revision) -> Result<Option<Self>, EngineError> {
@@ -210,26 +105,11 @@ impl Engine {
         let random = |what| move |e: random::RandomFailed| EngineError(format!("{what}: {e}"));
         let tag: [u8; 4] = random::array().map_err(random("audit chain name"))?;
         let process = format!("{}-{}", compact(clock.now()), digest::hex(&tag));
-        let cluster = config.cluster.clone().map(|cluster| {
-            let node: NodeName = node.parse().map_err(|e| EngineError::because("engine.node")(&e))?;
-            take_name(&*store, &node, &process, cluster.lease).map_err(EngineError)?;
-            // All that is read from here on is at least as new as this.
-            Ok(Cluster::new(node, process.clone(), cluster, AsOf::now(&clock)))
-        });
-        let cluster = cluster.transpose()?;
-        if let Some(cluster) = &cluster {
-            cluster.members.read(&*store, &sealer, &cluster.node).map_err(|e| store_failed(&e))?;
-            check_formats(cluster, &*store, &sealer, Formats::OURS).map_err(EngineError)?;
-        }
-        let mut accepted = Vec::new();
-        if let Some(cluster) = cluster.as_ref().filter(|cluster| cluster.config.accept_history) {
-            let failed = EngineError::because("reading the audit log");
-            let Remembered { stamps, witnesses, .. } =
-                remember::remember(&*audit, &keys, Vec::new()).map_err(|e| failed(&e))?;
-            let remembered = (stamps, &*witnesses);
-            accepted =
-                accept(&cluster.node, &*store, &sealer, remembered, clock.now()).map_err(EngineError)?;
-        }
+        let cluster = join(&config, &node, &process, &*store, &sealer, &clock)?;
+        let accepted = match cluster.as_ref().filter(|cluster| cluster.config.accept_history) {
+            Some(cluster) => accept_history(cluster, &*store, &sealer, (&*audit, &keys), clock.now())?,
+            None => Vec::new(),
+        };
         let founding = cluster.as_ref().map(|_| Founding::begin(&*store, &process)).transpose();
         let founding = founding.map_err(EngineError)?.flatten();
         let shared_by_others = cluster.is_some();
@@ -384,11 +264,6 @@ impl Engine {
         }
     }
 
-    /// Returns the way in.
-    pub fn gate(&self) -> Gate {
-        self.gate.clone()
-    }
-
     /// Makes the first access key, tells it, then makes it and a record of it durable.
     fn bootstrap(&self, tell: &mut dyn FnMut(&Bootstrap) -> Result<(), String>) -> Result<Bootstrap, String> {
         let grant =
@@ -427,142 +302,40 @@ impl Engine {
             Ok(())
         })
     }
+}
 
-    /// Runs a future on the control arbiter and waits for it on this thread.
-    fn block_on<T: Send + 'static>(
-        &self,
-        future: impl Future<Output = Result<T>> + Send + 'static,
-    ) -> Result<T> {
-        let answer = self.spawn(future).recv();
-        answer.unwrap_or_else(|_| Err(Error::internal("the engine is shutting down")))
-    }
+/// Makes the node one of several, where it is to be: by its name, and in records that all of them can read.
+fn join(
+    config: &EngineConfig,
+    node: &str,
+    process: &str,
+    store: &dyn Store,
+    sealer: &RecordSealer,
+    clock: &Clock,
+) -> Result<Option<Cluster>, EngineError> {
+    let Some(options) = config.cluster.clone() else { return Ok(None) };
+    let node: NodeName = node.parse().map_err(|e| EngineError::because("engine.node")(&e))?;
+    take_name(store, &node, process, options.lease).map_err(EngineError)?;
+    // All that is read from here on is at least as new as this.
+    let cluster = Cluster::new(node, process.to_owned(), options, AsOf::now(clock));
+    let read = cluster.members.read(store, sealer, &cluster.node);
+    read.map_err(|e| EngineError::because("store")(&e))?;
+    check_formats(&cluster, store, sealer, Formats::OURS).map_err(EngineError)?;
+    Ok(Some(cluster))
+}
 
-    /// Runs a future on the control arbiter.
-    fn spawn<T: Send + 'static>(
-        &self,
-        future: impl Future<Output = Result<T>> + Send + 'static,
-    ) -> flume::Receiver<Result<T>> {
-        let (sender, receiver) = flume::bounded(1);
-        self.gate.inner().actors.control.spawn(async move {
-            let _gone = sender.send(future.await);
-        });
-        receiver
-    }
-
-    /// Has instances run by `host`, and starts those that there are; one that does not start is told of, and tried again from time to time. One whose
-    /// release was cut short is released.
-    pub fn host(&self, host: Arc<dyn InstanceHost>) {
-        let shared = &self.gate.inner().shared;
-        shared.hosting.set(host.clone());
-        let book = shared.instances.read().clone();
-        for instance in book.instances() {
-            let outcome = match instance.stage {
-                Stage::Made => {
-                    host::start(shared, instance);
-                    Ok(())
-                }
-                Stage::Begun => {
-                    Err(Error::new(ErrorKind::InstanceState, "it was never made whole: release it"))
-                }
-                Stage::Ending => {
-                    let (gate, id) = (self.gate.clone(), instance.id.clone());
-                    self.block_on(async move { gate.end_released(id).await })
-                }
-            };
-            if let Err(error) = outcome {
-                tracing::error!(instance = %instance.id, ?error, "an instance does not run");
-            }
-        }
-        shared.hosting.bump();
-    }
-
-    /// Starts no instance any more that has not started.
-    pub fn end_hosting(&self) {
-        self.gate.inner().shared.hosting.end();
-    }
-
-    /// Ends the engine of an instance whose frontends go on: from now on everything is refused, what was taken is finished first.
-    pub fn end(self) {
-        self.gate.inner().shared.close();
-        for arbiter in self.gate.take_arbiters() {
-            let stopped = self.block_on(async move {
-                arbiter.stop().await;
-                Ok(())
-            });
-            if let Err(error) = stopped {
-                tracing::error!(?error, "a desk of a released instance was not closed");
-            }
-        }
-        self.stop();
-    }
-
-    /// Writes what is to be kept, closes the audit chains, and stops. Frontends are stopped before.
-    pub fn stop(mut self) {
-        let gate = self.gate.clone();
-        // First: what they are at is kept by the others.
-        if let Some(rotations) = self.rotations.take() {
-            rotations.stop();
-        }
-        if let Some(validations) = self.validations.take() {
-            validations.stop();
-        }
-        if let Some(authorities) = self.authorities.take() {
-            authorities.stop();
-        }
-        let shared = gate.inner().shared.clone();
-        let mut ending = Ending::begin(&shared);
-        let flushed = match ending.is_store_away() {
-            true => None,
-            false => {
-                let flushing = self.spawn(async move { gate.inner().actors.keyring(FlushUsage).await });
-                ending.wait(&flushing)
-            }
-        };
-        // Of an instance that is released nothing is kept.
-        if !self.gate.is_closed() {
-            match flushed {
-                Some(Ok(())) => {}
-                Some(Err(error)) => tracing::error!(?error, "use counts could not be written"),
-                None => tracing::error!("use counts could not be written: the store is away"),
-            }
-        }
-        if let Some(retention) = self.retention {
-            retention.stop();
-        }
-        for desk in self.gate.take_desks() {
-            desk.close();
-        }
-        let (sender, stopped) = oneshot::channel();
-        // The chains end whatever the store does; who writes them asks nothing of it any more where it is away.
-        let _seen = ending.is_store_away();
-        if self.gate.inner().actors.audit.send(AuditMessage::Stop(sender)).is_ok() {
-            let _gone = stopped.blocking_recv();
-        }
-        if let Err(error) = self.gate.inner().shared.audit.log().close() {
-            tracing::error!(%error, "audit log");
-        }
-        // Until here others must not take what is ours.
-        ending.settle();
-        if let Some(Following { follower, member, herald }) = self.following {
-            match ending.is_store_away() {
-                false => {
-                    ending.join(herald.stop());
-                    ending.join(follower.stop());
-                    ending.join(member.stop());
-                }
-                true => {
-                    let threads = [herald.stop(), follower.stop(), member.stop()];
-                    threads.into_iter().for_each(|thread| ending.join(thread));
-                }
-            }
-        }
-        self.gate.inner().actors.lane.close();
-        self.gate.inner().shared.software.close();
-        self.gate.inner().shared.pool.end(POOL_ENDS_WITHIN);
-        self.gate.inner().shared.crew.join();
-        self.system.stop();
-        self.threads.into_iter().for_each(|thread| ending.join(thread));
-    }
+/// Accepts the history of the store, by what the audit remembers of it.
+fn accept_history(
+    cluster: &Cluster,
+    store: &dyn Store,
+    sealer: &RecordSealer,
+    (audit, keys): (&dyn AuditLog, &ChainKeys),
+    now: Timestamp,
+) -> Result<Vec<RecordStamp>, EngineError> {
+    let remembered = remember::remember(audit, keys, Vec::new());
+    let Remembered { stamps, witnesses, .. } =
+        remembered.map_err(|e| EngineError::because("reading the audit log")(&e))?;
+    accept(&cluster.node, store, sealer, (stamps, &*witnesses), now).map_err(EngineError)
 }
 
 /// Starts the system that the management actors run in, each on an arbiter of its own, since a store blocks.
@@ -611,6 +384,6 @@ fn start_system(
 }
 
 /// `20261124T053017Z`, for names.
-fn compact(now: keymill_core::Timestamp) -> String {
+fn compact(now: Timestamp) -> String {
     now.to_string().replace(['-', ':'], "")
 }

@@ -6,7 +6,7 @@ use keymill_core::ErrorKind;
 use keymill_core::id::KeyRef;
 use keymill_core::operation::{DescribeLimitsRequest, RotateKeyRequest};
 
-use super::*;
+use super::super::*;
 use crate::fake::{self, SECRET};
 use crate::fake_node::{FakeNode, Mood};
 
