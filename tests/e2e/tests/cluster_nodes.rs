@@ -115,10 +115,25 @@ fn of_a_process_that_goes_on_twice_one_uses_no_key_any_more() {
     eventually("it finds out", || {
         caller.encrypt(key, b"text", &[]).err().filter(|error| error.message.contains("cloned"))
     });
+    // Nor does it say any more how far its chains have come: those of the copy have the same names.
+    assert!(caller.encrypt(key, b"text", &[]).is_err());
+    let heads = || {
+        let mut heads = Vec::new();
+        let scanned = store.scan(&mut |row| {
+            if row.path.starts_with("audit") {
+                heads.push((row.path.to_owned(), row.revision));
+            }
+            true
+        });
+        scanned.map(|()| heads).unwrap()
+    };
+    let before = heads();
+    assert!(!before.is_empty());
     // The name stays the copy's, which renews a lease that both take for their own: it is not given back.
     assert!(store.lease(&path("a"), &process, 10 * LEASE).unwrap().is_some());
     drop(caller);
     drop(first);
+    assert_eq!(heads(), before);
     assert!(store.lease(&path("a"), "another", LEASE).unwrap().is_none());
 }
 

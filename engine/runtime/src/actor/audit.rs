@@ -10,7 +10,7 @@ use keymill_core::seam::store::{Path, Revision, StoreError, Write};
 use keymill_crypto::audit::{ChainHead, Note};
 
 use crate::audit::{AuditMessage, ManagementChain, ManagementRecord, TimerRecord, TimerTouch};
-use crate::cluster::{Cluster, Witness};
+use crate::cluster::Witness;
 use crate::gate::Gate;
 use crate::records::{self, Kind};
 use crate::shared::Shared;
@@ -189,7 +189,7 @@ impl AuditActor {
     /// Leaves in the store what the next start is to find there; the last of all when this one ends.
     fn leave_witness(&mut self, is_end: bool) {
         let Some(cluster) = &self.shared.cluster else { return };
-        if (!is_end && !self.witness.is_due()) || self.is_store_given_up() {
+        if (!is_end && !self.witness.is_due()) || self.leaves_store_alone() {
             return;
         }
         let Shared { store, sealer, clock, .. } = &*self.shared;
@@ -215,14 +215,15 @@ impl AuditActor {
         }
     }
 
-    /// Tells whether this engine ends while its store is away.
-    fn is_store_given_up(&self) -> bool {
-        self.shared.cluster.as_ref().is_some_and(Cluster::gives_up)
+    /// Tells whether nothing is kept in the store any more: it is away while this engine ends, or a copy of this process is the one that goes on, and
+    /// its chains have the same names.
+    fn leaves_store_alone(&self) -> bool {
+        self.shared.cluster.as_ref().is_some_and(|cluster| cluster.gives_up() || cluster.view.is_copied())
     }
 
     /// Writes how far the chains have come, and removes heads that the management chain names by now.
     fn keep_heads(&mut self) {
-        if self.is_store_given_up() {
+        if self.leaves_store_alone() {
             return;
         }
         let heads = self.shared.audit.changed_heads(&mut self.known_heads);
