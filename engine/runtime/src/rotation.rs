@@ -16,7 +16,7 @@ use keymill_core::id::{RotatorName, SecretName, SecretVersionId};
 use keymill_core::seam::rotator::{RotationFault, RotationFaultKind, Rotator, Turn};
 use keymill_core::secret::{BackOff, Due, Pending, Rotation, SecretVersion, Step};
 
-use crate::actor::keyring::{DraftFailed, KeyringActor, RotationRests, Stepped};
+use crate::actor::keyring::{DraftFailed, KeyringActor, RotationRests, StepBegins, Stepped};
 use crate::gate::Gate;
 use crate::secrets::SecretEntry;
 use crate::shared::Shared;
@@ -216,9 +216,14 @@ impl Worker {
             let rotation = entry.secret.rotation.as_deref();
             let pending = rotation.and_then(|rotation| Some((rotation, rotation.pending.as_ref()?)));
             let (Some(Due::Step(step)), Some((rotation, pending))) = (due, pending) else { return true };
+            let (name, version) = (job.name.clone(), pending.version.clone());
+            let begins = StepBegins { name: name.clone(), version: version.clone(), step };
+            if let Err(error) = self.tell(begins) {
+                tracing::warn!(secret = %job.name, step = step.name(), ?error, "a step of a rotation was not begun");
+                return self.has_moved_on(&job.name, pending);
+            }
             let outcome = self.step(&entry, rotation, pending, step);
             let has_failed = outcome.is_err();
-            let (name, version) = (job.name.clone(), pending.version.clone());
             if !self.is_kept(&job.name, self.tell(Stepped { name, version, step, outcome })) {
                 // Another rotation may have begun meanwhile, which does not wait for the next look.
                 return self.has_moved_on(&job.name, pending);

@@ -178,10 +178,12 @@ fn of_two_who_change_a_key_at_once_one_is_told_that_it_came_second_and_both_see_
     soon("both see the same", || {
         (a.describe(key).unwrap().description == b.describe(key).unwrap().description).then_some(())
     });
-    for caller in [&mut a, &mut b] {
-        caller.update_description(key, "in peace").unwrap();
-        std::thread::sleep(Duration::from_millis(200));
-    }
+    let in_peace = |caller: &mut Caller, other: &mut Caller, said: &str| {
+        caller.update_description(key, said).unwrap();
+        soon("the other sees it", || (other.describe(key).unwrap().description == said).then_some(()));
+    };
+    in_peace(&mut a, &mut b, "in peace");
+    in_peace(&mut b, &mut a, "in peace, too");
 }
 
 #[test]

@@ -382,7 +382,8 @@ fn what_is_put_or_staged_by_hand_is_current_until_the_rotation_is_done_and_one_c
     assert_eq!(caller.value_of("db", None, Some("ACSPrevious")).unwrap().0, "v1");
     bank.instead("set", Some(Instead::Fails));
     caller.rotate_secret("db", "v4").unwrap_err();
-    caller.move_stage("db", "ACSPending", None, Some("v4")).unwrap();
+    // Between two steps, that is.
+    eventually("it is given up", || caller.move_stage("db", "ACSPending", None, Some("v4")).ok());
     bank.instead("set", None);
     // It was given up, and is not what it was rotated to.
     assert_eq!(code(caller.rotate_secret("db", "v4")), "Rejected.StateModifiedFailed");
@@ -391,6 +392,23 @@ fn what_is_put_or_staged_by_hand_is_current_until_the_rotation_is_done_and_one_c
         bank.takes(&caller.value("db").unwrap().1)
             && !bank.takes(&caller.value_of("db", Some("v4"), None).unwrap().1)
     );
+}
+
+/// What a step sets after its rotation was given up would be valid where it is used, and no version that is current.
+#[test]
+fn nobody_gives_a_rotation_up_while_it_is_at_a_step() {
+    let bank = one();
+    let (live, mut caller, _) = begin(bank.config());
+    bank.hold(Step::Set);
+    assert_eq!(code(caller.rotate_secret_within("db", "v2", 100)), "RequestTimeout");
+    bank.await_held();
+    let refusal = caller.move_stage("db", "ACSPending", None, Some("v2")).unwrap_err();
+    assert_eq!(refusal.code, "Rejected.ConcurrentModification");
+    assert!(refusal.message.contains("at its step set"), "{}", refusal.message);
+    bank.let_go();
+    eventually("the rotation ends", || (caller.value("db").unwrap().0 == "v2").then_some(()));
+    assert!(bank.takes(&caller.value("db").unwrap().1));
+    verified(&live.halt());
 }
 
 /// What was set is lost where somebody sets another meanwhile, or a database is put back: the test says so, and it is set anew.

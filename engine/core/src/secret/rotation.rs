@@ -431,7 +431,11 @@ impl Secret {
         }
     }
 
-    fn check_step(&self, version: &SecretVersionId, step: Step) -> Result<()> {
+    /// Checks that a step is the next of the rotation under way to a version.
+    ///
+    /// # Errors
+    /// `Conflict` where it has moved on, or was given up.
+    pub fn check_step(&self, version: &SecretVersionId, step: Step) -> Result<()> {
         let pending = self.rotation.as_ref().and_then(|rotation| rotation.pending.as_ref());
         match pending {
             Some(pending) if pending.version == *version && pending.step == step => Ok(()),

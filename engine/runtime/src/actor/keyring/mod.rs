@@ -33,7 +33,9 @@ pub(crate) use invocations::Reserve;
 pub(crate) use keeping::{KeepKeys, Keeping};
 pub(crate) use nonces::{CheckNonce, KeepNonce};
 pub(crate) use reseal::{ResealSecret, SealedAnew};
-pub(crate) use rotation::{BeginRotation, DraftFailed, HastenRotation, Rotated, RotationRests, Stepped};
+pub(crate) use rotation::{
+    BeginRotation, DraftFailed, HastenRotation, Rotated, RotationRests, StepBegins, Stepped,
+};
 pub(crate) use secret::{ChangeSecret, EndSecret, MakeSecretCmk, NewSecret, PutSecret, SecretChange};
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -46,6 +48,7 @@ use keymill_core::error::{Error, ErrorKind, Result};
 use keymill_core::id::{CmkId, KeyVersionId, SecretName};
 use keymill_core::key::{Cmk, KeyChange, KeyState, KeyVersion, KeyVersionMaterial};
 use keymill_core::seam::store::{Path, Revision, StoreError};
+use keymill_core::secret::Step;
 use keymill_core::time::Timestamp;
 use keymill_crypto::random;
 use serde::Serialize;
@@ -81,8 +84,8 @@ pub struct KeyringActor {
     ending: HashMap<CmkId, bool>,
     /// Secrets of which values were left to be removed at the last look: those are removed at the next, when nobody reads them any more.
     left_by: BTreeSet<SecretName>,
-    /// Secrets whose rotation waits for a thread, or is at work.
-    rotating: HashSet<SecretName>,
+    /// Secrets whose rotation waits for a thread, or is at work: at which step, where it is at one.
+    rotating: HashMap<SecretName, Option<Step>>,
     /// Who waits for a rotation.
     awaited: HashMap<SecretName, Vec<rotation::Waiting>>,
     installation: InstallationRecord,
@@ -169,7 +172,7 @@ impl KeyringActor {
             renewing: HashSet::new(),
             ending: HashMap::new(),
             left_by: BTreeSet::new(),
-            rotating: HashSet::new(),
+            rotating: HashMap::new(),
             awaited: HashMap::new(),
             installation,
             installation_stamp,

@@ -49,6 +49,13 @@ pub(crate) struct HastenRotation {
     pub(crate) version: SecretVersionId,
 }
 
+/// A step begins. Nobody gives the rotation up until it was done, or tried in vain: what it sets would be nobody's any more.
+pub(crate) struct StepBegins {
+    pub(crate) name: SecretName,
+    pub(crate) version: SecretVersionId,
+    pub(crate) step: Step,
+}
+
 /// A step was done, or tried in vain.
 pub(crate) struct Stepped {
     pub(crate) name: SecretName,
@@ -76,6 +83,10 @@ impl Message for BeginRotation {
 
 impl Message for HastenRotation {
     type Result = Result<Changed<(Arc<SecretEntry>, Rotated)>>;
+}
+
+impl Message for StepBegins {
+    type Result = Result<()>;
 }
 
 impl Message for Stepped {
@@ -131,7 +142,7 @@ impl KeyringActor {
 
     /// Tells whether another node may be at a rotation: it is, for all that is known, until nothing was seen of it for as long as a step may take.
     fn may_be_elsewhere(&mut self, secret: &Secret) -> bool {
-        if self.shared.cluster.is_none() || self.rotating.contains(&secret.name) {
+        if self.shared.cluster.is_none() || self.rotating.contains_key(&secret.name) {
             return false;
         }
         let Some(rotation) = &secret.rotation else { return false };
@@ -150,15 +161,32 @@ impl KeyringActor {
     /// Queues the rotation of a secret, unless it is worked on.
     fn submit_rotation(&mut self, secret: &Secret, draft: bool) -> Submitted {
         let (name, Some(rotation)) = (&secret.name, &secret.rotation) else { return Submitted::Queued };
-        if self.rotating.contains(name) {
+        if self.rotating.contains_key(name) {
             return Submitted::Queued;
         }
         let job = RotationJob { name: name.clone(), rotator: rotation.rotator.clone(), draft };
         let submitted = self.shared.rotations.submit(job);
         if submitted == Submitted::Queued {
-            self.rotating.insert(name.clone());
+            self.rotating.insert(name.clone(), None);
         }
         submitted
+    }
+
+    /// Checks that no step of a rotation is under way, which would be done after it was given up.
+    ///
+    /// # Errors
+    /// `Conflict`.
+    pub(super) fn check_no_step(&self, name: &SecretName) -> Result<()> {
+        match self.rotating.get(name) {
+            Some(Some(step)) => {
+                let why = format!(
+                    "the rotation is at its step {} just now: it can be given up once that is done, or has failed",
+                    step.name()
+                );
+                Err(Error::new(ErrorKind::Conflict, why))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Commits what a rotation made of a secret, records and publishes it.
@@ -338,11 +366,30 @@ impl Handler<HastenRotation> for KeyringActor {
     }
 }
 
+impl Handler<StepBegins> for KeyringActor {
+    type Result = Result<()>;
+
+    fn handle(&mut self, message: StepBegins, _: &mut Context<Self>) -> Self::Result {
+        let StepBegins { name, version, step } = message;
+        let entry = self.secret(&name)?;
+        entry.secret.check_step(&version, step)?;
+        // It may have been given up, or gone on, at another node.
+        self.confirm(records::secret_path(&name), entry.stamp)?;
+        if let Some(at) = self.rotating.get_mut(&name) {
+            *at = Some(step);
+        }
+        Ok(())
+    }
+}
+
 impl Handler<Stepped> for KeyringActor {
     type Result = Result<()>;
 
     fn handle(&mut self, message: Stepped, _: &mut Context<Self>) -> Self::Result {
         let Stepped { name, version, step, outcome } = message;
+        if let Some(at) = self.rotating.get_mut(&name) {
+            *at = None;
+        }
         let before = self.secret(&name)?;
         match outcome {
             Ok(()) => self.passed(&before, &version, step),

@@ -101,6 +101,10 @@ impl Message for MakeSecretCmk {
 }
 
 impl SecretChange {
+    fn gives_up_rotation(&self) -> bool {
+        matches!(self, Self::MoveStage { stage, to: None, .. } if *stage == VersionStage::pending())
+    }
+
     /// Returns what becomes of a secret.
     ///
     /// # Errors
@@ -290,6 +294,9 @@ impl Handler<ChangeSecret> for KeyringActor {
 
     fn handle(&mut self, ChangeSecret { name, change }: ChangeSecret, _: &mut Context<Self>) -> Self::Result {
         let before = self.secret(&name)?;
+        if change.gives_up_rotation() {
+            self.check_no_step(&name)?;
+        }
         let secret = change.apply(before.secret.clone(), self.shared.clock.now())?;
         let path = records::secret_path(&name);
         let draft = self.draft(path, Kind::Secret, Some(before.stamp), &secret)?;
