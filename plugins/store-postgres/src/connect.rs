@@ -214,13 +214,15 @@ where
     }
 }
 
-/// What each session is told. `remote_apply` waits for more than `on`, and stays.
+/// What each session is told. `remote_apply` waits for more than `on`, and stays. Statements are not compiled: by what a table without statistics
+/// lets the server expect each look of a watch would be, which takes longer than all that it reads.
 fn setup(schema: &str, timeout: Duration) -> String {
     let ms = timeout.as_millis();
     format!(
         "SET search_path = \"{schema}\", pg_temp; \
          SELECT set_config('synchronous_commit', CASE current_setting('synchronous_commit') \
              WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, false); \
+         SELECT set_config('jit', 'off', false) WHERE current_setting('jit', true) IS NOT NULL; \
          SET default_transaction_isolation = 'read committed'; \
          SET statement_timeout = {ms}; \
          SET lock_timeout = {ms}; \

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use keymill_core::seam::store::{Change, Page, Revision, Store, StoreError};
 use keymill_databases::{Database, Postgres};
 use keymill_store_postgres::{Config, OpenError, Place, Tls, open};
-use scene::{Between, SILENT, STALLS_COMMIT, at, fresh, fresh_schema, path, put, shared_server};
+use scene::{Between, SILENT, STALLS_COMMIT, at, fresh, fresh_schema, path, put, server_with, shared_server};
 
 #[test]
 fn records_and_fences_outlast_a_restart_and_schemas_are_apart() {
@@ -48,6 +48,31 @@ fn nodes_that_start_together_make_one_schema() {
         store.commit(&[put(&format!("key/{i}"), None, b"")]).unwrap();
     }
     assert!(stores.iter().all(|store| store.revision().unwrap() == Revision(6)));
+}
+
+/// Each look of a watch was: tables without statistics seem to be large.
+#[test]
+fn no_statement_is_compiled_however_much_the_server_expects_it_to_cost() {
+    let postgres = server_with(&[
+        "fsync=on",
+        "log_statement=none",
+        "log_min_messages=debug1",
+        "jit=on",
+        "jit_above_cost=1",
+    ]);
+    let compilers = || postgres.log().matches("loaded JIT provider").count();
+    assert_eq!(postgres.sql("SELECT pg_jit_available()"), "t", "tests/run installs a server that has it");
+    postgres.sql("SELECT count(*) FROM pg_class");
+    let others = compilers();
+    assert!(others > 0, "the log tells of it");
+    let (store, _) = fresh(&postgres);
+    let first = store.commit(&[put("key/a", None, b"1")]).unwrap();
+    store.commit(&[put("key/a", Some(first), b"2"), put("key/b", None, b"1")]).unwrap();
+    assert_eq!(store.list(&path("key/"), Page { after: None, limit: 9 }).unwrap().len(), 2);
+    store.watch(&path("key/"), Revision(0), &mut |_| false).unwrap();
+    store.scan(&mut |_| true).unwrap();
+    store.lease(&path("lease/x"), "node-1", Duration::from_secs(600)).unwrap().unwrap();
+    assert_eq!(compilers(), others);
 }
 
 #[test]

@@ -18,7 +18,12 @@ static SCHEMAS: AtomicUsize = AtomicUsize::new(0);
 
 /// A server that keeps what it acknowledges, with a role and a database.
 pub fn server() -> Postgres {
-    let postgres = Postgres::start_with(&["fsync=on", "log_statement=none", "log_min_messages=warning"]);
+    server_with(&["fsync=on", "log_statement=none", "log_min_messages=warning"])
+}
+
+/// The same with options.
+pub fn server_with(options: &[&str]) -> Postgres {
+    let postgres = Postgres::start_with(options);
     postgres.sql("CREATE ROLE keymill LOGIN PASSWORD 'a password'");
     postgres.sql("GRANT CREATE ON DATABASE postgres TO keymill");
     postgres
