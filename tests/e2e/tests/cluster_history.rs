@@ -9,7 +9,7 @@ use keymill_client::Credentials;
 use keymill_core::Sensitive;
 use keymill_core::access::{Effect, Grant, ResourcePattern, Role};
 use keymill_core::key::KeyState;
-use keymill_core::seam::store::Store;
+use keymill_core::seam::store::{Path, Store};
 use keymill_databases::{Database as _, Etcd, Postgres};
 use keymill_e2e::{Answered, Caller, audit_lines, eventually, metric, verified};
 use keymill_harness::{Live, Setup, Site, Started};
@@ -125,6 +125,11 @@ fn what_was_lost_comes_back_by_an_operators_word_alone(mut ground: impl Ground) 
     finds_out(&first, &root, "the one that wrote finds out");
     finds_out(&second, &root, "the one that has seen finds out");
     drop((a, b));
+    // What happens by the clock does not by what they know.
+    let (other, timers) = (ground.open(), Path::new("timers").unwrap());
+    let take = |time| other.lease(&timers, "another", time).unwrap();
+    eventually("nobody has the timers", || take(Duration::from_secs(1)));
+    take(Duration::ZERO);
     // Who has seen nothing takes the others' word for it.
     let why = first.beside(node("c", &ground)).err().unwrap().to_string();
     assert!(why.contains("of another history") && why.contains("--accept-history"), "{why}");
