@@ -229,6 +229,7 @@ pub(crate) struct Witness {
     stands: Option<Option<Revision>>,
     /// The last of which the store said that it is there.
     last: Option<RecordStamp>,
+    /// When the last was left, or missed.
     left: Option<Instant>,
 }
 
@@ -270,6 +271,7 @@ impl Witness {
             let why = format!("this process left {found}");
             lose(cluster, &why);
             raise(cluster, store, sealer, at, &why)?;
+            self.left = Some(Instant::now());
             return Err(StoreError::OtherHistory(why));
         }
         self.sequence = self.sequence.max(stands.map_or(0, |(sequence, _)| sequence));
