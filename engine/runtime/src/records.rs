@@ -213,9 +213,6 @@ pub struct NonceRecord {
     pub good_until: Timestamp,
 }
 
-/// Below here lie the records of instances, each below its own id; they are of no kind of the installation's.
-pub(crate) const INSTANCE_DATA: &str = "instance-data/";
-
 /// The newest list of what an authority revoked, as it is kept.
 #[derive(Serialize, Deserialize)]
 pub struct CrlRecord {

@@ -6,10 +6,8 @@ use std::time::Duration;
 
 use keymill_core::id::InstanceId;
 use keymill_core::seam::store::{
-    Change, Entry, Lease, Page, Path, Revision, Row, Store, StoreError, Write, Wrote, check_distinct,
+    Change, Entry, Lease, PARTS, Page, Path, Revision, Row, Store, StoreError, Write, Wrote, check_distinct,
 };
-
-use crate::records::INSTANCE_DATA;
 
 /// Records that are removed in one commit.
 const REMOVED_AT_ONCE: usize = 64;
@@ -26,7 +24,7 @@ pub struct Scoped {
 impl Scoped {
     /// Takes the part of a store that is the instance's.
     pub fn of(beneath: Arc<dyn Store>, instance: &InstanceId) -> Self {
-        Self { beneath, scope: format!("{INSTANCE_DATA}{instance}/") }
+        Self { beneath, scope: format!("{PARTS}{instance}/") }
     }
 
     /// Removes every record; nobody uses the instance any more.

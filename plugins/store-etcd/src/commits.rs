@@ -19,7 +19,7 @@ use crate::messages::{
     Compare, DeleteRangeRequest, Header, Op, PutRequest, RangeRequest, RangeResponse, RequestOp, TxnRequest,
     TxnResponse,
 };
-use crate::reads::{newest, revision};
+use crate::reads::revision;
 use crate::slots::{Slot, Slots};
 use crate::trail::Trail;
 
@@ -96,27 +96,18 @@ enum Outcome {
 }
 
 impl Committer {
-    /// Checks that the store holds what this process has seen.
+    /// Commits what was planned, where the store holds what this process has seen, or where that is the alarm.
     ///
     /// # Errors
-    /// `OtherHistory`, and `Unavailable` where that is not known.
-    pub(crate) async fn check(&self) -> Result<(), StoreError> {
-        let checked = self.trail.check_fresh(&self.cluster, &self.keys);
-        in_time(self.cluster.patience().until, async { checked.await.map_err(Fault::into_store_error) }).await
-    }
-
-    /// Commits what was planned.
-    ///
-    /// # Errors
-    /// `Conflict` with the first path that is at another revision, `Full`, and `Unavailable` after the time that is configured: then nothing
-    /// was written, unless it says that the outcome is not known.
-    pub(crate) async fn commit(&self, planned: Vec<Planned>) -> Result<Revision, StoreError> {
+    /// `Conflict` with the first path that is at another revision, `Full`, `OtherHistory`, and `Unavailable` after the time that is configured:
+    /// then nothing was written, unless it says that the outcome is not known.
+    pub(crate) async fn commit(&self, planned: Vec<Planned>, is_alarm: bool) -> Result<Revision, StoreError> {
         let mut patience = self.cluster.patience();
         let until = patience.until;
         let mut slot = in_time(until, self.slots.take(&self.cluster, &self.keys)).await?;
         loop {
             let mark = self.slots.mark();
-            let asked = match in_time(until, self.transaction(&planned, &slot, &mark)).await {
+            let asked = match in_time(until, self.transaction(&planned, &slot, &mark, is_alarm)).await {
                 Ok(request) => self.cluster.ask::<_, TxnResponse>(method::TXN, request, patience.until).await,
                 Err(error) => {
                     self.slots.give(slot);
@@ -126,7 +117,7 @@ impl Committer {
             let fault = match asked {
                 Ok(answer) if answer.succeeded => {
                     slot.known = revision_of(answer.header.as_ref())?;
-                    self.trail.saw(slot.known, &mark);
+                    self.trail.made(slot.known, &mark, &slot.key);
                     let made = revision(slot.known);
                     self.slots.give(slot);
                     return Ok(made);
@@ -143,7 +134,7 @@ impl Committer {
                         }
                         // A large one, and something was committed since its records were read.
                     } else {
-                        // Its lease ran out, and nothing was written.
+                        // Its lease ran out, or etcd was restored, and nothing was written.
                         self.slots.forget(slot.lease);
                         slot = in_time(until, self.slots.take(&self.cluster, &self.keys)).await?;
                     }
@@ -156,7 +147,7 @@ impl Committer {
                 }
                 Err(Fault::Lost(why)) => match self.resolve(&mut slot, &mark, &why, &mut patience).await? {
                     Outcome::Made(at) => {
-                        self.trail.saw(at, &mark);
+                        self.trail.made(at, &mark, &slot.key);
                         self.slots.give(slot);
                         return Ok(revision(at));
                     }
@@ -175,12 +166,13 @@ impl Committer {
         }
     }
 
-    /// Makes the transaction of a commit; of a large one after its records were read.
+    /// Makes the transaction of a try to commit, once it is known that the store holds what was seen; of a large one after its records were read.
     async fn transaction(
         &self,
         planned: &[Planned],
         slot: &Slot,
         mark: &Bytes,
+        is_alarm: bool,
     ) -> Result<TxnRequest, StoreError> {
         let put = |key: Bytes, value: Bytes, lease| Op::Put(PutRequest { key, value, lease }).into();
         // Last of all, so that whoever watches and is told of it has been told of everything.
@@ -191,10 +183,15 @@ impl Committer {
         let mut ops: Vec<RequestOp> =
             planned.iter().filter_map(|write| write.op.clone().map(Into::into)).collect();
         if planned.len() <= SMALL {
+            if !is_alarm {
+                let checked = self.trail.check_for(slot.known, &self.cluster, &self.keys);
+                checked.await.map_err(Fault::into_store_error)?;
+            }
             compare.extend(planned.iter().map(|write| Compare::is_at(write.key.clone(), write.expected)));
             failure.extend(planned.iter().map(|write| revision_at(write.key.clone())));
         } else {
-            let newest = newest(&self.cluster, &self.keys).await.map_err(Fault::into_store_error)?;
+            let newest = self.trail.newest(&self.cluster, &self.keys).await;
+            let newest = newest.map_err(Fault::into_store_error)?;
             self.compare(planned).await?;
             compare.push(Compare::is_at(self.keys.newest(), newest.commit));
             ops = nested(nested(ops, LEAF), BRANCH);

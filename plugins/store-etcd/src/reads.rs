@@ -28,12 +28,7 @@ pub(crate) async fn key(cluster: &Cluster, key: Bytes) -> Result<Option<KeyValue
     Ok(answer.kvs.into_iter().next())
 }
 
-/// Reads which commit is the newest.
-pub(crate) async fn newest(cluster: &Cluster, keys: &Keys) -> Result<Newest, Fault> {
-    newest_and_mark(cluster, keys).await.map(|(newest, _)| newest)
-}
-
-/// The same, and the mark that it left.
+/// Reads which commit is the newest, and the mark that it left.
 pub(crate) async fn newest_and_mark(
     cluster: &Cluster,
     keys: &Keys,

@@ -190,12 +190,7 @@ impl Store for EtcdStore {
         }
         let planned = plan(&self.keys, writes)?;
         let (committer, is_alarm) = (self.committer.clone(), is_alarm(writes));
-        self.threads.wait(async move {
-            if !is_alarm {
-                committer.check().await?;
-            }
-            committer.commit(planned).await
-        })
+        self.threads.wait(async move { committer.commit(planned, is_alarm).await })
     }
 
     fn watch(

@@ -1,23 +1,21 @@
 //! What this process has seen of the history of the store: its newest commit, and the mark that no other commit has, which each leaves in the key of
 //! the newest revision. An etcd that was restored from a snapshot does not hold it, or has another in its place. Whoever finds that out goes no
 //! further: what was read before may be of a history that is no more.
+//!
+//! Of what etcd has compacted it does not say what stood there. The mark of the last commit of this process still stands in its slot then, or one that
+//! it has left there since, unless its lease is over.
 
 use std::sync::OnceLock;
-use std::time::Duration;
 
 use bytes::Bytes;
 use keymill_core::seam::store::StoreError;
 use parking_lot::Mutex;
-use tokio::time::Instant;
 
 use crate::cluster::{Cluster, method};
 use crate::error::Fault;
 use crate::keys::Keys;
 use crate::messages::{KeyValue, RangeRequest, RangeResponse};
-use crate::reads::Newest;
-
-/// For how long it counts that the store was found to hold what was seen: no etcd is stopped, restored and started within that.
-const FRESH: Duration = Duration::from_millis(800);
+use crate::reads::{self, Newest};
 
 /// A commit that was seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +23,13 @@ struct Seen {
     /// Zero: none.
     commit: i64,
     mark: Bytes,
+}
+
+/// The last commit of this process, by the slot that has its mark.
+#[derive(Clone)]
+struct Own {
+    slot: Bytes,
+    commit: i64,
 }
 
 /// What this process has seen, and whether the store did not hold it.
@@ -37,8 +42,7 @@ pub(crate) struct Trail {
 #[derive(Default)]
 struct State {
     newest: Seen,
-    /// As of when the store held it.
-    held: Option<Instant>,
+    own: Option<Own>,
 }
 
 impl Trail {
@@ -47,6 +51,15 @@ impl Trail {
         let newest = &mut self.state.lock().newest;
         if commit > newest.commit {
             *newest = Seen { commit, mark: mark.clone() };
+        }
+    }
+
+    /// Takes note of a commit that this process has made.
+    pub(crate) fn made(&self, commit: i64, mark: &Bytes, slot: &Bytes) {
+        self.saw(commit, mark);
+        let own = &mut self.state.lock().own;
+        if own.as_ref().is_none_or(|own| commit > own.commit) {
+            *own = Some(Own { slot: slot.clone(), commit });
         }
     }
 
@@ -59,13 +72,15 @@ impl Trail {
         self.lost.get().map_or(Ok(()), refused)
     }
 
-    /// The same before a commit: where that was not found out of late, the store is asked.
+    /// The same before each try of a commit. `known`: where its slot was left, which the transaction compares: where that is the newest commit of all
+    /// that were seen, it says by itself whether the store holds it. Otherwise the store is asked: no time is short enough for it not to have been
+    /// restored meanwhile.
     ///
     /// # Errors
     /// `OtherHistory`, and as of any read.
-    pub(crate) async fn check_fresh(&self, cluster: &Cluster, keys: &Keys) -> Result<(), Fault> {
+    pub(crate) async fn check_for(&self, known: i64, cluster: &Cluster, keys: &Keys) -> Result<(), Fault> {
         self.check()?;
-        if self.state.lock().held.is_some_and(|held| held.elapsed() < FRESH) {
+        if self.state.lock().newest.commit == known {
             return Ok(());
         }
         self.newest(cluster, keys).await.map(drop)
@@ -77,20 +92,41 @@ impl Trail {
     /// `OtherHistory`, and as of any read.
     pub(crate) async fn newest(&self, cluster: &Cluster, keys: &Keys) -> Result<Newest, Fault> {
         self.check()?;
-        let (seen, asked) = (self.state.lock().newest.clone(), Instant::now());
-        let (newest, mark) = crate::reads::newest_and_mark(cluster, keys).await?;
+        let seen = self.state.lock().newest.clone();
+        let (newest, mark) = reads::newest_and_mark(cluster, keys).await?;
         let found = match &mark {
             // The one that was seen is what stands there, or should be: no history is needed.
             _ if newest.commit <= seen.commit => Found::at(newest.commit, mark.clone()),
-            _ => read_at(cluster, keys, seen.commit).await?,
+            _ => self.read_at(cluster, keys, seen.commit).await?,
         };
         if let Some(why) = lacks(&seen, newest.as_of, &found) {
             let _the_first_is_told = self.lost.set(why);
             self.check()?;
         }
         self.saw(newest.commit, &mark.unwrap_or_default());
-        self.state.lock().held = Some(asked);
         Ok(newest)
+    }
+
+    /// Reads the key of the newest revision as it was at a commit.
+    async fn read_at(&self, cluster: &Cluster, keys: &Keys, commit: i64) -> Result<Found, Fault> {
+        if commit == 0 {
+            return Ok(Found::at(0, None));
+        }
+        let request = RangeRequest { key: keys.newest(), revision: commit, ..RangeRequest::default() };
+        match cluster.read::<_, RangeResponse>(method::RANGE, request).await {
+            Ok(answer) => Ok(match answer.kvs.into_iter().next() {
+                Some(KeyValue { mod_revision, value, .. }) => Found::at(mod_revision, Some(value)),
+                None => Found::at(0, None),
+            }),
+            // A later commit was read before: this one is past.
+            Err(Fault::NoSuchRevision) => {
+                let own = self.state.lock().own.clone();
+                let Some(Own { slot, commit }) = own else { return Ok(Found::Forgotten { own: None }) };
+                let stands = reads::key(cluster, slot).await?.map(|kv| kv.mod_revision);
+                Ok(Found::Forgotten { own: stands.map(|stands| (commit, stands)) })
+            }
+            Err(fault) => Err(fault),
+        }
     }
 }
 
@@ -98,8 +134,9 @@ impl Trail {
 enum Found {
     /// The commit that was the newest then, and its mark.
     Commit(Seen),
-    /// It was compacted.
-    Forgotten,
+    /// It was compacted. `own`: the last commit of this process, and which of them its slot was left by; none where it has left none, or where its
+    /// lease is over.
+    Forgotten { own: Option<(i64, i64)> },
 }
 
 impl Found {
@@ -108,29 +145,15 @@ impl Found {
     }
 }
 
-/// Reads the key of the newest revision as it was at a commit.
-async fn read_at(cluster: &Cluster, keys: &Keys, commit: i64) -> Result<Found, Fault> {
-    if commit == 0 {
-        return Ok(Found::at(0, None));
-    }
-    let request = RangeRequest { key: keys.newest(), revision: commit, ..RangeRequest::default() };
-    match cluster.read::<_, RangeResponse>(method::RANGE, request).await {
-        Ok(answer) => Ok(match answer.kvs.into_iter().next() {
-            Some(KeyValue { mod_revision, value, .. }) => Found::at(mod_revision, Some(value)),
-            None => Found::at(0, None),
-        }),
-        // A later commit was read before: this one is past.
-        Err(Fault::NoSuchRevision) => Ok(Found::Forgotten),
-        Err(fault) => Err(fault),
-    }
-}
-
-/// Tells why a store does not hold a commit that was seen, if it does not; of one that it has compacted that is not known. `as_of`: the revision of
-/// the whole of etcd.
+/// Tells why a store does not hold a commit that was seen, if it does not. `as_of`: the revision of the whole of etcd.
 fn lacks(seen: &Seen, as_of: i64, found: &Found) -> Option<String> {
     let Seen { commit, .. } = seen;
     match found {
-        Found::Forgotten => None,
+        // Nobody else writes there, and later ones only replace it.
+        Found::Forgotten { own: Some((last, stands)) } if stands < last => {
+            Some(format!("commit {last} was made, and its mark is not where it was left"))
+        }
+        Found::Forgotten { .. } => None,
         Found::Commit(found) if found == seen => None,
         Found::Commit(_) if as_of < *commit => {
             Some(format!("commit {commit} was seen, and its newest revision is {as_of}"))
@@ -148,10 +171,9 @@ mod tests {
     }
 
     #[test]
-    fn a_commit_is_held_where_its_mark_stands_or_was_compacted() {
+    fn a_commit_is_held_where_its_mark_stands() {
         let ours = seen(10, "p/3");
         assert!(lacks(&ours, 10, &Found::Commit(seen(10, "p/3"))).is_none());
-        assert!(lacks(&ours, 99, &Found::Forgotten).is_none());
         assert!(lacks(&Seen::default(), 4, &Found::at(0, None)).is_none(), "nothing was seen");
         for (as_of, found) in
             [(9, seen(8, "p/2")), (99, seen(10, "q/3")), (99, seen(8, "p/2")), (99, seen(0, ""))]
@@ -162,11 +184,24 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_commit_is_kept() {
+    fn one_that_was_compacted_is_held_where_the_own_last_mark_stands_or_is_gone_with_its_lease() {
+        let ours = seen(10, "q/3");
+        for (own, holds) in [(None, true), (Some((9, 9)), true), (Some((9, 12)), true), (Some((9, 8)), false)]
+        {
+            assert_eq!(lacks(&ours, 99, &Found::Forgotten { own }).is_none(), holds, "{own:?}");
+        }
+    }
+
+    #[test]
+    fn the_newest_commit_is_kept_and_the_newest_of_this_process() {
         let trail = Trail::default();
-        trail.saw(10, &"p/3".into());
-        trail.saw(9, &"p/2".into());
-        assert_eq!(trail.state.lock().newest, seen(10, "p/3"));
+        trail.made(8, &"p/2".into(), &"slot/1".into());
+        trail.saw(10, &"q/3".into());
+        trail.made(9, &"p/3".into(), &"slot/2".into());
+        trail.made(7, &"p/1".into(), &"slot/3".into());
+        let State { newest, own } = &*trail.state.lock();
+        assert_eq!(*newest, seen(10, "q/3"));
+        assert!(own.as_ref().is_some_and(|own| (own.commit, &own.slot[..]) == (9, b"slot/2")));
         assert!(trail.check().is_ok());
     }
 }

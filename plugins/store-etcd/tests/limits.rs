@@ -218,28 +218,3 @@ fn lists_of_large_records_come_in_pages_that_fit() {
         .expect("it scans");
     assert_eq!(bytes, 40 << 20);
 }
-
-#[test]
-fn an_etcd_that_was_restored_is_told_from_one_that_went_on_however_far_it_went_since() {
-    let mut etcd = Etcd::start();
-    let options = config(&etcd);
-    let store = opened(again(&options));
-    let first = store.commit(&[put("key/a", None, b"1")]).expect("it commits");
-    etcd.save();
-    let second = store.commit(&[put("key/a", Some(first), b"2")]).expect("nobody wrote it meanwhile");
-    etcd.put_back();
-    let other = opened(options);
-    let mut at = first;
-    while at <= second {
-        at = other.commit(&[put("key/a", Some(at), b"3")]).expect("it is the only one that writes");
-    }
-    for write in [put("key/a", Some(at), b"4"), put("key/b", None, b"4")] {
-        let written = store.commit(&[write]);
-        assert!(matches!(written, Err(StoreError::OtherHistory(_))), "{written:?}");
-    }
-    assert_eq!(value_at(&other, "key/a").as_deref(), Some(&b"3"[..]));
-    let watched = store.watch(&path("key/"), second, &mut |_| true);
-    assert!(matches!(watched, Err(StoreError::OtherHistory(_))), "{watched:?}");
-    store.commit(&[put("history", None, b"lost")]).expect("the alarm is raised");
-    assert_eq!(value_at(&other, "history").as_deref(), Some(&b"lost"[..]));
-}

@@ -9,7 +9,8 @@ use tokio_postgres::{Client, Error};
 use crate::error::{is_transient, late, store_error};
 use crate::pool::Pool;
 use crate::records::revision_of;
-use crate::writer::{ADVANCE, BEGIN, Refused, Writer, fresh_id};
+use crate::trail::{Said, Seen};
+use crate::writer::{Refused, Taken, Writer, fresh_id, take};
 
 /// Further off than this the server's clock cannot count.
 const MAX_TTL: Duration = Duration::from_secs(100 * 365 * 86_400);
@@ -27,6 +28,8 @@ const TAKE: &str = "INSERT INTO leases (name, holder, fence, until)
 enum Answer {
     Granted(i64),
     Taken,
+    /// Nothing was written: what was seen is not there.
+    Missing(Seen, Said),
     /// Nothing is known of the attempt; another finds out.
     Again,
 }
@@ -63,7 +66,8 @@ pub(crate) fn ask(
                     return Err(store_error(&error));
                 }
             }
-            Ok(Ok(Answer::Again)) | Err(_) => {
+            Ok(Ok(Answer::Missing(seen, said))) if !lent.was_kept() => writer.trail.judge(&seen, &said)?,
+            Ok(Ok(Answer::Missing(..) | Answer::Again)) | Err(_) => {
                 pool.silent(lent);
                 if is_over {
                     return Err(late(pool.timeout()));
@@ -95,10 +99,11 @@ impl Wish<'_> {
     }
 
     async fn take(&self, client: &Client, writer: &Writer, id: &[u8; 16]) -> Result<Answer, Error> {
-        let (begun, advanced) =
-            tokio::join!(biased; client.batch_execute(BEGIN), client.query_typed_one(ADVANCE, &[]));
-        begun?;
-        let fence: i64 = advanced?.try_get(0)?;
+        let seen = writer.trail.newest();
+        let Taken { revision: fence, said, .. } = take(client, &[], &seen).await?;
+        if !said.holds(&seen) {
+            return Ok(Answer::Missing(seen, said));
+        }
         let given: [(&(dyn ToSql + Sync), Type); 4] = [
             (&self.name, Type::TEXT),
             (&self.holder, Type::TEXT),

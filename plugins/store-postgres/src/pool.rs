@@ -122,13 +122,23 @@ impl Pool {
         &self,
         question: impl AsyncFn(&Client) -> Result<T, Error>,
     ) -> Result<T, StoreError> {
+        self.ask_twice(question, |_| false)
+    }
+
+    /// The same; an answer that is odd counts only over a connection that was made to ask: one that was kept may lead to a server that another took
+    /// the place of.
+    pub(crate) fn ask_twice<T>(
+        &self,
+        question: impl AsyncFn(&Client) -> Result<T, Error>,
+        is_odd: impl Fn(&T) -> bool,
+    ) -> Result<T, StoreError> {
         let until = self.deadline();
         loop {
             let lent = self.lend(until)?;
             let limit = lent.limit(until);
             let answer = self.bridge.wait_until(limit, question(lent.client()));
             match answer {
-                Ok(Ok(answer)) => {
+                Ok(Ok(answer)) if !(lent.was_kept() && is_odd(&answer)) => {
                     lent.keep();
                     return Ok(answer);
                 }
@@ -139,7 +149,7 @@ impl Pool {
                         return Err(store_error(&error));
                     }
                 }
-                Err(_) => {
+                Ok(Ok(_)) | Err(_) => {
                     self.silent(lent);
                     if Instant::now() >= until {
                         return Err(late(self.timeout));
@@ -159,7 +169,7 @@ impl Pool {
         }
     }
 
-    /// Gives up a connection that did not answer, and with it all that may be as dead.
+    /// Gives up a connection that did not answer, or whose answer is odd, and with it all that may be the same.
     pub(crate) fn silent(&self, lent: Lent<'_>) {
         drop(lent);
         self.forget();
@@ -187,10 +197,15 @@ impl Lent<'_> {
     /// Returns until when an attempt may wait. A connection that was used before may have died in silence, with the machine at its other
     /// end: it leaves time for another one.
     pub(crate) fn limit(&self, until: Instant) -> Instant {
-        match self.session.as_ref().is_some_and(|session| session.is_used) {
+        match self.was_kept() {
             true => until.min(Instant::now() + self.pool.timeout / 2),
             false => until,
         }
+    }
+
+    /// Tells whether it was used before.
+    pub(crate) fn was_kept(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| session.is_used)
     }
 
     /// Gives it back in order.

@@ -10,7 +10,7 @@ use tokio_postgres::{Client, Error, Row};
 
 use crate::error::{is_transient, late, store_error};
 use crate::pool::{Lent, Pool};
-use crate::trail::{Said, Trail};
+use crate::trail::{HELD, Said, Seen, Trail};
 
 /// Changes that are read in one go; the last commit is read to its end, however large it is.
 const CHUNK_ROWS: i64 = 64;
@@ -20,8 +20,6 @@ const FETCH_ROWS: usize = 256;
 const GET: &str = "SELECT path, value, revision FROM records WHERE path = $1";
 const LIST: &str =
     "SELECT path, value, revision FROM records WHERE path >= $1 AND path < $2 ORDER BY path LIMIT $3";
-const REVISION: &str =
-    "SELECT s.revision, newest.id FROM state s LEFT JOIN commits newest ON newest.revision = s.revision";
 
 /// A cursor in a transaction of its own snapshot. Whom a scan tells may take its time between two fetches; a node that never goes on is
 /// let go after ten minutes, since its snapshot keeps old rows from being vacuumed.
@@ -116,14 +114,20 @@ pub(crate) fn list(pool: &Pool, prefix: &Path, page: Page<'_>) -> Result<Vec<Ent
     Ok(rows.iter().filter_map(entry).collect())
 }
 
-/// Returns the revision of the newest commit.
+/// Returns the revision of the newest commit, where the server holds all that this process has seen.
 pub(crate) fn revision(pool: &Pool, trail: &Trail) -> Result<Revision, StoreError> {
-    let row = pool.ask(async |client| client.query_typed_one(REVISION, &[]).await)?;
-    let revision = row.try_get(0).map_err(|error| store_error(&error))?;
-    if let Ok(Some(id)) = row.try_get::<_, Option<&[u8]>>(1) {
-        trail.saw(revision, id);
+    trail.check()?;
+    let seen = trail.newest();
+    let ask = async |client: &Client| {
+        let row = client.query_typed_one(HELD, &[(&seen.revision, Type::INT8)]).await?;
+        Ok((Said::read(&row)?, row.try_get(3)?))
+    };
+    let (said, id): (Said, Option<Vec<u8>>) = pool.ask_twice(ask, |(said, _)| !said.holds(&seen))?;
+    trail.judge(&seen, &said)?;
+    if let Some(id) = id {
+        trail.saw(said.newest, &id);
     }
-    Ok(revision_of(revision))
+    Ok(revision_of(said.newest))
 }
 
 /// Reads all records, as one snapshot of the store. They stream: no more than what the connection buffers is in memory.
@@ -185,6 +189,32 @@ fn begin_scan(pool: &Pool) -> Result<Lent<'_>, StoreError> {
     }
 }
 
+/// What the first row of the changes says beside them.
+struct Head {
+    compacted: i64,
+    /// The id of the newest commit.
+    id: Option<Vec<u8>>,
+    takes_writes: bool,
+    upto: i64,
+    /// What is said of the commit that this process has seen last, and of the one that the watch has come to.
+    held: Said,
+    told: Said,
+}
+
+impl Head {
+    fn read(row: &Row) -> Result<Self, Error> {
+        let (newest, oldest) = (row.try_get(0)?, row.try_get(11)?);
+        Ok(Self {
+            compacted: row.try_get(1)?,
+            id: row.try_get(3)?,
+            takes_writes: row.try_get(4).unwrap_or("off") != "on",
+            upto: row.try_get(5)?,
+            held: Said { newest, oldest, id: row.try_get(10)? },
+            told: Said { newest, oldest, id: row.try_get(2)? },
+        })
+    }
+}
+
 /// Reads the changes under `prefix` that follow `after`, where the server holds all that this process has seen.
 pub(crate) fn changes(
     pool: &Pool,
@@ -193,49 +223,46 @@ pub(crate) fn changes(
     after: &Cursor,
 ) -> Result<Changes, StoreError> {
     trail.check()?;
-    let held = trail.newest();
     // No history of ours comes that far.
-    let Ok(seen) = i64::try_from(after.revision.0) else { return Err(StoreError::Compacted) };
+    let Ok(revision) = i64::try_from(after.revision.0) else { return Err(StoreError::Compacted) };
+    let held = trail.newest();
+    // Nothing, where it is not known which commit that is.
+    let told = after.id.clone().map_or_else(Seen::default, |id| Seen { revision, id });
     let (prefix, end, others) = (prefix.as_str(), prefix.end(), CHUNK_ROWS - 1);
     let given: [(&(dyn ToSql + Sync), Type); 5] = [
-        (&seen, Type::INT8),
+        (&revision, Type::INT8),
         (&prefix, Type::TEXT),
         (&end, Type::TEXT),
         (&others, Type::INT8),
         (&held.revision, Type::INT8),
     ];
-    let rows = pool.ask(async |client| read_changes(client, &given).await)?;
-    let failed = |error: Error| store_error(&error);
-    let head = rows.first().ok_or_else(|| StoreError::Corrupt("the table state has no row".into()))?;
-    let newest = revision_of(head.try_get(0).map_err(failed)?);
-    let compacted = revision_of(head.try_get(1).map_err(failed)?);
-    let (seen, id): (Option<Vec<u8>>, Option<Vec<u8>>) =
-        (head.try_get(2).map_err(failed)?, head.try_get(3).map_err(failed)?);
-    if head.try_get(4).unwrap_or("off") == "on" {
+    let ask = async |client: &Client| {
+        let rows = read_changes(client, &given).await?;
+        let head = rows.first().map(Head::read).transpose()?;
+        Ok((head, rows))
+    };
+    let is_odd = |head: &Head| !head.held.holds(&held) || !head.told.holds(&told);
+    let (head, rows) = pool.ask_twice(ask, |(head, _)| head.as_ref().is_some_and(is_odd))?;
+    let head = head.ok_or_else(|| StoreError::Corrupt("the table state has no row".into()))?;
+    if !head.takes_writes {
         pool.forget();
         return Err(StoreError::Unavailable("the server takes no writes any more".into()));
     }
-    let said = Said {
-        newest: newest.0.cast_signed(),
-        oldest: head.try_get(11).map_err(failed)?,
-        id: head.try_get(10).map_err(failed)?,
-    };
-    trail.judge(&held, &said)?;
-    if let Some(id) = &id {
-        trail.saw(said.newest, id);
+    trail.judge(&held, &head.held)?;
+    trail.judge(&told, &head.told)?;
+    let newest = head.held.newest;
+    if let Some(id) = &head.id {
+        trail.saw(newest, id);
     }
-    // A revision that is yet to come was read from another history of this store, and so was one that another commit has now: a server that
-    // had not all of them took over.
-    let is_other = after.id.is_some() && after.id != seen;
-    if after.revision < compacted || after.revision > newest || is_other {
+    // A revision that is yet to come was read from another history of this store; of one whose id is forgotten that is not known.
+    let is_known = after.id.is_none() || head.told.id.is_some();
+    if revision < head.compacted || revision > newest || !is_known {
         return Err(StoreError::Compacted);
     }
-    let upto = revision_of(head.try_get(5).map_err(failed)?);
-    let id = id.filter(|_| upto == newest);
     Ok(Changes {
         rows: rows.iter().filter_map(changed).collect(),
-        cursor: Cursor { revision: upto, id },
-        newest,
+        cursor: Cursor { revision: revision_of(head.upto), id: head.id.filter(|_| head.upto == newest) },
+        newest: revision_of(newest),
     })
 }
 

@@ -4,12 +4,13 @@
 
 use std::sync::OnceLock;
 
-use keymill_core::seam::store::{StoreError, Write, is_alarm};
+use keymill_core::seam::store::StoreError;
 use parking_lot::Mutex;
+use tokio_postgres::{Error, Row};
 
-/// The id of the commit that this process has seen last, and the oldest that is kept, beside the newest revision.
-pub(crate) const HELD: &str = "SELECT s.revision, seen.id, (SELECT min(revision) FROM commits)
-    FROM state s LEFT JOIN commits seen ON seen.revision = $1";
+/// The newest revision, the id of the commit that this process has seen last, the oldest that is kept, and the id of the newest.
+pub(crate) const HELD: &str = "SELECT s.revision, seen.id, (SELECT min(revision) FROM commits), newest.id
+    FROM state s LEFT JOIN commits seen ON seen.revision = $1 LEFT JOIN commits newest ON newest.revision = s.revision";
 
 /// A commit that was seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,8 +31,13 @@ pub(crate) struct Said {
 }
 
 impl Said {
+    /// Reads a row of [`HELD`].
+    pub(crate) fn read(row: &Row) -> Result<Self, Error> {
+        Ok(Self { newest: row.try_get(0)?, id: row.try_get(1)?, oldest: row.try_get(2)? })
+    }
+
     /// Tells whether it holds the commit; where it no longer keeps an id of that age, it is not known not to.
-    fn holds(&self, seen: &Seen) -> bool {
+    pub(crate) fn holds(&self, seen: &Seen) -> bool {
         match &self.id {
             _ if seen.revision == 0 => true,
             _ if self.newest < seen.revision => false,
@@ -62,7 +68,7 @@ impl Trail {
         self.newest.lock().clone()
     }
 
-    /// Judges what a server said.
+    /// Judges what a server said over a connection that was made to ask it: one that was kept may lead to a server that another took the place of.
     ///
     /// # Errors
     /// `OtherHistory` where it does not hold what was seen, then and from then on.
@@ -84,14 +90,6 @@ impl Trail {
     /// `OtherHistory`.
     pub(crate) fn check(&self) -> Result<(), StoreError> {
         self.lost.get().map_or(Ok(()), |why| Err(StoreError::OtherHistory(why.clone())))
-    }
-
-    /// Checks that a commit may be made: that of the alarm may always.
-    ///
-    /// # Errors
-    /// `OtherHistory`.
-    pub(crate) fn check_commit(&self, writes: &[Write]) -> Result<(), StoreError> {
-        if is_alarm(writes) { Ok(()) } else { self.check() }
     }
 }
 

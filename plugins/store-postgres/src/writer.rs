@@ -19,9 +19,9 @@ use crate::pool::{Lent, Pool};
 use crate::records::revision_of;
 use crate::trail::{HELD, Said, Seen, Trail};
 
-pub(crate) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 /// Takes the counter until the transaction ends.
-pub(crate) const ADVANCE: &str = "UPDATE state SET revision = revision + 1 RETURNING revision";
+const ADVANCE: &str = "UPDATE state SET revision = revision + 1 RETURNING revision";
 /// A statement of its own: it sees all that was done before the counter was ours.
 const PRESENT: &str = "SELECT path, revision FROM records WHERE path = ANY($1)";
 const PUT: &str = "INSERT INTO records (path, value, revision, position)
@@ -69,7 +69,7 @@ enum Outcome {
     /// Nothing was written.
     Failed(Error),
     /// Nothing was written: what was seen is not there.
-    Other(StoreError),
+    Missing(Seen, Said),
     /// Nothing was written, and the server did not answer.
     Late,
     /// The answer was lost.
@@ -104,10 +104,12 @@ impl Writer {
 
     /// Writes all or none; the commit is durable when this returns.
     pub(crate) fn commit(&self, pool: &Pool, writes: &[Write]) -> Result<Revision, StoreError> {
-        self.trail.check_commit(writes)?;
         let batch = Batch::of(writes)?;
         let until = pool.deadline();
         loop {
+            if !is_alarm(writes) {
+                self.trail.check()?;
+            }
             let lent = pool.lend(until)?;
             let limit = lent.limit(until);
             let outcome = pool.bridge.wait(self.attempt(lent.client(), &batch, limit));
@@ -121,17 +123,14 @@ impl Writer {
                     roll_back(pool, lent);
                     return Err(StoreError::Conflict(path));
                 }
-                Outcome::Other(error) => {
-                    roll_back(pool, lent);
-                    return Err(error);
-                }
+                Outcome::Missing(seen, said) if !lent.was_kept() => self.trail.judge(&seen, &said)?,
                 Outcome::Failed(error) => {
                     pool.lost(lent, &error);
                     if is_over || !is_transient(&error) {
                         return Err(store_error(&error));
                     }
                 }
-                Outcome::Late => {
+                Outcome::Missing(..) | Outcome::Late => {
                     pool.silent(lent);
                     if is_over {
                         return Err(late(pool.timeout()));
@@ -160,10 +159,8 @@ impl Writer {
                 Err(_) => return Outcome::Late,
             };
         // The alarm is for those who find a store like that.
-        if let Err(error) = self.trail.judge(&seen, &said)
-            && !is_alarm(batch.writes)
-        {
-            return Outcome::Other(error);
+        if !said.holds(&seen) && !is_alarm(batch.writes) {
+            return Outcome::Missing(seen, said);
         }
         if let Some(path) = batch.conflict(&present) {
             return Outcome::Conflict(path);
@@ -264,21 +261,21 @@ pub(crate) enum Refused {
 }
 
 /// What a commit finds once the counter is its own.
-struct Taken {
-    revision: i64,
+pub(crate) struct Taken {
+    pub(crate) revision: i64,
     present: Vec<Row>,
-    said: Said,
+    pub(crate) said: Said,
 }
 
 /// Takes the counter, and reads what is there.
-async fn take(client: &Client, paths: &[&str], seen: &Seen) -> Result<Taken, Error> {
+pub(crate) async fn take(client: &Client, paths: &[&str], seen: &Seen) -> Result<Taken, Error> {
     let present = async { client.query_typed(PRESENT, &[(&paths, Type::TEXT_ARRAY)]).await };
     let held = async { client.query_typed_one(HELD, &[(&seen.revision, Type::INT8)]).await };
     let (begun, advanced, present, held) = tokio::join!(biased; client.batch_execute(BEGIN), client.query_typed_one(ADVANCE, &[]), present, held);
     begun?;
-    let (revision, held) = (advanced?.try_get(0)?, held?);
+    let (revision, held) = (advanced?.try_get(0)?, Said::read(&held?)?);
     // This one's own is the newest by now.
-    let said = Said { newest: revision - 1, oldest: held.try_get(2)?, id: held.try_get(1)? };
+    let said = Said { newest: revision - 1, ..held };
     Ok(Taken { revision, present: present?, said })
 }
 

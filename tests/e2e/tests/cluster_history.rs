@@ -9,7 +9,7 @@ use keymill_client::Credentials;
 use keymill_core::Sensitive;
 use keymill_core::access::{Effect, Grant, ResourcePattern, Role};
 use keymill_core::key::KeyState;
-use keymill_core::seam::store::Store;
+use keymill_core::seam::store::{Path, Store, Write};
 use keymill_databases::{Database as _, Etcd, Postgres};
 use keymill_e2e::{Answered, Caller, audit_lines, eventually, metric, verified};
 use keymill_harness::{Live, Setup, Site, Started};
@@ -125,6 +125,11 @@ fn what_was_lost_comes_back_by_an_operators_word_alone(mut ground: impl Ground) 
     finds_out(&first, &root, "the one that wrote finds out");
     finds_out(&second, &root, "the one that has seen finds out");
     drop((a, b));
+    // What happens by the clock does not by what they know.
+    let (other, timers) = (ground.open(), Path::new("timers").unwrap());
+    let take = |time| other.lease(&timers, "another", time).unwrap();
+    eventually("nobody has the timers", || take(Duration::from_secs(1)));
+    take(Duration::ZERO);
     // Who has seen nothing takes the others' word for it.
     let why = first.beside(node("c", &ground)).err().unwrap().to_string();
     assert!(why.contains("of another history") && why.contains("--accept-history"), "{why}");
@@ -206,4 +211,30 @@ fn an_etcd_that_was_restored_while_nobody_ran_is_found_out_at_the_start() {
 #[test]
 fn a_postgresql_that_was_put_back_while_nobody_ran_is_found_out_at_the_start() {
     one_that_was_put_back_while_nobody_ran_is_found_out_at_the_start(postgres());
+}
+
+/// What only a node's own witness can tell: the store plugin has seen nothing else go back.
+#[test]
+fn a_witness_that_went_back_while_its_node_ran_raises_the_alarm() {
+    let cluster = || ClusterConfig { lease: Duration::from_secs(2), ..ClusterConfig::default() };
+    let node = |name: &str| Setup::new(EngineConfig::default()).as_node(name, cluster());
+    let Started { live: first, credentials: root } = Live::start_with(node("a"));
+    let second = first.beside(node("b")).unwrap();
+    let (store, at) = (second.store(), Path::new("witness/a/0").unwrap());
+    let older = eventually("it is left", || store.get(&at).unwrap());
+    let site = first.halt();
+    let old = store.get(&at).unwrap().unwrap();
+    assert!(old.revision > older.revision, "one is left with the end");
+    let first = second.join(site, node("a")).unwrap();
+    let newer = eventually("another is left", || {
+        store.get(&at).unwrap().filter(|newer| newer.revision > old.revision)
+    });
+    let write = Write { path: at, expected: Some(newer.revision), value: Some(old.value) };
+    store.commit(&[write]).unwrap();
+    assert_eq!(metric(&second, "keymill_cluster_other_history"), 0.0);
+    // It leaves the last with its end.
+    let site = first.halt();
+    finds_out(&second, &root, "the other is told");
+    let why = second.join(site, node("a")).err().unwrap().to_string();
+    assert!(why.contains("this process left witness/a/0"), "{why}");
 }

@@ -51,12 +51,12 @@ pub trait Store: Send + Sync {
     /// Takes or renews the lease `name` for `holder`; `None` while another holds it.
     ///
     /// # Errors
-    /// [`StoreError`] where the store cannot be written.
+    /// [`StoreError`] where the store cannot be written, `OtherHistory` among them where taking one is a commit.
     fn lease(&self, name: &Path, holder: &str, ttl: Duration) -> Result<Option<Lease>, StoreError>;
     /// Returns the revision of the newest commit, zero for an empty store.
     ///
     /// # Errors
-    /// [`StoreError`] where the store cannot be read.
+    /// [`StoreError`] where the store cannot be read, `OtherHistory` where it does not hold what this process has seen.
     fn revision(&self) -> Result<Revision, StoreError>;
 }
 
@@ -172,10 +172,17 @@ pub struct Write {
 /// Where the record stands by which whoever finds a store to be of another history has all others know. It is the one that may be written then.
 pub const ALARM: &str = "history";
 
-/// Tells whether a commit writes the alarm and nothing else; in a part of the store it may be that part's own.
+/// Below here lie parts of a store that are stores of their own, each below its own name.
+pub const PARTS: &str = "instance-data/";
+
+/// Tells whether a commit writes the alarm and nothing else, that of the store or of a part of it. What others call by that name, an alias among them,
+/// is none.
 pub fn is_alarm(writes: &[Write]) -> bool {
-    let is_its = |path: &Path| path.as_str().rsplit('/').next() == Some(ALARM);
-    matches!(writes, [write] if is_its(&write.path))
+    let is_its = |path: &str| match path.strip_prefix(PARTS) {
+        Some(part) => part.split_once('/').is_some_and(|(_, path)| path == ALARM),
+        None => path == ALARM,
+    };
+    matches!(writes, [write] if is_its(write.path.as_str()))
 }
 
 /// Refuses a commit that writes a path twice, since the second write cannot name a revision that anyone has read, and one that writes to
@@ -363,7 +370,9 @@ mod tests {
             Err(StoreError::Conflict(path)) => assert_eq!(path.as_str(), "a"),
             other => panic!("a conflict was due, not {other:?}"),
         }
-        for (path, is_its) in [("history", true), ("instance-data/a/history", true), ("histories", false)] {
+        let alarms = [("history", true), ("instance-data/a/history", true)];
+        let others = ["histories", "alias/history", "instance-data/history", "instance-data/a/alias/history"];
+        for (path, is_its) in alarms.into_iter().chain(others.map(|other| (other, false))) {
             assert_eq!((is_alarm(&[write(path)]), is_alarm(&[write(path), write("a")])), (is_its, false));
         }
         let nowhere = Write { path: Path::all(), expected: None, value: Some(Vec::new()) };

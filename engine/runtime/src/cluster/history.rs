@@ -4,7 +4,8 @@
 //!
 //! - While it runs, a store plugin finds out that a commit which it has seen is not there. The node uses no key from then on, and raises an alarm in the
 //!   store, so that those who had seen less, and those who start, do not either.
-//! - Over its own restart, a node finds out by its witness: a record that it has left in the store, and its audit remembers.
+//! - Over its own restart, a node finds out by its witness: a record that it has left in the store, and its audit remembers. While it runs it looks for
+//!   the last before it leaves another.
 //!
 //! Only an operator's word takes the alarm away: see [`accept`](super::accept).
 
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use keymill_core::audit::RecordStamp;
 use keymill_core::id::NodeName;
-use keymill_core::seam::store::{Entry, Revision, Store, StoreError, Write};
+use keymill_core::seam::store::{Entry, Path, Revision, Store, StoreError, Write};
 use keymill_core::time::Timestamp;
 use keymill_crypto::digest;
 use keymill_crypto::record::{RecordSealer, sequence_of, tag_of};
@@ -200,16 +201,21 @@ fn missed(
 ) -> Option<String> {
     witnesses.iter().find_map(|stamp| {
         let of = records::witness_at(&stamp.path, node).filter(|of| *of >= accepted)?;
-        let is_there = of == accepted
-            && stands.is_some_and(|(sequence, tag)| match sequence == stamp.sequence {
-                true => digest::hex(&tag) == stamp.tag,
-                false => sequence > stamp.sequence,
-            });
-        let (path, sequence) = (&stamp.path, stamp.sequence);
-        (!is_there).then(|| {
-            let found = stands.map_or("nothing".to_owned(), |(sequence, _)| format!("number {sequence}"));
-            format!("the audit of {node} remembers {path} of number {sequence}, and {found} stands there")
-        })
+        lacks(stamp, stands.filter(|_| of == accepted))
+            .map(|found| format!("the audit of {node} remembers {found}"))
+    })
+}
+
+/// Says what a witness was and what stands in its place, where that is older: one that was left since is as good.
+fn lacks(stamp: &RecordStamp, stands: Option<(u64, [u8; 16])>) -> Option<String> {
+    let is_there = stands.is_some_and(|(sequence, tag)| match sequence == stamp.sequence {
+        true => digest::hex(&tag) == stamp.tag,
+        false => sequence > stamp.sequence,
+    });
+    let (path, sequence) = (&stamp.path, stamp.sequence);
+    (!is_there).then(|| {
+        let found = stands.map_or("nothing".to_owned(), |(sequence, _)| format!("number {sequence}"));
+        format!("{path} of number {sequence}, and {found} stands there")
     })
 }
 
@@ -221,12 +227,15 @@ pub(crate) struct Witness {
     sequence: u64,
     /// The commit that it stands by, once that was looked for.
     stands: Option<Option<Revision>>,
+    /// The last of which the store said that it is there.
+    last: Option<RecordStamp>,
+    /// When the last was left, or missed.
     left: Option<Instant>,
 }
 
 impl Witness {
     pub(crate) fn new() -> Self {
-        Self { sequence: 0, stands: None, left: None }
+        Self { sequence: 0, stands: None, last: None, left: None }
     }
 
     /// Tells whether it is time for another.
@@ -237,7 +246,7 @@ impl Witness {
     /// Leaves one; returns what the audit is to remember of it.
     ///
     /// # Errors
-    /// What the store says.
+    /// What the store says; `OtherHistory` where the last one is not there any more, which others know then.
     pub(crate) fn leave(
         &mut self,
         cluster: &Cluster,
@@ -246,23 +255,45 @@ impl Witness {
         at: Timestamp,
     ) -> Result<RecordStamp, StoreError> {
         let path = records::witness_path(&cluster.node, cluster.history.accepted());
-        let expected = match self.stands {
-            Some(stands) => stands,
-            None => {
-                let stored = store.get(&path)?;
-                let sequence = stored.as_ref().and_then(|stored| sequence_of(&stored.value));
-                self.sequence = self.sequence.max(sequence.unwrap_or(0));
-                stored.map(|stored| stored.revision)
+        // Where it is not known whether that was done, it is looked for the next time.
+        if let Some(expected) = self.stands.take() {
+            match self.put(&path, expected, store, sealer, at) {
+                // Somebody else has written there, or it went back.
+                Err(StoreError::Conflict(_)) => {}
+                left => return left,
             }
-        };
+        }
+        // Has connections given up to a server that another took the place of: what it says does not count.
+        store.revision()?;
+        let stored = store.get(&path)?;
+        let stands = stored.as_ref().and_then(|stored| sequence_of(&stored.value).zip(tag_of(&stored.value)));
+        if let Some(found) = self.last.as_ref().and_then(|last| lacks(last, stands)) {
+            let why = format!("this process left {found}");
+            lose(cluster, &why);
+            raise(cluster, store, sealer, at, &why)?;
+            self.left = Some(Instant::now());
+            return Err(StoreError::OtherHistory(why));
+        }
+        self.sequence = self.sequence.max(stands.map_or(0, |(sequence, _)| sequence));
+        self.put(&path, stored.map(|stored| stored.revision), store, sealer, at)
+    }
+
+    fn put(
+        &mut self,
+        path: &Path,
+        expected: Option<Revision>,
+        store: &dyn Store,
+        sealer: &RecordSealer,
+        at: Timestamp,
+    ) -> Result<RecordStamp, StoreError> {
         self.sequence += 1;
-        let sealed = records::seal(sealer, &path, Kind::Witness, self.sequence, &WitnessRecord { at })
+        let sealed = records::seal(sealer, path, Kind::Witness, self.sequence, &WitnessRecord { at })
             .map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        let write = Write { path: path.clone(), expected, value: Some(sealed.bytes) };
+        self.stands = Some(Some(store.commit(&[write])?));
         let stamp =
             RecordStamp { path: path.to_string(), sequence: self.sequence, tag: digest::hex(&sealed.tag) };
-        // Where it is not known whether that was done, it is looked for the next time.
-        self.stands = None;
-        self.stands = Some(Some(store.commit(&[Write { path, expected, value: Some(sealed.bytes) }])?));
+        self.last = Some(stamp.clone());
         self.left = Some(Instant::now());
         Ok(stamp)
     }

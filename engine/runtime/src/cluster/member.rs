@@ -1,4 +1,5 @@
-//! The leases of a node: that of its name, without which it does not start, and that of the timers, which one node at a time has.
+//! The leases of a node: that of its name, without which it does not start, and that of the timers, which one node at a time has. One that finds the
+//! store to be of another history gives up the timers.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -175,6 +176,10 @@ impl Renewal<'_> {
     }
 
     fn timers(&self) -> Result<(), StoreError> {
+        if self.cluster.view.is_forked() {
+            // Nothing is done by the clock by what this node knows, nor is it kept from who is started by an operator's word.
+            return if self.cluster.tenure.set(None) { self.leave(&timers_path()) } else { Ok(()) };
+        }
         // From before it was asked: so it ends here before another can begin.
         let from = AsOf::now(&self.shared.clock);
         let held = self.ask(&timers_path())?.then_some((from, self.cluster.config.lease));
@@ -187,6 +192,10 @@ impl Renewal<'_> {
         Ok(())
     }
 
+    fn leave(&self, name: &Path) -> Result<(), StoreError> {
+        self.shared.store.lease(name, &self.cluster.process, Duration::ZERO).map(drop)
+    }
+
     /// Lets others have at once what they had to wait for.
     fn give_back(&self) {
         let had = self.cluster.tenure.set(None);
@@ -194,7 +203,7 @@ impl Renewal<'_> {
             return;
         }
         for name in had.then(timers_path).into_iter().chain([records::node_path(&self.cluster.node)]) {
-            if let Err(error) = self.shared.store.lease(&name, &self.cluster.process, Duration::ZERO) {
+            if let Err(error) = self.leave(&name) {
                 tracing::debug!(%error, "a lease was not given back: it ends by itself");
                 return;
             }

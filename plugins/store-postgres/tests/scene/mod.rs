@@ -3,7 +3,7 @@
 
 use std::io::{Read, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 use std::time::Duration;
@@ -85,6 +85,7 @@ pub const HAS_NO_LISTEN: u8 = 5;
 /// A way to the server that loses things on demand.
 pub struct Between {
     pub port: u16,
+    server: Arc<AtomicU16>,
     mode: Arc<AtomicU8>,
     /// What was lost.
     pub losses: Arc<AtomicUsize>,
@@ -97,13 +98,21 @@ impl Between {
         let port = listener.local_addr().expect("it is bound").port();
         let (mode, losses) = (Arc::new(AtomicU8::new(PASSES)), Arc::new(AtomicUsize::new(0)));
         let (its_mode, its_losses) = (mode.clone(), losses.clone());
+        let server = Arc::new(AtomicU16::new(server));
+        let its_server = server.clone();
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
-                let Ok(server) = TcpStream::connect(("127.0.0.1", server)) else { continue };
+                let port = its_server.load(Ordering::SeqCst);
+                let Ok(server) = TcpStream::connect(("127.0.0.1", port)) else { continue };
                 lead(client, server, &its_mode, &its_losses);
             }
         });
-        Self { port, mode, losses }
+        Self { port, server, mode, losses }
+    }
+
+    /// Leads those who connect from here on to another server; who is connected stays where it is.
+    pub fn lead_to(&self, server: u16) {
+        self.server.store(server, Ordering::SeqCst);
     }
 
     /// Says what is to become of what comes from here on.
