@@ -6,10 +6,10 @@
 //!   store, so that those who had seen less, and those who start, do not either.
 //! - Over its own restart, a node finds out by its witness: a record that it has left in the store, and its audit remembers.
 //!
-//! Only an operator's word takes the alarm away: see [`accept`](super::accept).
+//! Only an operator's word takes the alarm away: see [`accept`](super::accept). Whoever remembers more than was accepted then does not start until it was
+//! given for it as well.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use keymill_core::audit::RecordStamp;
 use keymill_core::id::NodeName;
@@ -20,7 +20,7 @@ use keymill_crypto::record::{RecordSealer, sequence_of, tag_of};
 
 use super::Cluster;
 use crate::clock::Clock;
-use crate::records::{self, AlarmRecord, HistoryRecord, Kind, WitnessRecord};
+use crate::records::{self, AlarmRecord, HistoryRecord, Kind};
 
 /// What an operator is to do.
 const NEXT: &str = "an operator is to find out what was lost, stop all servers, and start one with --accept-history \
@@ -80,6 +80,9 @@ impl Standing {
         if self.is_damaged {
             return Ok(Some(Trouble::Damaged));
         }
+        if let Some(by) = &self.record.accepting {
+            return Ok(Some(Trouble::Unfinished(by.clone())));
+        }
         if let Some(alarm) = &self.record.alarm {
             return Ok(Some(Trouble::Told(alarm.clone())));
         }
@@ -111,6 +114,8 @@ impl Standing {
 pub(super) enum Trouble {
     /// Somebody else wrote the record that says so.
     Damaged,
+    /// It is being accepted by a node, or that was cut short.
+    Unfinished(NodeName),
     /// A node has raised an alarm.
     Told(AlarmRecord),
     /// This one misses something.
@@ -173,13 +178,20 @@ pub(crate) fn check(
     witnesses: &[RecordStamp],
 ) -> Result<(), String> {
     let failed = |error: StoreError| format!("store: {error}");
-    let standing = Standing::read(store, sealer).map_err(failed)?;
+    let mut standing = Standing::read(store, sealer).map_err(failed)?;
+    // Where it was accepted just now, that ends once the audit says so.
+    if cluster.config.accept_history {
+        standing.record.accepting = None;
+    }
     cluster.history.accepted.store(standing.record.accepted, Ordering::Release);
     match standing.trouble(&cluster.node, store, witnesses).map_err(failed)? {
         None => Ok(()),
         Some(Trouble::Damaged) => {
             Err(format!("the record that says of what history the store is does not open: {NEXT}"))
         }
+        Some(Trouble::Unfinished(by)) => Err(format!(
+            "the history of the store is being accepted at {by}, or that was cut short: where {by} does not run, it is to be done again: {NEXT}"
+        )),
         Some(Trouble::Told(alarm)) => Err(told(&alarm)),
         Some(Trouble::Missed(why)) => {
             if let Err(error) = raise(cluster, store, sealer, clock.now(), &why) {
@@ -188,6 +200,45 @@ pub(crate) fn check(
             Err(format!("the store is of another history: {why}. {NEXT}"))
         }
     }
+}
+
+/// Checks at the start of a node that has not run in the history which was accepted last that its audit remembers nothing otherwise than that has it: what
+/// whoever accepted it had not heard of, an operator is to look at, too. `lost`: the records that it does.
+///
+/// # Errors
+/// A sentence that says why the node does not start.
+pub(crate) fn check_known(
+    cluster: &Cluster,
+    witnesses: &[RecordStamp],
+    lost: &[String],
+) -> Result<(), String> {
+    let Cluster { node, config, history, .. } = cluster;
+    match lost {
+        [first, ..] if !config.accept_history && !has_run(node, history.accepted(), witnesses) => {
+            Err(format!(
+                "a history of the store was accepted, and the audit of {node} remembers {} records otherwise, as {first}: once that was looked at, this \
+             server is to be started with --accept-history, once (README, \"When the store was put back\")",
+                lost.len()
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Tells whether a node has run in the history that was accepted last; there may never have been another.
+fn has_run(node: &NodeName, accepted: u64, witnesses: &[RecordStamp]) -> bool {
+    accepted == 0 || newest(node, witnesses).is_some_and(|of| of >= accepted)
+}
+
+/// Returns the newest history in which a node has left something.
+fn newest(node: &NodeName, witnesses: &[RecordStamp]) -> Option<u64> {
+    witnesses.iter().filter_map(|stamp| records::witness_at(&stamp.path, node)).max()
+}
+
+/// Returns when a history is accepted: later than whichever was before, also where the clock was set back, or that one is lost.
+pub(super) fn next(node: &NodeName, now: Timestamp, accepted: u64, witnesses: &[RecordStamp]) -> u64 {
+    let before = newest(node, witnesses).map_or(accepted, |newest| newest.max(accepted));
+    now.as_ms().max(before.saturating_add(1))
 }
 
 /// Tells what is missed in a store by a node's own witnesses, if anything is. `stands`: the sequence number and tag of what is left there of the history
@@ -211,61 +262,6 @@ fn missed(
             format!("the audit of {node} remembers {path} of number {sequence}, and {found} stands there")
         })
     })
-}
-
-/// How long it may be between two witnesses.
-const EVERY: Duration = Duration::from_secs(60);
-
-/// What this node leaves in the store for its own next start.
-pub(crate) struct Witness {
-    sequence: u64,
-    /// The commit that it stands by, once that was looked for.
-    stands: Option<Option<Revision>>,
-    left: Option<Instant>,
-}
-
-impl Witness {
-    pub(crate) fn new() -> Self {
-        Self { sequence: 0, stands: None, left: None }
-    }
-
-    /// Tells whether it is time for another.
-    pub(crate) fn is_due(&self) -> bool {
-        self.left.is_none_or(|left| left.elapsed() >= EVERY)
-    }
-
-    /// Leaves one; returns what the audit is to remember of it.
-    ///
-    /// # Errors
-    /// What the store says.
-    pub(crate) fn leave(
-        &mut self,
-        cluster: &Cluster,
-        store: &dyn Store,
-        sealer: &RecordSealer,
-        at: Timestamp,
-    ) -> Result<RecordStamp, StoreError> {
-        let path = records::witness_path(&cluster.node, cluster.history.accepted());
-        let expected = match self.stands {
-            Some(stands) => stands,
-            None => {
-                let stored = store.get(&path)?;
-                let sequence = stored.as_ref().and_then(|stored| sequence_of(&stored.value));
-                self.sequence = self.sequence.max(sequence.unwrap_or(0));
-                stored.map(|stored| stored.revision)
-            }
-        };
-        self.sequence += 1;
-        let sealed = records::seal(sealer, &path, Kind::Witness, self.sequence, &WitnessRecord { at })
-            .map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        let stamp =
-            RecordStamp { path: path.to_string(), sequence: self.sequence, tag: digest::hex(&sealed.tag) };
-        // Where it is not known whether that was done, it is looked for the next time.
-        self.stands = None;
-        self.stands = Some(Some(store.commit(&[Write { path, expected, value: Some(sealed.bytes) }])?));
-        self.left = Some(Instant::now());
-        Ok(stamp)
-    }
 }
 
 #[cfg(test)]
@@ -296,5 +292,29 @@ mod tests {
             assert_eq!(missed(&node, accepted, &left, stands).is_some(), is_missed, "{accepted} {stands:?}");
         }
         assert_eq!(missed(&node, 0, &[], None), None, "nothing is remembered");
+    }
+
+    fn left(paths: &[&str]) -> Vec<RecordStamp> {
+        let stamp = |path: &&str| RecordStamp { path: (*path).into(), sequence: 1, tag: String::new() };
+        paths.iter().map(stamp).collect()
+    }
+
+    #[test]
+    fn a_history_is_accepted_later_than_all_before_whatever_the_clock_says() {
+        let (node, now) = ("a".parse().unwrap(), Timestamp::from_ms(100));
+        let next = |accepted, paths: &[&str]| next(&node, now, accepted, &left(paths));
+        assert_eq!((next(0, &[]), next(99, &["witness/a/0"])), (100, 100));
+        assert_eq!(next(200, &[]), 201);
+        // The store went back to before one was accepted by a clock that was ahead.
+        assert_eq!(next(0, &["witness/a/0", "witness/a/300", "witness/b/400"]), 301);
+        assert_eq!(next(u64::MAX, &[]), u64::MAX);
+    }
+
+    #[test]
+    fn a_node_has_run_in_the_history_in_which_it_has_left_something() {
+        let node = "a".parse().unwrap();
+        let has_run = |accepted, paths: &[&str]| has_run(&node, accepted, &left(paths));
+        assert!(has_run(0, &[]) && has_run(5, &["witness/a/0", "witness/a/5"]));
+        assert!(!has_run(5, &[]) && !has_run(5, &["witness/a/4", "witness/b/5"]));
     }
 }
