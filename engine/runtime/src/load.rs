@@ -73,6 +73,8 @@ pub(crate) struct Loaded {
     /// Records that no audit record speaks of.
     pub(crate) unrecorded: Vec<RecordStamp>,
     pub(crate) quarantined: Vec<(String, String)>,
+    /// Those of them that the audit remembers otherwise than they stand.
+    pub(crate) lost: Vec<String>,
     /// Whether there never was an access key.
     pub(crate) needs_bootstrap: bool,
 }
@@ -181,6 +183,7 @@ pub(crate) fn judge_all(
             }
             // What takes its place is newer than what the audit log remembers.
             ended.insert(path.clone(), Ended::gone(sequence));
+            loader.lost.push(path.clone());
             let why = "the record is missing, though the audit log says that it was written";
             loader.quarantined.push((path, why.to_owned()));
         }
@@ -188,6 +191,7 @@ pub(crate) fn judge_all(
     // In an order that does not depend on which thread was first.
     loader.unrecorded.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     loader.quarantined.sort_unstable();
+    loader.lost.sort_unstable();
     // One that is missing, too: its key is no stray one.
     for id in loader.quarantined.iter().filter_map(|(path, _)| records::certificate_at(path)) {
         keyring.certificates.quarantine(id);
@@ -217,6 +221,7 @@ pub(crate) fn judge_all(
         },
         unrecorded: loader.unrecorded,
         quarantined: loader.quarantined,
+        lost: loader.lost,
         needs_bootstrap,
     })
 }

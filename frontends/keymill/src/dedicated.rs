@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use keymill_core::Sensitive;
 use keymill_core::error::{Error, ErrorKind, Result};
@@ -26,8 +27,10 @@ pub(crate) type Derive = Arc<dyn Fn([[u8; 16]; 2]) -> std::result::Result<Sensit
 /// Runs the instances.
 pub(crate) struct Dedicated {
     config: Config,
-    /// The engine options of the installation.
+    /// The engine options of the installation; that a history is accepted is none of them.
     engine: EngineConfig,
+    /// Whether an operator's word accepts the histories of instances that start now.
+    accepts_history: AtomicBool,
     store: Arc<dyn Store>,
     derive: Derive,
     /// The turns at the tokens, which the engines take beside the installation's.
@@ -73,8 +76,12 @@ impl Dedicated {
         turns: TokenTurns,
         audit: PathBuf,
     ) -> std::result::Result<Self, Failure> {
+        let mut engine = config.engine()?;
+        let cluster = engine.cluster.as_mut();
+        let accepts_history = cluster.is_some_and(|cluster| std::mem::take(&mut cluster.accept_history));
         Ok(Self {
-            engine: config.engine()?,
+            engine,
+            accepts_history: accepts_history.into(),
             networks: config.networks()?,
             issuer: config.issuer()?,
             config: config.clone(),
@@ -87,6 +94,11 @@ impl Dedicated {
             told: Mutex::default(),
             refused: Mutex::default(),
         })
+    }
+
+    /// Has the word that histories are accepted be of those instances alone that were there when it was given: they have been gone through.
+    pub(crate) fn accept_no_more(&self) {
+        self.accepts_history.store(false, Ordering::Release);
     }
 
     /// Stops every engine. The frontends are stopped before.
@@ -102,12 +114,18 @@ impl Dedicated {
     fn parts(
         &self,
         instance: &Instance,
+        first: First,
         root: Derive,
         tokens: Tokens,
     ) -> std::result::Result<Parts, Failure> {
         let audit = plugins::audit(&self.config.audit, &audit_of(&self.audit, &instance.id))?;
+        let mut config = self.engine.of_instance(instance.id.clone(), &instance.terms);
+        if let Some(cluster) = &mut config.cluster {
+            // A new one has no history.
+            cluster.accept_history = first == First::No && self.accepts_history.load(Ordering::Acquire);
+        }
         Ok(Parts {
-            config: self.engine.of_instance(instance.id.clone(), &instance.terms),
+            config,
             clock: keymill_runtime::clock::Clock::default(),
             store: Arc::new(Scoped::of(self.store.clone(), &instance.id)),
             provider: plugins::provider(&self.config.provider)?,
@@ -174,7 +192,8 @@ impl Dedicated {
         if engines.contains_key(&instance.id) {
             return Ok(None);
         }
-        let parts = self.parts(instance, root, tokens).map_err(|failure| unavailable(failure.to_string()))?;
+        let parts =
+            self.parts(instance, first, root, tokens).map_err(|failure| unavailable(failure.to_string()))?;
         // One that was made before has an access key that somebody knows: another would be a way in for nobody.
         let mut tell = |_: &Bootstrap| match first {
             First::Yes => Ok(()),

@@ -114,6 +114,7 @@ impl Instance {
         let (stopper, signal) = Stopper::new();
         let dedicated = Arc::new(dedicated);
         engine.host(dedicated.clone());
+        dedicated.accept_no_more();
         let instance = Self { engine, stopper, signal, frontends: Vec::new(), dedicated };
         Ok(Started { instance, bootstrap, is_new_root })
     }

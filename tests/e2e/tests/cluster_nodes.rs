@@ -87,7 +87,7 @@ fn an_alarm_that_one_raises_stops_all_also_those_that_miss_nothing() {
     eventually("the key is there", || callers[1].describe(key).ok());
     let at = records::history_path();
     let alarm = AlarmRecord { node: "z".parse().unwrap(), at: Timestamp::from_ms(0), why: "commit 7".into() };
-    let record = HistoryRecord { accepted: 0, alarm: Some(alarm) };
+    let record = HistoryRecord { alarm: Some(alarm), ..HistoryRecord::default() };
     let sealed = records::seal(&sealer, &at, Kind::History, 1, &record).unwrap();
     store.commit(&[Write { path: at, expected: None, value: Some(sealed.bytes) }]).unwrap();
     for caller in &mut callers {

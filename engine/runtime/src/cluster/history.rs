@@ -7,21 +7,21 @@
 //! - Over its own restart, a node finds out by its witness: a record that it has left in the store, and its audit remembers. While it runs it looks for
 //!   the last before it leaves another.
 //!
-//! Only an operator's word takes the alarm away: see [`accept`](super::accept).
+//! Only an operator's word takes the alarm away: see [`accept`](super::accept). Whoever remembers more than was accepted then does not start until it was
+//! given for it as well.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use keymill_core::audit::RecordStamp;
 use keymill_core::id::NodeName;
-use keymill_core::seam::store::{Entry, Path, Revision, Store, StoreError, Write};
+use keymill_core::seam::store::{Entry, Revision, Store, StoreError, Write};
 use keymill_core::time::Timestamp;
 use keymill_crypto::digest;
 use keymill_crypto::record::{RecordSealer, sequence_of, tag_of};
 
 use super::Cluster;
 use crate::clock::Clock;
-use crate::records::{self, AlarmRecord, HistoryRecord, Kind, WitnessRecord};
+use crate::records::{self, AlarmRecord, HistoryRecord, Kind};
 
 /// What an operator is to do.
 const NEXT: &str = "an operator is to find out what was lost, stop all servers, and start one with --accept-history \
@@ -81,6 +81,9 @@ impl Standing {
         if self.is_damaged {
             return Ok(Some(Trouble::Damaged));
         }
+        if let Some(by) = &self.record.accepting {
+            return Ok(Some(Trouble::Unfinished(by.clone())));
+        }
         if let Some(alarm) = &self.record.alarm {
             return Ok(Some(Trouble::Told(alarm.clone())));
         }
@@ -112,6 +115,8 @@ impl Standing {
 pub(super) enum Trouble {
     /// Somebody else wrote the record that says so.
     Damaged,
+    /// It is being accepted by a node, or that was cut short.
+    Unfinished(NodeName),
     /// A node has raised an alarm.
     Told(AlarmRecord),
     /// This one misses something.
@@ -174,13 +179,20 @@ pub(crate) fn check(
     witnesses: &[RecordStamp],
 ) -> Result<(), String> {
     let failed = |error: StoreError| format!("store: {error}");
-    let standing = Standing::read(store, sealer).map_err(failed)?;
+    let mut standing = Standing::read(store, sealer).map_err(failed)?;
+    // Where it was accepted just now, that ends once the audit says so.
+    if cluster.config.accept_history {
+        standing.record.accepting = None;
+    }
     cluster.history.accepted.store(standing.record.accepted, Ordering::Release);
     match standing.trouble(&cluster.node, store, witnesses).map_err(failed)? {
         None => Ok(()),
         Some(Trouble::Damaged) => {
             Err(format!("the record that says of what history the store is does not open: {NEXT}"))
         }
+        Some(Trouble::Unfinished(by)) => Err(format!(
+            "the history of the store is being accepted at {by}, or that was cut short: where {by} does not run, it is to be done again: {NEXT}"
+        )),
         Some(Trouble::Told(alarm)) => Err(told(&alarm)),
         Some(Trouble::Missed(why)) => {
             if let Err(error) = raise(cluster, store, sealer, clock.now(), &why) {
@@ -189,6 +201,45 @@ pub(crate) fn check(
             Err(format!("the store is of another history: {why}. {NEXT}"))
         }
     }
+}
+
+/// Checks at the start of a node that has not run in the history which was accepted last that its audit remembers nothing otherwise than that has it: what
+/// whoever accepted it had not heard of, an operator is to look at, too. `lost`: the records that it does.
+///
+/// # Errors
+/// A sentence that says why the node does not start.
+pub(crate) fn check_known(
+    cluster: &Cluster,
+    witnesses: &[RecordStamp],
+    lost: &[String],
+) -> Result<(), String> {
+    let Cluster { node, config, history, .. } = cluster;
+    match lost {
+        [first, ..] if !config.accept_history && !has_run(node, history.accepted(), witnesses) => {
+            Err(format!(
+                "a history of the store was accepted, and the audit of {node} remembers {} records otherwise, as {first}: once that was looked at, this \
+             server is to be started with --accept-history, once (README, \"When the store was put back\")",
+                lost.len()
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Tells whether a node has run in the history that was accepted last; there may never have been another.
+fn has_run(node: &NodeName, accepted: u64, witnesses: &[RecordStamp]) -> bool {
+    accepted == 0 || newest(node, witnesses).is_some_and(|of| of >= accepted)
+}
+
+/// Returns the newest history in which a node has left something.
+fn newest(node: &NodeName, witnesses: &[RecordStamp]) -> Option<u64> {
+    witnesses.iter().filter_map(|stamp| records::witness_at(&stamp.path, node)).max()
+}
+
+/// Returns when a history is accepted: later than whichever was before, also where the clock was set back, or that one is lost.
+pub(super) fn next(node: &NodeName, now: Timestamp, accepted: u64, witnesses: &[RecordStamp]) -> u64 {
+    let before = newest(node, witnesses).map_or(accepted, |newest| newest.max(accepted));
+    now.as_ms().max(before.saturating_add(1))
 }
 
 /// Tells what is missed in a store by a node's own witnesses, if anything is. `stands`: the sequence number and tag of what is left there of the history
@@ -207,7 +258,7 @@ fn missed(
 }
 
 /// Says what a witness was and what stands in its place, where that is older: one that was left since is as good.
-fn lacks(stamp: &RecordStamp, stands: Option<(u64, [u8; 16])>) -> Option<String> {
+pub(super) fn lacks(stamp: &RecordStamp, stands: Option<(u64, [u8; 16])>) -> Option<String> {
     let is_there = stands.is_some_and(|(sequence, tag)| match sequence == stamp.sequence {
         true => digest::hex(&tag) == stamp.tag,
         false => sequence > stamp.sequence,
@@ -217,86 +268,6 @@ fn lacks(stamp: &RecordStamp, stands: Option<(u64, [u8; 16])>) -> Option<String>
         let found = stands.map_or("nothing".to_owned(), |(sequence, _)| format!("number {sequence}"));
         format!("{path} of number {sequence}, and {found} stands there")
     })
-}
-
-/// How long it may be between two witnesses.
-const EVERY: Duration = Duration::from_secs(60);
-
-/// What this node leaves in the store for its own next start.
-pub(crate) struct Witness {
-    sequence: u64,
-    /// The commit that it stands by, once that was looked for.
-    stands: Option<Option<Revision>>,
-    /// The last of which the store said that it is there.
-    last: Option<RecordStamp>,
-    /// When the last was left, or missed.
-    left: Option<Instant>,
-}
-
-impl Witness {
-    pub(crate) fn new() -> Self {
-        Self { sequence: 0, stands: None, last: None, left: None }
-    }
-
-    /// Tells whether it is time for another.
-    pub(crate) fn is_due(&self) -> bool {
-        self.left.is_none_or(|left| left.elapsed() >= EVERY)
-    }
-
-    /// Leaves one; returns what the audit is to remember of it.
-    ///
-    /// # Errors
-    /// What the store says; `OtherHistory` where the last one is not there any more, which others know then.
-    pub(crate) fn leave(
-        &mut self,
-        cluster: &Cluster,
-        store: &dyn Store,
-        sealer: &RecordSealer,
-        at: Timestamp,
-    ) -> Result<RecordStamp, StoreError> {
-        let path = records::witness_path(&cluster.node, cluster.history.accepted());
-        // Where it is not known whether that was done, it is looked for the next time.
-        if let Some(expected) = self.stands.take() {
-            match self.put(&path, expected, store, sealer, at) {
-                // Somebody else has written there, or it went back.
-                Err(StoreError::Conflict(_)) => {}
-                left => return left,
-            }
-        }
-        // Has connections given up to a server that another took the place of: what it says does not count.
-        store.revision()?;
-        let stored = store.get(&path)?;
-        let stands = stored.as_ref().and_then(|stored| sequence_of(&stored.value).zip(tag_of(&stored.value)));
-        if let Some(found) = self.last.as_ref().and_then(|last| lacks(last, stands)) {
-            let why = format!("this process left {found}");
-            lose(cluster, &why);
-            raise(cluster, store, sealer, at, &why)?;
-            self.left = Some(Instant::now());
-            return Err(StoreError::OtherHistory(why));
-        }
-        self.sequence = self.sequence.max(stands.map_or(0, |(sequence, _)| sequence));
-        self.put(&path, stored.map(|stored| stored.revision), store, sealer, at)
-    }
-
-    fn put(
-        &mut self,
-        path: &Path,
-        expected: Option<Revision>,
-        store: &dyn Store,
-        sealer: &RecordSealer,
-        at: Timestamp,
-    ) -> Result<RecordStamp, StoreError> {
-        self.sequence += 1;
-        let sealed = records::seal(sealer, path, Kind::Witness, self.sequence, &WitnessRecord { at })
-            .map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        let write = Write { path: path.clone(), expected, value: Some(sealed.bytes) };
-        self.stands = Some(Some(store.commit(&[write])?));
-        let stamp =
-            RecordStamp { path: path.to_string(), sequence: self.sequence, tag: digest::hex(&sealed.tag) };
-        self.last = Some(stamp.clone());
-        self.left = Some(Instant::now());
-        Ok(stamp)
-    }
 }
 
 #[cfg(test)]
@@ -327,5 +298,29 @@ mod tests {
             assert_eq!(missed(&node, accepted, &left, stands).is_some(), is_missed, "{accepted} {stands:?}");
         }
         assert_eq!(missed(&node, 0, &[], None), None, "nothing is remembered");
+    }
+
+    fn left(paths: &[&str]) -> Vec<RecordStamp> {
+        let stamp = |path: &&str| RecordStamp { path: (*path).into(), sequence: 1, tag: String::new() };
+        paths.iter().map(stamp).collect()
+    }
+
+    #[test]
+    fn a_history_is_accepted_later_than_all_before_whatever_the_clock_says() {
+        let (node, now) = ("a".parse().unwrap(), Timestamp::from_ms(100));
+        let next = |accepted, paths: &[&str]| next(&node, now, accepted, &left(paths));
+        assert_eq!((next(0, &[]), next(99, &["witness/a/0"])), (100, 100));
+        assert_eq!(next(200, &[]), 201);
+        // The store went back to before one was accepted by a clock that was ahead.
+        assert_eq!(next(0, &["witness/a/0", "witness/a/300", "witness/b/400"]), 301);
+        assert_eq!(next(u64::MAX, &[]), u64::MAX);
+    }
+
+    #[test]
+    fn a_node_has_run_in_the_history_in_which_it_has_left_something() {
+        let node = "a".parse().unwrap();
+        let has_run = |accepted, paths: &[&str]| has_run(&node, accepted, &left(paths));
+        assert!(has_run(0, &[]) && has_run(5, &["witness/a/0", "witness/a/5"]));
+        assert!(!has_run(5, &[]) && !has_run(5, &["witness/a/4", "witness/b/5"]));
     }
 }

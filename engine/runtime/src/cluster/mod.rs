@@ -30,6 +30,7 @@ mod member;
 mod members;
 mod shares;
 mod view;
+mod witness;
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -39,15 +40,16 @@ use keymill_core::audit::RecordStamp;
 use keymill_core::id::NodeName;
 use parking_lot::Mutex;
 
-pub(crate) use accept::accept;
+pub(crate) use accept::{accept, finish as finish_accepting};
 pub(crate) use follow::{CatchUp, Follower, Line, Owner, Told, Written};
 pub(crate) use formats::check as check_formats;
 pub(crate) use herald::Herald;
-pub(crate) use history::{Witness, check as check_history};
+pub(crate) use history::{check as check_history, check_known};
 pub(crate) use member::{Founding, Member, take_name};
 pub(crate) use members::Members;
 pub(crate) use shares::{Asked, parts_of_all};
 pub(crate) use view::{AsOf, Tenure, View};
+pub(crate) use witness::Witness;
 
 use crate::audit::AuditMessage;
 use crate::records::Formats;

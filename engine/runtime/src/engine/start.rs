@@ -34,7 +34,8 @@ use crate::audit::{AuditHub, AuditMessage, DeskChain, MANAGEMENT, ManagementChai
 use crate::authorities::AuthorityTimer;
 use crate::clock::Clock;
 use crate::cluster::{
-    AsOf, Cluster, Follower, Founding, Herald, Member, accept, check_formats, check_history, take_name,
+    AsOf, Cluster, Follower, Founding, Herald, Member, accept, check_formats, check_history, check_known,
+    finish_accepting, take_name,
 };
 use crate::config::EngineConfig;
 use crate::gate::Gate;
@@ -108,7 +109,7 @@ impl Engine {
         let cluster = join(&config, &node, &process, &*store, &sealer, &clock)?;
         let accepted = match cluster.as_ref().filter(|cluster| cluster.config.accept_history) {
             Some(cluster) => accept_history(cluster, &*store, &sealer, (&*audit, &keys), clock.now())?,
-            None => Vec::new(),
+            None => None,
         };
         let founding = cluster.as_ref().map(|_| Founding::begin(&*store, &process)).transpose();
         let founding = founding.map_err(EngineError)?.flatten();
@@ -131,6 +132,9 @@ impl Engine {
         let read = read.map_err(|e| store_failed(&e))?;
         let loaded = load::judge_all(&*store, &sealer, read, remembered.stamps, &keyring, node_name.as_ref())
             .map_err(|e| store_failed(&e))?;
+        if let Some(cluster) = &cluster {
+            check_known(cluster, &remembered.witnesses, &loaded.lost).map_err(EngineError)?;
+        }
         let nonces = KeptNonces::load(&*store).map_err(|e| store_failed(&e))?;
         for trouble in unopened.iter().chain(&remembered.troubles) {
             tracing::error!("{trouble}; run `keymill audit verify`");
@@ -240,9 +244,11 @@ impl Engine {
             .map_err(|e| EngineError::because("validation threads")(&e))?;
         engine.retention = Retention::start(engine.gate.inner().shared.clone(), retired_by)
             .map_err(|e| EngineError::because("audit retention thread")(&e))?;
-        if let Err(error) = engine.record_accepted(accepted) {
+        if let Some(writes) = accepted
+            && let Err(why) = engine.finish_accepted(writes)
+        {
             engine.stop();
-            return Err(EngineError(format!("the acceptance of the store cannot be recorded: {error:?}")));
+            return Err(EngineError(format!("the acceptance of the store is not finished: {why}")));
         }
         if !loaded.needs_bootstrap {
             return Ok((engine, None));
@@ -286,13 +292,21 @@ impl Engine {
         Ok(bootstrap)
     }
 
-    /// Has the audit say which records were accepted by an operator's word.
+    /// Has the audit say which records were accepted by an operator's word, and lets other nodes start once it does.
+    fn finish_accepted(&self, writes: Vec<RecordStamp>) -> Result<(), String> {
+        self.record_accepted(writes).map_err(|error| format!("{error:?}"))?;
+        let shared = &self.gate.inner().shared;
+        finish_accepting(&*shared.store, &shared.sealer).map_err(|error| format!("store: {error}"))
+    }
+
     fn record_accepted(&self, writes: Vec<RecordStamp>) -> Result<()> {
         /// Records that one line names, at most.
         const AT_ONCE: usize = 1_024;
         let gate = self.gate.clone();
         self.block_on(async move {
-            for writes in writes.chunks(AT_ONCE) {
+            // Also where there is none: a history was accepted.
+            let lines = writes.chunks(AT_ONCE).chain(writes.is_empty().then_some(&[][..]));
+            for writes in lines {
                 let record = ManagementRecord {
                     writes: writes.to_vec(),
                     ..ManagementRecord::own(gate.request_id(), "AcceptHistory", "--accept-history")
@@ -331,7 +345,7 @@ fn accept_history(
     sealer: &RecordSealer,
     (audit, keys): (&dyn AuditLog, &ChainKeys),
     now: Timestamp,
-) -> Result<Vec<RecordStamp>, EngineError> {
+) -> Result<Option<Vec<RecordStamp>>, EngineError> {
     let remembered = remember::remember(audit, keys, Vec::new());
     let Remembered { stamps, witnesses, .. } =
         remembered.map_err(|e| EngineError::because("reading the audit log")(&e))?;

@@ -36,6 +36,8 @@ pub(super) struct Loader<'a> {
     pub(super) stamps: Stamps,
     pub(super) unrecorded: Vec<RecordStamp>,
     pub(super) quarantined: Vec<(String, String)>,
+    /// Those of them that the audit remembers otherwise than they stand.
+    pub(super) lost: Vec<String>,
     /// What is remembered of records that were refused, and what stands where records ended: what takes their place is newer.
     pub(super) ended: HashMap<String, Ended>,
     pub(super) usages: Vec<(CmkId, UsageRecord)>,
@@ -78,6 +80,7 @@ impl<'a> Loader<'a> {
             stamps,
             unrecorded: Vec::new(),
             quarantined: Vec::new(),
+            lost: Vec::new(),
             ended: HashMap::new(),
             usages: Vec::new(),
             usage_stamps: HashMap::new(),
@@ -294,6 +297,7 @@ impl<'a> Loader<'a> {
             }
             Judgement::Rejected(why) => {
                 self.surpass(path, known);
+                self.lost.push(path.to_owned());
                 return self.reject(path, why);
             }
         }
@@ -326,6 +330,7 @@ impl<'a> Loader<'a> {
             }
             Judgement::Rejected(why) => {
                 self.reject(path, why);
+                self.lost.push(path.to_owned());
                 self.surpass(path, known);
                 return None;
             }

@@ -103,6 +103,9 @@ pub struct HistoryRecord {
     /// Set by whoever finds another one, and taken away when it is accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alarm: Option<AlarmRecord>,
+    /// The node at which the store is being accepted; still there where that was cut short.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepting: Option<NodeName>,
 }
 
 /// That a node did not find in the store what it had seen there.
