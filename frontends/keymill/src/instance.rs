@@ -87,8 +87,9 @@ impl Instance {
             RootKind::Pkcs11 => (tokens.root()?, false),
         };
         let turns = TokenTurns::of(config);
+        let shared = (turns.clone(), tokens.domain());
         let dedicated =
-            Dedicated::of(config, taken.store.clone(), root.clone(), turns.clone(), places.audit.clone())?;
+            Dedicated::of(config, taken.store.clone(), root.clone(), shared, places.audit.clone())?;
         let parts = keymill_runtime::Parts {
             config: config.engine()?,
             clock: keymill_runtime::clock::Clock::default(),

@@ -20,6 +20,7 @@ use keymill_crypto::record::{RecordSealer, sequence_of, tag_of};
 
 use super::Cluster;
 use crate::clock::Clock;
+use crate::engine::EngineError;
 use crate::records::{self, AlarmRecord, HistoryRecord, Kind, WitnessRecord};
 
 /// What an operator is to do.
@@ -164,28 +165,27 @@ pub(super) fn raise(
 /// Checks at the start that no alarm stands, and that the store holds what this node's audit remembers to have left there.
 ///
 /// # Errors
-/// A sentence that says why the node does not start.
+/// Why the node does not start.
 pub(crate) fn check(
     cluster: &Cluster,
     store: &dyn Store,
     sealer: &RecordSealer,
     clock: &Clock,
     witnesses: &[RecordStamp],
-) -> Result<(), String> {
-    let failed = |error: StoreError| format!("store: {error}");
-    let standing = Standing::read(store, sealer).map_err(failed)?;
+) -> Result<(), EngineError> {
+    let standing = Standing::read(store, sealer)?;
     cluster.history.accepted.store(standing.record.accepted, Ordering::Release);
-    match standing.trouble(&cluster.node, store, witnesses).map_err(failed)? {
+    match standing.trouble(&cluster.node, store, witnesses)? {
         None => Ok(()),
-        Some(Trouble::Damaged) => {
-            Err(format!("the record that says of what history the store is does not open: {NEXT}"))
-        }
-        Some(Trouble::Told(alarm)) => Err(told(&alarm)),
+        Some(Trouble::Damaged) => Err(EngineError::new(format!(
+            "the record that says of what history the store is does not open: {NEXT}"
+        ))),
+        Some(Trouble::Told(alarm)) => Err(EngineError::new(told(&alarm))),
         Some(Trouble::Missed(why)) => {
             if let Err(error) = raise(cluster, store, sealer, clock.now(), &why) {
                 tracing::warn!(%error, "other servers could not be told that the store is of another history");
             }
-            Err(format!("the store is of another history: {why}. {NEXT}"))
+            Err(EngineError::new(format!("the store is of another history: {why}. {NEXT}")))
         }
     }
 }

@@ -78,8 +78,8 @@ impl Engine {
         receiver
     }
 
-    /// Has instances run by `host`, and starts those that there are; one that does not start is told of, and tried again from time to time. One whose
-    /// release was cut short is released.
+    /// Has instances run by `host`, and starts those that there are, those of a domain of their own beside all else; one that does not start, as its token
+    /// is away, is tried again from time to time. One whose release was cut short is released.
     pub fn host(&self, host: Arc<dyn InstanceHost>) {
         let shared = &self.gate.inner().shared;
         shared.hosting.set(host.clone());
@@ -128,6 +128,7 @@ impl Engine {
     /// Writes what is to be kept, closes the audit chains, and stops. Frontends are stopped before.
     pub fn stop(mut self) {
         let gate = self.gate.clone();
+        self.end_hosting();
         // First: what they are at is kept by the others.
         if let Some(rotations) = self.rotations.take() {
             rotations.stop();
