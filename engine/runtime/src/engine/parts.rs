@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use keymill_core::Sensitive;
 use keymill_core::id::{AccessKeyId, InstanceId};
-use keymill_core::seam::audit::AuditLog;
+use keymill_core::seam::audit::{AuditError, AuditLog};
 use keymill_core::seam::auth::Authenticator;
 use keymill_core::seam::provider::CryptoProvider;
 use keymill_core::seam::store::{Store, StoreError};
@@ -138,14 +138,26 @@ impl From<StoreError> for EngineError {
     }
 }
 
+impl From<AuditError> for EngineError {
+    fn from(error: AuditError) -> Self {
+        let why = format!("audit log: {error}");
+        match error {
+            // By an engine of the same instance that has not quite ended, as where its release was taken back.
+            AuditError::Taken(_) | AuditError::Full(_) | AuditError::Blocked(_) => Self::passing(why),
+            AuditError::Failed(_) => Self::new(why),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_store_that_is_away_may_come_back_and_one_that_is_damaged_stays_so() {
+    fn what_is_away_or_taken_may_come_back_and_a_store_that_is_damaged_stays_so() {
         assert!(EngineError::from(StoreError::Unavailable("no answer".into())).may_pass());
         let damaged = EngineError::from(StoreError::Corrupt("another root's".into()));
+        assert!(EngineError::from(AuditError::Taken("its last engine".into())).may_pass());
         assert!(!damaged.may_pass() && damaged.to_string().starts_with("store: the store is damaged"));
     }
 }

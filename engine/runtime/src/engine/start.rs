@@ -187,7 +187,7 @@ impl Engine {
         });
 
         let (audit_sender, audit_receiver) = flume::bounded(4_096);
-        let chain = DeskChain::open(&hub, MANAGEMENT).map_err(|e| EngineError::because("audit log")(&e))?;
+        let chain = DeskChain::open(&hub, MANAGEMENT)?;
         let chain = ManagementChain { chain };
         let audit_actor = AuditActor::new(shared.clone(), audit_receiver, chain, remembered.to_forget);
         if !loaded.unrecorded.is_empty() {
