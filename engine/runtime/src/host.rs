@@ -14,7 +14,7 @@ use tokio::sync::{Mutex, MutexGuard, oneshot};
 use crate::engine::Bootstrap;
 use crate::gate::Gate;
 use crate::shared::Shared;
-pub(crate) use starter::Starter;
+use starter::{Starter, Tried};
 
 /// Runs the engines of instances. Its methods may take long, but for those that only look.
 pub trait InstanceHost: Send + Sync {
@@ -38,13 +38,16 @@ pub trait InstanceHost: Send + Sync {
     /// Starts the engine of a new instance, and returns its first access key.
     ///
     /// # Errors
-    /// `Unavailable` where it does not start; nothing of it runs then.
+    /// As of [`start`](Self::start); nothing of it runs then.
     fn create(&self, instance: &Instance) -> Result<Bootstrap>;
-    /// Starts the engine of an instance that was made before, unless it runs.
+    /// Starts the engine of an instance that was made before, unless it runs. Of one it is done by one at a time.
     ///
     /// # Errors
-    /// As of [`create`](Self::create): it may start later. `InstanceState` where an operator has to act first, as where a token refused its PIN.
+    /// `Unavailable` where it may start later: its token or the store is away, or it is being started already. `InstanceState` where an operator has to
+    /// act first, as where a token refused its PIN: by the same terms it is not tried again.
     fn start(&self, instance: &Instance) -> Result<()>;
+    /// Forgets why an instance did not start: what refused to may be tried again.
+    fn forget(&self, id: &InstanceId);
     /// Has a running instance keep to other terms: its ceilings, its tokens and their sessions, its software workers. It returns at once, and what is
     /// new serves within moments.
     fn change(&self, instance: &Instance);
@@ -69,8 +72,8 @@ pub(crate) struct Hosting {
     terms: Mutex<()>,
     /// What runs is told of terms by one at a time.
     telling: parking_lot::Mutex<()>,
-    /// Starts again what did not start.
-    starter: Starter,
+    /// Starts what may take long, and what did not start.
+    starter: Arc<Starter>,
     /// Bumped whenever other requests than before reach an instance.
     version: AtomicU64,
 }
@@ -139,34 +142,56 @@ pub(crate) async fn aside<T: Send + 'static>(work: impl FnOnce() -> Result<T> + 
     done.await.map_err(|_| Error::internal("the work on an instance ended without an outcome"))?
 }
 
-/// Starts an instance, and has it tried again where it does not start.
+/// Starts an instance, and has it tried again where it does not start. One whose keys derive by tokens of its own, which may hang, is started beside
+/// all else.
 pub(crate) fn start(shared: &Arc<Shared>, instance: &Instance) {
-    let Some(host) = shared.hosting.host() else { return };
-    match host.start(instance) {
+    if instance.domain.is_some() || attempt(shared, &instance.id) == Tried::Again {
+        want(shared, &instance.id);
+    }
+}
+
+/// Has an instance started as soon as that can be done.
+pub(crate) fn want(shared: &Arc<Shared>, id: &InstanceId) {
+    let (of, which) = (shared.clone(), id.clone());
+    shared.hosting.starter.want(id, move || attempt(&of, &which));
+}
+
+/// Tries to start an instance, if it is to run at all.
+fn attempt(shared: &Shared, id: &InstanceId) -> Tried {
+    let Some(host) = shared.hosting.host() else { return Tried::Settled };
+    let made = || {
+        let book = shared.instances.read();
+        book.instance(id).filter(|instance| instance.stage == Stage::Made).cloned()
+    };
+    let Some(instance) = made() else { return Tried::Settled };
+    match host.start(&instance) {
         Ok(()) => {
+            if made().is_none() {
+                // It was released while it started, when there was nothing yet to stop.
+                host.leave(id);
+            }
             shared.hosting.bump();
             // What was changed while it started.
-            tell_running(shared, &instance.id);
+            tell_running(shared, id);
+            Tried::Settled
         }
-        Err(error) => {
-            tracing::error!(instance = %instance.id, ?error, "an instance does not run");
-            if error.kind() == ErrorKind::Unavailable {
-                shared.hosting.starter.want(shared, &instance.id);
-            }
-        }
+        Err(error) if error.kind() == ErrorKind::Unavailable => Tried::Again,
+        Err(_) => Tried::Settled,
     }
 }
 
-/// Has an instance that runs keep to its terms as they are published now, so that of several changes the order does not matter.
+/// Has an instance keep to its terms as they are published now, so that of several changes the order does not matter. One that does not run is tried
+/// once more: what it waits for may be what was changed.
 pub(crate) fn tell_terms(shared: &Arc<Shared>, id: &InstanceId) {
-    let is_made = |instance: &Arc<Instance>| instance.stage == Stage::Made;
-    if !tell_running(shared, id) && shared.instances.read().instance(id).is_some_and(is_made) {
-        // What it waits for may be what was changed.
-        shared.hosting.starter.want(shared, id);
+    if let Some(host) = shared.hosting.host()
+        && !tell_running(shared, id)
+    {
+        host.forget(id);
+        want(shared, id);
     }
 }
 
-/// As [`tell_terms`], and tells whether it runs.
+/// Has an instance that runs keep to its terms, and tells whether it does run.
 fn tell_running(shared: &Shared, id: &InstanceId) -> bool {
     let Some(host) = shared.hosting.host() else { return true };
     let _one = shared.hosting.telling.lock();
@@ -183,16 +208,18 @@ pub(crate) fn reconcile(shared: &Arc<Shared>) {
     let shared = shared.clone();
     let run = move || {
         let Some(host) = shared.hosting.host() else { return };
-        let book = shared.instances.read().clone();
-        for instance in book.instances().filter(|instance| instance.stage == Stage::Made) {
-            match host.gate(&instance.id) {
-                Some(_) => tell_terms(&shared, &instance.id),
-                // Whoever has changed it may have done what it waits for.
-                None => start(&shared, instance),
+        let known = shared.instances.read().clone();
+        for instance in known.instances().filter(|instance| instance.stage == Stage::Made) {
+            // Whoever has changed it may have done what it waits for.
+            if !tell_running(&shared, &instance.id) {
+                want(&shared, &instance.id);
             }
         }
+        let running = host.running();
+        // As it is by now: one that was made meanwhile stands there before it runs.
+        let book = shared.instances.read().clone();
         let is_over = |id: &InstanceId| book.instance(id).is_none_or(|known| known.stage == Stage::Ending);
-        host.running().iter().filter(|id| is_over(id)).for_each(|id| host.leave(id));
+        running.iter().filter(|id| is_over(id)).for_each(|id| host.leave(id));
         shared.hosting.bump();
     };
     if let Err(error) = std::thread::Builder::new().name("km-instance".into()).spawn(run) {

@@ -28,7 +28,7 @@ impl InProcess {
     pub fn start(parts: Parts) -> Result<(Self, Option<Bootstrap>), EngineError> {
         // Management operations are awaited; their deadlines need a clock, and nothing runs on this but the waiting.
         let waiting = tokio::runtime::Builder::new_current_thread().enable_time().build();
-        let waiting = Arc::new(waiting.map_err(|error| EngineError(format!("timer: {error}")))?);
+        let waiting = Arc::new(waiting.map_err(|error| EngineError::new(format!("timer: {error}")))?);
         let (engine, bootstrap) = Engine::start(parts)?;
         let gate = engine.gate();
         Ok((Self { engine, gate, waiting }, bootstrap))

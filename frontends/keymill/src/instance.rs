@@ -87,8 +87,9 @@ impl Instance {
             RootKind::Pkcs11 => (tokens.root()?, false),
         };
         let turns = TokenTurns::of(config);
+        let shared = (turns.clone(), tokens.domain());
         let dedicated =
-            Dedicated::of(config, taken.store.clone(), root.clone(), turns.clone(), places.audit.clone())?;
+            Dedicated::of(config, taken.store.clone(), root.clone(), shared, places.audit.clone())?;
         let parts = keymill_runtime::Parts {
             config: config.engine()?,
             clock: keymill_runtime::clock::Clock::default(),
@@ -113,8 +114,8 @@ impl Instance {
         };
         let (stopper, signal) = Stopper::new();
         let dedicated = Arc::new(dedicated);
+        dedicated.accept_of(engine.instances());
         engine.host(dedicated.clone());
-        dedicated.accept_no_more();
         let instance = Self { engine, stopper, signal, frontends: Vec::new(), dedicated };
         Ok(Started { instance, bootstrap, is_new_root })
     }

@@ -37,16 +37,31 @@ pub(crate) struct Tokens {
     tried: Vec<(usize, Tried)>,
 }
 
-/// The turns at each token of a configuration, by its name: for all engines of the process.
+/// The turns at each token of a configuration: for all engines of the process, also where several sections name one token, as for a domain each. How many
+/// there are at a time is as the first of these says.
 #[derive(Clone)]
-pub(crate) struct TokenTurns(BTreeMap<String, Arc<Turns>>);
+pub(crate) struct TokenTurns(BTreeMap<Device, Arc<Turns>>);
+
+/// What tells one token from another: its module, its label and its serial number.
+type Device = (PathBuf, String, Option<String>);
 
 impl TokenTurns {
     /// Makes them.
     pub(crate) fn of(config: &Config) -> Self {
-        let tokens = config.pool.token.iter();
-        Self(tokens.map(|section| (section.name.clone(), Turns::new(section.engine().in_flight))).collect())
+        let mut turns = BTreeMap::new();
+        for section in &config.pool.token {
+            turns.entry(device(section)).or_insert_with(|| Turns::new(section.engine().in_flight));
+        }
+        Self(turns)
     }
+
+    fn at(&self, section: &TokenSection) -> Option<&Arc<Turns>> {
+        self.0.get(&device(section))
+    }
+}
+
+fn device(section: &TokenSection) -> Device {
+    (section.module.clone(), section.label.clone(), section.serial.clone())
 }
 
 /// What tokens of one domain answer to the probe, once it is known.
@@ -177,7 +192,7 @@ impl Tokens {
     /// Connects a token, unless that was tried before.
     pub(crate) fn connect(&mut self, name: &str) -> std::result::Result<Driver, ConnectError> {
         let Some(at) = self.sections.iter().position(|section| section.name == name) else {
-            return Err(ConnectError::Unavailable("the configuration has no such token".to_owned()));
+            return Err(ConnectError::Refused("the configuration has no such token".to_owned()));
         };
         if let Some((_, tried)) = self.tried.iter().find(|(of, _)| *of == at) {
             return tried.clone().map_err(ConnectError::Refused);
@@ -212,7 +227,7 @@ impl Tokens {
         let Self { sections, domain, mut tried } = self;
         let parts = sections.into_iter().enumerate().map(|(at, section)| {
             let first = tried.iter().position(|(of, _)| *of == at).map(|i| tried.swap_remove(i).1);
-            let (mut config, turns) = (section.engine(), turns.0.get(&section.name));
+            let (mut config, turns) = (section.engine(), turns.at(&section));
             config.sessions = sessions(&config);
             let connect = reconnect(section, domain.clone(), first);
             match turns.map(|turns| turns.sit(weight, config.sessions)) {
@@ -419,6 +434,28 @@ mod tests {
 
     fn turns() -> TokenTurns {
         TokenTurns(BTreeMap::new())
+    }
+
+    #[test]
+    fn sections_of_one_token_share_its_turns() {
+        let section = |name: &str, label: &str, serial: Option<&str>| TokenSection {
+            name: name.into(),
+            module: "/nowhere/module.so".into(),
+            label: label.into(),
+            serial: serial.map(str::to_owned),
+            ..Default::default()
+        };
+        let mut config = Config::default();
+        config.pool.token = vec![
+            section("own", "one", None),
+            section("acme", "one", None),
+            section("other", "two", None),
+            section("twin", "two", Some("4711")),
+        ];
+        let turns = TokenTurns::of(&config);
+        let [own, acme, other, twin] = [0, 1, 2, 3].map(|at| turns.at(&config.pool.token[at]).unwrap());
+        assert!(Arc::ptr_eq(own, acme));
+        assert!(!Arc::ptr_eq(own, other) && !Arc::ptr_eq(other, twin));
     }
 
     #[test]

@@ -1,10 +1,12 @@
-//! Instances with a domain of their own: their keys derive in, and are wrapped by, tokens that neither the installation nor another instance uses.
+//! Instances with a domain of their own: their keys derive in, and are wrapped by, tokens that neither the installation nor one of another domain uses.
 //! What they keep does not open by any other, be it of the same name; and where their token is away, the rest serves on. On SoftHSM, or the module
 //! that `TEST_PKCS11_MODULE` names.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use keymill_client::{ClientError, Connection, Credentials, Options};
 use keymill_core::key::BulkMode;
@@ -127,6 +129,27 @@ impl Scene {
         self.try_inside(vpc, &made.credentials).unwrap()
     }
 
+    /// As [`Self::inside`] once it runs: it starts beside the server.
+    fn inside_soon(&self, vpc: usize, made: &Made) -> Caller {
+        eventually("the instance starts", || self.try_inside(vpc, &made.credentials).ok())
+    }
+
+    fn status(&self, made: &Made) -> Value {
+        self.shown(made)["Status"].clone()
+    }
+
+    /// Gives the first token of the first domain a file of its PIN that is its own.
+    fn own_pin(&self, pin: &str) {
+        let (file, config) = (self.hsm.path("pin-1"), self.place.path().join("keymill.toml"));
+        fs::write(&file, format!("{pin}\n")).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        let text = fs::read_to_string(&config).unwrap();
+        let (before, own) = text.split_once("label = \"acme-1\"\n").unwrap();
+        let (shared, own_pin) = (self.hsm.path("pin"), file);
+        let own = own.replacen(&format!("pin_file = {shared:?}"), &format!("pin_file = {own_pin:?}"), 1);
+        fs::write(&config, format!("{before}label = \"acme-1\"\n{own}")).unwrap();
+    }
+
     fn shown(&self, made: &Made) -> Value {
         let shown = self.root().ask_json("GetKmsInstance", json!({ "KmsInstanceId": made.id })).unwrap();
         shown["KmsInstance"].clone()
@@ -219,17 +242,93 @@ fn what_an_instance_keeps_opens_by_its_own_domain_alone() {
     (swapped[1].1, swapped[2].1) = ("namesake", "namesake");
     scene.configure(&swapped);
     scene.serve();
-    assert_eq!(scene.shown(&first)["Status"], json!("Error"));
+    let mut of_second = scene.inside_soon(1, &second);
+    assert_eq!(scene.status(&first), json!("Error"));
     assert_eq!(scene.try_inside(0, &first.credentials).err().unwrap(), AWAY);
     let root = program::credentials(scene.place.path());
     assert_eq!(scene.try_inside(0, &root).err().unwrap(), AWAY, "its network leads to no other");
-    assert_eq!(scene.inside(1, &second).decrypt(&blobs[1], &[]).unwrap(), b"a tenant's");
+    assert_eq!(of_second.decrypt(&blobs[1], &[]).unwrap(), b"a tenant's");
+    drop(of_second);
+    // And as long as it does not run, no token comes to it that holds the keys of another.
+    let told = scene.update(&first, &["a", "liar"]).unwrap_err();
+    assert!(told.contains("does not hold the domain acme"), "{told}");
+    let told = scene.update(&first, &["a", "namesake"]).unwrap_err();
+    assert!(told.contains("does not open by the keys"), "{told}");
     let key = scene.root().create_key();
     scene.root().encrypt(key, b"the installation's", &[]).unwrap();
     scene.stop();
     scene.configure(&TOKENS);
     scene.serve();
-    assert_eq!(scene.inside(0, &first).decrypt(&blobs[0], &[]).unwrap(), b"a tenant's");
+    assert_eq!(scene.inside_soon(0, &first).decrypt(&blobs[0], &[]).unwrap(), b"a tenant's");
+    scene.stop();
+}
+
+/// A module that does not answer: the worker that is to open it waits for somebody to write to it.
+#[test]
+fn a_token_that_hangs_keeps_the_server_neither_from_serving_nor_from_stopping() {
+    /// Shorter than a worker is given to start.
+    const SHORT: Duration = Duration::from_secs(25);
+    let Some(mut scene) = Scene::start() else { return };
+    let (first, second) = (scene.connected("acme", "a", "one"), scene.connected("globex", "b", "two"));
+    scene.stop();
+    let (module, away) = (scene.hsm.module("acme-1"), scene.hsm.path("away"));
+    fs::rename(&module, &away).unwrap();
+    assert!(Command::new("mkfifo").arg(&module).status().unwrap().success());
+    let began = Instant::now();
+    scene.serve();
+    let own = scene.root().create_key();
+    scene.root().encrypt(own, b"the installation's", &[]).unwrap();
+    drop(scene.inside_soon(1, &second));
+    assert_eq!(scene.status(&first), json!("Error"));
+    scene.stop();
+    let took = began.elapsed();
+    assert!(took < SHORT, "{took:?}: it has waited for what hangs");
+    fs::rename(&away, &module).unwrap();
+    scene.serve();
+    drop(scene.inside_soon(0, &first));
+    scene.stop();
+}
+
+#[test]
+fn a_pin_that_was_refused_is_tried_again_when_the_terms_change_and_by_no_other_change() {
+    let Some(mut scene) = Scene::start() else { return };
+    let made = scene.connected("acme", "a", "one");
+    scene.stop();
+    scene.own_pin("1234-wrong");
+    scene.serve();
+    // Another one has the time to start: what comes of the first is known by then.
+    let meanwhile = |scene: &Scene| {
+        let other = scene.create(json!({ "Domain": "globex", "Tokens": share(&["b"]) })).unwrap();
+        let release =
+            json!({ "KmsInstanceId": other.id, "ForceDeleteWithoutBackup": "true", "TimeoutMs": 50_000 });
+        scene.root().ask_json("ReleaseKmsInstance", release).unwrap();
+    };
+    meanwhile(&scene);
+    assert_eq!(scene.status(&made), json!("Error"));
+    scene.own_pin("4711-user");
+    let protect = json!({ "KmsInstanceId": made.id, "EnableDeletionProtection": true, "DeletionProtectionDescription": "x" });
+    scene.root().ask_json("SetDeletionProtection", protect).unwrap();
+    let bind = json!({ "KmsInstanceId": made.id, "BindVpcs": [{ "VpcId": "two" }] });
+    scene.root().ask_json("UpdateKmsInstanceBindVpc", bind).unwrap();
+    meanwhile(&scene);
+    assert_eq!(scene.status(&made), json!("Error"), "nobody has said that it is right now");
+    scene.update(&made, &["a"]).unwrap();
+    drop(scene.inside_soon(0, &made));
+    scene.stop();
+}
+
+#[test]
+fn no_token_comes_to_an_instance_that_holds_the_keys_of_another_installation() {
+    let Some(mut scene) = Scene::start() else { return };
+    scene.stop();
+    scene.hsm.init("stranger", &[]);
+    let tokens: Vec<_> = TOKENS.into_iter().chain([("stranger", "stranger", "")]).collect();
+    scene.configure(&tokens);
+    scene.serve();
+    let made = scene.create(json!({ "Tokens": share(&["own"]) })).unwrap();
+    let told = scene.update(&made, &["own", "stranger"]).unwrap_err();
+    assert!(told.starts_with("InvalidParameter") && told.contains("another domain"), "{told}");
+    assert_eq!(scene.shown(&made)["Tokens"].as_array().unwrap().len(), 1);
     scene.stop();
 }
 

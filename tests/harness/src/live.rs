@@ -117,7 +117,7 @@ impl Live {
     fn over_engine(site: &Site, setup: Setup) -> Result<(Self, Whose), EngineError> {
         let store = setup.shared.map_or_else(|| site.store(), Ok)?;
         let audit = keymill_audit_file::open(keymill_audit_file::Config::at(site.audit()))
-            .map_err(|error| EngineError(error.to_string()))?;
+            .map_err(|error| EngineError::new(error.to_string()))?;
         let store: Arc<dyn Store> = (setup.store)(store);
         let shared = store.clone();
         let audit: Arc<dyn AuditLog> = (setup.audit)(Arc::new(audit));

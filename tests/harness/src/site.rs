@@ -125,7 +125,7 @@ impl Site {
     }
 
     pub(crate) fn whole_store(&self) -> Result<Arc<dyn Store>, EngineError> {
-        let failed = |error: &dyn std::fmt::Display| EngineError(error.to_string());
+        let failed = |error: &dyn std::fmt::Display| EngineError::new(error.to_string());
         match &self.server {
             None => {
                 let config = keymill_store_sqlite::Config::new(self.data());

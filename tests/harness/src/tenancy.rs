@@ -92,7 +92,7 @@ impl Ground {
         audit: &Path,
         own: Option<Own>,
     ) -> std::result::Result<(Parts, Arc<dyn Store>), EngineError> {
-        let failed = |error: &dyn std::fmt::Display| EngineError(error.to_string());
+        let failed = |error: &dyn std::fmt::Display| EngineError::new(error.to_string());
         let audit = keymill_audit_file::open(keymill_audit_file::Config::at(audit.to_owned()))
             .map_err(|error| failed(&error))?;
         let mut audit: Arc<dyn AuditLog> = Arc::new(audit);
@@ -175,11 +175,11 @@ impl Tenancy {
         let tenants = match (known, bootstrap) {
             (Some(known), _) => Ok(known),
             (None, Some(root)) => make(way, root),
-            (None, None) => Err(EngineError("nobody knows the instances of an installation".into())),
+            (None, None) => Err(EngineError::new("nobody knows the instances of an installation")),
         };
         let is_there = tenants.and_then(|tenants| match self.gate(&tenants.scene.id) {
             Some(_) => Ok(tenants),
-            None => Err(EngineError("the scene's instance does not run".into())),
+            None => Err(EngineError::new("the scene's instance does not run")),
         });
         is_there.map_err(|error| self.trouble.lock().take().unwrap_or(error))
     }
@@ -243,7 +243,7 @@ impl Tenancy {
 /// Makes both instances, as the administrator of the installation, who comes in where nobody is bound yet.
 fn make(way: SocketAddr, root: &Bootstrap) -> std::result::Result<Tenants, EngineError> {
     let secret = String::from_utf8_lossy(root.secret.expose()).into_owned();
-    let failed = |error: ClientError| EngineError(error.to_string());
+    let failed = |error: ClientError| EngineError::new(error.to_string());
     let root = Credentials::new(root.id.clone(), secret);
     let mut installation = Connection::open(way, &root, &Options::default()).map_err(failed)?;
     let scene = made(&mut installation).map_err(failed)?;
@@ -305,12 +305,15 @@ impl InstanceHost for Tenancy {
         self.run(instance).map(drop)
     }
 
+    fn forget(&self, _: &InstanceId) {}
+
     fn change(&self, instance: &Instance) {
         // The scene keeps to the options of its test.
         if self.scene.get() != Some(&instance.id)
             && let Some(gate) = self.gate(&instance.id)
         {
             gate.keep_to(&Ceilings::of(&instance.terms, &self.ground.config));
+            gate.keep_pool(&instance.terms);
         }
     }
 

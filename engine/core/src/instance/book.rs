@@ -23,12 +23,21 @@ pub enum InstanceChange {
     Connect(InstanceId, Connection),
     /// Binds it to other further networks than before.
     Bind(InstanceId, Vec<BoundVpc>),
-    /// Gives it other terms.
-    Terms(InstanceId, InstanceTerms),
+    /// Gives it other terms than those that were looked at.
+    Terms {
+        /// The instance.
+        id: InstanceId,
+        /// The terms that these come of.
+        of: Box<InstanceTerms>,
+        /// What it may take from now on.
+        terms: Box<InstanceTerms>,
+    },
     /// Protects it against its release, or no longer.
     Protect(InstanceId, Option<String>),
     /// Its records are about to be removed.
     End(InstanceId),
+    /// They are not, after all: none was, and it holds what nobody knew of.
+    Resume(InstanceId),
     /// They are.
     Remove(InstanceId),
 }
@@ -116,8 +125,13 @@ impl InstanceBook {
                 check_vpcs(&instance)?;
                 put(instance)
             }
-            Terms(id, terms) => {
-                let instance = Instance { terms, ..self.found(&id)? };
+            Terms { id, of, terms } => {
+                let known = self.found(&id)?;
+                if known.terms != *of {
+                    let why = "the terms of the instance were changed meanwhile";
+                    return Err(Error::new(ErrorKind::Conflict, why));
+                }
+                let instance = Instance { terms: *terms, ..known };
                 instance.check_terms()?;
                 instance.check_made()?;
                 check_vpcs(&instance)?;
@@ -132,6 +146,13 @@ impl InstanceBook {
                 let instance = self.found(&id)?;
                 instance.check_release()?;
                 put(Instance { stage: Stage::Ending, ..instance })
+            }
+            Resume(id) => {
+                let instance = self.found(&id)?;
+                match instance.stage {
+                    Stage::Ending => put(Instance { stage: Stage::Made, ..instance }),
+                    Stage::Begun | Stage::Made => Err(state("the instance is not being released")),
+                }
             }
             Remove(id) => match self.found(&id)?.stage {
                 Stage::Ending => Ok(InstanceEdit::Remove(id)),
@@ -212,7 +233,12 @@ mod tests {
         assert_eq!(kind(change(&mut book, End(id()))), ErrorKind::StateConflict);
         change(&mut book, Protect(id(), None)).unwrap();
         change(&mut book, End(id())).unwrap();
-        // One that was cut short is ended again.
+        // One that was cut short is ended again, and one that is not empty goes on.
+        change(&mut book, End(id())).unwrap();
+        assert!(book.named("kst-1").unwrap().vpcs().next().is_none(), "nobody reaches it");
+        change(&mut book, Resume(id())).unwrap();
+        assert_eq!(kind(change(&mut book, Resume(id()))), ErrorKind::InstanceState);
+        assert_eq!(book.named("kst-1").unwrap().vpcs().count(), 3);
         change(&mut book, End(id())).unwrap();
         assert_eq!(kind(change(&mut book, Bind(id(), Vec::new()))), ErrorKind::InstanceState);
         change(&mut book, Remove(id())).unwrap();
@@ -233,7 +259,24 @@ mod tests {
         assert_eq!(kind(change(&mut book, Bind(id(), many))), full);
         change(&mut book, Bind(id(), vec![bound("b"), bound("c")])).unwrap();
         let fewer = InstanceTerms { vpcs: Some(2), ..InstanceTerms::default() };
-        assert_eq!(kind(change(&mut book, Terms(id(), fewer))), full);
+        let of = Box::default();
+        assert_eq!(kind(change(&mut book, Terms { id: id(), of, terms: Box::new(fewer) })), full);
+    }
+
+    #[test]
+    fn terms_come_of_those_that_are_in_force() {
+        let mut book = InstanceBook::of([instance("kst-1", &["a"])]);
+        let before = InstanceTerms::default();
+        let more = |of: &InstanceTerms| {
+            let terms = InstanceTerms { keys: Some(of.keys.unwrap_or(0) + 1), ..of.clone() };
+            InstanceChange::Terms { id: id(), of: Box::new(of.clone()), terms: Box::new(terms) }
+        };
+        change(&mut book, more(&before)).unwrap();
+        // Of what another has changed meanwhile nothing comes.
+        assert_eq!(change(&mut book, more(&before)).unwrap_err().kind(), ErrorKind::Conflict);
+        let now = book.named("kst-1").unwrap().terms.clone();
+        change(&mut book, more(&now)).unwrap();
+        assert_eq!(book.named("kst-1").unwrap().terms.keys, Some(2));
     }
 
     #[test]

@@ -17,8 +17,8 @@ pub struct CreateKmsInstanceRequest {
     /// Free text of up to 128 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance_name: Option<String>,
-    /// The domain of its own, which its tokens hold, and which neither the installation nor another instance has keys of; that of the installation if
-    /// absent. It never changes.
+    /// The domain of its own, which its tokens hold, and which neither the installation nor an instance of another domain has keys of; that of the
+    /// installation if absent. It never changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub domain: Option<DomainName>,
     /// Threads that use its software keys where that takes long; 1 if absent.

@@ -10,7 +10,7 @@ use keymill_core::acme::{
 };
 use keymill_core::audit::RecordStamp;
 use keymill_core::error::{Error, Result};
-use keymill_core::id::{AcmeAccountId, AcmeOrderId};
+use keymill_core::id::{AapName, AcmeAccountId, AcmeOrderId, ClientKeyId};
 use keymill_core::limit;
 use keymill_core::seam::store::Path;
 use keymill_core::time::Timestamp;
@@ -31,8 +31,14 @@ pub struct AcmeActor {
     ledger: Ledger,
 }
 
-/// Keeps a new account, unless its key has one.
-pub(crate) struct Register(pub(crate) Account);
+/// Keeps a new account, unless its key has one. Its id comes of that.
+#[derive(Clone)]
+pub(crate) struct Register {
+    pub(crate) key: AccountKey,
+    pub(crate) contact: Vec<String>,
+    pub(crate) aap: AapName,
+    pub(crate) binding: ClientKeyId,
+}
 
 /// Changes an account.
 pub(crate) struct ChangeAccount {
@@ -176,22 +182,24 @@ impl AcmeActor {
         self.ledger.put_end(path, &record).map(Some)
     }
 
-    fn register(&mut self, account: Account) -> Outcome<Changed<(Arc<Account>, bool)>> {
+    fn register(&mut self, asked: Register) -> Outcome<Changed<(Arc<Account>, bool)>> {
         // Two requests at once with one key make one account.
-        if let Some(known) = self.known(&account.key.thumbprint)? {
+        let Register { key, contact, aap, binding } = asked;
+        if let Some(known) = self.known(&key.thumbprint)? {
             known.check()?;
             return Ok(Changed { value: (known, false), keys: Vec::new(), writes: Vec::new() });
         }
-        let (all, bound) = self.shared.acme.counts(&account.binding);
+        let (all, bound) = self.shared.acme.counts(&binding);
         let why = match () {
             () if all >= limit::ACME_ACCOUNTS => format!("there are {all} accounts, which is the limit"),
             () if bound >= limit::ACME_BOUND_ACCOUNTS => {
                 format!("the binding has bound {bound} accounts, which is the limit")
             }
             () => {
-                let id = self.next_id(&account.key.thumbprint);
+                let id = self.next_id(&key.thumbprint);
                 let path = records::acme_account_path(&id);
-                let kept = self.keep_account(Account { id, ..account });
+                let (status, created) = (AccountStatus::Valid, self.now());
+                let kept = self.keep_account(Account { id, key, contact, status, aap, binding, created });
                 let Changed { value, keys, writes } = match kept {
                     Err(problem) if self.shared.cluster.is_some() => {
                         // Where another node came first, whoever asks once more finds what that made.
@@ -248,11 +256,11 @@ impl OrderChange {
 impl Handler<Register> for AcmeActor {
     type Result = Outcome<Changed<(Arc<Account>, bool)>>;
 
-    fn handle(&mut self, Register(account): Register, _: &mut Context<Self>) -> Self::Result {
-        let thumbprint = account.key.thumbprint.clone();
-        match self.register(account.clone()) {
+    fn handle(&mut self, asked: Register, _: &mut Context<Self>) -> Self::Result {
+        let thumbprint = asked.key.thumbprint.clone();
+        match self.register(asked.clone()) {
             // Another node made it at the same time.
-            Err(_) if self.shared.acme.account_of_key(&thumbprint).is_some() => self.register(account),
+            Err(_) if self.shared.acme.account_of_key(&thumbprint).is_some() => self.register(asked),
             registered => registered,
         }
     }

@@ -8,31 +8,19 @@ use crate::pool::Pool;
 use crate::pool::slot::{Glance, Slot};
 use crate::pool::token::Token;
 
-/// Sets how many sessions of a token are at work.
-#[derive(Default)]
-pub(super) struct Regulator {
-    generation: u64,
-}
-
-impl Regulator {
-    /// Looks at the sessions, and sets how many are to be at work from now on.
-    pub(super) fn look(&mut self, pool: &Pool, token: &Token, slots: &[Arc<Slot>], now: Instant) {
-        let sessions = token.sessions();
-        token.seat.set_sessions(sessions, now);
-        if std::mem::replace(&mut self.generation, token.generation()) != token.generation() {
-            // Maybe another device, or the same with other firmware.
-            token.seat.begin_anew(now);
-        }
-        let glances: Vec<Glance> = slots.iter().map(|slot| slot.glance(now)).filter(|g| g.joined).collect();
-        let enough = token.seat.turns().min(token.open_sessions());
-        let has_load = !pool.lane.is_empty() || glances.iter().all(|glance| glance.busy);
-        // One whose call may hang has another stand in for it, long before it is given up.
-        let lingering = glances.iter().filter(|glance| glance.lingers).count();
-        let turns = token.seat.look(has_load && enough > 0 && glances.len() >= enough, lingering, now);
-        if token.shift.set_wanted((turns + lingering).min(sessions.max(1))) {
-            // Those that wait at an empty lane look whether they are too many.
-            pool.lane.wake();
-        }
+/// Looks at the sessions of a token, and sets how many are to be at work from now on.
+pub(super) fn look(pool: &Pool, token: &Token, slots: &[Arc<Slot>], now: Instant) {
+    let sessions = token.sessions();
+    token.seat.set_sessions(sessions, now);
+    let glances: Vec<Glance> = slots.iter().map(|slot| slot.glance(now)).filter(|g| g.joined).collect();
+    let enough = token.seat.turns().min(token.open_sessions());
+    let has_load = !pool.lane.is_empty() || glances.iter().all(|glance| glance.busy);
+    // One whose call may hang has another stand in for it, long before it is given up.
+    let lingering = glances.iter().filter(|glance| glance.lingers).count();
+    let turns = token.seat.look(has_load && enough > 0 && glances.len() >= enough, lingering, now);
+    if token.shift.set_wanted((turns + lingering).min(sessions.max(1))) {
+        // Those that wait at an empty lane look whether they are too many.
+        pool.lane.wake();
     }
 }
 
@@ -51,19 +39,17 @@ mod tests {
     struct Scene {
         pool: Pool,
         slots: Vec<Arc<Slot>>,
-        regulator: Regulator,
         now: Instant,
     }
 
     impl Scene {
         fn new(sessions: usize, in_flight: InFlight) -> Self {
             let config = TokenConfig { sessions, in_flight, ..TokenConfig::new("t") };
-            let regulator = Regulator::default();
             let connect = Box::new(|| Err(ConnectError::Unavailable("nothing is connected here".into())));
             let pool = Pool::new(PoolConfig::default(), vec![TokenPart::new(config, connect)]);
             let slots: Vec<_> = (0..sessions).map(|_| Arc::new(Slot::new())).collect();
             slots.iter().for_each(|_| pool.tokens[0].opened());
-            Self { pool, slots, regulator, now: Instant::now() }
+            Self { pool, slots, now: Instant::now() }
         }
 
         fn wanted(&self) -> usize {
@@ -80,7 +66,7 @@ mod tests {
                 let done = rate(wanted) / 40;
                 self.pool.tokens[0].timed(done, done, Some(LOOK));
                 self.now += LOOK;
-                self.regulator.look(&self.pool, &self.pool.tokens[0], &self.slots, self.now);
+                look(&self.pool, &self.pool.tokens[0], &self.slots, self.now);
             }
         }
     }
@@ -117,7 +103,7 @@ mod tests {
             // At the next look this one has nothing to do.
             scene.slots[0].end();
             scene.now += LOOK;
-            scene.regulator.look(&scene.pool, &scene.pool.tokens[0], &scene.slots, scene.now);
+            look(&scene.pool, &scene.pool.tokens[0], &scene.slots, scene.now);
             assert_eq!(scene.wanted(), 8);
         }
     }
@@ -128,16 +114,17 @@ mod tests {
         while scene.wanted() > 1 {
             scene.run(1, |_| 40_000);
         }
-        scene.pool.tokens[0].allow(4);
-        scene.run(1, |_| 40_000);
-        assert_eq!(scene.wanted(), 4);
-        scene.pool.tokens[0].allow(2);
-        scene.run(1, |_| 40_000);
-        assert!(scene.wanted() <= 2);
+        for sessions in [4, 12, 2] {
+            scene.pool.tokens[0].allow(sessions);
+            scene.run(1, |_| 40_000);
+            assert_eq!(scene.wanted(), sessions);
+        }
         let mut all = Scene::new(8, InFlight::All);
-        all.pool.tokens[0].allow(4);
-        all.run(100, |_| 40_000);
-        assert_eq!(all.wanted(), 4);
+        for sessions in [4, 12] {
+            all.pool.tokens[0].allow(sessions);
+            all.run(100, |_| 40_000);
+            assert_eq!(all.wanted(), sessions);
+        }
     }
 
     #[test]
@@ -149,10 +136,10 @@ mod tests {
         let call = Duration::from_millis(800);
         scene.slots[0].begin(call, Vec::new());
         scene.now = Instant::now() + call / 2;
-        scene.regulator.look(&scene.pool, &scene.pool.tokens[0], &scene.slots, scene.now);
+        look(&scene.pool, &scene.pool.tokens[0], &scene.slots, scene.now);
         assert_eq!(scene.wanted(), 2);
         scene.slots[0].end();
-        scene.regulator.look(&scene.pool, &scene.pool.tokens[0], &scene.slots, scene.now);
+        look(&scene.pool, &scene.pool.tokens[0], &scene.slots, scene.now);
         assert_eq!(scene.wanted(), 1);
     }
 

@@ -191,8 +191,16 @@ impl SessionActor {
             Taken::Batch => {}
             none => return Some(none),
         }
-        let Some(turn) = self.token.seat.take(TURN) else {
-            // It was woken for a job, and maybe is not wanted any more: another may be.
+        let seat = &self.token.seat;
+        let turn = seat.take(Duration::ZERO).or_else(|| {
+            // Another token may have one at once, and it is this session that was woken for the job.
+            if self.pool().members().nth(1).is_some() {
+                lane.nudge();
+            }
+            seat.take(TURN)
+        });
+        let Some(turn) = turn else {
+            // Maybe it is not wanted any more: another may be.
             lane.nudge();
             return None;
         };

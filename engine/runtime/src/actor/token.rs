@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use actix::{Actor, AsyncContext, Context, Handler, Message};
 
 use super::control::ControlActor;
-use super::regulator::Regulator;
+use super::regulator;
 use super::session::SessionActor;
 use crate::pool::chunk::{Home, Return, Tag};
 use crate::pool::slot::{Abandoned, Slot};
@@ -25,7 +25,6 @@ static THREADS: AtomicUsize = AtomicUsize::new(0);
 pub(crate) struct TokenActor {
     shared: Arc<Shared>,
     token: Arc<Token>,
-    in_flight: Regulator,
     /// Whether it looks again by itself: where the token is no part of the pool there is nothing to look at.
     is_watching: bool,
 }
@@ -53,7 +52,7 @@ impl Message for Enable {
 
 impl TokenActor {
     pub(crate) fn new(shared: Arc<Shared>, token: Arc<Token>) -> Self {
-        Self { shared, token, in_flight: Regulator::default(), is_watching: false }
+        Self { shared, token, is_watching: false }
     }
 
     /// Looks at the token, and goes on with that as long as there is something to look at.
@@ -98,7 +97,7 @@ impl TokenActor {
         let now = Instant::now();
         // A copy: whoever looks at the token meanwhile finds its sessions.
         let mut slots = self.token.slots.lock().clone();
-        self.in_flight.look(&self.shared.pool, &self.token, &slots, now);
+        regulator::look(&self.shared.pool, &self.token, &slots, now);
         for slot in &slots {
             if let Some(abandoned) = slot.abandon_if_hung(now) {
                 give_up(

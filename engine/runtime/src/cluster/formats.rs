@@ -9,6 +9,7 @@ use keymill_crypto::record::RecordSealer;
 
 use super::Cluster;
 use super::member::AGAIN;
+use crate::engine::EngineError;
 use crate::records::{Formats, NodeRecord};
 
 /// Returns the newest format that all nodes read: in it records are written.
@@ -24,25 +25,25 @@ fn overlap(one: Formats, other: Formats) -> bool {
 /// Checks that this node can use the store beside those that run on it. What one has left that went without a word is waited out.
 ///
 /// # Errors
-/// A sentence that names a node with which it cannot.
+/// Names a node with which it cannot.
 pub(crate) fn check(
     cluster: &Cluster,
     store: &dyn Store,
     sealer: &RecordSealer,
     ours: Formats,
-) -> Result<(), String> {
+) -> Result<(), EngineError> {
     let began = Instant::now();
     let at_first = cluster.members.list(|record| !overlap(ours, record.formats));
     while !at_first.is_empty() && began.elapsed() <= cluster.patience() {
-        cluster.members.read(store, sealer, &cluster.node).map_err(|error| format!("store: {error}"))?;
+        cluster.members.read(store, sealer, &cluster.node)?;
         let now = cluster.members.list(|record| !overlap(ours, record.formats));
         if let Some((node, _, record)) = now.iter().find(|now| is_alive(now, &at_first)) {
             let Formats { oldest, newest } = record.formats;
-            return Err(format!(
+            return Err(EngineError::new(format!(
                 "node {node} (keymill {}) reads record formats {oldest} to {newest}, and this software {} to {}: start one that reads a format of \
                  both, or stop that node first",
                 record.software, ours.oldest, ours.newest
-            ));
+            )));
         }
         std::thread::sleep(AGAIN);
     }

@@ -21,6 +21,7 @@ use keymill_crypto::record::{RecordSealer, sequence_of, tag_of};
 
 use super::Cluster;
 use crate::clock::Clock;
+use crate::engine::EngineError;
 use crate::records::{self, AlarmRecord, HistoryRecord, Kind};
 
 /// What an operator is to do.
@@ -170,35 +171,35 @@ pub(super) fn raise(
 /// Checks at the start that no alarm stands, and that the store holds what this node's audit remembers to have left there.
 ///
 /// # Errors
-/// A sentence that says why the node does not start.
+/// Why the node does not start.
 pub(crate) fn check(
     cluster: &Cluster,
     store: &dyn Store,
     sealer: &RecordSealer,
     clock: &Clock,
     witnesses: &[RecordStamp],
-) -> Result<(), String> {
-    let failed = |error: StoreError| format!("store: {error}");
-    let mut standing = Standing::read(store, sealer).map_err(failed)?;
+) -> Result<(), EngineError> {
+    let mut standing = Standing::read(store, sealer)?;
     // Where it was accepted just now, that ends once the audit says so.
     if cluster.config.accept_history {
         standing.record.accepting = None;
     }
     cluster.history.accepted.store(standing.record.accepted, Ordering::Release);
-    match standing.trouble(&cluster.node, store, witnesses).map_err(failed)? {
+    match standing.trouble(&cluster.node, store, witnesses)? {
         None => Ok(()),
-        Some(Trouble::Damaged) => {
-            Err(format!("the record that says of what history the store is does not open: {NEXT}"))
-        }
-        Some(Trouble::Unfinished(by)) => Err(format!(
+        Some(Trouble::Damaged) => Err(EngineError::new(format!(
+            "the record that says of what history the store is does not open: {NEXT}"
+        ))),
+        // That takes a moment.
+        Some(Trouble::Unfinished(by)) => Err(EngineError::passing(format!(
             "the history of the store is being accepted at {by}, or that was cut short: where {by} does not run, it is to be done again: {NEXT}"
-        )),
-        Some(Trouble::Told(alarm)) => Err(told(&alarm)),
+        ))),
+        Some(Trouble::Told(alarm)) => Err(EngineError::new(told(&alarm))),
         Some(Trouble::Missed(why)) => {
             if let Err(error) = raise(cluster, store, sealer, clock.now(), &why) {
                 tracing::warn!(%error, "other servers could not be told that the store is of another history");
             }
-            Err(format!("the store is of another history: {why}. {NEXT}"))
+            Err(EngineError::new(format!("the store is of another history: {why}. {NEXT}")))
         }
     }
 }
@@ -212,15 +213,15 @@ pub(crate) fn check_known(
     cluster: &Cluster,
     witnesses: &[RecordStamp],
     lost: &[String],
-) -> Result<(), String> {
+) -> Result<(), EngineError> {
     let Cluster { node, config, history, .. } = cluster;
     match lost {
         [first, ..] if !config.accept_history && !has_run(node, history.accepted(), witnesses) => {
-            Err(format!(
+            Err(EngineError::new(format!(
                 "a history of the store was accepted, and the audit of {node} remembers {} records otherwise, as {first}: once that was looked at, this \
              server is to be started with --accept-history, once (README, \"When the store was put back\")",
                 lost.len()
-            ))
+            )))
         }
         _ => Ok(()),
     }

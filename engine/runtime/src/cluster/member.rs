@@ -9,6 +9,7 @@ use keymill_core::id::NodeName;
 use keymill_core::seam::store::{Path, Store, StoreError};
 
 use super::{AsOf, Cluster};
+use crate::engine::EngineError;
 use crate::records;
 use crate::shared::Shared;
 
@@ -30,29 +31,30 @@ fn founding_path() -> Path {
 /// Takes the name of a node. One of that name that ended without giving it back has it until its lease is over.
 ///
 /// # Errors
-/// A sentence that says why it cannot be had.
+/// Why it cannot be had.
 pub(crate) fn take_name(
     store: &dyn Store,
     node: &NodeName,
     process: &str,
     lease: Duration,
-) -> Result<(), String> {
+) -> Result<(), EngineError> {
     let began = Instant::now();
     let mut is_told = false;
     loop {
         match store.lease(&records::node_path(node), process, lease) {
             Ok(Some(_)) => return Ok(()),
             Ok(None) if began.elapsed() > lease + BEYOND => {
-                return Err(format!(
+                // That one may end.
+                return Err(EngineError::passing(format!(
                     "another server named {node} uses this store: give each its own name by engine.node"
-                ));
+                )));
             }
             Ok(None) if !is_told => {
                 is_told = true;
                 tracing::info!(%node, "a server of this name had the store until a moment ago: its lease is waited for");
             }
             Ok(None) => {}
-            Err(error) => return Err(format!("store: {error}")),
+            Err(error) => return Err(error.into()),
         }
         std::thread::sleep(AGAIN);
     }
@@ -68,23 +70,23 @@ impl<'a> Founding<'a> {
     /// Waits for its turn, where the store was never started on.
     ///
     /// # Errors
-    /// A sentence that says why there is none.
-    pub(crate) fn begin(store: &'a dyn Store, process: &'a str) -> Result<Option<Self>, String> {
+    /// Why there is none.
+    pub(crate) fn begin(store: &'a dyn Store, process: &'a str) -> Result<Option<Self>, EngineError> {
         const TIME: Duration = Duration::from_secs(60);
-        let failed = |error: StoreError| format!("store: {error}");
         let began = Instant::now();
         loop {
-            if store.get(&records::installation_path()).map_err(failed)?.is_some() {
+            if store.get(&records::installation_path())?.is_some() {
                 return Ok(None);
             }
-            if store.lease(&founding_path(), process, TIME).map_err(failed)?.is_some() {
+            if store.lease(&founding_path(), process, TIME)?.is_some() {
                 // It may have been founded between the look and the lease.
-                let is_founded = store.get(&records::installation_path()).map_err(failed)?.is_some();
+                let is_founded = store.get(&records::installation_path())?.is_some();
                 let founding = Self { store, process };
                 return Ok((!is_founded).then_some(founding));
             }
             if began.elapsed() > TIME {
-                return Err("another server has been starting on this empty store for a minute".to_owned());
+                let why = "another server has been starting on this empty store for a minute";
+                return Err(EngineError::passing(why));
             }
             std::thread::sleep(AGAIN);
         }

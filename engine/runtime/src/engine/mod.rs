@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use keymill_core::error::{Error, ErrorKind, Result};
+use keymill_core::id::InstanceId;
 use keymill_core::instance::Stage;
 use tokio::sync::oneshot;
 
@@ -78,8 +79,15 @@ impl Engine {
         receiver
     }
 
-    /// Has instances run by `host`, and starts those that there are; one that does not start is told of, and tried again from time to time. One whose
-    /// release was cut short is released.
+    /// Lists the instances of the installation, whether they run or not.
+    #[must_use]
+    pub fn instances(&self) -> Vec<InstanceId> {
+        let book = self.gate.inner().shared.instances.read().clone();
+        book.instances().map(|instance| instance.id.clone()).collect()
+    }
+
+    /// Has instances run by `host`, and starts those that there are, those of a domain of their own beside all else; one that does not start, as its token
+    /// is away, is tried again from time to time. One whose release was cut short is released.
     pub fn host(&self, host: Arc<dyn InstanceHost>) {
         let shared = &self.gate.inner().shared;
         shared.hosting.set(host.clone());
@@ -128,6 +136,7 @@ impl Engine {
     /// Writes what is to be kept, closes the audit chains, and stops. Frontends are stopped before.
     pub fn stop(mut self) {
         let gate = self.gate.clone();
+        self.end_hosting();
         // First: what they are at is kept by the others.
         if let Some(rotations) = self.rotations.take() {
             rotations.stop();

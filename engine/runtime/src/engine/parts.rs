@@ -4,17 +4,19 @@ use std::fmt;
 use std::sync::Arc;
 
 use keymill_core::Sensitive;
-use keymill_core::id::AccessKeyId;
-use keymill_core::seam::audit::AuditLog;
+use keymill_core::id::{AccessKeyId, InstanceId};
+use keymill_core::seam::audit::{AuditError, AuditLog};
 use keymill_core::seam::auth::Authenticator;
 use keymill_core::seam::provider::CryptoProvider;
-use keymill_core::seam::store::Store;
-use keymill_crypto::derived::cmac_pair;
+use keymill_core::seam::store::{Store, StoreError};
+use keymill_crypto::derived::{DerivedKeys, cmac_pair};
+use keymill_crypto::record::RecordSealer;
 use keymill_crypto::root::RootKeys;
 
 use crate::clock::Clock;
 use crate::config::EngineConfig;
 use crate::pool::TokenPart;
+use crate::records::{self, InstallationRecord, Kind};
 
 /// What an engine is made of.
 pub struct Parts {
@@ -50,6 +52,21 @@ pub enum Root {
 pub type DeriveInToken = Box<dyn FnMut([[u8; 16]; 2]) -> std::result::Result<Sensitive, String> + Send>;
 
 impl Root {
+    /// Tells whether the records of an instance open by the keys that come of this root for it; where nothing was ever kept, they do by any.
+    ///
+    /// # Errors
+    /// [`EngineError`] where the root or the store cannot be asked.
+    pub fn opens(&mut self, store: &dyn Store, instance: &InstanceId) -> Result<bool, EngineError> {
+        let failed = |error: &dyn fmt::Display| EngineError::passing(format!("root: {error}"));
+        let derived = DerivedKeys::derive(1, instance, &mut |messages| self.derive(messages));
+        let sealer = RecordSealer::new(&derived.map_err(|e| failed(&e))?.storage).map_err(|e| failed(&e))?;
+        let kept = store.get(&records::installation_path())?;
+        Ok(kept.is_none_or(|entry| {
+            let (path, kind) = (&entry.path, Kind::Installation);
+            records::open::<InstallationRecord>(&sealer, path, kind, &entry.value).is_ok()
+        }))
+    }
+
     pub(super) fn derive(&mut self, messages: [[u8; 16]; 2]) -> std::result::Result<Sensitive, String> {
         match self {
             Root::Keys(keys) => Ok(cmac_pair(&keys.mac, messages)),
@@ -74,18 +91,73 @@ pub struct Bootstrap {
 
 /// Why an engine does not start.
 #[derive(Debug)]
-pub struct EngineError(pub String);
+pub struct EngineError {
+    why: String,
+    may_pass: bool,
+}
 
 impl fmt::Display for EngineError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.why)
     }
 }
 
 impl std::error::Error for EngineError {}
 
 impl EngineError {
+    /// Says why, of what stays so until somebody acts.
+    pub fn new(why: impl Into<String>) -> Self {
+        Self { why: why.into(), may_pass: false }
+    }
+
+    /// Says why, of what may come right by itself.
+    pub fn passing(why: impl Into<String>) -> Self {
+        Self { why: why.into(), may_pass: true }
+    }
+
+    /// Tells whether it may start later though nobody acts: the store or the token of its root is away.
+    pub fn may_pass(&self) -> bool {
+        self.may_pass
+    }
+
     pub(super) fn because(what: &'static str) -> impl Fn(&dyn fmt::Display) -> Self {
-        move |why| Self(format!("{what}: {why}"))
+        move |why| Self::new(format!("{what}: {why}"))
+    }
+}
+
+impl From<StoreError> for EngineError {
+    fn from(error: StoreError) -> Self {
+        let why = format!("store: {error}");
+        match error {
+            StoreError::OtherHistory(_) | StoreError::Corrupt(_) => Self::new(why),
+            StoreError::Unavailable(_)
+            | StoreError::Full(_)
+            | StoreError::Conflict(_)
+            | StoreError::Compacted => Self::passing(why),
+        }
+    }
+}
+
+impl From<AuditError> for EngineError {
+    fn from(error: AuditError) -> Self {
+        let why = format!("audit log: {error}");
+        match error {
+            // By an engine of the same instance that has not quite ended, as where its release was taken back.
+            AuditError::Taken(_) | AuditError::Full(_) | AuditError::Blocked(_) => Self::passing(why),
+            AuditError::Failed(_) => Self::new(why),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_away_or_taken_may_come_back_and_a_store_that_is_damaged_stays_so() {
+        assert!(EngineError::from(StoreError::Unavailable("no answer".into())).may_pass());
+        let damaged = EngineError::from(StoreError::Corrupt("another root's".into()));
+        assert!(EngineError::from(AuditError::Taken("its last engine".into())).may_pass());
+        assert!(!damaged.may_pass() && damaged.to_string().starts_with("store: the store is damaged"));
     }
 }

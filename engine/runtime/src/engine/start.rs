@@ -97,13 +97,12 @@ impl Engine {
     ) -> Result<(Self, Option<Bootstrap>), EngineError> {
         let Parts { config, clock, store, provider, authenticators, audit, tokens, mut root, node } = parts;
         let derived = DerivedKeys::derive(1, &config.instance, &mut |messages| root.derive(messages))
-            .map_err(|e| EngineError::because("root")(&e))?;
+            .map_err(|e| EngineError::passing(format!("root: {e}")))?;
         let sealer = RecordSealer::new(&derived.storage).map_err(|e| EngineError::because("root")(&e))?;
         let keys = ChainKeys::new(&derived.audit, &derived.audit_signing)
             .map_err(|e| EngineError::because("audit keys")(&e))?;
-        let store_failed = EngineError::because("store");
 
-        let random = |what| move |e: random::RandomFailed| EngineError(format!("{what}: {e}"));
+        let random = |what| move |e: random::RandomFailed| EngineError::new(format!("{what}: {e}"));
         let tag: [u8; 4] = random::array().map_err(random("audit chain name"))?;
         let process = format!("{}-{}", compact(clock.now()), digest::hex(&tag));
         let cluster = join(&config, &node, &process, &*store, &sealer, &clock)?;
@@ -111,13 +110,11 @@ impl Engine {
             Some(cluster) => accept_history(cluster, &*store, &sealer, (&*audit, &keys), clock.now())?,
             None => None,
         };
-        let founding = cluster.as_ref().map(|_| Founding::begin(&*store, &process)).transpose();
-        let founding = founding.map_err(EngineError)?.flatten();
+        let founding = cluster.as_ref().map(|_| Founding::begin(&*store, &process)).transpose()?.flatten();
         let shared_by_others = cluster.is_some();
-        let followed_from = store.revision().map_err(|e| store_failed(&e))?;
+        let followed_from = store.revision()?;
         let node_name = cluster.as_ref().map(|cluster| cluster.node.clone());
-        let (heads, unopened) =
-            remember::stored_heads(&*store, &sealer, node_name.as_ref()).map_err(|e| store_failed(&e))?;
+        let (heads, unopened) = remember::stored_heads(&*store, &sealer, node_name.as_ref())?;
         let keyring = Keyring::default();
         // Both may be long, and neither needs the other.
         let (remembered, read) = std::thread::scope(|scope| {
@@ -127,15 +124,15 @@ impl Engine {
         });
         let remembered = remembered.map_err(|e| EngineError::because("reading the audit log")(&e))?;
         if let Some(cluster) = &cluster {
-            check_history(cluster, &*store, &sealer, &clock, &remembered.witnesses).map_err(EngineError)?;
+            check_history(cluster, &*store, &sealer, &clock, &remembered.witnesses)?;
         }
-        let read = read.map_err(|e| store_failed(&e))?;
-        let loaded = load::judge_all(&*store, &sealer, read, remembered.stamps, &keyring, node_name.as_ref())
-            .map_err(|e| store_failed(&e))?;
+        let read = read?;
+        let loaded =
+            load::judge_all(&*store, &sealer, read, remembered.stamps, &keyring, node_name.as_ref())?;
         if let Some(cluster) = &cluster {
-            check_known(cluster, &remembered.witnesses, &loaded.lost).map_err(EngineError)?;
+            check_known(cluster, &remembered.witnesses, &loaded.lost)?;
         }
-        let nonces = KeptNonces::load(&*store).map_err(|e| store_failed(&e))?;
+        let nonces = KeptNonces::load(&*store)?;
         for trouble in unopened.iter().chain(&remembered.troubles) {
             tracing::error!("{trouble}; run `keymill audit verify`");
         }
@@ -194,7 +191,7 @@ impl Engine {
         });
 
         let (audit_sender, audit_receiver) = flume::bounded(4_096);
-        let chain = DeskChain::open(&hub, MANAGEMENT).map_err(|e| EngineError::because("audit log")(&e))?;
+        let chain = DeskChain::open(&hub, MANAGEMENT)?;
         let chain = ManagementChain { chain };
         let audit_actor = AuditActor::new(shared.clone(), audit_receiver, chain, remembered.to_forget);
         if !loaded.unrecorded.is_empty() {
@@ -209,9 +206,9 @@ impl Engine {
         let lane = Arc::new(Lane::new(shared.config.key_queue, 64));
         let mut threads = Vec::new();
         for number in 0..shared.config.key_workers.max(1) {
-            threads.push(CustodyActor::start(&shared, &lane, number).map_err(EngineError)?);
+            threads.push(CustodyActor::start(&shared, &lane, number).map_err(EngineError::new)?);
         }
-        shared.crew.keep_to(&shared, shared.config.software_workers()).map_err(EngineError)?;
+        shared.crew.keep_to(&shared, shared.config.software_workers()).map_err(EngineError::new)?;
         let keyring_actor = KeyringActor::new(shared.clone(), audit_sender.clone(), loaded.inherited);
         let policy_actor = PolicyActor::new(shared.clone(), loaded.access_stamps, loaded.access_ended);
         let acme_actor = AcmeActor::new(shared.clone(), loaded.acme.stamps, loaded.acme.ended);
@@ -219,7 +216,7 @@ impl Engine {
             InstancesActor::new(shared.clone(), loaded.instances.stamps, loaded.instances.ended);
         let owners = (keyring_actor, policy_actor, acme_actor, instances_actor);
         let (system, actors, thread) =
-            start_system(&shared, owners, lane, audit_sender).map_err(EngineError)?;
+            start_system(&shared, owners, lane, audit_sender).map_err(EngineError::new)?;
         let _set_once = shared.reserver.set(actors.keyring.clone().recipient());
         threads.push(thread);
         let retired_by = actors.audit.clone();
@@ -248,7 +245,7 @@ impl Engine {
             && let Err(why) = engine.finish_accepted(writes)
         {
             engine.stop();
-            return Err(EngineError(format!("the acceptance of the store is not finished: {why}")));
+            return Err(EngineError::new(format!("the acceptance of the store is not finished: {why}")));
         }
         if !loaded.needs_bootstrap {
             return Ok((engine, None));
@@ -256,7 +253,7 @@ impl Engine {
         if shared_by_others && founding.is_none() {
             engine.stop();
             let why = "other servers have used this store, and there is no access key in it: it was taken away, and is not made anew";
-            return Err(EngineError(why.to_owned()));
+            return Err(EngineError::new(why));
         }
         match engine.bootstrap(tell) {
             Ok(bootstrap) => {
@@ -265,7 +262,7 @@ impl Engine {
             }
             Err(why) => {
                 engine.stop();
-                Err(EngineError(format!("bootstrap access key: {why}")))
+                Err(EngineError::new(format!("bootstrap access key: {why}")))
             }
         }
     }
@@ -329,12 +326,11 @@ fn join(
 ) -> Result<Option<Cluster>, EngineError> {
     let Some(options) = config.cluster.clone() else { return Ok(None) };
     let node: NodeName = node.parse().map_err(|e| EngineError::because("engine.node")(&e))?;
-    take_name(store, &node, process, options.lease).map_err(EngineError)?;
+    take_name(store, &node, process, options.lease)?;
     // All that is read from here on is at least as new as this.
     let cluster = Cluster::new(node, process.to_owned(), options, AsOf::now(clock));
-    let read = cluster.members.read(store, sealer, &cluster.node);
-    read.map_err(|e| EngineError::because("store")(&e))?;
-    check_formats(&cluster, store, sealer, Formats::OURS).map_err(EngineError)?;
+    cluster.members.read(store, sealer, &cluster.node)?;
+    check_formats(&cluster, store, sealer, Formats::OURS)?;
     Ok(Some(cluster))
 }
 
@@ -349,7 +345,7 @@ fn accept_history(
     let remembered = remember::remember(audit, keys, Vec::new());
     let Remembered { stamps, witnesses, .. } =
         remembered.map_err(|e| EngineError::because("reading the audit log")(&e))?;
-    accept(&cluster.node, store, sealer, (stamps, &*witnesses), now).map_err(EngineError)
+    accept(&cluster.node, store, sealer, (stamps, &*witnesses), now).map_err(EngineError::new)
 }
 
 /// Starts the system that the management actors run in, each on an arbiter of its own, since a store blocks.

@@ -1,22 +1,30 @@
-//! Starts instances again that did not start, as where the token that their keys derive by was away: one thread, as long as there are any, with a
-//! pause between its rounds that grows up to a bound.
+//! Starts instances beside all else: those whose keys derive by tokens of their own, which may hang, and those that did not start, as where such a
+//! token was away. Each has a thread until it runs, so that one which hangs keeps no other from starting, and a pause between its tries that grows
+//! up to a bound. There are no more of them than instances.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use keymill_core::error::ErrorKind;
 use keymill_core::id::InstanceId;
-use keymill_core::instance::Stage;
 use parking_lot::{Condvar, Mutex};
-
-use crate::shared::Shared;
 
 /// The first pause, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
+/// How long the end waits for what is being started; what takes longer may hang, and is left behind.
+const ENDS_WITHIN: Duration = Duration::from_secs(3);
 
-/// Starts instances later.
+/// Whether one that was tried is to be tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tried {
+    /// It runs, or does not start until somebody has acted.
+    Settled,
+    /// What it waits for may come back.
+    Again,
+}
+
+/// Starts instances beside all else.
 #[derive(Default)]
 pub(crate) struct Starter {
     state: Mutex<State>,
@@ -25,83 +33,152 @@ pub(crate) struct Starter {
 
 #[derive(Default)]
 struct State {
-    /// Those that are to be started.
-    wanted: BTreeSet<InstanceId>,
+    /// Those that are to be started, each of which has a thread; and whether it was wanted since the try that is under way began.
+    wanted: BTreeMap<InstanceId, bool>,
     is_over: bool,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl Starter {
-    /// Has an instance started as soon as that can be done.
-    pub(crate) fn want(&self, shared: &Arc<Shared>, id: &InstanceId) {
+    /// Has an instance tried until it is settled. Whoever wants it may have done what it waits for: it is tried at once, and once more where a try is
+    /// under way.
+    pub(crate) fn want(self: &Arc<Self>, id: &InstanceId, attempt: impl Fn() -> Tried + Send + 'static) {
         let mut state = self.state.lock();
-        state.wanted.insert(id.clone());
-        // Whoever wants it may have done what it waits for: it is tried at once.
-        self.changed.notify_all();
-        if state.is_over || state.thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
+        if state.is_over {
             return;
         }
-        let shared = shared.clone();
-        let thread = std::thread::Builder::new().name("km-starter".into());
-        match thread.spawn(move || shared.hosting.starter.run(&shared)) {
-            Ok(thread) => state.thread = Some(thread),
-            Err(error) => tracing::error!(%error, "there is no thread to start instances later"),
-        }
-    }
-
-    /// Starts nothing any more, and waits for what is being started.
-    pub(crate) fn end(&self) {
-        let thread = {
-            let mut state = self.state.lock();
-            state.is_over = true;
-            state.thread.take()
-        };
+        let has_thread = state.wanted.insert(id.clone(), true).is_some();
         self.changed.notify_all();
-        if thread.is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the thread that starts instances panicked");
+        if has_thread {
+            return;
+        }
+        let (starter, of) = (self.clone(), id.clone());
+        let thread = std::thread::Builder::new().name("km-starter".into());
+        if let Err(error) = thread.spawn(move || starter.run(&of, attempt)) {
+            state.wanted.remove(id);
+            tracing::error!(instance = %id, %error, "there is no thread to start an instance");
         }
     }
 
-    fn run(&self, shared: &Shared) {
-        let mut pause = PAUSES.0;
-        while let Some(wanted) = self.due(pause) {
-            pause = (2 * pause).min(PAUSES.1);
-            for id in wanted {
-                if self.is_settled(shared, &id) {
-                    self.state.lock().wanted.remove(&id);
-                }
-            }
-        }
-    }
-
-    /// Waits for so long, and returns what is to be started then; `None` where there is nothing, or nothing more is to be.
-    fn due(&self, pause: Duration) -> Option<Vec<InstanceId>> {
+    /// Starts nothing any more. What is being started is waited for, but no longer than for a moment.
+    pub(crate) fn end(&self) {
+        let until = Instant::now() + ENDS_WITHIN;
         let mut state = self.state.lock();
-        if !state.is_over && !state.wanted.is_empty() {
-            self.changed.wait_for(&mut state, pause);
+        if std::mem::replace(&mut state.is_over, true) {
+            return;
         }
-        if state.is_over || state.wanted.is_empty() {
-            // Under the lock, so that whoever wants another finds it gone.
-            drop(state.thread.take());
-            return None;
+        self.changed.notify_all();
+        while !state.wanted.is_empty() && !self.changed.wait_until(&mut state, until).timed_out() {}
+        for id in state.wanted.keys() {
+            tracing::warn!(instance = %id, "the start of an instance takes long, and is left behind");
         }
-        Some(state.wanted.iter().cloned().collect())
     }
 
-    /// Tries to start an instance, and tells whether it is not to be tried again.
-    fn is_settled(&self, shared: &Shared, id: &InstanceId) -> bool {
-        let Some(host) = shared.hosting.host() else { return true };
-        let found = shared.instances.read().instance(id).cloned();
-        let Some(instance) = found.filter(|instance| instance.stage == Stage::Made) else { return true };
-        match host.start(&instance) {
-            Ok(()) => {
-                tracing::info!(instance = %id, "the instance runs now");
-                shared.hosting.bump();
-                // What was changed meanwhile.
-                super::tell_running(shared, id);
-                true
+    fn run(&self, id: &InstanceId, attempt: impl Fn() -> Tried) {
+        let mut pause = PAUSES.0;
+        while self.begins(id) {
+            // Nothing is tried again of what panicked.
+            let tried = catch_unwind(AssertUnwindSafe(&attempt)).unwrap_or(Tried::Settled);
+            if !self.goes_on(id, tried, pause) {
+                return;
             }
-            Err(error) => error.kind() != ErrorKind::Unavailable,
+            pause = (2 * pause).min(PAUSES.1);
         }
+    }
+
+    /// Tells whether there is to be another try.
+    fn begins(&self, id: &InstanceId) -> bool {
+        let mut state = self.state.lock();
+        if state.is_over {
+            self.forget(&mut state, id);
+            return false;
+        }
+        state.wanted.insert(id.clone(), false);
+        true
+    }
+
+    /// Rests for so long, unless it is wanted at once; tells whether it goes on at all.
+    fn goes_on(&self, id: &InstanceId, tried: Tried, pause: Duration) -> bool {
+        let until = Instant::now() + pause;
+        let mut state = self.state.lock();
+        let is_wanted = |state: &State| state.is_over || state.wanted.get(id) == Some(&true);
+        if tried == Tried::Settled && !is_wanted(&state) {
+            self.forget(&mut state, id);
+            return false;
+        }
+        while !is_wanted(&state) && !self.changed.wait_until(&mut state, until).timed_out() {}
+        true
+    }
+
+    /// Under the lock, so that whoever wants it again finds its thread gone.
+    fn forget(&self, state: &mut State, id: &InstanceId) {
+        state.wanted.remove(id);
+        self.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn id(text: &str) -> InstanceId {
+        text.parse().unwrap()
+    }
+
+    /// An attempt that says that it began, and ends as it is told to.
+    fn told() -> (impl Fn() -> Tried + Send + 'static, flume::Receiver<()>, flume::Sender<Tried>) {
+        let (begun, begins) = flume::unbounded();
+        let (tell, told) = flume::unbounded();
+        let attempt = move || {
+            begun.send(()).unwrap();
+            told.recv().unwrap()
+        };
+        (attempt, begins, tell)
+    }
+
+    #[test]
+    fn one_that_hangs_keeps_neither_another_from_starting_nor_the_end_from_coming() {
+        let starter = Arc::<Starter>::default();
+        let ((hangs, begun, go_on), (attempt, begun_too, go_on_too)) = (told(), told());
+        starter.want(&id("kst-1"), hangs);
+        begun.recv_timeout(LONG).unwrap();
+        starter.want(&id("kst-2"), attempt);
+        begun_too.recv_timeout(LONG).unwrap();
+        go_on_too.send(Tried::Settled).unwrap();
+        starter.end();
+        assert_eq!(starter.state.lock().wanted.keys().collect::<Vec<_>>(), [&id("kst-1")], "it hangs on");
+        // It is not tried again when it returns, and nor is any other from now on.
+        go_on.send(Tried::Again).unwrap();
+        assert!(begun.recv_timeout(LONG).is_err(), "its thread has ended");
+        let (attempt, begun, _) = told();
+        starter.want(&id("kst-3"), attempt);
+        assert!(begun.recv_timeout(LONG).is_err(), "nobody has it");
+    }
+
+    #[test]
+    fn what_is_wanted_while_a_try_is_under_way_is_tried_once_more() {
+        let starter = Arc::<Starter>::default();
+        let (attempt, begun, go_on) = told();
+        starter.want(&id("kst-1"), attempt);
+        begun.recv_timeout(LONG).unwrap();
+        // An operator mends what this try has met already.
+        starter.want(&id("kst-1"), || Tried::Settled);
+        go_on.send(Tried::Settled).unwrap();
+        begun.recv_timeout(LONG).unwrap();
+        go_on.send(Tried::Settled).unwrap();
+        assert!(begun.recv_timeout(LONG).is_err(), "it is settled");
+    }
+
+    #[test]
+    fn one_whose_token_is_away_is_tried_until_it_runs() {
+        let starter = Arc::<Starter>::default();
+        let (attempt, begun, go_on) = told();
+        starter.want(&id("kst-1"), attempt);
+        for tried in [Tried::Again, Tried::Again, Tried::Settled] {
+            begun.recv_timeout(LONG).unwrap();
+            go_on.send(tried).unwrap();
+        }
+        assert!(begun.recv_timeout(LONG).is_err() && starter.state.lock().wanted.is_empty());
     }
 }

@@ -99,7 +99,7 @@ impl Pool {
     }
 
     /// Lists the tokens that are part of the pool.
-    fn members(&self) -> impl Iterator<Item = &Arc<Token>> {
+    pub(crate) fn members(&self) -> impl Iterator<Item = &Arc<Token>> {
         self.tokens.iter().filter(|token| token.wanted() > 0)
     }
 

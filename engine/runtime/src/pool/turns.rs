@@ -35,6 +35,8 @@ struct State {
     /// Nanoseconds that a turn lasts, of late.
     usual: u64,
     feedback: Option<Feedback>,
+    /// The sessions of all engines together that the feedback began with.
+    of: usize,
     since: Instant,
     /// Operations done in this interval.
     done: u64,
@@ -97,8 +99,12 @@ impl State {
     }
 
     fn wanted(&self) -> usize {
-        let all = || self.seats.values().map(|member| member.sessions).sum::<usize>();
-        self.feedback.as_ref().map_or_else(all, Feedback::wanted).max(1)
+        self.feedback.as_ref().map_or_else(|| self.sessions(), Feedback::wanted).max(1)
+    }
+
+    /// Returns how many sessions all engines have together.
+    fn sessions(&self) -> usize {
+        self.seats.values().map(|member| member.sessions).sum()
     }
 
     /// Gives turns that are free to whom they are due.
@@ -127,10 +133,14 @@ impl State {
         self.give();
     }
 
-    /// Has the feedback begin anew: another number of sessions, maybe another device.
-    fn begin_anew(&mut self, now: Instant) {
+    /// Has the feedback begin anew where there are other sessions than it began with. Who comes and goes without any, as an engine that may come to
+    /// have the token, is no matter; nor is one that connects again: what the device does now the feedback finds by itself.
+    fn count(&mut self, now: Instant) {
+        let all = self.sessions();
+        if std::mem::replace(&mut self.of, all) == all {
+            return;
+        }
         if self.feedback.is_some() {
-            let all = self.seats.values().map(|member| member.sessions).sum();
             self.feedback = Some(Feedback::new(all));
         }
         (self.since, self.done, self.looks) = (now, 0, (0, 0));
@@ -161,6 +171,7 @@ impl Turns {
             served: 0,
             usual: FIRST,
             feedback,
+            of: 0,
             since: now,
             done: 0,
             looks: (0, 0),
@@ -187,7 +198,7 @@ impl Turns {
             woken: woken.clone(),
         };
         state.seats.insert(at, member);
-        state.begin_anew(Instant::now());
+        state.count(Instant::now());
         drop(state);
         Seat { turns: self.clone(), at, woken }
     }
@@ -206,13 +217,8 @@ impl Seat {
         let mut state = self.turns.state.lock();
         let Some(member) = state.seats.get_mut(&self.at) else { return };
         if std::mem::replace(&mut member.sessions, sessions) != sessions {
-            state.begin_anew(now);
+            state.count(now);
         }
-    }
-
-    /// Has the number of turns be found anew: the device may be another.
-    pub(crate) fn begin_anew(&self, now: Instant) {
-        self.turns.state.lock().begin_anew(now);
     }
 
     /// Returns how many turns there are at a time.
@@ -292,7 +298,7 @@ impl Drop for Seat {
             // What was given and is not taken up is nobody's any more; what is held ends by itself.
             state.held = state.held.saturating_sub(member.given.len());
         }
-        state.begin_anew(Instant::now());
+        state.count(Instant::now());
         state.give();
     }
 }
@@ -383,6 +389,25 @@ mod tests {
             let ratio = scene.served[1] as f64 / scene.served[0] as f64;
             assert!((1.9..2.1).contains(&ratio), "{places} turns: {ratio}");
         }
+    }
+
+    #[test]
+    fn how_many_turns_do_most_is_found_anew_only_where_there_are_other_sessions() {
+        let scene = Scene::new(3, &[1, 1]);
+        let (first, now) = (&scene.seats[0], Instant::now());
+        assert_eq!(first.turns(), 3);
+        // An engine that has no session at the device, and one that says once more what it has.
+        drop(scene.turns.sit(1, 0));
+        first.set_sessions(8, now);
+        assert_eq!(first.turns(), 3);
+        let third = scene.turns.sit(1, 2);
+        assert_eq!(first.turns(), 18);
+        scene.turns.state.lock().feedback = Some(Feedback::new(3));
+        third.set_sessions(0, now);
+        assert_eq!(first.turns(), 16);
+        scene.turns.state.lock().feedback = Some(Feedback::new(3));
+        drop(third);
+        assert_eq!(first.turns(), 3);
     }
 
     #[test]

@@ -36,8 +36,8 @@ enum InstanceCommand {
         /// Write its first access key there as JSON (mode 0600), for --credentials, rather than show it
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
-        /// A domain of its own, which the tokens that are named hold (`keymill hsm init --domain`): neither the installation nor another instance has its keys.
-        /// It never changes
+        /// A domain apart from the installation's, which the tokens that are named hold (`keymill hsm init --domain`): the installation has none of its keys, nor
+        /// has an instance of another domain; those of one domain share what its tokens hold. It never changes
         #[arg(long, value_name = "NAME", requires = "tokens")]
         domain: Option<DomainName>,
         #[command(flatten)]
@@ -99,7 +99,7 @@ struct Terms {
     /// A token of the server's pool that its keys may live in; those that are named are all that it has (isolation = "process"), with sessions of its own
     #[arg(long = "token", value_name = "NAME:SESSIONS", value_parser = parse_token)]
     tokens: Vec<InstanceToken>,
-    /// What it weighs beside others where they share tokens or processors, of 1 to 1000 [default: 1]
+    /// What it weighs beside others where they share processors, or tokens but those of in_flight = "all", of 1 to 1000 [default: 1]
     #[arg(long, value_name = "N")]
     weight: Option<u32>,
     /// Requests a second

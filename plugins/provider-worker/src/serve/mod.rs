@@ -132,6 +132,10 @@ fn hold(
         }
     }
     drop(held);
+    if place.lock().is_none() {
+        // What is yet being opened has nothing to close; and while a module is being loaded that hangs, no thread can be started.
+        return Ok(());
+    }
     let _closed = gone.recv_timeout(GRACE);
     // Its last owner closes what the provider holds, which may hang as any call.
     let (held, gone) = flume::bounded::<()>(0);

@@ -128,6 +128,30 @@ fn the_command_line_makes_binds_shows_and_releases_instances() {
 }
 
 #[test]
+fn changes_of_terms_that_are_asked_for_at_once_are_all_made() {
+    let scene = Scene::start();
+    let made = scene.make("shop");
+    std::thread::scope(|scope| {
+        // Each says another of the terms, and finds it as it has said last.
+        for (field, shown) in
+            [("MaxKeys", "KeyNum"), ("MaxCertificates", "CertificateNum"), ("Weight", "Weight")]
+        {
+            let (scene, id) = (&scene, &made.id);
+            scope.spawn(move || {
+                let mut administrator = scene.administrator();
+                for number in 1..=60 {
+                    let asked = json!({ "KmsInstanceId": id, field: number });
+                    administrator.ask_json("UpdateKmsInstancePool", asked).unwrap();
+                    let found =
+                        administrator.ask_json("GetKmsInstance", json!({ "KmsInstanceId": id })).unwrap();
+                    assert_eq!(found["KmsInstance"][shown], json!(number), "{field}");
+                }
+            });
+        }
+    });
+}
+
+#[test]
 fn ceilings_hold_are_told_and_change_as_the_instance_runs() {
     let scene = Scene::start();
     let made = scene.connected("shop", "one");

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use keymill_core::access::{AccessKey, AccessKeyStatus, Effect, RoleRef};
 use keymill_core::audit::RecordStamp;
-use keymill_core::seam::store::{Entry, Path, Store, StoreError};
+use keymill_core::seam::store::{Entry, PARTS, Path, Store, StoreError};
 use keymill_crypto::audit::{Remembered, RememberedTag, Stamps};
 use keymill_crypto::digest;
 use keymill_crypto::record::{RecordSealer, sequence_of, tag_of};
@@ -12,7 +12,7 @@ use keymill_crypto::record::{RecordSealer, sequence_of, tag_of};
 use super::is_leapt;
 use super::parent::head_of;
 use crate::load::{self, Judgement};
-use crate::records::{self, INSTANCE_DATA, Kind};
+use crate::records::{self, Kind};
 
 /// A record that is to be accepted.
 pub(super) struct Lost {
@@ -51,7 +51,7 @@ impl Found {
         store.scan(&mut |row| {
             let Some((sequence, tag)) = sequence_of(row.value).zip(tag_of(row.value)) else { return true };
             // What is in an instance is for the engine of that.
-            if row.path.starts_with(INSTANCE_DATA) {
+            if row.path.starts_with(PARTS) {
                 return true;
             }
             let known = stamps.recall(row.path);

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use keymill_core::Sensitive;
 use keymill_core::access::{ClientKeyAlgorithm, Principal};
-use keymill_core::acme::{Account, AccountKey, AccountStatus, Outcome, Problem, ProblemKind};
+use keymill_core::acme::{Account, AccountKey, Outcome, Problem, ProblemKind};
 use keymill_core::audit;
 use keymill_core::error::{Error, ErrorKind};
 use keymill_core::id::{AapName, AccessKeyId, AcmeAccountId, ClientKeyId};
@@ -129,19 +129,10 @@ impl Gate {
             )
         })?;
         let call = self.call_of(&binding, &aap, source, received);
-        let account = Account {
-            // Whoever keeps it names it by its key.
-            id: AcmeAccountId::from_random([0; 16]),
-            key,
-            contact,
-            status: AccountStatus::Valid,
-            aap,
-            binding,
-            created: self.now(),
-        };
+        let asked = Register { key, contact, aap, binding };
         let gate = self.clone();
         self.to_the_end(async move {
-            let came = gate.0.actors.acme(Register(account)).await;
+            let came = gate.0.actors.acme(asked).await;
             gate.kept(&call, "AcmeNewAccount", "bound by the client key", came).await
         })
         .await

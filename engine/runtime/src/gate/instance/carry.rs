@@ -13,13 +13,14 @@ use keymill_core::operation::*;
 use keymill_core::seam::store::{Entry, Store, StoreError};
 
 use super::InstancePlan;
+use super::plan::TermsAsked;
 use crate::actor::Owners;
 use crate::actor::instances::ChangeInstance;
 use crate::actor::keyring::{CountLeftBehind, FlushUsage};
 use crate::audit::ManagementRecord;
 use crate::gate::Gate;
 use crate::gate::manage::Done;
-use crate::host::{InstanceHost, aside, tell_terms};
+use crate::host::{InstanceHost, aside, tell_terms, want};
 use crate::load;
 use crate::pool::Closed;
 use crate::records;
@@ -48,19 +49,14 @@ impl Gate {
                 };
                 Ok((Reply::CreateKmsInstance(reply), Vec::new(), writes))
             }
-            InstancePlan::Change(change, reply) => {
+            InstancePlan::Terms(id, asked) => {
                 let _turn = hosting.turn_of_terms().await;
-                let _closed = match &change {
-                    InstanceChange::Terms(id, terms) => {
-                        self.check_new_tokens(host, id, terms).await?;
-                        self.leave_tokens(id, terms).await?
-                    }
-                    _ => None,
-                };
+                let writes = self.change_terms(actors, host, &id, *asked).await?;
+                let reply = Reply::UpdateKmsInstancePool(UpdateKmsInstancePoolReply { request_id });
+                Ok((reply, Vec::new(), writes))
+            }
+            InstancePlan::Change(change, reply) => {
                 let changed = actors.instances(ChangeInstance(change)).await?;
-                if let Some(instance) = &changed.value {
-                    tell_terms(&self.0.shared, &instance.id);
-                }
                 Ok((reply(request_id), Vec::new(), changed.writes))
             }
             InstancePlan::Release { id, is_forced } => {
@@ -72,56 +68,27 @@ impl Gate {
         }
     }
 
-    /// Checks that tokens which an instance comes to have hold its domain, where it has one of its own.
-    ///
-    /// # Errors
-    /// As of [`InstanceHost::check_domain`].
-    async fn check_new_tokens(
+    /// Gives an instance other terms. Who calls has the turn: what nobody asks to be other stays as it is now.
+    async fn change_terms(
         &self,
+        actors: &Owners<'_>,
         host: Arc<dyn InstanceHost>,
         id: &InstanceId,
-        terms: &InstanceTerms,
-    ) -> Result<()> {
-        let instance = self.0.shared.instances.read().named(id.as_str())?.clone();
-        let is_new = |share: &&TokenShare| instance.terms.sessions_of(&share.name) == 0;
-        let tokens: Vec<_> = terms.tokens.iter().filter(is_new).cloned().collect();
-        match instance.domain.is_none() || tokens.is_empty() {
-            true => Ok(()),
-            false => aside(move || host.check_domain(&instance, &tokens)).await,
-        }
-    }
-
-    /// Checks that no key is left behind in a token that an instance is no longer to have; as long as what is returned is kept, none is made that
-    /// would be.
-    ///
-    /// # Errors
-    /// `InstanceState` where keys stay in such a token, or nobody knows whether they do.
-    async fn leave_tokens(&self, id: &InstanceId, terms: &InstanceTerms) -> Result<Option<Arc<Closed>>> {
-        let host = self.0.shared.hosting.need()?;
-        let refused = |why: String| Err(Error::new(ErrorKind::InstanceState, why));
-        let remains = |name: &str| terms.sessions_of(name) > 0;
-        let leaving: Vec<_> = {
-            let book = self.0.shared.instances.read();
-            let before = &book.named(id.as_str())?.terms.tokens;
-            before.iter().map(|share| share.name.clone()).filter(|name| !remains(name)).collect()
-        };
-        if leaving.is_empty() {
-            return Ok(None);
-        }
-        let leaving = leaving.join(", ");
-        let Some(gate) = host.gate(id) else {
-            return refused(format!(
-                "Tokens: the instance does not run here, so that nobody knows which keys stay in {leaving}: it keeps what it has"
-            ));
-        };
-        let closed = Arc::new(gate.0.shared.pool.close_to_keys(remains));
-        match gate.0.actors.keyring(CountLeftBehind(closed.clone())).await? {
-            0 => Ok(Some(closed)),
-            keys => refused(format!(
-                "Tokens: without {}, {keys} keys that stay in a token of the instance would be left behind there: delete them first, or keep it",
-                closed.names().join(", ")
-            )),
-        }
+        asked: TermsAsked,
+    ) -> Result<Vec<RecordStamp>> {
+        let book = self.0.shared.instances.read().clone();
+        let instance = book.named(id.as_str())?;
+        let of = Box::new(instance.terms.clone());
+        let terms = Box::new(asked.over(&of));
+        let change = InstanceChange::Terms { id: id.clone(), of, terms: terms.clone() };
+        // Before any token is asked.
+        book.plan(change.clone())?;
+        check_new_tokens(host.clone(), instance.clone(), &terms).await?;
+        // Until they are in force.
+        let _closed = leave_tokens(&*host, instance, &terms).await?;
+        let changed = actors.instances(ChangeInstance(change)).await?;
+        tell_terms(&self.0.shared, id);
+        Ok(changed.writes)
     }
 
     /// Makes an instance: its record, its engine with the first access key, and then the record once more. One whose key reaches nobody is taken
@@ -182,14 +149,14 @@ impl Gate {
             let gate = host.gate(&id).ok_or_else(|| Error::new(ErrorKind::InstanceState, why))?;
             let keys = gate.close_empty().await?;
             if keys > 0 {
-                let why = format!(
-                    "the instance holds {keys} keys, which would be lost: ForceDeleteWithoutBackup true releases it all the same"
-                );
-                return Err(Error::new(ErrorKind::InstanceState, why));
+                return Err(not_empty(keys));
             }
         }
         let gate = host.gate(&id);
-        let removed = self.remove_instance(actors, host, id).await;
+        let removed = match &gate {
+            Some(gate) if !is_forced && !is_ending => self.remove_empty(actors, host, id, gate).await,
+            _ => self.remove_instance(actors, host, id).await,
+        };
         // Refused before anything was done: it goes on.
         if let (Err(_), Some(gate)) = (&removed, gate)
             && !is_ending
@@ -205,13 +172,51 @@ impl Gate {
         host: Arc<dyn InstanceHost>,
         id: InstanceId,
     ) -> Result<Vec<RecordStamp>> {
-        let ended = actors.instances(ChangeInstance(InstanceChange::End(id.clone()))).await?;
-        let mut writes = ended.writes;
+        let mut writes = actors.instances(ChangeInstance(InstanceChange::End(id.clone()))).await?.writes;
+        writes.extend(self.remove_ended(actors, host, id).await?);
+        Ok(writes)
+    }
+
+    /// Removes an instance that was empty when it was looked at. Where other nodes may have made a key between that and its end, which they have seen a
+    /// moment later, it is counted once more; one that holds any goes on.
+    async fn remove_empty(
+        &self,
+        actors: &Owners<'_>,
+        host: Arc<dyn InstanceHost>,
+        id: InstanceId,
+        gate: &Gate,
+    ) -> Result<Vec<RecordStamp>> {
+        let mut writes = actors.instances(ChangeInstance(InstanceChange::End(id.clone()))).await?.writes;
+        match gate.keys_of_others().await {
+            Ok(0) => {
+                writes.extend(self.remove_ended(actors, host, id).await?);
+                return Ok(writes);
+            }
+            counted => {
+                let resumed = actors.instances(ChangeInstance(InstanceChange::Resume(id.clone()))).await?;
+                writes.extend(resumed.writes);
+                // What has seen its end meanwhile has stopped it.
+                want(&self.0.shared, &id);
+                let why = "keys were made meanwhile: it goes on";
+                let record = ManagementRecord {
+                    writes,
+                    ..ManagementRecord::own(self.request_id(), Operation::ReleaseKmsInstance.name(), why)
+                };
+                self.record(record).await?;
+                Err(not_empty(counted?))
+            }
+        }
+    }
+
+    async fn remove_ended(
+        &self,
+        actors: &Owners<'_>,
+        host: Arc<dyn InstanceHost>,
+        id: InstanceId,
+    ) -> Result<Vec<RecordStamp>> {
         let of_host = id.clone();
         aside(move || host.release(&of_host)).await?;
-        let removed = actors.instances(ChangeInstance(InstanceChange::Remove(id))).await?;
-        writes.extend(removed.writes);
-        Ok(writes)
+        Ok(actors.instances(ChangeInstance(InstanceChange::Remove(id))).await?.writes)
     }
 
     /// Ends the release of an instance that was cut short by the end of the process.
@@ -250,6 +255,75 @@ impl Gate {
         }
         keys
     }
+
+    /// Counts the keys that stand in the store once every other node has seen that nobody is to make one.
+    async fn keys_of_others(&self) -> Result<usize> {
+        let Some(cluster) = &self.0.shared.cluster else { return Ok(0) };
+        let (view, store) = (cluster.config.view, self.0.shared.store.clone());
+        let count = move || {
+            std::thread::sleep(view);
+            Ok(stored_keys(&*store)?)
+        };
+        aside(count).await
+    }
+}
+
+/// Checks that tokens which an instance comes to have hold its domain.
+///
+/// # Errors
+/// As of [`InstanceHost::check_domain`].
+async fn check_new_tokens(
+    host: Arc<dyn InstanceHost>,
+    instance: Arc<Instance>,
+    terms: &InstanceTerms,
+) -> Result<()> {
+    let is_new = |share: &&TokenShare| instance.terms.sessions_of(&share.name) == 0;
+    let tokens: Vec<_> = terms.tokens.iter().filter(is_new).cloned().collect();
+    match tokens.is_empty() {
+        true => Ok(()),
+        false => aside(move || host.check_domain(&instance, &tokens)).await,
+    }
+}
+
+/// Checks that no key is left behind in a token that an instance is no longer to have; as long as what is returned is kept, none is made that
+/// would be.
+///
+/// # Errors
+/// `InstanceState` where keys stay in such a token, or nobody knows whether they do.
+async fn leave_tokens(
+    host: &dyn InstanceHost,
+    instance: &Instance,
+    terms: &InstanceTerms,
+) -> Result<Option<Arc<Closed>>> {
+    let refused = |why: String| Err(Error::new(ErrorKind::InstanceState, why));
+    let remains = |name: &str| terms.sessions_of(name) > 0;
+    let before = instance.terms.tokens.iter().map(|share| share.name.as_str());
+    let leaving: Vec<_> = before.filter(|name| !remains(name)).collect();
+    if leaving.is_empty() {
+        return Ok(None);
+    }
+    let leaving = leaving.join(", ");
+    let Some(gate) = host.gate(&instance.id) else {
+        return refused(format!(
+            "Tokens: the instance does not run here, so that nobody knows which keys stay in {leaving}: it keeps what it has"
+        ));
+    };
+    let closed = Arc::new(gate.0.shared.pool.close_to_keys(remains));
+    match gate.0.actors.keyring(CountLeftBehind(closed.clone())).await? {
+        0 => Ok(Some(closed)),
+        keys => refused(format!(
+            "Tokens: without {}, {keys} keys that stay in a token of the instance would be left behind there: delete them first, or keep it",
+            closed.names().join(", ")
+        )),
+    }
+}
+
+/// Says that an instance is not released, as it holds so many keys.
+fn not_empty(keys: usize) -> Error {
+    let why = format!(
+        "the instance holds {keys} keys, which would be lost: ForceDeleteWithoutBackup true releases it all the same"
+    );
+    Error::new(ErrorKind::InstanceState, why)
 }
 
 /// Counts the keys that stand in a store.

@@ -12,12 +12,16 @@ use keymill_core::id::InstanceId;
 use keymill_core::instance::{Arrival, Instance, InstanceChange, InstanceTerms};
 use keymill_core::operation::*;
 
+use plan::TermsAsked;
+
 use crate::actor::PoolChanged;
 use crate::gate::{Gate, Inner};
 
 /// What is to become of an instance.
 pub(in crate::gate) enum InstancePlan {
     Create(Box<Instance>),
+    /// Other terms, which come of those that are in force by then.
+    Terms(InstanceId, Box<TermsAsked>),
     /// The reply is made once it is done.
     Change(InstanceChange, fn(keymill_core::id::RequestId) -> Reply<'static>),
     Release {

@@ -89,10 +89,7 @@ impl Gate {
                 let instance = book.named(&r.kms_instance_id)?;
                 let mut r = r;
                 let tokens = shares(&**host, instance.domain.as_ref(), r.tokens.take())?;
-                let terms = changed(&instance.terms, tokens, &r);
-                change(InstanceChange::Terms(instance.id.clone(), terms), |request_id| {
-                    Reply::UpdateKmsInstancePool(UpdateKmsInstancePoolReply { request_id })
-                })
+                Ok(InstancePlan::Terms(instance.id.clone(), Box::new(TermsAsked { tokens, others: r })))
             }
             Request::ReleaseKmsInstance(r) => {
                 let is_forced = match r.force_delete_without_backup.as_deref() {
@@ -130,6 +127,39 @@ impl Gate {
     }
 }
 
+/// What is asked to be other of the terms of an instance.
+pub(in crate::gate) struct TermsAsked {
+    /// The tokens that it is to have; those that it has if absent.
+    tokens: Option<Vec<TokenShare>>,
+    /// All else.
+    others: UpdateKmsInstancePoolRequest,
+}
+
+impl TermsAsked {
+    /// Returns what becomes of the terms that are in force: what nobody asks to be other stays.
+    pub(super) fn over(self, before: &InstanceTerms) -> InstanceTerms {
+        let Self { tokens, others: r } = self;
+        // A rate of 0 is none.
+        let rate = |before, asked: Option<u64>| asked.map_or(before, NonZeroU64::new);
+        InstanceTerms {
+            software_workers: r.software_workers.or(before.software_workers),
+            tokens: tokens.unwrap_or_else(|| before.tokens.clone()),
+            weight: r.weight.or(before.weight),
+            requests_per_s: rate(before.requests_per_s, r.requests_per_second),
+            items_per_s: rate(before.items_per_s, r.items_per_second),
+            bytes_per_s: rate(before.bytes_per_s, r.bytes_per_second),
+            keys: r.max_keys.or(before.keys),
+            secrets: r.max_secrets.or(before.secrets),
+            certificates: r.max_certificates.or(before.certificates),
+            vpcs: r.max_vpcs.or(before.vpcs),
+        }
+    }
+}
+
+/// Reads the tokens that an instance is to have; `None` where nothing is said of them.
+///
+/// # Errors
+/// As of [`InstanceHost::check_tokens`].
 fn shares(
     host: &dyn InstanceHost,
     domain: Option<&DomainName>,
@@ -141,6 +171,10 @@ fn shares(
     host.check_tokens(domain, &shares).map(|()| Some(shares))
 }
 
+/// Reads the name of a network.
+///
+/// # Errors
+/// `ResourceNotFound` for one that the configuration does not name.
 fn known(networks: &Networks, vpc: &str) -> Result<VpcId> {
     let found = vpc.parse().ok().filter(|vpc| networks.has(vpc));
     found.ok_or_else(|| {
@@ -148,6 +182,10 @@ fn known(networks: &Networks, vpc: &str) -> Result<VpcId> {
     })
 }
 
+/// Reads a further network of an instance.
+///
+/// # Errors
+/// As of [`known`], and `InvalidParameter` for what is kept with it and is too long.
 fn bound(networks: &Networks, row: BindVpc) -> Result<BoundVpc> {
     let label = |text: Option<String>, what| {
         let text = text.filter(|text| !text.is_empty());
@@ -161,6 +199,10 @@ fn bound(networks: &Networks, row: BindVpc) -> Result<BoundVpc> {
     })
 }
 
+/// Reads a list that is kept as it is told; its entries are parted by commas.
+///
+/// # Errors
+/// `InvalidParameter` where there are too many, or one is too long.
 fn labels(text: Option<&str>, what: &'static str) -> Result<Vec<String>> {
     let entries = text.unwrap_or_default().split(',').map(str::trim).filter(|entry| !entry.is_empty());
     let entries: Vec<_> = entries.map(str::to_owned).collect();
@@ -169,24 +211,4 @@ fn labels(text: Option<&str>, what: &'static str) -> Result<Vec<String>> {
     }
     entries.iter().try_for_each(|entry| check_label(entry, what))?;
     Ok(entries)
-}
-
-fn changed(
-    before: &InstanceTerms,
-    tokens: Option<Vec<TokenShare>>,
-    r: &UpdateKmsInstancePoolRequest,
-) -> InstanceTerms {
-    let rate = |before, asked: Option<u64>| asked.map_or(before, NonZeroU64::new);
-    InstanceTerms {
-        software_workers: r.software_workers.or(before.software_workers),
-        tokens: tokens.unwrap_or_else(|| before.tokens.clone()),
-        weight: r.weight.or(before.weight),
-        requests_per_s: rate(before.requests_per_s, r.requests_per_second),
-        items_per_s: rate(before.items_per_s, r.items_per_second),
-        bytes_per_s: rate(before.bytes_per_s, r.bytes_per_second),
-        keys: r.max_keys.or(before.keys),
-        secrets: r.max_secrets.or(before.secrets),
-        certificates: r.max_certificates.or(before.certificates),
-        vpcs: r.max_vpcs.or(before.vpcs),
-    }
 }
