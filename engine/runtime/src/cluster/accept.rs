@@ -1,6 +1,6 @@
 //! An operator's word that a store which was put back is the store from now on. What this node's audit remembers otherwise is written anew as it
-//! stands, above all numbers that were given in the history that is lost, so that every node takes it. What that comes to is for `safe` to say: nothing
-//! that may have been taken away is given again. What the audit says was removed stays removed, and what is missing has ended.
+//! stands, above all numbers that were given in the history that is lost, so that every node takes it. What that comes to is for `safe` to say: what can be
+//! switched off comes back so, and the rest is told. What the audit says was removed stays removed, and what is missing has ended.
 //!
 //! It is begun and finished in the store: in between, however it was cut short, no node starts without that word, and whoever does it again has the audit
 //! name all of it.
