@@ -124,6 +124,12 @@ impl AuditLog for FileAuditLog {
         std::fs::remove_file(&path).map_err(|e| failed(&path, &e))?;
         directory::sync(&self.config.directory).map_err(|e| failed(&self.config.directory, &e))
     }
+
+    fn close(&self) -> Result<(), AuditError> {
+        // Others may write here from now on, whoever still has this to read by.
+        *self.reserve.lock() = None;
+        Ok(())
+    }
 }
 
 fn is_chain_name(name: &str) -> bool {

@@ -162,6 +162,19 @@ fn a_second_writer_is_refused_and_a_reader_is_not() {
 }
 
 #[test]
+fn a_log_that_is_closed_leaves_the_directory_to_others_and_is_read_on() {
+    let directory = tempdir().unwrap();
+    let (first, second) = (log(&directory), log(&directory));
+    let mut chain = first.open_chain("a").unwrap();
+    chain.append(b"line\n").unwrap();
+    drop(chain);
+    assert!(matches!(second.open_chain("b"), Err(AuditError::Taken(_))));
+    first.close().unwrap();
+    assert!(second.open_chain("b").is_ok());
+    assert_eq!(lines(&first, "a").len(), 1);
+}
+
+#[test]
 fn the_reserve_holds_real_blocks_until_it_is_given_up() {
     let directory = tempdir().unwrap();
     let log = log(&directory);

@@ -55,15 +55,35 @@ impl Pair {
         fs::copy(places[0].path().join("data.root"), places[1].path().join("data.root")).unwrap();
         let second = start(&places[1], "b", &endpoints);
         let root = program::credentials(places[0].path());
-        let mut at_first = try_caller(ELSEWHERE, &first, &root).unwrap();
+        let nobody = Credentials::new("nobody-yet".parse().unwrap(), "none".to_owned());
+        let servers = [first, second];
+        let mut pair =
+            Self { servers, root, id: String::new(), credentials: nobody, _places: places, _etcd: etcd };
+        pair.make();
+        pair
+    }
+
+    /// Makes an instance at the first, and waits until the other serves it.
+    fn make(&mut self) {
+        let mut at_first = self.administrator(0);
         let made = at_first.ask_json("CreateKmsInstance", json!({ "TimeoutMs": 50_000 })).unwrap();
         let text = |field: &str| made[field].as_str().unwrap().to_owned();
-        let credentials = Credentials::new(text("AccessKeyId").parse().unwrap(), text("AccessKeySecret"));
-        let id = text("KmsInstanceId");
-        at_first.ask_json("ConnectKmsInstance", json!({ "KmsInstanceId": id, "VpcId": "one" })).unwrap();
-        let pair = Self { servers: [first, second], root, id, credentials, _places: places, _etcd: etcd };
-        eventually("the other server serves it", || pair.try_inside(1).ok());
-        pair
+        self.credentials = Credentials::new(text("AccessKeyId").parse().unwrap(), text("AccessKeySecret"));
+        self.id = text("KmsInstanceId");
+        at_first.ask_json("ConnectKmsInstance", json!({ "KmsInstanceId": self.id, "VpcId": "one" })).unwrap();
+        eventually("the other server serves it", || self.try_inside(1).ok());
+    }
+
+    fn release(&self, force: &str) -> Result<Value, String> {
+        let asked =
+            json!({ "KmsInstanceId": self.id, "ForceDeleteWithoutBackup": force, "TimeoutMs": 50_000 });
+        self.administrator(0).ask_json("ReleaseKmsInstance", asked).map_err(|error| error.message)
+    }
+
+    /// Tells whether the first shows the instance to serve.
+    fn is_connected(&self) -> bool {
+        let shown = self.administrator(0).ask_json("GetKmsInstance", json!({ "KmsInstanceId": self.id }));
+        shown.is_ok_and(|shown| shown["KmsInstance"]["Status"] == json!("Connected"))
     }
 
     fn try_inside(&self, at: usize) -> Result<Caller, String> {
@@ -129,6 +149,39 @@ fn an_instance_that_is_made_at_one_server_is_served_and_ended_by_the_other() {
         at_first.ask_json("GetKmsInstance", json!({ "KmsInstanceId": pair.id })).err()
     });
     drop((inside, other, at_first, at_second));
+    pair.end();
+}
+
+/// The other server is held while the first counts, and has both the request and the end of the instance before it when it goes on.
+#[test]
+fn an_instance_is_not_released_as_empty_where_another_server_makes_a_key_meanwhile() {
+    let mut pair = Pair::start();
+    for _ in 0..3 {
+        let mut maker = pair.inside(1);
+        pair.servers[1].signal("STOP");
+        let (key, released) = std::thread::scope(|scope| {
+            let makes = scope.spawn(move || maker.create_described("").ok());
+            let releases = scope.spawn(|| pair.release("false"));
+            eventually("the release begins", || (!pair.is_connected()).then_some(()));
+            pair.servers[1].signal("CONT");
+            (makes.join().unwrap(), releases.join().unwrap())
+        });
+        println!("a key: {}, released: {}", key.is_some(), released.is_ok());
+        match released {
+            Ok(_) => assert!(key.is_none(), "a key is lost that somebody was told of"),
+            Err(why) => {
+                assert!(why.contains("the instance holds 1 keys"), "{why}");
+                for at in [0, 1] {
+                    let listed = eventually("it serves on", || {
+                        pair.try_inside(at).ok()?.ask_json("ListKeys", json!({})).ok()
+                    });
+                    assert_eq!(listed["TotalCount"], json!(1));
+                }
+                pair.release("true").unwrap();
+            }
+        }
+        pair.make();
+    }
     pair.end();
 }
 

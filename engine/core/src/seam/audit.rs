@@ -48,7 +48,7 @@ pub trait AuditLog: Send + Sync {
     fn beside(&self) -> Option<Beside> {
         None
     }
-    /// Has what is on its way beside this log sent, once all chains are closed.
+    /// Has what is on its way beside this log sent, once all chains are closed, and lets others write where it did. It may be read on.
     ///
     /// # Errors
     /// [`AuditError`] where some of it was not.

@@ -190,7 +190,7 @@ impl Gate {
         match gate.keys_of_others().await {
             Ok(0) => {
                 writes.extend(self.remove_ended(actors, host, id).await?);
-                return Ok(writes);
+                Ok(writes)
             }
             counted => {
                 let resumed = actors.instances(ChangeInstance(InstanceChange::Resume(id.clone()))).await?;
