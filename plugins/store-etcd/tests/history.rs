@@ -20,17 +20,34 @@ fn go_on(other: &EtcdStore, lost: Revision) -> Revision {
     at.expect("it has committed")
 }
 
+/// An etcd that was restored to before the second commit of a store, and went on beyond that.
+struct Lost {
+    etcd: Etcd,
+    store: EtcdStore,
+    /// One that was opened since.
+    other: EtcdStore,
+    first: Revision,
+    second: Revision,
+}
+
+impl Lost {
+    fn found() -> Self {
+        let mut etcd = Etcd::start();
+        let options = config(&etcd);
+        let store = opened(again(&options));
+        let first = store.commit(&[put("key/a", None, b"1")]).expect("it commits");
+        etcd.save();
+        let second = store.commit(&[put("key/a", Some(first), b"2")]).expect("nobody wrote it meanwhile");
+        etcd.put_back();
+        let other = opened(options);
+        go_on(&other, second);
+        Self { etcd, store, other, first, second }
+    }
+}
+
 #[test]
 fn an_etcd_that_was_restored_is_told_from_one_that_went_on_however_far_it_went_since() {
-    let mut etcd = Etcd::start();
-    let options = config(&etcd);
-    let store = opened(again(&options));
-    let first = store.commit(&[put("key/a", None, b"1")]).expect("it commits");
-    etcd.save();
-    let second = store.commit(&[put("key/a", Some(first), b"2")]).expect("nobody wrote it meanwhile");
-    etcd.put_back();
-    let other = opened(options);
-    go_on(&other, second);
+    let Lost { etcd: _etcd, store, other, first, second } = Lost::found();
     // Nor does it matter how soon it asks.
     for write in [put("key/a", Some(first), b"4"), put("key/b", None, b"4")] {
         let written = store.commit(&[write]);
@@ -64,15 +81,7 @@ fn nothing_is_committed_where_what_another_node_made_is_lost() {
 /// As `etcdutl snapshot restore --bump-revision --mark-compacted` leaves it: further than it ever was, and without its past.
 #[test]
 fn an_etcd_that_was_restored_without_its_past_is_told_by_the_own_last_mark() {
-    let mut etcd = Etcd::start();
-    let options = config(&etcd);
-    let store = opened(again(&options));
-    let first = store.commit(&[put("key/a", None, b"1")]).expect("it commits");
-    etcd.save();
-    let second = store.commit(&[put("key/a", Some(first), b"2")]).expect("nobody wrote it meanwhile");
-    etcd.put_back();
-    let other = opened(options);
-    go_on(&other, second);
+    let Lost { etcd, store, other, second, .. } = Lost::found();
     etcd.ctl(&["compact", &etcd.revision().to_string()]).expect("etcdctl does it");
     let watched = store.watch(&path("key/"), second, &mut |_| true);
     assert!(is_other(&watched), "{watched:?}");

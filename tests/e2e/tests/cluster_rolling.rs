@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use keymill_client::client::Config;
-use keymill_client::{Addresses, Client, ClientError, Options};
+use keymill_client::{Addresses, Client, ClientError, Credentials, Options};
 use keymill_core::id::{CmkId, KeyRef};
 use keymill_core::operation::*;
 use keymill_databases::Etcd;
@@ -49,6 +49,29 @@ impl Home {
         let server = Server::start_by(command, home);
         self.port = server.msgpack.port();
         server
+    }
+
+    fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// A client of this server alone.
+    fn client(&self, credentials: Credentials) -> Client {
+        let addresses = Addresses::new([self.address()]).unwrap();
+        Client::connect(Config::of_cluster(addresses, credentials)).unwrap()
+    }
+}
+
+/// Waits until a server knows a key that another one made: within a second it does, where the machine has time for it.
+fn is_known_at(home: &Home, root: Credentials, key: CmkId) {
+    let (client, began) = (home.client(root), Instant::now());
+    while let Err(error) = encrypt(&client, key, b"text") {
+        assert!(
+            matches!(&error, ClientError::Refused(refusal) if refusal.code == "Forbidden.KeyNotFound"),
+            "{error}"
+        );
+        assert!(began.elapsed() < Duration::from_secs(20), "{error}");
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -91,17 +114,19 @@ fn each_server_is_replaced_in_its_turn_and_no_request_fails() {
     let etcd = Etcd::start();
     let mut homes: Vec<Home> = (0..NODES).map(|n| Home::new(&format!("node-{n}"), &etcd)).collect();
     let first = homes[0].run();
-    let root = program::credentials(homes[0].place.path());
+    let first_home = homes[0].place.path().to_owned();
+    let root = || program::credentials(&first_home);
     let (root_file, others) = (homes[0].place.path().join("data.root"), &homes[1..]);
     for home in others {
         std::fs::copy(&root_file, home.place.path().join("data.root")).unwrap();
     }
     let mut servers = vec![first];
     servers.extend(homes[1..].iter_mut().map(Home::run));
-    let addresses = Addresses::new(homes.iter().map(|home| format!("127.0.0.1:{}", home.port))).unwrap();
+    let addresses = Addresses::new(homes.iter().map(Home::address)).unwrap();
     let options = Options { connect_timeout: Duration::from_secs(2), ..Options::default() };
-    let client = Client::connect(Config { options, ..Config::of_cluster(addresses, root) }).unwrap();
+    let client = Client::connect(Config { options, ..Config::of_cluster(addresses, root()) }).unwrap();
     let key = create_key(&client).unwrap();
+    homes.iter().for_each(|home| is_known_at(home, root(), key));
 
     let (is_over, sealed) = (AtomicBool::new(false), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
@@ -151,19 +176,16 @@ fn a_server_stops_within_seconds_while_its_store_is_away() {
     let etcd = Etcd::start();
     let mut home = Home::new("a", &etcd);
     let mut server = home.run();
-    let client = |home: &Home| {
-        let root = program::credentials(home.place.path());
-        let addresses = Addresses::new([format!("127.0.0.1:{}", home.port)]).unwrap();
-        Client::connect(Config::of_cluster(addresses, root)).unwrap()
-    };
-    let key = create_key(&client(&home)).unwrap();
+    let place = home.place.path().to_owned();
+    let root = || program::credentials(&place);
+    let key = create_key(&home.client(root())).unwrap();
     for is_known in [false, true] {
-        let blob = encrypt(&client(&home), key, b"text").unwrap();
+        let blob = encrypt(&home.client(root()), key, b"text").unwrap();
         etcd.pause(0, true);
         if is_known {
             // The server knows by then that the store is away.
             let began = Instant::now();
-            while encrypt(&client(&home), key, b"text").is_ok() {
+            while encrypt(&home.client(root()), key, b"text").is_ok() {
                 assert!(began.elapsed() < Duration::from_secs(60));
                 std::thread::sleep(Duration::from_millis(50));
             }
@@ -176,7 +198,7 @@ fn a_server_stops_within_seconds_while_its_store_is_away() {
         // Five seconds, on a machine that does other things as well.
         assert!(took < Duration::from_secs(9), "it took {took:?}");
         server = home.run();
-        assert_eq!(decrypt(&client(&home), &blob).unwrap(), b"text", "what was answered is there");
+        assert_eq!(decrypt(&home.client(root()), &blob).unwrap(), b"text", "what was answered is there");
     }
     assert!(server.stop().success());
 }

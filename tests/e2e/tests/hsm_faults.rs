@@ -125,15 +125,16 @@ fn a_session_whose_closing_hangs_is_replaced() {
     let blob = caller.encrypt(key, b"text", &[]).unwrap();
     let name = farm.hsms[0].name.clone();
     farm.control("faults = [{ functions = [\"C_CloseSession\"], next = 1, hang_ms = 10000 }]");
-    caller.drain_token(&name).unwrap();
-    caller.enable_token(&name).unwrap();
     let began = Instant::now();
+    caller.drain_token(&name).unwrap();
+    // Not before: a session that hears of both at once has nothing to close.
     eventually("the thread is given up", || {
         (caller.tokens().unwrap()[0].hung_calls == 1).then_some(()).or_else(|| {
             assert!(began.elapsed() < Duration::from_secs(8), "its thread is never missed");
             None
         })
     });
+    caller.enable_token(&name).unwrap();
     assert_eq!(eventually("another serves", || caller.decrypt(&blob, &[]).ok()), b"text");
     assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
 }

@@ -73,28 +73,12 @@ impl Notes {
 
 #[cfg(test)]
 mod tests {
-    use keymill_core::instance::Stage;
-    use keymill_core::time::Timestamp;
-
     use super::*;
-
-    fn instance() -> Instance {
-        Instance {
-            id: "kst-1".parse().unwrap(),
-            name: String::new(),
-            created_at: Timestamp::from_ms(0),
-            stage: Stage::Made,
-            domain: None,
-            connection: None,
-            bound: Vec::new(),
-            terms: InstanceTerms::default(),
-            protection: None,
-        }
-    }
+    use crate::dedicated::tests::instance;
 
     #[test]
     fn what_refused_is_not_tried_again_until_the_terms_are_others() {
-        let (notes, first) = (Notes::default(), instance());
+        let (notes, first) = (Notes::default(), instance("kst-1"));
         let refusals = vec![(0, "its PIN was refused".to_owned())];
         notes.refused(&first, refusals.clone());
         assert!(

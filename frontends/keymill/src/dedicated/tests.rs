@@ -75,7 +75,7 @@ impl Scene {
     }
 }
 
-fn instance(id: &str) -> Instance {
+pub(super) fn instance(id: &str) -> Instance {
     Instance {
         id: id.parse().unwrap(),
         name: String::new(),
