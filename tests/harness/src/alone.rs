@@ -11,6 +11,13 @@ const ALONE: &[(&str, &str, &str)] = &[
     ("audit_heads", "more_heads_than_a_line_takes_are_named_over_several_starts", CHAINS),
     ("certificate_authority", "what_is_issued_is_believed_by_openssl_and_says_what_the_profile_says", PLACES),
     ("cluster", "a_node_whose_name_was_taken_uses_no_key_when_it_wakes", NAME),
+    ("cluster_history", "of_an_etcd_that_was_restored_no_key_is_used_until_an_operator_has_looked", STORE),
+    (
+        "cluster_history",
+        "of_a_postgresql_that_lost_commits_no_key_is_used_until_an_operator_has_looked",
+        STORE,
+    ),
+    ("cluster_accept", "one_that_remembers_more_than_was_accepted_does_not_start_without_the_word", STORE),
     ("hsm_internal", "a_key_of_another_program_is_taken_over_as_it_is", ADOPTION),
     (
         "hsm_internal",
@@ -28,6 +35,7 @@ const CHAINS: &str =
     "an instance begins the chain of an arbiter with the first request there, and not at its start";
 const PLACES: &str = "the certificates of an instance do not say where lists and issuers are";
 const NAME: &str = "a node has its name for its installation as well, which the test cannot cut off";
+const STORE: &str = "only the scene's records are in the store that is put back, and a second node finds those of its installation at the first";
 const ADOPTION: &str = "an instance takes no keys over that a token holds";
 const LISTENER: &str = "what a listener counts is the installation's";
 const ROTATORS: &str = "an instance has no rotators";
