@@ -96,7 +96,7 @@ impl Gate {
             Task::Open(task) => (0..task.items.len()).try_for_each(|i| {
                 rights_of(job).iter().try_for_each(|right| {
                     let blob = Blob::parse(task.items.get(i)).ok_or_else(Error::invalid_ciphertext)?;
-                    let context = task.contexts.get(i).cloned().map_or(Contexts::None, Contexts::Common);
+                    let context = task.keys.contexts.get(i).cloned().map_or(Contexts::None, Contexts::Common);
                     self.find_key_under(job, &KeyRef::Id(blob.header.cmk), *right, &context).map(drop)
                 })
             }),

@@ -393,18 +393,7 @@ impl Gate {
                 Some(entry.cmk.id)
             }
         };
-        let items = Items::locate(frame, items);
-        let index = Vec::with_capacity(items.len());
-        Ok(OpenTask {
-            items,
-            contexts,
-            required,
-            slots: Vec::new(),
-            allowed_by: None,
-            denied_by: None,
-            index,
-            max_item_bytes,
-        })
+        Ok(OpenTask::new(Items::locate(frame, items), contexts, required, max_item_bytes))
     }
 }
 

@@ -66,16 +66,7 @@ impl Gate {
         // At once: a buffer that grows leaves copies of opened texts behind.
         job.sheet.reserve(blob.len());
         let items = Items::locate(None, std::slice::from_ref(&blob));
-        job.task = Task::Open(OpenTask {
-            items,
-            contexts,
-            required: Some(secret.cmk),
-            slots: Vec::new(),
-            allowed_by: None,
-            denied_by: None,
-            index: Vec::with_capacity(1),
-            max_item_bytes: limit::SECRET_BYTES,
-        });
+        job.task = Task::Open(OpenTask::new(items, contexts, Some(secret.cmk), limit::SECRET_BYTES));
         let touch = SecretTouch { name: secret.name.clone(), version: Some(version.id.clone()) };
         let opened = Some(self.opened(secret, version, fetch_extended));
         job.secret = Some(Box::new(NamedSecret { touch, opened }));

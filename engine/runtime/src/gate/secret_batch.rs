@@ -52,16 +52,7 @@ impl Gate {
         // At once: a buffer that grows leaves copies of opened texts behind.
         job.sheet.reserve(blobs.iter().map(|blob| blob.len()).sum());
         let items = Items::gather(blobs.iter().map(|blob| &**blob));
-        job.task = Task::Open(OpenTask {
-            index: Vec::with_capacity(items.len()),
-            items,
-            contexts: Contexts::Each(contexts),
-            required: None,
-            slots: Vec::new(),
-            allowed_by: None,
-            denied_by: None,
-            max_item_bytes: limit::SECRET_BYTES,
-        });
+        job.task = Task::Open(OpenTask::new(items, Contexts::Each(contexts), None, limit::SECRET_BYTES));
         job.secrets = Some(Box::new(named));
         Ok(())
     }

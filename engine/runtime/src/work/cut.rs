@@ -15,7 +15,7 @@ use super::away::{Away, Place, Segment};
 use super::open::{Opener, prefix_of};
 use super::seal::too_long;
 use super::trips::Trips;
-use super::{Computation, Destination, Fault, Job, OpenTask, Sealing, Task, compute};
+use super::{Computation, Destination, Fault, Job, NamedKeys, OpenTask, Sealing, Task, compute};
 use crate::keyring::{CmkEntry, VersionEntry};
 use crate::pool::MAX_CHUNK;
 use crate::pool::chunk::{Tag, Work, push};
@@ -68,14 +68,14 @@ pub(super) fn open_segment(
     let shared = opener.shared;
     let mut segment = Segment::new(away.cut_to..end);
     let mut parcels: Vec<Parcel> = Vec::new();
-    let Some(task) = open_task(&mut job.task) else { return };
+    let Some(OpenTask { items, keys: named, .. }) = open_task(&mut job.task) else { return };
     for i in segment.range.clone() {
-        let place = sort(task, i, opener, &mut parcels, &mut segment);
+        let place = sort(items.get(i), named, i, opener, &mut parcels, &mut segment);
         segment.places.push(place);
     }
     let keys: Vec<_> = parcels
         .iter()
-        .map(|parcel| match &task.slots[parcel.slot].state {
+        .map(|parcel| match &named.slots[parcel.slot].state {
             Ok((entry, version)) => (entry.clone(), version.clone()),
             Err(_) => unreachable!("nothing goes out under a key that is refused"),
         })
@@ -102,7 +102,8 @@ pub(super) fn open_segment(
 
 /// Puts an item into the parcel that it goes out with, or says that it stays.
 fn sort(
-    task: &mut OpenTask,
+    item: &[u8],
+    named: &mut NamedKeys,
     i: usize,
     opener: &mut Opener<'_>,
     parcels: &mut Vec<Parcel>,
@@ -110,9 +111,9 @@ fn sort(
 ) -> Place {
     let shared = opener.shared;
     // What is refused here is refused again, in its turn, and told then.
-    let Ok(slot) = opener.find(task, i) else { return Place::Here };
-    let Some(blob) = Blob::parse(task.items.get(i)) else { return Place::Here };
-    let Ok((entry, version)) = &task.slots[slot].state else { return Place::Here };
+    let Some(blob) = Blob::parse(item) else { return Place::Here };
+    let Ok(slot) = opener.find(named, &blob, i) else { return Place::Here };
+    let Ok((entry, version)) = &named.slots[slot].state else { return Place::Here };
     let is_here =
         entry.cmk.protection == ProtectionLevel::Software && blob.header.algorithm == Algorithm::Xaes256Gcm;
     if is_here || Some(blob.header.algorithm) != entry.cmk.algorithm() {
@@ -152,7 +153,7 @@ fn sort(
     }
     let (chunk, batch) = parcel.batches.last_mut().expect("there is one now");
     let item = batch.items.len();
-    take_in(batch, &blob, task.contexts.canonical(i));
+    take_in(batch, &blob, named.contexts.canonical(i));
     Place::In { chunk: *chunk, item }
 }
 
@@ -349,11 +350,11 @@ fn recut(
                     if matches!(place, Place::In { chunk, .. } if *chunk == number)
                         && let Some(blob) = Blob::parse(task.items.get(i))
                     {
-                        take_in(&mut batch, &blob, task.contexts.canonical(i));
+                        take_in(&mut batch, &blob, task.keys.contexts.canonical(i));
                         let same = |slot: &&super::KeySlot| {
                             slot.cmk == blob.header.cmk && slot.version_number == blob.header.version
                         };
-                        of = task.slots.iter().find(same).and_then(|slot| slot.state.clone().ok());
+                        of = task.keys.slots.iter().find(same).and_then(|slot| slot.state.clone().ok());
                     }
                 }
                 let Some(of) = of else { continue };

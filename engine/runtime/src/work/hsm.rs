@@ -16,7 +16,7 @@ use super::away::{Away, Place, Relay, Segment};
 use super::cut::{self, Cut};
 use super::desk::{Desk, opener};
 use super::open::{self, plaintext_len};
-use super::{Destination, Fault, Job, Sealing, Served, Task, seal};
+use super::{Destination, Fault, Job, OpenTask, Sealing, Served, Task, seal};
 use crate::keyring::{Keyring, Use};
 use crate::lane::Lane;
 use crate::pool::chunk::Chunk;
@@ -261,18 +261,20 @@ impl Desk {
         }
         let segment = away.segments.pop_front().expect("it was just looked at");
         let Task::Seal { what: Sealing::Blobs(task), .. } = &mut job.task else { return true };
-        let bytes = segment.range.clone().map(|i| plaintext_len(task, i)).sum();
+        let OpenTask { items, keys, .. } = &mut **task;
+        let bytes = segment.range.clone().map(|i| plaintext_len(items.get(i))).sum();
         let mut buffer = Zeroizing::new(vec![0; bytes]);
         let mut texts = Vec::with_capacity(segment.range.len());
         let mut start = 0;
         for i in segment.range.clone() {
-            let place = start..start + plaintext_len(task, i);
-            let way = opener.way(task, i, Some(&segment));
-            if matches!(way, Ok(open::Way::Subkey { .. })) {
+            let place = start..start + plaintext_len(items.get(i));
+            let way = opener.way(keys, items.get(i), i, Some(&segment));
+            if matches!(way, Ok((open::Way::Subkey { .. }, _))) {
                 job.served.add(Served::SOFTWARE);
             }
-            let opened =
-                way.and_then(|way| opener.open(&way, task, i, Some(&segment), &mut buffer[place.clone()]));
+            let opened = way.and_then(|(way, blob)| {
+                opener.open(&way, &blob, keys, i, Some(&segment), &mut buffer[place.clone()])
+            });
             start = place.end;
             texts.push(opened.map(|_| place));
         }

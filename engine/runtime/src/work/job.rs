@@ -309,16 +309,35 @@ impl Sealing {
 /// Ciphertexts to open, and the keys that they named so far.
 pub(crate) struct OpenTask {
     pub(crate) items: Items,
+    pub(crate) keys: NamedKeys,
+    /// The slot of each item that was opened.
+    pub(crate) index: Vec<Option<u32>>,
+}
+
+impl OpenTask {
+    pub(crate) fn new(
+        items: Items,
+        contexts: Contexts,
+        required: Option<CmkId>,
+        max_item_bytes: usize,
+    ) -> Self {
+        let index = Vec::with_capacity(items.len());
+        let (slots, allowed_by, denied_by) = (Vec::new(), None, None);
+        let keys = NamedKeys { contexts, required, slots, allowed_by, denied_by, max_item_bytes };
+        Self { items, keys, index }
+    }
+}
+
+/// The keys that items name, and what each item is opened under.
+pub(crate) struct NamedKeys {
     pub(crate) contexts: Contexts,
     /// The key that all must be under.
     pub(crate) required: Option<CmkId>,
-    /// What the right to a key is asked for: `Decrypt`, or `ReEncrypt` for its source.
     pub(crate) slots: Vec<KeySlot>,
     /// The first rule that let the caller use a key that an item names.
     pub(crate) allowed_by: Option<Rule>,
     /// The first rule that did not.
     pub(crate) denied_by: Option<Rule>,
-    pub(crate) index: Vec<Option<u32>>,
     pub(crate) max_item_bytes: usize,
 }
 
@@ -350,8 +369,8 @@ impl Job {
             Task::Seal { what: Sealing::Blobs(open), .. } => Some(&**open),
             _ => None,
         };
-        let denied = by_items.and_then(|open| open.denied_by.as_ref());
-        denied.or(self.rule.as_ref()).or_else(|| by_items?.allowed_by.as_ref())
+        let denied = by_items.and_then(|open| open.keys.denied_by.as_ref());
+        denied.or(self.rule.as_ref()).or_else(|| by_items?.keys.allowed_by.as_ref())
     }
 
     /// Makes the job of a request that nobody waits for.
@@ -465,11 +484,11 @@ impl Job {
             Task::Seal { what, done, .. } => {
                 *done = 0;
                 if let Sealing::Blobs(open) = what {
-                    open.slots.clear();
+                    open.keys.slots.clear();
                 }
             }
             Task::Open(open) => {
-                open.slots.clear();
+                open.keys.slots.clear();
                 open.index.clear();
             }
             Task::Compute(task) => task.done = 0,
@@ -566,7 +585,7 @@ impl Tally {
         };
         // Those that were refused, too: whoever reads it learns what was tried.
         let mut of_slots = |open: &OpenTask| {
-            for KeySlot { cmk, version_number: version, protection, done: items, .. } in &open.slots {
+            for KeySlot { cmk, version_number: version, protection, done: items, .. } in &open.keys.slots {
                 let touch = |protection| KeyTouch { cmk: *cmk, version: *version, items: *items, protection };
                 out.extend(protection.map(touch));
             }

@@ -23,7 +23,7 @@ pub(crate) use export::Export;
 pub(crate) use hsm::rights_of;
 pub use items::Items;
 pub use job::{Cancel, Finished, Job, NamedDataKey, NamedSecret, OpenedSecret, Product, ReplyTo, Tally};
-pub(crate) use job::{Contexts, Destination, Fault, KeySlot, OpenTask, Sealing, Task};
+pub(crate) use job::{Contexts, Destination, Fault, KeySlot, NamedKeys, OpenTask, Sealing, Task};
 pub(crate) use pair::{MadePair, PairJob, WantedPair};
 pub use reply::Lent;
 pub(crate) use secrets::AskedSecret;

@@ -15,7 +15,7 @@ use keymill_crypto::xaes::{PREFIX_BYTES, Subkey, SubkeyCipher, subkey_messages};
 
 use super::away::{Away, Place, Segment};
 use super::seal::too_long;
-use super::{Fault, Job, KeySlot, OpenTask, Served, Task};
+use super::{Fault, Job, KeySlot, NamedKeys, OpenTask, Served, Task};
 use crate::keyring::{CmkEntry, Use, VersionEntry};
 use crate::shared::Shared;
 
@@ -61,15 +61,30 @@ pub(super) enum Way {
 
 impl Opener<'_> {
     /// Finds out how item `i` is opened, and has its subkey at hand; `head` is what the job has under way.
-    pub(super) fn way(
+    #[inline]
+    pub(super) fn way<'i>(
         &mut self,
-        task: &mut OpenTask,
+        keys: &mut NamedKeys,
+        item: &'i [u8],
+        i: usize,
+        head: Option<&Segment>,
+    ) -> Result<(Way, Blob<'i>), Fault> {
+        let Some(blob) = Blob::parse(item) else { return Err(opaque()) };
+        let slot = self.find(keys, &blob, i)?;
+        let way = self.way_of(keys, slot, &blob, i, head)?;
+        Ok((way, blob))
+    }
+
+    #[inline]
+    fn way_of(
+        &mut self,
+        keys: &NamedKeys,
+        slot: usize,
+        blob: &Blob<'_>,
         i: usize,
         head: Option<&Segment>,
     ) -> Result<Way, Fault> {
-        let slot = self.find(task, i)?;
-        let Some(blob) = Blob::parse(task.items.get(i)) else { return Err(opaque()) };
-        let (entry, version) = match &task.slots[slot].state {
+        let (entry, version) = match &keys.slots[slot].state {
             Ok(usable) => usable,
             Err(fault) => return Err(fault.clone()),
         };
@@ -85,7 +100,7 @@ impl Opener<'_> {
                 Some((Place::Here, _)) => Err(Error::internal("an item was not sent to its token").into()),
             };
         }
-        let prefix = prefix_of(&blob);
+        let prefix = prefix_of(blob);
         let generation = entry.generation;
         if let Memo(Some(last)) = &*self.memo
             && last.prefix == *prefix
@@ -113,10 +128,12 @@ impl Opener<'_> {
     }
 
     /// Opens item `i` into `out`, which is as long as [`plaintext_len`] says, and returns the place of its key among the slots.
+    #[inline]
     pub(super) fn open(
         &mut self,
         way: &Way,
-        task: &mut OpenTask,
+        blob: &Blob<'_>,
+        keys: &mut NamedKeys,
         i: usize,
         head: Option<&Segment>,
         out: &mut [u8],
@@ -128,15 +145,14 @@ impl Opener<'_> {
                 *slot
             }
             Way::Subkey { slot, fresh } => {
-                let Some(blob) = Blob::parse(task.items.get(i)) else { return Err(opaque()) };
                 self.aad.clear();
                 self.aad.extend_from_slice(blob.header_bytes);
-                self.aad.extend_from_slice(task.contexts.canonical(i));
+                self.aad.extend_from_slice(keys.contexts.canonical(i));
                 let nonce = blob.nonce[PREFIX_BYTES..].try_into().expect("a nonce of 24 bytes");
                 let Memo(Some(last)) = &mut *self.memo else { return Err(opaque()) };
                 last.cipher.open_to(nonce, self.aad, blob.ciphertext, blob.tag, out).map_err(|_| opaque())?;
                 if *fresh
-                    && let Ok((entry, version)) = &task.slots[*slot].state
+                    && let Ok((entry, version)) = &keys.slots[*slot].state
                     && entry.is_current()
                 {
                     last.fresh = false;
@@ -147,7 +163,7 @@ impl Opener<'_> {
             }
             Way::Away => return Err(Error::internal("an item is away").into()),
         };
-        task.slots[slot].done += 1;
+        keys.slots[slot].done += 1;
         Ok(slot as u32)
     }
 
@@ -174,27 +190,31 @@ impl Opener<'_> {
     }
 
     /// Finds the slot of the key version that item `i` names, making it where it is new.
-    pub(super) fn find(&mut self, task: &mut OpenTask, i: usize) -> Result<usize, Fault> {
-        let item = task.items.get(i);
-        let Some(blob) = Blob::parse(item) else { return Err(opaque()) };
-        if blob.ciphertext.len() > task.max_item_bytes {
-            return Err(too_long(blob.ciphertext.len(), task.max_item_bytes));
+    #[inline]
+    pub(super) fn find(&mut self, keys: &mut NamedKeys, blob: &Blob<'_>, i: usize) -> Result<usize, Fault> {
+        if blob.ciphertext.len() > keys.max_item_bytes {
+            return Err(too_long(blob.ciphertext.len(), keys.max_item_bytes));
         }
-        let header = blob.header;
+        let header = &blob.header;
         // Asked before anything is looked up, so that the answer does not tell whether that other key exists.
-        if task.required.is_some_and(|required| required != header.cmk) {
+        if keys.required.is_some_and(|required| required != header.cmk) {
             return Err(opaque());
         }
         let same = |slot: &KeySlot| slot.cmk == header.cmk && slot.version_number == header.version;
-        let last = task.slots.len().checked_sub(1).filter(|last| same(&task.slots[*last]));
-        if let Some(at) = last.or_else(|| task.slots.iter().position(same)) {
+        let last = keys.slots.len().checked_sub(1).filter(|last| same(&keys.slots[*last]));
+        if let Some(at) = last.or_else(|| keys.slots.iter().position(same)) {
             // What holds under one context need not hold under another.
-            return match task.slots[at].per_context && !self.may(task, i, &header) {
+            return match keys.slots[at].per_context && !self.may(keys, i, header) {
                 true => Err(Error::key_not_found().into()),
                 false => Ok(at),
             };
         }
-        if task.slots.len() == MAX_KEYS {
+        self.make_slot(keys, header, i)
+    }
+
+    #[cold]
+    fn make_slot(&mut self, keys: &mut NamedKeys, header: &Header, i: usize) -> Result<usize, Fault> {
+        if keys.slots.len() == MAX_KEYS {
             return Err(Error::new(
                 ErrorKind::InvalidParameter,
                 format!("items of one request name more than {MAX_KEYS} key versions"),
@@ -203,7 +223,7 @@ impl Opener<'_> {
         }
         let policy = self.shared.keyring.policy(&header.cmk);
         let per_context = policy.is_some_and(|policy| policy.reads_context());
-        let allowed = self.may(task, i, &header);
+        let allowed = self.may(keys, i, header);
         if per_context && !allowed {
             return Err(Error::key_not_found().into());
         }
@@ -225,19 +245,19 @@ impl Opener<'_> {
             },
         };
         let (cmk, version_number) = (header.cmk, header.version);
-        task.slots.push(KeySlot { cmk, version_number, protection, per_context, state, done: 0 });
-        Ok(task.slots.len() - 1)
+        keys.slots.push(KeySlot { cmk, version_number, protection, per_context, state, done: 0 });
+        Ok(keys.slots.len() - 1)
     }
 
     /// Tells whether the caller may do with the key of item `i` what the request asks, under the context of the item.
-    fn may(&self, task: &mut OpenTask, i: usize, header: &Header) -> bool {
+    fn may(&self, keys: &mut NamedKeys, i: usize, header: &Header) -> bool {
         for right in self.rights {
-            let (resource, context) = (Resource::Key(header.cmk), task.contexts.get(i));
+            let (resource, context) = (Resource::Key(header.cmk), keys.contexts.get(i));
             let decision = self.shared.decide_under(self.principal, self.source, *right, resource, context);
             match decision.allowed {
-                true => drop(task.allowed_by.get_or_insert(decision.rule)),
+                true => drop(keys.allowed_by.get_or_insert(decision.rule)),
                 false => {
-                    task.denied_by.get_or_insert(decision.rule);
+                    keys.denied_by.get_or_insert(decision.rule);
                     return false;
                 }
             }
@@ -251,9 +271,9 @@ pub(super) fn prefix_of<'b>(blob: &Blob<'b>) -> &'b [u8; PREFIX_BYTES] {
     blob.nonce[..PREFIX_BYTES].try_into().expect("a nonce of 24 bytes")
 }
 
-/// Returns the bytes of plaintext in item `i`; zero for what is too short to hold any.
-pub(super) fn plaintext_len(task: &OpenTask, i: usize) -> usize {
-    Blob::parse(task.items.get(i)).map_or(0, |blob| blob.ciphertext.len())
+/// Returns the bytes of plaintext in an item; zero for what is too short to hold any.
+pub(super) fn plaintext_len(item: &[u8]) -> usize {
+    Blob::parse(item).map_or(0, |blob| blob.ciphertext.len())
 }
 
 /// The one fault of everything that does not open.
@@ -272,22 +292,22 @@ pub(super) fn open(
     let Task::Open(task) = &mut job.task else { return count };
     let mut faults = Vec::new();
     let mut segments = away.map(|away| &mut away.segments);
-    let before: Vec<u32> = task.slots.iter().map(|slot| slot.done).collect();
+    let OpenTask { items, keys, index } = task;
+    let before: Vec<u32> = keys.slots.iter().map(|slot| slot.done).collect();
     let mut done = count;
     for i in job.next..job.next + count {
         let head = segments.as_ref().and_then(|segments| segments.front());
-        let way = opener.way(task, i, head);
-        if matches!(way, Ok(Way::Away)) {
+        let way = opener.way(keys, items.get(i), i, head);
+        if matches!(way, Ok((Way::Away, _))) {
             done = i - job.next;
             break;
         }
         let opened = match way {
-            Ok(way) => {
+            Ok((way, blob)) => {
                 if matches!(way, Way::Subkey { .. }) {
                     job.served.add(Served::SOFTWARE);
                 }
-                let len = plaintext_len(task, i);
-                job.sheet.put(len, |out| opener.open(&way, task, i, head, out))
+                job.sheet.put(blob.ciphertext.len(), |out| opener.open(&way, &blob, keys, i, head, out))
             }
             Err(fault) => {
                 job.sheet.absent();
@@ -295,9 +315,9 @@ pub(super) fn open(
             }
         };
         match opened {
-            Ok(slot) => task.index.push(Some(slot)),
+            Ok(slot) => index.push(Some(slot)),
             Err(fault) => {
-                task.index.push(None);
+                index.push(None);
                 faults.push((i, fault));
             }
         }
@@ -307,7 +327,7 @@ pub(super) fn open(
             segments.pop_front();
         }
     }
-    for (n, slot) in task.slots.iter().enumerate() {
+    for (n, slot) in keys.slots.iter().enumerate() {
         let new = slot.done - before.get(n).copied().unwrap_or(0);
         if let Ok((_, version)) = &slot.state
             && new > 0

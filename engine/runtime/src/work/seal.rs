@@ -8,7 +8,7 @@ use keymill_crypto::epoch::SealRun;
 use keymill_crypto::random;
 use std::time::Instant;
 
-use super::{Destination, Fault, Job, Sealing, Served, Task};
+use super::{Destination, Fault, Job, OpenTask, Sealing, Served, Task};
 use crate::keyring::Use;
 use crate::shared::Shared;
 use crate::work::open::Opener;
@@ -101,16 +101,19 @@ pub(super) fn seal(
                 }
             }
             Sealing::Blobs(open) => {
-                let way = match opener.way(open, i, None) {
-                    Ok(super::open::Way::Away) => {
+                let OpenTask { items, keys, .. } = &mut **open;
+                let way = match opener.way(keys, items.get(i), i, None) {
+                    Ok((super::open::Way::Away, _)) => {
                         taken = i - range.start;
                         break;
                     }
                     way => way,
                 };
                 let mut plaintext = std::mem::take(opener.plaintext);
-                plaintext.resize(super::open::plaintext_len(open, i), 0);
-                let outcome = match way.and_then(|way| opener.open(&way, open, i, None, &mut plaintext)) {
+                plaintext.resize(super::open::plaintext_len(items.get(i)), 0);
+                let opened =
+                    way.and_then(|(way, blob)| opener.open(&way, &blob, keys, i, None, &mut plaintext));
+                let outcome = match opened {
                     Ok(_) => put(&plaintext),
                     Err(fault) => {
                         sheet.absent();

@@ -141,7 +141,7 @@ impl Desk {
 /// Counts what was opened to be sealed anew as uses of the versions that it was under.
 fn count_relayed(task: &Task, keyring: &Keyring, at: Timestamp) {
     let Task::Seal { what: Sealing::Blobs(open), .. } = task else { return };
-    for slot in open.slots.iter().filter(|slot| slot.done > 0) {
+    for slot in open.keys.slots.iter().filter(|slot| slot.done > 0) {
         if let Ok((_, version)) = &slot.state {
             keyring.count(&slot.cmk, version, Use::Decrypted, slot.done, at);
         }
@@ -164,8 +164,8 @@ fn stale(task: &Task) -> Stale {
         Task::Seal { to: Destination { entry, .. }, .. } if !entry.is_current() => {
             Stale::Destination(entry.cmk.id)
         }
-        Task::Seal { what: Sealing::Blobs(open), .. } => source(&open.slots),
-        Task::Open(open) => source(&open.slots),
+        Task::Seal { what: Sealing::Blobs(open), .. } => source(&open.keys.slots),
+        Task::Open(open) => source(&open.keys.slots),
         Task::Compute(task) if !task.entry.is_current() => Stale::Destination(task.entry.cmk.id),
         _ => Stale::No,
     }
@@ -291,8 +291,8 @@ fn into_finished(
             // Several versions of one key are one row of the answer.
             let mut keys = Vec::new();
             let mut algorithm = None;
-            let place: Vec<Option<u32>> = open
-                .slots
+            let slots = &open.keys.slots;
+            let place: Vec<Option<u32>> = slots
                 .iter()
                 .map(|slot| {
                     let (entry, version) = slot.state.as_ref().ok().filter(|_| slot.done > 0)?;
@@ -305,7 +305,7 @@ fn into_finished(
                 })
                 .collect();
             let mut index = open.index;
-            if keys.len() != open.slots.len() {
+            if keys.len() != slots.len() {
                 for slot in index.iter_mut() {
                     *slot = slot.and_then(|at| place[at as usize]);
                 }
