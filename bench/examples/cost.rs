@@ -1,5 +1,5 @@
-//! What a decision takes of a batch, to be counted in instructions: `bench/README.md` has the command. Does `N` decisions over 10,000 access
-//! points, or `N` batches of 256 items of 64 bytes by a caller in this process; with `N` zero, all but these.
+//! What is counted in instructions, which no neighbour disturbs: `bench/guard` and `bench/README.md` have the commands. Does `N` decisions over 10,000
+//! access points, or seals or opens `N` batches of 256 items of so many bytes by a caller in this process; with `N` zero, all but these.
 
 use keymill_bench::access::{Records, address, asks, cmk};
 use keymill_bench::in_process::Caller;
@@ -7,7 +7,6 @@ use keymill_bench::{BenchError, Fixture};
 use keymill_core::access::decide;
 
 const ITEMS: usize = 256;
-const ITEM_BYTES: usize = 64;
 
 fn main() -> Result<(), BenchError> {
     let mut args = std::env::args().skip(1);
@@ -24,12 +23,16 @@ fn main() -> Result<(), BenchError> {
             };
             asked.filter(allowed).count()
         }
-        "batch" => {
+        "seal" | "open" => {
+            let item_bytes = args.next().and_then(|text| text.parse().ok()).unwrap_or(64);
             let fixture = Fixture::start()?;
-            let mut caller = Caller::sealing(&fixture, ITEMS, ITEM_BYTES);
+            let mut caller = match &*what {
+                "open" => Caller::opening(&fixture, ITEMS, item_bytes)?,
+                _ => Caller::sealing(&fixture, ITEMS, item_bytes),
+            };
             (0..count).map(|_| caller.batch()).sum::<Result<usize, _>>()? / ITEMS
         }
-        _ => return Err(BenchError::new("policy_cost decide|batch [N]")),
+        _ => return Err(BenchError::new("cost decide|seal|open [N [BYTES]]")),
     };
     match done as u64 == count {
         true => Ok(()),

@@ -19,7 +19,7 @@ use crate::pump::{self, What};
 use crate::stats::Verdict;
 
 /// Allocations an item that a batch may cost, whatever its item's length.
-const TARGET: f64 = 0.5;
+const TARGET: f64 = 0.05;
 
 /// What an item costs on one path.
 #[derive(Clone, Debug, Serialize)]

@@ -15,10 +15,14 @@ use keymill_core::operation::{CreateAccessKeyRequest, CreateKeyRequest, Reply};
 use keymill_core::quota::{Quota, Rate};
 use keymill_crypto::root::RootKeys;
 use keymill_runtime::clock::Clock;
-use keymill_runtime::frontend::Stopper;
+use keymill_runtime::frontend::{StopSignal, Stopper};
 use keymill_runtime::{Engine, EngineConfig, Frontend, Gate, Parts, QuotaConfig, TokenPart};
+use keymill_tls::ServerTls;
 
 use crate::error::{BenchError, Result};
+
+/// Requests for keys that are on their way at the same time.
+const KEYS_IN_FLIGHT: usize = 64;
 
 /// A running keymill; dropping it stops it.
 pub struct Fixture {
@@ -119,17 +123,24 @@ impl Fixture {
             _directory: directory,
         };
         for frontend in [Box::new(msgpack) as Box<dyn Frontend>, Box::new(http)] {
-            let (gate, stop) = (fixture.gate(), stop.clone());
-            let run = move || {
-                if let Err(error) = frontend.run(gate, stop) {
-                    // What was measured meanwhile fails by itself, without the reason.
-                    drop(std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{error}\n")));
-                }
-            };
-            fixture.frontends.push(std::thread::Builder::new().name("bench-front".into()).spawn(run)?);
+            fixture.frontends.push(run(frontend, fixture.gate(), stop.clone())?);
         }
         fixture.key = fixture.create_key()?;
         Ok(fixture)
+    }
+
+    /// Has MessagePack TCP be served over TLS as well, at an address of its own.
+    ///
+    /// # Errors
+    /// [`BenchError`] where it cannot be bound.
+    pub(crate) fn listen(&self, tls: ServerTls) -> Result<Listening> {
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let config = keymill_msgpack::Config { tls: Some(tls), ..keymill_msgpack::Config::new(any) };
+        let frontend = keymill_msgpack::bind(config).map_err(BenchError::because("MessagePack frontend"))?;
+        let address = frontend.local_addr().map_err(BenchError::because("MessagePack frontend"))?;
+        let (stopper, stop) = Stopper::new();
+        let thread = run(Box::new(frontend), self.gate(), stop)?;
+        Ok(Listening { address, stopper, thread: Some(thread) })
     }
 
     /// Returns the way into the engine.
@@ -195,6 +206,30 @@ impl Fixture {
         }
     }
 
+    /// Makes so many CMKs more.
+    ///
+    /// # Errors
+    /// [`BenchError`] where the server refuses.
+    pub fn keys(&self, count: usize) -> Result<Vec<KeyRef>> {
+        let (mut sender, mut receiver) = self.connect()?.split();
+        let mut keys = Vec::with_capacity(count);
+        while keys.len() < count {
+            // Those that are on their way together are committed together.
+            let together = KEYS_IN_FLIGHT.min(count - keys.len());
+            for _ in 0..together {
+                sender.send(&CreateKeyRequest { timeout_ms: Some(60_000), ..Default::default() }.into())?;
+            }
+            sender.flush()?;
+            for _ in 0..together {
+                match receiver.receive()?.result()? {
+                    Reply::CreateKey(made) => keys.push(KeyRef::Id(made.key_metadata.key_id)),
+                    other => return Err(BenchError::new(format!("CreateKey was answered by {other:?}"))),
+                }
+            }
+        }
+        Ok(keys)
+    }
+
     fn create_key(&self) -> Result<CmkId> {
         let request = CreateKeyRequest { description: Some("bench".into()), ..Default::default() };
         match self.client()?.call(request)?.reply()? {
@@ -210,6 +245,32 @@ impl Fixture {
     pub fn client(&self) -> Result<Client> {
         let options = Options { read_timeout: Duration::from_secs(30), ..Options::default() };
         Ok(Client::connect(Config { options, ..Config::new(self.msgpack.to_string(), self.credentials()) })?)
+    }
+}
+
+fn run(frontend: Box<dyn Frontend>, gate: Gate, stop: StopSignal) -> Result<JoinHandle<()>> {
+    let run = move || {
+        if let Err(error) = frontend.run(gate, stop) {
+            // What was measured meanwhile fails by itself, without the reason.
+            drop(std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{error}\n")));
+        }
+    };
+    Ok(std::thread::Builder::new().name("bench-front".into()).spawn(run)?)
+}
+
+/// A further listener; dropping it stops it.
+pub(crate) struct Listening {
+    pub(crate) address: SocketAddr,
+    stopper: Stopper,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.stopper.stop();
+        if let Some(thread) = self.thread.take() {
+            let _panicked = thread.join();
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use keymill_core::id::KeyRef;
 use keymill_core::operation::{BatchDecryptRequest, BatchEncryptRequest, Bin, Request};
 use keymill_runtime::gate::Ask;
 use keymill_runtime::work::Cancel;
@@ -16,6 +17,10 @@ use crate::fixture::Fixture;
 pub struct Caller<'f> {
     fixture: &'f Fixture,
     gate: Gate,
+    /// Under which to seal: each batch under another, in no order.
+    keys: Vec<KeyRef>,
+    /// The state of that.
+    drawn: u64,
     frame: Bytes,
     item_len: usize,
     open: bool,
@@ -25,8 +30,14 @@ pub struct Caller<'f> {
 impl<'f> Caller<'f> {
     /// Makes a caller that seals `items` × `item_len` bytes.
     pub fn sealing(fixture: &'f Fixture, items: usize, item_len: usize) -> Self {
+        Self::sealing_under(fixture, vec![fixture.key()], items, item_len)
+    }
+
+    /// Makes a caller that seals each batch under one of `keys`, at random.
+    pub fn sealing_under(fixture: &'f Fixture, keys: Vec<KeyRef>, items: usize, item_len: usize) -> Self {
         let frame = Bytes::from(vec![0x5a; items * item_len]);
-        Self { fixture, gate: fixture.gate(), frame, item_len, open: false, buffer: Vec::new() }
+        let gate = fixture.gate();
+        Self { fixture, gate, keys, drawn: 1, frame, item_len, open: false, buffer: Vec::new() }
     }
 
     /// Makes a caller that opens what it had sealed.
@@ -54,7 +65,15 @@ impl<'f> Caller<'f> {
         Ok(items)
     }
 
+    /// Draws a key: by a linear congruential generator, whose upper bits are as good as any here.
+    fn key(&mut self) -> KeyRef {
+        self.drawn =
+            self.drawn.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.keys[(self.drawn >> 33) as usize % self.keys.len()].clone()
+    }
+
     fn perform(&mut self) -> Result<Sheet> {
+        let key_id = self.key();
         let items = self.frame.chunks_exact(self.item_len).map(Bin::from).collect();
         let request: Request<'_> = if self.open {
             BatchDecryptRequest {
@@ -67,7 +86,7 @@ impl<'f> Caller<'f> {
             .into()
         } else {
             BatchEncryptRequest {
-                key_id: self.fixture.key(),
+                key_id,
                 items,
                 encryption_context: None,
                 encryption_contexts: None,

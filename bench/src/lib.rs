@@ -6,6 +6,7 @@ mod count;
 mod error;
 pub mod fixture;
 pub mod hop;
+mod identity;
 pub mod in_process;
 pub mod issue;
 mod machine;

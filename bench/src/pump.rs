@@ -63,7 +63,21 @@ impl Pump {
     /// # Errors
     /// [`BenchError`] where the server does not answer as it should.
     pub fn open(address: SocketAddr, credentials: &Credentials, key: &KeyRef, shape: Shape) -> Result<Self> {
-        let line = |_| Line::open(address, credentials, key.clone(), shape);
+        Self::open_by(&Options::default(), address, credentials, key, shape)
+    }
+
+    /// The same with options of one's own, such as TLS.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_by(
+        options: &Options,
+        address: SocketAddr,
+        credentials: &Credentials,
+        key: &KeyRef,
+        shape: Shape,
+    ) -> Result<Self> {
+        let line = |_| Line::open(options, address, credentials, key.clone(), shape);
         Ok(Self { lines: (0..shape.connections).map(line).collect::<Result<_>>()? })
     }
 
@@ -83,8 +97,14 @@ impl Pump {
 }
 
 impl Line {
-    fn open(address: SocketAddr, credentials: &Credentials, key: KeyRef, shape: Shape) -> Result<Self> {
-        let mut connection = Connection::open(address, credentials, &Options::default())?;
+    fn open(
+        options: &Options,
+        address: SocketAddr,
+        credentials: &Credentials,
+        key: KeyRef,
+        shape: Shape,
+    ) -> Result<Self> {
+        let mut connection = Connection::open(address, credentials, options)?;
         let mut payloads: Vec<Vec<u8>> = (0..shape.items).map(|i| vec![i as u8; shape.item_len]).collect();
         if matches!(shape.what, What::Decrypt | What::BatchDecrypt) {
             let seal = request(What::BatchEncrypt, &key, &payloads);

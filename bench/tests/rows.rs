@@ -6,7 +6,10 @@ use keymill_bench::BenchArgs;
 fn a_row_of_each_kind_is_measured_beside_its_ceiling_and_prints() {
     for only in [
         "in-process BatchDecrypt 256 x 1 KiB",
+        "CMKs at random",
         "tcp BatchEncrypt 16",
+        "1 in flight, p50",
+        "tcp over TLS 1.3 BatchDecrypt",
         "lane hop, 16",
         "envelope open",
         "secret",

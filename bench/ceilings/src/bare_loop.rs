@@ -2,17 +2,24 @@
 //! handles every complete frame of a read and answers them with one write. No policy, audit, limits or error
 //! answers: what it does not know ends the connection. The protocol is version 1 of keymill's.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, BufReader, ErrorKind, IoSlice, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use aws_lc_rs::aead::LessSafeKey;
+use ::aws_lc_rs::aead::LessSafeKey;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::version::TLS13;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::answer::{self, Answerer};
 use crate::pack::Output;
 use crate::raw;
+
+/// The protocol as ALPN names it.
+const ALPN: &[u8] = b"keymill/1";
 
 /// Whether the items of a request are sealed or only copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,13 +44,32 @@ impl BareLoop {
     /// # Errors
     /// If the port cannot be bound or the thread not be started.
     pub fn start(mode: Mode) -> io::Result<Self> {
+        Self::start_over(mode, Transport::Plain)
+    }
+
+    /// Starts a bare loop over TLS 1.3, with a certificate and its key in DER (PKCS #8).
+    ///
+    /// # Errors
+    /// As [`start`](Self::start), and for what is no certificate with its key.
+    pub fn start_tls(mode: Mode, certificate: &[u8], key: &[u8]) -> io::Result<Self> {
+        let certificate = CertificateDer::from(certificate.to_vec());
+        let key = PrivateKeyDer::Pkcs8(key.to_vec().into());
+        let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(&[&TLS13])
+            .and_then(|builder| builder.with_no_client_auth().with_single_cert(vec![certificate], key))
+            .map_err(io::Error::other)?;
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        Self::start_over(mode, Transport::Tls(Arc::new(config)))
+    }
+
+    fn start_over(mode: Mode, transport: Transport) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let addr = listener.local_addr()?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopping = Arc::clone(&stop);
         let acceptor = std::thread::Builder::new()
             .name("bare-loop".into())
-            .spawn(move || accept(&listener, mode, &stopping))?;
+            .spawn(move || accept(&listener, mode, &transport, &stopping))?;
         Ok(Self { addr, stop, acceptor: Some(acceptor) })
     }
 }
@@ -59,7 +85,14 @@ impl Drop for BareLoop {
     }
 }
 
-fn accept(listener: &TcpListener, mode: Mode, stop: &AtomicBool) {
+/// What carries the frames.
+#[derive(Clone)]
+enum Transport {
+    Plain,
+    Tls(Arc<ServerConfig>),
+}
+
+fn accept(listener: &TcpListener, mode: Mode, transport: &Transport, stop: &AtomicBool) {
     let key = Arc::new(raw::fresh_key());
     let mut connections: Vec<(TcpStream, JoinHandle<()>)> = Vec::new();
     for lane in 0.. {
@@ -69,10 +102,13 @@ fn accept(listener: &TcpListener, mode: Mode, stop: &AtomicBool) {
         }
         connections.retain(|(_, thread)| !thread.is_finished());
         let Ok(handle) = stream.try_clone() else { break };
-        let key = Arc::clone(&key);
+        let (key, transport) = (Arc::clone(&key), transport.clone());
         let thread = std::thread::spawn(move || {
             // An error ends its connection and nobody else's.
-            drop(serve(&stream, mode, key, lane));
+            drop(match transport {
+                Transport::Plain => stream.set_nodelay(true).and_then(|()| serve(&stream, mode, key, lane)),
+                Transport::Tls(config) => serve_tls(&stream, config, mode, key, lane),
+            });
             drop(stream.shutdown(Shutdown::Both));
         });
         connections.push((handle, thread));
@@ -83,8 +119,48 @@ fn accept(listener: &TcpListener, mode: Mode, stop: &AtomicBool) {
     }
 }
 
-fn serve(mut stream: &TcpStream, mode: Mode, key: Arc<LessSafeKey>, lane: u32) -> io::Result<()> {
+fn serve_tls(
+    stream: &TcpStream,
+    config: Arc<ServerConfig>,
+    mode: Mode,
+    key: Arc<LessSafeKey>,
+    lane: u32,
+) -> io::Result<()> {
     stream.set_nodelay(true)?;
+    let mut session = ServerConnection::new(config).map_err(io::Error::other)?;
+    // All of a write is sealed before the first record goes out, rather than 64 KiB at a time.
+    session.set_buffer_limit(None);
+    let wide = Wide { from: BufReader::with_capacity(Input::LEN, stream), to: stream };
+    serve(StreamOwned::new(session, wide), mode, key, lane)
+}
+
+/// A socket that is read as much at a time as the plain loop reads: the library asks for a record at a time.
+struct Wide<'s> {
+    from: BufReader<&'s TcpStream>,
+    to: &'s TcpStream,
+}
+
+impl Read for Wide<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.from.read(into)
+    }
+}
+
+impl Write for Wide<'_> {
+    fn write(&mut self, from: &[u8]) -> io::Result<usize> {
+        self.to.write(from)
+    }
+
+    fn write_vectored(&mut self, from: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.to.write_vectored(from)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn serve(mut stream: impl Read + Write, mode: Mode, key: Arc<LessSafeKey>, lane: u32) -> io::Result<()> {
     let mut out = Output::default();
     answer::challenge(&mut out);
     stream.write_all(out.filled())?;

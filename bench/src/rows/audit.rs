@@ -9,8 +9,7 @@ use crate::pump::{Pump, Shape, What};
 use crate::report::Unit;
 use crate::stats::Target;
 
-/// A cost of 10 %: what took 1 takes at most 1.1.
-const TARGET: Target = Target::AtLeast(1.0 / 1.1);
+const TARGET: Target = Target::AtLeast(0.95);
 
 pub(super) fn measure(plan: &mut Plan<'_>) -> Result<()> {
     let shapes = [

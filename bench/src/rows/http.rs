@@ -48,7 +48,7 @@ fn measure_one(plan: &mut Plan<'_>, name: String, signer: MakeSigner) -> Result<
     let requests = RefCell::new(signer.sign_many(512)?);
     let mut rate = ours.run(&requests.borrow())?;
     plan.measure(
-        Spec { name, against: vec![("http echo", Some(Target::AtLeast(0.50)))], unit: Unit::Requests },
+        Spec { name, against: vec![("http echo", Some(Target::AtLeast(0.65)))], unit: Unit::Requests },
         vec![
             Box::new(|time: Duration| {
                 *requests.borrow_mut() = signer.sign_many((rate * time.as_secs_f64()) as usize)?;

@@ -28,7 +28,12 @@ pub(super) fn measure(plan: &mut Plan<'_>) -> Result<()> {
                 false => Ok(Caller::sealing(&fixture, items, item_len)),
             };
             let load = Load { items, item_len, aad_len: AAD_BYTES, threads };
-            let target = (item_len == 1024).then_some(Target::AtLeast(0.70));
+            let target = match item_len {
+                32 => Some(Target::AtLeast(0.60)),
+                1024 => Some(Target::AtLeast(0.90)),
+                65_536 => Some(Target::AtLeast(0.97)),
+                _ => None,
+            };
             plan.measure(
                 Spec { name, against: vec![("raw", target)], unit: Unit::Items },
                 vec![

@@ -6,10 +6,13 @@ mod fairness;
 mod http;
 mod in_process;
 mod issue;
+mod keys;
 mod lane;
 mod secret;
 mod sign;
+mod single;
 mod tcp;
+mod tls;
 
 use crate::error::Result;
 use crate::plan::Plan;
@@ -17,7 +20,10 @@ use crate::plan::Plan;
 /// Measures every row that is wanted.
 pub(crate) fn measure(plan: &mut Plan<'_>) -> Result<()> {
     in_process::measure(plan)?;
+    keys::measure(plan)?;
     tcp::measure(plan)?;
+    single::measure(plan)?;
+    tls::measure(plan)?;
     sign::measure(plan)?;
     issue::measure(plan)?;
     http::measure(plan)?;

@@ -23,13 +23,13 @@ pub(super) fn measure(plan: &mut Plan<'_>) -> Result<()> {
     for (what, items, depth, connections) in BATCHES {
         let name = format!("tcp {what:?} {items} x {}, {}", size(ITEM_BYTES), flight(depth, connections));
         let shape = Shape { what, items, item_len: ITEM_BYTES, depth, connections };
-        side_by_side(plan, name, shape, (items == 256).then_some(Target::AtLeast(0.65)))?;
+        side_by_side(plan, name, shape, (items == 256).then_some(Target::AtLeast(0.90)))?;
     }
     for connections in [1, 2] {
         for depth in [64, 512] {
             let name = format!("tcp Encrypt {}, {}", size(ITEM_BYTES), flight(depth, connections));
             let shape = Shape { what: What::Encrypt, items: 1, item_len: ITEM_BYTES, depth, connections };
-            side_by_side(plan, name, shape, Some(Target::AtLeast(0.35)))?;
+            side_by_side(plan, name, shape, Some(Target::AtLeast(0.60)))?;
         }
     }
     Ok(())
