@@ -1,10 +1,11 @@
 //! Where a database lives: a scratch folder that its account may reach, with certificates in it.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{self, Command};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::unistd::{Uid, User};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -104,8 +105,22 @@ fn scratch() -> Vec<PathBuf> {
     all.into_iter().filter(|folder| open(folder)).collect()
 }
 
-/// Finds a port of 127.0.0.1 that nobody has.
+/// Returns a port that nobody listens at, of those that the system gives nobody by itself: one of these could be another's by the time that a server
+/// takes it, or takes it again.
 pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a port");
-    listener.local_addr().expect("it is bound").port()
+    /// Ports that are taken from, below the first that the system gives.
+    const BELOW: u32 = 20_000;
+    /// How far apart programs begin that run at the same time.
+    const EACH: u32 = 97;
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let first = range.split_whitespace().next().and_then(|text| text.parse().ok());
+    let first = first.filter(|first| *first > BELOW + 1_024).unwrap_or(32_768);
+    loop {
+        let at = process::id().wrapping_mul(EACH).wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed));
+        let port = u16::try_from(first - BELOW + at % BELOW).expect("it is below one of the system's");
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
 }
