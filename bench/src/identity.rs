@@ -14,7 +14,7 @@ use keymill_core::time::Timestamp;
 
 use crate::error::{BenchError, Result};
 
-/// A certificate and its key, which live as long as the process.
+/// A certificate and its key.
 pub(crate) struct Identity {
     /// The certificate in DER.
     pub(crate) certificate: Vec<u8>,

@@ -16,13 +16,14 @@ const ITEMS: usize = 64;
 const ITEM_BYTES: usize = 1024;
 
 pub(super) fn measure(plan: &mut Plan<'_>) -> Result<()> {
-    let name = format!("in-process BatchEncrypt {ITEMS} x 1 KiB, {CMKS} CMKs at random");
+    let cmks = if plan.args.quick { FEW } else { CMKS };
+    let name = format!("in-process BatchEncrypt {ITEMS} x 1 KiB, {cmks} CMKs at random");
     if !plan.args.wants(&name) {
         return Ok(());
     }
     let fixture = plan.fixture()?;
     let one = [fixture.key()];
-    let many = fixture.keys(if plan.args.quick { FEW } else { CMKS })?;
+    let many = fixture.keys(cmks)?;
     let threads = cores();
     let rate = |keys: &[KeyRef], time| {
         in_process::rate(threads, time, || {
