@@ -7,7 +7,7 @@ use bytes::Bytes;
 use keymill_core::id::KeyRef;
 use keymill_core::operation::{BatchDecryptRequest, BatchEncryptRequest, Bin, Request};
 use keymill_runtime::gate::Ask;
-use keymill_runtime::work::Cancel;
+use keymill_runtime::work::{Cancel, Job};
 use keymill_runtime::{Call, Gate, Opened, Product, Sheet};
 
 use crate::error::{BenchError, Result};
@@ -46,7 +46,8 @@ impl<'f> Caller<'f> {
     /// [`BenchError`] where sealing fails.
     pub fn opening(fixture: &'f Fixture, items: usize, item_len: usize) -> Result<Self> {
         let mut caller = Self::sealing(fixture, items, item_len);
-        let sheet = caller.perform()?;
+        let job = caller.queued()?;
+        let sheet = caller.perform(job)?;
         let blobs: Vec<u8> = sheet.items().flatten().flatten().copied().collect();
         caller.item_len = blobs.len() / items.max(1);
         caller.frame = Bytes::from(blobs);
@@ -59,7 +60,8 @@ impl<'f> Caller<'f> {
     /// # Errors
     /// [`BenchError`] where any item fails.
     pub fn batch(&mut self) -> Result<usize> {
-        let sheet = self.perform()?;
+        let job = self.queued()?;
+        let sheet = self.perform(job)?;
         let items = sheet.items().len();
         self.buffer = sheet.into_buffer();
         Ok(items)
@@ -72,7 +74,13 @@ impl<'f> Caller<'f> {
         self.keys[(self.drawn >> 33) as usize % self.keys.len()].clone()
     }
 
-    fn perform(&mut self) -> Result<Sheet> {
+    fn queued(&mut self) -> Result<Box<Job>> {
+        let buffer = std::mem::take(&mut self.buffer);
+        self.queued_into(buffer)
+    }
+
+    /// Has the gate take one batch whose answer goes into `buffer`, and returns it as it waits for its turn.
+    pub(crate) fn queued_into(&mut self, buffer: Vec<u8>) -> Result<Box<Job>> {
         let key_id = self.key();
         let items = self.frame.chunks_exact(self.item_len).map(Bin::from).collect();
         let request: Request<'_> = if self.open {
@@ -108,14 +116,19 @@ impl<'f> Caller<'f> {
             is_text: false,
             is_dry_run: false,
             frame: Some(&self.frame),
-            sheet: Sheet::plain_over(std::mem::take(&mut self.buffer), None),
+            sheet: Sheet::plain_over(buffer, None),
             reply_to: None,
             cancel: Cancel::default(),
             ticket: 0,
         });
-        let Opened::Job(job) = opened else {
-            return Err(BenchError::new("a batch is no management operation"));
-        };
+        match opened {
+            Opened::Job(job) => Ok(job),
+            Opened::Managed(_) => Err(BenchError::new("a batch is no management operation")),
+        }
+    }
+
+    /// Performs a batch that waited.
+    pub(crate) fn perform(&self, job: Box<Job>) -> Result<Sheet> {
         let finished = self.gate.perform(job)?;
         match finished.result? {
             Product::Made { errors, .. } | Product::Opened { errors, .. } if errors.is_empty() => {
