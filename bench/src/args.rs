@@ -57,18 +57,18 @@ impl BenchArgs {
         self.pairs().min(POINT_PAIRS)
     }
 
-    /// Returns how long one of `legs` lasts in a pair.
-    pub(crate) fn slice(&self, legs: usize) -> Duration {
-        self.share(self.pairs() * legs)
+    /// Returns how long one of `legs` of a row of so many seconds lasts in a pair.
+    pub(crate) fn slice(&self, row: f64, legs: usize) -> Duration {
+        self.share(row, self.pairs() * legs)
     }
 
     /// Returns how long each of the two legs of one of `points` lasts in a pair: a curve lasts as long as a row does.
-    pub(crate) fn point_slice(&self, points: usize) -> Duration {
-        self.share(2 * self.point_pairs() * points)
+    pub(crate) fn point_slice(&self, row: f64, points: usize) -> Duration {
+        self.share(row, 2 * self.point_pairs() * points)
     }
 
-    fn share(&self, legs: usize) -> Duration {
-        let row = if self.quick { 0.5 } else { self.seconds_per_row.clamp(0.05, 3600.0) };
+    fn share(&self, row: f64, legs: usize) -> Duration {
+        let row = if self.quick { 0.5 } else { row.clamp(0.05, 3600.0) };
         let leg = Duration::from_secs_f64(row / legs.max(1) as f64);
         if self.all && !self.quick { leg.max(SHORTEST_LEG) } else { leg }
     }
@@ -90,6 +90,17 @@ impl BenchArgs {
         }
     }
 
+    /// Returns the seconds of the next row where everything is measured, `left` remain of it, and `passed` is how long the run lasts already: what
+    /// was not foreseen is taken from those that follow.
+    pub(crate) fn seconds_of_next(&self, passed: Duration, left: usize) -> f64 {
+        match self.all {
+            false => self.seconds_per_row,
+            true => {
+                ((ALL_SECONDS - passed.as_secs_f64()) / left.max(1) as f64).clamp(0.0, self.seconds_per_row)
+            }
+        }
+    }
+
     pub(crate) fn wants(&self, name: &str) -> bool {
         self.only.as_ref().is_none_or(|text| name.contains(text.as_str()))
     }
@@ -103,10 +114,10 @@ mod tests {
     fn a_row_lasts_as_long_as_asked_for_however_many_legs_share_it() {
         let args = BenchArgs::default();
         for legs in [1, 2, 3] {
-            let row = args.slice(legs).as_secs_f64() * (legs * args.pairs()) as f64;
+            let row = args.slice(args.seconds_per_row, legs).as_secs_f64() * (legs * args.pairs()) as f64;
             assert!((row - 8.0).abs() < 1e-6, "{legs} legs take {row} s");
         }
-        assert!(BenchArgs { quick: true, ..args }.slice(2) < Duration::from_millis(100));
+        assert!(BenchArgs { quick: true, ..args }.slice(8.0, 2) < Duration::from_millis(100));
     }
 
     #[test]
@@ -116,21 +127,35 @@ mod tests {
         for rows in [1, 40, 60, 78] {
             let args = all.settled(rows);
             assert_eq!(args.pairs(), 31);
-            let row = args.slice(3).as_secs_f64() * (3 * args.pairs()) as f64;
-            let curve = args.point_slice(7).as_secs_f64() * (2 * 7 * args.point_pairs()) as f64;
-            assert!(args.slice(3) >= SHORTEST_LEG && args.point_slice(7) >= SHORTEST_LEG);
+            let (leg, point) =
+                (args.slice(args.seconds_per_row, 3), args.point_slice(args.seconds_per_row, 7));
+            assert!(leg >= SHORTEST_LEG && point >= SHORTEST_LEG);
+            let row = leg.as_secs_f64() * (3 * args.pairs()) as f64;
+            let curve = point.as_secs_f64() * (2 * 7 * args.point_pairs()) as f64;
             let longest = row.max(curve) * rows as f64 + BESIDE_SECONDS;
             assert!(longest <= ALL_SECONDS + 0.1, "{rows} rows and curves take {longest} s");
         }
         // More of them take longer, and are measured no worse.
-        assert_eq!(all.settled(1000).slice(3), SHORTEST_LEG);
+        let many = all.settled(1000);
+        assert_eq!(many.slice(many.seconds_per_row, 3), SHORTEST_LEG);
+    }
+
+    #[test]
+    fn rows_that_took_longer_than_foreseen_shorten_those_that_follow() {
+        let all = BenchArgs { all: true, ..BenchArgs::default() }.settled(48);
+        let next = |passed, left| all.seconds_of_next(Duration::from_secs(passed), left);
+        // 480 seconds of 48 rows; no row gets more than its share, however early.
+        assert_eq!([next(0, 48), next(120, 48), next(240, 48), next(570, 10)], [10.0, 10.0, 7.5, 3.0]);
+        assert_eq!((next(700, 5), next(600, 0)), (0.0, 0.0));
+        assert_eq!(all.slice(next(700, 5), 3), SHORTEST_LEG);
+        assert_eq!(BenchArgs::default().seconds_of_next(Duration::from_secs(9_000), 1), 8.0);
     }
 
     #[test]
     fn everything_in_a_hurry_is_as_short_as_some_of_it() {
         let args = BenchArgs { all: true, quick: true, ..BenchArgs::default() }.settled(60);
         assert_eq!((args.pairs(), args.point_pairs()), (3, 3));
-        assert!(args.slice(3) < SHORTEST_LEG);
+        assert!(args.slice(args.seconds_per_row, 3) < SHORTEST_LEG);
         assert_eq!(BenchArgs::default().settled(60).pairs(), 7);
     }
 

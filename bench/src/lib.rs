@@ -44,12 +44,13 @@ pub fn run(args: &BenchArgs) -> Result<Report, BenchError> {
         let because = |error| BenchError::new(format!("{}: {error}", directory.display()));
         std::fs::create_dir_all(directory).map_err(because)?;
     }
-    let args = &args.settled(plan::counted(args, |plan| {
+    let rows_and_curves = plan::counted(args, |plan| {
         rows::measure(plan)?;
         curves::measure(plan).map(drop)
-    })?);
+    })?;
+    let args = &args.settled(rows_and_curves);
     let machine = Machine::look();
-    let mut plan = plan::Plan::new(args);
+    let mut plan = plan::Plan::new(args, rows_and_curves);
     let memory = memory::measure(&mut plan)?;
     rows::measure(&mut plan)?;
     let counts = count::count(&mut plan)?;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::io::{self, IsTerminal, Write};
 use std::ops::Deref;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use keymill_ceilings::{BareLoop, Mode};
 
@@ -19,6 +19,9 @@ use crate::stats::{self, Target, Verdict};
 pub(crate) struct Plan<'a> {
     pub(crate) args: Choice<'a>,
     pub(crate) rows: Vec<Row>,
+    begun: Instant,
+    /// Rows and curves that are still to be measured.
+    left: usize,
     fixture: Option<Arc<Fixture>>,
     bare: Option<Arc<BareLoop>>,
     echo: Option<Arc<BareLoop>>,
@@ -55,7 +58,7 @@ impl Choice<'_> {
 
 /// Counts what `measure` would measure, without measuring.
 pub(crate) fn counted(args: &BenchArgs, measure: impl FnOnce(&mut Plan<'_>) -> Result<()>) -> Result<usize> {
-    let mut plan = Plan::new(args);
+    let mut plan = Plan::new(args, 0);
     plan.args.noted = Some(RefCell::default());
     measure(&mut plan)?;
     Ok(plan.args.noted.map_or(0, |noted| noted.into_inner().len()))
@@ -73,9 +76,17 @@ pub(crate) struct Spec {
 pub(crate) type Leg<'l> = Box<dyn FnMut(Duration) -> Result<f64> + 'l>;
 
 impl<'a> Plan<'a> {
-    pub(crate) fn new(args: &'a BenchArgs) -> Self {
+    pub(crate) fn new(args: &'a BenchArgs, rows_and_curves: usize) -> Self {
         let args = Choice { args, noted: None };
-        Self { args, rows: Vec::new(), fixture: None, bare: None, echo: None }
+        Self {
+            args,
+            rows: Vec::new(),
+            begun: Instant::now(),
+            left: rows_and_curves,
+            fixture: None,
+            bare: None,
+            echo: None,
+        }
     }
 
     /// Returns the keymill that the rows share, started by the first that asks.
@@ -96,7 +107,9 @@ impl<'a> Plan<'a> {
     pub(crate) fn measure<'l>(&mut self, spec: Spec, mut legs: Vec<Leg<'l>>) -> Result<&mut [Row]> {
         assert_eq!(legs.len(), 1 + spec.against.len(), "a leg of ours and one a ceiling");
         self.say(&spec.name);
-        let figures = interleaved(&mut legs, self.args.pairs(), self.args.slice(spec.against.len() + 1))?;
+        let seconds = self.next_seconds();
+        let slice = self.args.slice(seconds, legs.len());
+        let figures = interleaved(&mut legs, self.args.pairs(), slice)?;
         drop(legs);
         let (ours, ceilings) = figures.split_first().expect("there is a leg of ours");
         let first = self.rows.len();
@@ -116,6 +129,13 @@ impl<'a> Plan<'a> {
             });
         }
         Ok(&mut self.rows[first..])
+    }
+
+    /// Returns how many seconds the row or curve that is begun now may last.
+    pub(crate) fn next_seconds(&mut self) -> f64 {
+        let seconds = self.args.seconds_of_next(self.begun.elapsed(), self.left);
+        self.left = self.left.saturating_sub(1);
+        seconds
     }
 
     pub(crate) fn say(&self, name: &str) {
@@ -161,13 +181,13 @@ mod tests {
             Ok(())
         });
         assert_eq!(count.unwrap(), 2);
-        assert!(Plan::new(&args).args.wants("tcp a"));
+        assert!(Plan::new(&args, 1).args.wants("tcp a"));
     }
 
     #[test]
     fn legs_take_turns_after_one_warm_up_each() {
         let args = BenchArgs { pairs: 2, ..BenchArgs::default() };
-        let mut plan = Plan::new(&args);
+        let mut plan = Plan::new(&args, 1);
         let calls = RefCell::new(String::new());
         let leg = |name: char, figure: f64| -> Leg<'_> {
             let calls = &calls;

@@ -102,7 +102,8 @@ fn curve<'l>(
         return Ok(None);
     }
     let few = if plan.args.quick { FEW } else { xs.len() };
-    let (pairs, slice) = (plan.args.point_pairs(), plan.args.point_slice(xs.len()));
+    let seconds = plan.next_seconds();
+    let (pairs, slice) = (plan.args.point_pairs(), plan.args.point_slice(seconds, xs.len()));
     let mut points = Vec::with_capacity(xs.len());
     for at in xs.into_iter().take(few) {
         plan.say(&format!("curve {name} at {at}"));
@@ -174,7 +175,7 @@ pub(crate) mod tests {
                 Ok(figure as f64)
             })
         };
-        let curve = curve(&mut Plan::new(&args), draft, |_, at| Ok([leg('a', at), leg('b', 2 * at)]));
+        let curve = curve(&mut Plan::new(&args, 1), draft, |_, at| Ok([leg('a', at), leg('b', 2 * at)]));
         let curve = curve.unwrap().unwrap();
         assert_eq!(*calls.borrow(), "abababab".repeat(3));
         assert_eq!(curve.points.iter().map(|point| point.x).collect::<Vec<_>>(), [1.0, 2.0, 4.0]);
