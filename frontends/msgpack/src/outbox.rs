@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use keymill_core::error::Error;
-use keymill_core::id::{CmkId, RequestId};
+use keymill_core::id::RequestId;
 use keymill_core::operation::{Operation, Reply};
 use keymill_runtime::{Finished, Gate, Product, ReplyTo};
 use keymill_wire::batch::{self, FrameStart};
@@ -222,8 +222,8 @@ fn encode(finished: Finished) -> Vec<u8> {
         }
         (Ok(Product::Opened { keys, index, errors, .. }), Some(BatchDecrypt)) => {
             let mut frame = sheet.into_written();
-            let ids: Vec<CmkId> = keys.iter().map(|(id, _)| *id).collect();
-            batch::finish_batch_decrypt(FrameStart::moved_to(0), &errors, &ids, &index, &mut frame);
+            let ids = keys.iter().map(|(id, _)| *id);
+            batch::finish_batch_decrypt(FrameStart::moved_to(0), &errors, ids, &index, &mut frame);
             frame
         }
         (result, _) => {

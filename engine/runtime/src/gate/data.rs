@@ -326,15 +326,12 @@ impl Gate {
         if let Task::Seal { to, what: Sealing::Plaintexts { items, .. }, .. } = &job.task
             && items.len() > 1
         {
-            let bytes: usize = (0..items.len())
-                .map(|i| items.item_len(i) + to.algorithm.overhead() + ITEM_FRAMING_BYTES)
-                .sum();
-            job.sheet.reserve(bytes + ANSWER_BYTES);
+            let framing = items.len() * (to.algorithm.overhead() + ITEM_FRAMING_BYTES) + ANSWER_BYTES;
+            job.sheet.reserve(items.len(), items.bytes() as usize + framing);
         } else if let Task::Open(open) = &job.task
             && open.items.len() > 1
         {
-            let bytes: usize = (0..open.items.len()).map(|i| open.items.item_len(i)).sum();
-            job.sheet.reserve(bytes + ANSWER_BYTES);
+            job.sheet.reserve(open.items.len(), open.items.bytes() as usize + ANSWER_BYTES);
         }
         Ok(())
     }

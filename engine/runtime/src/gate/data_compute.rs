@@ -51,7 +51,8 @@ impl Gate {
         let bytes = || items.iter().map(|item| result_bytes(spec, what, item.len()));
         check_answer(job, bytes())?;
         // At once: a buffer that grows leaves copies of opened texts behind.
-        job.sheet.reserve(bytes().map(|bytes| bytes + ITEM_FRAMING_BYTES).sum::<usize>() + ANSWER_BYTES);
+        let framed = bytes().map(|bytes| bytes + ITEM_FRAMING_BYTES).sum::<usize>();
+        job.sheet.reserve(items.len(), framed + ANSWER_BYTES);
         job.task = computation(of, what, items, claims, frame, limit::BATCH_ITEM_BYTES);
         Ok(())
     }

@@ -133,8 +133,11 @@ impl Sheet {
         }
     }
 
-    /// Makes room for so many bytes more, at once.
-    pub(crate) fn reserve(&mut self, bytes: usize) {
+    /// Makes room for so many items more, which have so many bytes with their framing, at once.
+    pub(crate) fn reserve(&mut self, items: usize, bytes: usize) {
+        if self.framing.is_none() {
+            self.places.reserve(items);
+        }
         let needed = self.used + bytes;
         if needed > self.bytes.len() {
             self.bytes.resize(needed, 0);
