@@ -5,6 +5,18 @@ use std::time::Duration;
 
 use crate::token::Named;
 
+/// Pairs of a row where everything is measured: what a target is judged by.
+const ALL_PAIRS: u16 = 31;
+/// Pairs of a point of a curve, at most.
+const POINT_PAIRS: usize = 7;
+/// What a run of everything may last, in seconds.
+const ALL_SECONDS: f64 = 600.0;
+/// What is left of that for servers that start, keys that are made, what is counted, and legs that outlast their slice, since they wait for what
+/// is under way.
+const BESIDE_SECONDS: f64 = 120.0;
+/// The shortest leg that says something: system calls, wake-ups and the audit's sync (each 50 ms) are a small part of it.
+const SHORTEST_LEG: Duration = Duration::from_millis(60);
+
 /// Options of `keymill bench`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct BenchArgs {
@@ -17,6 +29,12 @@ pub struct BenchArgs {
     /// Only the rows whose name contains this
     #[arg(long, value_name = "TEXT")]
     pub only: Option<String>,
+    /// Everything at once: every row by 31 pairs, the growth curves, memory; ten minutes at most
+    #[arg(long, conflicts_with_all = ["only", "pairs", "seconds_per_row"])]
+    pub all: bool,
+    /// Measure the growth curves, too, and draw each as DIR/NAME.svg, with their numbers in DIR/curves.json
+    #[arg(long, value_name = "DIR")]
+    pub plot: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
@@ -37,6 +55,8 @@ impl Default for BenchArgs {
             seconds_per_row: 8.0,
             pairs: 7,
             only: None,
+            all: false,
+            plot: None,
             json: false,
             quick: false,
             modules: Vec::new(),
@@ -50,10 +70,42 @@ impl BenchArgs {
         if self.quick { 3 } else { usize::from(self.pairs.max(1)) }
     }
 
+    /// Returns pairs of a point of a curve.
+    pub(crate) fn point_pairs(&self) -> usize {
+        self.pairs().min(POINT_PAIRS)
+    }
+
     /// Returns how long one of `legs` lasts in a pair.
     pub(crate) fn slice(&self, legs: usize) -> Duration {
+        self.share(self.pairs() * legs)
+    }
+
+    /// Returns how long each of the two legs of one of `points` lasts in a pair: a curve lasts as long as a row does.
+    pub(crate) fn point_slice(&self, points: usize) -> Duration {
+        self.share(2 * self.point_pairs() * points)
+    }
+
+    fn share(&self, legs: usize) -> Duration {
         let row = if self.quick { 0.5 } else { self.seconds_per_row.clamp(0.05, 3600.0) };
-        Duration::from_secs_f64(row / (self.pairs() * legs) as f64)
+        let leg = Duration::from_secs_f64(row / legs.max(1) as f64);
+        if self.all && !self.quick { leg.max(SHORTEST_LEG) } else { leg }
+    }
+
+    /// Tells whether the growth curves are measured.
+    pub(crate) fn curves(&self) -> bool {
+        self.all || self.plot.is_some()
+    }
+
+    /// Returns what `--all` stands for, where it was given, in a run of so many rows and curves: they share the time of the run alike.
+    pub(crate) fn settled(&self, rows_and_curves: usize) -> Self {
+        match self.all {
+            false => self.clone(),
+            true => Self {
+                pairs: ALL_PAIRS,
+                seconds_per_row: (ALL_SECONDS - BESIDE_SECONDS) / rows_and_curves.max(1) as f64,
+                ..self.clone()
+            },
+        }
     }
 
     pub(crate) fn wants(&self, name: &str) -> bool {
@@ -73,6 +125,39 @@ mod tests {
             assert!((row - 8.0).abs() < 1e-6, "{legs} legs take {row} s");
         }
         assert!(BenchArgs { quick: true, ..args }.slice(2) < Duration::from_millis(100));
+    }
+
+    #[test]
+    fn everything_takes_ten_minutes_at_most_by_legs_that_are_long_enough() {
+        let all = BenchArgs { all: true, ..BenchArgs::default() };
+        // As many as there are, and half as many again; three legs are the most that a row has, seven points a curve.
+        for rows in [1, 40, 60, 78] {
+            let args = all.settled(rows);
+            assert_eq!(args.pairs(), 31);
+            let row = args.slice(3).as_secs_f64() * (3 * args.pairs()) as f64;
+            let curve = args.point_slice(7).as_secs_f64() * (2 * 7 * args.point_pairs()) as f64;
+            assert!(args.slice(3) >= SHORTEST_LEG && args.point_slice(7) >= SHORTEST_LEG);
+            let longest = row.max(curve) * rows as f64 + BESIDE_SECONDS;
+            assert!(longest <= ALL_SECONDS + 0.1, "{rows} rows and curves take {longest} s");
+        }
+        // More of them take longer, and are measured no worse.
+        assert_eq!(all.settled(1000).slice(3), SHORTEST_LEG);
+    }
+
+    #[test]
+    fn everything_in_a_hurry_is_as_short_as_some_of_it() {
+        let args = BenchArgs { all: true, quick: true, ..BenchArgs::default() }.settled(60);
+        assert_eq!((args.pairs(), args.point_pairs()), (3, 3));
+        assert!(args.slice(3) < SHORTEST_LEG);
+        assert_eq!(BenchArgs::default().settled(60).pairs(), 7);
+    }
+
+    #[test]
+    fn curves_are_measured_where_they_are_drawn_or_where_everything_is() {
+        let args = BenchArgs::default();
+        assert!(!args.curves());
+        assert!(BenchArgs { all: true, ..args.clone() }.curves());
+        assert!(BenchArgs { plot: Some("figures".into()), ..args }.curves());
     }
 
     #[test]

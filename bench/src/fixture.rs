@@ -11,7 +11,7 @@ use keymill_client::{Client, Config, Connection, Credentials, Options};
 use keymill_core::access::{Effect, Grant, Principal, ResourcePattern, Role};
 use keymill_core::id::{AccessKeyId, CmkId, KeyRef, KeyVersionId};
 use keymill_core::key::{BulkMode, KeySpec, ProtectionLevel};
-use keymill_core::operation::{CreateAccessKeyRequest, CreateKeyRequest, Reply};
+use keymill_core::operation::{CreateAccessKeyRequest, CreateKeyRequest, Reply, Request};
 use keymill_core::quota::{Quota, Rate};
 use keymill_crypto::root::RootKeys;
 use keymill_runtime::clock::Clock;
@@ -22,7 +22,7 @@ use keymill_tls::ServerTls;
 use crate::error::{BenchError, Result};
 
 /// Requests for keys that are on their way at the same time.
-const KEYS_IN_FLIGHT: usize = 64;
+const MADE_TOGETHER: usize = 64;
 
 /// A running keymill; dropping it stops it.
 pub struct Fixture {
@@ -184,15 +184,24 @@ impl Fixture {
     /// # Errors
     /// [`BenchError`] where the server refuses.
     pub fn another_caller(&self) -> Result<Credentials> {
+        self.callers(1)?.pop().ok_or_else(|| BenchError::new("CreateAccessKey made none"))
+    }
+
+    /// Makes access keys for so many callers more, each of which may do anything.
+    ///
+    /// # Errors
+    /// [`BenchError`] where the server refuses.
+    pub fn callers(&self, count: usize) -> Result<Vec<Credentials>> {
         let grant =
             Grant { effect: Effect::Allow, role: Role::Root.into(), resources: vec![ResourcePattern::All] };
-        let request = CreateAccessKeyRequest { grants: vec![grant], description: None, timeout_ms: None };
-        match self.client()?.call(request)?.reply()? {
+        let request =
+            CreateAccessKeyRequest { grants: vec![grant], description: None, timeout_ms: Some(60_000) };
+        self.made(count, &request.into(), |reply| match reply {
             Reply::CreateAccessKey(made) => {
-                Ok(Credentials::new(made.access_key_id.clone(), made.access_key_secret.clone()))
+                Some(Credentials::new(made.access_key_id.clone(), made.access_key_secret.clone()))
             }
-            other => Err(BenchError::new(format!("CreateAccessKey was answered by {other:?}"))),
-        }
+            _ => None,
+        })
     }
 
     /// Makes a key pair that signs, and returns it with its version.
@@ -214,23 +223,38 @@ impl Fixture {
     /// # Errors
     /// [`BenchError`] where the server refuses.
     pub fn keys(&self, count: usize) -> Result<Vec<KeyRef>> {
+        let request = CreateKeyRequest { timeout_ms: Some(60_000), ..Default::default() };
+        self.made(count, &request.into(), |reply| match reply {
+            Reply::CreateKey(made) => Some(KeyRef::Id(made.key_metadata.key_id)),
+            _ => None,
+        })
+    }
+
+    /// Sends a request `count` times and returns what `made` finds in the replies.
+    fn made<T>(
+        &self,
+        count: usize,
+        request: &Request<'_>,
+        made: impl Fn(&Reply<'_>) -> Option<T>,
+    ) -> Result<Vec<T>> {
         let (mut sender, mut receiver) = self.connect()?.split();
-        let mut keys = Vec::with_capacity(count);
-        while keys.len() < count {
+        let mut all = Vec::with_capacity(count);
+        while all.len() < count {
             // Those that are on their way together are committed together.
-            let together = KEYS_IN_FLIGHT.min(count - keys.len());
+            let together = MADE_TOGETHER.min(count - all.len());
             for _ in 0..together {
-                sender.send(&CreateKeyRequest { timeout_ms: Some(60_000), ..Default::default() }.into())?;
+                sender.send(request)?;
             }
             sender.flush()?;
             for _ in 0..together {
-                match receiver.receive()?.result()? {
-                    Reply::CreateKey(made) => keys.push(KeyRef::Id(made.key_metadata.key_id)),
-                    other => return Err(BenchError::new(format!("CreateKey was answered by {other:?}"))),
-                }
+                let answer = receiver.receive()?;
+                let reply = answer.result()?;
+                all.push(made(&reply).ok_or_else(|| {
+                    BenchError::new(format!("{:?} was answered by {reply:?}", request.operation()))
+                })?);
             }
         }
-        Ok(keys)
+        Ok(all)
     }
 
     /// Makes a CMK in software, where others are in tokens.

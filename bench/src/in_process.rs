@@ -10,7 +10,7 @@ use keymill_core::operation::{
     BatchDecryptRequest, BatchEncryptRequest, BatchSignRequest, Bin, MessageType, Request,
 };
 use keymill_runtime::gate::Ask;
-use keymill_runtime::work::Cancel;
+use keymill_runtime::work::{Cancel, Job};
 use keymill_runtime::{Call, Gate, Opened, Product, Sheet};
 
 use crate::error::{BenchError, Result};
@@ -89,7 +89,8 @@ impl<'f> Caller<'f> {
     /// # Errors
     /// [`BenchError`] where any item fails.
     pub(crate) fn blobs(&mut self) -> Result<Vec<u8>> {
-        Ok(self.perform()?.items().flatten().flatten().copied().collect())
+        let job = self.queued()?;
+        Ok(self.perform(job)?.items().flatten().flatten().copied().collect())
     }
 
     /// Performs one batch and returns its items.
@@ -97,7 +98,8 @@ impl<'f> Caller<'f> {
     /// # Errors
     /// [`BenchError`] where any item fails.
     pub fn batch(&mut self) -> Result<usize> {
-        let sheet = self.perform()?;
+        let job = self.queued()?;
+        let sheet = self.perform(job)?;
         let items = sheet.items().len();
         self.buffer = sheet.into_buffer();
         Ok(items)
@@ -110,7 +112,13 @@ impl<'f> Caller<'f> {
         self.keys[(self.drawn >> 33) as usize % self.keys.len()].clone()
     }
 
-    fn perform(&mut self) -> Result<Sheet> {
+    fn queued(&mut self) -> Result<Box<Job>> {
+        let buffer = std::mem::take(&mut self.buffer);
+        self.queued_into(buffer)
+    }
+
+    /// Has the gate take one batch whose answer goes into `buffer`, and returns it as it waits for its turn.
+    pub(crate) fn queued_into(&mut self, buffer: Vec<u8>) -> Result<Box<Job>> {
         let key_id = self.key();
         let items = self.frame.chunks_exact(self.item_len).map(Bin::from).collect();
         let request: Request<'_> = match self.work {
@@ -155,14 +163,19 @@ impl<'f> Caller<'f> {
             is_text: false,
             is_dry_run: false,
             frame: Some(&self.frame),
-            sheet: Sheet::plain_over(std::mem::take(&mut self.buffer), None),
+            sheet: Sheet::plain_over(buffer, None),
             reply_to: None,
             cancel: Cancel::default(),
             ticket: 0,
         });
-        let Opened::Job(job) = opened else {
-            return Err(BenchError::new("a batch is no management operation"));
-        };
+        match opened {
+            Opened::Job(job) => Ok(job),
+            Opened::Managed(_) => Err(BenchError::new("a batch is no management operation")),
+        }
+    }
+
+    /// Performs a batch that waited.
+    pub(crate) fn perform(&self, job: Box<Job>) -> Result<Sheet> {
         let finished = self.gate.perform(job)?;
         match finished.result? {
             Product::Made { errors, .. } | Product::Opened { errors, .. } if errors.is_empty() => {

@@ -1,6 +1,9 @@
 //! The run: which rows are wanted, the servers that they share, and the interleaving of their legs.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::io::{self, IsTerminal, Write};
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,12 +17,49 @@ use crate::stats::{self, Target, Verdict};
 
 /// One run under way.
 pub(crate) struct Plan<'a> {
-    pub(crate) args: &'a BenchArgs,
+    pub(crate) args: Choice<'a>,
     pub(crate) rows: Vec<Row>,
     pub(crate) not_measured: Vec<NotMeasured>,
     fixture: Option<Arc<Fixture>>,
     bare: Option<Arc<BareLoop>>,
     echo: Option<Arc<BareLoop>>,
+}
+
+/// What was asked for. In a run that only counts what that comes to, nothing is wanted, and what would have been is noted.
+pub(crate) struct Choice<'a> {
+    args: &'a BenchArgs,
+    noted: Option<RefCell<BTreeSet<String>>>,
+}
+
+impl Deref for Choice<'_> {
+    type Target = BenchArgs;
+
+    fn deref(&self) -> &BenchArgs {
+        self.args
+    }
+}
+
+impl Choice<'_> {
+    /// Tells whether what has this name is to be measured now.
+    pub(crate) fn wants(&self, name: &str) -> bool {
+        match &self.noted {
+            None => self.args.wants(name),
+            Some(noted) => {
+                if self.args.wants(name) {
+                    noted.borrow_mut().insert(name.to_owned());
+                }
+                false
+            }
+        }
+    }
+}
+
+/// Counts what `measure` would measure, without measuring.
+pub(crate) fn counted(args: &BenchArgs, measure: impl FnOnce(&mut Plan<'_>) -> Result<()>) -> Result<usize> {
+    let mut plan = Plan::new(args);
+    plan.args.noted = Some(RefCell::default());
+    measure(&mut plan)?;
+    Ok(plan.args.noted.map_or(0, |noted| noted.into_inner().len()))
 }
 
 /// A row before it is measured.
@@ -35,6 +75,7 @@ pub(crate) type Leg<'l> = Box<dyn FnMut(Duration) -> Result<f64> + 'l>;
 
 impl<'a> Plan<'a> {
     pub(crate) fn new(args: &'a BenchArgs) -> Self {
+        let args = Choice { args, noted: None };
         Self { args, rows: Vec::new(), not_measured: Vec::new(), fixture: None, bare: None, echo: None }
     }
 
@@ -56,16 +97,7 @@ impl<'a> Plan<'a> {
     pub(crate) fn measure<'l>(&mut self, spec: Spec, mut legs: Vec<Leg<'l>>) -> Result<&mut [Row]> {
         assert_eq!(legs.len(), 1 + spec.against.len(), "a leg of ours and one a ceiling");
         self.say(&spec.name);
-        let slice = self.args.slice(legs.len());
-        for leg in &mut legs {
-            leg(slice / 4)?;
-        }
-        let mut figures = vec![Vec::with_capacity(self.args.pairs()); legs.len()];
-        for _ in 0..self.args.pairs() {
-            for (leg, figures) in legs.iter_mut().zip(&mut figures) {
-                figures.push(leg(slice)?);
-            }
-        }
+        let figures = interleaved(&mut legs, self.args.pairs(), self.args.slice(spec.against.len() + 1))?;
         drop(legs);
         let (ours, ceilings) = figures.split_first().expect("there is a leg of ours");
         let first = self.rows.len();
@@ -130,6 +162,20 @@ impl<'a> Plan<'a> {
     }
 }
 
+/// Measures each of `legs` for a `slice` in turn, so many times after a warm-up, and returns each one's figures.
+pub(crate) fn interleaved(legs: &mut [Leg<'_>], pairs: usize, slice: Duration) -> Result<Vec<Vec<f64>>> {
+    for leg in &mut *legs {
+        leg(slice / 4)?;
+    }
+    let mut figures = vec![Vec::with_capacity(pairs); legs.len()];
+    for _ in 0..pairs {
+        for (leg, figures) in legs.iter_mut().zip(&mut figures) {
+            figures.push(leg(slice)?);
+        }
+    }
+    Ok(figures)
+}
+
 fn shared<T>(slot: &mut Option<Arc<T>>, start: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
     if slot.is_none() {
         *slot = Some(Arc::new(start()?));
@@ -139,9 +185,20 @@ fn shared<T>(slot: &mut Option<Arc<T>>, start: impl FnOnce() -> Result<T>) -> Re
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
-
     use super::*;
+
+    #[test]
+    fn a_run_that_counts_notes_each_wanted_name_once_and_measures_nothing() {
+        let args = BenchArgs { only: Some("tcp".into()), ..BenchArgs::default() };
+        let count = counted(&args, |plan| {
+            for name in ["tcp a", "tcp b", "tcp a", "http"] {
+                assert!(!plan.args.wants(name));
+            }
+            Ok(())
+        });
+        assert_eq!(count.unwrap(), 2);
+        assert!(Plan::new(&args).args.wants("tcp a"));
+    }
 
     #[test]
     fn legs_take_turns_after_one_warm_up_each() {

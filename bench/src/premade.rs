@@ -17,6 +17,38 @@ const ID: std::ops::Range<usize> = LENGTH_BYTES + 2..LENGTH_BYTES + 10;
 /// The first id; it takes nine bytes, as every later one.
 const FIRST_ID: u64 = 1 << 40;
 
+/// Connects to `address` and logs in with an access key; of the connection nothing is left here but the socket.
+///
+/// # Errors
+/// [`BenchError`] where the server does not let it in.
+pub(crate) fn log_in(address: SocketAddr, (id, secret): (&str, &str)) -> Result<TcpStream> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_nodelay(true)?;
+    let greeting = read_frame(&mut stream)?;
+    let challenge = hello::decode_challenge(&greeting).map_err(BenchError::from)?;
+    let signed = hello::signed_bytes(&challenge.nonce, id, &[]);
+    let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()), &signed);
+    let signature = signature.as_ref().try_into().expect("HMAC-SHA256 has 32 bytes");
+    let hello = Hello { client: "bench".into(), auth: Auth::AccessKey { id: id.into(), signature } };
+    let mut out = Vec::new();
+    hello::encode_hello(&hello, &mut out);
+    stream.write_all(&out)?;
+    read_frame(&mut stream)?;
+    Ok(stream)
+}
+
+/// Reads one frame and nothing after it, without its length.
+///
+/// # Errors
+/// [`BenchError`] where the connection ends.
+pub(crate) fn read_frame(stream: &mut TcpStream) -> Result<Vec<u8>> {
+    let mut length = [0; LENGTH_BYTES];
+    stream.read_exact(&mut length)?;
+    let mut frame = vec![0; u32::from_be_bytes(length) as usize];
+    stream.read_exact(&mut frame)?;
+    Ok(frame)
+}
+
 /// A connection that repeats one request.
 pub struct Premade {
     stream: TcpStream,
@@ -34,24 +66,11 @@ impl Premade {
     /// # Errors
     /// [`BenchError`] where the server does not let it in.
     pub fn connect(address: SocketAddr, (id, secret): (&str, &str), request: &Request<'_>) -> Result<Self> {
-        let stream = TcpStream::connect(address)?;
-        stream.set_nodelay(true)?;
         let mut frame = Vec::new();
         encode_request(FIRST_ID, request, &mut frame)?;
         let (out, input) = (Vec::with_capacity(4 << 20), vec![0; 4 << 20]);
-        let mut client = Self { stream, frame, out, input, unread: 0..0, next_id: FIRST_ID };
-
-        let greeting = client.next_frame()?;
-        let challenge = hello::decode_challenge(&client.input[greeting]).map_err(BenchError::from)?;
-        let signed = hello::signed_bytes(&challenge.nonce, id, &[]);
-        let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()), &signed);
-        let signature = signature.as_ref().try_into().expect("HMAC-SHA256 has 32 bytes");
-        let hello = Hello { client: "bench".into(), auth: Auth::AccessKey { id: id.into(), signature } };
-        let mut out = Vec::new();
-        hello::encode_hello(&hello, &mut out);
-        client.stream.write_all(&out)?;
-        client.next_frame()?;
-        Ok(client)
+        let stream = log_in(address, (id, secret))?;
+        Ok(Self { stream, frame, out, input, unread: 0..0, next_id: FIRST_ID })
     }
 
     /// Sends the request `count` times, in bursts of half of `depth`, and waits for all answers.

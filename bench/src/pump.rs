@@ -203,7 +203,7 @@ pub fn request<'a>(what: What, key: &KeyRef, payloads: &'a [Vec<u8>]) -> Request
 }
 
 /// Counts the items of a reply; a failed one is an error, since only good data is measured.
-fn answered(reply: &Reply<'_>) -> Result<usize> {
+pub(crate) fn answered(reply: &Reply<'_>) -> Result<usize> {
     let (items, errors) = match reply {
         Reply::Encrypt(_) | Reply::Decrypt(_) => return Ok(1),
         Reply::BatchEncrypt(reply) => (reply.items.len(), reply.errors.len()),

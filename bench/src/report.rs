@@ -7,7 +7,9 @@ use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use serde::Serialize;
 
 use crate::count::Counts;
+use crate::curves::{Curve, Spread};
 use crate::machine::Machine;
+use crate::memory::{Counted, Memory};
 use crate::stats::{Ratio, Target, Verdict};
 
 /// A row: one path beside one ceiling.
@@ -80,6 +82,10 @@ pub struct Report {
     pub not_measured: Vec<NotMeasured>,
     /// What was counted, not timed.
     pub counts: Vec<Counts>,
+    /// What was weighed.
+    pub memory: Vec<Memory>,
+    /// The growth curves, where they were asked for.
+    pub curves: Vec<Curve>,
     /// Rows that missed their target.
     pub missed: usize,
     /// Rows whose interval straddles their target.
@@ -88,21 +94,45 @@ pub struct Report {
 
 impl Report {
     pub(crate) fn new(machine: Machine, rows: Vec<Row>, counts: Vec<Counts>) -> Self {
-        let count = |verdict| {
-            rows.iter()
-                .map(|row| row.verdict)
-                .chain(counts.iter().map(|c| c.verdict))
-                .filter(|v| *v == verdict)
-                .count()
-        };
-        let (missed, not_resolved) = (count(Verdict::Missed), count(Verdict::NotResolved));
-        Self { machine, rows, not_measured: Vec::new(), counts, missed, not_resolved }
+        Self {
+            machine,
+            rows,
+            not_measured: Vec::new(),
+            counts,
+            memory: Vec::new(),
+            curves: Vec::new(),
+            missed: 0,
+            not_resolved: 0,
+        }
+        .judged()
     }
 
     /// Adds the rows that could not be measured.
-    pub(crate) fn lacking(mut self, not_measured: Vec<NotMeasured>) -> Self {
-        self.not_measured = not_measured;
-        self
+    pub(crate) fn lacking(self, not_measured: Vec<NotMeasured>) -> Self {
+        Self { not_measured, ..self }
+    }
+
+    /// Adds what else was measured.
+    pub(crate) fn with(self, memory: Vec<Memory>, curves: Vec<Curve>) -> Self {
+        Self { memory, curves, ..self }.judged()
+    }
+
+    fn judged(self) -> Self {
+        let verdicts: Vec<Verdict> = self
+            .rows
+            .iter()
+            .map(|row| row.verdict)
+            .chain(self.counts.iter().map(|counts| counts.verdict))
+            .chain(self.memory.iter().map(|memory| memory.verdict))
+            .collect();
+        let count = |verdict| verdicts.iter().filter(|v| **v == verdict).count();
+        Self { missed: count(Verdict::Missed), not_resolved: count(Verdict::NotResolved), ..self }
+    }
+
+    /// Tells whether nothing was asked for that there is.
+    pub(crate) fn is_empty(&self) -> bool {
+        let rows = self.rows.is_empty() && self.not_measured.is_empty();
+        rows && self.counts.is_empty() && self.memory.is_empty() && self.curves.is_empty()
     }
 
     /// Tells whether no target was missed.
@@ -126,6 +156,12 @@ impl Report {
         }
         if !self.counts.is_empty() {
             writeln!(out, "{}\n", counted(&self.counts))?;
+        }
+        if !self.memory.is_empty() {
+            writeln!(out, "{}\n", weighed(&self.memory))?;
+        }
+        for curve in &self.curves {
+            writeln!(out, "{}\n{}\n", curve.title, points(curve))?;
         }
         writeln!(out, "{}", self.summary())
     }
@@ -208,6 +244,41 @@ fn counted(counts: &[Counts]) -> Table {
     table
 }
 
+fn weighed(memory: &[Memory]) -> Table {
+    let mut table = table(&["memory of one", "bytes", "counted by", "target", "verdict"]);
+    for Memory { name, bytes, counted, target, verdict } in memory {
+        table.add_row([
+            Cell::new(name),
+            right(bytes.map_or("not counted".into(), |bytes| format!("{bytes:.0}"))),
+            Cell::new(match counted {
+                Counted::Resident => "resident pages",
+                Counted::Allocated => "the allocator",
+            }),
+            right(target.map_or(String::new(), |target| format!("≤ {target}"))),
+            Cell::new(words(*verdict)),
+        ]);
+    }
+    table
+}
+
+fn points(curve: &Curve) -> Table {
+    let mut table =
+        table(&[curve.x, curve.ours, "min … max", curve.against, "min … max", "ratio", "min … max"]);
+    for point in &curve.points {
+        let shown = |Spread { median, min, max }| {
+            let [median, min, max] = [median, min, max].map(|value| figure(value, curve.unit));
+            [right(median), right(format!("{min} … {max}"))]
+        };
+        let mut cells = vec![right(point.x.to_string())];
+        cells.extend(shown(point.ours));
+        cells.extend(shown(point.ceiling));
+        let Ratio { median, min, max, .. } = point.ratio;
+        cells.extend([right(format!("{median:.3}")), right(format!("{min:.2} … {max:.2}"))]);
+        table.add_row(cells);
+    }
+    table
+}
+
 pub(crate) fn words(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Met => "met",
@@ -237,6 +308,7 @@ pub(crate) fn figure(value: f64, unit: Unit) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::curves::tests::drawn;
     use crate::stats;
 
     fn row(verdict: Verdict) -> Row {
@@ -296,5 +368,33 @@ mod tests {
         assert_eq!(report.summary(), "every target that was measured is met; 1 not measured");
         assert!(report.all_met());
         assert_eq!(serde_json::to_value(&report).unwrap()["not_measured"][0]["not_measured"], why);
+    }
+
+    #[test]
+    fn memory_above_its_target_is_missed_as_a_row_is_and_both_are_printed_and_told() {
+        let memory = Memory {
+            name: "connection".into(),
+            bytes: Some(70_000.4),
+            counted: Counted::Resident,
+            target: Some(65_536.0),
+            verdict: Verdict::Missed,
+        };
+        let report = Report::new(Machine::look(), vec![row(Verdict::Met)], vec![]);
+        let report = report.with(vec![memory], vec![drawn(&[(4.0, 1e6, 2e6)])]);
+        assert_eq!((report.missed, report.all_met()), (1, false));
+        let table = weighed(&report.memory).to_string();
+        for part in ["70000", "resident pages", "≤ 65536", "MISSED"] {
+            assert!(table.contains(part), "{part} is not in\n{table}");
+        }
+        let table = points(&report.curves[0]).to_string();
+        for part in ["items a batch", "keymill", "bare loop", "1.00 M/s", "1.80 M/s … 2.20 M/s", "0.500"] {
+            assert!(table.contains(part), "{part} is not in\n{table}");
+        }
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(
+            (&json["memory"][0]["counted"], &json["memory"][0]["verdict"]),
+            (&"resident".into(), &"missed".into())
+        );
+        assert_eq!(json["curves"][0]["points"][0]["ratio"]["median"], 0.5);
     }
 }

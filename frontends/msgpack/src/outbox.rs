@@ -70,6 +70,16 @@ impl Outbox {
         buffer
     }
 
+    /// Returns the bytes of what is in flight and of buffers that are kept.
+    pub(crate) fn held(&self) -> usize {
+        self.state.lock().held()
+    }
+
+    /// Gives back the buffers that are kept, unless something is in flight; tells whether it did.
+    pub(crate) fn rest(&self) -> bool {
+        self.state.lock().rest()
+    }
+
     /// Answers a management operation.
     pub(crate) fn managed(&self, id: u64, request_id: RequestId, answer: &Result<Reply<'static>, Error>) {
         let mut frame = Vec::new();
@@ -141,6 +151,19 @@ impl Outbox {
 impl State {
     fn is_done(&self) -> bool {
         self.closed && self.flow.len() == 0 && self.frames.is_empty()
+    }
+
+    fn held(&self) -> usize {
+        self.flow.bytes() + self.spare_bytes
+    }
+
+    fn rest(&mut self) -> bool {
+        if self.flow.len() > 0 {
+            return false;
+        }
+        self.spare = Vec::new();
+        self.spare_bytes = 0;
+        true
     }
 
     fn keep(&mut self, buffer: Vec<u8>) {
@@ -235,5 +258,24 @@ fn encode(finished: Finished) -> Vec<u8> {
             }
             frame
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_given_back_once_nothing_is_in_flight() {
+        let mut state = State::default();
+        state.keep(Vec::with_capacity(1_000));
+        assert!(state.flow.take_in(7, 100));
+        assert!(state.held() >= 1_100);
+        assert!(!state.rest(), "an answer is still to be made");
+        state.flow.computed(7, 50);
+        assert!(!state.rest(), "and to be written");
+        state.flow.let_go(7);
+        assert!(state.rest());
+        assert_eq!((state.held(), state.spare.capacity()), (0, 0));
     }
 }

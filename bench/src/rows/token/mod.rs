@@ -40,12 +40,17 @@ impl TokenRow {
     }
 }
 
-fn wanted(args: &BenchArgs) -> Vec<TokenRow> {
+fn rows(quick: bool) -> Vec<TokenRow> {
     let mut rows = module::rows();
     rows.extend(derived::rows());
-    rows.extend(epochs::rows(args.quick));
+    rows.extend(epochs::rows(quick));
     rows.extend(farm::rows());
     rows.extend(single::rows());
+    rows
+}
+
+fn wanted(args: &BenchArgs) -> Vec<TokenRow> {
+    let mut rows = rows(args.quick);
     rows.retain(|row| args.wants(&row.name));
     rows
 }
@@ -59,16 +64,21 @@ pub(crate) fn need_a_place(args: &BenchArgs) -> bool {
 /// Measures those that are wanted, and notes those that cannot be measured here.
 pub(super) fn measure(plan: &mut Plan<'_>) -> Result<()> {
     let modules = Modules::of(&plan.args.modules);
-    let rows = wanted(plan.args);
+    let (rows, lacking): (Vec<_>, Vec<_>) = wanted(&plan.args)
+        .into_iter()
+        .partition(|row| plan.args.place.is_some() && row.lacks(&modules).is_none());
+    plan.not_measured.extend(lacking.into_iter().map(|row| {
+        let why = row
+            .lacks(&modules)
+            .unwrap_or("its token needs a directory of its own, which `keymill bench` makes");
+        NotMeasured { name: row.name, why }
+    }));
+    let Some(place) = plan.args.place.clone() else { return Ok(()) };
     let hsms = rows.iter().map(|row| row.hsms).max().unwrap_or(0);
-    let no_place = "its token needs a directory of its own, which `keymill bench` makes";
-    let mut tokens = plan.args.place.clone().map(|place| Tokens::new(place, modules.clone(), hsms));
+    let mut tokens = Tokens::new(place, modules, hsms);
     for row in rows {
-        match (row.lacks(&modules), &mut tokens) {
-            (None, Some(tokens)) => (row.measure)(plan, tokens, row.name)?,
-            (lacking, _) => {
-                plan.not_measured.push(NotMeasured { name: row.name, why: lacking.unwrap_or(no_place) });
-            }
+        if plan.args.wants(&row.name) {
+            (row.measure)(plan, &mut tokens, row.name)?;
         }
     }
     Ok(())

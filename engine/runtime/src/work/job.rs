@@ -16,7 +16,10 @@ use keymill_core::operation::{ItemError, Operation, Reply, SecretType};
 use keymill_core::quota::Taken;
 use keymill_core::secret::{RotationTold, SecretVersion};
 
-use super::{Export, KeySlot, MadePair, NamedSecrets, OpenTask, Sealing, Served, Sheet, Task};
+use super::{
+    ANSWER_BYTES, Export, ITEM_FRAMING_BYTES, KeySlot, MadePair, NamedSecrets, OpenTask, Sealing, Served,
+    Sheet, Task,
+};
 use crate::gate::Call;
 use crate::keyring::{CmkEntry, VersionEntry};
 use crate::quota::OverQuota;
@@ -309,6 +312,22 @@ impl Job {
             Task::Open(open) => item_cost(open.items.item_len(i)),
             Task::Compute(task) => task.cost_of(i),
             Task::Answered(_) | Task::Refused(_) => 0,
+        }
+    }
+
+    /// Makes room for the whole answer to a batch, in one piece; a single answer is small. It is done when its turn comes: what waits holds its
+    /// request and little more.
+    pub(crate) fn lay_out(&mut self) {
+        let (items, framing) = match &self.task {
+            Task::Seal { to, what: Sealing::Plaintexts { items, .. }, .. } => {
+                (items, items.len() * (to.algorithm.overhead() + ITEM_FRAMING_BYTES))
+            }
+            // What was sealed is longer than what it opens to, by more than the framing.
+            Task::Open(open) => (&open.items, 0),
+            _ => return,
+        };
+        if items.len() > 1 {
+            self.sheet.reserve(items.len(), items.bytes() as usize + framing + ANSWER_BYTES);
         }
     }
 

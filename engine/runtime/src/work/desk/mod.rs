@@ -122,6 +122,7 @@ impl Desk {
         for (job, _) in parts.iter_mut() {
             if job.started.is_none() {
                 job.started = Some(started);
+                job.lay_out();
                 self.metrics.queued(started.saturating_duration_since(job.call.received));
             }
             if job.cancel.is_cancelled() {
