@@ -26,7 +26,7 @@ pub struct BenchArgs {
     /// Interleaved pairs of a row: ours, ceiling, ours, ceiling, …
     #[arg(long, default_value_t = 7, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub pairs: u16,
-    /// Only the rows whose name contains this
+    /// Only the rows, counts, memory and curves whose name contains this: "tcp", "count", "memory", "curve"
     #[arg(long, value_name = "TEXT")]
     pub only: Option<String>,
     /// Everything at once: every row by 31 pairs, the growth curves, memory; ten minutes at most
