@@ -1,12 +1,10 @@
-//! What bad days and old records cost a token, counted at a simulated HSM: 100,000 records of 1,000 epochs opened in random order; a
-//! request of forged prefixes beside a neighbour's calls; one of four tokens killed under load; what the module itself leaks. `cargo run --release -p keymill-bench
-//! --example hsm_costs`, or `… leak` for the last alone, and `… leak as-the-test` for one way of driving it; the simulator and SoftHSM are built and
-//! found by `tests/modules/build`.
+//! What bad days cost a token, counted at a simulated HSM: a request of forged prefixes beside a neighbour's calls; one of four tokens killed
+//! under load; what the module itself leaks. `cargo run --release -p keymill-bench --example hsm_costs`, or `… leak` for the last alone, and
+//! `… leak as-the-test` for one way of driving it; the simulator and SoftHSM are built and found by `tests/modules/build`.
 
 #![allow(clippy::print_stdout, reason = "its table")]
 #![allow(clippy::unwrap_used, reason = "what fails here ends the run")]
 
-use std::collections::HashSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -15,18 +13,14 @@ use keymill_client::Credentials;
 use keymill_core::access::{Effect, Grant, ResourcePattern, Role};
 use keymill_core::key::BulkMode;
 use keymill_e2e::{Caller, eventually};
-use keymill_harness::{Farm, Live, Plain, Setup, Started, next};
+use keymill_harness::{Farm, Live, Plain, Setup, Started};
 use keymill_runtime::EngineConfig;
 
-const EPOCHS: usize = 1_000;
-const RECORDS: usize = 100;
 const FORGED: usize = 65_536;
-const BATCH: usize = 256;
 
 fn main() {
     match std::env::args().nth(1).as_deref() {
         None => {
-            epochs();
             forged();
             killed();
             leak();
@@ -83,46 +77,6 @@ fn start(config: EngineConfig, farm: &Farm, sessions: usize) -> (Live, Credentia
     let mut caller = Caller::new(&live, &credentials);
     await_tokens(&mut caller);
     (live, credentials, caller)
-}
-
-fn epochs() {
-    let farm = Farm::with(1, "lazy_control = true");
-    // Each batch begins an epoch of its own.
-    let age = Duration::from_millis(20);
-    let mut config = EngineConfig::default();
-    config.pool.epoch_max_age = age;
-    let (live, credentials, mut caller) = start(config, &farm, 1);
-    let key = caller.create_in_hsm(BulkMode::HsmDerived).unwrap();
-    let texts: Vec<Vec<u8>> = (0..RECORDS).map(|i| vec![i as u8; 100]).collect();
-    let mut blobs = Vec::with_capacity(EPOCHS * RECORDS);
-    for _ in 0..EPOCHS {
-        blobs.extend(caller.batch_encrypt(key, &texts).unwrap());
-        std::thread::sleep(age);
-    }
-    let distinct: HashSet<Vec<u8>> = blobs.iter().map(|blob| blob[22..34].to_vec()).collect();
-    drop(caller);
-    // Nothing is remembered of them.
-    let live = live.halt().start(Setup::new(EngineConfig::default()).with_tokens(farm.parts(1)));
-    let mut caller = Caller::new(&live, &credentials);
-    await_tokens(&mut caller);
-    let mut state = 1;
-    for i in (1..blobs.len()).rev() {
-        blobs.swap(i, next(&mut state) % (i + 1));
-    }
-    let before = farm.hsms[0].calls("C_Sign");
-    let began = Instant::now();
-    for some in blobs.chunks(BATCH) {
-        assert_eq!(caller.batch_decrypt(some).unwrap().errors, []);
-    }
-    let took = began.elapsed().as_secs_f64();
-    let calls = farm.hsms[0].calls("C_Sign") - before;
-    println!(
-        "{} records of {} epochs opened in random order: {calls} MACs of the token, {:.2} an epoch; {:.0} records/s",
-        blobs.len(),
-        distinct.len(),
-        calls as f64 / distinct.len() as f64,
-        blobs.len() as f64 / took
-    );
 }
 
 fn percentile(mut values: Vec<Duration>, at: f64) -> Duration {

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::token::Named;
+
 /// Pairs of a row where everything is measured: what a target is judged by.
 const ALL_PAIRS: u16 = 31;
 /// Pairs of a point of a curve, at most.
@@ -39,11 +41,27 @@ pub struct BenchArgs {
     /// Three short pairs a row: whether it runs, not how fast it is
     #[arg(long)]
     pub quick: bool,
+    /// A PKCS#11 module for the rows that need a token: softhsm (found by itself where it is installed), kryoptic or simulator
+    #[arg(long = "module", value_name = "NAME=PATH")]
+    pub modules: Vec<Named>,
+    /// The scratch directory for tokens, for the bench that the bench started
+    #[arg(long = "token-place", value_name = "DIR", hide = true)]
+    pub place: Option<PathBuf>,
 }
 
 impl Default for BenchArgs {
     fn default() -> Self {
-        Self { seconds_per_row: 8.0, pairs: 7, only: None, all: false, plot: None, json: false, quick: false }
+        Self {
+            seconds_per_row: 8.0,
+            pairs: 7,
+            only: None,
+            all: false,
+            plot: None,
+            json: false,
+            quick: false,
+            modules: Vec::new(),
+            place: None,
+        }
     }
 }
 

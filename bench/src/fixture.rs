@@ -74,10 +74,13 @@ impl Fixture {
     /// # Errors
     /// [`BenchError`] where a part does not start, or no token makes the key.
     pub fn start_in_tokens(tokens: Vec<TokenPart>, bulk_mode: BulkMode) -> Result<Self> {
-        let mut config =
-            EngineConfig { protection: ProtectionLevel::Hsm, bulk_mode, ..EngineConfig::default() };
-        // Tokens are connected while the engine starts.
-        config.pool.patience = Duration::from_secs(30);
+        Self::start_with(in_tokens(bulk_mode), tokens)
+    }
+
+    /// Starts one whose CMK derives subkeys in tokens, each of which seals for so long at most.
+    pub(crate) fn start_with_epochs(tokens: Vec<TokenPart>, max_age: Duration) -> Result<Self> {
+        let mut config = in_tokens(BulkMode::HsmDerived);
+        config.pool.epoch_max_age = max_age;
         Self::start_with(config, tokens)
     }
 
@@ -125,7 +128,7 @@ impl Fixture {
         for frontend in [Box::new(msgpack) as Box<dyn Frontend>, Box::new(http)] {
             fixture.frontends.push(run(frontend, fixture.gate(), stop.clone())?);
         }
-        fixture.key = fixture.create_key()?;
+        fixture.key = fixture.create(None)?;
         Ok(fixture)
     }
 
@@ -254,8 +257,14 @@ impl Fixture {
         Ok(all)
     }
 
-    fn create_key(&self) -> Result<CmkId> {
-        let request = CreateKeyRequest { description: Some("bench".into()), ..Default::default() };
+    /// Makes a CMK in software, where others are in tokens.
+    pub(crate) fn software_key(&self) -> Result<KeyRef> {
+        self.create(Some(ProtectionLevel::Software)).map(KeyRef::Id)
+    }
+
+    fn create(&self, protection_level: Option<ProtectionLevel>) -> Result<CmkId> {
+        let description = Some("bench".into());
+        let request = CreateKeyRequest { description, protection_level, ..Default::default() };
         match self.client()?.call(request)?.reply()? {
             Reply::CreateKey(made) => Ok(made.key_metadata.key_id),
             other => Err(BenchError::new(format!("CreateKey was answered by {other:?}"))),
@@ -270,6 +279,14 @@ impl Fixture {
         let options = Options { read_timeout: Duration::from_secs(30), ..Options::default() };
         Ok(Client::connect(Config { options, ..Config::new(self.msgpack.to_string(), self.credentials()) })?)
     }
+}
+
+/// Returns the options of an engine whose keys are in tokens.
+fn in_tokens(bulk_mode: BulkMode) -> EngineConfig {
+    let mut config = EngineConfig { protection: ProtectionLevel::Hsm, bulk_mode, ..EngineConfig::default() };
+    // Tokens are connected while the engine starts.
+    config.pool.patience = Duration::from_secs(30);
+    config
 }
 
 fn run(frontend: Box<dyn Frontend>, gate: Gate, stop: StopSignal) -> Result<JoinHandle<()>> {

@@ -4,8 +4,11 @@ use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use keymill_core::id::KeyRef;
-use keymill_core::operation::{BatchDecryptRequest, BatchEncryptRequest, Bin, Request};
+use keymill_core::id::{KeyRef, KeyVersionId};
+use keymill_core::key::SignAlgorithm;
+use keymill_core::operation::{
+    BatchDecryptRequest, BatchEncryptRequest, BatchSignRequest, Bin, MessageType, Request,
+};
 use keymill_runtime::gate::Ask;
 use keymill_runtime::work::{Cancel, Job};
 use keymill_runtime::{Call, Gate, Opened, Product, Sheet};
@@ -23,9 +26,20 @@ pub struct Caller<'f> {
     drawn: u64,
     frame: Bytes,
     item_len: usize,
-    open: bool,
+    work: Work,
     buffer: Vec<u8>,
 }
+
+/// What is done with each item.
+#[derive(Clone, Copy)]
+enum Work {
+    Seal,
+    Open,
+    Sign(SignAlgorithm, KeyVersionId),
+}
+
+/// Bytes of a digest that is signed.
+const DIGEST_BYTES: usize = 32;
 
 impl<'f> Caller<'f> {
     /// Makes a caller that seals `items` × `item_len` bytes.
@@ -35,9 +49,29 @@ impl<'f> Caller<'f> {
 
     /// Makes a caller that seals each batch under one of `keys`, at random.
     pub fn sealing_under(fixture: &'f Fixture, keys: Vec<KeyRef>, items: usize, item_len: usize) -> Self {
-        let frame = Bytes::from(vec![0x5a; items * item_len]);
+        Self::over(fixture, keys, vec![0x5a; items * item_len], item_len, Work::Seal)
+    }
+
+    /// Makes a caller that signs `items` digests of SHA-256 with a version of a key pair.
+    pub fn signing(
+        fixture: &'f Fixture,
+        (key, version): (KeyRef, KeyVersionId),
+        algorithm: SignAlgorithm,
+        items: usize,
+    ) -> Self {
+        let digests = vec![0x5a; items * DIGEST_BYTES];
+        Self::over(fixture, vec![key], digests, DIGEST_BYTES, Work::Sign(algorithm, version))
+    }
+
+    /// Makes a caller that opens blobs of one length, which stand end to end.
+    pub(crate) fn opening_blobs(fixture: &'f Fixture, blobs: Vec<u8>, blob_len: usize) -> Self {
+        Self::over(fixture, vec![fixture.key()], blobs, blob_len, Work::Open)
+    }
+
+    fn over(fixture: &'f Fixture, keys: Vec<KeyRef>, items: Vec<u8>, item_len: usize, work: Work) -> Self {
+        let frame = Bytes::from(items);
         let gate = fixture.gate();
-        Self { fixture, gate, keys, drawn: 1, frame, item_len, open: false, buffer: Vec::new() }
+        Self { fixture, gate, keys, drawn: 1, frame, item_len, work, buffer: Vec::new() }
     }
 
     /// Makes a caller that opens what it had sealed.
@@ -45,14 +79,18 @@ impl<'f> Caller<'f> {
     /// # Errors
     /// [`BenchError`] where sealing fails.
     pub fn opening(fixture: &'f Fixture, items: usize, item_len: usize) -> Result<Self> {
-        let mut caller = Self::sealing(fixture, items, item_len);
-        let job = caller.queued()?;
-        let sheet = caller.perform(job)?;
-        let blobs: Vec<u8> = sheet.items().flatten().flatten().copied().collect();
-        caller.item_len = blobs.len() / items.max(1);
-        caller.frame = Bytes::from(blobs);
-        caller.open = true;
-        Ok(caller)
+        let blobs = Self::sealing(fixture, items, item_len).blobs()?;
+        let blob_len = blobs.len() / items.max(1);
+        Ok(Self::opening_blobs(fixture, blobs, blob_len))
+    }
+
+    /// Performs one batch and returns what came of its items, end to end.
+    ///
+    /// # Errors
+    /// [`BenchError`] where any item fails.
+    pub(crate) fn blobs(&mut self) -> Result<Vec<u8>> {
+        let job = self.queued()?;
+        Ok(self.perform(job)?.items().flatten().flatten().copied().collect())
     }
 
     /// Performs one batch and returns its items.
@@ -83,24 +121,33 @@ impl<'f> Caller<'f> {
     pub(crate) fn queued_into(&mut self, buffer: Vec<u8>) -> Result<Box<Job>> {
         let key_id = self.key();
         let items = self.frame.chunks_exact(self.item_len).map(Bin::from).collect();
-        let request: Request<'_> = if self.open {
-            BatchDecryptRequest {
+        let request: Request<'_> = match self.work {
+            Work::Open => BatchDecryptRequest {
                 items,
                 key_id: None,
                 encryption_context: None,
                 encryption_contexts: None,
                 timeout_ms: None,
             }
-            .into()
-        } else {
-            BatchEncryptRequest {
+            .into(),
+            Work::Seal => BatchEncryptRequest {
                 key_id,
                 items,
                 encryption_context: None,
                 encryption_contexts: None,
                 timeout_ms: None,
             }
-            .into()
+            .into(),
+            Work::Sign(algorithm, version) => BatchSignRequest {
+                key_id: Some(key_id),
+                key_version_id: Some(version),
+                certificate_id: None,
+                algorithm,
+                message_type: MessageType::Digest,
+                messages: items,
+                timeout_ms: None,
+            }
+            .into(),
         };
         let call = Call {
             request_id: self.gate.request_id(),

@@ -23,7 +23,10 @@ pub mod report;
 mod rows;
 pub mod secrets;
 pub mod stats;
+pub mod token;
 pub mod web;
+
+use std::process::ExitStatus;
 
 pub use args::BenchArgs;
 pub use count::{Allocator, Counts};
@@ -32,7 +35,7 @@ pub use error::BenchError;
 pub use fixture::Fixture;
 pub use machine::Machine;
 pub use memory::{Counted, Memory};
-pub use report::{Report, Row};
+pub use report::{NotMeasured, Report, Row};
 
 /// Measures everything that was asked for, and says on standard error what it is at. Where figures were, they are drawn.
 ///
@@ -55,7 +58,7 @@ pub fn run(args: &BenchArgs) -> Result<Report, BenchError> {
     rows::measure(&mut plan)?;
     let counts = count::count(&mut plan)?;
     let curves = if args.curves() { curves::measure(&mut plan)? } else { Vec::new() };
-    let report = Report::new(machine, plan.rows, counts).with(memory, curves);
+    let report = Report::new(machine, plan.rows, counts).with(memory, curves).lacking(plan.not_measured);
     if report.is_empty() {
         return Err(BenchError::new("no row has such a name"));
     }
@@ -63,4 +66,16 @@ pub fn run(args: &BenchArgs) -> Result<Report, BenchError> {
         plot::write(directory, &report.machine, &report.curves)?;
     }
     Ok(report)
+}
+
+/// Runs this program again in an environment that has room for tokens, where a row is wanted that needs one and `args` name none yet;
+/// returns how that ended. `None`: it is for the caller to [`run`].
+///
+/// # Errors
+/// [`BenchError`] where the program cannot be started.
+pub fn run_beside_tokens(args: &BenchArgs) -> Result<Option<ExitStatus>, BenchError> {
+    match args.place.is_none() && rows::token::need_a_place(args) {
+        true => token::scratch::run_again("keymill-bench-", "--token-place").map(Some),
+        false => Ok(None),
+    }
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
+use std::time::Duration;
 
 use alloc_tracker::Session;
 use keymill_core::operation::Request;
@@ -29,6 +30,8 @@ const FEW_CONNECTIONS: usize = 50;
 /// Open files that all of them need, each at both ends, for both kinds; some are left for everything else.
 const FILES: usize = 8;
 const OTHER_FILES: usize = 512;
+/// How long a connection is idle before it is weighed: a listener takes back after a quarter of a second what it had lent.
+const SETTLING: Duration = Duration::from_secs(1);
 const JOBS: usize = 256;
 /// More than the answer to a batch has.
 const ANSWER_ROOM: usize = 2 * ITEMS * ITEM_BYTES;
@@ -146,10 +149,14 @@ fn a_connection(
         }
         Ok(())
     };
-    more()?;
-    let before = resident()?;
-    more()?;
-    Ok((resident()? - before) / count as f64)
+    // What a connection holds that has been idle for a while, and not what it is about to give back.
+    let mut settled = || -> Result<f64> {
+        more()?;
+        std::thread::sleep(SETTLING);
+        resident()
+    };
+    let before = settled()?;
+    Ok((settled()? - before) / count as f64)
 }
 
 /// Returns the bytes of this process's own pages that are in memory.

@@ -12,13 +12,14 @@ use keymill_ceilings::{BareLoop, Mode};
 use crate::args::BenchArgs;
 use crate::error::Result;
 use crate::fixture::Fixture;
-use crate::report::{Row, Unit};
+use crate::report::{NotMeasured, Row, Unit};
 use crate::stats::{self, Target, Verdict};
 
 /// One run under way.
 pub(crate) struct Plan<'a> {
     pub(crate) args: Choice<'a>,
     pub(crate) rows: Vec<Row>,
+    pub(crate) not_measured: Vec<NotMeasured>,
     begun: Instant,
     /// Rows and curves that are still to be measured.
     left: usize,
@@ -81,6 +82,7 @@ impl<'a> Plan<'a> {
         Self {
             args,
             rows: Vec::new(),
+            not_measured: Vec::new(),
             begun: Instant::now(),
             left: rows_and_curves,
             fixture: None,
@@ -136,6 +138,41 @@ impl<'a> Plan<'a> {
         let seconds = self.args.seconds_of_next(self.begun.elapsed(), self.left);
         self.left = self.left.saturating_sub(1);
         seconds
+    }
+
+    /// Has the last `count` rows, which are one path beside several ceilings, become one beside the highest of them; what the others
+    /// reached stands in it.
+    pub(crate) fn keep_the_highest(&mut self, count: usize) {
+        let mut rows = self.rows.split_off(self.rows.len() - count);
+        rows.sort_by(|one, other| one.ceiling.total_cmp(&other.ceiling));
+        if let Some(mut row) = rows.pop() {
+            row.also.extend(rows.into_iter().map(|lower| (lower.against, lower.ceiling)));
+            self.rows.push(row);
+        }
+    }
+
+    /// Adds a row of what was counted once, beside what it is counted by.
+    pub(crate) fn counted(
+        &mut self,
+        name: String,
+        (against, target): (&'static str, Target),
+        unit: Unit,
+        ours: f64,
+        ceiling: f64,
+    ) {
+        let ratio = stats::ratio(&[ours], &[ceiling]);
+        self.rows.push(Row {
+            name,
+            against,
+            unit,
+            ours,
+            ceiling,
+            ratio,
+            pairs: 1,
+            target: Some(target),
+            verdict: target.judge(&ratio),
+            also: std::collections::BTreeMap::new(),
+        });
     }
 
     pub(crate) fn say(&self, name: &str) {
@@ -203,5 +240,32 @@ mod tests {
         let [b, c] = &plan.rows[..] else { panic!() };
         assert_eq!((b.ratio.median, b.verdict), (0.5, Verdict::Met));
         assert_eq!((c.ratio.median, c.verdict, c.pairs), (0.25, Verdict::None, 2));
+    }
+    #[test]
+    fn of_several_ceilings_the_highest_is_kept_and_the_others_are_told() {
+        let args = BenchArgs { pairs: 1, ..BenchArgs::default() };
+        let mut plan = Plan::new(&args);
+        let leg = |figure: f64| -> Leg<'_> { Box::new(move |_| Ok(figure)) };
+        let target = Some(Target::AtLeast(0.9));
+        let against = vec![("one thread", target), ("two", target), ("three", target)];
+        let spec = Spec { name: "row".into(), against, unit: Unit::Items };
+        plan.measure(spec, vec![leg(9.0), leg(5.0), leg(12.0), leg(10.0)]).unwrap();
+        plan.keep_the_highest(3);
+        let [row] = &plan.rows[..] else { panic!() };
+        assert_eq!(
+            (row.against, row.ceiling, row.ratio.median, row.verdict),
+            ("two", 12.0, 0.75, Verdict::Missed)
+        );
+        assert_eq!(row.also.clone().into_iter().collect::<Vec<_>>(), [("one thread", 5.0), ("three", 10.0)]);
+    }
+
+    #[test]
+    fn what_is_counted_is_judged_at_once() {
+        let args = BenchArgs::default();
+        let mut plan = Plan::new(&args);
+        for (calls, verdict) in [(20.0, Verdict::Met), (21.0, Verdict::Missed)] {
+            plan.counted("row".into(), ("epochs", Target::AtMost(2.0)), Unit::Calls, calls, 10.0);
+            assert_eq!(plan.rows.last().unwrap().verdict, verdict);
+        }
     }
 }

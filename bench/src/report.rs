@@ -56,6 +56,19 @@ pub enum Unit {
     /// Microseconds.
     #[serde(rename = "us")]
     Microseconds,
+    /// Calls of a module's function.
+    #[serde(rename = "calls")]
+    Calls,
+}
+
+/// A row that cannot be measured here.
+#[derive(Clone, Debug, Serialize)]
+pub struct NotMeasured {
+    /// The path.
+    pub name: String,
+    /// What is lacking, and where it is to be had.
+    #[serde(rename = "not_measured")]
+    pub why: &'static str,
 }
 
 /// Everything that one run measured.
@@ -65,6 +78,8 @@ pub struct Report {
     pub machine: Machine,
     /// The rows, in order.
     pub rows: Vec<Row>,
+    /// Rows that are lacking, and why.
+    pub not_measured: Vec<NotMeasured>,
     /// What was counted, not timed.
     pub counts: Vec<Counts>,
     /// What was weighed.
@@ -79,8 +94,22 @@ pub struct Report {
 
 impl Report {
     pub(crate) fn new(machine: Machine, rows: Vec<Row>, counts: Vec<Counts>) -> Self {
-        Self { machine, rows, counts, memory: Vec::new(), curves: Vec::new(), missed: 0, not_resolved: 0 }
-            .judged()
+        Self {
+            machine,
+            rows,
+            not_measured: Vec::new(),
+            counts,
+            memory: Vec::new(),
+            curves: Vec::new(),
+            missed: 0,
+            not_resolved: 0,
+        }
+        .judged()
+    }
+
+    /// Adds the rows that could not be measured.
+    pub(crate) fn lacking(self, not_measured: Vec<NotMeasured>) -> Self {
+        Self { not_measured, ..self }
     }
 
     /// Adds what else was measured.
@@ -100,9 +129,10 @@ impl Report {
         Self { missed: count(Verdict::Missed), not_resolved: count(Verdict::NotResolved), ..self }
     }
 
-    /// Tells whether nothing was measured.
+    /// Tells whether nothing was asked for that there is.
     pub(crate) fn is_empty(&self) -> bool {
-        self.rows.is_empty() && self.counts.is_empty() && self.memory.is_empty() && self.curves.is_empty()
+        let rows = self.rows.is_empty() && self.not_measured.is_empty();
+        rows && self.counts.is_empty() && self.memory.is_empty() && self.curves.is_empty()
     }
 
     /// Tells whether no target was missed.
@@ -121,7 +151,7 @@ impl Report {
             return writeln!(out);
         }
         writeln!(out, "{}\n", self.machine.line())?;
-        if !self.rows.is_empty() {
+        if !self.rows.is_empty() || !self.not_measured.is_empty() {
             writeln!(out, "{}\n", self.table())?;
         }
         if !self.counts.is_empty() {
@@ -137,12 +167,18 @@ impl Report {
     }
 
     fn summary(&self) -> String {
-        match (self.missed, self.not_resolved) {
+        let lacking = self.not_measured.len();
+        let measured = match (self.missed, self.not_resolved) {
+            (0, 0) if lacking > 0 => "every target that was measured is met".to_owned(),
             (0, 0) => "every target is met".to_owned(),
             (0, n) => {
                 format!("no target is missed; {n} not resolved: more --pairs or a quieter machine would tell")
             }
             (m, n) => format!("{m} missed, {n} not resolved"),
+        };
+        match lacking {
+            0 => measured,
+            n => format!("{measured}; {n} not measured"),
         }
     }
 
@@ -170,6 +206,12 @@ impl Report {
                 right(target),
                 Cell::new(words(row.verdict)),
             ]);
+        }
+        for row in &self.not_measured {
+            let mut cells = vec![Cell::new(&row.name)];
+            cells.resize_with(7, || Cell::new(""));
+            cells.push(Cell::new(format!("not measured: {}", row.why)));
+            table.add_row(cells);
         }
         table
     }
@@ -257,6 +299,7 @@ pub(crate) fn figure(value: f64, unit: Unit) -> String {
         Unit::Nanoseconds => (value, " ns"),
         Unit::Microseconds if value >= 1e3 => (value / 1e3, " ms"),
         Unit::Microseconds => (value, " µs"),
+        Unit::Calls => (value, " calls"),
     };
     let decimals = 2 - (value.abs().max(1.0).log10() as usize).min(2);
     format!("{value:.decimals$}{scale}")
@@ -313,6 +356,18 @@ mod tests {
         let row = &json["rows"][0];
         assert_eq!((&row["verdict"], &row["target"]["at_least"]), (&"met".into(), &0.65.into()));
         assert_eq!(row["ratio"]["median"], 0.8);
+    }
+
+    #[test]
+    fn a_row_that_is_lacking_is_in_the_table_the_json_and_the_summary_and_misses_nothing() {
+        let why = "no SoftHSM found; install softhsm2 or --module softhsm=PATH";
+        let lacking = vec![NotMeasured { name: "hsm softhsm".into(), why }];
+        let report = Report::new(Machine::look(), vec![row(Verdict::Met)], vec![]).lacking(lacking);
+        let table = report.table().to_string();
+        assert!(table.contains("hsm softhsm") && table.contains(&format!("not measured: {why}")), "{table}");
+        assert_eq!(report.summary(), "every target that was measured is met; 1 not measured");
+        assert!(report.all_met());
+        assert_eq!(serde_json::to_value(&report).unwrap()["not_measured"][0]["not_measured"], why);
     }
 
     #[test]

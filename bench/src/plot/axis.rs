@@ -131,6 +131,7 @@ pub(super) fn counts(unit: Unit) -> &'static str {
         Unit::Mebibytes => "MiB a second",
         Unit::Nanoseconds => "nanoseconds",
         Unit::Microseconds => "microseconds",
+        Unit::Calls => "calls",
     }
 }
 

@@ -16,6 +16,8 @@ use crate::pump::{self, Pump, Shape, What};
 use crate::report::Unit;
 use crate::stats::{Target, median, percentile};
 
+/// Of a bulk connection.
+const BULK: Shape = Shape { what: What::BatchEncrypt, items: 256, item_len: 1024, depth: 4, connections: 1 };
 const BULK_SLICE: Duration = Duration::from_millis(20);
 
 pub(super) fn measure(plan: &mut Plan<'_>) -> Result<()> {
@@ -25,8 +27,8 @@ pub(super) fn measure(plan: &mut Plan<'_>) -> Result<()> {
     }
     let (fixture, bare) = (plan.fixture()?, plan.bare()?);
     let (single, bulk, key) = (fixture.another_caller()?, fixture.credentials(), fixture.key());
-    let mut ours = Contest::open(fixture.msgpack, &single, &bulk, &key)?;
-    let mut ceiling = Contest::open(bare.addr, &single, &bulk, &key)?;
+    let mut ours = Contest::open(fixture.msgpack, &single, &bulk, &key, BULK)?;
+    let mut ceiling = Contest::open(bare.addr, &single, &bulk, &key, BULK)?;
     // p50 and the bulk rate of each leg, kept beside the p99 that the row is about.
     let beside: [RefCell<Vec<Outcome>>; 2] = Default::default();
     let [ours_beside, ceiling_beside] = &beside;
@@ -57,30 +59,37 @@ pub(super) fn measure(plan: &mut Plan<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Microseconds of single requests.
 #[derive(Clone, Copy)]
-struct Outcome {
+pub(super) struct Outcome {
     p50: f64,
-    p99: f64,
+    pub(super) p99: f64,
 }
 
-struct Contest {
+/// A single caller, and a bulk connection a core.
+pub(super) struct Contest {
     single: Connection,
     bulk: Vec<Pump>,
     key: KeyRef,
 }
 
 impl Contest {
-    fn open(address: SocketAddr, single: &Credentials, bulk: &Credentials, key: &KeyRef) -> Result<Self> {
-        let shape = Shape { what: What::BatchEncrypt, items: 256, item_len: 1024, depth: 4, connections: 1 };
+    pub(super) fn open(
+        address: SocketAddr,
+        single: &Credentials,
+        bulk: &Credentials,
+        key: &KeyRef,
+        load: Shape,
+    ) -> Result<Self> {
         Ok(Self {
-            bulk: (0..cores()).map(|_| Pump::open(address, bulk, key, shape)).collect::<Result<_>>()?,
+            bulk: (0..cores()).map(|_| Pump::open(address, bulk, key, load)).collect::<Result<_>>()?,
             single: Connection::open(address, single, &Options::default())?,
             key: key.clone(),
         })
     }
 
     /// Keeps the bulk callers busy while the single one asks again and again, one request at a time.
-    fn run(&mut self, time: Duration) -> Result<Outcome> {
+    pub(super) fn run(&mut self, time: Duration) -> Result<Outcome> {
         let stop = AtomicBool::new(false);
         let (single, key) = (&mut self.single, &self.key);
         std::thread::scope(|scope| {

@@ -13,6 +13,7 @@ mod sign;
 mod single;
 mod tcp;
 mod tls;
+pub(crate) mod token;
 
 use crate::error::Result;
 use crate::plan::Plan;
@@ -31,7 +32,8 @@ pub(crate) fn measure(plan: &mut Plan<'_>) -> Result<()> {
     lane::measure(plan)?;
     envelope::measure(plan)?;
     secret::measure(plan)?;
-    fairness::measure(plan)
+    fairness::measure(plan)?;
+    token::measure(plan)
 }
 
 /// Returns `1 KiB` for 1024.

@@ -155,10 +155,15 @@ impl<K: Clone + Eq + Hash, T: Divisible> ReadyQueue<K, T> {
         let mut in_hand: VecDeque<(K, usize)> = VecDeque::new();
         while left > 0 {
             let Some(principal) = self.ring.pop_front() else { break };
+            let is_alone = self.ring.is_empty() && in_hand.is_empty();
             let flow = self.flows.get_mut(&principal).expect("who stands in the ring has a flow");
             flow.stands = false;
             if flow.deficit == 0 {
                 flow.deficit = self.quantum * flow.weight;
+            }
+            if is_alone {
+                // Nobody is there to be fair to.
+                flow.deficit = flow.deficit.max(left);
             }
             let mut unfinished = false;
             while left > 0 && flow.deficit > 0 && !unfinished {
@@ -343,19 +348,23 @@ mod tests {
     #[test]
     fn what_is_left_of_a_slice_and_holds_no_item_is_not_looked_at_again_and_again() {
         let counted = std::cell::Cell::new(0);
-        for (quantum, budget, items) in [(2_500, 10_000, 14), (500, 10_000, 1)] {
+        // Who is alone has the slice, whatever a turn is; two have an item each where a turn holds none.
+        for (quantum, callers, items) in [(2_500, 1, 14), (500, 1, 14), (2_500, 2, 14), (500, 2, 2)] {
             let mut queue = ReadyQueue::new(quantum);
-            queue.push(&"a", 1, Coarse(1_000, &counted));
+            (0..callers).for_each(|caller| queue.push(&caller, 1, Coarse(1_000, &counted)));
             counted.set(0);
             let mut parts = Vec::new();
-            queue.take(budget, &mut parts);
-            let (mut job, part) = parts.pop().unwrap();
-            assert_eq!(part.items, items, "quantum {quantum}");
+            queue.take(10_000, &mut parts);
             assert!(counted.get() < 10, "{} times", counted.get());
-            // And it goes on.
-            job.0 -= part.items;
-            queue.put_back(&"a", 1, job);
-            queue.take(budget, &mut parts);
+            assert_eq!(parts.len(), callers, "quantum {quantum}");
+            let taken: usize = parts.iter().map(|(_, part)| part.items).sum();
+            assert_eq!(taken, items, "quantum {quantum}, {callers} callers");
+            for (caller, (mut job, part)) in parts.drain(..).enumerate().rev() {
+                // And it goes on.
+                job.0 -= part.items;
+                queue.put_back(&caller, 1, job);
+            }
+            queue.take(10_000, &mut parts);
             assert!(parts[0].1.items >= 1);
         }
     }

@@ -137,7 +137,14 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
 }
 
 fn run_bench(args: &keymill_bench::BenchArgs) -> Result<()> {
-    let report = keymill_bench::run(args).map_err(|error| Failure::new(error.to_string()))?;
+    let failed = |error: keymill_bench::BenchError| Failure::new(error.to_string());
+    if let Some(ended) = keymill_bench::run_beside_tokens(args).map_err(failed)? {
+        return match ended.success() {
+            true => Ok(()),
+            false => Err(Failure::told(ended)),
+        };
+    }
+    let report = keymill_bench::run(args).map_err(failed)?;
     report.print(args.json).map_err(|error| Failure::new(error.to_string()))?;
     match report.all_met() {
         true => Ok(()),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::process::ExitCode;
+use std::process::{ExitCode, ExitStatus};
 
 use keymill_client::{ClientError, ServerError};
 
@@ -25,6 +25,8 @@ enum Kind {
     WrongUse,
     /// Whoever read our output went away; there is nobody to tell.
     Unheard,
+    /// A process of ours has told it, and ended with this code.
+    Told(u8),
 }
 
 impl Failure {
@@ -41,6 +43,14 @@ impl Failure {
     /// Makes a function that puts what was tried before the reason.
     pub(crate) fn because<E: fmt::Display>(what: impl fmt::Display) -> impl FnOnce(E) -> Self {
         move |why| Self::new(format!("{what}: {why}"))
+    }
+
+    /// Makes the failure of a command that ran as another process of this program: that one has said why, unless a signal ended it.
+    pub(crate) fn told(ended: ExitStatus) -> Self {
+        match ended.code().and_then(|code| u8::try_from(code).ok()) {
+            Some(code) => Self { message: String::new(), next: None, kind: Kind::Told(code) },
+            None => Self::new(format!("the command was ended: {ended}")),
+        }
     }
 
     /// Makes the failure of writing to standard output.
@@ -63,7 +73,7 @@ impl Failure {
 
     /// Tells the person, and returns the exit code.
     pub(crate) fn tell(&self) -> ExitCode {
-        if self.kind != Kind::Unheard {
+        if !matches!(self.kind, Kind::Unheard | Kind::Told(_)) {
             // Where standard error is gone, too, the exit code still says it.
             let _ = writeln!(io::stderr(), "keymill: {self}");
         }
@@ -71,6 +81,7 @@ impl Failure {
             Kind::Failed => ExitCode::from(1),
             Kind::WrongUse => ExitCode::from(2),
             Kind::Unheard => ExitCode::SUCCESS,
+            Kind::Told(code) => ExitCode::from(code),
         }
     }
 }

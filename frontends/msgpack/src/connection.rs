@@ -36,6 +36,8 @@ const MIN_BURST_BYTES: usize = 128 * 1024;
 const MAX_UNCOMPUTED: usize = 1024 * 1024;
 /// Global room for requests and answers is taken in steps of this size.
 const LEASE_BYTES: usize = 1024 * 1024;
+/// A connection that brings nothing for so long gives back what it holds beyond the room for a first read.
+const IDLE: Duration = Duration::from_millis(250);
 /// After an error that ends the connection, what the client still sends is read away for so long, so that it sees the error.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -262,9 +264,14 @@ impl Reader {
                 self.gate.metrics().moved_bytes.inc_by(kept as u64);
             }
             let room = self.buffer.capacity() - self.buffer.len();
+            let holds_much = self.buffer.capacity().max(self.outbox.held()) > READ_BYTES;
             let outcome = tokio::select! {
                 outcome = read.read_buf(&mut self.buffer) => outcome,
                 () = stop.given() => return self.part().await,
+                () = async { tokio::time::sleep(IDLE).await }, if holds_much => {
+                    self.rest();
+                    continue;
+                }
             };
             match outcome {
                 Ok(0) => {
@@ -283,6 +290,14 @@ impl Reader {
                     return;
                 }
             }
+        }
+    }
+
+    /// Gives back what the connection holds, where nothing is under way.
+    fn rest(&mut self) {
+        if self.buffer.is_empty() && self.outbox.rest() {
+            self.buffer = BytesMut::new();
+            self.read_bytes = READ_BYTES;
         }
     }
 

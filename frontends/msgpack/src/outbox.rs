@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use keymill_core::error::Error;
-use keymill_core::id::{CmkId, RequestId};
+use keymill_core::id::RequestId;
 use keymill_core::operation::{Operation, Reply};
 use keymill_runtime::{Finished, Gate, Product, ReplyTo};
 use keymill_wire::batch::{self, FrameStart};
@@ -68,6 +68,16 @@ impl Outbox {
         let buffer = state.spare.pop().unwrap_or_default();
         state.spare_bytes -= buffer.capacity();
         buffer
+    }
+
+    /// Returns the bytes of what is in flight and of buffers that are kept.
+    pub(crate) fn held(&self) -> usize {
+        self.state.lock().held()
+    }
+
+    /// Gives back the buffers that are kept, unless something is in flight; tells whether it did.
+    pub(crate) fn rest(&self) -> bool {
+        self.state.lock().rest()
     }
 
     /// Answers a management operation.
@@ -141,6 +151,19 @@ impl Outbox {
 impl State {
     fn is_done(&self) -> bool {
         self.closed && self.flow.len() == 0 && self.frames.is_empty()
+    }
+
+    fn held(&self) -> usize {
+        self.flow.bytes() + self.spare_bytes
+    }
+
+    fn rest(&mut self) -> bool {
+        if self.flow.len() > 0 {
+            return false;
+        }
+        self.spare = Vec::new();
+        self.spare_bytes = 0;
+        true
     }
 
     fn keep(&mut self, buffer: Vec<u8>) {
@@ -222,8 +245,8 @@ fn encode(finished: Finished) -> Vec<u8> {
         }
         (Ok(Product::Opened { keys, index, errors, .. }), Some(BatchDecrypt)) => {
             let mut frame = sheet.into_written();
-            let ids: Vec<CmkId> = keys.iter().map(|(id, _)| *id).collect();
-            batch::finish_batch_decrypt(FrameStart::moved_to(0), &errors, &ids, &index, &mut frame);
+            let ids = keys.iter().map(|(id, _)| *id);
+            batch::finish_batch_decrypt(FrameStart::moved_to(0), &errors, ids, &index, &mut frame);
             frame
         }
         (result, _) => {
@@ -235,5 +258,24 @@ fn encode(finished: Finished) -> Vec<u8> {
             }
             frame
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_given_back_once_nothing_is_in_flight() {
+        let mut state = State::default();
+        state.keep(Vec::with_capacity(1_000));
+        assert!(state.flow.take_in(7, 100));
+        assert!(state.held() >= 1_100);
+        assert!(!state.rest(), "an answer is still to be made");
+        state.flow.computed(7, 50);
+        assert!(!state.rest(), "and to be written");
+        state.flow.let_go(7);
+        assert!(state.rest());
+        assert_eq!((state.held(), state.spare.capacity()), (0, 0));
     }
 }

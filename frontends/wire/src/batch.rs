@@ -124,13 +124,16 @@ pub fn finish_batch(
 pub fn finish_batch_decrypt(
     start: FrameStart,
     errors: &[ItemError],
-    key_ids: &[CmkId],
+    key_ids: impl ExactSizeIterator<Item = CmkId>,
     key_index: &[Option<u32>],
     out: &mut Vec<u8>,
 ) {
     item_errors(errors, out);
     field("KeyIds", out);
-    named(&key_ids, out);
+    array(key_ids.len(), out);
+    for key_id in key_ids {
+        id(&key_id.to_ascii(), out);
+    }
     field("KeyIndex", out);
     array(key_index.len(), out);
     for index in key_index {
@@ -254,7 +257,7 @@ mod tests {
                 None => write_nil(&mut fast),
             }
         }
-        finish_batch_decrypt(start, &errors(), &key_ids, &key_index, &mut fast);
+        finish_batch_decrypt(start, &errors(), key_ids.iter().copied(), &key_index, &mut fast);
 
         let reply = Reply::BatchDecrypt(BatchDecryptReply {
             items: key_index.iter().map(|index| index.map(|_| Bin::from(&b"ab"[..]))).collect(),

@@ -171,7 +171,9 @@ impl<'a> Scan<'a> {
         match head {
             Head::Scalar => {}
             Head::Str(length) => {
-                if std::str::from_utf8(self.take(length)?).is_err() {
+                let text = self.take(length)?;
+                // Names and ids are short, and ASCII is told at a glance.
+                if !text.is_ascii() && std::str::from_utf8(text).is_err() {
                     self.note(FlawKind::InvalidUtf8);
                 }
             }

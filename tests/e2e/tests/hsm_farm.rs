@@ -11,7 +11,7 @@ use keymill_client::Credentials;
 use keymill_core::id::CmkId;
 use keymill_core::key::BulkMode;
 use keymill_e2e::{Caller, eventually, metric};
-use keymill_harness::{Farm, Live, Setup, Started};
+use keymill_harness::{Farm, Live, Setup, Started, next};
 use keymill_runtime::{ConnectError, EngineConfig, TokenConfig, TokenPart};
 
 fn begin(farm: &Farm, set: impl Fn(&mut TokenConfig)) -> (Live, Credentials, Caller) {
@@ -247,6 +247,34 @@ fn forged_prefixes_are_derived_in_bounded_parts_and_kept_nowhere() {
     let calls = farm.hsms[0].calls("C_Sign") - before;
     assert!((8_192..8_192 + 512).contains(&calls), "{calls} calls: two a prefix");
     assert_eq!(metric(&live, "keymill_subkey_cache_entries"), cached, "nothing forged is kept");
+}
+
+/// Old records in any order cost a token one derivation an epoch, also where items of one epoch are in several segments of a request.
+#[test]
+fn an_epoch_is_derived_once_however_its_records_lie_in_a_request() {
+    const EPOCHS: u64 = 100;
+    let age = Duration::from_millis(1);
+    let farm = Farm::new(1);
+    let mut config = EngineConfig::default();
+    config.pool.epoch_max_age = age;
+    let Started { live, credentials } = Live::start_with(Setup::new(config).with_tokens(farm.parts(4)));
+    let mut caller = Caller::new(&live, &credentials);
+    await_state(&mut caller, &farm, "up");
+    let key = caller.create_in_hsm(BulkMode::HsmDerived).unwrap();
+    let mut blobs = Vec::new();
+    for _ in 0..EPOCHS {
+        blobs.extend(caller.batch_encrypt(key, &vec![b"text".to_vec(); 10]).unwrap());
+        std::thread::sleep(age);
+    }
+    let mut state = 1;
+    for i in (1..blobs.len()).rev() {
+        blobs.swap(i, next(&mut state) % (i + 1));
+    }
+    let before = farm.hsms[0].calls("C_Sign");
+    for some in blobs.chunks(256) {
+        assert_eq!(caller.batch_decrypt(some).unwrap().errors, []);
+    }
+    assert_eq!(farm.hsms[0].calls("C_Sign") - before, 2 * EPOCHS, "two MACs are a subkey");
 }
 
 /// Failure 15, case G1: a wrong PIN is tried once, whatever is asked meanwhile; and the next try is an operator's.

@@ -42,8 +42,11 @@ fn backend() -> (PathBuf, bool) {
     }
 }
 
-/// Builds what a test needs of the modules, and returns its path; quick where it is there.
-fn built(what: &str) -> PathBuf {
+/// Builds a module that a test needs (`softhsm`, `kryoptic`, `simulator`), and returns its path; quick where it is there.
+///
+/// # Panics
+/// Where it is not to be had.
+pub fn built(what: &str) -> PathBuf {
     static PATHS: Mutex<Vec<(String, PathBuf)>> = Mutex::new(Vec::new());
     let mut paths = PATHS.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((_, path)) = paths.iter().find(|(name, _)| name == what) {

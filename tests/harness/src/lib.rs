@@ -13,7 +13,7 @@ mod tenancy;
 mod wire;
 
 pub use disk::Disk;
-pub use farm::{Farm, Simulated};
+pub use farm::{Farm, Simulated, built};
 pub use fuse::{Fuse, Point};
 pub use live::{Live, Started, overhead};
 pub use plain::{Plain, next, resident};

@@ -1,6 +1,7 @@
 //! The software actor, one an arbiter: does the symmetric work of that arbiter's connections, in slices, fairly between
 //! principals. Waking another thread would cost more than the work.
 
+use std::future::ready;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -128,7 +129,14 @@ impl SoftwareActor {
         self.slice_later(ctx);
     }
 
-    /// Has a slice worked once the arbiter has looked at its other connections: what they bring shares its audit write.
+    /// Has a slice worked once the mailbox is empty. Connections that became readable together have all been at it by then, since they were
+    /// woken before this actor was: what they bring shares its audit write.
+    fn slice_soon(&mut self, ctx: &mut Context<Self>) {
+        self.slicing = true;
+        ctx.spawn(ready(()).into_actor(self).map(|(), actor, ctx| actor.slice(ctx)));
+    }
+
+    /// Has a slice worked once the arbiter has looked at its sockets again.
     fn slice_later(&mut self, ctx: &mut Context<Self>) {
         self.slicing = true;
         ctx.spawn(tokio::task::yield_now().into_actor(self).map(|(), actor, ctx| actor.slice(ctx)));
@@ -246,7 +254,7 @@ impl Handler<Submit> for SoftwareActor {
             self.ready.push(&principal, 1, job);
         }
         if !self.slicing {
-            self.slice_later(ctx);
+            self.slice_soon(ctx);
         }
     }
 }

@@ -19,11 +19,10 @@ use keymill_crypto::{digest, random};
 use super::Gate;
 use super::data_compute::{computation, message, paired};
 use crate::keyring::CmkEntry;
-use crate::work::{Compute, Contexts, Destination, Export, Items, Job, OpenTask, Sealing, Task, WantedPair};
-
-/// Bytes of framing that an answer has beside its items, at most: names, ids, and five bytes before each item.
-pub(super) const ANSWER_BYTES: usize = 512;
-pub(super) const ITEM_FRAMING_BYTES: usize = 6;
+use crate::work::{
+    ANSWER_BYTES, Compute, Contexts, Destination, Export, ITEM_FRAMING_BYTES, Items, Job, OpenTask, Sealing,
+    Task, WantedPair,
+};
 
 impl Gate {
     pub(super) fn admit_data(
@@ -321,20 +320,6 @@ impl Gate {
         };
         if copied > 0 {
             self.0.shared.metrics.moved_bytes.inc_by(copied as u64);
-        }
-        // Batches are laid out in one allocation; a single answer is small.
-        if let Task::Seal { to, what: Sealing::Plaintexts { items, .. }, .. } = &job.task
-            && items.len() > 1
-        {
-            let bytes: usize = (0..items.len())
-                .map(|i| items.item_len(i) + to.algorithm.overhead() + ITEM_FRAMING_BYTES)
-                .sum();
-            job.sheet.reserve(bytes + ANSWER_BYTES);
-        } else if let Task::Open(open) = &job.task
-            && open.items.len() > 1
-        {
-            let bytes: usize = (0..open.items.len()).map(|i| open.items.item_len(i)).sum();
-            job.sheet.reserve(bytes + ANSWER_BYTES);
         }
         Ok(())
     }

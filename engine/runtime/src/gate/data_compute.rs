@@ -10,10 +10,10 @@ use keymill_core::limit;
 use keymill_core::operation::{Bin, MessageType, Operation};
 
 use super::Gate;
-use super::data::{ANSWER_BYTES, ITEM_FRAMING_BYTES, check_answer, check_count};
+use super::data::{check_answer, check_count};
 use super::read::version_not_found;
 use crate::keyring::{CmkEntry, VersionEntry};
-use crate::work::{Computation, Compute, Items, Job, Task};
+use crate::work::{ANSWER_BYTES, Computation, Compute, ITEM_FRAMING_BYTES, Items, Job, Task};
 
 impl Gate {
     /// Finds the key version that something is computed with, and checks that it does that.
@@ -51,7 +51,8 @@ impl Gate {
         let bytes = || items.iter().map(|item| result_bytes(spec, what, item.len()));
         check_answer(job, bytes())?;
         // At once: a buffer that grows leaves copies of opened texts behind.
-        job.sheet.reserve(bytes().map(|bytes| bytes + ITEM_FRAMING_BYTES).sum::<usize>() + ANSWER_BYTES);
+        let framed = bytes().map(|bytes| bytes + ITEM_FRAMING_BYTES).sum::<usize>();
+        job.sheet.reserve(items.len(), framed + ANSWER_BYTES);
         job.task = computation(of, what, items, claims, frame, limit::BATCH_ITEM_BYTES);
         Ok(())
     }

@@ -268,10 +268,9 @@ impl Gate {
         let mut job = Box::new(Job {
             sheet,
             reply_to,
-            cancel,
             ticket,
             is_dry_run,
-            ..Job::new(call, Some(operation), unopened)
+            ..Job::under(cancel, call, Some(operation), unopened)
         });
         match self.admit(&mut job, request, frame, is_text) {
             Ok(None) => {
@@ -357,7 +356,7 @@ impl Gate {
         cancel: Cancel,
         ticket: u64,
     ) -> Box<Job> {
-        Box::new(Job { reply_to, cancel, ticket, ..Job::new(call, operation, Task::Refused(error)) })
+        Box::new(Job { reply_to, ticket, ..Job::under(cancel, call, operation, Task::Refused(error)) })
     }
 
     /// Performs a job to its end on the caller's thread.

@@ -64,7 +64,7 @@ impl Gate {
         let context = context_of_secret(&shared.config.instance, &secret.name, &version.id);
         let contexts = common(job, Some(context));
         // At once: a buffer that grows leaves copies of opened texts behind.
-        job.sheet.reserve(blob.len());
+        job.sheet.reserve(1, blob.len());
         let items = Items::locate(None, std::slice::from_ref(&blob));
         job.task = Task::Open(OpenTask::new(items, contexts, Some(secret.cmk), limit::SECRET_BYTES));
         let touch = SecretTouch { name: secret.name.clone(), version: Some(version.id.clone()) };

@@ -50,7 +50,7 @@ impl Gate {
         let bytes = named.asked.iter().zip(&blobs).map(|(asked, blob)| asked.name_bytes() + blob.len());
         check_answer(job, bytes.map(|bytes| bytes + FRAMING_BYTES))?;
         // At once: a buffer that grows leaves copies of opened texts behind.
-        job.sheet.reserve(blobs.iter().map(|blob| blob.len()).sum());
+        job.sheet.reserve(blobs.len(), blobs.iter().map(|blob| blob.len()).sum());
         let items = Items::gather(blobs.iter().map(|blob| &**blob));
         job.task = Task::Open(OpenTask::new(items, Contexts::Each(contexts), None, limit::SECRET_BYTES));
         job.secrets = Some(Box::new(named));

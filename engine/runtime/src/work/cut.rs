@@ -1,6 +1,7 @@
 //! Cutting: what of a job goes to tokens, as chunks. Chunks are cut for about a millisecond of a session's time, so that a large batch is
 //! done by many sessions at once and a lost session loses little.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use keymill_core::Sensitive;
@@ -70,7 +71,7 @@ pub(super) fn open_segment(
     let mut parcels: Vec<Parcel> = Vec::new();
     let Some(OpenTask { items, keys: named, .. }) = open_task(&mut job.task) else { return };
     for i in segment.range.clone() {
-        let place = sort(items.get(i), named, i, opener, &mut parcels, &mut segment);
+        let place = sort(items.get(i), named, i, opener, (&away.segments, &mut parcels, &mut segment));
         segment.places.push(place);
     }
     let keys: Vec<_> = parcels
@@ -106,8 +107,7 @@ fn sort(
     named: &mut NamedKeys,
     i: usize,
     opener: &mut Opener<'_>,
-    parcels: &mut Vec<Parcel>,
-    segment: &mut Segment,
+    (earlier, parcels, segment): (&VecDeque<Segment>, &mut Vec<Parcel>, &mut Segment),
 ) -> Place {
     let shared = opener.shared;
     // What is refused here is refused again, in its turn, and told then.
@@ -134,7 +134,11 @@ fn sort(
         match shared.subkeys.lookup(&id.0, &id.1, entry.generation) {
             // Held for its turn: it could leave the cache until then.
             Some(cipher) => drop(segment.subkeys.insert(id, Ok(cipher))),
-            None => parcel.prefixes.push(id.1),
+            // It is kept when an item has been opened under it: one that an earlier segment has back is not derived twice.
+            None => match earlier.iter().find_map(|earlier| earlier.subkeys.get(&id)?.as_ref().ok()) {
+                Some(cipher) => drop(segment.subkeys.insert(id, Ok(Arc::clone(cipher)))),
+                None => parcel.prefixes.push(id.1),
+            },
         }
         return Place::Here;
     }

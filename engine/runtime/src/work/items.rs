@@ -18,6 +18,8 @@ enum Spans {
 pub struct Items {
     frame: Bytes,
     spans: Spans,
+    /// What they have together.
+    bytes: u64,
     /// Bytes that were copied to have them in one buffer.
     copied: usize,
 }
@@ -40,13 +42,26 @@ impl Items {
             };
             if let [item] = items {
                 if let Some(span) = place(item) {
-                    return Self { frame: frame.clone(), spans: Spans::One(span), copied: 0 };
+                    return Self::over(frame.clone(), Spans::One(span), 0);
                 }
-            } else if let Some(spans) = items.iter().map(place).collect::<Option<Box<[_]>>>() {
-                return Self { frame: frame.clone(), spans: Spans::Many(spans), copied: 0 };
+            } else {
+                // Made in one piece: what is collected through an `Option` grows as it goes.
+                let mut spans = Vec::with_capacity(items.len());
+                spans.extend(items.iter().map_while(place));
+                if spans.len() == items.len() {
+                    return Self::over(frame.clone(), Spans::Many(spans.into()), 0);
+                }
             }
         }
         Self::gather(items.iter().map(|item| &**item))
+    }
+
+    fn over(frame: Bytes, spans: Spans, copied: usize) -> Self {
+        let bytes = match &spans {
+            Spans::One(span) => u64::from(span.len),
+            Spans::Many(spans) => spans.iter().map(|span| u64::from(span.len)).sum(),
+        };
+        Self { frame, spans, bytes, copied }
     }
 
     /// Copies items into one buffer.
@@ -60,7 +75,7 @@ impl Items {
             })
             .collect();
         let copied = buffer.len();
-        Self { frame: Bytes::from(buffer), spans: Spans::Many(spans), copied }
+        Self::over(Bytes::from(buffer), Spans::Many(spans), copied)
     }
 
     /// Takes a buffer of items of equal length, end to end.
@@ -68,7 +83,7 @@ impl Items {
         let spans = (0..frame.len() / len.max(1))
             .map(|i| Span { start: (i * len) as u32, len: len as u32 })
             .collect();
-        Self { frame, spans: Spans::Many(spans), copied: 0 }
+        Self::over(frame, Spans::Many(spans), 0)
     }
 
     /// Returns the number of items.
@@ -77,6 +92,11 @@ impl Items {
             Spans::One(_) => 1,
             Spans::Many(spans) => spans.len(),
         }
+    }
+
+    /// Returns the bytes of all items together.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Returns how many bytes had to be copied to have the items in one buffer.
@@ -119,6 +139,7 @@ mod tests {
         let items = Items::locate(Some(&frame), &inside);
         assert_eq!((items.get(0), items.get(1), items.get(2)), (&b"alpha"[..], &b"beta"[..], &b""[..]));
         assert_eq!(items.get(0).as_ptr(), frame[2..].as_ptr());
+        assert_eq!((items.len(), items.bytes(), items.copied()), (3, 9, 0));
         let outside = [Bin::from(b"elsewhere".to_vec()), Bin::from(&frame[8..12])];
         let items = Items::locate(Some(&frame), &outside);
         assert_eq!((items.get(0), items.get(1)), (&b"elsewhere"[..], &b"beta"[..]));

@@ -16,7 +16,10 @@ use keymill_core::operation::{ItemError, Operation, Reply, SecretType};
 use keymill_core::quota::Taken;
 use keymill_core::secret::{RotationTold, SecretVersion};
 
-use super::{Export, Items, KeySlot, MadePair, NamedSecrets, OpenTask, Sealing, Served, Sheet, Task};
+use super::{
+    ANSWER_BYTES, Export, ITEM_FRAMING_BYTES, KeySlot, MadePair, NamedSecrets, OpenTask, Sealing, Served,
+    Sheet, Task,
+};
 use crate::gate::Call;
 use crate::keyring::{CmkEntry, VersionEntry};
 use crate::quota::OverQuota;
@@ -223,6 +226,11 @@ impl Job {
 
     /// Makes the job of a request that nobody waits for.
     pub(crate) fn new(call: Call, operation: Option<Operation>, task: Task) -> Self {
+        Self::under(Cancel::default(), call, operation, task)
+    }
+
+    /// Makes the job of a request that is called off by `cancel`.
+    pub(crate) fn under(cancel: Cancel, call: Call, operation: Option<Operation>, task: Task) -> Self {
         Self {
             deadline: call.received + Duration::from_millis(limit::DEFAULT_TIMEOUT_MS),
             call,
@@ -235,7 +243,7 @@ impl Job {
             errors: Vec::new(),
             first_fault: None,
             reply_to: None,
-            cancel: Cancel::default(),
+            cancel,
             ticket: 0,
             started: None,
             trip: None,
@@ -284,13 +292,12 @@ impl Job {
 
     /// Returns what the job takes of a quota beside being a request.
     pub(crate) fn taken(&self) -> Taken {
-        let len_of = |items: &Items| (0..items.len()).map(|i| items.item_len(i) as u64).sum::<u64>();
         let bytes = match &self.task {
-            Task::Seal { what: Sealing::Plaintexts { items, .. }, .. } => len_of(items),
-            Task::Seal { what: Sealing::Blobs(open), .. } => len_of(&open.items),
+            Task::Seal { what: Sealing::Plaintexts { items, .. }, .. } => items.bytes(),
+            Task::Seal { what: Sealing::Blobs(open), .. } => open.items.bytes(),
             Task::Seal { what: Sealing::DataKeys { count, bytes, .. }, .. } => *count as u64 * *bytes as u64,
-            Task::Open(open) => len_of(&open.items),
-            Task::Compute(task) => len_of(&task.items),
+            Task::Open(open) => open.items.bytes(),
+            Task::Compute(task) => task.items.bytes(),
             Task::Seal { what: Sealing::Pair(_), .. } | Task::Answered(_) | Task::Refused(_) => 0,
         };
         Taken { items: self.len() as u64, bytes }
@@ -306,6 +313,33 @@ impl Job {
             Task::Compute(task) => task.cost_of(i),
             Task::Answered(_) | Task::Refused(_) => 0,
         }
+    }
+
+    /// Makes room for the whole answer to a batch, in one piece; a single answer is small. It is done when its turn comes: what waits holds its
+    /// request and little more.
+    pub(crate) fn lay_out(&mut self) {
+        let (items, framing) = match &self.task {
+            Task::Seal { to, what: Sealing::Plaintexts { items, .. }, .. } => {
+                (items, items.len() * (to.algorithm.overhead() + ITEM_FRAMING_BYTES))
+            }
+            // What was sealed is longer than what it opens to, by more than the framing.
+            Task::Open(open) => (&open.items, 0),
+            _ => return,
+        };
+        if items.len() > 1 {
+            self.sheet.reserve(items.len(), items.bytes() as usize + framing + ANSWER_BYTES);
+        }
+    }
+
+    /// Returns what the whole of it costs at most, where that is known without a look at each item.
+    fn most_cost(&self) -> Option<u64> {
+        let items = match &self.task {
+            _ if self.next > 0 => return None,
+            Task::Seal { what: Sealing::Plaintexts { items, .. }, .. } => items,
+            Task::Open(open) => &open.items,
+            _ => return None,
+        };
+        Some(REQUEST_COST + items.len() as u64 * item_cost(0) + items.bytes() / 8)
     }
 
     pub(crate) fn fail_item(&mut self, i: usize, fault: Fault) {
@@ -400,6 +434,9 @@ impl Job {
 impl Divisible for Box<Job> {
     fn part(&self, budget: u64) -> Part {
         let total = self.len();
+        if let Some(cost) = self.most_cost().filter(|cost| *cost <= budget) {
+            return Part { items: total, cost, last: true };
+        }
         let mut cost = if self.next == 0 { REQUEST_COST } else { 0 };
         let mut at = self.next;
         while at < total {

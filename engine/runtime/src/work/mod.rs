@@ -30,5 +30,6 @@ pub use reply::Lent;
 pub(crate) use secrets::AskedSecret;
 pub use secrets::NamedSecrets;
 pub(crate) use served::Served;
+pub(crate) use sheet::{ANSWER_BYTES, ITEM_FRAMING_BYTES};
 pub use sheet::{Framing, Sheet};
 pub(crate) use task::{Contexts, Destination, KeySlot, NamedKeys, OpenTask, Sealing, Task};

@@ -8,6 +8,10 @@ use std::ops::Range;
 
 use zeroize::Zeroize;
 
+/// Bytes of framing that an answer has beside its items, at most: names and ids; and before each item.
+pub(crate) const ANSWER_BYTES: usize = 512;
+pub(crate) const ITEM_FRAMING_BYTES: usize = 6;
+
 /// How a frontend frames the items of an answer, so that they can be sealed in their place.
 pub struct Framing {
     /// Returns what stands before an item of so many bytes: up to five bytes, and how many of them count.
@@ -133,8 +137,11 @@ impl Sheet {
         }
     }
 
-    /// Makes room for so many bytes more, at once.
-    pub(crate) fn reserve(&mut self, bytes: usize) {
+    /// Makes room for so many items more, which have so many bytes with their framing, at once.
+    pub(crate) fn reserve(&mut self, items: usize, bytes: usize) {
+        if self.framing.is_none() {
+            self.places.reserve(items);
+        }
         let needed = self.used + bytes;
         if needed > self.bytes.len() {
             self.bytes.resize(needed, 0);

@@ -2,13 +2,12 @@
 //! plain loop. Modules for tests read from their environment where their tokens are, so the demo starts itself again with that set.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use keymill_bench::token::scratch::{self, Pins};
 use keymill_core::Sensitive;
 use serde::Serialize;
-use zeroize::Zeroizing;
 
 use super::Tally;
 use crate::config::{Config, RootKind, TokenSection};
@@ -17,17 +16,8 @@ use crate::plugins::pkcs11::module::number::{
     CKA_CLASS, CKA_DECRYPT, CKA_ENCRYPT, CKA_KEY_TYPE, CKA_TOKEN, CKA_VALUE, CKK_AES, CKO_SECRET_KEY,
 };
 use crate::plugins::pkcs11::module::{Attribute, Mechanism, Module, Object, Session, User};
-use crate::plugins::pkcs11::{Initialize, initialize};
 use crate::private;
 
-/// Where SoftHSM is, in the distributions that have it.
-const SOFTHSM: [&str; 5] = [
-    "/usr/lib/softhsm/libsofthsm2.so",
-    "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so",
-    "/usr/lib/aarch64-linux-gnu/softhsm/libsofthsm2.so",
-    "/usr/lib64/pkcs11/libsofthsm2.so",
-    "/usr/local/lib/softhsm/libsofthsm2.so",
-];
 const LABEL: &str = "keymill-demo";
 /// How long the plain loop runs after each window of records.
 const RAW_TIME: Duration = Duration::from_millis(200);
@@ -75,7 +65,7 @@ impl HsmArgs {
         if let Some(named) = &self.module {
             return Ok(named.clone());
         }
-        SOFTHSM.iter().map(PathBuf::from).find(|path| path.exists()).ok_or_else(|| {
+        scratch::softhsm().ok_or_else(|| {
             Failure::new("SoftHSM is not installed where distributions put it")
                 .next("install it (Debian: apt-get install softhsm2), or name it with --module PATH")
         })
@@ -83,70 +73,24 @@ impl HsmArgs {
 
     /// Makes a scratch directory, and runs the demo in a process whose environment names it.
     pub(super) fn run_in_scratch(&self) -> Result<()> {
-        let module = self.module()?;
-        let place = tempfile::Builder::new().prefix("keymill-demo-hsm-").tempdir();
-        let place = place.map_err(Failure::because("a directory for the token"))?;
-        let tokens = place.path().join("tokens");
-        std::fs::create_dir(&tokens).map_err(Failure::because("a directory for the token"))?;
-        let is_kryoptic = module.to_string_lossy().contains("kryoptic");
-        let (variable, text) = match is_kryoptic {
-            true => (
-                "KRYOPTIC_CONF",
-                format!(
-                    "[[slots]]\nslot = 1\ndbtype = \"sqlite\"\ndbargs = \"{}\"\n",
-                    tokens.join("token.sql").display()
-                ),
-            ),
-            false => (
-                "SOFTHSM2_CONF",
-                format!(
-                    "directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\n",
-                    tokens.display()
-                ),
-            ),
-        };
-        let configuration = place.path().join("module.conf");
-        private::create(&configuration, text.as_bytes())?;
-        let ourselves = std::env::current_exe().map_err(Failure::because("the program's own path"))?;
-        let status = Command::new(ourselves)
-            .args(std::env::args_os().skip(1))
-            .arg("--hsm-place")
-            .arg(place.path())
-            .env(variable, &configuration)
-            .status()
-            .map_err(Failure::because("starting the demo"))?;
-        place.close().map_err(Failure::because("removing the token of the demo"))?;
-        match status.success() {
+        // Refused here, where there is nothing to take away yet.
+        self.module()?;
+        let ended =
+            scratch::run_again("keymill-demo-hsm-", "--hsm-place").map_err(Failure::because("the demo"))?;
+        match ended.success() {
             true => Ok(()),
-            false => Err(Failure::new(match status.code() {
-                Some(code) => format!("the demo with a token ended with code {code}"),
-                None => "the demo with a token was ended by a signal".to_owned(),
-            })),
+            false => Err(Failure::told(ended)),
         }
     }
 
     /// Makes the token in the scratch directory, and configures an instance for it.
     pub(super) fn prepare(&self, place: &Path, config: &mut Config) -> Result<Token> {
         let module = self.module()?;
-        let secret = |bytes: usize| -> Result<Zeroizing<String>> {
-            let mut random = Zeroizing::new(vec![0; bytes]);
-            keymill_crypto::random::draw(&mut random).map_err(Failure::because("a PIN"))?;
-            Ok(Zeroizing::new(keymill_crypto::digest::hex(&random)))
-        };
-        let (so_pin, pin) = (secret(8)?, secret(8)?);
+        let because = || Failure::because("the token");
+        let pins = Pins::draw().map_err(because())?;
         let pin_file = place.join("pin");
-        private::create(&pin_file, pin.as_bytes())?;
-        let pin = Sensitive::copied(pin.as_bytes());
-        initialize(Initialize {
-            module: module.clone(),
-            token_label: LABEL.into(),
-            token_serial: None,
-            domain: None,
-            keys: true,
-            so_pin: Some(Sensitive::copied(so_pin.as_bytes())),
-            pin: Sensitive::copied(pin.expose()),
-        })
-        .map_err(Failure::because("making the token"))?;
+        private::create(&pin_file, pins.user.expose())?;
+        pins.make_token(&module, LABEL, true).map_err(because())?;
         config.root.kind = RootKind::Pkcs11;
         config.pool.token = vec![TokenSection {
             name: "demo".into(),
@@ -156,7 +100,7 @@ impl HsmArgs {
             sessions: Some(self.sessions.into()),
             ..TokenSection::default()
         }];
-        Ok(Token { module, pin, sessions: self.sessions.into() })
+        Ok(Token { module, pin: pins.user, sessions: self.sessions.into() })
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use keymill_core::audit::{Alike, AuditRecord, Outcome, SecretTouch};
 use keymill_core::error::{Error, ErrorKind};
-use keymill_core::id::CmkId;
+use keymill_core::id::{CmkId, KeyVersionId};
 use keymill_core::operation::{Class, Operation};
 use keymill_core::time::Timestamp;
 
@@ -14,14 +14,16 @@ use crate::keyring::{Keyring, Use};
 use crate::metrics::DeskMetrics;
 use crate::work::export::export;
 use crate::work::pair;
-use crate::work::{Compute, Destination, Finished, Job, KeySlot, Product, ReplyTo, Sealing, Tally, Task};
+use crate::work::{
+    Compute, Destination, Finished, Job, KeySlot, Product, ReplyTo, Sealing, Served, Tally, Task,
+};
 
 /// Requests that one line of the audit holds beside its first, at most.
 const MAX_ALIKE: usize = 255;
 
 impl Desk {
-    /// Checks, records and answers jobs that are done.
-    pub(super) fn finish(&mut self, mut done: Vec<Box<Job>>, unfinished: &mut Vec<Box<Job>>) {
+    /// Checks, records and answers jobs that are done; none is left in `done`.
+    pub(super) fn finish(&mut self, done: &mut Vec<Box<Job>>, unfinished: &mut Vec<Box<Job>>) {
         if done.is_empty() {
             return;
         }
@@ -42,7 +44,7 @@ impl Desk {
                 }
             }
         }
-        for job in &mut done {
+        for job in &mut *done {
             export(job);
             pair::append(job);
         }
@@ -58,7 +60,8 @@ impl Desk {
         done.iter().for_each(|job| count_relayed(&job.task, &self.shared.keyring, at));
         if let Some(chain) = &mut self.chain {
             let mut jobs = done.iter().peekable();
-            let mut providers = Vec::new();
+            let software = [self.shared.provider.profile().name];
+            let mut of_tokens = Vec::new();
             while let Some(job) = jobs.next() {
                 self.touches.clear();
                 Tally::of(&job.task, &mut self.touches);
@@ -82,17 +85,23 @@ impl Desk {
                     self.rule = (rule.cloned(), text);
                 }
                 let (keys, alike) = (&self.touches, &self.alike);
-                self.shared.provider_names(job.served, &mut providers);
+                let providers = match job.served {
+                    Served::SOFTWARE => &software[..],
+                    served => {
+                        self.shared.provider_names(served, &mut of_tokens);
+                        &of_tokens
+                    }
+                };
                 chain.append(&AuditRecord {
                     rule: (&*self.rule.1).into(),
                     keys,
-                    providers: &providers,
+                    providers,
                     alike,
                     ..record(job, at, now)
                 });
             }
             if let Err(error) = chain.flush() {
-                for job in &mut done {
+                for job in &mut *done {
                     job.refuse(Error::new(error.kind(), error.message().to_owned()));
                 }
             }
@@ -107,14 +116,14 @@ impl Desk {
             }
         }
         // A key may have been disabled while the log was written: what is recorded as done is then not given out all the same.
-        for job in &mut done {
+        for job in &mut *done {
             if let Stale::Destination(cmk) | Stale::Source(cmk) = stale(&job.task) {
                 let error = self.unusable(cmk);
                 job.refuse(error);
             }
         }
         self.shared.metrics.in_flight.sub(done.len() as i64);
-        for mut job in done {
+        for mut job in done.drain(..) {
             self.trips.forget(&mut job);
             let (finished, reply_to) = into_finished(job, now, &mut self.metrics);
             if let Some(reply_to) = reply_to {
@@ -289,25 +298,27 @@ fn into_finished(
         }
         (Task::Open(open), _) => {
             // Several versions of one key are one row of the answer.
-            let mut keys = Vec::new();
-            let mut algorithm = None;
             let slots = &open.keys.slots;
-            let place: Vec<Option<u32>> = slots
-                .iter()
-                .map(|slot| {
-                    let (entry, version) = slot.state.as_ref().ok().filter(|_| slot.done > 0)?;
-                    let at = keys.iter().position(|(id, _)| *id == entry.cmk.id).unwrap_or_else(|| {
-                        keys.push((entry.cmk.id, version.id));
-                        algorithm = algorithm.or(entry.cmk.algorithm());
-                        keys.len() - 1
-                    });
-                    Some(at as u32)
-                })
-                .collect();
+            let mut keys: Vec<(CmkId, KeyVersionId)> = Vec::with_capacity(slots.len());
+            let mut algorithm = None;
+            let mut place_of = |slot: &KeySlot| {
+                let (entry, version) = slot.state.as_ref().ok().filter(|_| slot.done > 0)?;
+                let at = keys.iter().position(|(id, _)| *id == entry.cmk.id).unwrap_or_else(|| {
+                    keys.push((entry.cmk.id, version.id));
+                    algorithm = algorithm.or(entry.cmk.algorithm());
+                    keys.len() - 1
+                });
+                Some(at as u32)
+            };
             let mut index = open.index;
-            if keys.len() != slots.len() {
-                for slot in index.iter_mut() {
-                    *slot = slot.and_then(|at| place[at as usize]);
+            match &slots[..] {
+                // One key is the rule, and its place is the first.
+                [slot] if slot.done > 0 => drop(place_of(slot)),
+                slots => {
+                    let places: Vec<Option<u32>> = slots.iter().map(place_of).collect();
+                    for slot in &mut index {
+                        *slot = slot.and_then(|at| places[at as usize]);
+                    }
                 }
             }
             Ok(Product::Opened { keys, index, errors, algorithm, data_key, secret, secrets })

@@ -63,6 +63,8 @@ pub struct Desk {
     pub(in crate::work) trips: Trips,
     /// Where what comes back from tokens arrives, at a desk that waits for it.
     arrivals: Option<flume::Receiver<Vec<Return>>>,
+    /// Jobs that are being answered; empty between.
+    done: Vec<Box<Job>>,
     touches: Vec<KeyTouch>,
     other_touches: Vec<KeyTouch>,
     alike: Vec<Alike>,
@@ -104,6 +106,7 @@ impl Desk {
             plaintext: Vec::new(),
             trips: Trips::new(shared.clone(), home),
             arrivals: None,
+            done: Vec::new(),
             touches: Vec::new(),
             other_touches: Vec::new(),
             alike: Vec::new(),
@@ -119,6 +122,7 @@ impl Desk {
         for (job, _) in parts.iter_mut() {
             if job.started.is_none() {
                 job.started = Some(started);
+                job.lay_out();
                 self.metrics.queued(started.saturating_duration_since(job.call.received));
             }
             if job.cancel.is_cancelled() {
@@ -142,7 +146,7 @@ impl Desk {
             i += group;
         }
         self.metrics.worked(started.elapsed());
-        let mut done = Vec::with_capacity(parts.len());
+        let mut done = std::mem::take(&mut self.done);
         for (job, _) in parts.drain(..) {
             if job.waits && job.next < job.len() {
                 self.trips.park(job);
@@ -152,7 +156,8 @@ impl Desk {
                 done.push(job);
             }
         }
-        self.finish(done, unfinished);
+        self.finish(&mut done, unfinished);
+        self.done = done;
     }
 
     /// Takes what came back from tokens; jobs that can go on are pushed to `ready`.
@@ -209,7 +214,7 @@ impl Desk {
                 false => expire(job),
             }
         }
-        self.finish(due, unfinished);
+        self.finish(&mut due, unfinished);
     }
 
     /// Answers all jobs that wait for tokens, for nobody will be here to take what comes back.
@@ -218,7 +223,7 @@ impl Desk {
         for job in &mut waiting {
             job.refuse(Error::new(ErrorKind::Unavailable, "the engine is shutting down"));
         }
-        self.finish(waiting, &mut Vec::new());
+        self.finish(&mut waiting, &mut Vec::new());
     }
 
     /// Does consecutive parts that seal under one key version with one run, or one part of any other kind.

@@ -1,7 +1,5 @@
 //! `keymill hsm bench`: what a token does a second, by the number of sessions, by the module's own calls and through the provider.
 
-mod pace;
-mod raw;
 mod report;
 mod seam;
 
@@ -9,6 +7,8 @@ use std::time::Duration;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use keymill_bench::token::pace::{RUNS, Rate, rate};
+use keymill_bench::token::raw::{self, Operation};
 use keymill_core::seam::provider::CryptoProvider;
 
 use super::pin::PinArgs;
@@ -18,8 +18,6 @@ use crate::plugins::pkcs11::module::{Module, Session, number::CK_SLOT_ID};
 use crate::plugins::pkcs11::{Config, Pkcs11Provider, open_on};
 use crate::{output, process};
 
-use pace::{RUNS, Rate, rate};
-use raw::Operation;
 use report::{Report, Row};
 
 /// A run that is shorter shows the clock and the start of threads.

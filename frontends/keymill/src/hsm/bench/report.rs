@@ -1,9 +1,9 @@
 //! What a bench found: a table for people, the best setting in words, and the same as JSON.
 
+use keymill_bench::token::pace::Rate;
+use keymill_bench::token::raw::Operation;
 use serde::Serialize;
 
-use super::pace::Rate;
-use super::raw::Operation;
 use crate::failure::Result;
 use crate::output::{self, Rows, grouped, or_dash};
 

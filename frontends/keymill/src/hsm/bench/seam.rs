@@ -1,12 +1,12 @@
 //! The same through the provider, as the engine does it: batches on its sessions, keys by its custody.
 
+use keymill_bench::token::raw::{AAD, Operation, TEXT_BYTES};
 use keymill_core::key::{BulkMode, KeySpec, KeyUsage, SignAlgorithm};
 use keymill_core::seam::provider::{
     AeadBatch, AeadItem, CryptoProvider, CryptoSession, DeriveJob, KeyCustody, KeyHandle, ProviderError,
     SessionLost, SignJob, StoredKey,
 };
 
-use super::raw::{Operation, TEXT_BYTES};
 use crate::plugins::pkcs11::{GcmMethod, Pkcs11Provider};
 
 const TAG_BYTES: usize = 16;
@@ -107,11 +107,12 @@ impl<'a> Worker<'a> {
             sealed: Vec::new(),
             nonces: (number as u64 + 1) << 40,
         };
+        worker.batch.aad.extend_from_slice(&AAD);
         for _ in 0..provider.profile().max_batch {
             let start = worker.batch.buffer.len();
             worker.batch.buffer.resize(start + TEXT_BYTES + TAG_BYTES, 7);
             let text = start..start + TEXT_BYTES;
-            worker.batch.items.push(AeadItem { nonce: [0; 12], aad: 0..0, text, outcome: None });
+            worker.batch.items.push(AeadItem { nonce: [0; 12], aad: 0..AAD.len(), text, outcome: None });
         }
         if operation == Operation::Unwrap {
             worker.custody = Some(worker.provider.custody()?);

@@ -7,35 +7,36 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 /// Moments of which the median counts.
-pub(super) const RUNS: usize = 5;
+pub const RUNS: usize = 5;
 /// How long a worker goes on before it looks at the clock again.
 const SLICE: Duration = Duration::from_millis(1);
 
 /// A rate, by the number of sessions.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Rate {
-    pub(super) sessions: usize,
+pub struct Rate {
+    /// Sessions at once.
+    pub sessions: usize,
     /// The median of the runs.
-    pub(super) per_s: f64,
+    pub per_s: f64,
     /// Each run, in their order.
-    pub(super) runs: Vec<f64>,
+    pub runs: Vec<f64>,
 }
 
 impl Rate {
     /// Takes the median of several runs.
-    pub(super) fn of(sessions: usize, runs: Vec<f64>) -> Self {
+    pub fn of(sessions: usize, runs: Vec<f64>) -> Self {
         Self { sessions, per_s: median(&runs), runs }
     }
 
     /// Returns by how much the slowest run falls short of the fastest.
-    pub(super) fn spread(&self) -> f64 {
+    pub fn spread(&self) -> f64 {
         let least = self.runs.iter().copied().fold(f64::INFINITY, f64::min);
         let most = self.runs.iter().copied().fold(0.0, f64::max);
         if most > 0.0 { 1.0 - least / most } else { 0.0 }
     }
 
     /// Returns this rate by another that was measured in turn with it: what else went on met both runs of a pair.
-    pub(super) fn by(&self, other: &Self) -> f64 {
+    pub fn by(&self, other: &Self) -> f64 {
         let pairs: Vec<f64> = self.runs.iter().zip(&other.runs).map(|(run, other)| run / other).collect();
         median(&pairs)
     }
@@ -49,7 +50,13 @@ fn median(values: &[f64]) -> f64 {
 
 /// Has each worker do `work` again and again for about `moment`, all at once, and returns how many were done a second. `work` returns
 /// how many it did.
-pub(super) fn rate<W: Send, E: Send>(
+///
+/// # Errors
+/// What one of them fails with.
+///
+/// # Panics
+/// Where `work` does.
+pub fn rate<W: Send, E: Send>(
     workers: &mut [W],
     moment: Duration,
     work: impl Fn(&mut W) -> Result<u64, E> + Sync,

@@ -1,13 +1,14 @@
 //! The module's own calls in a plain loop, on one session after the other thread: what there is to be had of it.
 
 use keymill_core::limit;
-
-use crate::plugins::pkcs11::module::number::*;
-use crate::plugins::pkcs11::module::{Attribute, Failure, Mechanism, Module, Object, Session};
-use crate::plugins::pkcs11::{DOMAIN_KEY_LABEL, GcmMethod, ModuleProfile, WrapMechanism};
+use keymill_provider_pkcs11::module::number::*;
+use keymill_provider_pkcs11::module::{Attribute, Failure, Mechanism, Module, Object, Session};
+use keymill_provider_pkcs11::{DOMAIN_KEY_LABEL, GcmMethod, ModuleProfile, WrapMechanism};
 
 /// Bytes of a text.
-pub(super) const TEXT_BYTES: usize = 1024;
+pub const TEXT_BYTES: usize = 1024;
+/// What is authenticated beside a text: as many bytes as of a record without a context.
+pub const AAD: [u8; 26] = [1; 26];
 const TAG_BYTES: usize = 16;
 const WRAPPED_BYTES: usize = 64;
 /// Bytes of the largest signature.
@@ -15,21 +16,32 @@ const SIGNATURE_BYTES: usize = 512;
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Operation {
+pub enum Operation {
+    /// AES-256-GCM of a text, by `C_Encrypt`.
     Seal,
+    /// The same by `C_EncryptMessage`.
     SealMessage,
+    /// AES-256-GCM of what was sealed, by `C_Decrypt`.
     Open,
+    /// AES-CMAC of a block.
     Cmac,
+    /// A signature by RSA-2048, PKCS #1, of an encoded SHA-256.
     SignRsa,
+    /// A signature by ECDSA on P-256, of a digest.
     SignEc,
+    /// Wraps a key of AES-256 under the domain's.
     Wrap,
+    /// Unwraps it, and destroys what came of it.
     Unwrap,
+    /// Generates a key of AES-256, and destroys it.
     Generate,
+    /// Draws 32 bytes.
     Random,
 }
 
 impl Operation {
-    pub(super) const ALL: [Self; 10] = [
+    /// Every one, in the order of a table.
+    pub const ALL: [Self; 10] = [
         Self::Seal,
         Self::SealMessage,
         Self::Open,
@@ -42,7 +54,8 @@ impl Operation {
         Self::Random,
     ];
 
-    pub(super) fn name(self) -> &'static str {
+    /// Returns the name for people.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Seal => "AES-256-GCM seal 1 KiB",
             Self::SealMessage => "the same by C_EncryptMessage",
@@ -57,8 +70,8 @@ impl Operation {
         }
     }
 
-    /// The name in JSON.
-    pub(super) fn id(self) -> &'static str {
+    /// Returns the name in JSON.
+    pub fn id(self) -> &'static str {
         match self {
             Self::Seal => "seal-1k",
             Self::SealMessage => "seal-message-1k",
@@ -75,7 +88,7 @@ impl Operation {
 }
 
 /// The keys of the loops.
-pub(super) struct Keys {
+pub struct Keys {
     aead: Object,
     mac: Object,
     rsa: Result<Object, Failure>,
@@ -117,8 +130,12 @@ fn pair(
 }
 
 impl Keys {
-    /// Makes them as objects of a session, which they go with; a key pair that the module does not make costs its row alone.
-    pub(super) fn make(
+    /// Makes them as objects of a session, which they go with; a key pair that the module does not make costs its row alone. The user has to
+    /// be logged in, and the token to have a domain key.
+    ///
+    /// # Errors
+    /// [`Failure`] where the module makes no AES key, or has no domain key to wrap it with.
+    pub fn make(
         module: &Module,
         slot: CK_SLOT_ID,
         profile: &ModuleProfile,
@@ -154,7 +171,7 @@ impl Keys {
     }
 
     /// Tells why an operation is not to be had, before anything is timed.
-    pub(super) fn lacks(&self, operation: Operation, profile: &ModuleProfile) -> Option<String> {
+    pub fn lacks(&self, operation: Operation, profile: &ModuleProfile) -> Option<String> {
         let refused = |key: &Result<Object, Failure>| key.as_ref().err().map(ToString::to_string);
         match operation {
             Operation::SealMessage => {
@@ -169,7 +186,7 @@ impl Keys {
 }
 
 /// A session in a thread of its own.
-pub(super) struct Worker {
+pub struct Worker {
     session: Session,
     /// Given out, each once.
     nonces: u64,
@@ -179,8 +196,11 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Opens a session, and gets it ready for what is to be timed.
-    pub(super) fn open(
+    /// Opens a session, and gets it ready for what is to be timed. `number` is another one of each worker at work.
+    ///
+    /// # Errors
+    /// [`Failure`] where the module refuses.
+    pub fn open(
         module: &Module,
         slot: CK_SLOT_ID,
         keys: &Keys,
@@ -199,7 +219,7 @@ impl Worker {
             Operation::Open => {
                 let nonce = worker.nonce();
                 worker.nonces -= 1;
-                worker.session.encrypt_init(Mechanism::Gcm { nonce: &nonce, aad: &[] }, keys.aead)?;
+                worker.session.encrypt_init(Mechanism::Gcm { nonce: &nonce, aad: &AAD }, keys.aead)?;
                 worker.session.encrypt(&worker.text, &mut worker.sealed)?;
             }
             Operation::SealMessage => worker.session.message_encrypt_init(keys.aead)?,
@@ -215,24 +235,27 @@ impl Worker {
         nonce
     }
 
-    /// Does the operation once.
-    pub(super) fn call(&mut self, keys: &Keys, operation: Operation) -> Result<u64, Failure> {
+    /// Does the operation once, and returns 1.
+    ///
+    /// # Errors
+    /// [`Failure`] where the module refuses.
+    pub fn call(&mut self, keys: &Keys, operation: Operation) -> Result<u64, Failure> {
         match operation {
             Operation::Seal => {
                 let nonce = self.nonce();
-                self.session.encrypt_init(Mechanism::Gcm { nonce: &nonce, aad: &[] }, keys.aead)?;
+                self.session.encrypt_init(Mechanism::Gcm { nonce: &nonce, aad: &AAD }, keys.aead)?;
                 self.session.encrypt(&self.text, &mut self.out[..TEXT_BYTES + TAG_BYTES])?;
             }
             Operation::SealMessage => {
                 let nonce = self.nonce();
                 let (out, tag) = self.out.split_at_mut(TEXT_BYTES);
                 let tag = tag.first_chunk_mut().expect("a tag's room follows");
-                self.session.encrypt_message(&nonce, &[], &self.text, out, tag)?;
+                self.session.encrypt_message(&nonce, &AAD, &self.text, out, tag)?;
             }
             Operation::Open => {
                 let nonce = self.nonce();
                 self.nonces -= 1;
-                self.session.decrypt_init(Mechanism::Gcm { nonce: &nonce, aad: &[] }, keys.aead)?;
+                self.session.decrypt_init(Mechanism::Gcm { nonce: &nonce, aad: &AAD }, keys.aead)?;
                 self.session.decrypt(&self.sealed, &mut self.out[..TEXT_BYTES + TAG_BYTES])?;
             }
             Operation::Cmac => {
