@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn of_several_ceilings_the_highest_is_kept_and_the_others_are_told() {
         let args = BenchArgs { pairs: 1, ..BenchArgs::default() };
-        let mut plan = Plan::new(&args);
+        let mut plan = Plan::new(&args, 1);
         let leg = |figure: f64| -> Leg<'_> { Box::new(move |_| Ok(figure)) };
         let target = Some(Target::AtLeast(0.9));
         let against = vec![("one thread", target), ("two", target), ("three", target)];
@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn what_is_counted_is_judged_at_once() {
         let args = BenchArgs::default();
-        let mut plan = Plan::new(&args);
+        let mut plan = Plan::new(&args, 1);
         for (calls, verdict) in [(20.0, Verdict::Met), (21.0, Verdict::Missed)] {
             plan.counted("row".into(), ("epochs", Target::AtMost(2.0)), Unit::Calls, calls, 10.0);
             assert_eq!(plan.rows.last().unwrap().verdict, verdict);
