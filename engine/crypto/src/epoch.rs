@@ -18,8 +18,8 @@ use crate::xaes::{PREFIX_BYTES, Subkey, SubkeyCipher, WrongLength, XAES_NONCE_BY
 pub const EPOCH_MESSAGES: u32 = 1 << 20;
 /// Messages that one call of [`EpochSlot::begin`] takes, at most.
 pub const RUN_MESSAGES: u32 = limit::BATCH_ITEMS as u32;
-/// Bytes before the ciphertext of a blob: header, prefix, batch value plus index.
-const LEAD_BYTES: usize = HEADER_BYTES + XAES_NONCE_BYTES;
+/// Bytes of the second half of a nonce: batch value plus index.
+const NONCE_LEN: usize = XAES_NONCE_BYTES - PREFIX_BYTES;
 const MASK_96: u128 = (1 << 96) - 1;
 
 /// When an epoch ends.
@@ -256,8 +256,10 @@ impl SealRun {
         plaintext: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), RunExhausted> {
-        let (lead, nonce) = self.lead(aad)?;
-        out.extend_from_slice(&lead);
+        let nonce = self.next_nonce()?;
+        out.extend_from_slice(header_of(aad));
+        out.extend_from_slice(&self.epoch.prefix);
+        out.extend_from_slice(&nonce);
         self.epoch.cipher.seal_into(&nonce, aad, plaintext, out);
         Ok(())
     }
@@ -272,26 +274,30 @@ impl SealRun {
     /// Where `aad` is shorter than a header, or `out` is not 62 bytes longer than the plaintext.
     #[inline]
     pub fn seal_to(&mut self, aad: &[u8], plaintext: &[u8], out: &mut [u8]) -> Result<(), RunExhausted> {
-        let (lead, nonce) = self.lead(aad)?;
-        let (head, sealed) = out.split_at_mut(LEAD_BYTES);
-        head.copy_from_slice(&lead);
+        let nonce = self.next_nonce()?;
+        let (header, rest) = out.split_first_chunk_mut().expect("room for a blob");
+        let (prefix, rest) = rest.split_first_chunk_mut().expect("room for a blob");
+        let (value, sealed) = rest.split_first_chunk_mut().expect("room for a blob");
+        *header = *header_of(aad);
+        *prefix = self.epoch.prefix;
+        *value = nonce;
         self.epoch.cipher.seal_to(&nonce, aad, plaintext, sealed);
         Ok(())
     }
 
-    /// Takes the next nonce: header ‖ prefix ‖ batch value + i, and its last 12 bytes alone.
+    /// Takes the last 12 bytes of the next nonce: batch value + i.
     #[inline]
-    fn lead(&mut self, aad: &[u8]) -> Result<([u8; LEAD_BYTES], [u8; 12]), RunExhausted> {
-        let header = aad.first_chunk::<HEADER_BYTES>().expect("associated data begins with a header");
+    fn next_nonce(&mut self) -> Result<[u8; NONCE_LEN], RunExhausted> {
         self.remaining = self.remaining.checked_sub(1).ok_or(RunExhausted)?;
         let nonce = *self.next.to_be_bytes().last_chunk().expect("16 bytes end in 12");
         self.next = (self.next + 1) & MASK_96;
-        let mut lead = [0; LEAD_BYTES];
-        lead[..HEADER_BYTES].copy_from_slice(header);
-        lead[HEADER_BYTES..HEADER_BYTES + PREFIX_BYTES].copy_from_slice(&self.epoch.prefix);
-        lead[HEADER_BYTES + PREFIX_BYTES..].copy_from_slice(&nonce);
-        Ok((lead, nonce))
+        Ok(nonce)
     }
+}
+
+#[inline]
+fn header_of(aad: &[u8]) -> &[u8; HEADER_BYTES] {
+    aad.first_chunk().expect("associated data begins with a header")
 }
 
 /// Why a run could not begin.

@@ -112,10 +112,12 @@ pub(crate) fn know(
             _ => error,
         });
     }
-    verify(gate, request, headers, query, source).map(Known::Signed)
+    let query = form::decode(query.as_bytes())
+        .inspect_err(|error| gate.refused_stranger(error.kind(), source))?;
+    verify(gate, request, headers, &query, source).map(Known::Signed)
 }
 
-/// Verifies the signature of a request and its date.
+/// Verifies the signature of a request whose query is decoded, and its date.
 ///
 /// # Errors
 /// One of the unauthenticated kinds.
@@ -123,14 +125,13 @@ pub(crate) fn verify(
     gate: &Gate,
     request: &HttpRequest,
     headers: &Headers<'_>,
-    query: &str,
+    query: &[form::Pair<'_>],
     source: Option<IpAddr>,
 ) -> Result<Verified> {
     let stranger = |error: &Error| gate.refused_stranger(error.kind(), source);
     let offered = headers.get("authorization").ok_or_else(|| incomplete("the request is not signed"));
     let offered = offered.inspect_err(stranger)?;
     let offered = Authorization::parse(&offered).inspect_err(stranger)?;
-    let query = form::decode(query.as_bytes()).inspect_err(stranger)?;
     let query: Vec<(&str, &str)> = query.iter().map(|(name, value)| (&**name, &**value)).collect();
     let signable = Signable {
         method: request.method().as_str(),

@@ -204,7 +204,7 @@ impl Signable<'_> {
         let names = || self.query.iter().map(|(name, _)| *name);
         let is_ambiguous =
             |name: &str| name.contains(|c: char| matches!(c, '=' | '&' | '%') || c.is_control());
-        let is_needed = scheme == SCHEME && names().any(|name| percent(name) != name);
+        let is_needed = scheme == SCHEME && names().any(|name| !name.bytes().all(is_unreserved));
         if !is_needed || names().any(is_ambiguous) {
             return Ok(None);
         }
@@ -239,8 +239,15 @@ impl Signable<'_> {
         let mut pairs: Vec<_> =
             self.query.iter().map(|(name, value)| (of_name(name), percent(value))).collect();
         pairs.sort_unstable();
-        let pairs: Vec<_> = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        pairs.join("&")
+        let mut query =
+            String::with_capacity(pairs.iter().map(|(name, value)| name.len() + value.len() + 2).sum());
+        for (name, value) in &pairs {
+            if !query.is_empty() {
+                query.push('&');
+            }
+            query.extend([name.as_str(), "=", value]);
+        }
+        query
     }
 }
 
@@ -294,7 +301,7 @@ pub(crate) fn escape(text: &str, percent: &[u8], out: &mut Vec<u8>) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     let mut rest = text.as_bytes();
     // What needs no escape is copied in one piece: it is most of what is signed.
-    while let Some(at) = rest.iter().position(|byte| !UNRESERVED[usize::from(*byte)]) {
+    while let Some(at) = rest.iter().position(|byte| !is_unreserved(*byte)) {
         let byte = rest[at];
         out.extend_from_slice(&rest[..at]);
         out.extend_from_slice(percent);
@@ -302,6 +309,10 @@ pub(crate) fn escape(text: &str, percent: &[u8], out: &mut Vec<u8>) {
         rest = &rest[at + 1..];
     }
     out.extend_from_slice(rest);
+}
+
+fn is_unreserved(byte: u8) -> bool {
+    UNRESERVED[usize::from(byte)]
 }
 
 /// Which bytes stand for themselves (RFC 3986 §2.3).
@@ -330,17 +341,20 @@ pub fn hex(bytes: &[u8]) -> String {
 
 /// Reads exactly 64 lower-case hexadecimal digits.
 pub fn parse_hex(text: &str) -> Option<[u8; 32]> {
+    // What is no digit is more than four bits, and found at the end.
     let digit = |c: u8| match c {
-        b'0'..=b'9' => Some(c - b'0'),
-        b'a'..=b'f' => Some(c - b'a' + 10),
-        _ => None,
+        b'0'..=b'9' => c - b'0',
+        b'a'..=b'f' => c - b'a' + 10,
+        _ => 0xf0,
     };
     let digits: &[u8; 64] = text.as_bytes().try_into().ok()?;
-    let mut bytes = [0; 32];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+    let (mut bytes, mut seen) = ([0; 32], 0);
+    for (byte, [high, low]) in bytes.iter_mut().zip(digits.as_chunks().0) {
+        let (high, low) = (digit(*high), digit(*low));
+        seen |= high | low;
+        *byte = high << 4 | low & 15;
     }
-    Some(bytes)
+    (seen < 16).then_some(bytes)
 }
 
 fn incomplete(message: impl Into<Cow<'static, str>>) -> Error {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use keymill_core::access::{Principal, Resource};
-use keymill_core::blob::{Algorithm, Blob, Header};
+use keymill_core::blob::{Algorithm, Blob, HEADER_BYTES, Header};
 use keymill_core::error::{Error, ErrorKind};
 use keymill_core::id::KeyVersionId;
 use keymill_core::key::ProtectionLevel;
@@ -145,9 +145,7 @@ impl Opener<'_> {
                 *slot
             }
             Way::Subkey { slot, fresh } => {
-                self.aad.clear();
-                self.aad.extend_from_slice(blob.header_bytes);
-                self.aad.extend_from_slice(keys.contexts.canonical(i));
+                self.lay_out(blob.header_bytes, keys.contexts.canonical(i));
                 let nonce = blob.nonce[PREFIX_BYTES..].try_into().expect("a nonce of 24 bytes");
                 let Memo(Some(last)) = &mut *self.memo else { return Err(opaque()) };
                 last.cipher.open_to(nonce, self.aad, blob.ciphertext, blob.tag, out).map_err(|_| opaque())?;
@@ -165,6 +163,17 @@ impl Opener<'_> {
         };
         keys.slots[slot].done += 1;
         Ok(slot as u32)
+    }
+
+    /// Lays out associated data, unless that of the last item is the same, as mostly it is: what was just written is slow to read.
+    #[inline]
+    fn lay_out(&mut self, header: &[u8; HEADER_BYTES], context: &[u8]) {
+        if self.aad.split_first_chunk().is_some_and(|(last, rest)| last == header && rest == context) {
+            return;
+        }
+        self.aad.clear();
+        self.aad.extend_from_slice(header);
+        self.aad.extend_from_slice(context);
     }
 
     /// Derives a subkey here, of a software key.

@@ -1,17 +1,21 @@
 //! Sealing: plaintexts, re-encryption, data keys; consecutive parts under one key version share one run of its epoch.
 
+use std::ops::Range;
+use std::time::Instant;
+
 use keymill_core::Sensitive;
+use keymill_core::blob;
 use keymill_core::error::{Error, ErrorKind, Limit};
 use keymill_core::seam::provider::{CryptoSession, DeriveJob};
 use keymill_core::time::Timestamp;
 use keymill_crypto::epoch::SealRun;
 use keymill_crypto::random;
-use std::time::Instant;
+use zeroize::Zeroize;
 
-use super::{Destination, Fault, Job, OpenTask, Sealing, Served, Task};
+use super::open::{Opener, Way, plaintext_len};
+use super::{Contexts, Destination, Fault, Items, Job, OpenTask, Sealing, Served, Sheet, Task};
 use crate::keyring::Use;
 use crate::shared::Shared;
-use crate::work::open::Opener;
 
 /// Begins a run of `count` messages under the destination's key version.
 pub(super) fn begin(
@@ -49,121 +53,190 @@ pub(super) fn seal(
     opener: &mut Opener<'_>,
 ) -> usize {
     let Task::Seal { to, contexts, what, done } = &mut job.task else { return count };
-    let mut aad = std::mem::take(opener.aad);
-    let overhead = to.algorithm.overhead();
-    let mut faults: Vec<(usize, Fault)> = Vec::new();
     let range = job.next..job.next + count;
-    let mut sealed = 0u32;
-    let mut laid_out = None;
+    let mut sealed = Sealed::default();
     let mut taken = count;
-
-    // None where no data keys are made: to wipe nothing takes longer than to seal a short item (a store of no bytes to an address that is
-    // not mapped takes the processor's slow path).
-    let mut secret = None;
-    if let Sealing::DataKeys { bytes, .. } = what {
-        let mut fresh = Sensitive::zeroed(*bytes * count);
-        if let Err(failed) = random::draw(fresh.expose_mut()) {
-            *run = Err(Error::from(failed).into());
+    match run {
+        Ok(run) => {
+            let mut aad = std::mem::take(opener.aad);
+            let mut place =
+                Place { run, to, contexts, sheet: &mut job.sheet, aad: &mut aad, laid_out: None };
+            match what {
+                Sealing::Plaintexts { items, max_item_bytes, is_text } => {
+                    plaintexts(&mut place, items, (*max_item_bytes, *is_text), range, &mut sealed);
+                }
+                Sealing::Blobs(open) => taken = blobs(&mut place, open, range, opener, &mut sealed),
+                Sealing::DataKeys { bytes, with_plaintext, .. } => {
+                    data_keys(&mut place, *bytes, *with_plaintext, range, &mut sealed);
+                }
+                // It is a plaintext by the time that it is sealed.
+                Sealing::Pair(_) => {
+                    for i in range {
+                        place.sheet.absent();
+                        let unmade = Error::internal("a data key pair is sealed before it is made");
+                        sealed.add(i, Err(unmade.into()));
+                    }
+                }
+            }
+            *opener.aad = aad;
         }
-        secret = Some(fresh);
-    }
-    for i in range.clone() {
-        let context = contexts.canonical(i);
-        let is_text = what.is_text(i);
-        // A common context gives all items one associated data; it is laid out once.
-        if laid_out != Some(is_text) || matches!(contexts, super::Contexts::Each(_)) {
-            aad.clear();
-            aad.extend_from_slice(&to.header(is_text));
-            aad.extend_from_slice(context);
-            laid_out = Some(is_text);
-        }
-        let run = match run {
-            Ok(run) => run,
-            Err(fault) => {
+        Err(fault) => {
+            for i in range {
                 absent(&mut job.sheet, what);
-                faults.push((i, fault.clone()));
-                continue;
+                sealed.add(i, Err(fault.clone()));
             }
-        };
-        let sheet = &mut job.sheet;
-        let mut put = |plaintext: &[u8]| {
-            sheet
-                .put(overhead + plaintext.len(), |out| run.seal_to(&aad, plaintext, out))
-                .map_err(|exhausted| Fault::from(Error::from(exhausted)))
-        };
-        let outcome = match what {
-            Sealing::Plaintexts { items, max_item_bytes, .. } => {
-                if items.item_len(i) > *max_item_bytes {
-                    sheet.absent();
-                    Err(too_long(items.item_len(i), *max_item_bytes))
-                } else {
-                    put(items.get(i))
-                }
-            }
-            Sealing::Blobs(open) => {
-                let OpenTask { items, keys, .. } = &mut **open;
-                let way = match opener.way(keys, items.get(i), i, None) {
-                    Ok((super::open::Way::Away, _)) => {
-                        taken = i - range.start;
-                        break;
-                    }
-                    way => way,
-                };
-                let mut plaintext = std::mem::take(opener.plaintext);
-                plaintext.resize(super::open::plaintext_len(items.get(i)), 0);
-                let opened =
-                    way.and_then(|(way, blob)| opener.open(&way, &blob, keys, i, None, &mut plaintext));
-                let outcome = match opened {
-                    Ok(_) => put(&plaintext),
-                    Err(fault) => {
-                        sheet.absent();
-                        Err(fault)
-                    }
-                };
-                zeroize::Zeroize::zeroize(&mut plaintext);
-                *opener.plaintext = plaintext;
-                outcome
-            }
-            // It is a plaintext by the time that it is sealed.
-            Sealing::Pair(_) => {
-                sheet.absent();
-                Err(Error::internal("a data key pair is sealed before it is made").into())
-            }
-            Sealing::DataKeys { bytes, with_plaintext, .. } => {
-                let at = (i - range.start) * *bytes;
-                let key = &secret.as_ref().expect("drawn for data keys").expose()[at..at + *bytes];
-                sheet.pair();
-                let outcome = sheet
-                    .put(overhead + key.len(), |out| run.seal_to(&aad, key, out))
-                    .map_err(|exhausted| Fault::from(Error::from(exhausted)));
-                if *with_plaintext && outcome.is_ok() {
-                    sheet
-                        .put(key.len(), |out| {
-                            out.copy_from_slice(key);
-                            Ok::<(), Fault>(())
-                        })
-                        .expect("copying cannot fail");
-                } else {
-                    sheet.absent();
-                }
-                outcome
-            }
-        };
-        match outcome {
-            Ok(()) => sealed += 1,
-            Err(fault) => faults.push((i, fault)),
         }
     }
-    *done += sealed;
-    if sealed > 0 {
+    *done += sealed.count;
+    if sealed.count > 0 {
         job.served.add(Served::SOFTWARE);
     }
-    opener.shared.keyring.count(&to.entry.cmk.id, &to.version, Use::Encrypted, sealed, at);
-    *opener.aad = aad;
-    for (i, fault) in faults {
+    opener.shared.keyring.count(&to.entry.cmk.id, &to.version, Use::Encrypted, sealed.count, at);
+    for (i, fault) in sealed.faults {
         job.fail_item(i, fault);
     }
     taken
+}
+
+/// What became of items.
+#[derive(Default)]
+struct Sealed {
+    count: u32,
+    faults: Vec<(usize, Fault)>,
+}
+
+impl Sealed {
+    #[inline]
+    fn add(&mut self, i: usize, outcome: Result<(), Fault>) {
+        match outcome {
+            Ok(()) => self.count += 1,
+            Err(fault) => self.faults.push((i, fault)),
+        }
+    }
+}
+
+/// Where items are sealed, and under what.
+struct Place<'s> {
+    run: &'s mut SealRun,
+    to: &'s Destination,
+    contexts: &'s Contexts,
+    sheet: &'s mut Sheet,
+    aad: &'s mut Vec<u8>,
+    /// Whether the associated data is that of a text, where it is laid out and holds for every item of its kind.
+    laid_out: Option<bool>,
+}
+
+impl Place<'_> {
+    /// Lays out the associated data of item `i`; a common context gives all items one, and it is laid out once.
+    #[inline]
+    fn lay_out(&mut self, i: usize, is_text: bool) {
+        if self.laid_out != Some(is_text) {
+            self.aad.clear();
+            self.aad.extend_from_slice(&self.to.header(is_text));
+            self.aad.extend_from_slice(self.contexts.canonical(i));
+            self.laid_out = (!matches!(self.contexts, Contexts::Each(_))).then_some(is_text);
+        }
+    }
+
+    /// Seals a plaintext under what is laid out.
+    #[inline]
+    fn put(&mut self, plaintext: &[u8]) -> Result<(), Fault> {
+        let Self { run, to, sheet, aad, .. } = self;
+        sheet
+            .put(to.algorithm.overhead() + plaintext.len(), |out| run.seal_to(aad, plaintext, out))
+            .map_err(|exhausted| Error::from(exhausted).into())
+    }
+}
+
+fn plaintexts(
+    place: &mut Place<'_>,
+    items: &Items,
+    (max_item_bytes, is_text): (usize, bool),
+    range: Range<usize>,
+    sealed: &mut Sealed,
+) {
+    for i in range {
+        place.lay_out(i, is_text);
+        let plaintext = items.get(i);
+        let outcome = match plaintext.len() > max_item_bytes {
+            false => place.put(plaintext),
+            true => {
+                place.sheet.absent();
+                Err(too_long(plaintext.len(), max_item_bytes))
+            }
+        };
+        sealed.add(i, outcome);
+    }
+}
+
+/// Returns how many were taken.
+fn blobs(
+    place: &mut Place<'_>,
+    OpenTask { items, keys, .. }: &mut OpenTask,
+    range: Range<usize>,
+    opener: &mut Opener<'_>,
+    sealed: &mut Sealed,
+) -> usize {
+    let (start, count) = (range.start, range.len());
+    for i in range {
+        let way = match opener.way(keys, items.get(i), i, None) {
+            Ok((Way::Away, _)) => return i - start,
+            way => way,
+        };
+        let mut plaintext = std::mem::take(opener.plaintext);
+        plaintext.resize(plaintext_len(items.get(i)), 0);
+        let opened = way.and_then(|(way, blob)| opener.open(&way, &blob, keys, i, None, &mut plaintext));
+        let outcome = match opened {
+            Ok(_) => {
+                // Whether it is text its header says, which is a part of what was authenticated.
+                place.lay_out(i, blob::says_text(items.get(i)));
+                place.put(&plaintext)
+            }
+            Err(fault) => {
+                place.sheet.absent();
+                Err(fault)
+            }
+        };
+        plaintext.zeroize();
+        *opener.plaintext = plaintext;
+        sealed.add(i, outcome);
+    }
+    count
+}
+
+fn data_keys(
+    place: &mut Place<'_>,
+    bytes: usize,
+    with_plaintext: bool,
+    range: Range<usize>,
+    sealed: &mut Sealed,
+) {
+    let mut keys = Sensitive::zeroed(bytes * range.len());
+    let drawn = random::draw(keys.expose_mut()).map_err(|failed| Fault::from(Error::from(failed)));
+    for (n, i) in range.enumerate() {
+        place.lay_out(i, false);
+        place.sheet.pair();
+        let key = &keys.expose()[n * bytes..(n + 1) * bytes];
+        let outcome = match &drawn {
+            Ok(()) => place.put(key),
+            Err(fault) => {
+                place.sheet.absent();
+                Err(fault.clone())
+            }
+        };
+        if with_plaintext && outcome.is_ok() {
+            place
+                .sheet
+                .put(key.len(), |out| {
+                    out.copy_from_slice(key);
+                    Ok::<(), Fault>(())
+                })
+                .expect("copying cannot fail");
+        } else {
+            place.sheet.absent();
+        }
+        sealed.add(i, outcome);
+    }
 }
 
 /// Writes that an item is absent; one of data keys is a pair.

@@ -95,7 +95,7 @@ async fn serve(
     let mut pairs = form::decode(query.as_bytes()).inspect_err(stranger)?;
     // What is signed in the headers is verified before the body is read.
     let verified = match request.headers().contains_key("authorization") {
-        true => Some(header_signature::verify(gate, request, &headers, &query, source)?),
+        true => Some(header_signature::verify(gate, request, &headers, &pairs, source)?),
         false => None,
     };
     let (whose, timeout) = match verified {
