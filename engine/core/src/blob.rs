@@ -116,6 +116,7 @@ pub struct Blob<'a> {
 
 impl<'a> Blob<'a> {
     /// Takes a blob apart; `None` for anything that is not of the form, whatever the part.
+    #[inline]
     pub fn parse(bytes: &'a [u8]) -> Option<Self> {
         let (header_bytes, rest) = bytes.split_first_chunk::<HEADER_BYTES>()?;
         if header_bytes[0] != FORMAT {

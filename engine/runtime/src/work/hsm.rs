@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use keymill_core::Timestamp;
 use keymill_core::access::Caller;
-use keymill_core::blob::Algorithm;
+use keymill_core::blob::{Algorithm, Blob};
 use keymill_core::error::{Error, ErrorKind};
 use keymill_core::key::ProtectionLevel;
 use keymill_core::limit;
@@ -268,13 +268,15 @@ impl Desk {
         let mut start = 0;
         for i in segment.range.clone() {
             let place = start..start + plaintext_len(items.get(i));
-            let way = opener.way(keys, items.get(i), i, Some(&segment));
-            if matches!(way, Ok((open::Way::Subkey { .. }, _))) {
-                job.served.add(Served::SOFTWARE);
-            }
-            let opened = way.and_then(|(way, blob)| {
-                opener.open(&way, &blob, keys, i, Some(&segment), &mut buffer[place.clone()])
-            });
+            let opened = match Blob::parse(items.get(i)) {
+                None => Err(open::opaque()),
+                Some(blob) => opener.way(keys, &blob, i, Some(&segment)).and_then(|way| {
+                    if matches!(way, open::Way::Subkey { .. }) {
+                        job.served.add(Served::SOFTWARE);
+                    }
+                    opener.open(&way, &blob, keys, i, Some(&segment), &mut buffer[place.clone()])
+                }),
+            };
             start = place.end;
             texts.push(opened.map(|_| place));
         }

@@ -62,28 +62,14 @@ pub(super) enum Way {
 impl Opener<'_> {
     /// Finds out how item `i` is opened, and has its subkey at hand; `head` is what the job has under way.
     #[inline]
-    pub(super) fn way<'i>(
+    pub(super) fn way(
         &mut self,
         keys: &mut NamedKeys,
-        item: &'i [u8],
-        i: usize,
-        head: Option<&Segment>,
-    ) -> Result<(Way, Blob<'i>), Fault> {
-        let Some(blob) = Blob::parse(item) else { return Err(opaque()) };
-        let slot = self.find(keys, &blob, i)?;
-        let way = self.way_of(keys, slot, &blob, i, head)?;
-        Ok((way, blob))
-    }
-
-    #[inline]
-    fn way_of(
-        &mut self,
-        keys: &NamedKeys,
-        slot: usize,
         blob: &Blob<'_>,
         i: usize,
         head: Option<&Segment>,
     ) -> Result<Way, Fault> {
+        let slot = self.find(keys, blob, i)?;
         let (entry, version) = match &keys.slots[slot].state {
             Ok(usable) => usable,
             Err(fault) => return Err(fault.clone()),
@@ -306,22 +292,29 @@ pub(super) fn open(
     let mut done = count;
     for i in job.next..job.next + count {
         let head = segments.as_ref().and_then(|segments| segments.front());
-        let way = opener.way(keys, items.get(i), i, head);
-        if matches!(way, Ok((Way::Away, _))) {
-            done = i - job.next;
-            break;
-        }
-        let opened = match way {
-            Ok((way, blob)) => {
-                if matches!(way, Way::Subkey { .. }) {
-                    job.served.add(Served::SOFTWARE);
-                }
-                job.sheet.put(blob.ciphertext.len(), |out| opener.open(&way, &blob, keys, i, head, out))
-            }
-            Err(fault) => {
+        // What is lent here stays where it is: a blob that is taken apart is slow to read right after it was moved.
+        let blob = Blob::parse(items.get(i));
+        let opened = match &blob {
+            None => {
                 job.sheet.absent();
-                Err(fault)
+                Err(opaque())
             }
+            Some(blob) => match opener.way(keys, blob, i, head) {
+                Ok(Way::Away) => {
+                    done = i - job.next;
+                    break;
+                }
+                Ok(way) => {
+                    if matches!(way, Way::Subkey { .. }) {
+                        job.served.add(Served::SOFTWARE);
+                    }
+                    job.sheet.put(blob.ciphertext.len(), |out| opener.open(&way, blob, keys, i, head, out))
+                }
+                Err(fault) => {
+                    job.sheet.absent();
+                    Err(fault)
+                }
+            },
         };
         match opened {
             Ok(slot) => index.push(Some(slot)),

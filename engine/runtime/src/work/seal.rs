@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 use keymill_core::Sensitive;
-use keymill_core::blob;
+use keymill_core::blob::{self, Blob};
 use keymill_core::error::{Error, ErrorKind, Limit};
 use keymill_core::seam::provider::{CryptoSession, DeriveJob};
 use keymill_core::time::Timestamp;
@@ -12,7 +12,7 @@ use keymill_crypto::epoch::SealRun;
 use keymill_crypto::random;
 use zeroize::Zeroize;
 
-use super::open::{Opener, Way, plaintext_len};
+use super::open::{Opener, Way, opaque};
 use super::{Contexts, Destination, Fault, Items, Job, OpenTask, Sealing, Served, Sheet, Task};
 use crate::keyring::Use;
 use crate::shared::Shared;
@@ -179,13 +179,21 @@ fn blobs(
 ) -> usize {
     let (start, count) = (range.start, range.len());
     for i in range {
-        let way = match opener.way(keys, items.get(i), i, None) {
-            Ok((Way::Away, _)) => return i - start,
-            way => way,
-        };
         let mut plaintext = std::mem::take(opener.plaintext);
-        plaintext.resize(plaintext_len(items.get(i)), 0);
-        let opened = way.and_then(|(way, blob)| opener.open(&way, &blob, keys, i, None, &mut plaintext));
+        let opened = match Blob::parse(items.get(i)) {
+            None => Err(opaque()),
+            Some(blob) => match opener.way(keys, &blob, i, None) {
+                Ok(Way::Away) => {
+                    *opener.plaintext = plaintext;
+                    return i - start;
+                }
+                Ok(way) => {
+                    plaintext.resize(blob.ciphertext.len(), 0);
+                    opener.open(&way, &blob, keys, i, None, &mut plaintext)
+                }
+                Err(fault) => Err(fault),
+            },
+        };
         let outcome = match opened {
             Ok(_) => {
                 // Whether it is text its header says, which is a part of what was authenticated.
