@@ -1,6 +1,8 @@
 //! Keys in the token of a module in software, against the module's own calls in a plain loop: on one thread, and on a thread a core. What
 //! is better of these is the ceiling. Ours has a token's defaults; how many sessions are at work is found by its feedback.
 
+use std::time::Duration;
+
 use keymill_core::key::{BulkMode, KeySpec, SignAlgorithm};
 
 use super::{TokenRow, Tokens};
@@ -13,6 +15,9 @@ use crate::report::Unit;
 use crate::stats::Target;
 use crate::token::Kind;
 use crate::token::raw::{Operation, TEXT_BYTES};
+
+/// Within so much time under load, feedback has found how many sessions are to be at work. Legs that take turns are too short for it to learn from.
+const FOUND_WITHIN: Duration = Duration::from_secs(6);
 
 #[derive(Clone, Copy)]
 enum Work {
@@ -92,6 +97,9 @@ fn measure(
     for (_, threads) in &against {
         let (mut workers, plain) = (plain.workers(*threads)?, &plain);
         legs.push(Box::new(move |time| plain.rate(&mut workers, time)));
+    }
+    if !plan.args.quick {
+        in_process::rate(callers, FOUND_WITHIN, caller)?;
     }
     let ceilings = against.len();
     let target = Some(Target::AtLeast(least));
