@@ -112,8 +112,8 @@ pub(crate) fn know(
             _ => error,
         });
     }
-    let query = form::decode(query.as_bytes())
-        .inspect_err(|error| gate.refused_stranger(error.kind(), source))?;
+    let query =
+        form::decode(query.as_bytes()).inspect_err(|error| gate.refused_stranger(error.kind(), source))?;
     verify(gate, request, headers, &query, source).map(Known::Signed)
 }
 

@@ -59,8 +59,7 @@ pub(super) fn seal(
     match run {
         Ok(run) => {
             let mut aad = std::mem::take(opener.aad);
-            let mut place =
-                Place { run, to, contexts, sheet: &mut job.sheet, aad: &mut aad, laid_out: None };
+            let mut place = Place { run, to, contexts, sheet: &mut job.sheet, aad: &mut aad, laid_out: None };
             match what {
                 Sealing::Plaintexts { items, max_item_bytes, is_text } => {
                     plaintexts(&mut place, items, (*max_item_bytes, *is_text), range, &mut sealed);
